@@ -1,0 +1,67 @@
+package dedup
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Defaults and limits of [Config].
+const (
+	DefaultWindow       = time.Hour
+	DefaultExpect       = 100_000
+	DefaultFenceTimeout = 5 * time.Second
+
+	MinWindow = 10 * time.Millisecond
+	MaxWindow = 400 * 24 * time.Hour
+	MaxExpect = 1_000_000_000
+
+	// MaxID is the length of the longest id, in bytes.
+	MaxID = 1024
+	// MaxName is the length of the longest name of a window, in bytes.
+	MaxName = 200
+)
+
+// Config sets up a [Window]. The zero value is ready to use.
+type Config struct {
+	// Window is how long a claimed id stays a duplicate for others. It must exceed the age of anything that may
+	// still be in flight. Every process must give the same value. Default one hour.
+	Window time.Duration
+	// Expect is roughly how many ids one window will see. It only sizes the first generation: later ones learn from
+	// what was counted, and a wrong value costs memory or speed during the first window, never a verdict.
+	// Default 100,000.
+	Expect int64
+	// Digest keeps ids longer than 16 bytes as a 128-bit digest (the first half of SHA-256). The window is then exact
+	// unless two different ids share a digest: among a billion ids that has a chance of 1 in 10^20, and nobody can
+	// make such a pair for less than 2^64 tries. Without it every byte of an id is kept, and ids of more than 64
+	// bytes take the memory of plain hash entries.
+	Digest bool
+	// Strict waits, at each claim, until the server has it on disk. See the package comment.
+	Strict bool
+	// FenceTimeout bounds one wait for the disk in strict mode. Default 5 s.
+	FenceTimeout time.Duration
+	// AllowEviction accepts a server that evicts keys when its memory is full.
+	AllowEviction bool
+}
+
+func (c Config) withDefaults(name string) (Config, error) {
+	c.Window = cmp.Or(c.Window, DefaultWindow)
+	c.Expect = cmp.Or(c.Expect, DefaultExpect)
+	c.FenceTimeout = cmp.Or(c.FenceTimeout, DefaultFenceTimeout)
+	switch {
+	case name == "" || len(name) > MaxName:
+		return c, fmt.Errorf("dedup: name has %d bytes: must be 1 to %d", len(name), MaxName)
+	case strings.ContainsAny(name, "{}"):
+		return c, fmt.Errorf("dedup: name %q has a brace: braces mark the hash slot of a cluster", name)
+	case c.Window < MinWindow || c.Window > MaxWindow:
+		return c, fmt.Errorf("dedup: Config.Window is %v: must be %v to %v", c.Window, MinWindow, MaxWindow)
+	case c.Window%time.Millisecond != 0:
+		return c, fmt.Errorf("dedup: Config.Window is %v: must be whole milliseconds", c.Window)
+	case c.Expect < 0 || c.Expect > MaxExpect:
+		return c, fmt.Errorf("dedup: Config.Expect is %d: must be 1 to %d", c.Expect, MaxExpect)
+	case c.FenceTimeout < time.Millisecond:
+		return c, fmt.Errorf("dedup: Config.FenceTimeout is %v: must be at least 1ms", c.FenceTimeout)
+	}
+	return c, nil
+}

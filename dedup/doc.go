@@ -1,0 +1,2 @@
+// Package dedup drops duplicates by id, exactly, within a sliding window of time.
+package dedup
