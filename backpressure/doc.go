@@ -1,0 +1,2 @@
+// Package backpressure holds producers back while too much is waiting.
+package backpressure
