@@ -1,0 +1,29 @@
+package orders
+
+// Why a record is refused. The codes are stable: they are what rejects are counted by.
+const (
+	CodeMalformedJSON   = "malformed_json"   // not one JSON object, or a field of the wrong type
+	CodeTooLarge        = "too_large"        // more than MaxPayload bytes
+	CodeMissingID       = "missing_id"       // no order_id
+	CodeMissingField    = "missing_field"    // another required field is missing or empty
+	CodeBadField        = "bad_field"        // a field is too long or holds what no table can store
+	CodeZeroQuantity    = "zero_quantity"    // quantity is 0 or missing
+	CodeBadQuantity     = "bad_quantity"     // quantity is negative, too high or not whole
+	CodeBadPrice        = "bad_price"        // unit_price is not a plain decimal within its limits
+	CodeBadTime         = "bad_time"         // at is not an RFC 3339 time within its limits
+	CodeBadRaw          = "bad_raw"          // raw holds what jsonb cannot store
+	CodeUnknownProduct  = "unknown_product"  // product_id is not in the catalog
+	CodeUnknownCurrency = "unknown_currency" // currency has no rate
+	CodeUnknownZip      = "unknown_zip"      // zip has no zone
+	CodeTotalTooHigh    = "total_too_high"   // the amount in US dollars does not fit the column
+)
+
+// Invalid says why a record is refused. It is not a failure of the program: the record is
+// rejected with it and the rest of the batch goes on.
+type Invalid struct {
+	Code   string // one of the Code constants
+	Reason string // which field, what it holds, what it must be
+}
+
+// Error returns the code and the reason.
+func (e *Invalid) Error() string { return e.Code + ": " + e.Reason }
