@@ -1,0 +1,2 @@
+// Package queue is a reliable batched queue on Redis lists. It is being written.
+package queue
