@@ -1,0 +1,166 @@
+package servers
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// local is a server that runs as a process of this machine. Its directory holds everything it has: data,
+// configuration, socket, pidfile and log.
+type local struct {
+	name  string // for messages
+	argv  []string
+	dir   string
+	user  *account
+	quit  syscall.Signal // ends the server and its children at once, but in order
+	watch *watchdog
+	// again says whether a start that failed with these last words is worth another try.
+	again func(log string) bool
+
+	mu     sync.Mutex
+	cmd    *exec.Cmd
+	exited chan struct{}
+}
+
+// newLocal makes the directory and its watchdog. Set argv, then call start.
+func newLocal(name string, quit syscall.Signal, users ...string) (*local, error) {
+	acct, err := dropTo(users...)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := acct.tempDir("headrace-" + name + "-*")
+	if err != nil {
+		return nil, err
+	}
+	watch, err := startWatchdog(watchProcess, dir, fmt.Sprint(int(quit)))
+	if err != nil {
+		os.RemoveAll(dir)
+		return nil, err
+	}
+	return &local{name: name, dir: dir, user: acct, quit: quit, watch: watch}, nil
+}
+
+func (l *local) path(name string) string { return filepath.Join(l.dir, name) }
+
+// write makes a file that only the server can read.
+func (l *local) write(name, text string) error {
+	return errors.Join(os.WriteFile(l.path(name), []byte(text), 0o600), l.user.own(l.path(name)))
+}
+
+// command prepares a program that runs as the server's user, with a clean environment: a PGPORT or PGDATA of ours
+// must not reach it.
+func (l *local) command(argv ...string) *exec.Cmd {
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Dir = l.dir
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + l.dir, "TMPDIR=" + l.dir, "LC_ALL=C", "TZ=UTC"}
+	l.user.apply(cmd)
+	return cmd
+}
+
+func (l *local) start() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cmd != nil {
+		return fmt.Errorf("%s runs already", l.name)
+	}
+	log, err := os.OpenFile(l.path("log"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	// The pid is on record before the server is there: no moment in which the watchdog could miss it.
+	cmd := l.command(append([]string{"/bin/sh", "-c", `echo $$ >"$0" && exec "$@"`, l.path("pid")}, l.argv...)...)
+	cmd.Stdout, cmd.Stderr = log, log
+	ownSession(cmd)
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	exited := make(chan struct{})
+	l.cmd, l.exited = cmd, exited
+	go func() {
+		cmd.Wait() //nolint:errcheck // alive reports the log instead
+		// The number may soon be somebody else's: the watchdog must not find it.
+		os.Remove(l.path("pid"))
+		close(exited)
+	}()
+	return nil
+}
+
+// signal sends one signal and waits for the end of the process; after the grace period it is killed.
+func (l *local) signal(sig syscall.Signal, grace time.Duration) error {
+	l.mu.Lock()
+	cmd, exited := l.cmd, l.exited
+	l.cmd = nil
+	l.mu.Unlock()
+	if cmd == nil {
+		return nil
+	}
+	if err := cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	select {
+	case <-exited:
+	case <-time.After(grace):
+		cmd.Process.Kill() //nolint:errcheck // it has ended meanwhile
+		<-exited
+	}
+	return nil
+}
+
+func (l *local) kill() error { return l.signal(syscall.SIGKILL, time.Minute) }
+
+func (l *local) alive() error {
+	l.mu.Lock()
+	exited := l.exited
+	l.mu.Unlock()
+	select {
+	case <-exited:
+	default:
+		return nil
+	}
+	log := l.lastWords()
+	if l.again != nil && l.again(log) {
+		l.mu.Lock()
+		l.cmd = nil
+		l.mu.Unlock()
+		return l.start()
+	}
+	return fmt.Errorf("%s ended: %s", l.name, log)
+}
+
+// lastWords is the end of the server's log, for an error message.
+func (l *local) lastWords() string {
+	text, err := os.ReadFile(l.path("log"))
+	if err != nil {
+		return err.Error()
+	}
+	lines := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
+	lines = lines[max(0, len(lines)-8):]
+	return strings.ToValidUTF8(string(bytes.Join(lines, []byte(" | "))), "?")
+}
+
+func (l *local) stop() error {
+	err := l.signal(l.quit, 10*time.Second)
+	err = errors.Join(err, removeAll(l.dir))
+	l.watch.dismiss()
+	return err
+}
+
+// removeAll tries again for a moment: the orphans of a killed Postgres may still write their last file.
+func removeAll(dir string) error {
+	for try := 1; ; try++ {
+		err := os.RemoveAll(dir)
+		if err == nil || try == 20 {
+			return err
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}

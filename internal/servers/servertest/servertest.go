@@ -1,0 +1,263 @@
+package servertest
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/headrace/headrace/internal/servers"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/redis/rueidis"
+	"go.uber.org/goleak"
+)
+
+// Main is for TestMain. It runs the tests, stops the servers that were started for them, fails the run if a
+// goroutine was left behind, and exits.
+func Main(m *testing.M) {
+	code := m.Run()
+	if err := stopAll(); err != nil {
+		fmt.Fprintln(os.Stderr, "servertest:", err)
+		code = max(code, 1)
+	}
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, "servertest: a test left something running:", err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// toStop holds what the process has started and Main stops, last first.
+var toStop struct {
+	sync.Mutex
+	all []func() error
+}
+
+func atExit(stop func() error) {
+	toStop.Lock()
+	defer toStop.Unlock()
+	toStop.all = append(toStop.all, stop)
+}
+
+func stopAll() error {
+	toStop.Lock()
+	all := toStop.all
+	toStop.all = nil
+	toStop.Unlock()
+	var errs []error
+	for _, stop := range slices.Backward(all) {
+		errs = append(errs, stop())
+	}
+	return errors.Join(errs...)
+}
+
+// The shared servers, each found or started once in the process.
+var (
+	sharedRedis = sync.OnceValues(func() (*servers.RedisServer, error) {
+		s, err := servers.StartRedis(context.Background(), servers.Options{})
+		if err == nil {
+			atExit(s.Stop)
+		}
+		return s, err
+	})
+	sharedPostgres = sync.OnceValues(func() (*servers.PostgresServer, error) {
+		s, err := servers.StartPostgres(context.Background(), servers.Options{Settings: []string{"max_connections=200"}})
+		if err == nil {
+			atExit(s.Stop)
+		}
+		return s, err
+	})
+)
+
+// Redis returns a new client on the shared Redis, closed at the end of the test.
+func Redis(t testing.TB) rueidis.Client {
+	t.Helper()
+	return redisServer(t).Client(t)
+}
+
+// RedisURL returns the URL of the shared Redis.
+func RedisURL(t testing.TB) string {
+	t.Helper()
+	return redisServer(t).URL
+}
+
+func redisServer(t testing.TB) *servers.RedisServer {
+	t.Helper()
+	s, err := sharedRedis()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// Miniredis returns a client on a miniredis of its own, whose clock runs.
+func Miniredis(t testing.TB) rueidis.Client {
+	t.Helper()
+	s, err := servers.StartMiniredis()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stopAfter(t, s.Stop)
+	return s.Client(t)
+}
+
+// OwnRedis starts a Redis for this test alone, which may kill it. Its arguments are those of redis-server, each
+// word one argument: "--maxmemory", "20mb". Without any it keeps an append-only file, synced every second, and
+// never evicts.
+func OwnRedis(t testing.TB, args ...string) *servers.RedisServer {
+	t.Helper()
+	s, err := servers.StartRedis(t.Context(), servers.Options{Private: true, Settings: args})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stopAfter(t, s.Stop)
+	return s
+}
+
+// OwnPostgres starts a Postgres for this test alone, which may kill it. Its settings are "name=value".
+func OwnPostgres(t testing.TB, settings ...string) *servers.PostgresServer {
+	t.Helper()
+	s, err := servers.StartPostgres(t.Context(), servers.Options{Private: true, Settings: settings, Template: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stopAfter(t, s.Stop)
+	return s
+}
+
+// PgBouncer starts a PgBouncer in transaction mode before a database and returns the URL of that database
+// through it. Its settings are "name=value" lines of the section [pgbouncer].
+func PgBouncer(t testing.TB, databaseURL string, settings ...string) string {
+	t.Helper()
+	s, err := servers.StartPgBouncer(t.Context(), databaseURL, servers.Options{Private: true, Settings: settings})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stopAfter(t, s.Stop)
+	return s.URL
+}
+
+// Postgres returns a pool on a new, empty database of the shared Postgres. Both go at the end of the test.
+func Postgres(t testing.TB) *pgxpool.Pool {
+	t.Helper()
+	pool, err := pgxpool.New(context.Background(), PostgresURL(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+// PostgresURL makes a new, empty database on the shared Postgres and returns its URL. The database is dropped
+// at the end of the test, whoever is still connected.
+func PostgresURL(t testing.TB) string {
+	t.Helper()
+	s, err := sharedPostgres()
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := strings.ReplaceAll(unique(t), "-", "_")
+	ident := pgx.Identifier{name}.Sanitize()
+	if err := admin(s, "CREATE DATABASE "+ident+" TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER libc LOCALE 'C'"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := admin(s, "DROP DATABASE IF EXISTS "+ident+" WITH (FORCE)"); err != nil {
+			t.Errorf("%s: %v", s.Chosen, err)
+		}
+	})
+	url, err := servers.WithDatabase(s.URL, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return url
+}
+
+// admin runs one statement on a connection of its own. It does not use the test's context, which has ended by
+// the time of the clean-up.
+func admin(s *servers.PostgresServer, sql string) error {
+	ctx := context.Background()
+	c, err := pgx.Connect(ctx, s.URL)
+	if err != nil {
+		return err
+	}
+	defer c.Close(ctx) //nolint:errcheck // the statement is done
+	_, err = c.Exec(ctx, sql)
+	return err
+}
+
+// Prefix returns a name that no other test has, of [a-z0-9-], for queues, windows and whatever else makes keys.
+// At the end of the test the keys of the shared Redis that hold it are deleted.
+func Prefix(t testing.TB) string {
+	t.Helper()
+	name := unique(t)
+	t.Cleanup(func() {
+		s, err := sharedRedis()
+		if err != nil {
+			return
+		}
+		if err := deleteKeys(s, name); err != nil {
+			t.Errorf("%s: %v", s.Chosen, err)
+		}
+	})
+	return name
+}
+
+func deleteKeys(s *servers.RedisServer, name string) error {
+	opt, err := rueidis.ParseURL(s.URL)
+	if err != nil {
+		return errors.New("its URL cannot be read")
+	}
+	opt.DisableCache = true
+	c, err := rueidis.NewClient(opt)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	ctx := context.Background()
+	var cursor uint64
+	for {
+		page, err := c.Do(ctx, c.B().Scan().Cursor(cursor).Match("*"+name+"*").Count(1000).Build()).AsScanEntry()
+		if err != nil {
+			return err
+		}
+		for _, key := range page.Elements {
+			if err := c.Do(ctx, c.B().Unlink().Key(key).Build()).Error(); err != nil {
+				return err
+			}
+		}
+		if cursor = page.Cursor; cursor == 0 {
+			return nil
+		}
+	}
+}
+
+// unique makes a name from the test's, short enough for a Postgres identifier.
+func unique(t testing.TB) string {
+	var b strings.Builder
+	for _, c := range strings.ToLower(t.Name()) {
+		if b.Len() == 30 {
+			break
+		}
+		if c >= 'a' && c <= 'z' || c >= '0' && c <= '9' {
+			b.WriteRune(c)
+		}
+	}
+	return b.String() + "-" + strings.ToLower(rand.Text()[:12])
+}
+
+func stopAfter(t testing.TB, stop func() error) {
+	t.Cleanup(func() {
+		if err := stop(); err != nil {
+			t.Errorf("stopping a server: %v", err)
+		}
+	})
+}

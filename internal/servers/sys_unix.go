@@ -1,0 +1,98 @@
+//go:build unix
+
+package servers
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"syscall"
+)
+
+// account is a user whom a server runs as; nil means the one whom this program runs as.
+type account struct{ uid, gid int }
+
+// dropTo returns the first of the named users that exists, when this program runs as root: Postgres and
+// PgBouncer refuse to run as root.
+func dropTo(names ...string) (*account, error) {
+	if os.Geteuid() != 0 {
+		return nil, nil
+	}
+	for _, name := range names {
+		u, err := user.Lookup(name)
+		if err != nil {
+			continue
+		}
+		uid, err1 := strconv.Atoi(u.Uid)
+		gid, err2 := strconv.Atoi(u.Gid)
+		if err1 == nil && err2 == nil && uid != 0 {
+			return &account{uid, gid}, nil
+		}
+	}
+	return nil, fmt.Errorf("running as root, and none of the users %v exists to run the server as", names)
+}
+
+func ownSession(cmd *exec.Cmd) {
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setsid = true
+}
+
+func (a *account) apply(cmd *exec.Cmd) {
+	if a == nil {
+		return
+	}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(a.uid), Gid: uint32(a.gid)}
+}
+
+func (a *account) own(paths ...string) error {
+	if a == nil {
+		return nil
+	}
+	for _, p := range paths {
+		if err := os.Chown(p, a.uid, a.gid); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tempDir makes a directory that only the account can read, in a place that it can reach: root's TMPDIR may lie
+// below a directory that is closed to others.
+func (a *account) tempDir(pattern string) (string, error) {
+	base := os.TempDir()
+	if a != nil && !open(base) {
+		base = "/tmp"
+	}
+	dir, err := os.MkdirTemp(base, pattern)
+	if err != nil {
+		return "", err
+	}
+	return dir, errors.Join(os.Chmod(dir, 0o700), a.own(dir))
+}
+
+func open(dir string) bool {
+	dir, err := filepath.Abs(dir)
+	for err == nil {
+		var info os.FileInfo
+		if info, err = os.Stat(dir); err != nil || info.Mode().Perm()&1 == 0 {
+			return false
+		}
+		if dir == filepath.Dir(dir) {
+			return true
+		}
+		dir = filepath.Dir(dir)
+	}
+	return false
+}
+
+// killPID sends SIGKILL to a process that is not our child.
+func killPID(pid int) error { return syscall.Kill(pid, syscall.SIGKILL) }
