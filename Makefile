@@ -1,0 +1,34 @@
+# headrace: `make help` lists the targets. Everything here is plain go commands; make only saves typing.
+GO      ?= go
+PKG     ?= ./...
+ORDERS  ?= 10000
+STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+WITH    = $(GO) run ./internal/servers/cmd/with-servers
+.DEFAULT_GOAL := help
+.PHONY: help demo test race bench lint fuzz ci
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## the main job on whatever servers can be had (ORDERS=10000; more: go run ./examples/demo -h)
+	@$(GO) run ./examples/demo -orders $(ORDERS)
+
+test: ## all tests on real servers; installs or starts what is missing (PKG=./queue for one package)
+	@$(WITH) -install -- $(GO) test -timeout 15m $(PKG)
+
+race: ## the same with the race detector
+	@$(WITH) -install -- $(GO) test -race -timeout 30m $(PKG)
+
+bench: ## every figure against the bare tool in the same run (PKG=queue for one package, JSON=1 for machines)
+	@$(WITH) -install -- $(GO) run ./internal/bench/cmd/bench $(if $(JSON),-json) $(filter-out ./...,$(PKG))
+
+lint: ## gofmt, go vet, staticcheck, the imports of the pattern packages
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "gofmt: run gofmt -w on these"; exit 1; }
+	@$(GO) vet ./...
+	@$(STATICCHECK) ./...
+
+fuzz: ## each fuzz target for 10 seconds
+	@./.ci/fuzz 10s
+
+ci: ## what CI runs
+	@CI=true bash .ci/run
