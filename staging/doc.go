@@ -1,0 +1,36 @@
+// Package staging brings batches of rows into a Postgres table exactly once, at the speed of COPY.
+//
+// The problem: COPY into an UNLOGGED table is the fastest way into Postgres, and the easiest way to lose data: a crash
+// empties the table, rows that arrive between INSERT … SELECT and TRUNCATE are wiped unread, and a redelivered batch is
+// counted twice. This package keeps the speed and none of that.
+//
+// The guarantee: a batch that was staged is promoted into the target exactly once, or is known not to be there and can
+// be staged again: through a kill of any program at any point, a crash of Postgres, a redelivery, two workers on the
+// same batch, a commit whose reply was lost. Every record is accounted for: records = kept + duplicates + filtered +
+// rejected, and rows of the kept = promoted + conflicts + rejected by a rule. The durable copy of a batch is the queue
+// that it came from; keep it there until [Table.Promote] has named the batch.
+//
+// How it works. For a target "orders" there are, in its schema:
+//
+//	orders_staging_a, _b     UNLOGGED  rows, no index, no constraint, with the number and position of their record
+//	orders_registry_a, _b    UNLOGGED  one row a staged batch, unique by id, with its counts
+//	orders_refused_a, _b     UNLOGGED  records that were rejected before they were staged
+//	orders_epoch             UNLOGGED  a marker: a new value says that a crash has emptied the tables above
+//	orders_ledger            one row a committed batch: promoted or void, with its books
+//	orders_rejects           rejected records and rows with code, reason and payload
+//	orders_control           which side is open (a hint), and the floor under which the ledger was pruned
+//
+// [Table.Stage] is one transaction: look into the ledger, insert the batch into the registry of the open side, COPY.
+// [Table.Promote] flips the sides in a transaction of its own; then, in one transaction, it locks the sealed side (which
+// waits for the COPYs under way), compares staged rows with the registry's counts, inserts the batches into the ledger
+// (a batch that is there already is dropped), applies the rules, inserts the rows sorted by key, and truncates.
+//
+// The cost: a Stage is three round trips and one COPY; a Promote reads the staged rows two or three times and writes
+// each once. Staging tables are truncated, never deleted from, so they do not bloat.
+//
+// Failure modes: when Postgres crashes, staged batches are gone and [Table.Epoch] changes; [Table.Fates] says which
+// batches must come again. A failover to an asynchronous standby can lose commits that were answered: not promised.
+// A worker frozen in the middle of a COPY is disconnected by the promoter after Config.StageTimeout.
+//
+// Everything works through PgBouncer in transaction mode, with prepared statements on and off.
+package staging
