@@ -1,0 +1,199 @@
+package orders
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/redis/rueidis"
+
+	"github.com/headrace/headrace/backpressure"
+	"github.com/headrace/headrace/dedup"
+	"github.com/headrace/headrace/lookup"
+	"github.com/headrace/headrace/matview"
+	"github.com/headrace/headrace/pipeline"
+	"github.com/headrace/headrace/queue"
+	"github.com/headrace/headrace/staging"
+)
+
+// Name is the usual name of the queue, and of the dedup window beside it: they share the hash tag, and so the slot.
+const Name = "orders"
+
+// App is the pipeline of the example programs, each pattern wired once, as a service would do it. The programs use the parts
+// that they need.
+type App struct {
+	Redis    rueidis.Client
+	Postgres *pgxpool.Pool
+
+	Queue   *queue.Queue
+	Gate    *backpressure.Gate
+	Window  *dedup.Window
+	Table   *staging.Table[Row]
+	Signals *pipeline.Signals
+
+	Products *lookup.Table[string, Product]
+	Rates    *lookup.Table[string, Rate]
+	Zips     *lookup.Table[string, Zone]
+
+	Views  *matview.Refresher
+	Rollup matview.Rollup
+}
+
+// Depth is how many records may wait or be under way before producers are held back.
+const Depth = 100_000
+
+// Open creates what is missing in both stores and wires the pipeline whose queue has that name. It opens no connection of its own and closes none.
+func Open(ctx context.Context, redis rueidis.Client, pg *pgxpool.Pool, name string) (*App, error) {
+	a := &App{Redis: redis, Postgres: pg}
+	if err := Setup(ctx, pg); err != nil {
+		return nil, err
+	}
+	var err error
+	if a.Queue, err = queue.New(ctx, redis, name, queue.Config{}); err != nil {
+		return nil, err
+	}
+	if a.Gate, err = backpressure.New(redis, name, backpressure.Config{
+		Records: []backpressure.Source{{List: "{" + name + "}:ready"}, {Hash: "{" + name + "}:stat", Field: "inflight"}},
+		High:    Depth,
+	}); err != nil {
+		return nil, err
+	}
+	if a.Window, err = dedup.New(ctx, redis, name, dedup.Config{Window: time.Hour}); err != nil {
+		return nil, err
+	}
+	if a.Signals, err = pipeline.NewSignals(redis, name); err != nil {
+		return nil, err
+	}
+	if err := a.openLookups(redis, pg, name); err != nil {
+		return nil, err
+	}
+	if err := a.openTable(ctx, pg); err != nil {
+		return nil, err
+	}
+	views := make([]matview.View, 0, 3)
+	for _, v := range Views() {
+		views = append(views, matview.View{Name: v.Name, SQL: v.SQL, UniqueIndex: v.Unique})
+	}
+	a.Views, err = matview.NewRefresher(ctx, pg, matview.Config{Views: views, Populate: true})
+	return a, err
+}
+
+// openTable prepares the orders table for staged loading. The roll-up, sales by hour and category, is merged from each promotion in its
+// own transaction, so it is as fresh as the table itself.
+func (a *App) openTable(ctx context.Context, pg *pgxpool.Pool) error {
+	a.Rollup = matview.Rollup{
+		Table: "sales_rollup",
+		GroupBy: []matview.Column{
+			{Name: "hour", Expr: "date_trunc('hour', ordered_at, 'UTC')", Type: "timestamptz"},
+			{Name: "category", Type: "text"},
+		},
+		Measures: []matview.Measure{
+			{Name: "orders", Merge: matview.Count},
+			{Name: "units", Expr: "quantity", Type: "bigint", Merge: matview.Sum},
+			{Name: "revenue_usd", Expr: "total_usd", Type: "numeric", Merge: matview.Sum},
+		},
+	}
+	if err := a.Rollup.Create(ctx, pg); err != nil {
+		return err
+	}
+	name, sql, err := a.Rollup.Merge()
+	if err != nil {
+		return err
+	}
+	a.Table, err = staging.New[Row](ctx, pg, Table, staging.Config[Row]{
+		Key:   []string{"order_id"},
+		Merge: []staging.Merge{{Name: name, SQL: sql}},
+		Rules: []staging.Rule{{
+			Code: "total_too_low", Reason: "an order of less than one cent", Where: "total_usd < 0.01",
+		}},
+	})
+	return err
+}
+
+func (a *App) openLookups(redis rueidis.Client, pg *pgxpool.Pool, name string) (err error) {
+	if a.Products, err = lookup.New(redis, name+"-products", lookup.Config[string, Product]{
+		Load: lookup.FromQuery[string, Product](pg, "SELECT product_id, name, category, base_price::text FROM product_catalog"),
+	}); err != nil {
+		return err
+	}
+	if a.Rates, err = lookup.New(redis, name+"-rates", lookup.Config[string, Rate]{
+		Load: lookup.FromQuery[string, Rate](pg, "SELECT currency, per_usd::text FROM currency_rates"),
+	}); err != nil {
+		return err
+	}
+	a.Zips, err = lookup.New(redis, name+"-zips", lookup.Config[string, Zone]{
+		Load: lookup.FromQuery[string, Zone](pg, "SELECT zip, city, state, country, time_zone, shipping_zone FROM zip_code_zones"),
+	})
+	return err
+}
+
+// Refresh reads the lookup tables from Postgres and makes them the current versions everywhere.
+func (a *App) Refresh(ctx context.Context) error {
+	for _, refresh := range []func(context.Context) (lookup.Refreshed, error){a.Products.Refresh, a.Rates.Refresh, a.Zips.Refresh} {
+		if _, err := refresh(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// RunLookups keeps this process' snapshots current until ctx is done.
+func (a *App) RunLookups(ctx context.Context) error {
+	var wg sync.WaitGroup
+	errs := make([]error, 3)
+	for i, run := range []func(context.Context) error{a.Products.Run, a.Rates.Run, a.Zips.Run} {
+		wg.Go(func() { errs[i] = run(ctx) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// Catalog is one version of the reference data, for one batch.
+func (a *App) Catalog(context.Context) (Catalog, error) {
+	products, err := a.Products.Snapshot()
+	if err != nil {
+		return Catalog{}, fmt.Errorf("products: %w", err)
+	}
+	rates, err := a.Rates.Snapshot()
+	if err != nil {
+		return Catalog{}, fmt.Errorf("rates: %w", err)
+	}
+	zips, err := a.Zips.Snapshot()
+	if err != nil {
+		return Catalog{}, fmt.Errorf("zip codes: %w", err)
+	}
+	return Catalog{Products: products, Rates: rates, Zips: zips, At: time.Now()}, nil
+}
+
+// Flow is the pipeline itself: what becomes of an order between the queue and its table.
+func (a *App) Flow() pipeline.Flow[Row] {
+	return pipeline.Flow[Row]{
+		Queue: a.Queue,
+		Chain: pipeline.Then3(
+			pipeline.Decode(Decode),
+			pipeline.Dedup(a.Window, ID),
+			pipeline.Lookup("enrich", a.Catalog, func(c Catalog, o Order) (Row, error) { return Enrich(o, c) }),
+		),
+		Table:   a.Table,
+		Signals: a.Signals,
+		Gate:    a.Gate,
+	}
+}
+
+// Push sends payloads as soon as the gate has room for them.
+func (a *App) Push(ctx context.Context, payloads ...[]byte) error {
+	room, err := a.Gate.Wait(ctx, len(payloads))
+	if err != nil {
+		return err
+	}
+	if err := a.Queue.Push(ctx, payloads...); err != nil {
+		return err // the reservation expires by itself: nobody knows whether the records came in
+	}
+	return room.Done(ctx)
+}
+
+// RejectCode files a refused order under its code.
+func (e *Invalid) RejectCode() string { return e.Code }

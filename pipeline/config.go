@@ -1,0 +1,183 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/headrace/headrace/queue"
+	"github.com/headrace/headrace/staging"
+)
+
+// Defaults of [WorkerConfig] and [PromoterConfig].
+const (
+	DefaultConcurrency  = 2
+	DefaultRecords      = 2000
+	DefaultBytes        = 16 << 20
+	DefaultLinger       = 20 * time.Millisecond
+	DefaultLease        = 30 * time.Second
+	DefaultHold         = 10 * time.Minute
+	DefaultGrace        = 10 * time.Second
+	DefaultEvery        = time.Second
+	DefaultReconcile    = 30 * time.Second
+	DefaultRefreshEvery = 5 * time.Second
+)
+
+// Queue is what a worker and a promoter need of a queue: *[queue.Queue] has it.
+type Queue interface {
+	Name() string
+	Lease(ctx context.Context, o queue.LeaseOptions) (*queue.Batch, error)
+	Extend(ctx context.Context, b *queue.Batch, d time.Duration) error
+	Handoff(ctx context.Context, b *queue.Batch) error
+	Release(ctx context.Context, b *queue.Batch, o queue.ReleaseOptions) error
+	AckWith(ctx context.Context, acks ...queue.Ack) (int, error)
+	Reconcile(ctx context.Context, known queue.Known, settle queue.Settle) (queue.Reconciled, error)
+	Stats(ctx context.Context) (queue.Stats, error)
+	Handed(ctx context.Context) ([]queue.Handed, error)
+}
+
+// Table is what a worker and a promoter need of a staged table: *[staging.Table] has it.
+type Table[T any] interface {
+	Stage(ctx context.Context, l staging.Load[T]) (staging.Outcome, error)
+	Void(ctx context.Context, b staging.Batch) (staging.Fate, error)
+	Fates(ctx context.Context, ids []string) ([]staging.Fate, error)
+	Rejected(ctx context.Context, ids []string) (map[string][]staging.Reject, error)
+	Promote(ctx context.Context, o staging.PromoteOptions) (staging.Promotion, error)
+	Epoch(ctx context.Context) (string, error)
+	Books(ctx context.Context, since time.Time) (staging.Books, error)
+}
+
+// Flow is what the programs of one pipeline share: give the same to the workers and to the promoter.
+type Flow[T any] struct {
+	// Queue is what producers push to.
+	Queue Queue
+	// Chain makes rows of payloads. Its [Dedup] stage, if any, names the window that the claims of rejected records are given back to.
+	Chain Stage[[]byte, T]
+	// Table is what the rows end in.
+	Table Table[T]
+	// Signals wake the next program within milliseconds; nil: each looks by itself, as often as its configuration says.
+	Signals *Signals
+	// Gate is told when acknowledged records have made room, so that waiting producers wake at once; nil: none is told. A *[backpressure.Gate] fits.
+	Gate interface {
+		Notify(ctx context.Context) error
+	}
+}
+
+func (f Flow[T]) check() error {
+	switch {
+	case f.Queue == nil:
+		return errors.New("pipeline: Flow.Queue is nil: give the *queue.Queue that the producers push to")
+	case f.Chain.run == nil:
+		return errors.New("pipeline: Flow.Chain is empty: begin it with Decode")
+	case f.Table == nil:
+		return errors.New("pipeline: Flow.Table is nil: give the *staging.Table that the rows end in")
+	}
+	return nil
+}
+
+// WorkerConfig is how a [Worker] works. The zero value is good.
+type WorkerConfig struct {
+	// Name stands in the ledger beside each batch. Default: host name and process id.
+	Name string
+	// Concurrency is how many batches are in hand at once: while one waits for Postgres, the next is transformed. Default [DefaultConcurrency], at most 1024.
+	Concurrency int
+	// Records and Bytes bound a batch; Linger is how long it may take to fill up. Defaults [DefaultRecords], [DefaultBytes], [DefaultLinger].
+	Records int
+	Bytes   int
+	Linger  time.Duration
+	// Lease is how long a batch stays with a worker that gives no sign of life; a healthy one extends it by itself. Default [DefaultLease], at least 100 ms.
+	Lease time.Duration
+	// Hold is how long a worker goes on extending one batch. A transform that hangs loses its batch then, which counts as a crash. Default [DefaultHold].
+	Hold time.Duration
+	// Grace is how long a worker that was told to stop may take to finish what it has in hand. Default [DefaultGrace].
+	Grace    time.Duration
+	Observer Observer
+	Logger   *slog.Logger // default: slog.Default()
+}
+
+func (c WorkerConfig) withDefaults() (WorkerConfig, error) {
+	if c.Name == "" {
+		host, _ := os.Hostname()
+		c.Name = fmt.Sprintf("%s-%d", host, os.Getpid())
+	}
+	orInt(&c.Concurrency, DefaultConcurrency)
+	orInt(&c.Records, DefaultRecords)
+	orInt(&c.Bytes, DefaultBytes)
+	orDur(&c.Linger, DefaultLinger)
+	orDur(&c.Lease, DefaultLease)
+	orDur(&c.Hold, max(DefaultHold, c.Lease))
+	orDur(&c.Grace, DefaultGrace)
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	switch {
+	case c.Concurrency < 1 || c.Concurrency > 1024:
+		return c, fmt.Errorf("pipeline: WorkerConfig.Concurrency is %d: must be from 1 to 1024", c.Concurrency)
+	case c.Records < 1 || c.Records > 100_000:
+		return c, fmt.Errorf("pipeline: WorkerConfig.Records is %d: must be from 1 to 100000", c.Records)
+	case c.Bytes < 1:
+		return c, fmt.Errorf("pipeline: WorkerConfig.Bytes is %d: must be at least 1", c.Bytes)
+	case c.Linger < 0:
+		return c, fmt.Errorf("pipeline: WorkerConfig.Linger is %v: must not be negative", c.Linger)
+	case c.Lease < 100*time.Millisecond:
+		return c, fmt.Errorf("pipeline: WorkerConfig.Lease is %v: must be at least 100ms", c.Lease)
+	case c.Hold < c.Lease:
+		return c, fmt.Errorf("pipeline: WorkerConfig.Hold is %v: must be at least Lease, %v", c.Hold, c.Lease)
+	case c.Grace < 0:
+		return c, fmt.Errorf("pipeline: WorkerConfig.Grace is %v: must not be negative", c.Grace)
+	}
+	return c, nil
+}
+
+// PromoterConfig is how a [Promoter] works. The zero value is good.
+type PromoterConfig struct {
+	// Every is how often the promoter looks by itself, without a signal. Default [DefaultEvery].
+	Every time.Duration
+	// Reconcile is how often handed-off batches are compared with the registries and the ledger though nothing seems wrong. It
+	// is done at start and after every error too. Default [DefaultReconcile].
+	Reconcile time.Duration
+	// Promote bounds one promotion.
+	Promote staging.PromoteOptions
+	// Refresh is called after promotions, not more often than RefreshEvery, and never for two at once; the promoter goes on
+	// meanwhile. A [matview.Refresher] fits in by a closure. Nil: nothing is refreshed.
+	Refresh      func(ctx context.Context) error
+	RefreshEvery time.Duration // default [DefaultRefreshEvery]
+	// Grace is how long a promoter that was told to stop may take to finish the promotion in hand. Default [DefaultGrace].
+	Grace    time.Duration
+	Observer Observer
+	Logger   *slog.Logger // default: slog.Default()
+}
+
+func (c PromoterConfig) withDefaults() (PromoterConfig, error) {
+	orDur(&c.Every, DefaultEvery)
+	orDur(&c.Reconcile, DefaultReconcile)
+	orDur(&c.RefreshEvery, DefaultRefreshEvery)
+	orDur(&c.Grace, DefaultGrace)
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	for _, f := range []struct {
+		name string
+		d    time.Duration
+	}{{"Every", c.Every}, {"Reconcile", c.Reconcile}, {"RefreshEvery", c.RefreshEvery}, {"Grace", c.Grace}} {
+		if f.d < 0 {
+			return c, fmt.Errorf("pipeline: PromoterConfig.%s is %v: must not be negative", f.name, f.d)
+		}
+	}
+	return c, nil
+}
+
+func orInt(v *int, def int) {
+	if *v == 0 {
+		*v = def
+	}
+}
+
+func orDur(v *time.Duration, def time.Duration) {
+	if *v == 0 {
+		*v = def
+	}
+}

@@ -1,0 +1,260 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/headrace/headrace/queue"
+	"github.com/headrace/headrace/staging"
+)
+
+// Promoter moves staged batches into the durable table, acknowledges them after the commit, and brings back those that a crash
+// of Postgres has emptied out of staging. One is enough; several take turns. A Promoter is safe for concurrent use, but Run may be under way only once.
+type Promoter[T any] struct {
+	flow Flow[T]
+	cfg  PromoterConfig
+	run  sync.Mutex
+
+	epoch     string    // of the UNLOGGED tables, as last seen
+	reconcile time.Time // when it is due
+}
+
+// NewPromoter makes a promoter for a flow, the one that its workers have.
+func NewPromoter[T any](flow Flow[T], cfg PromoterConfig) (*Promoter[T], error) {
+	if err := flow.check(); err != nil {
+		return nil, err
+	}
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	return &Promoter[T]{flow: flow, cfg: cfg}, nil
+}
+
+// Run promotes whenever something is staged, until ctx is done; then it finishes the promotion in hand, for Grace at most, and returns nil. While a
+// store is away it tries again. A second Run at the same time is an error.
+func (p *Promoter[T]) Run(ctx context.Context) error {
+	if !p.run.TryLock() {
+		return errors.New("pipeline: Promoter.Run: already running")
+	}
+	defer p.run.Unlock()
+
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+
+	wake := make(chan struct{}, 1)
+	if p.flow.Signals != nil {
+		wg.Go(func() {
+			err := p.flow.Signals.Listen(ctx, func(s Signal) {
+				if s == Staged {
+					poke(wake)
+				}
+			})
+			if ctx.Err() == nil {
+				p.cfg.Logger.Warn("no signals any more; looking by itself only", "err", err)
+			}
+		})
+	}
+	dirty := make(chan struct{}, 1)
+	if p.cfg.Refresh != nil {
+		wg.Go(func() { p.refreshLoop(ctx, dirty) })
+	}
+
+	p.reconcile = time.Now()
+	tick := time.NewTicker(p.cfg.Every)
+	defer tick.Stop()
+	pause := backoff{}
+	for ctx.Err() == nil {
+		err := p.round(ctx, dirty)
+		if err != nil && ctx.Err() == nil {
+			p.cfg.Logger.Warn("promoting failed; trying again", "queue", p.flow.Queue.Name(), "err", err)
+			p.reconcile = time.Now() // nothing is certain after an error
+			_ = sleep(ctx, pause.next())
+			continue
+		}
+		pause = backoff{}
+		select {
+		case <-ctx.Done():
+		case <-wake:
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
+// round does what is due now: it reconciles, promotes until nothing is staged, and acknowledges. It outlives ctx by Grace.
+func (p *Promoter[T]) round(ctx context.Context, dirty chan<- struct{}) error {
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(p.cfg.Grace, cancel) })()
+
+	epoch, err := p.flow.Table.Epoch(work)
+	if err != nil {
+		return err
+	}
+	if epoch != p.epoch {
+		if p.epoch != "" {
+			p.cfg.Logger.Warn("Postgres has crashed and emptied staging; the batches in it come again")
+		}
+		p.reconcile = time.Now()
+	}
+	if !time.Now().Before(p.reconcile) {
+		if err := p.Reconcile(work); err != nil {
+			return err
+		}
+		p.epoch = epoch
+	}
+	for ctx.Err() == nil {
+		n, err := p.Promote(work)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return nil
+		}
+		poke(dirty)
+	}
+	return nil
+}
+
+// Promote does one promotion: what is staged goes into the target, then the batches are acknowledged. It returns the number of
+// batches that it found, 0 when nothing was staged. It is what Run does whenever a signal comes; call it for a promotion by hand.
+func (p *Promoter[T]) Promote(ctx context.Context) (int, error) {
+	start := time.Now()
+	prom, err := p.flow.Table.Promote(ctx, p.cfg.Promote)
+	if err != nil {
+		observe(p.cfg.Observer, Event{Op: OpPromote, Took: time.Since(start), Err: err})
+		return 0, err
+	}
+	if len(prom.Batches) == 0 && len(prom.Mismatched) == 0 {
+		return 0, nil
+	}
+	observe(p.cfg.Observer, Event{Op: OpPromote, Records: int(prom.Records), Rows: int64(prom.Rows), Took: time.Since(start)})
+
+	ids := make([]string, 0, len(prom.Batches))
+	void := 0
+	for _, b := range prom.Batches {
+		if b.Fate == staging.FatePromoted {
+			ids = append(ids, b.ID)
+		} else {
+			void++
+		}
+	}
+	if len(prom.Mismatched) > 0 {
+		p.cfg.Logger.Error("staged rows differ from what was announced; the batches come again", "batches", prom.Mismatched)
+	}
+	if void > 0 || len(prom.Mismatched) > 0 {
+		p.reconcile = time.Now() // void: the split must be finished; mismatched: to be redelivered
+	}
+	if err := p.ack(ctx, ids); err != nil {
+		return 0, err
+	}
+	if p.flow.Signals != nil {
+		_ = p.flow.Signals.Send(ctx, Promoted)
+	}
+	return len(prom.Batches) + len(prom.Mismatched), nil
+}
+
+const ackChunk = 256 // batches in one script call
+
+func (p *Promoter[T]) ack(ctx context.Context, ids []string) error {
+	for len(ids) > 0 {
+		n := min(len(ids), ackChunk)
+		start := time.Now()
+		list, err := p.flow.acks(ctx, ids[:n])
+		if err != nil {
+			return err
+		}
+		if _, err := p.flow.Queue.AckWith(ctx, list...); err != nil {
+			return fmt.Errorf("pipeline: acknowledging %d promoted batches: %w", n, err)
+		}
+		observe(p.cfg.Observer, Event{Op: OpAck, Records: n, Took: time.Since(start)})
+		ids = ids[n:]
+		if p.flow.Gate != nil {
+			_ = p.flow.Gate.Notify(ctx) // a hint: a waiting producer looks by itself too
+		}
+	}
+	return nil
+}
+
+// Reconcile compares every handed-off batch with the registries and the ledger: what is staged is left, what is promoted is
+// acknowledged, what is void is split or buried as was begun, and what Postgres has lost is redelivered at once. Run does
+// it at start, after an error, and now and then.
+func (p *Promoter[T]) Reconcile(ctx context.Context) error {
+	start := time.Now()
+	done, err := p.flow.Queue.Reconcile(ctx, func(ctx context.Context, ids []string) ([]queue.Settled, error) {
+		fates, err := p.flow.Table.Fates(ctx, ids)
+		if err != nil {
+			return nil, err
+		}
+		out := make([]queue.Settled, len(ids))
+		var promoted []string
+		for i, f := range fates {
+			switch f {
+			case staging.FateStaged:
+				out[i].Fate = queue.FateStaged
+			case staging.FateVoid:
+				out[i].Fate = queue.FateVoid
+			case staging.FatePromoted:
+				out[i].Fate = queue.FatePromoted
+				promoted = append(promoted, ids[i])
+			}
+		}
+		list, err := p.flow.acks(ctx, promoted)
+		if err != nil {
+			return nil, err
+		}
+		for i := range out {
+			if out[i].Fate == queue.FatePromoted {
+				out[i].Undo, list = list[0].Undo, list[1:]
+			}
+		}
+		return out, nil
+	}, p.flow.settler("promoter", p.cfg.Logger))
+	observe(p.cfg.Observer, Event{Op: OpReconcile, Records: done.Redelivered, Took: time.Since(start), Err: err})
+	if err != nil {
+		return err
+	}
+	if done.Redelivered > 0 {
+		p.cfg.Logger.Info("reconciled", "redelivered", done.Redelivered, "acknowledged", done.Acked)
+	}
+	p.reconcile = time.Now().Add(p.cfg.Reconcile)
+	return nil
+}
+
+// refreshLoop refreshes after promotions, one refresh at a time and not more often than configured.
+func (p *Promoter[T]) refreshLoop(ctx context.Context, dirty <-chan struct{}) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-dirty:
+		}
+		start := time.Now()
+		err := p.cfg.Refresh(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		observe(p.cfg.Observer, Event{Op: OpRefresh, Took: time.Since(start), Err: err})
+		if err != nil {
+			p.cfg.Logger.Warn("refreshing views failed; the next promotion tries again", "err", err)
+		} else if p.flow.Signals != nil {
+			_ = p.flow.Signals.Send(ctx, Refreshed)
+		}
+		if sleep(ctx, p.cfg.RefreshEvery) != nil {
+			return
+		}
+	}
+}
+
+func poke(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
