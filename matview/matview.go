@@ -214,7 +214,7 @@ func compareColumns(ctx context.Context, tx pgx.Tx, have, want string) ([]string
 		FROM (SELECT * FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped) h
 		FULL JOIN (SELECT * FROM pg_attribute WHERE attrelid = to_regclass($2) AND attnum > 0 AND NOT attisdropped) w USING (attname)
 		WHERE (h.atttypid, h.atttypmod) IS DISTINCT FROM (w.atttypid, w.atttypmod)
-		ORDER BY coalesce(w.attnum, h.attnum)`, have, want)
+		ORDER BY w.attnum, h.attnum`, have, want)
 	if err != nil {
 		return nil, err
 	}

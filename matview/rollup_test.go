@@ -1,0 +1,250 @@
+package matview_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/headrace/headrace/internal/servers/servertest"
+	"github.com/headrace/headrace/matview"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+func daily() matview.Rollup {
+	return matview.Rollup{
+		Table: `odd "Daily`, // names are quoted
+		GroupBy: []matview.Column{
+			{Name: "day", Expr: "date_trunc('day', at, 'UTC')", Type: "timestamptz"},
+			{Name: "product", Type: "text"},
+		},
+		Measures: []matview.Measure{
+			{Name: "n", Merge: matview.Count},
+			{Name: "priced", Expr: "amount", Merge: matview.Count},
+			{Name: "total", Expr: "amount", Merge: matview.Sum, Type: "numeric(12, 2)"},
+			{Name: "low", Expr: "promoted.amount", Merge: matview.Min, Type: "numeric"},
+			{Name: "high", Expr: "amount", Merge: matview.Max, Type: "double precision"},
+		},
+	}
+}
+
+func newTarget(t testing.TB) *pgxpool.Pool {
+	pool := servertest.Postgres(t)
+	exec(t, pool, `CREATE TABLE orders (at timestamptz, product text, amount numeric)`)
+	return pool
+}
+
+// promote inserts n random rows and merges them, as a promotion does. Some products, amounts and times are NULL.
+func promote(ctx context.Context, db matview.DB, r matview.Rollup, rnd *rand.Rand, n, products int) error {
+	_, merge, err := r.Merge()
+	if err != nil {
+		return err
+	}
+	var products1, times, amounts []*string
+	value := func(format string, args ...any) *string {
+		if rnd.IntN(8) == 0 {
+			return nil
+		}
+		s := fmt.Sprintf(format, args...)
+		return &s
+	}
+	for range n {
+		products1 = append(products1, value("p%d", rnd.IntN(products)))
+		times = append(times, value("2026-01-%02d %02d:30:00+00", 1+rnd.IntN(3), rnd.IntN(24)))
+		amounts = append(amounts, value("%d.%02d", rnd.IntN(100)-20, rnd.IntN(100)))
+	}
+	return pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `WITH promoted AS (
+			INSERT INTO orders SELECT * FROM unnest($1::timestamptz[], $2::text[], $3::numeric[]) RETURNING *
+		), roll AS (`+merge+`) SELECT`, times, products1, amounts)
+		return err
+	})
+}
+
+func same(t testing.TB, pool *pgxpool.Pool, r matview.Rollup) {
+	t.Helper()
+	diffs, err := r.Check(t.Context(), pool, "orders", 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range diffs {
+		t.Error(d)
+	}
+}
+
+// Promoters on several connections, in different time zones, merge into the same groups, while the roll-up is rebuilt and
+// compared: it equals the recomputation at every moment. Without the sorted order the promoters deadlock; without NULLS NOT
+// DISTINCT a NULL group has several rows; without the lock a rebuild loses or doubles what is being promoted.
+func TestRollupEqualsRecomputation(t *testing.T) {
+	t.Parallel()
+	pool := newTarget(t)
+	r := daily()
+	if err := r.Create(t.Context(), pool); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for p := range 4 {
+		wg.Go(func() {
+			conn, err := pgx.ConnectConfig(t.Context(), pool.Config().ConnConfig)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close(context.WithoutCancel(t.Context()))
+			zone := []string{"UTC", "Asia/Tokyo", "America/New_York", "Asia/Kolkata"}[p]
+			if _, err := conn.Exec(t.Context(), `SET TIME ZONE '`+zone+`'`); err != nil {
+				t.Error(err)
+			}
+			rnd := rand.New(rand.NewPCG(1, uint64(p)))
+			for range 25 {
+				if err := promote(t.Context(), conn, r, rnd, 1+rnd.IntN(400), 40); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Go(func() {
+		for range 10 {
+			if n, err := r.Rebuild(t.Context(), pool, "orders"); err != nil || n != 0 {
+				t.Errorf("rebuild changed %d groups: %v", n, err)
+			}
+			same(t, pool, r)
+		}
+	})
+	wg.Wait()
+	same(t, pool, r)
+	want(t, "rows", one[int](t, pool, `SELECT sum(n)::int FROM "odd ""Daily"`), one[int](t, pool, `SELECT count(*)::int FROM orders`))
+	want(t, "NULL groups", one[int](t, pool, `SELECT count(*)::int FROM "odd ""Daily" WHERE day IS NULL AND product IS NULL`), 1)
+}
+
+// A group whose amounts were all NULL so far has a sum of NULL, which must not swallow what comes.
+func TestRollupSumsAfterNull(t *testing.T) {
+	t.Parallel()
+	pool := newTarget(t)
+	r := daily()
+	if err := r.Create(t.Context(), pool); err != nil {
+		t.Fatal(err)
+	}
+	_, merge, _ := r.Merge()
+	for _, amount := range []string{"NULL", "5", "NULL", "2.5"} {
+		exec(t, pool, `WITH promoted AS (INSERT INTO orders VALUES ('2026-01-01', 'pen', `+amount+`) RETURNING *) `+merge)
+	}
+	same(t, pool, r)
+	want(t, "total", one[string](t, pool, `SELECT total || ' ' || low || ' ' || high || ' ' || n || ' ' || priced FROM "odd ""Daily"`), "7.50 2.5 5 4 2")
+}
+
+// A promotion that is rolled back leaves no trace in the roll-up.
+func TestRollupRollsBack(t *testing.T) {
+	t.Parallel()
+	pool := newTarget(t)
+	r := daily()
+	tx, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // rolled back below
+	if err := r.Create(t.Context(), tx); err != nil {
+		t.Fatal(err)
+	}
+	if err := promote(t.Context(), tx, r, rand.New(rand.NewPCG(1, 1)), 10, 3); err != nil {
+		t.Fatal(err)
+	}
+	if diffs, err := r.Check(t.Context(), tx, "orders", 0); err != nil || len(diffs) > 0 {
+		t.Errorf("inside the transaction: %v, %v", diffs, err)
+	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want(t, "table", one[bool](t, pool, `SELECT to_regclass('"odd ""Daily"') IS NULL`), true)
+}
+
+func TestRollupCheckAndRebuild(t *testing.T) {
+	t.Parallel()
+	pool := newTarget(t)
+	r := matview.Rollup{
+		Table: "by_product", GroupBy: []matview.Column{{Name: "product", Type: "text"}},
+		Measures: []matview.Measure{{Name: "n", Merge: matview.Count}, {Name: "total", Expr: "amount", Merge: matview.Sum}},
+	}
+	if err := r.Create(t.Context(), pool); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, pool, `INSERT INTO orders VALUES (NULL, 'ink', 1), (NULL, 'ink', 2), (NULL, 'pen', 3), (NULL, NULL, 4)`)
+	if n, err := r.Rebuild(t.Context(), pool, "orders"); n != 3 || err != nil {
+		t.Fatalf("rebuild: %d, %v", n, err)
+	}
+	same(t, pool, r)
+	exec(t, pool, `UPDATE by_product SET total = 7, n = 1 WHERE product = 'ink'`, `DELETE FROM by_product WHERE product IS NULL`, `INSERT INTO by_product VALUES ('cap', 1, NULL)`)
+	diffs, err := r.Check(t.Context(), pool, "orders", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(t, "differences", fmt.Sprint(diffs), "[(cap): have (1, NULL), want none (ink): have (1, 7), want (2, 3) (NULL): have none, want (1, 4)]")
+	diffs, _ = r.Check(t.Context(), pool, "orders", 2)
+	want(t, "first two", fmt.Sprint(diffs), "[(cap): have (1, NULL), want none (ink): have (1, 7), want (2, 3)]")
+	if _, err := r.Check(t.Context(), pool, "orders", -1); err == nil || !strings.Contains(err.Error(), "limit is -1: must be 0 to 1000000") {
+		t.Error(err)
+	}
+	ink := `SELECT xmin::text FROM by_product WHERE product = 'pen'`
+	before := one[string](t, pool, ink)
+	if n, err := r.Rebuild(t.Context(), pool, "public.orders"); n != 3 || err != nil {
+		t.Fatalf("rebuild: %d, %v", n, err)
+	}
+	same(t, pool, r)
+	want(t, "what was right is not rewritten", one[string](t, pool, ink), before)
+}
+
+func TestRollupCreate(t *testing.T) {
+	t.Parallel()
+	pool := newTarget(t)
+	var wg sync.WaitGroup
+	for range 6 {
+		wg.Go(func() {
+			if err := daily().Create(t.Context(), pool); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	r := daily()
+	r.Measures[2].Type = "decimal(12,2)" // another spelling
+	if err := r.Create(t.Context(), pool); err != nil {
+		t.Error(err)
+	}
+	r.Measures[2].Type = "numeric"
+	r.Measures[3].Name = "lowest"
+	err := r.Create(t.Context(), pool)
+	var drift *matview.DriftError
+	if !errors.As(err, &drift) {
+		t.Fatal(err)
+	}
+	want(t, "drift", drift.Differences, []string{
+		`column "total" is numeric(12,2), the definition has numeric`,
+		`column "lowest" (numeric) is missing`,
+		`column "low" (numeric) is not in the definition`,
+	})
+}
+
+func TestRollupErrors(t *testing.T) {
+	t.Parallel()
+	for want, change := range map[string]func(r *matview.Rollup){
+		`Rollup.Table: name is empty`:                                       func(r *matview.Rollup) { r.Table = "" },
+		`GroupBy has 0 columns: must be 1 to 32`:                            func(r *matview.Rollup) { r.GroupBy = nil },
+		`Measures has 0 columns: must be 1 to 1000`:                         func(r *matview.Rollup) { r.Measures = nil },
+		`GroupBy[1].Type (column product) is empty`:                         func(r *matview.Rollup) { r.GroupBy[1].Type = "" },
+		`Measures[0].Name is "day": already used by another column`:         func(r *matview.Rollup) { r.Measures[0].Name = "day" },
+		`Measures[0].Merge (column n) is 0: must be Sum, Count, Min or Max`: func(r *matview.Rollup) { r.Measures[0].Merge = 0 },
+		`Measures[2].Expr (column total) is empty: only Count may leave`:    func(r *matview.Rollup) { r.Measures[2].Expr = "" },
+		`Measures[3].Type (column low) is empty: Min and Max need`:          func(r *matview.Rollup) { r.Measures[3].Type = "" },
+		`Measures[2].Type (column total) is float8: a Sum must be exact`:    func(r *matview.Rollup) { r.Measures[2].Type = "float8" },
+	} {
+		r := daily()
+		change(&r)
+		if _, _, err := r.Merge(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+}
