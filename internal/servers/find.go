@@ -20,6 +20,8 @@ type program struct {
 	major, minor int
 }
 
+func (p program) name() string { return filepath.Base(p.path) }
+
 // The oldest versions that everything works on.
 const (
 	minRedis    = 7

@@ -26,8 +26,9 @@ type local struct {
 	again func(log string) bool
 
 	mu     sync.Mutex
-	cmd    *exec.Cmd
-	exited chan struct{}
+	cmd    *exec.Cmd     // nil before the first start and after an end that was asked for
+	exited chan struct{} // closed when the last process has ended
+	end    func() error
 }
 
 // newLocal makes the directory and its watchdog. Set argv, then call start.
@@ -45,7 +46,9 @@ func newLocal(name string, quit syscall.Signal, users ...string) (*local, error)
 		os.RemoveAll(dir)
 		return nil, err
 	}
-	return &local{name: name, dir: dir, user: acct, quit: quit, watch: watch}, nil
+	l := &local{name: name, dir: dir, user: acct, quit: quit, watch: watch}
+	l.end = sync.OnceValue(l.remove)
+	return l, nil
 }
 
 func (l *local) path(name string) string { return filepath.Join(l.dir, name) }
@@ -68,7 +71,7 @@ func (l *local) command(argv ...string) *exec.Cmd {
 func (l *local) start() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.cmd != nil {
+	if l.cmd != nil && !l.hasExited() {
 		return fmt.Errorf("%s runs already", l.name)
 	}
 	log, err := os.OpenFile(l.path("log"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
@@ -119,21 +122,25 @@ func (l *local) kill() error { return l.signal(syscall.SIGKILL, time.Minute) }
 
 func (l *local) alive() error {
 	l.mu.Lock()
-	exited := l.exited
+	exited := l.hasExited()
 	l.mu.Unlock()
-	select {
-	case <-exited:
-	default:
+	if !exited {
 		return nil
 	}
 	log := l.lastWords()
 	if l.again != nil && l.again(log) {
-		l.mu.Lock()
-		l.cmd = nil
-		l.mu.Unlock()
 		return l.start()
 	}
 	return fmt.Errorf("%s ended: %s", l.name, log)
+}
+
+func (l *local) hasExited() bool {
+	select {
+	case <-l.exited:
+		return true
+	default:
+		return false
+	}
 }
 
 // lastWords is the end of the server's log, for an error message.
@@ -147,7 +154,9 @@ func (l *local) lastWords() string {
 	return strings.ToValidUTF8(string(bytes.Join(lines, []byte(" | "))), "?")
 }
 
-func (l *local) stop() error {
+func (l *local) stop() error { return l.end() }
+
+func (l *local) remove() error {
 	err := l.signal(l.quit, 10*time.Second)
 	err = errors.Join(err, removeAll(l.dir))
 	l.watch.dismiss()

@@ -1,12 +1,14 @@
 package servers
 
 import (
+	"errors"
 	"fmt"
+	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
-	"github.com/redis/rueidis"
 )
 
 // mini is miniredis in this process, with its clock running.
@@ -45,17 +47,30 @@ func StartMiniredis() (*RedisServer, error) {
 			}
 		}
 	}()
-	return &RedisServer{
-		URL:    fmt.Sprintf("redis://:%s@%s/0", password, m.Addr()),
-		Name:   "miniredis",
-		Chosen: "miniredis (in this process)",
-		in:     in,
-	}, nil
+	s := &RedisServer{URL: fmt.Sprintf("redis://:%s@%s/0", password, m.Addr()), Name: "miniredis", Version: moduleVersion(miniredisModule), in: in}
+	s.Chosen = strings.Join(strings.Fields(fmt.Sprintf("%s %s (in this process)", s.Name, s.Version)), " ")
+	return s, nil
 }
 
-func (s *mini) kill() error { return fmt.Errorf("miniredis runs in this process and cannot be killed") }
+const miniredisModule = "github.com/alicebob/miniredis/v2"
+
+// moduleVersion asks the build, because miniredis itself says that it is some version of Redis.
+func moduleVersion(path string) string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, m := range info.Deps {
+		if m.Path == path {
+			return strings.TrimPrefix(m.Version, "v")
+		}
+	}
+	return ""
+}
+
+func (s *mini) kill() error { return errors.New("miniredis runs in this process and cannot be killed") }
 func (s *mini) start() error {
-	return fmt.Errorf("miniredis runs in this process and cannot be started again")
+	return errors.New("miniredis runs in this process and cannot be started again")
 }
 func (s *mini) alive() error { return nil }
 
@@ -64,9 +79,4 @@ func (s *mini) stop() error {
 	<-s.done
 	s.m.Close()
 	return nil
-}
-
-// forMiniredis sets what a client of miniredis needs: it knows no client tracking, and it is one server.
-func forMiniredis(opt *rueidis.ClientOption) {
-	opt.DisableCache, opt.ForceSingleClient = true, true
 }

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"runtime"
 	"strings"
 	"syscall"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/ory/dockertest/v3"
+	"github.com/ory/dockertest/v3/docker"
 )
 
 // PgBouncerServer is a PgBouncer in transaction mode before one Postgres server, all its databases.
@@ -17,56 +20,92 @@ type PgBouncerServer struct {
 	URL string
 	// Chosen is what was taken, for people: "PgBouncer 1.18.0 (pgbouncer on this machine)".
 	Chosen string
-	// Version is "1.18.0".
+	// Version is "1.18.0"; it is empty for one that was given by URL.
 	Version string
 
 	in instance // nil when it was given by URL
 }
 
-// StartPgBouncer finds or starts a PgBouncer before the server of databaseURL.
+// StartPgBouncer finds or starts a PgBouncer before the server of databaseURL. The user of that URL may use its
+// console, the database "pgbouncer".
 func StartPgBouncer(ctx context.Context, databaseURL string, o Options) (*PgBouncerServer, error) {
-	return startLocalPgBouncer(ctx, databaseURL, o)
+	if url := o.given(EnvPgBouncer); url != "" {
+		return givenPgBouncer(ctx, url)
+	}
+	db, err := pgx.ParseConfig(databaseURL)
+	if err != nil {
+		return nil, unreadable("the URL of Postgres", "postgres://user:password@host:5432/database")
+	}
+	return ways[*PgBouncerServer]{
+		server: "PgBouncer", image: PgBouncerImage,
+		docker: func(ctx context.Context, e *engine, image string) (*PgBouncerServer, error) {
+			return onFreePort(func(port int) (*PgBouncerServer, error) {
+				return bouncerContainer(ctx, e, image, port, db, o)
+			})
+		},
+		local: func(ctx context.Context) (*PgBouncerServer, error) {
+			prog, err := findProgram("pgbouncer", 1, nil)
+			if err != nil {
+				return nil, absent{err}
+			}
+			return onFreePort(func(port int) (*PgBouncerServer, error) { return bouncerProcess(ctx, prog, port, db, o) })
+		},
+	}.find(ctx, o)
 }
 
-func startLocalPgBouncer(_ context.Context, databaseURL string, o Options) (*PgBouncerServer, error) {
-	prog, err := findProgram("pgbouncer", 1, nil)
-	if err != nil {
-		return nil, err
-	}
-	return onFreePort(func(port int) (*PgBouncerServer, error) {
-		l, err := newLocal("pgbouncer", syscall.SIGKILL, "postgres", "nobody")
-		if err != nil {
-			return nil, err
-		}
-		s, err := launchPgBouncer(l, prog, port, databaseURL, o)
-		if err != nil {
-			l.stop() //nolint:errcheck // the first error counts
-			return nil, err
-		}
-		s.Chosen = fmt.Sprintf("PgBouncer %s (pgbouncer on this machine)", s.Version)
-		return s, nil
-	})
-}
-
-func launchPgBouncer(l *local, prog program, port int, databaseURL string, o Options) (*PgBouncerServer, error) {
-	c, err := pgx.ParseConfig(databaseURL)
-	if err != nil {
-		return nil, errors.New("the database URL cannot be read") // the error may repeat it
-	}
-	err = errors.Join(
-		l.write("users.txt", fmt.Sprintf("%q %q\n", c.User, c.Password)),
-		l.write("pgbouncer.ini", bouncerConfig(c.Host, int(c.Port), c.User, "127.0.0.1", port, l.path("users.txt"), o.Settings)),
-	)
+func bouncerProcess(ctx context.Context, prog program, port int, db *pgx.ConnConfig, o Options) (*PgBouncerServer, error) {
+	l, err := newLocal("pgbouncer", syscall.SIGKILL, "postgres", "nobody")
 	if err != nil {
 		return nil, err
 	}
 	l.argv = []string{prog.path, l.path("pgbouncer.ini")}
-	s := &PgBouncerServer{URL: bouncerURL(c, port), in: l}
-	return s, s.Start()
+	err = errors.Join(
+		l.write("users.txt", bouncerUsers(db)),
+		l.write("pgbouncer.ini", bouncerConfig(db.Host, db, "127.0.0.1", port, l.path("users.txt"), o.Settings)),
+	)
+	s := &PgBouncerServer{URL: bouncerURL("127.0.0.1", port, db), in: l}
+	return s, s.launch(ctx, err, "pgbouncer on this machine")
+}
+
+// inContainer writes the configuration and starts the server as whatever user the image has prepared: the
+// image's own entrypoint knows only a part of the settings.
+const inContainer = `umask 077; d=$(mktemp -d) && printf '%s' "$USERS" >$d/users.txt && printf '%s' "$INI" | sed "s|@DIR@|$d|" >$d/pgbouncer.ini || exit 1
+[ "$(id -u)" = 0 ] || exec pgbouncer $d/pgbouncer.ini
+chown -R postgres $d && exec pgbouncer -u postgres $d/pgbouncer.ini`
+
+func bouncerContainer(ctx context.Context, e *engine, image string, port int, db *pgx.ConnConfig, o Options) (*PgBouncerServer, error) {
+	// The database is seen from this machine. On Linux the container shares its network; elsewhere the engine
+	// runs in a virtual machine, which knows this one by name.
+	host, listen, inside := db.Host, e.bind, port
+	network := func(h *docker.HostConfig) { h.NetworkMode = "host" }
+	if runtime.GOOS != "linux" || e.dial != "127.0.0.1" {
+		network = func(h *docker.HostConfig) { h.ExtraHosts = append(h.ExtraHosts, "host.docker.internal:host-gateway") }
+		listen, inside = "0.0.0.0", 5432
+		if host == "localhost" || host == "127.0.0.1" || host == "::1" {
+			host = "host.docker.internal"
+		}
+	}
+	c, err := e.run(image, port, &dockertest.RunOptions{
+		Entrypoint: []string{"sh", "-c", inContainer},
+		Env: []string{
+			"USERS=" + bouncerUsers(db),
+			"INI=" + bouncerConfig(host, db, listen, inside, "@DIR@/users.txt", o.Settings),
+		},
+	}, "5432/tcp", network)
+	if err != nil {
+		return nil, err
+	}
+	s := &PgBouncerServer{URL: bouncerURL(e.dial, port, db), in: c}
+	return s, s.launch(ctx, nil, "container "+image)
+}
+
+func bouncerUsers(db *pgx.ConnConfig) string {
+	quote := func(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` }
+	return quote(db.User) + " " + quote(db.Password) + "\n"
 }
 
 // bouncerConfig is for any version from 1.18 on: an unknown setting is an error there.
-func bouncerConfig(host string, hostPort int, user, listen string, port int, users string, settings []string) string {
+func bouncerConfig(host string, db *pgx.ConnConfig, listen string, port int, users string, settings []string) string {
 	return fmt.Sprintf(`[databases]
 * = host=%s port=%d
 [pgbouncer]
@@ -80,65 +119,73 @@ pool_mode = transaction
 max_client_conn = 500
 default_pool_size = 20
 %s
-`, host, hostPort, listen, port, users, user, strings.Join(settings, "\n"))
+`, host, db.Port, listen, port, users, db.User, strings.Join(settings, "\n"))
 }
 
-func bouncerURL(c *pgx.ConnConfig, port int) string {
+func bouncerURL(host string, port int, db *pgx.ConnConfig) string {
 	u := url.URL{
-		Scheme: "postgres", User: url.UserPassword(c.User, c.Password),
-		Host: fmt.Sprintf("127.0.0.1:%d", port), Path: "/" + c.Database, RawQuery: "sslmode=disable",
+		Scheme: "postgres", User: url.UserPassword(db.User, db.Password),
+		Host: fmt.Sprintf("%s:%d", host, port), Path: "/" + db.Database, RawQuery: "sslmode=disable",
 	}
 	return u.String()
 }
 
-// Kill sends SIGKILL to the server.
-func (s *PgBouncerServer) Kill() error {
-	if s.in == nil {
-		return fmt.Errorf("%s is not ours to kill", s.Chosen)
+// launch brings a new server up for the first time, unless its preparation failed, and describes it.
+func (s *PgBouncerServer) launch(ctx context.Context, prepared error, how string) error {
+	err := prepared
+	if err == nil {
+		err = s.start(ctx)
 	}
-	return s.in.kill()
+	if err == nil {
+		s.Version, err = askPgBouncer(ctx, s.URL)
+	}
+	if err != nil {
+		return errors.Join(err, s.in.stop())
+	}
+	s.Chosen = fmt.Sprintf("PgBouncer %s (%s)", s.Version, how)
+	return nil
 }
 
-// Start brings a killed server back at the same address.
+// Kill sends SIGKILL to the server.
+func (s *PgBouncerServer) Kill() error { return kill(s.in, s.Chosen) }
+
+// Start brings a killed server back at the same address and waits until it answers.
 func (s *PgBouncerServer) Start() error {
 	if s.in == nil {
-		return fmt.Errorf("%s is not ours to start", s.Chosen)
+		return notOurs(s.Chosen)
 	}
-	if err := s.in.start(); err != nil {
+	return s.start(context.Background())
+}
+
+func (s *PgBouncerServer) start(ctx context.Context) error {
+	return startAndAwait(ctx, s.in, func(ctx context.Context) error {
+		_, err := askPgBouncer(ctx, s.URL)
 		return err
-	}
-	return await(context.Background(), s.in, s.ask)
+	})
 }
 
 // Stop ends a server that was started here. It may be called twice. A server given by URL is left alone.
-func (s *PgBouncerServer) Stop() error {
-	if s.in == nil {
-		return nil
-	}
-	return s.in.stop()
-}
+func (s *PgBouncerServer) Stop() error { return stop(s.in) }
 
-// ask checks that the server answers, with our password, and learns its version. Its console answers whatever
-// state the databases behind it are in.
-func (s *PgBouncerServer) ask(ctx context.Context) error {
-	console, err := WithDatabase(s.URL, "pgbouncer")
+// askPgBouncer checks that the server answers, with our password, and says its version. The console answers
+// whatever state the databases behind it are in.
+func askPgBouncer(ctx context.Context, url string) (version string, err error) {
+	console, err := WithDatabase(url, "pgbouncer")
 	if err != nil {
-		return err
+		return "", err
 	}
 	cfg, err := pgx.ParseConfig(console)
 	if err != nil {
-		return errors.New("its URL cannot be read")
+		return "", unreadable("the URL of PgBouncer", "postgres://user:password@host:5432/database")
 	}
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol // all that the console speaks
 	c, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer c.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it was only a question
-	var version string
 	if err := c.QueryRow(ctx, "SHOW VERSION").Scan(&version); err != nil {
-		return err
+		return "", err
 	}
-	s.Version = strings.TrimPrefix(version, "PgBouncer ")
-	return nil
+	return strings.TrimPrefix(version, "PgBouncer "), nil
 }

@@ -5,18 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/ory/dockertest/v3"
 )
 
 // PostgresServer is a Postgres server. Its methods are safe for concurrent use.
 type PostgresServer struct {
-	// URL leads to the database "postgres" as its superuser; it holds the password.
+	// URL leads to a database; it holds the password. On a server that was started here it is the database
+	// "postgres", and the user is its superuser.
 	URL string
 	// Chosen is what was taken and its version, for people: "PostgreSQL 18.6 (container postgres:18)".
 	Chosen string
@@ -29,85 +29,113 @@ type PostgresServer struct {
 
 // StartPostgres finds or starts a Postgres server.
 func StartPostgres(ctx context.Context, o Options) (*PostgresServer, error) {
-	return startLocalPostgres(ctx, o)
+	if url := o.given(EnvPostgres); url != "" {
+		return givenPostgres(ctx, url)
+	}
+	return ways[*PostgresServer]{
+		server: "Postgres", image: PostgresImage,
+		docker: func(ctx context.Context, e *engine, image string) (*PostgresServer, error) {
+			return onFreePort(func(port int) (*PostgresServer, error) { return postgresContainer(ctx, e, image, port, o) })
+		},
+		local: func(ctx context.Context) (*PostgresServer, error) {
+			prog, err := findPostgres()
+			if err != nil {
+				return nil, absent{err}
+			}
+			return onFreePort(func(port int) (*PostgresServer, error) { return postgresProcess(ctx, prog, port, o) })
+		},
+		embedded: func(ctx context.Context) (*PostgresServer, error) { return downloadedPostgres(ctx, o) },
+	}.find(ctx, o)
+}
+
+func findPostgres() (program, error) {
+	return findProgram("postgres", minPostgres, postgresDirs, "initdb")
 }
 
 // superuser owns every throwaway Postgres.
 const superuser = "postgres"
 
-func startLocalPostgres(ctx context.Context, o Options) (*PostgresServer, error) {
-	prog, err := findProgram("postgres", minPostgres, postgresDirs, "initdb")
+// SIGQUIT is Postgres' immediate shutdown: the directory goes away, so there is nothing to be saved.
+func newPostgresDir() (*local, error) {
+	return newLocal("postgres", syscall.SIGQUIT, "postgres", "nobody")
+}
+
+func postgresProcess(ctx context.Context, prog program, port int, o Options) (*PostgresServer, error) {
+	l, err := newPostgresDir()
 	if err != nil {
 		return nil, err
 	}
-	return onFreePort(func(port int) (*PostgresServer, error) {
-		// SIGQUIT is the immediate shutdown: the directory goes away, there is nothing to be saved.
-		l, err := newLocal("postgres", syscall.SIGQUIT, "postgres", "nobody")
-		if err != nil {
-			return nil, err
-		}
-		s, err := launchPostgres(l, prog, port, o)
-		if err != nil {
-			l.stop() //nolint:errcheck // the first error counts
-			return nil, err
-		}
-		s.Chosen = fmt.Sprintf("PostgreSQL %s (postgres on this machine)", s.Version)
-		return s, nil
-	})
+	return runPostgres(ctx, l, prog, port, o, "postgres on this machine")
 }
 
-func launchPostgres(l *local, prog program, port int, o Options) (*PostgresServer, error) {
-	password := newPassword()
-	if err := initdb(l, prog, password); err != nil {
-		return nil, err
-	}
+// runPostgres initialises the directory and starts the server in it. It stops l when it fails.
+func runPostgres(ctx context.Context, l *local, prog program, port int, o Options, how string) (*PostgresServer, error) {
+	password, err := initialise(l, prog, o.Template)
 	// After a SIGKILL of the postmaster its children need a moment to notice; until then they hold the shared memory.
 	l.again = func(log string) bool {
 		return strings.Contains(log, "pre-existing shared memory block") || strings.Contains(log, "is another postmaster")
 	}
-	l.argv = []string{
-		prog.path, "-D", l.path("data"), "-k", l.dir, "-p", fmt.Sprint(port),
-		"-c", "listen_addresses=127.0.0.1",
-	}
-	for _, setting := range o.Settings {
-		l.argv = append(l.argv, "-c", setting)
-	}
+	l.argv = append([]string{prog.path, "-D", l.path("data"), "-k", l.dir, "-p", fmt.Sprint(port), "-c", "listen_addresses=127.0.0.1"},
+		asFlags(o.Settings)...)
 	s := &PostgresServer{URL: postgresURL("127.0.0.1", port, password), in: l, killBackend: killPID}
-	return s, s.Start()
+	return s, s.launch(ctx, err, how)
+}
+
+func postgresContainer(ctx context.Context, e *engine, image string, port int, o Options) (*PostgresServer, error) {
+	password := newPassword()
+	c, err := e.run(image, port, &dockertest.RunOptions{
+		Env: []string{
+			"POSTGRES_USER=" + superuser, "POSTGRES_PASSWORD=" + password, "POSTGRES_HOST_AUTH_METHOD=scram-sha-256",
+			"POSTGRES_INITDB_ARGS=--encoding=UTF8 --locale=C --no-sync",
+		},
+		Cmd: append([]string{"postgres"}, asFlags(o.Settings)...),
+	}, "5432/tcp")
+	if err != nil {
+		return nil, err
+	}
+	s := &PostgresServer{URL: postgresURL(e.dial, port, password), in: c}
+	// The pids that SQL sees are the container's own.
+	s.killBackend = func(pid int) error { return c.exec(fmt.Sprintf("kill -9 %d", pid)) }
+	return s, s.launch(ctx, nil, "container "+image)
+}
+
+func asFlags(settings []string) []string {
+	var flags []string
+	for _, s := range settings {
+		flags = append(flags, "-c", s)
+	}
+	return flags
 }
 
 func postgresURL(host string, port int, password string) string {
 	return fmt.Sprintf("postgres://%s:%s@%s:%d/postgres?sslmode=disable", superuser, password, host, port)
 }
 
-// initdb makes the data directory. Locale C sorts the same everywhere, whatever the machine has installed.
-func initdb(l *local, prog program, password string) error {
-	if err := l.write("password", password); err != nil {
-		return err
+// launch brings a new server up for the first time, unless its preparation failed, and describes it.
+func (s *PostgresServer) launch(ctx context.Context, prepared error, how string) error {
+	err := prepared
+	if err == nil {
+		err = s.start(ctx)
 	}
-	defer os.Remove(l.path("password"))
-	out, err := l.command(filepath.Join(filepath.Dir(prog.path), "initdb"), "-D", l.path("data"), "-U", superuser,
-		"--auth=scram-sha-256", "--pwfile="+l.path("password"), "--encoding=UTF8", "--locale=C", "--no-sync").CombinedOutput()
+	if err == nil {
+		_, s.Version, err = askPostgres(ctx, s.URL)
+	}
 	if err != nil {
-		return fmt.Errorf("initdb: %w: %s", err, strings.TrimSpace(string(out)))
+		return errors.Join(err, s.in.stop())
 	}
+	s.Chosen = fmt.Sprintf("PostgreSQL %s (%s)", s.Version, how)
 	return nil
 }
 
 // Kill sends SIGKILL to the postmaster. Its backends notice and end within moments; the next Start recovers from
 // the crash, which empties UNLOGGED tables.
-func (s *PostgresServer) Kill() error {
-	if s.in == nil {
-		return fmt.Errorf("%s is not ours to kill", s.Chosen)
-	}
-	return s.in.kill()
-}
+func (s *PostgresServer) Kill() error { return kill(s.in, s.Chosen) }
 
-// KillBackend sends SIGKILL to the backend with the process id that pg_backend_pid() returns there. The
-// postmaster then ends all the others and recovers: a crash without a restart of the server.
+// KillBackend sends SIGKILL to the backend whose pg_backend_pid() is given. The postmaster then ends all the
+// others and recovers: a crash without a restart of the server.
 func (s *PostgresServer) KillBackend(pid int) error {
 	if s.in == nil {
-		return fmt.Errorf("%s is not ours to kill", s.Chosen)
+		return notOurs(s.Chosen)
 	}
 	return s.killBackend(pid)
 }
@@ -115,22 +143,21 @@ func (s *PostgresServer) KillBackend(pid int) error {
 // Start brings a killed server back at the same address and waits until it has recovered and answers.
 func (s *PostgresServer) Start() error {
 	if s.in == nil {
-		return fmt.Errorf("%s is not ours to start", s.Chosen)
+		return notOurs(s.Chosen)
 	}
-	if err := s.in.start(); err != nil {
+	return s.start(context.Background())
+}
+
+func (s *PostgresServer) start(ctx context.Context) error {
+	return startAndAwait(ctx, s.in, func(ctx context.Context) error {
+		_, _, err := askPostgres(ctx, s.URL)
 		return err
-	}
-	return await(context.Background(), s.in, s.ask)
+	})
 }
 
 // Stop ends a server that was started here and removes its data. It may be called twice. A server given by URL is
 // left alone.
-func (s *PostgresServer) Stop() error {
-	if s.in == nil {
-		return nil
-	}
-	return s.in.stop()
-}
+func (s *PostgresServer) Stop() error { return stop(s.in) }
 
 // Pool returns a new pool on the database of URL, closed at the end of the test.
 func (s *PostgresServer) Pool(t TB) *pgxpool.Pool {
@@ -143,19 +170,23 @@ func (s *PostgresServer) Pool(t TB) *pgxpool.Pool {
 	return pool
 }
 
-// ask checks that the server answers, with our password, and learns its version.
-func (s *PostgresServer) ask(ctx context.Context) error {
-	c, err := pgx.Connect(ctx, s.URL)
+// askPostgres checks that the server answers, with our password, and says its version.
+func askPostgres(ctx context.Context, url string) (name, version string, err error) {
+	cfg, err := pgx.ParseConfig(url)
 	if err != nil {
-		return err
+		return "", "", unreadable("the URL of Postgres", "postgres://user:password@host:5432/database")
+	}
+	cfg.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol // it may lead through an old PgBouncer
+	c, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return "", "", err
 	}
 	defer c.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it was only a question
-	var version string
 	if err := c.QueryRow(ctx, "SHOW server_version").Scan(&version); err != nil {
-		return err
+		return "", "", err
 	}
-	s.Version, _, _ = strings.Cut(version, " ") // without "(Debian …)"
-	return nil
+	version, _, _ = strings.Cut(version, " ") // without "(Debian …)"
+	return "PostgreSQL", version, nil
 }
 
 // WithDatabase returns the URL of another database on the same server.
@@ -165,7 +196,7 @@ func WithDatabase(databaseURL, name string) (string, error) {
 	}
 	u, err := url.Parse(databaseURL)
 	if err != nil {
-		return "", errors.New("the database URL cannot be read") // the error repeats it, password and all
+		return "", unreadable("the URL of Postgres", "postgres://user:password@host:5432/database")
 	}
 	u.Path = "/" + name
 	return u.String(), nil

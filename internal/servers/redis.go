@@ -2,11 +2,13 @@ package servers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/ory/dockertest/v3"
 	"github.com/redis/rueidis"
 )
 
@@ -16,86 +18,155 @@ type RedisServer struct {
 	URL string
 	// Chosen is what was taken and its version, for people: "Redis 7.0.15 (redis-server on this machine)".
 	Chosen string
-	// Version is "7.0.15"; Name is "Redis", "Valkey" or "miniredis".
+	// Name is "Redis", "Valkey" or "miniredis", and Version "7.0.15".
 	Name, Version string
 
 	in instance // nil when it was given by URL
 }
 
+// The images that are used when Options.Image names no other.
+const (
+	RedisImage     = "redis:8"
+	ValkeyImage    = "valkey/valkey:9"
+	PostgresImage  = "postgres:18"
+	PgBouncerImage = "edoburu/pgbouncer:latest"
+)
+
 // StartRedis finds or starts a Redis server.
 func StartRedis(ctx context.Context, o Options) (*RedisServer, error) {
-	return startLocalRedis(ctx, o)
+	if url := o.given(EnvRedis); url != "" {
+		return givenRedis(ctx, url)
+	}
+	return ways[*RedisServer]{
+		server: "Redis", image: RedisImage,
+		docker: func(ctx context.Context, e *engine, image string) (*RedisServer, error) {
+			return onFreePort(func(port int) (*RedisServer, error) { return redisContainer(ctx, e, image, port, o) })
+		},
+		local: func(ctx context.Context) (*RedisServer, error) {
+			prog, err := findRedis()
+			if err != nil {
+				return nil, absent{err}
+			}
+			return onFreePort(func(port int) (*RedisServer, error) { return redisProcess(ctx, prog, port, o) })
+		},
+		embedded: func(context.Context) (*RedisServer, error) { return StartMiniredis() },
+	}.find(ctx, o)
 }
 
-func startLocalRedis(ctx context.Context, o Options) (*RedisServer, error) {
+// findRedis prefers Redis to Valkey.
+func findRedis() (program, error) {
 	prog, err := findProgram("redis-server", minRedis, nil)
 	if err != nil {
-		return nil, err
+		if valkey, err := findProgram("valkey-server", minValkey, nil); err == nil {
+			return valkey, nil
+		}
 	}
-	return onFreePort(func(port int) (*RedisServer, error) {
-		l, err := newLocal("redis", syscall.SIGKILL, "redis", "nobody")
-		if err != nil {
-			return nil, err
-		}
-		password := newPassword()
-		conf := fmt.Sprintf("bind 127.0.0.1\nport %d\nrequirepass %s\ndir %s\n%s", port, password, l.dir, redisDefaults)
-		l.argv = append([]string{prog.path, l.path("redis.conf")}, o.Settings...)
-		s := &RedisServer{URL: fmt.Sprintf("redis://:%s@127.0.0.1:%d/0", password, port), in: l}
-		if err := l.write("redis.conf", conf); err != nil {
-			l.stop() //nolint:errcheck // the first error counts
-			return nil, err
-		}
-		if err := s.Start(); err != nil {
-			l.stop() //nolint:errcheck // the first error counts
-			return nil, err
-		}
-		s.Chosen = fmt.Sprintf("%s %s (redis-server on this machine)", s.Name, s.Version)
-		return s, nil
-	})
+	return prog, err
+}
+
+// LocalRedis says what this machine's programs would start, "Redis 7", and whether there is one.
+func LocalRedis() (what string, ok bool) {
+	prog, err := findRedis()
+	if err != nil {
+		return "", false
+	}
+	name := "Redis"
+	if prog.name() == "valkey-server" {
+		name = "Valkey"
+	}
+	return fmt.Sprintf("%s %d", name, prog.major), true
 }
 
 // redisDefaults makes a server that keeps what it acknowledged as the usual production setting does, and never
-// evicts. No snapshots: the append-only file is the only persistence, as its directory goes away anyway.
-const redisDefaults = `appendonly yes
-appendfsync everysec
-maxmemory-policy noeviction
-save ""
-daemonize no
-`
+// evicts. No snapshots: the append-only file is the only persistence, and its directory goes away anyway.
+var redisDefaults = [][2]string{
+	{"appendonly", "yes"},
+	{"appendfsync", "everysec"},
+	{"maxmemory-policy", "noeviction"},
+	{"save", ""},
+}
+
+func redisProcess(ctx context.Context, prog program, port int, o Options) (*RedisServer, error) {
+	l, err := newLocal("redis", syscall.SIGKILL, "redis", "nobody")
+	if err != nil {
+		return nil, err
+	}
+	// The password goes through a file: every user of this machine can read a command line.
+	password := newPassword()
+	conf := fmt.Sprintf("bind 127.0.0.1\nport %d\nrequirepass %s\ndir %q\ndaemonize no\n", port, password, l.dir)
+	for _, d := range redisDefaults {
+		conf += fmt.Sprintf("%s %q\n", d[0], d[1])
+	}
+	l.argv = append([]string{prog.path, l.path("redis.conf")}, o.Settings...)
+	s := &RedisServer{URL: redisURL("127.0.0.1", port, password), in: l}
+	return s, s.launch(ctx, l.write("redis.conf", conf), prog.name()+" on this machine")
+}
+
+func redisContainer(ctx context.Context, e *engine, image string, port int, o Options) (*RedisServer, error) {
+	password := newPassword()
+	server := "redis-server"
+	if strings.Contains(image, "valkey") {
+		server = "valkey-server"
+	}
+	cmd := []string{server, "--requirepass", password}
+	for _, d := range redisDefaults {
+		cmd = append(cmd, "--"+d[0], d[1])
+	}
+	c, err := e.run(image, port, &dockertest.RunOptions{Cmd: append(cmd, o.Settings...)}, "6379/tcp")
+	if err != nil {
+		return nil, err
+	}
+	s := &RedisServer{URL: redisURL(e.dial, port, password), in: c}
+	return s, s.launch(ctx, nil, "container "+image)
+}
+
+func redisURL(host string, port int, password string) string {
+	return fmt.Sprintf("redis://:%s@%s:%d/0", password, host, port)
+}
+
+// launch brings a new server up for the first time, unless its preparation failed, and describes it.
+func (s *RedisServer) launch(ctx context.Context, prepared error, how string) error {
+	err := prepared
+	if err == nil {
+		err = s.start(ctx)
+	}
+	if err == nil {
+		s.Name, s.Version, err = askRedis(ctx, s.URL)
+	}
+	if err != nil {
+		return errors.Join(err, s.in.stop())
+	}
+	s.Chosen = fmt.Sprintf("%s %s (%s)", s.Name, s.Version, how)
+	return nil
+}
 
 // Kill sends SIGKILL to the server. What it had not written to its append-only file is lost.
-func (s *RedisServer) Kill() error {
-	if s.in == nil {
-		return fmt.Errorf("%s is not ours to kill", s.Chosen)
-	}
-	return s.in.kill()
-}
+func (s *RedisServer) Kill() error { return kill(s.in, s.Chosen) }
 
 // Start brings a killed server back at the same address, with what its append-only file holds, and waits until it
 // answers.
 func (s *RedisServer) Start() error {
 	if s.in == nil {
-		return fmt.Errorf("%s is not ours to start", s.Chosen)
+		return notOurs(s.Chosen)
 	}
-	if err := s.in.start(); err != nil {
+	return s.start(context.Background())
+}
+
+func (s *RedisServer) start(ctx context.Context) error {
+	return startAndAwait(ctx, s.in, func(ctx context.Context) error {
+		_, _, err := askRedis(ctx, s.URL)
 		return err
-	}
-	return await(context.Background(), s.in, s.ask)
+	})
 }
 
 // Stop ends a server that was started here and removes its data. It may be called twice. A server given by URL is
 // left alone.
-func (s *RedisServer) Stop() error {
-	if s.in == nil {
-		return nil
-	}
-	return s.in.stop()
-}
+func (s *RedisServer) Stop() error { return stop(s.in) }
 
 // Client returns a new client, closed at the end of the test.
 func (s *RedisServer) Client(t TB) rueidis.Client {
 	t.Helper()
-	c, err := s.dial()
+	c, err := s.Dial()
 	if err != nil {
 		t.Fatalf("%s: %v", s.Chosen, err)
 	}
@@ -103,45 +174,47 @@ func (s *RedisServer) Client(t TB) rueidis.Client {
 	return c
 }
 
-func (s *RedisServer) dial() (rueidis.Client, error) {
+// Dial returns a new client with the options that the server needs. It is the caller's to close.
+func (s *RedisServer) Dial() (rueidis.Client, error) {
 	opt, err := rueidis.ParseURL(s.URL)
 	if err != nil {
-		return nil, fmt.Errorf("its URL cannot be read") // the error repeats the URL, password and all
+		return nil, unreadable("the URL of Redis", "redis://user:password@host:6379/0")
 	}
 	if _, ok := s.in.(*mini); ok {
-		forMiniredis(&opt)
+		// Miniredis knows no client tracking, and it is one server.
+		opt.DisableCache, opt.ForceSingleClient = true, true
 	}
 	return rueidis.NewClient(opt)
 }
 
-// ask checks that the server answers, with our password, and learns what it is.
-func (s *RedisServer) ask(ctx context.Context) error {
-	opt, err := rueidis.ParseURL(s.URL)
+// askRedis checks that the server answers, with our password, and says what it is.
+func askRedis(ctx context.Context, url string) (name, version string, err error) {
+	opt, err := rueidis.ParseURL(url)
 	if err != nil {
-		return fmt.Errorf("its URL cannot be read")
+		return "", "", unreadable("the URL of Redis", "redis://user:password@host:6379/0")
 	}
 	opt.ForceSingleClient, opt.DisableCache, opt.DisableRetry = true, true, true
-	opt.Dialer.Timeout = time.Second
+	opt.Dialer.Timeout = ReachTimeout
 	if deadline, ok := ctx.Deadline(); ok {
 		opt.Dialer.Timeout = max(time.Until(deadline), time.Millisecond)
 	}
 	c, err := rueidis.NewClient(opt)
 	if err != nil {
-		return err
+		return "", "", err
 	}
 	defer c.Close()
 	if err := c.Do(ctx, c.B().Ping().Build()).Error(); err != nil {
-		return err
+		return "", "", err // LOADING, for one
 	}
 	info, err := c.Do(ctx, c.B().Info().Section("server").Build()).ToString()
 	if err != nil {
-		return err
+		return "", "", err
 	}
-	s.Name, s.Version = "Redis", infoField(info, "redis_version")
+	name, version = "Redis", infoField(info, "redis_version")
 	if v := infoField(info, "valkey_version"); v != "" {
-		s.Name, s.Version = "Valkey", v
+		name, version = "Valkey", v
 	}
-	return nil
+	return name, version, nil
 }
 
 // infoField finds "name:value" in the text that INFO returns.

@@ -50,9 +50,17 @@ type Options struct {
 	Settings []string
 	// Image names another container image than the usual one and limits the search to containers.
 	Image string
-	// Template speeds up the second and further Postgres servers of one process: they copy an initialised
-	// directory instead of running initdb.
-	Template bool
+	// Template, if not nil, saves the time of initdb for Postgres servers of this machine's programs.
+	Template *PostgresTemplate
+	// Log, if not nil, is told what takes long (the pull of an image) and which way failed before another
+	// one worked.
+	Log func(string)
+}
+
+func (o *Options) log(text string) {
+	if o.Log != nil {
+		o.Log(text)
+	}
 }
 
 // ParseMode reads a value of HEADRACE_SERVERS; "" is Auto.
@@ -103,6 +111,32 @@ func await(ctx context.Context, in instance, ready func(context.Context) error) 
 		case <-time.After(pause):
 		}
 	}
+}
+
+func startAndAwait(ctx context.Context, in instance, ready func(context.Context) error) error {
+	if err := in.start(); err != nil {
+		return err
+	}
+	return await(ctx, in, ready)
+}
+
+func kill(in instance, chosen string) error {
+	if in == nil {
+		return notOurs(chosen)
+	}
+	return in.kill()
+}
+
+func stop(in instance) error {
+	if in == nil {
+		return nil
+	}
+	return in.stop()
+}
+
+// notOurs is the answer to a test that would kill a server which was given by URL.
+func notOurs(chosen string) error {
+	return fmt.Errorf("%s was not started here: it is neither killed nor started", chosen)
 }
 
 // newPassword returns 128 random bits in a form that needs no escaping anywhere.

@@ -4,11 +4,14 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 )
 
 // watchdog cleans up when this process ends without having said that it did so itself. It is a shell that
 // reads a pipe. Only this process holds the pipe's other end (Go opens it close-on-exec, so no child inherits it), so
 // the read ends with a line, or, however this process ended, with the end of file.
+//
+// A nil watchdog is one that this system cannot have: Windows has no shell for it.
 type watchdog struct {
 	cmd  *exec.Cmd
 	pipe *os.File
@@ -33,6 +36,9 @@ fi 2>/dev/null
 rm -rf "$gone"`
 
 func startWatchdog(script string, args ...string) (*watchdog, error) {
+	if runtime.GOOS == "windows" {
+		return nil, nil
+	}
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -49,8 +55,19 @@ func startWatchdog(script string, args ...string) (*watchdog, error) {
 	return &watchdog{cmd, w}, nil
 }
 
+// alert lets the watchdog do its work now.
+func (w *watchdog) alert() {
+	if w != nil {
+		w.pipe.Close()
+		w.cmd.Wait() //nolint:errcheck // its exit code says nothing
+	}
+}
+
 // dismiss says that nothing is left to be cleaned up.
 func (w *watchdog) dismiss() {
+	if w == nil {
+		return
+	}
 	w.pipe.WriteString("done\n") //nolint:errcheck // a watchdog that has gone needs no telling
 	w.pipe.Close()
 	w.cmd.Wait() //nolint:errcheck // its exit code says nothing

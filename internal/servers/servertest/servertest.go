@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/headrace/headrace/internal/servers"
 	"github.com/jackc/pgx/v5"
@@ -77,6 +78,13 @@ var (
 	})
 )
 
+// template is shared by all the private Postgres servers of the process.
+var template = sync.OnceValue(func() *servers.PostgresTemplate {
+	t := new(servers.PostgresTemplate)
+	atExit(t.Close)
+	return t
+})
+
 // Redis returns a new client on the shared Redis, closed at the end of the test.
 func Redis(t testing.TB) rueidis.Client {
 	t.Helper()
@@ -125,7 +133,7 @@ func OwnRedis(t testing.TB, args ...string) *servers.RedisServer {
 // OwnPostgres starts a Postgres for this test alone, which may kill it. Its settings are "name=value".
 func OwnPostgres(t testing.TB, settings ...string) *servers.PostgresServer {
 	t.Helper()
-	s, err := servers.StartPostgres(t.Context(), servers.Options{Private: true, Settings: settings, Template: true})
+	s, err := servers.StartPostgres(t.Context(), servers.Options{Private: true, Settings: settings, Template: template()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,16 +141,36 @@ func OwnPostgres(t testing.TB, settings ...string) *servers.PostgresServer {
 	return s
 }
 
-// PgBouncer starts a PgBouncer in transaction mode before a database and returns the URL of that database
-// through it. Its settings are "name=value" lines of the section [pgbouncer].
+// PgBouncer returns the URL of a database through a PgBouncer in transaction mode. It is the one of
+// PGBOUNCER_URL, if that stands before DATABASE_URL's server and the database is there too; otherwise, or when the
+// test has settings ("name=value" of the section [pgbouncer]), one is started for this test.
 func PgBouncer(t testing.TB, databaseURL string, settings ...string) string {
 	t.Helper()
+	if shared := os.Getenv(servers.EnvPgBouncer); shared != "" && len(settings) == 0 && onSharedServer(databaseURL) {
+		db, err := pgx.ParseConfig(databaseURL)
+		if err != nil {
+			t.Fatal("the database URL cannot be read") // the error repeats it, password and all
+		}
+		url, err := servers.WithDatabase(shared, db.Database)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return url
+	}
 	s, err := servers.StartPgBouncer(t.Context(), databaseURL, servers.Options{Private: true, Settings: settings})
 	if err != nil {
 		t.Fatal(err)
 	}
 	stopAfter(t, s.Stop)
 	return s.URL
+}
+
+// onSharedServer says whether a database is one of DATABASE_URL's server.
+func onSharedServer(databaseURL string) bool {
+	shared, err1 := pgx.ParseConfig(os.Getenv(servers.EnvPostgres))
+	db, err2 := pgx.ParseConfig(databaseURL)
+	return os.Getenv(servers.EnvPostgres) != "" && err1 == nil && err2 == nil &&
+		shared.Host == db.Host && shared.Port == db.Port && shared.User == db.User
 }
 
 // Postgres returns a pool on a new, empty database of the shared Postgres. Both go at the end of the test.
@@ -152,8 +180,23 @@ func Postgres(t testing.TB) *pgxpool.Pool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(pool.Close)
+	t.Cleanup(func() { closePool(t, pool) })
 	return pool
+}
+
+// closePool closes a pool whose connections should all be back. Close waits for them, and a test that keeps one
+// would hang for ever.
+func closePool(t testing.TB, pool *pgxpool.Pool) {
+	closed := make(chan struct{})
+	go func() {
+		pool.Close()
+		close(closed)
+	}()
+	select {
+	case <-closed:
+	case <-time.After(10 * time.Second):
+		t.Errorf("the test ended with %d connections of its pool in use", pool.Stat().AcquiredConns())
+	}
 }
 
 // PostgresURL makes a new, empty database on the shared Postgres and returns its URL. The database is dropped

@@ -1,0 +1,27 @@
+//go:build !unix
+
+package servers
+
+import (
+	"errors"
+	"os/exec"
+)
+
+// Elsewhere (on Windows) there are the URLs of the environment and containers. A program that is killed leaves its
+// containers: the watchdog is a shell.
+
+type account struct{}
+
+var errNotHere = errors.New("starting programs of this machine is not supported on this system")
+
+func dropTo(...string) (*account, error) { return nil, absent{errNotHere} }
+
+func ownSession(*exec.Cmd) {}
+
+func (*account) apply(*exec.Cmd) {}
+
+func (*account) own(...string) error { return nil }
+
+func (*account) tempDir(string) (string, error) { return "", absent{errNotHere} }
+
+func killPID(int) error { return errNotHere }
