@@ -1,0 +1,259 @@
+package pipeline_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/redis/rueidis"
+
+	"github.com/headrace/headrace/internal/servers/servertest"
+	"github.com/headrace/headrace/pipeline"
+	"github.com/headrace/headrace/queue"
+	"github.com/headrace/headrace/staging"
+)
+
+// The environment of a child process: where it kills itself, and its stores.
+const (
+	childPoint = "PIPELINE_TEST_POINT"
+	childRedis = "PIPELINE_TEST_REDIS"
+	childPG    = "PIPELINE_TEST_POSTGRES"
+	childName  = "PIPELINE_TEST_NAME"
+)
+
+var crashPoints = []string{
+	"before copy", "between copy and hand-off", "after hand-off",
+	"before promotion", "between commit and ack", "after ack",
+}
+
+// child runs a worker and a promoter until one reaches the point at which the process is killed, as kill -9 would.
+func child() {
+	ctx := context.Background()
+	opt, err := rueidis.ParseURL(os.Getenv(childRedis))
+	fatal(err)
+	redis, err := rueidis.NewClient(opt)
+	fatal(err)
+	pool, err := pgxpool.New(ctx, os.Getenv(childPG))
+	fatal(err)
+	r, err := openRig(ctx, rigOptions{redis: redis, pool: pool, name: os.Getenv(childName)})
+	fatal(err)
+	point := os.Getenv(childPoint)
+	r.flow.Table = &killTable{r.table, point}
+	r.flow.Queue = &killQueue{r.queue, point}
+	worker, err := pipeline.NewWorker(r.flow, pipeline.WorkerConfig{Records: 50, Linger: time.Millisecond, Lease: 200 * time.Millisecond, Logger: quiet})
+	fatal(err)
+	promoter, err := pipeline.NewPromoter(r.flow, pipeline.PromoterConfig{Every: 20 * time.Millisecond, Logger: quiet})
+	fatal(err)
+	var wg sync.WaitGroup
+	wg.Go(func() { fatal(worker.Run(ctx)) })
+	if point != "between copy and hand-off" && point != "before copy" && point != "after hand-off" {
+		wg.Go(func() { fatal(promoter.Run(ctx)) })
+	}
+	wg.Wait()
+	os.Exit(3)
+}
+
+func fatal(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "child:", err)
+		os.Exit(2)
+	}
+}
+
+func die() {
+	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	select {}
+}
+
+type killTable struct {
+	*staging.Table[item]
+	point string
+}
+
+func (k *killTable) Stage(ctx context.Context, l staging.Load[item]) (staging.Outcome, error) {
+	if k.point == "before copy" {
+		die()
+	}
+	o, err := k.Table.Stage(ctx, l)
+	if k.point == "between copy and hand-off" && err == nil {
+		die()
+	}
+	return o, err
+}
+
+func (k *killTable) Promote(ctx context.Context, o staging.PromoteOptions) (staging.Promotion, error) {
+	if k.point == "before promotion" {
+		if f, err := k.Books(ctx, time.Time{}); err != nil || f.Batches >= 0 {
+			die()
+		}
+	}
+	p, err := k.Table.Promote(ctx, o)
+	if k.point == "between commit and ack" && len(p.Batches) > 0 {
+		die()
+	}
+	return p, err
+}
+
+type killQueue struct {
+	*queue.Queue
+	point string
+}
+
+func (k *killQueue) Handoff(ctx context.Context, b *queue.Batch) error {
+	err := k.Queue.Handoff(ctx, b)
+	if k.point == "after hand-off" && err == nil {
+		die()
+	}
+	return err
+}
+
+func (k *killQueue) AckWith(ctx context.Context, acks ...queue.Ack) (int, error) {
+	n, err := k.Queue.AckWith(ctx, acks...)
+	if k.point == "after ack" && n > 0 {
+		die()
+	}
+	return n, err
+}
+
+// A process is killed with -9 at each point of the protocol, several times over, then a healthy one finishes: nothing lost, nothing twice.
+func TestKilledAtEveryPoint(t *testing.T) {
+	t.Parallel()
+	for _, point := range crashPoints {
+		t.Run(point, func(t *testing.T) {
+			t.Parallel()
+			dbURL, name := servertest.PostgresURL(t), servertest.Prefix(t)
+			pool, err := pgxpool.New(t.Context(), dbURL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(pool.Close)
+			r := newRig(t, rigOptions{pool: pool, name: name, lease: queue.LeaseConfig{MaxCrashes: 20}})
+			good := numbered("a", 400, "good")
+			r.push(good...)
+			r.push(good[:20]...)
+			r.push("x refuse", "y rule", "z filter")
+			killed := 0
+			for range 3 {
+				c := exec.Command(os.Args[0], "-test.run=^$")
+				c.Env = append(os.Environ(), childPoint+"="+point, childRedis+"="+servertest.RedisURL(t), childPG+"="+dbURL, childName+"="+name)
+				c.Stderr = os.Stderr
+				timer := time.AfterFunc(20*time.Second, func() { _ = c.Process.Kill() })
+				err := c.Run()
+				if !timer.Stop() {
+					break // nothing left for it to do
+				}
+				var exit *exec.ExitError
+				if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+					t.Fatalf("the child ended with %v, not by its own kill -9", err)
+				}
+				killed++
+			}
+			if killed == 0 {
+				t.Fatal("the child never reached the point")
+			}
+			stop := r.start(pipeline.WorkerConfig{}, pipeline.PromoterConfig{})
+			defer stop()
+			r.settled()
+			stop()
+			r.check(want{rows: idsOf(good), rejects: []string{"x", "y"}})
+			t.Logf("%s: killed %d times, %d records: lost 0, doubled 0", point, killed, len(r.pushed))
+		})
+	}
+}
+
+// The postmaster is killed with -9 while staging is full: recovery empties the UNLOGGED tables. The batches come again, at once.
+func TestPostgresCrashWithFullStaging(t *testing.T) {
+	t.Parallel()
+	pg := servertest.OwnPostgres(t)
+	r := newRig(t, rigOptions{pool: pg.Pool(t)})
+	good := numbered("a", 2000, "good")
+	r.push(good...)
+	r.push(good[:100]...)
+	r.push("x refuse", "y rule", "z filter")
+
+	ctx, cancel := context.WithCancel(context.Background())
+	wait := r.startWorker(ctx, pipeline.WorkerConfig{})
+	eventually(t, 30*time.Second, func() error { return r.allHanded() })
+	cancel()
+	wait()
+	var staged int
+	if err := r.pool.QueryRow(ctx2(t), "SELECT (SELECT count(*) FROM items_staging_a) + (SELECT count(*) FROM items_staging_b)").Scan(&staged); err != nil || staged < 2000 {
+		t.Fatalf("staging holds %d rows, %v: want a full one", staged, err)
+	}
+
+	if err := pg.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := pg.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 30*time.Second, func() error {
+		return r.pool.QueryRow(ctx2(t), "SELECT (SELECT count(*) FROM items_staging_a) + (SELECT count(*) FROM items_staging_b)").Scan(&staged)
+	})
+	if staged != 0 {
+		t.Fatalf("after the crash staging holds %d rows: the test did not crash Postgres", staged)
+	}
+	stop := r.start(pipeline.WorkerConfig{}, pipeline.PromoterConfig{Reconcile: time.Hour}) // noticed, not found by the clock
+	defer stop()
+	r.settled()
+	stop()
+	r.check(want{rows: idsOf(good), rejects: []string{"x", "y"}})
+	if books, err := r.flow.Books(ctx2(t), time.Time{}); err != nil || books.Redis.Redelivered == 0 {
+		t.Errorf("redelivered %d, %v: want the batches that were staged", books.Redis.Redelivered, err)
+	}
+}
+
+// The same while everything runs, several times: workers and promoter live through it.
+func TestPostgresCrashesWhileRunning(t *testing.T) {
+	t.Parallel()
+	pg := servertest.OwnPostgres(t)
+	r := newRig(t, rigOptions{pool: pg.Pool(t)})
+	good := numbered("a", 5000, "good")
+	stop := r.start(pipeline.WorkerConfig{Records: 50}, pipeline.PromoterConfig{})
+	defer stop()
+	for i := range 5 {
+		r.push(good[i*1000 : (i+1)*1000]...)
+		if i == 4 {
+			break
+		}
+		target := int64(i*1000 + rand.IntN(700))
+		eventually(t, 30*time.Second, func() error {
+			if st, err := r.queue.Stats(ctx2(t)); err != nil || st.Taken < target {
+				return fmt.Errorf("taken %d of %d, %v", st.Taken, target, err)
+			}
+			return nil
+		})
+		if err := pg.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := pg.Start(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.settled()
+	stop()
+	r.check(want{rows: idsOf(good)})
+}
+
+func (r *rig) allHanded() error {
+	st, err := r.queue.Stats(context.Background())
+	if err != nil || st.Handed != int64(len(r.pushed)) {
+		return fmt.Errorf("%d of %d records handed off, %v", st.Handed, len(r.pushed), err)
+	}
+	return nil
+}
+
+// ctx2 is a context that outlives nothing but the test's own deadline.
+func ctx2(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}

@@ -1,0 +1,189 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/headrace/headrace/queue"
+	"github.com/headrace/headrace/staging"
+)
+
+func batchOf(payloads ...string) *Batch {
+	qb := &queue.Batch{ID: "b", Root: "b"}
+	for _, p := range payloads {
+		qb.Payloads = append(qb.Payloads, []byte(p))
+	}
+	return newBatch(qb)
+}
+
+func runStage[T any](s Stage[[]byte, T], b *Batch) (Records[T], error) {
+	return Flow[T]{Chain: s}.runChain(context.Background(), b)
+}
+
+func atoi(p []byte) (int, error) { return strconv.Atoi(string(p)) }
+
+func TestChainAccountsForEachRecord(t *testing.T) {
+	chain := Then5(
+		Decode(atoi),
+		Filter("small", func(n int) bool { return n < 100 }),
+		Map("odd", func(n int) (int, error) {
+			if n%2 == 0 {
+				return 0, Reject("even", "%d is even", n)
+			}
+			return n, nil
+		}),
+		MapBatch("double", func(_ context.Context, in []int) ([]int, []error, error) {
+			out, errs := make([]int, len(in)), make([]error, len(in))
+			for i, n := range in {
+				out[i] = 2 * n
+				if n == 13 {
+					errs[i] = errors.New("unlucky")
+				}
+			}
+			return out, errs, nil
+		}),
+		FlatMap("spread", func(n int) ([]string, error) {
+			if n == 2 {
+				return nil, nil
+			}
+			return []string{strconv.Itoa(n), "again"}, nil
+		}),
+	)
+	b := batchOf("1", "x", "3", "4", "200", "13", "5")
+	out, err := runStage(chain, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(Records[string]{Values: []string{"6", "again", "10", "again"}, Pos: []int32{2, 2, 6, 6}}, out); diff != "" {
+		t.Error(diff)
+	}
+	want := []staging.Reject{
+		{Pos: 1, Code: "malformed", Reason: `strconv.Atoi: parsing "x": invalid syntax`, Payload: []byte("x")},
+		{Pos: 3, Code: "even", Reason: "4 is even", Payload: []byte("4")},
+		{Pos: 5, Code: "rejected", Reason: "unlucky", Payload: []byte("13")},
+	}
+	if diff := cmp.Diff(want, b.rejects); diff != "" {
+		t.Error(diff)
+	}
+	if b.filtered != 2 || b.dups != 0 {
+		t.Errorf("filtered %d, duplicates %d: want 2, 0", b.filtered, b.dups)
+	}
+}
+
+// A stage that loses, doubles or invents a record is caught before anything is staged.
+func TestUnaccountedRecordIsAnError(t *testing.T) {
+	type rs = Records[[]byte]
+	for name, c := range map[string]struct {
+		run  func(b *Batch, in rs) rs
+		want string
+	}{
+		"lost":           {func(_ *Batch, in rs) rs { return rs{in.Values[1:], in.Pos[1:]} }, "position 0 is gone"},
+		"both":           {func(b *Batch, in rs) rs { b.Filter(1); return in }, "both passed on and dropped the record at position 1"},
+		"dropped twice":  {func(b *Batch, in rs) rs { b.Filter(1); b.Duplicate(1); return rs{} }, "position 1 is dropped twice"},
+		"invented":       {func(_ *Batch, in rs) rs { return rs{in.Values, []int32{0, 1, 7}} }, "position 7, which it was not given"},
+		"dropped beyond": {func(b *Batch, in rs) rs { b.Reject(9, "x", "y"); return in }, "position 9 of a batch of 3"},
+		"ragged":         {func(_ *Batch, in rs) rs { return rs{in.Values, in.Pos[:2]} }, "3 values but 2 positions"},
+		"out of order":   {func(_ *Batch, in rs) rs { return rs{in.Values, []int32{1, 0, 2}} }, "positions must rise"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := Func("bad", func(_ context.Context, b *Batch, in rs) (rs, error) { return c.run(b, in), nil })
+			_, err := runStage(s, batchOf("a", "b", "c"))
+			if !errors.Is(err, ErrUnaccounted) || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), `stage "bad"`) {
+				t.Errorf("error %v: want ErrUnaccounted, naming the stage and %q", err, c.want)
+			}
+		})
+	}
+	s := MapBatch("short", func(context.Context, [][]byte) ([]int, []error, error) { return []int{1}, nil, nil })
+	if _, err := runStage(s, batchOf("a", "b")); !errors.Is(err, ErrUnaccounted) {
+		t.Errorf("MapBatch that returns too few: %v", err)
+	}
+}
+
+// A record that an earlier stage dropped cannot come back.
+func TestDroppedRecordStaysDropped(t *testing.T) {
+	s := Then(
+		Filter("none", func([]byte) bool { return false }),
+		Func("revive", func(_ context.Context, _ *Batch, _ Records[[]byte]) (Records[[]byte], error) {
+			return Records[[]byte]{Values: [][]byte{nil}, Pos: []int32{0}}, nil
+		}))
+	if _, err := runStage(s, batchOf("a")); !errors.Is(err, ErrUnaccounted) {
+		t.Errorf("error %v: want ErrUnaccounted", err)
+	}
+}
+
+func TestPanicIsAnErrorOfTheBatch(t *testing.T) {
+	s := Map("boom", func([]byte) (int, error) { panic("out of cheese") })
+	if _, err := runStage(s, batchOf("a")); err == nil || !strings.Contains(err.Error(), "out of cheese") {
+		t.Errorf("error %v: want the panic in it", err)
+	}
+}
+
+func TestUnavailableConcernsTheBatch(t *testing.T) {
+	away := errors.New("rates are away")
+	s := Lookup("rates", func(context.Context) (int, error) { return 0, away }, func(int, []byte) (int, error) { return 1, nil })
+	b := batchOf("a")
+	if _, err := runStage(s, b); !isUnavailable(err) || !errors.Is(err, away) || len(b.rejects) != 0 {
+		t.Errorf("error %v, %d rejects: want an unavailable one and none", err, len(b.rejects))
+	}
+	s = Map("remote", func([]byte) (int, error) { return 0, Unavailable(away) })
+	if _, err := runStage(s, b); !isUnavailable(err) || len(b.rejects) != 0 {
+		t.Errorf("error %v, %d rejects: want an unavailable one and none", err, len(b.rejects))
+	}
+}
+
+func TestConfigErrorsNameTheField(t *testing.T) {
+	if _, err := (WorkerConfig{Concurrency: -1}).withDefaults(); err == nil || !strings.Contains(err.Error(), "WorkerConfig.Concurrency is -1: must be from 1 to 1024") {
+		t.Error(err)
+	}
+	if _, err := (WorkerConfig{Lease: 1}).withDefaults(); err == nil || !strings.Contains(err.Error(), "WorkerConfig.Lease is 1ns") {
+		t.Error(err)
+	}
+	if _, err := (PromoterConfig{Every: -1}).withDefaults(); err == nil || !strings.Contains(err.Error(), "PromoterConfig.Every") {
+		t.Error(err)
+	}
+	if _, err := NewWorker(Flow[int]{}, WorkerConfig{}); err == nil || !strings.Contains(err.Error(), "Flow.Queue") {
+		t.Error(err)
+	}
+}
+
+func FuzzAccount(f *testing.F) {
+	f.Add([]byte{0, 1, 2}, []byte{0})
+	f.Fuzz(func(t *testing.T, out, drop []byte) {
+		const n = 8
+		b := batchOf(make([]string, n)...)
+		in := make([]int32, n)
+		for i := range in {
+			in[i] = int32(i)
+		}
+		seen, ok, last := [n]int{}, true, -1
+		pos := make([]int32, len(out))
+		for i, p := range out {
+			pos[i] = int32(p)
+			if p >= n || int(p) < last {
+				ok = false
+				continue
+			}
+			last = int(p)
+			seen[p] |= 1
+		}
+		for _, p := range drop {
+			if p >= n || seen[p]&2 != 0 {
+				ok = false
+			} else {
+				seen[p] |= 2
+			}
+			b.Filter(int32(p))
+		}
+		for _, s := range seen {
+			ok = ok && (s == 1 || s == 2)
+		}
+		if err := b.account(in, pos); (err == nil) != ok {
+			t.Errorf("account(%v) after dropping %v: %v, want ok %v", out, drop, err, ok)
+		}
+	})
+}
