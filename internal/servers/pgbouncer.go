@@ -44,7 +44,7 @@ func StartPgBouncer(ctx context.Context, databaseURL string, o Options) (*PgBoun
 			})
 		},
 		local: func(ctx context.Context) (*PgBouncerServer, error) {
-			prog, err := findProgram("pgbouncer", 1, nil)
+			prog, err := findPgBouncer()
 			if err != nil {
 				return nil, absent{err}
 			}
@@ -52,6 +52,8 @@ func StartPgBouncer(ctx context.Context, databaseURL string, o Options) (*PgBoun
 		},
 	}.find(ctx, o)
 }
+
+func findPgBouncer() (program, error) { return findProgram("pgbouncer", 1, nil) }
 
 func bouncerProcess(ctx context.Context, prog program, port int, db *pgx.ConnConfig, o Options) (*PgBouncerServer, error) {
 	l, err := newLocal("pgbouncer", syscall.SIGKILL, "postgres", "nobody")

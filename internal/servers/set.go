@@ -13,6 +13,9 @@ type Set struct {
 	PgBouncer *PgBouncerServer // nil unless it was asked for
 }
 
+// SharedPostgres are the settings of a Postgres that several test packages use at the same time.
+var SharedPostgres = []string{"max_connections=300", "shared_buffers=256MB"}
+
 // SetOptions say how the servers of a Set are found. Each server has its own settings in place of
 // Options.Settings.
 type SetOptions struct {
@@ -25,6 +28,9 @@ type SetOptions struct {
 // StartSet finds or starts the servers, Redis and Postgres at the same time. When several are missing, one error
 // says it of all.
 func StartSet(ctx context.Context, o SetOptions) (*Set, error) {
+	if _, err := o.mode(); err != nil {
+		return nil, err // once, not once a server
+	}
 	with := func(settings []string) Options {
 		one := o.Options
 		one.Settings = settings

@@ -4,6 +4,7 @@ package servers
 
 import (
 	"errors"
+	"os"
 	"os/exec"
 )
 
@@ -25,3 +26,11 @@ func (*account) own(...string) error { return nil }
 func (*account) tempDir(string) (string, error) { return "", absent{errNotHere} }
 
 func killPID(int) error { return errNotHere }
+
+func ownGroup(*exec.Cmd) {}
+
+func signalGroup(cmd *exec.Cmd, _ os.Signal) { cmd.Process.Kill() }
+
+func exitCode(e *exec.ExitError) int { return e.ExitCode() }
+
+func isRoot() bool { return false }

@@ -19,7 +19,7 @@ type account struct{ uid, gid int }
 // dropTo returns the first of the named users that exists, when this program runs as root: Postgres and
 // PgBouncer refuse to run as root.
 func dropTo(names ...string) (*account, error) {
-	if os.Geteuid() != 0 {
+	if !isRoot() {
 		return nil, nil
 	}
 	for _, name := range names {
@@ -96,3 +96,21 @@ func open(dir string) bool {
 
 // killPID sends SIGKILL to a process that is not our child.
 func killPID(pid int) error { return syscall.Kill(pid, syscall.SIGKILL) }
+
+func ownGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
+
+func signalGroup(cmd *exec.Cmd, sig os.Signal) {
+	if s, ok := sig.(syscall.Signal); ok {
+		syscall.Kill(-cmd.Process.Pid, s) //nolint:errcheck // it has ended meanwhile
+	}
+}
+
+// exitCode is what a shell would say: 128 and the signal for a command that a signal ended.
+func exitCode(e *exec.ExitError) int {
+	if w, ok := e.Sys().(syscall.WaitStatus); ok && w.Signaled() {
+		return 128 + int(w.Signal())
+	}
+	return e.ExitCode()
+}
+
+func isRoot() bool { return os.Geteuid() == 0 }

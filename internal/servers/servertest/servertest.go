@@ -70,7 +70,7 @@ var (
 		return s, err
 	})
 	sharedPostgres = sync.OnceValues(func() (*servers.PostgresServer, error) {
-		s, err := servers.StartPostgres(context.Background(), servers.Options{Settings: []string{"max_connections=200"}})
+		s, err := servers.StartPostgres(context.Background(), servers.Options{Settings: servers.SharedPostgres})
 		if err == nil {
 			atExit(s.Stop)
 		}
