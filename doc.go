@@ -18,7 +18,7 @@
 //	chain := pipeline.Then3(
 //		pipeline.Decode(orders.Decode),                           // []byte → Order, or rejected with a reason
 //		pipeline.Dedup(window, orders.ID),                        // one of each id
-//		pipeline.Lookup("enrich", catalog.Snapshot, orders.Enrich), // one version of the reference data a batch
+//		pipeline.Lookup("enrich", app.Catalog, orders.Enrich), // one version of the reference data a batch
 //	)
 //	flow := pipeline.Flow[orders.Row]{Queue: q, Chain: chain, Table: table, Signals: signals}
 //	worker, err := pipeline.NewWorker(flow, pipeline.WorkerConfig{})

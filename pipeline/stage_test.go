@@ -125,7 +125,7 @@ func TestPanicIsAnErrorOfTheBatch(t *testing.T) {
 
 func TestUnavailableConcernsTheBatch(t *testing.T) {
 	away := errors.New("rates are away")
-	s := Lookup("rates", func(context.Context) (int, error) { return 0, away }, func(int, []byte) (int, error) { return 1, nil })
+	s := Lookup("rates", func(context.Context) (int, error) { return 0, away }, func([]byte, int) (int, error) { return 1, nil })
 	b := batchOf("a")
 	if _, err := runStage(s, b); !isUnavailable(err) || !errors.Is(err, away) || len(b.rejects) != 0 {
 		t.Errorf("error %v, %d rejects: want an unavailable one and none", err, len(b.rejects))

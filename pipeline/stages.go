@@ -116,13 +116,13 @@ func Filter[T any](name string, keep func(T) bool) Stage[T, T] {
 // Lookup is a Map that reads reference data: snapshot is called once a batch, so that all its records see one version of
 // it, and f combines each record with it. An error of snapshot (nothing loaded yet, too old) concerns the batch, which comes again later
 // without counting as failed; an error of f rejects the record, as in [Map].
-func Lookup[S, In, Out any](name string, snapshot func(ctx context.Context) (S, error), f func(S, In) (Out, error)) Stage[In, Out] {
+func Lookup[S, In, Out any](name string, snapshot func(ctx context.Context) (S, error), f func(In, S) (Out, error)) Stage[In, Out] {
 	return Func(name, func(ctx context.Context, b *Batch, in Records[In]) (Records[Out], error) {
 		s, err := snapshot(ctx)
 		if err != nil {
 			return Records[Out]{}, Unavailable(err)
 		}
-		return mapEach(b, in, "rejected", func(v In) (Out, error) { return f(s, v) })
+		return mapEach(b, in, "rejected", func(v In) (Out, error) { return f(v, s) })
 	})
 }
 

@@ -175,7 +175,7 @@ func (a *App) Flow() pipeline.Flow[Row] {
 		Chain: pipeline.Then3(
 			pipeline.Decode(Decode),
 			pipeline.Dedup(a.Window, ID),
-			pipeline.Lookup("enrich", a.Catalog, func(c Catalog, o Order) (Row, error) { return Enrich(o, c) }),
+			pipeline.Lookup("enrich", a.Catalog, Enrich),
 		),
 		Table:   a.Table,
 		Signals: a.Signals,
