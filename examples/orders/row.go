@@ -2,9 +2,11 @@ package orders
 
 import (
 	"encoding/json"
+	"math/big"
 	"time"
 
 	"github.com/govalues/decimal"
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // A Row is an order as the durable table holds it: looked up, and in US dollars.
@@ -15,9 +17,9 @@ type Row struct {
 	ProductName  string          `db:"product_name"`
 	Category     string          `db:"category"`
 	Quantity     int32           `db:"quantity"`
-	UnitPrice    Numeric         `db:"unit_price"`
+	UnitPrice    Numeric         `db:"unit_price" dbtype:"numeric(12,4)"`
 	Currency     string          `db:"currency"`
-	TotalUSD     Numeric         `db:"total_usd"`
+	TotalUSD     Numeric         `db:"total_usd" dbtype:"numeric(14,2)"`
 	Zip          string          `db:"zip"`
 	City         string          `db:"city"`
 	State        string          `db:"state"`
@@ -25,8 +27,18 @@ type Row struct {
 	ShippingZone string          `db:"shipping_zone"`
 	OrderedAt    time.Time       `db:"ordered_at"`
 	ProcessedAt  time.Time       `db:"processed_at"`
-	Raw          json.RawMessage `db:"raw"`
+	Raw          json.RawMessage `db:"raw" dbtype:"jsonb"` // nil is NULL
 }
 
-// A Numeric is an exact decimal on its way to a numeric column.
+// A Numeric is an exact decimal on its way to or from a numeric column. It is also an
+// encoding.TextAppender, which writes it without an allocation.
 type Numeric struct{ decimal.Decimal }
+
+// NumericValue implements [pgtype.NumericValuer]: pgx writes a Numeric in binary form.
+func (n Numeric) NumericValue() (pgtype.Numeric, error) {
+	i := new(big.Int).SetUint64(n.Coef())
+	if n.IsNeg() {
+		i.Neg(i)
+	}
+	return pgtype.Numeric{Int: i, Exp: -int32(n.Scale()), Valid: true}, nil // a scale is at most 19
+}
