@@ -226,10 +226,11 @@ func TestPostgresCrashesWhileRunning(t *testing.T) {
 		}
 		target := int64(i*1000 + rand.IntN(700))
 		eventually(t, 30*time.Second, func() error {
-			if st, err := r.queue.Stats(ctx2(t)); err != nil || st.Taken < target {
-				return fmt.Errorf("taken %d of %d, %v", st.Taken, target, err)
+			st, err := r.queue.Stats(ctx2(t))
+			if err == nil && st.Taken < target {
+				err = fmt.Errorf("taken %d of %d", st.Taken, target)
 			}
-			return nil
+			return err
 		})
 		if err := pg.Kill(); err != nil {
 			t.Fatal(err)
@@ -245,10 +246,10 @@ func TestPostgresCrashesWhileRunning(t *testing.T) {
 
 func (r *rig) allHanded() error {
 	st, err := r.queue.Stats(context.Background())
-	if err != nil || st.Handed != int64(len(r.pushed)) {
-		return fmt.Errorf("%d of %d records handed off, %v", st.Handed, len(r.pushed), err)
+	if err == nil && st.Handed != int64(len(r.pushed)) {
+		err = fmt.Errorf("%d of %d records handed off", st.Handed, len(r.pushed))
 	}
-	return nil
+	return err
 }
 
 // ctx2 is a context that outlives nothing but the test's own deadline.

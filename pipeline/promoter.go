@@ -134,7 +134,7 @@ func (p *Promoter[T]) Promote(ctx context.Context) (int, error) {
 	if len(prom.Batches) == 0 && len(prom.Mismatched) == 0 {
 		return 0, nil
 	}
-	observe(p.cfg.Observer, Event{Op: OpPromote, Records: int(prom.Records), Rows: int64(prom.Rows), Took: time.Since(start)})
+	observe(p.cfg.Observer, Event{Op: OpPromote, Records: prom.Records, Rows: int64(prom.Rows), Took: time.Since(start)})
 
 	ids := make([]string, 0, len(prom.Batches))
 	void := 0
