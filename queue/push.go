@@ -1,0 +1,142 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/headrace/headrace/internal/uid"
+)
+
+// Push adds payloads to the queue, oldest first. It is LPUSH and nothing else, in chunks, pipelined: one
+// round trip, however many records. What any other client pushes to the list {name}:ready is an equal citizen.
+//
+// All payloads are checked before the first is sent. When Redis fails on the way the error is a *PushError. With
+// MaxDepth the whole push is accepted or refused in one step (ErrFull), at the price of passing
+// through a script.
+func (q *Queue) Push(ctx context.Context, payloads ...[]byte) error {
+	if err := q.check(payloads); err != nil {
+		return err
+	}
+	if q.cfg.Push.MaxDepth > 0 {
+		return q.pushScript(ctx, "", payloads)
+	}
+	chunks := make([]rueidis.Completed, 0, 1+len(payloads)/q.cfg.Push.Chunk)
+	sizes := make([]int, 0, cap(chunks)) // records of each chunk
+	for from := 0; from < len(payloads); {
+		to, bytes := from, 0
+		for to < len(payloads) && to-from < q.cfg.Push.Chunk && (to == from || bytes+len(payloads[to]) <= q.cfg.Push.ChunkBytes) {
+			bytes += len(payloads[to])
+			to++
+		}
+		values := make([]string, to-from)
+		for i, p := range payloads[from:to] {
+			values[i] = rueidis.BinaryString(p)
+		}
+		chunks = append(chunks, q.c.B().Lpush().Key(q.keys[kReady]).Element(values...).Build())
+		sizes = append(sizes, to-from)
+		from = to
+	}
+	var results []rueidis.RedisResult
+	if q.cfg.Push.Durable {
+		// In one DoMulti: WAITAOF waits for what its own connection wrote.
+		results = q.c.DoMulti(ctx, append(chunks, q.waitAOF(q.cfg.Push.DurableTimeout))...)
+	} else {
+		results = q.c.DoMulti(ctx, chunks...)
+	}
+	pushed := 0
+	for i, n := range sizes {
+		if err := results[i].Error(); err != nil {
+			unknown := 0
+			for j := i; j < len(sizes); j++ {
+				// A refusal is an answer; a broken connection is none. A later chunk may have gone through.
+				if _, ok := rueidis.IsRedisErr(results[j].Error()); !ok {
+					unknown += sizes[j]
+				}
+			}
+			if pushed == 0 && unknown == 0 {
+				return wrap("push", err)
+			}
+			return &PushError{Pushed: pushed, Unknown: unknown, Err: wrap("push", err)}
+		}
+		pushed += n
+	}
+	if q.cfg.Push.Durable {
+		return q.durable(results[len(sizes)], pushed)
+	}
+	return nil
+}
+
+// PushAt adds payloads that are leased at the given time at the earliest, by the server's clock. The whole push is
+// accepted or refused in one step.
+func (q *Queue) PushAt(ctx context.Context, at time.Time, payloads ...[]byte) error {
+	if err := q.check(payloads); err != nil {
+		return err
+	}
+	return q.pushScript(ctx, strconv.FormatInt(max(at.UnixMilli(), 0), 10), payloads)
+}
+
+func (q *Queue) pushScript(ctx context.Context, due string, payloads [][]byte) error {
+	args := make([]string, 4, 4+len(payloads))
+	args[0], args[1], args[2], args[3] = q.prefix, strconv.FormatInt(q.cfg.Push.MaxDepth, 10), due, uid.New()
+	for _, p := range payloads {
+		args = append(args, rueidis.BinaryString(p))
+	}
+	var r, aof rueidis.RedisResult
+	if q.cfg.Push.Durable {
+		for try := 0; ; try++ {
+			m := q.c.DoMulti(ctx, q.evalsha(pushScript, false, args), q.waitAOF(q.cfg.Push.DurableTimeout))
+			if noScript(m[0].Error()) {
+				m = q.c.DoMulti(ctx, q.eval(pushScript, false, args), q.waitAOF(q.cfg.Push.DurableTimeout))
+			}
+			if r, aof = m[0], m[1]; !refused(r.Error()) || !pause(ctx, try) {
+				break
+			}
+		}
+	} else {
+		r = q.run(ctx, pushScript, false, args...)
+	}
+	v, err := r.AsIntSlice()
+	switch {
+	case err != nil:
+		if _, ok := rueidis.IsRedisErr(err); ok {
+			return wrap("push", err)
+		}
+		return &PushError{Unknown: len(payloads), Err: wrap("push", err)}
+	case len(v) != 2:
+		return fmt.Errorf("queue: push: strange reply of %d values", len(v))
+	case v[0] == 0:
+		return &FullError{Depth: v[1], Max: q.cfg.Push.MaxDepth, Records: int64(len(payloads))}
+	}
+	if q.cfg.Push.Durable {
+		return q.durable(aof, len(payloads))
+	}
+	return nil
+}
+
+// durable reads what WAITAOF said after n records were pushed.
+func (q *Queue) durable(r rueidis.RedisResult, n int) error {
+	v, err := r.AsIntSlice()
+	if err == nil && len(v) > 0 && v[0] >= 1 {
+		return nil
+	}
+	if err != nil {
+		return &PushError{Pushed: n, Err: fmt.Errorf("%w: %w", ErrNotDurable, err)}
+	}
+	return &PushError{Pushed: n, Err: fmt.Errorf("%w within %v", ErrNotDurable, q.cfg.Push.DurableTimeout)}
+}
+
+func (q *Queue) check(payloads [][]byte) error {
+	if len(payloads) == 0 {
+		return ErrEmptyPush
+	}
+	for i, p := range payloads {
+		if len(p) > q.cfg.Push.MaxPayload {
+			return &TooLargeError{Index: i, Size: len(p), Max: q.cfg.Push.MaxPayload}
+		}
+	}
+	return nil
+}
