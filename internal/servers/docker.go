@@ -28,9 +28,12 @@ type engine struct {
 	bind, dial string
 }
 
-// dockerEngine looks for an engine once in a process. A client without an engine is no Docker. The client is
-// needed too: the watchdog, a shell, removes containers with it.
-var dockerEngine = sync.OnceValues(func() (*engine, error) {
+// dockerEngine looks for an engine once in a process.
+var dockerEngine = sync.OnceValues(findEngine)
+
+// findEngine looks for an engine. A client without an engine is no Docker. The client is needed too: the watchdog, a
+// shell, removes containers with it.
+func findEngine() (*engine, error) {
 	client, err := exec.LookPath("docker")
 	if err != nil {
 		return nil, errors.New("no docker command found")
@@ -52,7 +55,7 @@ var dockerEngine = sync.OnceValues(func() (*engine, error) {
 		return nil, errors.New("no engine answers")
 	}
 	return e, nil
-})
+}
 
 // dockerEndpoint is where the docker command itself would look: DOCKER_HOST, or the current context, which on a
 // desktop is rarely the default socket.
@@ -118,8 +121,8 @@ while [ $i -lt 10 ]; do
 	i=$((i+1))
 done`
 
-// label marks the containers of this package, for a person who finds one.
-const label = "headrace.throwaway"
+// label marks the containers of this package with the process that they belong to, for a person who finds one.
+const label = "headrace.pid"
 
 // run starts a container whose port is published as the given one of this machine.
 func (e *engine) run(image string, port int, o *dockertest.RunOptions, inside string, host ...func(*docker.HostConfig)) (*container, error) {
@@ -132,7 +135,7 @@ func (e *engine) run(image string, port int, o *dockertest.RunOptions, inside st
 	c.fresh.Store(true)
 	o.Name = c.name
 	o.Repository, o.Tag, _ = strings.Cut(image, ":")
-	o.Labels = map[string]string{label: "true"}
+	o.Labels = map[string]string{label: fmt.Sprint(os.Getpid())}
 	o.PortBindings = map[docker.Port][]docker.PortBinding{
 		docker.Port(inside): {{HostIP: e.bind, HostPort: fmt.Sprint(port)}},
 	}

@@ -1,10 +1,8 @@
 package servers
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 )
 
@@ -23,16 +21,8 @@ func initdb(l *local, prog program, password string) error {
 		return err
 	}
 	defer os.Remove(l.path("password"))
-	return run(l, filepath.Join(filepath.Dir(prog.path), "initdb"), "-D", l.path("data"), "-U", superuser,
+	return l.run(filepath.Join(filepath.Dir(prog.path), "initdb"), "-D", l.path("data"), "-U", superuser,
 		"--auth=scram-sha-256", "--pwfile="+l.path("password"), "--encoding=UTF8", "--locale=C", "--no-sync")
-}
-
-func run(l *local, argv ...string) error {
-	out, err := l.command(argv...).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("%s: %w: %s", filepath.Base(argv[0]), err, strings.TrimSpace(string(out)))
-	}
-	return nil
 }
 
 // PostgresTemplate is a data directory that initdb has made once and that every server copies: 0.1 s instead of
@@ -62,7 +52,7 @@ func (t *PostgresTemplate) copyTo(l *local, prog program) (password string, err 
 		}
 		t.dir, t.prog = dir, prog
 	}
-	return t.password, run(l, "/bin/cp", "-Rp", t.dir.path("data"), l.path("data"))
+	return t.password, l.run("/bin/cp", "-Rp", t.dir.path("data"), l.path("data"))
 }
 
 // Close removes the directory. The servers that were copied from it stay.

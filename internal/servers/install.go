@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
+	"time"
 )
 
 // need is a server, what makes its package superfluous, and its package on Debian.
@@ -39,13 +41,21 @@ func Install(ctx context.Context, o Options) error {
 	if len(missing) == 0 || err != nil || !isRoot() {
 		return nil
 	}
-	o.log("installing " + strings.Join(missing, " "))
+	return aptInstall(ctx, apt, "/usr/sbin/policy-rc.d", missing, o.log)
+}
+
+func aptInstall(ctx context.Context, apt, policy string, missing []string, log func(string)) error {
+	log("installing " + strings.Join(missing, " "))
 	install := func() ([]byte, error) {
-		cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", installScript, apt}, missing...)...)
+		cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", installScript, apt, policy}, missing...)...)
 		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+		// A plain kill of the shell would leave its policy behind.
+		ownGroup(cmd)
+		cmd.Cancel = func() error { signalGroup(cmd, syscall.SIGTERM); return nil }
+		cmd.WaitDelay = 10 * time.Second
 		return cmd.CombinedOutput()
 	}
-	if _, err = install(); err == nil {
+	if _, err := install(); err == nil {
 		return nil
 	}
 	// Perhaps only the lists are old, or a fresh image has none.
@@ -58,13 +68,14 @@ func Install(ctx context.Context, o Options) error {
 
 // installScript keeps the packages from starting their services on the default ports, unless the machine has a
 // policy of its own.
-const installScript = `policy=/usr/sbin/policy-rc.d
-if [ ! -e $policy ]; then
-	trap 'rm -f $policy' EXIT
+const installScript = `policy=$1
+shift
+if [ ! -e "$policy" ]; then
+	trap 'rm -f "$policy"' EXIT
 	trap 'exit 1' HUP INT TERM
-	printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy
+	printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy"
 fi
-"$0" install -q -y --no-install-recommends "$@"`
+"$0" install -q -y -o DPkg::Lock::Timeout=120 --no-install-recommends "$@"`
 
 // tail is the end of a text, at most n lines of it.
 func tail(text string, n int) string {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,19 +32,23 @@ type local struct {
 	end    func() error
 }
 
+// signalName is how the shell calls the signals that end servers.
+var signalName = map[syscall.Signal]string{syscall.SIGKILL: "KILL", syscall.SIGQUIT: "QUIT"}
+
 // newLocal makes the directory and its watchdog. Set argv, then call start.
 func newLocal(name string, quit syscall.Signal, users ...string) (*local, error) {
 	acct, err := dropTo(users...)
 	if err != nil {
 		return nil, err
 	}
-	dir, err := acct.tempDir("headrace-" + name + "-*")
+	// The watchdog comes before the directory: there is no moment in which nobody would remove it.
+	dir := filepath.Join(acct.tempBase(), "headrace-"+name+"-"+newPassword()[:12])
+	watch, err := startWatchdog(watchProcess, dir, signalName[quit])
 	if err != nil {
 		return nil, err
 	}
-	watch, err := startWatchdog(watchProcess, dir, fmt.Sprint(int(quit)))
-	if err != nil {
-		os.RemoveAll(dir)
+	if err := acct.mkdir(dir); err != nil {
+		watch.dismiss()
 		return nil, err
 	}
 	l := &local{name: name, dir: dir, user: acct, quit: quit, watch: watch}
@@ -79,21 +84,45 @@ func (l *local) start() error {
 		return err
 	}
 	defer log.Close()
-	// The pid is on record before the server is there: no moment in which the watchdog could miss it.
-	cmd := l.command(append([]string{"/bin/sh", "-c", `echo $$ >"$0" && exec "$@"`, l.path("pid")}, l.argv...)...)
-	cmd.Stdout, cmd.Stderr = log, log
-	ownSession(cmd)
-	if err := cmd.Start(); err != nil {
+	cmd, err := l.spawn(log, l.argv...)
+	if err != nil {
 		return err
 	}
 	exited := make(chan struct{})
 	l.cmd, l.exited = cmd, exited
 	go func() {
-		cmd.Wait() //nolint:errcheck // alive reports the log instead
-		// The number may soon be somebody else's: the watchdog must not find it.
-		os.Remove(l.path("pid"))
+		l.wait(cmd) //nolint:errcheck // alive reports the log instead
 		close(exited)
 	}()
+	return nil
+}
+
+// spawn starts a process as the leader of a session of its own. Its pid is on record before the program is there: no
+// moment in which the watchdog could miss it.
+func (l *local) spawn(out io.Writer, argv ...string) (*exec.Cmd, error) {
+	cmd := l.command(append([]string{"/bin/sh", "-c", `echo $$ >"$0" && exec "$@"`, l.path("pid")}, argv...)...)
+	cmd.Stdout, cmd.Stderr = out, out
+	ownSession(cmd)
+	return cmd, cmd.Start()
+}
+
+// wait waits for the end of a spawned process and takes its pid off the record: the number may soon be somebody
+// else's.
+func (l *local) wait(cmd *exec.Cmd) error {
+	err := cmd.Wait()
+	return errors.Join(err, os.Remove(l.path("pid")))
+}
+
+// run runs a program of the preparation to its end.
+func (l *local) run(argv ...string) error {
+	var out bytes.Buffer
+	cmd, err := l.spawn(&out, argv...)
+	if err == nil {
+		err = l.wait(cmd)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w: %s", filepath.Base(argv[0]), err, strings.TrimSpace(out.String()))
+	}
 	return nil
 }
 

@@ -18,6 +18,8 @@ type ways[S any] struct {
 	docker   func(ctx context.Context, e *engine, image string) (S, error)
 	local    func(ctx context.Context) (S, error)
 	embedded func(ctx context.Context) (S, error) // nil: there is no such thing
+
+	engine func() (*engine, error) // nil: dockerEngine
 }
 
 // find goes the ways that the options allow, in the order of the package comment. It returns the first server that
@@ -34,6 +36,9 @@ func (w ways[S]) find(ctx context.Context, o Options) (S, error) {
 			return none, fmt.Errorf("%s=%s allows no container, so none of the image %s", EnvMode, mode, o.Image)
 		}
 		mode, image = Docker, o.Image
+	}
+	if w.engine == nil {
+		w.engine = dockerEngine
 	}
 	missing := &NoServerError{Servers: []string{w.server}}
 	try := func(way string, start func(context.Context) (S, error)) (S, bool) {
@@ -52,7 +57,7 @@ func (w ways[S]) find(ctx context.Context, o Options) (S, error) {
 	}
 	docker := func(pull bool) func(context.Context) (S, error) {
 		return func(ctx context.Context) (S, error) {
-			e, err := dockerEngine()
+			e, err := w.engine()
 			if err != nil {
 				return none, absent{err}
 			}
@@ -78,7 +83,7 @@ func (w ways[S]) find(ctx context.Context, o Options) (S, error) {
 		}
 	}
 	// An engine that is not there is not there a second time, and a container that failed fails again.
-	if e, _ := dockerEngine(); mode == Docker || mode == Auto && e != nil && !e.has(image) {
+	if e, _ := w.engine(); mode == Docker || mode == Auto && e != nil && !e.has(image) {
 		if s, ok := try("Docker", docker(true)); ok {
 			return s, nil
 		}

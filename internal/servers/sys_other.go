@@ -23,7 +23,9 @@ func (*account) apply(*exec.Cmd) {}
 
 func (*account) own(...string) error { return nil }
 
-func (*account) tempDir(string) (string, error) { return "", absent{errNotHere} }
+func (*account) tempBase() string { return os.TempDir() }
+
+func (*account) mkdir(string) error { return absent{errNotHere} }
 
 func killPID(int) error { return errNotHere }
 

@@ -65,20 +65,20 @@ func (a *account) own(paths ...string) error {
 	return nil
 }
 
-// tempDir makes a directory that only the account can read, in a place that it can reach: root's TMPDIR may lie
-// below a directory that is closed to others.
-func (a *account) tempDir(pattern string) (string, error) {
-	base := os.TempDir()
-	if a != nil && !open(base) {
-		base = "/tmp"
+// tempBase is where the account's directories go: root's TMPDIR may lie below a directory that is closed to others.
+func (a *account) tempBase() string {
+	if dir := os.TempDir(); a == nil || open(dir) {
+		return dir
 	}
-	dir, err := os.MkdirTemp(base, pattern)
-	if err != nil {
-		return "", err
-	}
-	return dir, errors.Join(os.Chmod(dir, 0o700), a.own(dir))
+	return "/tmp"
 }
 
+// mkdir makes a directory that only the account can read.
+func (a *account) mkdir(dir string) error {
+	return errors.Join(os.Mkdir(dir, 0o700), a.own(dir))
+}
+
+// open says whether everybody can pass through a directory and those above it.
 func open(dir string) bool {
 	dir, err := filepath.Abs(dir)
 	for err == nil {

@@ -17,9 +17,10 @@ type watchdog struct {
 	pipe *os.File
 }
 
-// watchProcess is run with a server's directory and the signal that ends the server. Taking the directory away
+// watchProcess is run with a server's directory and the name of the signal that ends the server. Taking the directory away
 // first makes the rest certain: whoever has not written its pid there by then cannot do so any more, and will not
-// start (see local.start).
+// start (see local.spawn). The signal goes to the whole process group: initdb has a child.
+// ("kill -9 -- -1234", without -s, is an error in some shells.)
 const watchProcess = `trap '' HUP INT TERM
 read -r line && exit 0
 gone=$1.gone
@@ -28,12 +29,13 @@ i=0
 while [ -e "$gone/pid" ] && [ ! -s "$gone/pid" ] && [ $i -lt 20 ]; do sleep 0.1; i=$((i+1)); done
 if [ -s "$gone/pid" ]; then
 	read -r pid <"$gone/pid"
-	kill -"$2" "$pid"
+	kill -s "$2" -- "-$pid"
 	i=0
-	while kill -0 "$pid" && [ $i -lt 50 ]; do sleep 0.1; i=$((i+1)); done
-	kill -KILL "$pid"
+	while kill -s 0 -- "-$pid" && [ $i -lt 50 ]; do sleep 0.1; i=$((i+1)); done
+	kill -s KILL -- "-$pid"
 fi 2>/dev/null
-rm -rf "$gone"`
+i=0
+while ! rm -rf "$gone" 2>/dev/null && [ $i -lt 50 ]; do sleep 0.1; i=$((i+1)); done`
 
 func startWatchdog(script string, args ...string) (*watchdog, error) {
 	if runtime.GOOS == "windows" {
