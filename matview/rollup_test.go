@@ -107,15 +107,24 @@ func TestRollupEqualsRecomputation(t *testing.T) {
 			}
 		})
 	}
-	wg.Go(func() {
-		for range 10 {
+	stop, rebuilt := make(chan bool), make(chan bool)
+	go func() {
+		defer close(rebuilt)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
 			if n, err := r.Rebuild(t.Context(), pool, "orders"); err != nil || n != 0 {
 				t.Errorf("rebuild changed %d groups: %v", n, err)
 			}
 			same(t, pool, r)
 		}
-	})
+	}()
 	wg.Wait()
+	close(stop)
+	<-rebuilt
 	same(t, pool, r)
 	want(t, "rows", one[int](t, pool, `SELECT sum(n)::int FROM "odd ""Daily"`), one[int](t, pool, `SELECT count(*)::int FROM orders`))
 	want(t, "NULL groups", one[int](t, pool, `SELECT count(*)::int FROM "odd ""Daily" WHERE day IS NULL AND product IS NULL`), 1)
@@ -135,6 +144,51 @@ func TestRollupSumsAfterNull(t *testing.T) {
 	}
 	same(t, pool, r)
 	want(t, "total", one[string](t, pool, `SELECT total || ' ' || low || ' ' || high || ' ' || n || ' ' || priced FROM "odd ""Daily"`), "7.50 2.5 5 4 2")
+}
+
+// A rebuild that meets a promotion which has merged and not yet committed waits for it. Without the lock it would write what the
+// table held before: the promotion's rows would be lost to the roll-up.
+func TestRebuildWaitsForPromotion(t *testing.T) {
+	t.Parallel()
+	pool := newTarget(t)
+	r := daily()
+	if err := r.Create(t.Context(), pool); err != nil {
+		t.Fatal(err)
+	}
+	rnd := rand.New(rand.NewPCG(1, 1))
+	if err := promote(t.Context(), pool, r, rnd, 100, 3); err != nil {
+		t.Fatal(err)
+	}
+	tx, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // committed below
+	if err := promote(t.Context(), tx, r, rnd, 100, 3); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		n, err := r.Rebuild(t.Context(), pool, "orders")
+		if err == nil && n != 0 {
+			err = fmt.Errorf("rebuild changed %d groups, want 0", n)
+		}
+		done <- err
+	}()
+	for !one[bool](t, pool, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')`) {
+		select {
+		case err := <-done:
+			t.Fatal("rebuild did not wait: ", err)
+		default:
+		}
+	}
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	same(t, pool, r)
 }
 
 // A promotion that is rolled back leaves no trace in the roll-up.
