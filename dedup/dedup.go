@@ -2,7 +2,7 @@ package dedup
 
 import (
 	"context"
-	"errors"
+	"strconv"
 
 	"github.com/redis/rueidis"
 )
@@ -13,15 +13,35 @@ type Window struct {
 	client rueidis.Client
 	name   string
 	cfg    Config
+	state  string   // key of the state, see gens.lua
+	prefix string   // of all bucket keys
+	head   []string // the arguments that every script begins with
 }
 
-// New makes a window on the caller's client, which it never closes.
+// A bucket is made to hold up to 96 ids when its generation has what was expected of it, and 128 on average when it
+// has more; the servers keep a hash compact up to 512. Fewer would cost memory, more would cost time.
+const (
+	perBucket = 96
+	minBits   = 4
+)
+
+// New makes a window on the caller's client, which it never closes. It asks the server whether it evicts keys and,
+// in strict mode, whether it has an append-only file.
 func New(ctx context.Context, client rueidis.Client, name string, cfg Config) (*Window, error) {
 	cfg, err := cfg.withDefaults(name)
 	if err != nil {
 		return nil, err
 	}
-	return &Window{client: client, name: name, cfg: cfg}, nil
+	w := &Window{client: client, name: name, cfg: cfg, state: "{" + name + "}:dedup", prefix: "{" + name + "}:d:"}
+	bits := minBits
+	for bits < hashDigits && perBucket<<bits < cfg.Expect {
+		bits++
+	}
+	w.head = []string{strconv.FormatInt(cfg.Window.Milliseconds(), 10), w.prefix, strconv.Itoa(bits)}
+	if err := w.check(ctx); err != nil {
+		return nil, err
+	}
+	return w, nil
 }
 
 // Verdict is what a claim says about one id.
@@ -58,62 +78,5 @@ type Batch struct {
 	Records int
 }
 
-// Claimed is a claim: an id and the place that holds it.
-type Claimed struct {
-	Root  string
-	Place int // Offset + position
-	ID    string
-}
-
-// Undo gives one claim back: where the hash Key has a Field whose value begins with Prefix, the field is to be deleted.
-type Undo struct {
-	Key, Field, Prefix string
-}
-
-// Claim claims ids[i] for the record at position pos[i] of the batch and returns one verdict an id.
-// A nil pos means 0, 1, 2 ….
-func (w *Window) Claim(ctx context.Context, b Batch, pos []int32, ids []string) ([]Verdict, error) {
-	return nil, errors.ErrUnsupported
-}
-
-// Undo returns, for each claim, what gives it back: undo[i] belongs to claims[i]. It changes nothing itself: let the
-// script that acknowledges or buries the batch do it, so that both happen or neither. One round trip for all.
-func (w *Window) Undo(ctx context.Context, claims []Claimed) (undo [][]Undo, err error) {
-	return nil, errors.ErrUnsupported
-}
-
-// Release gives claims back at once, where the place still holds them, and returns how many it gave back.
-func (w *Window) Release(ctx context.Context, claims ...Claimed) (int, error) {
-	return 0, errors.ErrUnsupported
-}
-
-// Mark marks ids as seen and reports which of them were new.
-func (w *Window) Mark(ctx context.Context, ids ...string) (fresh []bool, err error) {
-	return nil, errors.ErrUnsupported
-}
-
-// Seen reports which ids are in the window. It changes nothing.
-func (w *Window) Seen(ctx context.Context, ids ...string) ([]bool, error) {
-	return nil, errors.ErrUnsupported
-}
-
-// Forget takes ids out of the window, whoever holds them, and returns how many were there.
-func (w *Window) Forget(ctx context.Context, ids ...string) (int, error) {
-	return 0, errors.ErrUnsupported
-}
-
-// Len estimates how many ids are in the window, in O(1).
-func (w *Window) Len(ctx context.Context) (int64, error) {
-	return 0, errors.ErrUnsupported
-}
-
-// Clear empties the window.
-func (w *Window) Clear(ctx context.Context) error {
-	return errors.ErrUnsupported
-}
-
 // Name returns the window's name.
 func (w *Window) Name() string { return w.name }
-
-// Shard returns the shard, 0 to n-1, that an id belongs to: the same in every process and version.
-func Shard(id string, n int) int { return 0 }

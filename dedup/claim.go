@@ -1,0 +1,177 @@
+package dedup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/headrace/headrace/internal/uid"
+	"github.com/redis/rueidis"
+)
+
+// fenceTries is how often a strict claim is made before it is given up. Claiming again is what makes it safe: the
+// verdicts are kept, and the claim script writes at each call, so the next WAITAOF covers the first claim too.
+const fenceTries = 3
+
+// Claim claims ids[i] for the record at position pos[i] of the batch and returns one verdict an id: [Fresh] if nobody
+// in the window holds the id or this very place does, otherwise [Duplicate]. A nil pos means 0, 1, 2 …. Of two
+// equal ids in one call the one with the lower position wins. One round trip, whatever the number.
+//
+// With a guard, a verdict is given once: it is kept beside the batch and handed back at each later call, also to the
+// batches that this one is split into. [ErrGone] says that there is no such batch any more. Errors name the reason
+// and claim nothing, with two exceptions: after a lost connection the outcome is unknown, and after [ErrNotDurable] the
+// claims stand. Both are repaired by claiming again.
+func (w *Window) Claim(ctx context.Context, b Batch, pos []int32, ids []string) ([]Verdict, error) {
+	pos, ids, order, err := w.checkBatch(b, pos, ids)
+	if err != nil {
+		return nil, err
+	}
+	fields, err := w.fields(pos, ids)
+	if err != nil || len(ids) == 0 {
+		return nil, err
+	}
+
+	keys := []string{w.state}
+	if b.Guard != "" {
+		keys = append(keys, b.Guard)
+	}
+	var mask string
+	if len(ids) != b.Records {
+		m := make([]byte, b.Records)
+		for i := range m {
+			m[i] = '0'
+		}
+		for _, p := range pos {
+			m[p] = '1'
+		}
+		mask = string(m)
+	}
+	places, place := make([]byte, 0, 8*len(ids)), newPlacer(b.Root)
+	for _, p := range pos {
+		places = place.append(places, b.Offset+int(p))
+	}
+	args := make([]string, 0, len(w.head)+4+len(ids))
+	args = append(args, w.head...)
+	args = append(args, strconv.Itoa(b.Records), mask, hashes(fields), string(places))
+	args = append(args, fields...)
+
+	reply, err := w.claim(ctx, keys, args)
+	if err != nil {
+		return nil, err
+	}
+	if len(reply) != len(ids) {
+		return nil, fmt.Errorf("dedup: %d verdicts for %d ids", len(reply), len(ids))
+	}
+	verdicts := make([]Verdict, len(ids))
+	for i := range reply {
+		v := Fresh
+		if reply[i] == 'd' {
+			v = Duplicate
+		}
+		if order != nil {
+			verdicts[order[i]] = v
+		} else {
+			verdicts[i] = v
+		}
+	}
+	return verdicts, nil
+}
+
+func (w *Window) claim(ctx context.Context, keys, args []string) (string, error) {
+	var r rueidis.RedisResult
+	var fence error
+	for range fenceTries {
+		if !w.cfg.Strict {
+			r = w.exec(ctx, claimScript, keys, args)
+		} else {
+			r, fence = w.execFenced(ctx, claimScript, keys, args)
+		}
+		// Only a missing confirmation is tried again. Anything else is for the caller to judge, whose lease may be gone.
+		if r.Error() != nil || fence == nil || ctx.Err() != nil {
+			break
+		}
+	}
+	reply, err := r.ToString()
+	switch {
+	case rueidis.IsRedisNil(err):
+		return "", ErrGone
+	case err != nil:
+		return "", fmt.Errorf("dedup: claim: %w", err)
+	case fence != nil:
+		return "", fence
+	}
+	return reply, nil
+}
+
+// checkBatch checks the batch and its positions, and puts them into ascending order. order says where each came
+// from; it is nil where nothing moved.
+func (w *Window) checkBatch(b Batch, pos []int32, ids []string) ([]int32, []string, []int, error) {
+	switch {
+	case b.Root == "":
+		return nil, nil, nil, errors.New("dedup: Batch.Root is empty")
+	case b.Offset < 0:
+		return nil, nil, nil, fmt.Errorf("dedup: Batch.Offset is %d: must not be negative", b.Offset)
+	case b.Records < 0 || b.Records > MaxIDs:
+		return nil, nil, nil, fmt.Errorf("dedup: Batch.Records is %d: must be 0 to %d", b.Records, MaxIDs)
+	case b.Guard != "" && hashTag(b.Guard) != w.name:
+		return nil, nil, nil, fmt.Errorf("dedup: Batch.Guard %q lacks the hash tag {%s}: batch and window must share a slot", b.Guard, w.name)
+	case pos == nil && len(ids) != b.Records:
+		return nil, nil, nil, fmt.Errorf("dedup: %d ids without positions for %d records", len(ids), b.Records)
+	case pos != nil && len(pos) != len(ids):
+		return nil, nil, nil, fmt.Errorf("dedup: %d positions for %d ids", len(pos), len(ids))
+	}
+	if pos == nil {
+		pos = make([]int32, len(ids))
+		for i := range pos {
+			pos[i] = int32(i)
+		}
+		return pos, ids, nil, nil
+	}
+	var order []int
+	if !slices.IsSorted(pos) {
+		order = make([]int, len(pos))
+		for i := range order {
+			order[i] = i
+		}
+		slices.SortStableFunc(order, func(i, j int) int { return int(pos[i]) - int(pos[j]) })
+		p, s := make([]int32, len(pos)), make([]string, len(ids))
+		for i, from := range order {
+			p[i], s[i] = pos[from], ids[from]
+		}
+		pos, ids = p, s
+	}
+	for i, p := range pos {
+		if p < 0 || int(p) >= b.Records {
+			return nil, nil, nil, fmt.Errorf("dedup: position %d is not in a batch of %d records", p, b.Records)
+		}
+		if i > 0 && pos[i-1] == p {
+			return nil, nil, nil, fmt.Errorf("dedup: position %d comes twice", p)
+		}
+	}
+	return pos, ids, order, nil
+}
+
+// hashTag returns the part of a key that decides its slot in a cluster.
+func hashTag(key string) string {
+	_, rest, _ := strings.Cut(key, "{")
+	tag, _, _ := strings.Cut(rest, "}")
+	return tag
+}
+
+// Mark marks ids as seen and reports which of them were new. It is for streams without batches: whoever dies between
+// Mark and what it does with a new id has lost that id for a window, and so has whoever repeats a Mark whose reply
+// was lost. Use Claim where that matters.
+func (w *Window) Mark(ctx context.Context, ids ...string) (fresh []bool, err error) {
+	verdicts, err := w.Claim(ctx, Batch{Root: uid.New(), Records: len(ids)}, nil, ids)
+	if err != nil {
+		return nil, err
+	}
+	fresh = make([]bool, len(ids))
+	for i, v := range verdicts {
+		fresh[i] = v == Fresh
+	}
+	return fresh, nil
+}

@@ -1,0 +1,328 @@
+package dedup_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/headrace/headrace/dedup"
+	"github.com/headrace/headrace/internal/servers/servertest"
+	"github.com/redis/rueidis"
+)
+
+const (
+	fresh = dedup.Fresh
+	dup   = dedup.Duplicate
+)
+
+func newWindow(t testing.TB, c rueidis.Client, name string, cfg dedup.Config) *dedup.Window {
+	t.Helper()
+	w, err := dedup.New(t.Context(), c, name, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func claim(t testing.TB, w *dedup.Window, b dedup.Batch, pos []int32, ids ...string) []dedup.Verdict {
+	t.Helper()
+	v, err := w.Claim(t.Context(), b, pos, ids)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func want(t testing.TB, got []dedup.Verdict, want ...dedup.Verdict) {
+	t.Helper()
+	if d := cmp.Diff(want, got); d != "" {
+		t.Fatalf("verdicts (-want +got):\n%s", d)
+	}
+}
+
+// guard makes the meta hash of a batch, as a queue keeps one.
+func guard(t testing.TB, c rueidis.Client, name, id string) string {
+	t.Helper()
+	key := "{" + name + "}:m:" + id
+	do(t, c, c.B().Hset().Key(key).FieldValue().FieldValue("n", "1").Build())
+	return key
+}
+
+func do(t testing.TB, c rueidis.Client, cmd rueidis.Completed) rueidis.RedisResult {
+	t.Helper()
+	r := c.Do(t.Context(), cmd)
+	if err := r.Error(); err != nil && !rueidis.IsRedisNil(err) {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// undo does what the queue's script does with the Undo of an acknowledgement.
+func undo(t testing.TB, c rueidis.Client, w *dedup.Window, claims ...dedup.Claimed) {
+	t.Helper()
+	all, err := w.Undo(t.Context(), claims)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, of := range all {
+		for _, u := range of {
+			v, _ := do(t, c, c.B().Hget().Key(u.Key).Field(u.Field).Build()).ToString()
+			if v != "" && strings.HasPrefix(v, u.Prefix) {
+				do(t, c, c.B().Hdel().Key(u.Key).Field(u.Field).Build())
+			}
+		}
+	}
+}
+
+// names returns n ids of 16 characters.
+func names(prefix string, from, n int) []string {
+	ids := make([]string, n)
+	for i := range ids {
+		ids[i] = fmt.Sprintf("%s%0*x", prefix, 16-len(prefix), (from+i)*2654435761)
+	}
+	return ids
+}
+
+func TestClaimByPlace(t *testing.T) {
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		w := newWindow(t, c, servertest.Prefix(t), dedup.Config{})
+		a := dedup.Batch{Root: "a", Records: 3}
+		want(t, claim(t, w, a, nil, "x", "y", "x"), fresh, fresh, dup) // two copies in one batch: the first one wins
+		want(t, claim(t, w, a, nil, "x", "y", "x"), fresh, fresh, dup) // redelivery meets its own claims
+		b := dedup.Batch{Root: "b", Records: 2}
+		want(t, claim(t, w, b, nil, "y", "z"), dup, fresh)
+		// A child of a: the place is root and offset + position.
+		child := dedup.Batch{Root: "a", Offset: 1, Records: 2}
+		want(t, claim(t, w, child, nil, "y", "x"), fresh, dup)
+		// Positions need not be all, nor in order.
+		want(t, claim(t, w, dedup.Batch{Root: "c", Records: 10}, []int32{9, 2}, "q", "q"), dup, fresh)
+	})
+}
+
+func TestVerdictIsKept(t *testing.T) {
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		name := servertest.Prefix(t)
+		w := newWindow(t, c, name, dedup.Config{})
+		a := dedup.Batch{Root: "a", Records: 1}
+		want(t, claim(t, w, a, nil, "x"), fresh)
+		b := dedup.Batch{Guard: guard(t, c, name, "b"), Root: "b", Records: 4}
+		want(t, claim(t, w, b, []int32{1, 2}, "x", "y"), dup, fresh)
+		if v, _ := do(t, c, c.B().Hget().Key(b.Guard).Field("r:dedup").Build()).ToString(); v != "-df-" {
+			t.Fatalf("verdicts kept as %q, want %q", v, "-df-")
+		}
+		// a's record is rejected and its claim given back, yet b's was dropped as its duplicate once, and stays dropped.
+		undo(t, c, w, dedup.Claimed{Root: "a", Place: 0, ID: "x"})
+		want(t, claim(t, w, b, []int32{1, 2}, "x", "y"), dup, fresh)
+		want(t, claim(t, w, b, nil, "v", "x", "y", "x"), fresh, dup, fresh, fresh)
+	})
+}
+
+// † A worker that sleeps through the end of its batch must not claim anything: nobody would give it back.
+func TestClaimIsRefusedWhenTheBatchIsGone(t *testing.T) {
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		name := servertest.Prefix(t)
+		w := newWindow(t, c, name, dedup.Config{})
+		b := dedup.Batch{Guard: guard(t, c, name, "b"), Root: "b", Records: 1}
+		do(t, c, c.B().Del().Key(b.Guard).Build())
+		if _, err := w.Claim(t.Context(), b, nil, []string{"x"}); !errors.Is(err, dedup.ErrGone) {
+			t.Fatalf("claim for a batch that is gone: %v, want ErrGone", err)
+		}
+		if n := do(t, c, c.B().Exists().Key(b.Guard).Build()); func() bool { v, _ := n.AsInt64(); return v != 0 }() {
+			t.Fatal("the refused claim made the guard again")
+		}
+		want(t, claim(t, w, dedup.Batch{Root: "c", Records: 1}, nil, "x"), fresh)
+	})
+}
+
+// † B_RELMEM, B_RELAFTERACK: a claim is given back by the place that holds it, to nobody else's harm.
+func TestUndoTouchesOnlyTheHolder(t *testing.T) {
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		w := newWindow(t, c, servertest.Prefix(t), dedup.Config{})
+		want(t, claim(t, w, dedup.Batch{Root: "a", Records: 2}, nil, "x", "y"), fresh, fresh)
+		want(t, claim(t, w, dedup.Batch{Root: "b", Records: 1}, nil, "x"), dup)
+		undo(t, c, w, dedup.Claimed{Root: "b", Place: 0, ID: "x"}, dedup.Claimed{Root: "a", Place: 0, ID: "y"})
+		want(t, claim(t, w, dedup.Batch{Root: "c", Records: 2}, nil, "x", "y"), dup, dup)
+		undo(t, c, w, dedup.Claimed{Root: "a", Place: 0, ID: "x"})
+		want(t, claim(t, w, dedup.Batch{Root: "d", Records: 2}, nil, "x", "y"), fresh, dup)
+
+		if n, err := w.Release(t.Context(), dedup.Claimed{Root: "a", Place: 0, ID: "x"}, dedup.Claimed{Root: "a", Place: 1, ID: "y"}); n != 1 || err != nil {
+			t.Fatalf("Release: %d, %v, want 1: x belongs to another place by now", n, err)
+		}
+		want(t, claim(t, w, dedup.Batch{Root: "e", Records: 2}, nil, "x", "y"), dup, fresh)
+	})
+}
+
+func TestMarkSeenForgetLenClear(t *testing.T) {
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		ctx, name := t.Context(), servertest.Prefix(t)
+		w := newWindow(t, c, name, dedup.Config{Window: time.Hour})
+		marked, err := w.Mark(ctx, "a", "b", "a")
+		if d := cmp.Diff([]bool{true, true, false}, marked); err != nil || d != "" {
+			t.Fatal(err, d)
+		}
+		if marked, err = w.Mark(ctx, "b", "c"); err != nil || marked[0] || !marked[1] {
+			t.Fatal(marked, err)
+		}
+		seen, err := w.Seen(ctx, "a", "b", "c", "d")
+		if d := cmp.Diff([]bool{true, true, true, false}, seen); err != nil || d != "" {
+			t.Fatal(err, d)
+		}
+		if n, err := w.Len(ctx); n != 3 || err != nil {
+			t.Fatalf("Len: %d, %v", n, err)
+		}
+		if n, err := w.Forget(ctx, "a", "d"); n != 1 || err != nil {
+			t.Fatalf("Forget: %d, %v", n, err)
+		}
+		if seen, _ := w.Seen(ctx, "a", "b"); seen[0] || !seen[1] {
+			t.Fatal(seen)
+		}
+		if err := w.Clear(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := w.Len(ctx); n != 0 || err != nil {
+			t.Fatalf("Len after Clear: %d, %v", n, err)
+		}
+		keys, _ := do(t, c, c.B().Keys().Pattern("{"+name+"}*").Build()).AsStrSlice()
+		if d := cmp.Diff([]string{"{" + name + "}:dedup"}, keys); d != "" {
+			t.Fatalf("keys after Clear: %s", d)
+		}
+		if marked, _ := w.Mark(ctx, "b"); !marked[0] {
+			t.Fatal("b is still known after Clear")
+		}
+	})
+}
+
+// Thousands of ids in one call, and the second call meets each of them.
+func TestLargeBatches(t *testing.T) {
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		name := servertest.Prefix(t)
+		w := newWindow(t, c, name, dedup.Config{Expect: 10})
+		for _, n := range []int{1, 999, 1000, 1001, 5000, 12345} {
+			ids := names(fmt.Sprint(n, "-"), 0, n)
+			b := dedup.Batch{Guard: guard(t, c, name, fmt.Sprint(n)), Root: fmt.Sprint("r", n), Records: n}
+			for range 2 {
+				for i, v := range claim(t, w, b, nil, ids...) {
+					if v != fresh {
+						t.Fatalf("%d ids: id %d is a %v", n, i, v)
+					}
+				}
+			}
+			b.Root, b.Guard = b.Root+"x", ""
+			for i, v := range claim(t, w, b, nil, ids...) {
+				if v != dup {
+					t.Fatalf("%d ids: id %d is %v for another batch", n, i, v)
+				}
+			}
+		}
+	})
+}
+
+func TestDigestOfLongIDs(t *testing.T) {
+	t.Parallel()
+	c := servertest.Redis(t)
+	w := newWindow(t, c, servertest.Prefix(t), dedup.Config{Digest: true})
+	long := strings.Repeat("customer/order/", 20)
+	b := dedup.Batch{Root: "a", Records: 4}
+	want(t, claim(t, w, b, nil, long+"1", long+"2", "short", long+"1"), fresh, fresh, fresh, dup)
+	want(t, claim(t, w, dedup.Batch{Root: "b", Records: 2}, nil, long+"2", "short"), dup, dup)
+	undo(t, c, w, dedup.Claimed{Root: "a", Place: 1, ID: long + "2"})
+	want(t, claim(t, w, dedup.Batch{Root: "c", Records: 2}, nil, long+"1", long+"2"), dup, fresh)
+}
+
+func TestBadInput(t *testing.T) {
+	t.Parallel()
+	c := servertest.Redis(t)
+	name := servertest.Prefix(t)
+	w := newWindow(t, c, name, dedup.Config{})
+	long := strings.Repeat("x", dedup.MaxID+1)
+	for _, tc := range []struct {
+		b    dedup.Batch
+		pos  []int32
+		ids  []string
+		want string
+	}{
+		{dedup.Batch{Root: "a", Records: 3}, nil, []string{"x", "", "y"}, "dedup: id 1 (position 1 of the batch) is empty"},
+		{dedup.Batch{Root: "a", Records: 9}, []int32{4, 8}, []string{"x", long}, "dedup: id 1 (position 8 of the batch) has 1025 bytes: at most 1024 are allowed"},
+		{dedup.Batch{Records: 1}, nil, []string{"x"}, "dedup: Batch.Root is empty"},
+		{dedup.Batch{Root: "a", Offset: -1, Records: 1}, nil, []string{"x"}, "dedup: Batch.Offset is -1: must not be negative"},
+		{dedup.Batch{Root: "a", Records: 1}, []int32{1}, []string{"x"}, "dedup: position 1 is not in a batch of 1 records"},
+		{dedup.Batch{Root: "a", Records: 2}, []int32{1, 1}, []string{"x", "y"}, "dedup: position 1 comes twice"},
+		{dedup.Batch{Root: "a", Records: 2}, nil, []string{"x"}, "dedup: 1 ids without positions for 2 records"},
+		{dedup.Batch{Root: "a", Records: 2}, []int32{0}, []string{"x", "y"}, "dedup: 1 positions for 2 ids"},
+		{dedup.Batch{Guard: "m:1", Root: "a", Records: 1}, nil, []string{"x"}, fmt.Sprintf("dedup: Batch.Guard \"m:1\" lacks the hash tag {%s}: batch and window must share a slot", name)},
+	} {
+		_, err := w.Claim(t.Context(), tc.b, tc.pos, tc.ids)
+		if err == nil || err.Error() != tc.want {
+			t.Errorf("got  %v\nwant %s", err, tc.want)
+		}
+	}
+	var e *dedup.IDError
+	_, err := w.Mark(t.Context(), "a", long)
+	if !errors.Is(err, dedup.ErrID) || !errors.As(err, &e) || e.Index != 1 {
+		t.Errorf("Mark of a long id: %v", err)
+	}
+	if seen, _ := w.Seen(t.Context(), "a", "x", "y"); seen[0] || seen[1] || seen[2] {
+		t.Error("a refused call has claimed something")
+	}
+	for cfg, want := range map[dedup.Config]string{
+		{Window: -time.Second}:          "dedup: Config.Window is -1s: must be 10ms to 9600h0m0s",
+		{Window: 1500 * time.Hour * 24}: "dedup: Config.Window is 36000h0m0s: must be 10ms to 9600h0m0s",
+		{Expect: -1}:                    "dedup: Config.Expect is -1: must be 1 to 1000000000",
+		{FenceTimeout: -1}:              "dedup: Config.FenceTimeout is -1ns: must be at least 1ms",
+	} {
+		if _, err := dedup.New(t.Context(), c, name, cfg); err == nil || err.Error() != want {
+			t.Errorf("got  %v\nwant %s", err, want)
+		}
+	}
+	for _, name := range []string{"", "a{b", strings.Repeat("x", 201)} {
+		if _, err := dedup.New(t.Context(), c, name, dedup.Config{}); err == nil {
+			t.Errorf("a window named %q was accepted", name)
+		}
+	}
+}
+
+// When Redis is away the caller hears of it; nothing is passed or dropped silently.
+func TestRedisAway(t *testing.T) {
+	t.Parallel()
+	s := servertest.OwnRedis(t)
+	c := s.Client(t)
+	w := newWindow(t, c, "away", dedup.Config{})
+	s.Kill()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if v, err := w.Claim(ctx, dedup.Batch{Root: "a", Records: 1}, nil, []string{"x"}); err == nil || v != nil {
+		t.Fatalf("claim without a server: %v, %v", v, err)
+	}
+	if _, err := w.Seen(ctx, "x"); err == nil {
+		t.Fatal("Seen without a server: no error")
+	}
+}
+
+func TestEvictingServerIsRefused(t *testing.T) {
+	t.Parallel()
+	c := servertest.OwnRedis(t, "--maxmemory", "64mb", "--maxmemory-policy", "volatile-lru").Client(t)
+	if _, err := dedup.New(t.Context(), c, "w", dedup.Config{}); !errors.Is(err, dedup.ErrEviction) {
+		t.Fatalf("New on a server that evicts: %v, want ErrEviction", err)
+	}
+	newWindow(t, c, "w", dedup.Config{AllowEviction: true})
+}
+
+func TestShard(t *testing.T) {
+	t.Parallel()
+	counts := make([]int, 7)
+	for _, id := range names("s", 0, 7000) {
+		counts[dedup.Shard(id, 7)]++
+	}
+	for i, n := range counts {
+		if n < 800 || n > 1200 {
+			t.Errorf("shard %d of 7 has %d of 7000 ids", i, n)
+		}
+	}
+	if got := dedup.Shard("order-1", 16); got != 5 {
+		t.Errorf("Shard(order-1, 16) is %d: it must never change", got)
+	}
+}

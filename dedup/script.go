@@ -1,0 +1,126 @@
+package dedup
+
+import (
+	"context"
+	"crypto/sha1"
+	_ "embed"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+//go:embed gens.lua
+var gensLua string
+
+//go:embed claim.lua
+var claimLua string
+
+//go:embed remove.lua
+var removeLua string
+
+//go:embed seen.lua
+var seenLua string
+
+//go:embed state.lua
+var stateLua string
+
+var (
+	claimScript  = newScript(claimLua)
+	removeScript = newScript(removeLua)
+	seenScript   = newScript(seenLua)
+	stateScript  = newScript(stateLua)
+)
+
+type script struct{ text, sha string }
+
+func newScript(text string) script {
+	text = gensLua + text
+	sum := sha1.Sum([]byte(text))
+	return script{text: text, sha: hex.EncodeToString(sum[:])}
+}
+
+// exec runs a script once. It is never retried behind the caller's back: what a lost reply means is for the caller to
+// say.
+func (w *Window) exec(ctx context.Context, s script, keys, args []string) rueidis.RedisResult {
+	b := w.client.B()
+	r := w.client.Do(ctx, b.Evalsha().Sha1(s.sha).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build())
+	if noScript(r.Error()) {
+		r = w.client.Do(ctx, w.client.B().Eval().Script(s.text).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build())
+	}
+	return r
+}
+
+// execFenced runs a script and then waits until the server has its writes on disk. WAITAOF speaks of the writes of its
+// own connection, so both go out in one DoMulti: a blocking command in it makes the client send the whole group on one
+// connection.
+func (w *Window) execFenced(ctx context.Context, s script, keys, args []string) (rueidis.RedisResult, error) {
+	if _, ok := ctx.Deadline(); !ok {
+		// The client gives blocking commands no time limit of its own, and a frozen server would hold us for ever.
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, 2*w.cfg.FenceTimeout+5*time.Second)
+		defer cancel()
+	}
+	ms := w.cfg.FenceTimeout.Milliseconds()
+	r := w.client.DoMulti(ctx,
+		w.client.B().Evalsha().Sha1(s.sha).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build(),
+		w.client.B().Waitaof().Numlocal(1).Numreplicas(0).Timeout(ms).Build())
+	if noScript(r[0].Error()) {
+		r = w.client.DoMulti(ctx,
+			w.client.B().Eval().Script(s.text).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build(),
+			w.client.B().Waitaof().Numlocal(1).Numreplicas(0).Timeout(ms).Build())
+	}
+	return r[0], fenced(r[1])
+}
+
+// fenced reads WAITAOF's reply: the number of local and of replica AOFs that have the writes.
+func fenced(r rueidis.RedisResult) error {
+	n, err := r.AsIntSlice()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNotDurable, err)
+	}
+	if len(n) == 0 || n[0] < 1 {
+		return fmt.Errorf("%w: WAITAOF timed out", ErrNotDurable)
+	}
+	return nil
+}
+
+func noScript(err error) bool {
+	e, ok := rueidis.IsRedisErr(err)
+	return ok && e.IsNoScript()
+}
+
+// check asks the server for what the configuration relies on.
+func (w *Window) check(ctx context.Context) error {
+	if !w.cfg.AllowEviction {
+		info, err := w.client.Do(ctx, w.client.B().Info().Section("memory").Build()).ToString()
+		if _, isReply := rueidis.IsRedisErr(err); err != nil && !isReply {
+			return fmt.Errorf("dedup: %w", err)
+		}
+		// A server that does not tell (an emulation, a hosted one with INFO cut down) is taken at the operator's word.
+		policy, limit := infoField(info, "maxmemory_policy:"), infoField(info, "maxmemory:")
+		if policy != "" && policy != "noeviction" && limit != "0" {
+			return fmt.Errorf("%w: maxmemory-policy is %s, not noeviction (Config.AllowEviction accepts that)", ErrEviction, policy)
+		}
+	}
+	if w.cfg.Strict {
+		_, err := w.client.Do(ctx, w.client.B().Waitaof().Numlocal(1).Numreplicas(0).Timeout(1).Build()).AsIntSlice()
+		if _, isReply := rueidis.IsRedisErr(err); isReply {
+			return fmt.Errorf("%w: %w", ErrNoAOF, err)
+		} else if err != nil {
+			return fmt.Errorf("dedup: %w", err)
+		}
+	}
+	return nil
+}
+
+func infoField(info, name string) string {
+	for line := range strings.Lines(info) {
+		if v, ok := strings.CutPrefix(line, name); ok {
+			return strings.TrimSpace(v)
+		}
+	}
+	return ""
+}
