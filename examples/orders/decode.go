@@ -47,9 +47,10 @@ type wire struct {
 // holds what could be read.
 //
 // It copies nothing: the texts of the order are parts of payload, which must not change
-// afterwards. Fields that it does not know are ignored, of a field that is there twice the last
-// one counts. Cost: some 0.8 µs for a record of 380 bytes, a tenth of what encoding/json takes
-// (see BenchmarkDecode), which is why there is a library for it here.
+// afterwards. Fields that it does not know are ignored; of a field that is there twice the last
+// one counts. Cost: one allocation and some 0.8 µs for a record of 380 bytes, all checks included;
+// encoding/json takes four times as long without them, which is why there is a library here
+// (BenchmarkDecode, BenchmarkDecodeStd).
 func Decode(payload []byte) (Order, error) {
 	if len(payload) > MaxPayload {
 		return Order{}, invalid(CodeTooLarge, "the record is %d bytes: at most %d", len(payload), MaxPayload)

@@ -30,11 +30,11 @@ type Row struct {
 	Raw          json.RawMessage `db:"raw" dbtype:"jsonb"` // nil is NULL
 }
 
-// A Numeric is an exact decimal on its way to or from a numeric column. It is also an
-// encoding.TextAppender, which writes it without an allocation.
+// A Numeric is an exact decimal on its way to a numeric column. Package staging writes it
+// from its coefficient and scale, without an allocation.
 type Numeric struct{ decimal.Decimal }
 
-// NumericValue implements [pgtype.NumericValuer]: pgx writes a Numeric in binary form.
+// NumericValue implements [pgtype.NumericValuer], so that plain pgx takes a Numeric too.
 func (n Numeric) NumericValue() (pgtype.Numeric, error) {
 	i := new(big.Int).SetUint64(n.Coef())
 	if n.IsNeg() {
