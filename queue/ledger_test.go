@@ -1,0 +1,68 @@
+package queue_test
+
+import (
+	"context"
+	"sync"
+
+	"github.com/headrace/headrace/queue"
+)
+
+// ledger stands for the durable side: it takes a batch once, as promoted or as void, and counts what was promoted.
+type ledger struct {
+	mu    sync.Mutex
+	kind  map[string]queue.Fate // FatePromoted or FateVoid
+	regs  map[string]bool       // staged, lost when Postgres crashes
+	times map[string]int        // record → times promoted
+	calls int                   // of settle
+	err   error                 // Postgres is away
+}
+
+func newLedger() *ledger {
+	return &ledger{kind: map[string]queue.Fate{}, regs: map[string]bool{}, times: map[string]int{}}
+}
+
+// settle is the callback of the queue.
+func (l *ledger) settle(_ context.Context, b *queue.Batch) (queue.Settlement, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.calls++
+	if l.err != nil {
+		return queue.Settlement{}, l.err
+	}
+	if l.kind[b.ID] == queue.FatePromoted {
+		return queue.Settlement{Promoted: true}, nil
+	}
+	l.kind[b.ID] = queue.FateVoid
+	return queue.Settlement{}, nil
+}
+
+// promote is what a worker or promoter does with a batch that it holds, however late. It answers what the ledger has afterwards.
+func (l *ledger) promote(b *queue.Batch) queue.Fate {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.kind[b.ID] == queue.FateUnknown {
+		l.kind[b.ID] = queue.FatePromoted
+		for _, p := range b.Payloads {
+			l.times[string(p)]++
+		}
+	}
+	return l.kind[b.ID]
+}
+
+func (l *ledger) known(_ context.Context, ids []string) ([]queue.Settled, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err != nil {
+		return nil, l.err
+	}
+	out := make([]queue.Settled, len(ids))
+	for i, id := range ids {
+		switch {
+		case l.kind[id] != queue.FateUnknown:
+			out[i].Fate = l.kind[id]
+		case l.regs[id]:
+			out[i].Fate = queue.FateStaged
+		}
+	}
+	return out, nil
+}

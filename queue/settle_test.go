@@ -1,0 +1,401 @@
+package queue_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/rueidis"
+
+	"github.com/headrace/headrace/internal/servers/servertest"
+	"github.com/headrace/headrace/queue"
+)
+
+// quick makes failures come back at once.
+var quick = queue.Config{Lease: queue.LeaseConfig{Backoff: time.Millisecond, MaxBackoff: time.Millisecond, MaxFailures: 2, MaxCrashes: 2, Look: 50 * time.Millisecond}}
+
+func TestPoisonRecordStandsAlone(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		q := open(t, c, quick)
+		l := newLedger()
+		ctx := t.Context()
+		must(t, q.Push(ctx, records(0, 30)...))
+		var root string
+		for {
+			b, err := leaseOrEmpty(t, q, queue.LeaseOptions{Settle: l.settle})
+			if errors.Is(err, queue.ErrEmpty) {
+				break
+			}
+			must(t, err)
+			if root == "" {
+				root = b.ID
+			}
+			if b.Root != root || string(b.Payloads[0]) != fmt.Sprint(b.Offset) {
+				t.Fatalf("place %s+%d holds %s", b.Root, b.Offset, b.Payloads[0])
+			}
+			if slices.Contains(texts(b.Payloads), "17") {
+				must(t, q.Release(ctx, b, queue.ReleaseOptions{Failure: "17 is not to be had"}))
+				continue
+			}
+			if l.promote(b) != queue.FatePromoted {
+				t.Fatal("a batch was delivered that is void")
+			}
+			_, err = q.Ack(ctx, b.ID)
+			must(t, err)
+		}
+		dead, next, err := q.Dead(ctx, "", 10)
+		must(t, err)
+		if len(dead) != 1 || next != "" {
+			t.Fatalf("%d dead, next %q", len(dead), next)
+		}
+		d := dead[0]
+		// 30 → 6 of 5 → 3 of about 2 → 1 or 2 of 1.
+		if string(d.Payload) != "17" || d.Reason != "17 is not to be had" || d.Root != root || d.Offset != 17 || d.Failures != 2 ||
+			d.Attempts < 6 || d.FirstSeen.IsZero() || d.Died.Before(d.FirstSeen) {
+			t.Fatalf("%+v", d)
+		}
+		for i := range 30 {
+			if want := map[bool]int{true: 0, false: 1}[i == 17]; l.times[fmt.Sprint(i)] != want {
+				t.Fatalf("record %d was promoted %d times", i, l.times[fmt.Sprint(i)])
+			}
+		}
+		if s := books(t, q); s.Acked != 29 || s.Dead != 1 || s.Splits < 3 {
+			t.Fatalf("%+v", s)
+		}
+	})
+}
+
+// A record that kills its worker is found by the leases that run out.
+func TestKillerRecordStandsAlone(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		q := open(t, c, quick)
+		l := newLedger()
+		ctx := t.Context()
+		must(t, q.Push(ctx, records(0, 9)...))
+		for {
+			b, err := leaseOrEmpty(t, q, queue.LeaseOptions{Settle: l.settle, For: 30 * time.Millisecond})
+			if errors.Is(err, queue.ErrEmpty) {
+				break
+			}
+			must(t, err)
+			if slices.Contains(texts(b.Payloads), "4") {
+				continue // dead
+			}
+			must(t, q.Extend(ctx, b, time.Minute))
+			_, err = q.Ack(ctx, b.ID)
+			must(t, err)
+		}
+		dead, _, err := q.Dead(ctx, "", 10)
+		must(t, err)
+		if len(dead) != 1 || string(dead[0].Payload) != "4" || !strings.Contains(dead[0].Reason, "ran out 2 times") || dead[0].Crashes != 2 {
+			t.Fatalf("%+v", dead)
+		}
+	})
+}
+
+// A worker that was asleep wakes up after its batch was split, and puts it through as if nothing had happened.
+func TestParentIsVoidBeforeItIsSplit(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		q := open(t, c, quick)
+		l := newLedger()
+		ctx := t.Context()
+		must(t, q.Push(ctx, records(0, 6)...))
+		var sleeper *queue.Batch
+		for range 2 {
+			sleeper = lease(t, q, queue.LeaseOptions{For: 5 * time.Millisecond})
+		}
+		child := lease(t, q, queue.LeaseOptions{Settle: l.settle}) // splits
+		if child.Root != sleeper.ID || child.ID == sleeper.ID {
+			t.Fatalf("%+v", child)
+		}
+		if l.promote(sleeper) == queue.FatePromoted {
+			t.Error("the parent went through after its split")
+		}
+		wantErr(t, q.Handoff(ctx, sleeper), queue.ErrLeaseLost)
+		for {
+			if l.promote(child) != queue.FatePromoted {
+				t.Fatal("child is void")
+			}
+			_, err := q.Ack(ctx, child.ID)
+			must(t, err)
+			if child, err = q.TryLease(ctx, queue.LeaseOptions{Settle: l.settle}); err != nil {
+				wantErr(t, err, queue.ErrEmpty)
+				break
+			}
+		}
+		for r, n := range l.times {
+			if n != 1 {
+				t.Errorf("record %s was promoted %d times", r, n)
+			}
+		}
+		if s := books(t, q); len(l.times) != 6 || s.Acked != 6 {
+			t.Fatalf("%d records promoted: %+v", len(l.times), s)
+		}
+	})
+}
+
+func TestPromotedBatchIsNotSplit(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		q := open(t, c, quick)
+		l := newLedger()
+		ctx := t.Context()
+		must(t, q.Push(ctx, records(0, 6)...))
+		for range 2 {
+			b := lease(t, q, queue.LeaseOptions{})
+			l.promote(b) // its hand-off and ack are lost
+			must(t, q.Release(ctx, b, queue.ReleaseOptions{Failure: "reply lost"}))
+		}
+		_, err := leaseOrEmpty(t, q, queue.LeaseOptions{Settle: l.settle})
+		wantErr(t, err, queue.ErrEmpty)
+		if s := books(t, q); s.Acked != 6 || s.Splits != 0 || s.InFlight != 0 {
+			t.Fatalf("%+v", s)
+		}
+	})
+}
+
+// leaseOrEmpty waits for what is backing off for some milliseconds.
+func leaseOrEmpty(t *testing.T, q *queue.Queue, o queue.LeaseOptions) (*queue.Batch, error) {
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	b, err := q.Lease(ctx, o)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = queue.ErrEmpty
+	}
+	return b, err
+}
+
+func TestSettleErrorLeavesTheBatch(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		q := open(t, c, quick)
+		l := newLedger()
+		ctx := t.Context()
+		must(t, q.Push(ctx, []byte("bad")))
+		for range 2 {
+			must(t, q.Release(ctx, lease(t, q, queue.LeaseOptions{}), queue.ReleaseOptions{Failure: "bad"}))
+		}
+		l.err = errors.New("no Postgres")
+		for range 3 {
+			lctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+			_, err := q.Lease(lctx, queue.LeaseOptions{Settle: l.settle})
+			cancel()
+			wantErr(t, err, l.err)
+		}
+		if s := books(t, q); s.Dead != 0 || s.InFlight != 1 || s.WaitingBatches != 1 {
+			t.Fatalf("%+v", s)
+		}
+		l.err = nil
+		_, err := leaseOrEmpty(t, q, queue.LeaseOptions{Settle: l.settle})
+		wantErr(t, err, queue.ErrEmpty)
+		if s := books(t, q); s.Dead != 1 || s.InFlight != 0 {
+			t.Fatalf("%+v", s)
+		}
+	})
+}
+
+func TestUndoGoesWithAckAndBurial(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		q := open(t, c, quick)
+		ctx := t.Context()
+		key := "{" + q.Name() + "}:claims"
+		set := func(field, value string) {
+			must(t, c.Do(ctx, c.B().Hset().Key(key).FieldValue().FieldValue(field, value).Build()).Error())
+		}
+		get := func(field string) string {
+			s, _ := c.Do(ctx, c.B().Hget().Key(key).Field(field).Build()).ToString()
+			return s
+		}
+		must(t, q.Push(ctx, records(0, 2)...))
+		a := lease(t, q, queue.LeaseOptions{Records: 1})
+		set("x", "me:1")
+		set("y", "other:1")
+		ack := queue.Ack{ID: a.ID, Undo: []queue.Undo{{Key: key, Field: "x", Prefix: "me:"}, {Key: key, Field: "y", Prefix: "me:"}}}
+		if n, err := q.AckWith(ctx, ack); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+		if get("x") != "" || get("y") != "other:1" {
+			t.Fatalf("claims are %q and %q", get("x"), get("y"))
+		}
+		set("x", "me:2") // by now it may be another's
+		if n, err := q.AckWith(ctx, ack); n != 0 || err != nil || get("x") != "me:2" {
+			t.Fatalf("an ack that came twice undid twice: %d %v %q", n, err, get("x"))
+		}
+		_, err := q.AckWith(ctx, queue.Ack{ID: "any", Undo: []queue.Undo{{Key: "elsewhere", Field: "f"}}})
+		wantErr(t, err, queue.ErrUndo)
+
+		for range 2 {
+			must(t, q.Release(ctx, lease(t, q, queue.LeaseOptions{}), queue.ReleaseOptions{Failure: "bad"}))
+		}
+		lctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+		defer cancel()
+		_, err = q.Lease(lctx, queue.LeaseOptions{Settle: func(context.Context, *queue.Batch) (queue.Settlement, error) {
+			return queue.Settlement{Undo: []queue.Undo{{Key: key, Field: "x", Prefix: "me:"}}}, nil
+		}})
+		wantErr(t, err, context.DeadlineExceeded)
+		if s := books(t, q); s.Dead != 1 || get("x") != "" {
+			t.Fatalf("dead %d, claim %q", s.Dead, get("x"))
+		}
+	})
+}
+
+func TestSplitDividesAnnotations(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		q := open(t, c, quick)
+		ctx := t.Context()
+		must(t, q.Push(ctx, records(0, 10)...))
+		b := lease(t, q, queue.LeaseOptions{})
+		must(t, c.Do(ctx, c.B().Hset().Key(b.Guard).FieldValue().FieldValue("r:dedup", "0123456789").Build()).Error())
+		must(t, q.Settle(ctx, b, queue.Settlement{}))
+		must(t, q.Settle(ctx, b, queue.Settlement{})) // the second does nothing
+		_, err := q.Get(ctx, b.ID)
+		wantErr(t, err, queue.ErrGone)
+		seen := 0
+		for range 4 {
+			child := lease(t, q, queue.LeaseOptions{})
+			if !child.Annotated {
+				t.Fatal("annotation lost")
+			}
+			got, err := c.Do(ctx, c.B().Hget().Key(child.Guard).Field("r:dedup").Build()).ToString()
+			must(t, err)
+			if got != strings.Join(texts(child.Payloads), "") || child.Offset != int(child.Payloads[0][0]-'0') {
+				t.Fatalf("child at %d with %v has annotation %q", child.Offset, texts(child.Payloads), got)
+			}
+			seen += len(child.Payloads)
+		}
+		if seen != 10 {
+			t.Fatal(seen)
+		}
+		books(t, q)
+	})
+}
+
+func TestReconcile(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		q := open(t, c, quick)
+		l := newLedger()
+		ctx := t.Context()
+		must(t, q.Push(ctx, records(0, 12)...))
+		var bs []*queue.Batch
+		for range 4 {
+			b := lease(t, q, queue.LeaseOptions{Records: 3})
+			must(t, q.Handoff(ctx, b))
+			bs = append(bs, b)
+		}
+		l.promote(bs[0])
+		l.regs[bs[1].ID] = true
+		l.kind[bs[2].ID] = queue.FateVoid
+		if h, err := q.Handed(ctx); err != nil || len(h) != 4 {
+			t.Fatal(h, err)
+		}
+		r, err := q.Reconcile(ctx, l.known, l.settle)
+		must(t, err)
+		if want := (queue.Reconciled{Seen: 4, Acked: 1, Left: 1, Settled: 1, Redelivered: 1}); r != want {
+			t.Fatalf("%+v", r)
+		}
+		// The void one was split, not acknowledged: its records come again, under other ids.
+		again := map[string]string{}
+		for {
+			b, err := q.TryLease(ctx, queue.LeaseOptions{})
+			if errors.Is(err, queue.ErrEmpty) {
+				break
+			}
+			must(t, err)
+			if b.Failures+b.Crashes > 0 {
+				t.Fatalf("counted against the batch: %+v", b)
+			}
+			for _, p := range b.Payloads {
+				again[string(p)] = b.ID
+			}
+		}
+		if len(again) != 6 || again["6"] == bs[2].ID || again["9"] != bs[3].ID {
+			t.Fatalf("delivered again: %v", again)
+		}
+		if s := books(t, q); s.Handed != 3 || s.HandedBatches != 1 || s.Acked != 3 || s.InFlight != 9 {
+			t.Fatalf("%+v", s)
+		}
+		if _, err := q.Reconcile(ctx, func(context.Context, []string) ([]queue.Settled, error) { return nil, nil }, nil); err == nil {
+			t.Fatal("too few answers went unnoticed")
+		}
+	})
+}
+
+// A reconcile that asked about a batch before it came back and was handed off anew must not bring it back once more.
+func TestReconcileIsFenced(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		q := open(t, c, quick)
+		ctx := t.Context()
+		must(t, q.Push(ctx, records(0, 3)...))
+		must(t, q.Handoff(ctx, lease(t, q, queue.LeaseOptions{})))
+		unknown := func(context.Context, []string) ([]queue.Settled, error) { return []queue.Settled{{}}, nil }
+		r, err := q.Reconcile(ctx, func(ctx context.Context, ids []string) ([]queue.Settled, error) {
+			if _, err := q.Reconcile(ctx, unknown, nil); err != nil {
+				return nil, err
+			}
+			return []queue.Settled{{}}, q.Handoff(ctx, lease(t, q, queue.LeaseOptions{}))
+		}, nil)
+		must(t, err)
+		if r.Redelivered != 0 || books(t, q).HandedBatches != 1 {
+			t.Fatalf("%+v", r)
+		}
+	})
+}
+
+// An hour without Postgres. Some batches wait for promotion all the time, some are released again and again, some come back from a
+// scratchpad that a crash has emptied. None of it is a failure of theirs.
+func TestAnHourWithoutPostgresKillsNobody(t *testing.T) {
+	t.Parallel()
+	m := miniredis.RunT(t)
+	c, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{m.Addr()}, DisableCache: true, ForceSingleClient: true})
+	must(t, err)
+	t.Cleanup(c.Close)
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	m.SetTime(now)
+	q := openAs(t, c, "hour", queue.Config{})
+	l := newLedger()
+	l.err = errors.New("no Postgres")
+	ctx := t.Context()
+	must(t, q.Push(ctx, records(0, 100)...))
+	hour := now.Add(time.Hour)
+	for round := 0; now.Before(hour); round++ {
+		now = now.Add(10 * time.Second)
+		m.SetTime(now)
+		for i := 0; ; i++ {
+			b, err := q.TryLease(ctx, queue.LeaseOptions{Records: 10, Settle: l.settle})
+			if errors.Is(err, queue.ErrEmpty) {
+				break
+			}
+			must(t, err)
+			if b.Failures > 0 || b.Crashes > 0 {
+				t.Fatalf("round %d: counted against a healthy batch: %+v", round, b)
+			}
+			if i%2 == 0 {
+				must(t, q.Handoff(ctx, b)) // staged before it went away
+			} else {
+				must(t, q.Extend(ctx, b, 0))
+				must(t, q.Release(ctx, b, queue.ReleaseOptions{Delay: 5 * time.Second}))
+			}
+		}
+		if round%6 == 5 { // it comes up for a moment, with nothing in its staging table
+			_, err := q.Reconcile(ctx, func(_ context.Context, ids []string) ([]queue.Settled, error) {
+				return make([]queue.Settled, len(ids)), nil
+			}, l.settle)
+			must(t, err)
+		}
+	}
+	if s := books(t, q); s.Dead != 0 || s.Splits != 0 || s.InFlight != 100 || l.calls != 0 {
+		t.Fatalf("%+v, %d settled", s, l.calls)
+	}
+}
