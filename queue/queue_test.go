@@ -87,6 +87,10 @@ func books(t testing.TB, q *queue.Queue) queue.Stats {
 	if s.Off() != 0 {
 		t.Fatalf("the books are off by %d: %+v", s.Off(), s)
 	}
+	a, err := q.Audit(context.WithoutCancel(t.Context()))
+	if err != nil || len(a.Differences) > 0 {
+		t.Fatalf("audit: %v %v", a.Differences, err)
+	}
 	return s
 }
 

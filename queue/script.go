@@ -45,6 +45,8 @@ var (
 	pushLua string
 	//go:embed stats.lua
 	statsLua string
+	//go:embed audit.lua
+	auditLua string
 
 	leaseScript     = newScript(leaseLua)
 	ownScript       = newScript(ownLua)
@@ -55,6 +57,7 @@ var (
 	dropScript      = newScript(dropLua)
 	pushScript      = newScript(pushLua)
 	statsScript     = newScript(statsLua)
+	auditScript     = newScript(auditLua)
 )
 
 // evalsha and eval build the two ways to run s.

@@ -1,0 +1,297 @@
+package queue_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/headrace/headrace/internal/servers/servertest"
+	"github.com/headrace/headrace/queue"
+)
+
+// waiting starts a consumer and waits until the server says that somebody blocks there.
+func waiting(t *testing.T, c rueidis.Client, q *queue.Queue, ctx context.Context, o queue.LeaseOptions) <-chan leased {
+	t.Helper()
+	out := make(chan leased, 1)
+	go func() {
+		b, err := q.Lease(ctx, o)
+		out <- leased{b, err, time.Now()}
+	}()
+	return out
+}
+
+type leased struct {
+	b   *queue.Batch
+	err error
+	at  time.Time
+}
+
+func TestPushWakesAWaitingConsumer(t *testing.T) {
+	// Not parallel: it measures.
+	c := servertest.Redis(t)
+	q := open(t, c, queue.Config{})
+	ctx := t.Context()
+	var took []time.Duration
+	for range 41 {
+		before := blocked(t, c)
+		ch := waiting(t, c, q, ctx, queue.LeaseOptions{})
+		untilBlocked(t, c, before+1)
+		start := time.Now()
+		must(t, q.Push(ctx, []byte("x")))
+		l := <-ch
+		must(t, l.err)
+		took = append(took, l.at.Sub(start))
+		_, err := q.Ack(ctx, l.b.ID)
+		must(t, err)
+	}
+	slices.Sort(took)
+	t.Logf("pushed → leased: median %v, worst %v", took[len(took)/2], took[len(took)-1])
+	if m := took[len(took)/2]; m > 5*time.Millisecond {
+		t.Errorf("median %v, want at most 5ms", m)
+	}
+}
+
+func blocked(t *testing.T, c rueidis.Client) int {
+	t.Helper()
+	s, err := c.Do(t.Context(), c.B().Info().Section("clients").Build()).ToString()
+	must(t, err)
+	n := 0
+	if i := indexAfter(s, "blocked_clients:"); i >= 0 {
+		for ; i < len(s) && s[i] >= '0' && s[i] <= '9'; i++ {
+			n = n*10 + int(s[i]-'0')
+		}
+	}
+	return n
+}
+
+func indexAfter(s, what string) int {
+	for i := 0; i+len(what) <= len(s); i++ {
+		if s[i:i+len(what)] == what {
+			return i + len(what)
+		}
+	}
+	return -1
+}
+
+func untilBlocked(t *testing.T, c rueidis.Client, n int) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); blocked(t, c) < n; {
+		if time.Now().After(end) {
+			t.Fatal("nobody blocks")
+		}
+	}
+}
+
+// A consumer that goes away while it waits must not take a record with it: neither what comes the moment after, nor what
+// comes while its connection still blocks at the server.
+func TestWaitingConsumerTakesNothingAlong(t *testing.T) {
+	t.Parallel()
+	s := servertest.OwnRedis(t)
+	c := s.Client(t)
+	q := open(t, c, queue.Config{})
+	for i := range 30 {
+		ctx, cancel := context.WithCancel(t.Context())
+		ch := waiting(t, c, q, ctx, queue.LeaseOptions{})
+		untilBlocked(t, c, 1)
+		if i%2 == 0 {
+			cancel()
+			must(t, q.Push(t.Context(), []byte("x"))) // the server may not have heard yet
+		} else {
+			go cancel()
+			must(t, q.Push(t.Context(), []byte("x")))
+		}
+		l := <-ch
+		if l.b == nil {
+			wantErr(t, l.err, context.Canceled)
+			var err error
+			if l.b, err = q.TryLease(t.Context(), queue.LeaseOptions{}); err != nil {
+				t.Fatalf("round %d: the record is gone: %v", i, err)
+			}
+		}
+		cancel()
+		if len(l.b.Payloads) != 1 || l.b.Attempt != 1 {
+			t.Fatalf("%+v", l.b)
+		}
+		_, err := q.Ack(t.Context(), l.b.ID)
+		must(t, err)
+		books(t, q)
+	}
+}
+
+// While a consumer waits, and when it has gone, the record is in the ready list and nowhere else. A blocking move straight into
+// a batch would have put it where no lease covers it.
+func TestTheWaitIsAPeek(t *testing.T) {
+	t.Parallel()
+	s := servertest.OwnRedis(t)
+	c := s.Client(t)
+	q := open(t, c, queue.Config{})
+	ctx := t.Context()
+	must(t, q.Pause(ctx))
+	must(t, q.Resume(ctx))
+	ch := waiting(t, c, q, ctx, queue.LeaseOptions{})
+	untilBlocked(t, c, 1)
+	// The consumer's process stops the moment it is served: its lease script never comes.
+	must(t, c.Do(ctx, c.B().ClientKill().TypeNormal().SkipmeYes().Build()).Error())
+	for r := range 3 {
+		must(t, pushUntil(ctx, q, []byte{byte('a' + r)}))
+	}
+	l := <-ch
+	n := 0
+	if l.b != nil {
+		n = len(l.b.Payloads)
+	}
+	if st := books(t, q); int(st.Ready)+n != 3 || int(st.Taken) != n {
+		t.Fatalf("%d leased, %+v", n, st)
+	}
+}
+
+// pushUntil tries again while connections are being killed.
+func pushUntil(ctx context.Context, q *queue.Queue, p []byte) error {
+	for {
+		err := q.Push(ctx, p)
+		var pe *queue.PushError
+		if err == nil || !errors.As(err, &pe) || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+func TestWakesForExpiryAndDelayedRecords(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		q := open(t, c, queue.Config{Lease: queue.LeaseConfig{Backoff: time.Millisecond, Look: 30 * time.Second}})
+		ctx := t.Context()
+		must(t, q.PushAt(ctx, time.Now().Add(150*time.Millisecond), records(0, 5)...))
+		if s := books(t, q); s.Delayed != 5 || s.Ready != 0 || s.Depth() != 5 {
+			t.Fatalf("%+v", s)
+		}
+		_, err := q.TryLease(ctx, queue.LeaseOptions{})
+		wantErr(t, err, queue.ErrEmpty)
+		start := time.Now()
+		b := lease(t, q, queue.LeaseOptions{For: 100 * time.Millisecond})
+		wantPayloads(t, b, records(0, 5))
+		if d := time.Since(start); d > 3*time.Second {
+			t.Fatalf("delayed records came %v late", d)
+		}
+		if s := books(t, q); s.Delayed != 0 {
+			t.Fatalf("%+v", s)
+		}
+		start = time.Now()
+		again := lease(t, q, queue.LeaseOptions{})
+		if d := time.Since(start); again.ID != b.ID || d > 3*time.Second {
+			t.Fatalf("expired lease came after %v: %+v", d, again)
+		}
+	})
+}
+
+func TestLingerFillsABatch(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		q := open(t, c, queue.Config{})
+		ctx := t.Context()
+		// Full before the time is over.
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for i := range 10 {
+				if err := q.Push(ctx, records(i*2, i*2+2)...); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		start := time.Now()
+		b := lease(t, q, queue.LeaseOptions{Records: 20, Linger: 10 * time.Second})
+		wantPayloads(t, b, records(0, 20))
+		if time.Since(start) > 9*time.Second {
+			t.Error("lingered though the batch was full")
+		}
+		wg.Wait()
+		// Not full when the time is over.
+		must(t, q.Push(ctx, records(0, 3)...))
+		start = time.Now()
+		b = lease(t, q, queue.LeaseOptions{Records: 20, Linger: 100 * time.Millisecond})
+		wantPayloads(t, b, records(0, 3))
+		if d := time.Since(start); d < 90*time.Millisecond {
+			t.Errorf("lingered %v only", d)
+		}
+	})
+}
+
+func TestPauseAndResume(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		q := open(t, c, quick)
+		ctx := t.Context()
+		must(t, q.Push(ctx, records(0, 2)...))
+		held := lease(t, q, queue.LeaseOptions{Records: 1})
+		must(t, q.Pause(ctx))
+		_, err := q.TryLease(ctx, queue.LeaseOptions{})
+		wantErr(t, err, queue.ErrPaused)
+		if !books(t, q).Paused {
+			t.Fatal("Stats does not say paused")
+		}
+		must(t, q.Extend(ctx, held, time.Minute)) // what is leased goes on
+		short, cancel := context.WithTimeout(ctx, 120*time.Millisecond)
+		defer cancel()
+		_, err = q.Lease(short, queue.LeaseOptions{})
+		wantErr(t, err, context.DeadlineExceeded)
+		ch := waiting(t, c, q, ctx, queue.LeaseOptions{})
+		must(t, q.Resume(ctx))
+		l := <-ch
+		must(t, l.err)
+		wantPayloads(t, l.b, records(1, 2))
+	})
+}
+
+// Many consumers of one process wait, few records come: each goes to one of them, and none stays behind.
+func TestManyWaitingConsumers(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		q := open(t, c, quick)
+		ctx, cancel := context.WithCancel(t.Context())
+		var mu sync.Mutex
+		got := map[string]int{}
+		done := make(chan struct{})
+		var wg sync.WaitGroup
+		for range 16 {
+			wg.Go(func() {
+				for {
+					b, err := q.Lease(ctx, queue.LeaseOptions{Records: 3})
+					if err != nil {
+						return
+					}
+					if _, err := q.Ack(t.Context(), b.ID); err != nil {
+						t.Error(err)
+					}
+					mu.Lock()
+					for _, p := range b.Payloads {
+						got[string(p)]++
+					}
+					if len(got) == 200 {
+						close(done)
+					}
+					mu.Unlock()
+				}
+			})
+		}
+		for i := range 200 {
+			must(t, q.Push(ctx, records(i, i+1)...))
+		}
+		select {
+		case <-done:
+		case <-time.After(20 * time.Second):
+			t.Error("not all came")
+		}
+		cancel()
+		wg.Wait()
+		for r, n := range got {
+			if n != 1 {
+				t.Errorf("record %s came %d times", r, n)
+			}
+		}
+	})
+}
