@@ -18,7 +18,7 @@ var (
 type FullError struct {
 	// Gate is the gate's name.
 	Gate string
-	// What is "records", "bytes" or "lag".
+	// What is "records", "bytes" or "lag", or "memory" when the server is at its maxmemory.
 	What string
 	// Depth is what is there now, in records, bytes or milliseconds of lag.
 	Depth int64
@@ -34,6 +34,9 @@ func (e *FullError) Error() string {
 	if e.What == "lag" {
 		ms := func(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
 		return fmt.Sprintf("backpressure: %v: %s: the oldest record waits for %v: it closes at %v and opens at %v", ErrFull, e.Gate, ms(e.Depth), ms(e.High), ms(e.Low))
+	}
+	if e.What == "memory" {
+		return fmt.Sprintf("backpressure: %v: %s: the server is at its maxmemory, with %d records and %d reserved", ErrFull, e.Gate, e.Depth, e.Reserved)
 	}
 	return fmt.Sprintf("backpressure: %v: %s: %d %s and %d reserved, %d more asked for: it closes at %d and opens at %d",
 		ErrFull, e.Gate, e.Depth, e.What, e.Reserved, e.Asked, e.High, e.Low)

@@ -1,0 +1,521 @@
+package backpressure_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/headrace/headrace/backpressure"
+	"github.com/headrace/headrace/internal/servers/servertest"
+	"github.com/redis/rueidis"
+)
+
+func TestMain(m *testing.M) { servertest.Main(m) }
+
+// stream is a list with a gate before it.
+type stream struct {
+	t    testing.TB
+	c    rueidis.Client
+	name string
+	gate *backpressure.Gate
+}
+
+func newStream(t testing.TB, c rueidis.Client, cfg backpressure.Config) *stream {
+	t.Helper()
+	s := &stream{t: t, c: c, name: servertest.Prefix(t)}
+	if cfg.Records == nil && cfg.Bytes == nil && cfg.LagKey == "" && cfg.Lag == nil {
+		cfg.Records = []backpressure.Source{{List: s.list()}}
+	}
+	if cfg.LagKey != "" {
+		cfg.LagKey = "{" + s.name + "}" + cfg.LagKey
+	}
+	for _, list := range [][]backpressure.Source{cfg.Records, cfg.Bytes} {
+		for i := range list {
+			if list[i].Hash != "" {
+				list[i].Hash = "{" + s.name + "}" + list[i].Hash
+			}
+		}
+	}
+	s.gate = s.other(cfg)
+	return s
+}
+
+// other is the gate as another process sees it.
+func (s *stream) other(cfg backpressure.Config) *backpressure.Gate {
+	s.t.Helper()
+	g, err := backpressure.New(s.c, s.name, cfg)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return g
+}
+
+func (s *stream) list() string { return "{" + s.name + "}:ready" }
+
+func (s *stream) do(args ...string) rueidis.RedisResult {
+	s.t.Helper()
+	r := s.c.Do(context.WithoutCancel(s.t.Context()), s.c.B().Arbitrary(args...).Build())
+	if err := r.Error(); err != nil && !rueidis.IsRedisNil(err) {
+		s.t.Errorf("%v: %v", args, err)
+	}
+	return r
+}
+
+// push pushes n records and returns how many there are then.
+func (s *stream) push(n int) int64 {
+	s.t.Helper()
+	args := []string{"LPUSH", s.list()}
+	for range n {
+		args = append(args, "x")
+	}
+	depth, err := s.do(args...).AsInt64()
+	if err != nil {
+		s.t.Error(err)
+	}
+	return depth
+}
+
+func (s *stream) pop(n int) int {
+	s.t.Helper()
+	got, err := s.do("RPOP", s.list(), fmt.Sprint(n)).AsStrSlice()
+	if err != nil && !rueidis.IsRedisNil(err) {
+		s.t.Error(err)
+	}
+	return len(got)
+}
+
+// ask asks without waiting, and is done without having pushed if keep is false.
+func (s *stream) ask(n int, keep bool) error {
+	s.t.Helper()
+	r, err := s.gate.Try(s.t.Context(), n)
+	if err == nil && !keep {
+		err = r.Done(s.t.Context())
+	}
+	return err
+}
+
+func (s *stream) wantFull(err error, want string) {
+	s.t.Helper()
+	var full *backpressure.FullError
+	if !errors.Is(err, backpressure.ErrFull) || !errors.As(err, &full) || !strings.Contains(err.Error(), want) {
+		s.t.Errorf("got %v, want a FullError with %q", err, want)
+	}
+}
+
+// The claim of the package: 64 producers, each with pushes of different size, cannot exceed High by a single record. The length
+// that LPUSH itself returns is the witness, so no moment goes unseen.
+func TestHardBound(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		const high, producers, rounds = 100, 64, 12
+		cfg := backpressure.Config{High: high, Low: 60}
+		s := newStream(t, c, cfg)
+		var highest, pushed, popped atomic.Int64
+		var wg, consumers sync.WaitGroup
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		for p := range producers {
+			gate := s.gate
+			if p%2 == 0 { // half of them in processes of their own
+				cfg.Records = []backpressure.Source{{List: s.list()}}
+				gate = s.other(cfg)
+			}
+			wg.Go(func() {
+				rnd := rand.New(rand.NewPCG(1, uint64(p)))
+				for range rounds {
+					n := 1 + rnd.IntN(40)
+					r, err := gate.Wait(ctx, n)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					depth := s.push(n)
+					for old := highest.Load(); depth > old && !highest.CompareAndSwap(old, depth); old = highest.Load() {
+					}
+					pushed.Add(int64(n))
+					if err := r.Done(ctx); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		finished := make(chan bool)
+		for range 2 {
+			consumers.Go(func() {
+				for {
+					n := s.pop(25)
+					popped.Add(int64(n))
+					if n > 0 {
+						if err := s.gate.Notify(ctx); err != nil {
+							t.Error(err)
+						}
+						continue
+					}
+					select {
+					case <-finished:
+						return
+					default:
+					}
+				}
+			})
+		}
+		wg.Wait()
+		close(finished)
+		consumers.Wait()
+		if highest.Load() > high {
+			t.Errorf("there were %d records at once, the bound is %d", highest.Load(), high)
+		}
+		if pushed.Load() != popped.Load() || pushed.Load() == 0 {
+			t.Errorf("pushed %d, popped %d", pushed.Load(), popped.Load())
+		}
+		state, err := s.gate.State(ctx)
+		if err != nil || state.Records != 0 || state.ReservedRecords != 0 || state.Producers != 0 {
+			t.Errorf("afterwards: %+v, %v", state, err)
+		}
+		t.Logf("%d records from %d producers, at most %d at once", pushed.Load(), producers, highest.Load())
+	})
+}
+
+func TestHysteresis(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		s := newStream(t, c, backpressure.Config{High: 10, Low: 4})
+		s.push(4)
+		if err := s.ask(6, false); err != nil { // fills it to the brim
+			t.Fatal(err)
+		}
+		s.push(1)
+		s.wantFull(s.ask(6, false), "5 records and 0 reserved, 6 more asked for: it closes at 10 and opens at 4")
+		s.wantFull(s.ask(1, false), "5 records") // closed is closed, for small ones too
+		state, err := s.gate.State(t.Context())
+		if err != nil || !state.Closed || state.Records != 5 {
+			t.Errorf("%+v, %v", state, err)
+		}
+		s.pop(1)
+		if err := s.ask(1, true); err != nil {
+			t.Error(err)
+		}
+		if err := s.ask(5, true); err != nil { // 4 and 6 reserved
+			t.Error(err)
+		}
+		s.wantFull(s.ask(1, false), "4 records and 6 reserved, 1 more")
+		for _, key := range []string{"{" + s.name + "}:gate", "{" + s.name + "}:gate:held"} {
+			if ttl, err := s.do("PTTL", key).AsInt64(); err != nil || ttl <= 0 {
+				t.Errorf("%s never expires: %d, %v", key, ttl, err)
+			}
+		}
+	})
+}
+
+// wait asks in the background.
+func (s *stream) wait(ctx context.Context, g *backpressure.Gate, n int) <-chan error {
+	done := make(chan error, 1)
+	go func() {
+		_, err := g.Wait(ctx, n)
+		done <- err
+	}()
+	return done
+}
+
+// subscribed waits until so many connections listen.
+func (s *stream) subscribed(n int64) {
+	s.t.Helper()
+	for s.t.Context().Err() == nil {
+		r, err := s.do("PUBSUB", "NUMSUB", s.gate.Channel()).ToArray()
+		if err != nil || len(r) != 2 {
+			s.t.Fatalf("PUBSUB: %v, %v", r, err)
+		}
+		if got, _ := r[1].AsInt64(); got >= n {
+			return
+		}
+	}
+}
+
+// Look is an hour here: only the signal can wake them.
+func TestWaitWakesBySignal(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		cfg := backpressure.Config{High: 10, Low: 5, Look: time.Hour}
+		s := newStream(t, c, cfg)
+		cfg.Records = []backpressure.Source{{List: s.list()}}
+		consumer := s.other(cfg)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+
+		s.push(10)
+		a, b := s.wait(ctx, s.gate, 1), s.wait(ctx, s.other(cfg), 2)
+		s.subscribed(2)
+		s.pop(4)
+		if err := consumer.Notify(ctx); err != nil { // 6 left: above Low
+			t.Fatal(err)
+		}
+		select {
+		case err := <-a:
+			t.Fatal("woken above Low: ", err)
+		case err := <-b:
+			t.Fatal("woken above Low: ", err)
+		default:
+		}
+		s.pop(1)
+		if err := consumer.Notify(ctx); err != nil {
+			t.Fatal(err)
+		}
+		for _, w := range []<-chan error{a, b} {
+			if err := <-w; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// A reservation that is given back without a push makes room like a record that leaves.
+func TestDoneOpens(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		s := newStream(t, c, backpressure.Config{High: 10, Low: 1, Look: time.Hour})
+		r, err := s.gate.Try(t.Context(), 9)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := s.wait(t.Context(), s.gate, 2)
+		s.subscribed(1)
+		for range 2 {
+			if err := r.Done(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := <-w; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A producer that dies between Wait and Done holds its room only for a while, and nobody has to tell.
+func TestReservationExpires(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		s := newStream(t, c, backpressure.Config{High: 10, Low: 1, ReserveFor: 100 * time.Millisecond, Look: 10 * time.Millisecond})
+		before := time.Now()
+		r, err := s.gate.Try(t.Context(), 9)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := r.Deadline.Sub(before); d < 100*time.Millisecond || r.Deadline.After(time.Now().Add(100*time.Millisecond)) {
+			t.Errorf("deadline in %v", d)
+		}
+		s.wantFull(s.ask(2, false), "0 records and 9 reserved")
+		if err := <-s.wait(t.Context(), s.gate, 2); err != nil {
+			t.Error(err)
+		}
+		if time.Now().Before(r.Deadline) {
+			t.Error("the room was given away before the deadline")
+		}
+		if err := r.Done(t.Context()); !errors.Is(err, backpressure.ErrExpired) || !strings.Contains(err.Error(), "9 records, after 100ms") {
+			t.Errorf("done too late: %v", err)
+		}
+	})
+}
+
+func TestWaitEnds(t *testing.T) {
+	t.Parallel()
+	s := newStream(t, servertest.Redis(t), backpressure.Config{High: 10, Low: 1})
+	s.push(10)
+	ctx, cancel := context.WithCancel(t.Context())
+	w := s.wait(ctx, s.gate, 1)
+	s.subscribed(1)
+	cancel()
+	err := <-w
+	s.wantFull(err, "10 records")
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("%v is not context.Canceled", err)
+	}
+}
+
+// A listener that loses its connection has not lost its waiters.
+func TestListenerComesBack(t *testing.T) {
+	t.Parallel()
+	own := servertest.OwnRedis(t)
+	s := newStream(t, own.Client(t), backpressure.Config{High: 10, Low: 5, Look: time.Hour})
+	s.push(10)
+	w := s.wait(t.Context(), s.gate, 1)
+	s.subscribed(1)
+	s.pop(5) // and nobody says so
+	s.do("CLIENT", "KILL", "TYPE", "pubsub")
+	// Its next subscription is confirmed, which is reason enough to look.
+	if err := <-w; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSources(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		s := newStream(t, c, backpressure.Config{
+			High: 10, Low: 5,
+			Records:   []backpressure.Source{{Hash: ":stat", Field: "taken"}, {Hash: ":stat", Field: "acked", Minus: true}},
+			Bytes:     []backpressure.Source{{Hash: ":stat", Field: "bytes"}},
+			HighBytes: 1000, LowBytes: 400,
+		})
+		hash := "{" + s.name + "}:stat"
+		try := func(n int, bytes int64) error {
+			r, err := s.gate.TryBytes(t.Context(), n, bytes)
+			if err == nil {
+				err = r.Done(t.Context())
+			}
+			return err
+		}
+		if err := try(5, 600); err != nil { // a hash that is not there yet is empty
+			t.Error(err)
+		}
+		s.do("HSET", hash, "taken", "1000000", "acked", "999992", "bytes", "5")
+		s.wantFull(try(3, 1), "8 records")
+		s.do("HSET", hash, "acked", "999995")
+		if err := try(3, 1); err != nil {
+			t.Error(err)
+		}
+		s.do("HSET", hash, "bytes", "500")
+		s.wantFull(try(1, 501), "500 bytes and 0 reserved, 501 more asked for: it closes at 1000 and opens at 400")
+		s.wantFull(try(1, 1), "500 bytes")
+		state, err := s.gate.State(t.Context())
+		if err != nil || state.Records != 5 || state.Bytes != 500 || !state.Closed {
+			t.Errorf("%+v, %v", state, err)
+		}
+		s.do("HSET", hash, "bytes", "400")
+		if err := try(1, 600); err != nil {
+			t.Error(err)
+		}
+		for want, err := range map[string]error{
+			"n is 0: must be 1 to 5 (High 10 - Low 5)":                     try(0, 1),
+			"n is 6: must be 1 to 5":                                       try(6, 1),
+			"bytes is 0: must be 1 to 600 (HighBytes 1000 - LowBytes 400)": try(1, 0),
+			"bytes is 601: must be 1 to 600":                               try(1, 601),
+		} {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("got %v, want %q", err, want)
+			}
+		}
+	})
+}
+
+func TestLagKey(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		s := newStream(t, c, backpressure.Config{LagKey: ":sealed", HighLag: time.Minute, LowLag: 10 * time.Second})
+		age := func(d time.Duration) {
+			s.do("DEL", "{"+s.name+"}:sealed")
+			s.do("ZADD", "{"+s.name+"}:sealed", fmt.Sprint(time.Now().Add(-d).UnixMilli()), "oldest", fmt.Sprint(time.Now().UnixMilli()), "newest")
+		}
+		for _, step := range []struct {
+			age  time.Duration
+			full bool
+		}{{30 * time.Second, false}, {2 * time.Minute, true}, {30 * time.Second, true}, {5 * time.Second, false}, {30 * time.Second, false}} {
+			age(step.age)
+			err := s.ask(1_000_000, false)
+			if step.full {
+				s.wantFull(err, "the oldest record waits for ")
+			} else if err != nil {
+				t.Error(err)
+			}
+		}
+		s.do("DEL", "{"+s.name+"}:sealed")
+		if state, err := s.gate.State(t.Context()); err != nil || state.Lag != 0 {
+			t.Errorf("nothing waits: %+v, %v", state, err)
+		}
+	})
+}
+
+func TestLagFunc(t *testing.T) {
+	t.Parallel()
+	var asked, fail atomic.Int32
+	lag := func(context.Context) (time.Duration, error) {
+		asked.Add(1)
+		if fail.Load() > 0 {
+			return 0, errors.New("no answer")
+		}
+		return time.Hour, nil
+	}
+	cfg := backpressure.Config{Lag: lag, HighLag: time.Minute, LagEvery: time.Hour}
+	s := newStream(t, servertest.Redis(t), cfg)
+	for range 3 {
+		s.wantFull(s.ask(1, false), "waits for 1h0m0s: it closes at 1m0s and opens at 30s")
+	}
+	if asked.Load() != 1 {
+		t.Errorf("asked %d times in LagEvery, want 1", asked.Load())
+	}
+	fail.Store(1)
+	s.gate = s.other(cfg)
+	if err := s.ask(1, false); err == nil || !strings.Contains(err.Error(), "Config.Lag: no answer") {
+		t.Errorf("a lag that nobody knows must not open the gate: %v", err)
+	}
+}
+
+// A Redis that is full is a closed gate, and a consumer that empties it is not disturbed.
+func TestMaxmemory(t *testing.T) {
+	t.Parallel()
+	own := servertest.OwnRedis(t, "--maxmemory-policy", "noeviction")
+	s := newStream(t, own.Client(t), backpressure.Config{High: 1000, Low: 5, Look: 10 * time.Millisecond})
+	r, err := s.gate.Try(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.push(100)
+	s.do("CONFIG", "SET", "maxmemory", "1")
+	s.wantFull(s.ask(1, false), "the server is at its maxmemory, with 100 records and 1 reserved")
+	w := s.wait(t.Context(), s.gate, 1)
+	if err := r.Done(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := s.gate.Notify(t.Context()); err != nil {
+		t.Error(err)
+	}
+	s.do("CONFIG", "SET", "maxmemory", "0")
+	if err := <-w; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRedisAway(t *testing.T) {
+	t.Parallel()
+	own := servertest.OwnRedis(t)
+	s := newStream(t, own.Client(t), backpressure.Config{})
+	own.Kill()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if _, err := s.gate.Wait(ctx, 1); err == nil || errors.Is(err, backpressure.ErrFull) {
+		t.Errorf("nothing is let through unseen: %v", err)
+	}
+}
+
+func TestConfigErrors(t *testing.T) {
+	t.Parallel()
+	ready := []backpressure.Source{{List: "{s}:ready"}}
+	for want, cfg := range map[string]backpressure.Config{
+		"Config.Records, Bytes, LagKey and Lag are empty: must set at least one": {},
+		"Config.High is 1: must be 2 to":                                         {Records: ready, High: 1},
+		"Config.Low is 10: must be 1 to 9, below High":                           {Records: ready, High: 10, Low: 10},
+		"Config.HighBytes is 0: must be 2 to":                                    {Bytes: ready},
+		"Config.HighBytes is 5: must be 0 without Config.Bytes":                  {Records: ready, HighBytes: 5},
+		"must be 0 without Config.Records":                                       {Bytes: ready, HighBytes: 100, High: 5},
+		`Config.Records[0] has the key "ready": must begin with "{s}"`:           {Records: []backpressure.Source{{List: "ready"}}},
+		"must be a List, or a Hash and a Field":                                  {Records: []backpressure.Source{{Hash: "{s}:h"}}},
+		"Config.HighLag is 0s: must be set together with LagKey or Lag":          {LagKey: "{s}:z"},
+		"Config.HighLag is 1s and LowLag is 2s":                                  {LagKey: "{s}:z", HighLag: time.Second, LowLag: 2 * time.Second},
+		`Config.LagKey is "z": must begin with "{s}"`:                            {LagKey: "z", HighLag: time.Second},
+		"Config.LagKey and Config.Lag are both set":                              {LagKey: "{s}:z", Lag: func(context.Context) (time.Duration, error) { return 0, nil }, HighLag: time.Second},
+		"Config.ReserveFor is -1s: must be 1ms to 1h":                            {Records: ready, ReserveFor: -time.Second},
+		"Config.Look is 2h0m0s: must be 1ms to 1h":                               {Records: ready, Look: 2 * time.Hour},
+	} {
+		if _, err := backpressure.New(nil, "s", cfg); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+	if _, err := backpressure.New(nil, "a{b}", backpressure.Config{Records: ready}); err == nil || !strings.Contains(err.Error(), `name is "a{b}": must be 1 to 200 bytes without braces`) {
+		t.Error(err)
+	}
+}
