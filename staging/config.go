@@ -1,6 +1,9 @@
 package staging
 
 import (
+	"cmp"
+	"fmt"
+	"slices"
 	"time"
 )
 
@@ -28,6 +31,8 @@ type Rule struct {
 	Code   string // stable, for programs: "negative_amount"
 	Reason string // for people: "the amount is below zero"
 	Where  string // SQL over the columns of the staged row (alias s); trusted text, never user input
+
+	columns []string // of a rule that the target's constraints made: what it reads
 }
 
 // A Merge is a data-modifying statement that runs inside the promotion, over the CTE promoted (the rows of the target
@@ -78,4 +83,71 @@ type Config[T any] struct {
 	LockTimeout  time.Duration // how long a statement waits for a lock; default 5 s
 	IdleTimeout  time.Duration // after which Postgres ends a transaction whose client says nothing; default 10 s
 	StageTimeout time.Duration // after which a promoter disconnects a worker that stands in its COPY; default 30 s
+}
+
+const (
+	colBatch = "hr_batch"
+	colPos   = "hr_pos"
+)
+
+// check fills in defaults and says what cannot be.
+func (c *Config[T]) check() error {
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("staging: %w: Config."+format, append([]any{ErrConfig}, args...)...)
+	}
+	if (c.Fill == nil) != (len(c.Columns) == 0) {
+		return bad("Columns and Config.Fill go together: give both or none")
+	}
+	seen := map[string]bool{}
+	for i, col := range c.Columns {
+		if col.Name == "" {
+			return bad("Columns[%d].Name is empty", i)
+		}
+		if seen[col.Name] {
+			return bad("Columns[%d].Name is %q for the second time", i, col.Name)
+		}
+		seen[col.Name] = true
+	}
+	if c.Conflict > Fail {
+		return bad("Conflict is %d: must be Skip, Replace or Fail", c.Conflict)
+	}
+	if c.Newer != "" && c.Conflict != Replace {
+		return bad("Newer is %q, which needs Conflict Replace", c.Newer)
+	}
+	if c.Conflict == Replace && len(c.Merge) > 0 {
+		return bad("Merge does not go with Conflict Replace: a row that replaces another would be counted twice")
+	}
+	for i, k := range c.Key {
+		if k == "" || slices.Contains(c.Key[:i], k) {
+			return bad("Key[%d] is %q: empty or named twice", i, k)
+		}
+	}
+	for i, r := range c.Rules {
+		if r.Code == "" || r.Where == "" {
+			return bad("Rules[%d] needs Code and Where", i)
+		}
+		if r.Reason == "" {
+			c.Rules = slices.Clone(c.Rules)
+			c.Rules[i].Reason = r.Code
+		}
+	}
+	for i, m := range c.Merge {
+		if m.Name == "" || m.SQL == "" {
+			return bad("Merge[%d] needs Name and SQL", i)
+		}
+		if m.Name == "promoted" || slices.ContainsFunc(c.Merge[:i], func(o Merge) bool { return o.Name == m.Name }) {
+			return bad("Merge[%d].Name is %q, which is taken", i, m.Name)
+		}
+	}
+	for _, d := range []struct {
+		name string
+		p    *time.Duration
+		def  time.Duration
+	}{{"LockTimeout", &c.LockTimeout, DefaultLockTimeout}, {"IdleTimeout", &c.IdleTimeout, DefaultIdleTimeout}, {"StageTimeout", &c.StageTimeout, DefaultStageTimeout}} {
+		*d.p = cmp.Or(*d.p, d.def)
+		if *d.p < time.Millisecond || *d.p > 24*time.Hour {
+			return bad("%s is %v: must be 1ms to 24h", d.name, *d.p)
+		}
+	}
+	return nil
 }

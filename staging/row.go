@@ -1,33 +1,422 @@
 package staging
 
-import "time"
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+	"unicode/utf8"
 
-// A Row takes the values of one row, column by column, in the order of Config.Columns.
-type Row struct{ buf []byte }
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// kind is how a column's values are written in binary COPY.
+type kind uint8
+
+const (
+	kOther kind = iota // by pgx's type map
+	kText              // text, varchar, char(n), name, enums: the bytes as they are
+	kInt2
+	kInt4
+	kInt8
+	kFloat4
+	kFloat8
+	kBool
+	kTimestamptz
+	kTimestamp
+	kDate
+	kNumeric
+	kJSON
+	kJSONB
+	kUUID
+	kBytea
+	kArray
+)
+
+// column is a column of the target with what an encoder must know of it.
+type column struct {
+	name    string
+	sqlType string // as format_type prints it
+	collate string // " COLLATE …" when it is not the type's own
+	oid     uint32 // of the base type, if it is a domain
+	kind    kind
+	maxLen  int     // characters of varchar(n), char(n); 0: no limit
+	elem    *column // of an array
+
+	notNull, hasDefault bool
+	identity, generated string
+}
+
+// flaw says why a value cannot go into its column.
+type flaw struct{ code, reason string }
+
+// The codes of rejects that are found before Postgres sees the value.
+const (
+	CodeUTF8    = "invalid_utf8"  // text is not UTF-8
+	CodeNUL     = "nul_character" // a NUL in a text, or \u0000 in jsonb
+	CodeRange   = "out_of_range"  // a number or time does not fit the column
+	CodeTooLong = "too_long"      // longer than varchar(n)
+	CodeNumeric = "not_a_number"  // a text that should be numeric is not
+	CodeUUID    = "not_a_uuid"    // a text that should be a uuid is not
+	CodeEncode  = "cannot_encode" // pgx cannot write the value as the column's type
+	CodeNotNull = "not_null"      // NULL in a NOT NULL column
+	CodeCheck   = "check"         // a CHECK constraint of the target
+	CodeForeign = "foreign_key"   // a foreign key of the target
+	codeSQL     = "sqlstate_"     // + SQLSTATE: Postgres refused the value
+	badCalls    = "Config.Fill must make one call for each of Config.Columns"
+)
+
+// A Row takes the values of one row, column by column, in the order of Config.Columns. A value that its column cannot
+// hold makes the record a reject; it does not fail the batch.
+type Row struct {
+	buf  []byte
+	cols []column
+	i    int
+	flaw *flaw
+	err  error // the caller's mistake: fails the batch
+	m    *pgtype.Map
+}
+
+func (r *Row) next() *column {
+	if r.i >= len(r.cols) {
+		r.err = fmt.Errorf("staging: %w: more than %d values: %s", ErrConfig, len(r.cols), badCalls)
+		r.i++
+		return &column{name: "?", kind: kBytea}
+	}
+	c := &r.cols[r.i]
+	r.i++
+	return c
+}
+
+func (r *Row) refuse(c *column, code, format string, args ...any) {
+	if r.flaw == nil {
+		r.flaw = &flaw{code, "column " + quote(c.name) + ": " + fmt.Sprintf(format, args...)}
+	}
+	r.null()
+}
+
+func (r *Row) wrongType(c *column, what string) {
+	if r.err == nil {
+		r.err = fmt.Errorf("staging: %w: column %q is %s, which takes no %s", ErrConfig, c.name, c.sqlType, what)
+	}
+	r.null()
+}
+
+func (r *Row) null() { r.buf = append(r.buf, 0xff, 0xff, 0xff, 0xff) }
 
 // Null writes NULL.
-func (r *Row) Null() {}
+func (r *Row) Null() { r.next(); r.null() }
 
-// String writes a text, or any type that is written as its text: enum, numeric, jsonb, uuid.
-func (r *Row) String(s string) {}
+// String writes a text, or any type that can be read from its text: enum, numeric, json, jsonb, uuid, bytea.
+func (r *Row) String(s string) { putText(r, r.next(), s) }
 
-// Bytes writes a bytea, json or text.
-func (r *Row) Bytes(b []byte) {}
+// Bytes writes a bytea, or text, json, jsonb. A nil slice is NULL.
+func (r *Row) Bytes(b []byte) {
+	c := r.next()
+	if b == nil {
+		r.null()
+		return
+	}
+	putText(r, c, b)
+}
 
-// Int writes a number into an integer or numeric column.
-func (r *Row) Int(n int64) {}
+// Int writes a number into an integer, floating-point or numeric column.
+func (r *Row) Int(n int64) { r.putInt(r.next(), n) }
 
-// Float writes a number into a floating-point column.
-func (r *Row) Float(f float64) {}
+// Float writes a number into a floating-point or numeric column.
+func (r *Row) Float(f float64) { r.putFloat(r.next(), f) }
+
+// Decimal writes the exact number ±coef × 10^-scale into a numeric column.
+func (r *Row) Decimal(neg bool, coef uint64, scale int) { r.putDecimal(r.next(), neg, coef, scale) }
 
 // Bool writes a truth value.
-func (r *Row) Bool(b bool) {}
+func (r *Row) Bool(b bool) { r.putBool(r.next(), b) }
 
-// Time writes a timestamp or date.
-func (r *Row) Time(t time.Time) {}
+// Time writes a timestamptz, timestamp or date.
+func (r *Row) Time(t time.Time) { r.putTime(r.next(), t) }
 
 // UUID writes a uuid.
-func (r *Row) UUID(u [16]byte) {}
+func (r *Row) UUID(u [16]byte) {
+	c := r.next()
+	if c.kind != kUUID {
+		r.wrongType(c, "uuid")
+		return
+	}
+	r.buf = append(r.size(16), u[:]...)
+}
 
-// Value writes any value that pgx can encode; it is slower than the others.
-func (r *Row) Value(v any) {}
+// Value writes any value that pgx can encode, and anything at all as json; it is slower than the others.
+func (r *Row) Value(v any) { r.putValue(r.next(), v) }
+
+func (r *Row) size(n int) []byte { return binary.BigEndian.AppendUint32(r.buf, uint32(n)) }
+
+func indexNUL[S string | []byte](s S) bool {
+	if x, ok := any(s).(string); ok {
+		return strings.IndexByte(x, 0) >= 0
+	}
+	for _, b := range []byte(s) {
+		if b == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// text says whether s is what Postgres takes as text: UTF-8 without NUL. Short ASCII, the common case, is one pass.
+func textOK[S string | []byte](s S) (utf, nul bool) {
+	utf = true
+	for i := 0; i < len(s); i++ {
+		if b := s[i]; b == 0 {
+			return true, true
+		} else if b >= utf8.RuneSelf {
+			return utf8.ValidString(string(s[i:])), indexNUL(s[i:])
+		}
+	}
+	return true, false
+}
+
+func putText[S string | []byte](r *Row, c *column, s S) {
+	switch c.kind {
+	case kBytea:
+		r.buf = append(r.size(len(s)), s...)
+		return
+	case kNumeric:
+		r.putNumericText(c, string(s))
+		return
+	case kUUID:
+		u, ok := parseUUID(string(s))
+		if !ok {
+			r.refuse(c, CodeUUID, "%.60q is not a uuid", string(s))
+			return
+		}
+		r.buf = append(r.size(16), u[:]...)
+		return
+	case kText, kJSON, kJSONB:
+	default:
+		r.wrongType(c, "text")
+		return
+	}
+	if utf, nul := textOK(s); !utf {
+		r.refuse(c, CodeUTF8, "not valid UTF-8")
+		return
+	} else if nul {
+		r.refuse(c, CodeNUL, "holds a NUL character")
+		return
+	}
+	if c.kind == kJSONB {
+		if hasEscapedNUL(s) {
+			r.refuse(c, CodeNUL, `holds \u0000, which jsonb cannot`)
+			return
+		}
+		r.buf = append(append(r.size(len(s)+1), 1), s...)
+		return
+	}
+	if c.maxLen > 0 && len(s) > c.maxLen {
+		if n := utf8.RuneCountInString(strings.TrimRight(string(s), " ")); n > c.maxLen {
+			r.refuse(c, CodeTooLong, "%d characters do not fit %s", n, c.sqlType)
+			return
+		}
+	}
+	r.buf = append(r.size(len(s)), s...)
+}
+
+// hasEscapedNUL finds \u0000 behind an even number of backslashes.
+func hasEscapedNUL[S string | []byte](s S) bool {
+	for i := 0; i+5 < len(s); i++ {
+		if s[i] != '\\' {
+			continue
+		}
+		if s[i+1] == 'u' && s[i+2] == '0' && s[i+3] == '0' && s[i+4] == '0' && s[i+5] == '0' {
+			return true
+		}
+		i++ // the escaped character
+	}
+	return false
+}
+
+func (r *Row) putInt(c *column, n int64) {
+	switch c.kind {
+	case kInt8:
+		r.buf = binary.BigEndian.AppendUint64(r.size(8), uint64(n))
+	case kInt4:
+		if n != int64(int32(n)) {
+			r.refuse(c, CodeRange, "%d does not fit %s", n, c.sqlType)
+			return
+		}
+		r.buf = binary.BigEndian.AppendUint32(r.size(4), uint32(n))
+	case kInt2:
+		if n != int64(int16(n)) {
+			r.refuse(c, CodeRange, "%d does not fit %s", n, c.sqlType)
+			return
+		}
+		r.buf = binary.BigEndian.AppendUint16(r.size(2), uint16(n))
+	case kNumeric:
+		neg, u := n < 0, uint64(n)
+		if neg {
+			u = -u
+		}
+		r.putDecimal(c, neg, u, 0)
+	case kFloat4, kFloat8:
+		r.putFloat(c, float64(n))
+	default:
+		r.wrongType(c, "integer")
+	}
+}
+
+func (r *Row) putFloat(c *column, f float64) {
+	switch c.kind {
+	case kFloat8:
+		r.buf = binary.BigEndian.AppendUint64(r.size(8), math.Float64bits(f))
+	case kFloat4:
+		if math.Abs(f) > math.MaxFloat32 && !math.IsInf(f, 0) {
+			r.refuse(c, CodeRange, "%g does not fit %s", f, c.sqlType)
+			return
+		}
+		r.buf = binary.BigEndian.AppendUint32(r.size(4), math.Float32bits(float32(f)))
+	case kNumeric:
+		r.putNumericText(c, formatFloat(f))
+	default:
+		r.wrongType(c, "floating-point number")
+	}
+}
+
+func (r *Row) putBool(c *column, b bool) {
+	if c.kind != kBool {
+		r.wrongType(c, "truth value")
+		return
+	}
+	var x byte
+	if b {
+		x = 1
+	}
+	r.buf = append(r.size(1), x)
+}
+
+// Postgres counts time from 2000-01-01.
+const (
+	epochMicro = 946684800 * 1_000_000
+	epochDays  = 10957
+)
+
+// The limits of timestamptz and date: 4714-11-24 BC to 294276-12-31, and 5874897-12-31.
+var (
+	minTime = time.Date(-4713, 11, 24, 0, 0, 0, 0, time.UTC)
+	maxTime = time.Date(294277, 1, 1, 0, 0, 0, 0, time.UTC)
+)
+
+func (r *Row) putTime(c *column, t time.Time) {
+	switch c.kind {
+	case kTimestamp: // a timestamp without time zone shows the clock that t shows
+		_, off := t.Zone()
+		t = t.Add(time.Duration(off) * time.Second)
+	case kTimestamptz, kDate:
+	default:
+		r.wrongType(c, "time")
+		return
+	}
+	if t.Before(minTime) || !t.Before(maxTime) {
+		r.refuse(c, CodeRange, "%v does not fit %s", t, c.sqlType)
+		return
+	}
+	if c.kind == kDate {
+		y, m, d := t.Date()
+		days := time.Date(y, m, d, 0, 0, 0, 0, time.UTC).Unix() / 86400
+		if u := time.Date(y, m, d, 0, 0, 0, 0, time.UTC).Unix(); u < 0 && u%86400 != 0 {
+			days--
+		}
+		r.buf = binary.BigEndian.AppendUint32(r.size(4), uint32(int32(days-epochDays)))
+		return
+	}
+	r.buf = binary.BigEndian.AppendUint64(r.size(8), uint64(t.UnixMicro()-epochMicro))
+}
+
+func (r *Row) putValue(c *column, v any) {
+	if v == nil {
+		r.null()
+		return
+	}
+	if c.kind == kJSON || c.kind == kJSONB {
+		b, err := json.Marshal(v)
+		if err != nil {
+			r.refuse(c, CodeEncode, "%v", err)
+			return
+		}
+		putText(r, c, b)
+		return
+	}
+	at := len(r.buf)
+	r.buf = append(r.buf, 0, 0, 0, 0)
+	b, err := r.m.Encode(c.oid, pgtype.BinaryFormatCode, v, r.buf)
+	if err != nil {
+		r.buf = r.buf[:at]
+		r.refuse(c, CodeEncode, "%v", err)
+		return
+	}
+	if b == nil {
+		r.buf = r.buf[:at]
+		r.null()
+		return
+	}
+	r.buf = b
+	binary.BigEndian.PutUint32(r.buf[at:], uint32(len(r.buf)-at-4))
+}
+
+// array writes the head of a one-dimensional array of n elements, or an empty array, and returns where its length goes.
+func (r *Row) array(c *column, n int) int {
+	at := len(r.buf)
+	r.buf = append(r.buf, 0, 0, 0, 0)
+	dims := uint32(1)
+	if n == 0 {
+		dims = 0
+	}
+	r.buf = binary.BigEndian.AppendUint32(r.buf, dims)
+	r.buf = binary.BigEndian.AppendUint32(r.buf, 0)
+	r.buf = binary.BigEndian.AppendUint32(r.buf, c.elem.oid)
+	if n > 0 {
+		r.buf = binary.BigEndian.AppendUint32(r.buf, uint32(n))
+		r.buf = binary.BigEndian.AppendUint32(r.buf, 1)
+	}
+	return at
+}
+
+func (r *Row) arrayEnd(at int) {
+	binary.BigEndian.PutUint32(r.buf[at:], uint32(len(r.buf)-at-4))
+}
+
+func parseUUID(s string) (u [16]byte, ok bool) {
+	if len(s) != 36 && len(s) != 32 {
+		return u, false
+	}
+	n := 0
+	for i := 0; i < len(s); {
+		if len(s) == 36 && (i == 8 || i == 13 || i == 18 || i == 23) {
+			if s[i] != '-' {
+				return u, false
+			}
+			i++
+			continue
+		}
+		hi, lo := hexDigit(s[i]), hexDigit(s[i+1])
+		if hi > 15 || lo > 15 {
+			return u, false
+		}
+		u[n] = hi<<4 | lo
+		n++
+		i += 2
+	}
+	return u, true
+}
+
+func hexDigit(c byte) byte {
+	switch {
+	case c >= '0' && c <= '9':
+		return c - '0'
+	case c >= 'a' && c <= 'f':
+		return c - 'a' + 10
+	case c >= 'A' && c <= 'F':
+		return c - 'A' + 10
+	}
+	return 255
+}

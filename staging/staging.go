@@ -2,7 +2,10 @@ package staging
 
 import (
 	"context"
-	"errors"
+	"fmt"
+	"reflect"
+	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -143,44 +146,94 @@ type Books struct {
 type Table[T any] struct {
 	pool *pgxpool.Pool
 	cfg  Config[T]
-}
+	names
+	wanted   []Column // as asked for
+	fields   []field  // of T; nil with Config.Fill
+	cols     []column // as found
+	colNames []string
+	rules    []Rule // of the target's constraints, then of the user
+	sql      statements
+	hint     atomic.Int32 // the side that was open when this program last looked
+	bound    atomic.Int64 // rows of one promotion, learned from promotions that took too long; 0: no bound
 
-var errTodo = errors.New("staging: not written yet")
+	hook func(point string) error // tests stop, fail or kill here
+}
 
 // New checks cfg and the target, and creates what is missing. The pool stays the caller's.
 func New[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg Config[T]) (*Table[T], error) {
-	return nil, errTodo
+	if pool == nil {
+		return nil, fmt.Errorf("staging: %w: the pool is nil", ErrConfig)
+	}
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	t := &Table[T]{pool: pool, cfg: cfg, wanted: cfg.Columns}
+	if cfg.Fill == nil {
+		fields, err := taggedFields(reflect.TypeFor[T]())
+		if err != nil {
+			return nil, err
+		}
+		t.fields = fields
+		for i := range fields {
+			t.wanted = append(t.wanted, fields[i].Column)
+		}
+	}
+	conn, err := pool.Acquire(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("staging: %w", err)
+	}
+	defer conn.Release()
+	if err := t.install(ctx, conn.Conn(), target); err != nil {
+		return nil, err
+	}
+	t.prepare()
+	if err := t.tryRules(ctx, conn.Conn()); err != nil {
+		return nil, err
+	}
+	return t, nil
 }
 
-// Stage writes a batch into staging, idempotently by batch id.
-func (t *Table[T]) Stage(ctx context.Context, l Load[T]) (Outcome, error) { return 0, errTodo }
+// Name returns the target's quoted name with its schema.
+func (t *Table[T]) Name() string { return t.target }
 
-// StageTx is Stage inside a transaction of the caller's: the batch is staged when that commits.
-func (t *Table[T]) StageTx(ctx context.Context, tx pgx.Tx, l Load[T]) (Outcome, error) {
-	return 0, errTodo
+// at runs the tests' hook.
+func (t *Table[T]) at(point string) error {
+	if t.hook == nil {
+		return nil
+	}
+	return t.hook(point)
 }
 
-// Void commits b as void, durably, or answers FatePromoted.
-func (t *Table[T]) Void(ctx context.Context, b Batch) (Fate, error) { return 0, errTodo }
-
-// Fates says where batches are, in the order of ids.
-func (t *Table[T]) Fates(ctx context.Context, ids []string) ([]Fate, error) { return nil, errTodo }
-
-// Rejected reads, from the durable rejects table, the records of promoted batches whose claims may be given back:
-// those of which every row was rejected. By batch id.
-func (t *Table[T]) Rejected(ctx context.Context, ids []string) (map[string][]Reject, error) {
-	return nil, errTodo
+// begin opens a transaction with the time-outs that keep a frozen program from holding up others. With durable, its
+// commit waits for the disk whatever the server's default is.
+func (t *Table[T]) begin(ctx context.Context, q *pgx.Conn, durable bool) error {
+	b := &pgx.Batch{}
+	t.queueBegin(b, durable)
+	return q.SendBatch(ctx, b).Close()
 }
 
-// Promote moves staged batches into the target. With nothing staged it returns an empty Promotion.
-func (t *Table[T]) Promote(ctx context.Context, o PromoteOptions) (Promotion, error) {
-	return Promotion{}, errTodo
+func (t *Table[T]) queueBegin(b *pgx.Batch, durable bool) {
+	b.Queue("begin")
+	b.Queue(sqlLimits, millis(t.cfg.LockTimeout), millis(t.cfg.IdleTimeout))
+	if durable {
+		b.Queue(sqlDurable)
+	}
 }
 
-// Epoch returns the marker of the UNLOGGED tables; a new value says that a crash has emptied staging.
-func (t *Table[T]) Epoch(ctx context.Context) (string, error) { return "", errTodo }
+// An acknowledgement must never outlive a commit that was lost; a server that waits for its standbys goes on doing so.
+const sqlDurable = `SELECT set_config('synchronous_commit', CASE WHEN current_setting('synchronous_commit') IN ('off', 'local', 'remote_write') THEN 'on'
+	ELSE current_setting('synchronous_commit') END, true)`
 
-// Books sums the ledger of batches committed since.
-func (t *Table[T]) Books(ctx context.Context, since time.Time) (Books, error) {
-	return Books{}, errTodo
+const sqlLimits = `SELECT set_config('lock_timeout', $1::text, true), set_config('idle_in_transaction_session_timeout', $2::text, true)`
+
+func millis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
+
+// rollback ends the transaction, if there is one, also after ctx is done.
+func (t *Table[T]) rollback(q *pgx.Conn) {
+	if q.IsClosed() || q.PgConn().TxStatus() == 'I' {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	q.Exec(ctx, "rollback") //nolint:errcheck // a connection on which this fails is not used again
 }

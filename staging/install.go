@@ -1,0 +1,382 @@
+package staging
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+//go:embed schema.sql
+var schemaSQL string
+
+//go:embed pair.sql
+var pairSQL string
+
+// install finds or makes the target and the tables beside it, and fills t.names, t.cols and t.rules.
+func (t *Table[T]) install(ctx context.Context, q *pgx.Conn, target string) error {
+	schema, table, err := parseName(target)
+	if err != nil {
+		return err
+	}
+	if err := t.begin(ctx, q, false); err != nil {
+		return err
+	}
+	defer t.rollback(q)
+	// Programs that start at once take turns. The lock ends with the transaction, so it is good behind PgBouncer too.
+	if _, err := q.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtext('headrace.staging'), hashtext($1::text))`, target); err != nil {
+		return fmt.Errorf("staging: %s: %w", target, busy(err))
+	}
+	s, err := find(ctx, q, schema, table)
+	if err == nil && s == nil {
+		if s, err = t.createTarget(ctx, q, schema, table); err != nil {
+			return err
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("staging: %s: %w", target, err)
+	}
+	if err := s.check(target); err != nil {
+		return err
+	}
+	if err := errors.Join(s.load(ctx, q), s.loadConstraints(ctx, q)); err != nil {
+		return fmt.Errorf("staging: reading the shape of %s: %w", target, err)
+	}
+	t.names = newNames(s.schema, table)
+	if err := t.match(s, q); err != nil {
+		return err
+	}
+	if err := t.privileges(ctx, q); err != nil {
+		return err
+	}
+	if err := t.tables(ctx, q); err != nil {
+		return err
+	}
+	if _, err := q.Exec(ctx, "commit"); err != nil {
+		return fmt.Errorf("staging: creating the tables of %s: %w", target, err)
+	}
+	return nil
+}
+
+func (t *Table[T]) createTarget(ctx context.Context, q *pgx.Conn, schema, table string) (*shape, error) {
+	id := pgx.Identifier{table}
+	if schema != "" {
+		id = pgx.Identifier{schema, table}
+	}
+	if !t.cfg.Create {
+		return nil, fmt.Errorf("staging: %w: %s (Config.Create makes it)", ErrNoTarget, id.Sanitize())
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "CREATE TABLE IF NOT EXISTS %s (", id.Sanitize())
+	for i, c := range t.wanted {
+		typ := c.Type
+		if typ == "" && t.fields != nil {
+			typ = defaultType(t.fields[i].typ)
+		}
+		if typ == "" {
+			return nil, fmt.Errorf("staging: %w: column %q: Config.Create needs its SQL type (Column.Type or the tag `dbtype`)", ErrConfig, c.Name)
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(quote(c.Name) + " " + typ)
+	}
+	if len(t.cfg.Key) > 0 {
+		b.WriteString(", PRIMARY KEY (" + list("", t.cfg.Key) + ")")
+	}
+	b.WriteString(")")
+	if _, err := q.Exec(ctx, b.String()); err != nil {
+		return nil, t.explain("creating the target "+id.Sanitize(), err)
+	}
+	return find(ctx, q, schema, table)
+}
+
+// match compares the columns of T with those of the target.
+func (t *Table[T]) match(s *shape, q *pgx.Conn) error {
+	var drifts []Drift
+	for i, w := range t.wanted {
+		c := s.column(w.Name)
+		if c == nil {
+			expected := w.Type
+			if expected == "" && t.fields != nil {
+				expected = "a type for " + t.fields[i].typ.String()
+			}
+			if expected == "" {
+				expected = "any type"
+			}
+			drifts = append(drifts, Drift{Column: w.Name, Expected: expected})
+			continue
+		}
+		if w.Name == colBatch || w.Name == colPos {
+			return fmt.Errorf("staging: %w: column %q: this name is taken by the staging tables", ErrConfig, w.Name)
+		}
+		if w.Type != "" && !sameType(w.Type, c.sqlType) {
+			drifts = append(drifts, Drift{Column: w.Name, Expected: w.Type, Found: c.sqlType})
+			continue
+		}
+		switch {
+		case c.generated != "":
+			return fmt.Errorf("staging: %w: column %q of %s is GENERATED ALWAYS: leave it out of the columns", ErrConfig, w.Name, t.target)
+		case c.identity == "a":
+			return fmt.Errorf("staging: %w: column %q of %s is GENERATED ALWAYS AS IDENTITY: leave it out of the columns", ErrConfig, w.Name, t.target)
+		}
+		if t.fields != nil {
+			f := &t.fields[i]
+			if f.put = putter(f.typ, c, q.TypeMap()); f.put == nil {
+				drifts = append(drifts, Drift{Column: w.Name, Expected: "a type that takes a Go " + f.typ.String(), Found: c.sqlType})
+				continue
+			}
+		}
+		t.cols = append(t.cols, *c)
+		t.colNames = append(t.colNames, w.Name)
+	}
+	if len(drifts) > 0 {
+		return &DriftError{Table: t.target, Drifts: drifts}
+	}
+	for _, c := range s.columns {
+		if c.notNull && !c.hasDefault && c.identity == "" && c.generated == "" && !slices.Contains(t.colNames, c.name) {
+			return fmt.Errorf("staging: %w: column %q of %s is NOT NULL, has no default and is not among the columns", ErrConfig, c.name, t.target)
+		}
+	}
+	if err := t.matchKey(s); err != nil {
+		return err
+	}
+	if t.cfg.ID == "" && len(t.cfg.Key) == 1 {
+		t.cfg.ID = t.cfg.Key[0]
+	}
+	if t.cfg.ID != "" && !slices.Contains(t.colNames, t.cfg.ID) {
+		return fmt.Errorf("staging: %w: Config.ID is %q, which is not among the columns", ErrConfig, t.cfg.ID)
+	}
+	// What the target would refuse becomes a rule, so that it costs a row and not the promotion.
+	for i := range t.cols {
+		if c := &t.cols[i]; c.notNull && (t.fields == nil || nullable(&t.fields[i])) {
+			t.rules = append(t.rules, Rule{Code: CodeNotNull, Reason: "column " + quote(c.name) + " is NULL", Where: "s." + quote(c.name) + " IS NULL"})
+		}
+	}
+	for _, r := range s.checks {
+		if !slices.ContainsFunc(r.columns, func(c string) bool { return !slices.Contains(t.colNames, c) }) {
+			t.rules = append(t.rules, r)
+		}
+	}
+	t.rules = append(t.rules, t.cfg.Rules...)
+	return nil
+}
+
+// nullable says whether the field's type can be written as NULL.
+func nullable(f *field) bool {
+	switch f.typ.Kind() {
+	case reflect.Pointer, reflect.Slice, reflect.Map, reflect.Interface:
+		return true
+	case reflect.Struct:
+		return f.typ != timeType && !f.typ.Implements(decimalType) || f.nullZero
+	}
+	return f.nullZero || f.typ.Implements(valuerType)
+}
+
+func (t *Table[T]) matchKey(s *shape) error {
+	if len(t.cfg.Key) == 0 {
+		if t.cfg.Conflict == Replace {
+			return fmt.Errorf("staging: %w: Conflict Replace needs Config.Key", ErrConfig)
+		}
+		return nil
+	}
+	for _, k := range t.cfg.Key {
+		c := s.column(k)
+		switch {
+		case c == nil || !slices.Contains(t.colNames, k):
+			return fmt.Errorf("staging: %w: Config.Key names column %q, which is not among the columns", ErrConfig, k)
+		case !c.notNull:
+			return fmt.Errorf("staging: %w: Config.Key names column %q, which may be NULL: a key is NOT NULL", ErrConfig, k)
+		}
+	}
+	want := slices.Sorted(slices.Values(t.cfg.Key))
+	for _, u := range s.uniqueKey {
+		if slices.Equal(slices.Sorted(slices.Values(u)), want) {
+			return nil
+		}
+	}
+	return fmt.Errorf("staging: %w: Config.Key (%s): %s has no unique index of just these columns", ErrConfig, list("", t.cfg.Key), t.target)
+}
+
+// typeNames maps the usual other names of types to what format_type prints.
+var typeNames = map[string]string{
+	"int": "integer", "int4": "integer", "int8": "bigint", "int2": "smallint", "float8": "double precision", "float4": "real", "float": "double precision",
+	"bool": "boolean", "varchar": "character varying", "char": "character", "bpchar": "character", "decimal": "numeric",
+	"timestamptz": "timestamp with time zone", "timestamp": "timestamp without time zone", "timetz": "time with time zone", "time": "time without time zone",
+	"bigserial": "bigint", "serial": "integer",
+}
+
+func sameType(a, b string) bool { return plainType(a) == plainType(b) }
+
+func plainType(s string) string {
+	s = strings.ToLower(strings.Join(strings.Fields(s), " "))
+	s = strings.ReplaceAll(strings.ReplaceAll(s, ", ", ","), " (", "(")
+	array := ""
+	for strings.HasSuffix(s, "[]") {
+		s, array = strings.TrimSuffix(s, "[]"), array+"[]"
+	}
+	mod := ""
+	if i := strings.IndexByte(s, '('); i >= 0 && strings.HasSuffix(s, ")") {
+		s, mod = s[:i], s[i:]
+	}
+	if n, ok := typeNames[s]; ok {
+		s = n
+	}
+	return s + mod + array
+}
+
+func (t *Table[T]) privileges(ctx context.Context, q querier) error {
+	want := "SELECT, INSERT"
+	if t.cfg.Conflict == Replace {
+		want += ", UPDATE"
+	}
+	for _, p := range strings.Split(want, ", ") {
+		var ok bool
+		var role string
+		if err := q.QueryRow(ctx, `SELECT has_table_privilege($1::text, $2::text), current_user::text`, t.target, p).Scan(&ok, &role); err != nil {
+			return fmt.Errorf("staging: %w", err)
+		}
+		if !ok {
+			return fmt.Errorf("staging: %w: role %q lacks %s on table %s", ErrPermission, role, p, t.target)
+		}
+	}
+	return nil
+}
+
+// tables makes what is missing beside the target and checks what is there.
+func (t *Table[T]) tables(ctx context.Context, q *pgx.Conn) error {
+	rows, err := q.Query(ctx, `SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1::text AND c.relname = ANY($2::text[])`, t.schema, t.own)
+	if err != nil {
+		return fmt.Errorf("staging: %w", err)
+	}
+	have, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("staging: %w", err)
+	}
+	if len(have) < len(t.own) {
+		var create []string
+		logged := strings.NewReplacer("{ledger}", t.ledger, "{ledger_at}", t.ledgerAt, "{rejects}", t.names.rejects, "{rejects_batch}", t.rejectsBatch,
+			"{control}", t.control, "{epoch}", t.names.epoch, "{target_text}", literal(t.target))
+		create = append(create, logged.Replace(schemaSQL))
+		for s := range t.staging {
+			var cols []string
+			for i := range t.cols {
+				cols = append(cols, quote(t.cols[i].name)+" "+t.cols[i].sqlType+t.cols[i].collate)
+			}
+			pair := strings.NewReplacer("{registry}", t.registry[s], "{staging}", t.staging[s], "{refused}", t.refused[s], "{columns}", strings.Join(cols, ",\n    "))
+			create = append(create, pair.Replace(pairSQL))
+		}
+		for _, sql := range create {
+			if _, err := q.Exec(ctx, sql); err != nil { // several statements: no arguments, so the simple protocol
+				return t.explain("creating the tables beside "+t.target, err)
+			}
+		}
+	}
+	var owner string
+	switch err := q.QueryRow(ctx, "SELECT target FROM "+t.control).Scan(&owner); {
+	case errors.Is(err, pgx.ErrNoRows):
+		return fmt.Errorf("staging: %s is empty: its one row says which side is open", t.control)
+	case err != nil:
+		return t.explain("reading "+t.control, err)
+	case owner != t.target:
+		return fmt.Errorf("staging: %w: %s belongs to the target %s", ErrDrift, t.control, owner)
+	}
+	for s := range t.staging {
+		if err := t.checkStaging(ctx, q, side(s)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkStaging compares a staging table with the columns. A column that is new is added: older programs leave it
+// NULL. Anything else waits until the table is empty.
+func (t *Table[T]) checkStaging(ctx context.Context, q *pgx.Conn, s side) error {
+	found, err := find(ctx, q, t.schema, t.stagingName[s])
+	if err != nil {
+		return t.explain("reading the shape of "+t.staging[s], err)
+	}
+	if found == nil {
+		return fmt.Errorf("staging: %w: %s", ErrNoTarget, t.staging[s])
+	}
+	if err := found.check(t.staging[s]); err != nil {
+		return err
+	}
+	if err := found.load(ctx, q); err != nil {
+		return t.explain("reading the shape of "+t.staging[s], err)
+	}
+	var drifts []Drift
+	var change []string
+	for _, c := range t.cols {
+		f := found.column(c.name)
+		switch {
+		case f == nil:
+			change = append(change, "ADD COLUMN "+quote(c.name)+" "+c.sqlType+c.collate)
+		case f.sqlType != c.sqlType:
+			drifts = append(drifts, Drift{Column: c.name, Expected: c.sqlType, Found: f.sqlType})
+			change = append(change, "DROP COLUMN "+quote(c.name), "ADD COLUMN "+quote(c.name)+" "+c.sqlType+c.collate)
+		}
+	}
+	for _, f := range found.columns {
+		if f.name != colBatch && f.name != colPos && !slices.Contains(t.colNames, f.name) {
+			drifts = append(drifts, Drift{Column: f.name, Found: f.sqlType})
+			change = append(change, "DROP COLUMN "+quote(f.name))
+		}
+	}
+	for _, own := range []string{colBatch, colPos} {
+		if f := found.column(own); f == nil || f.sqlType != "integer" {
+			return &DriftError{Table: t.staging[s], Drifts: []Drift{{Column: own, Expected: "integer"}}}
+		}
+	}
+	if len(change) == 0 {
+		return nil
+	}
+	if len(drifts) > 0 {
+		if _, err := q.Exec(ctx, "LOCK TABLE "+t.registry[s]+", "+t.staging[s]+" IN ACCESS EXCLUSIVE MODE"); err != nil {
+			return t.explain("locking "+t.staging[s], err)
+		}
+		var full bool
+		if err := q.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+t.registry[s]+")").Scan(&full); err != nil {
+			return t.explain("reading "+t.registry[s], err)
+		}
+		if full { // rows of another version of the program: promote them with that one first
+			return &DriftError{Table: t.staging[s], Drifts: drifts}
+		}
+	}
+	if _, err := q.Exec(ctx, "ALTER TABLE "+t.staging[s]+" "+strings.Join(change, ", ")); err != nil {
+		return t.explain("changing "+t.staging[s], err)
+	}
+	return nil
+}
+
+// explain wraps an error of Postgres with what was being done, and marks a lack of permission and a lock that was not
+// to be had.
+func (t *Table[T]) explain(doing string, err error) error {
+	if code := sqlState(err); code == "42501" {
+		return fmt.Errorf("staging: %s: %w: %w", doing, ErrPermission, err)
+	}
+	return fmt.Errorf("staging: %s: %w", doing, busy(err))
+}
+
+// sqlState returns the code of an error that came from Postgres, or "".
+func sqlState(err error) string {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return pg.Code
+	}
+	return ""
+}
+
+// busy marks a lock time-out.
+func busy(err error) error {
+	if sqlState(err) == "55P03" {
+		return fmt.Errorf("%w: %w", ErrBusy, err)
+	}
+	return err
+}

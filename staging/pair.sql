@@ -1,0 +1,32 @@
+-- One side: the rows, the registry of their batches, the refused records. UNLOGGED, so a crash empties the three
+-- together. Truncated by every promotion, so autovacuum has nothing to do there and would only stand in the way of the
+-- promoter's lock.
+CREATE UNLOGGED TABLE IF NOT EXISTS {registry} (
+    id          uuid        PRIMARY KEY,
+    no          integer     NOT NULL GENERATED ALWAYS AS IDENTITY (CYCLE),
+    root        uuid        NOT NULL,
+    root_offset integer     NOT NULL,
+    records     integer     NOT NULL,
+    kept        integer     NOT NULL,
+    duplicates  integer     NOT NULL,
+    filtered    integer     NOT NULL,
+    rejected    integer     NOT NULL,
+    rows        integer     NOT NULL,
+    attempt     bigint      NOT NULL,
+    worker      text        NOT NULL,
+    sealed_at   timestamptz NOT NULL,
+    staged_at   timestamptz NOT NULL DEFAULT clock_timestamp()
+) WITH (autovacuum_enabled = false);
+CREATE UNLOGGED TABLE IF NOT EXISTS {staging} (
+    {columns},
+    hr_batch integer NOT NULL,
+    hr_pos   integer NOT NULL
+) WITH (autovacuum_enabled = false);
+CREATE UNLOGGED TABLE IF NOT EXISTS {refused} (
+    hr_batch integer NOT NULL,
+    pos      integer NOT NULL,
+    key      text    NOT NULL,
+    code     text    NOT NULL,
+    reason   text    NOT NULL,
+    payload  bytea
+) WITH (autovacuum_enabled = false);

@@ -1,0 +1,623 @@
+package staging
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// promotion is the state of one promotion transaction.
+type promotion[T any] struct {
+	t       *Table[T]
+	q       *pgx.Conn
+	s       side
+	out     Promotion
+	found   int               // batches in the side's registry
+	take    map[int32]*staged // batches that this transaction commits, by number
+	chosen  []int32           // numbers of all batches that it settles
+	every   bool              // the side holds nothing but what is taken
+	multi   bool              // a record has several rows
+	expect  int64             // rows to write
+	careful bool
+}
+
+// staged is a row of the registry.
+type staged struct {
+	no                                           int32
+	id                                           string
+	rows, rejected, records, kept, dups, filters int64
+	conflicts, ruled                             int64
+}
+
+// Promote moves staged batches into the target: one transaction, whole batches, each exactly once. With nothing staged
+// it returns an empty Promotion. Call it again while Promotion.More is set. Promoters of one table take turns; one that
+// gets no turn within Config.LockTimeout returns ErrBusy. A promotion that runs into its Timeout changes nothing, and the
+// next one takes half as many rows.
+func (t *Table[T]) Promote(ctx context.Context, o PromoteOptions) (Promotion, error) {
+	if o.MaxRows < 0 || o.Timeout < 0 {
+		return Promotion{}, fmt.Errorf("staging: %w: PromoteOptions.MaxRows is %d, Timeout %v: must not be negative", ErrConfig, o.MaxRows, o.Timeout)
+	}
+	o.MaxRows = cmp.Or(o.MaxRows, DefaultMaxRows)
+	limit := int64(o.MaxRows)
+	if b := t.bound.Load(); b > 0 {
+		limit = min(limit, b)
+	}
+	inner := ctx
+	if o.Timeout > 0 {
+		var cancel context.CancelFunc
+		inner, cancel = context.WithTimeout(ctx, o.Timeout)
+		defer cancel()
+	}
+	begun := time.Now()
+	careful := false
+	for try := 0; ; try++ {
+		p, n, err := t.promoteOnce(inner, limit, careful)
+		switch {
+		case err == nil && n == 0 && p.found > 0 && try < 5:
+			continue // somebody else has promoted them meanwhile
+		case err == nil:
+			if b := t.bound.Load(); b > 0 && time.Since(begun) < o.Timeout/4 {
+				t.bound.Store(b * 2)
+			}
+			return p.out, nil
+		case o.Timeout > 0 && inner.Err() != nil && ctx.Err() == nil:
+			t.bound.Store(max(1, min(limit, max(p.expect, 2))/2))
+			return Promotion{}, fmt.Errorf("staging: promoting into %s took longer than %v; the next takes fewer rows: %w", t.target, o.Timeout, err)
+		case try >= 5 || ctx.Err() != nil:
+		case errors.Is(err, ErrUnknown):
+			if p.resolve(inner) {
+				return p.out, nil
+			}
+			continue
+		case isData(err) && t.cfg.Conflict == Fail && sqlState(err) == "23505":
+			return Promotion{}, fmt.Errorf("staging: promoting into %s: %w: %w", t.target, ErrConflict, err)
+		case (isData(err) || errors.Is(err, errRecount)) && !careful:
+			careful = true
+			continue
+		case sqlState(err) == "40P01" || sqlState(err) == "40001":
+			continue
+		case sqlState(err) == "55P03":
+			ended, eerr := t.endStalled(inner)
+			if eerr != nil {
+				return Promotion{}, t.explain("ending workers that stand in their COPY into "+t.target, eerr)
+			}
+			if ended > 0 {
+				continue
+			}
+		}
+		return Promotion{}, t.explain("promoting into "+t.target, err)
+	}
+}
+
+// promoteOnce looks for a side that is not empty and promotes it. n is how many batches it has settled.
+func (t *Table[T]) promoteOnce(ctx context.Context, limit int64, careful bool) (p *promotion[T], n int, err error) {
+	p = &promotion[T]{t: t, careful: careful}
+	c, err := t.pool.Acquire(ctx)
+	if err != nil {
+		return p, 0, err
+	}
+	defer c.Release()
+	p.q = c.Conn()
+	defer t.rollback(p.q)
+	if p.s, p.out.Epoch, err = t.choose(ctx, p.q); err != nil || p.s == noSide {
+		return p, 0, err
+	}
+	p.found = 1
+	if err := p.run(ctx, limit); err != nil {
+		return p, 0, err
+	}
+	return p, len(p.chosen), nil
+}
+
+// choose finds the side to promote: the sealed one, if it is not empty, or the open one, which it seals first, by a
+// transaction of its own. A worker that looked at the hint before and copies into the sealed side afterwards is found the
+// next time.
+func (t *Table[T]) choose(ctx context.Context, q *pgx.Conn) (side, string, error) {
+	b := &pgx.Batch{}
+	t.queueBegin(b, false)
+	b.Queue(t.sql.full)
+	b.Queue(t.sql.epoch)
+	b.Queue("commit")
+	res := q.SendBatch(ctx, b)
+	var open, epoch string
+	var full [2]bool
+	err := func() error {
+		for range 2 {
+			if _, err := res.Exec(); err != nil {
+				return err
+			}
+		}
+		if err := res.QueryRow().Scan(&open, &full[sideA], &full[sideB]); err != nil {
+			return err
+		}
+		if err := res.QueryRow().Scan(&epoch); err != nil && !errors.Is(err, pgx.ErrNoRows) {
+			return err
+		}
+		return nil
+	}()
+	if cerr := res.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return noSide, "", err
+	}
+	if epoch == "" {
+		if epoch, err = t.mark(ctx, q); err != nil {
+			return noSide, "", err
+		}
+	}
+	s := sideOf(open)
+	switch {
+	case full[s.other()]:
+		return s.other(), epoch, nil
+	case !full[s]:
+		return noSide, epoch, nil
+	}
+	t.hint.Store(int32(s.other()))
+	if _, err := q.Exec(ctx, t.sql.flip, s.other().String(), s.String()); err != nil {
+		return noSide, "", err
+	}
+	return s, epoch, t.at("after flip")
+}
+
+// run is the promotion transaction.
+func (p *promotion[T]) run(ctx context.Context, limit int64) error {
+	t, q := p.t, p.q
+	all, counts, refusals, err := p.lock(ctx)
+	if err != nil {
+		return err
+	}
+	if err := t.at("after lock"); err != nil {
+		return err
+	}
+	p.found = len(all)
+	if len(all) == 0 && len(counts) == 0 {
+		return nil
+	}
+	if err := p.pick(ctx, all, counts, refusals, limit); err != nil {
+		return err
+	}
+	if err := t.at("after ledger"); err != nil {
+		return err
+	}
+	if err := p.reject(ctx); err != nil {
+		return err
+	}
+	if p.careful {
+		err = p.insertCarefully(ctx)
+	} else {
+		err = p.insertAll(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	if err := t.at("after insert"); err != nil {
+		return err
+	}
+	if err := p.finish(ctx); err != nil {
+		return err
+	}
+	if err := t.at("before commit"); err != nil {
+		return err
+	}
+	if err := commit(ctx, q); err != nil {
+		return err
+	}
+	return t.at("after commit")
+}
+
+// lock takes the sealed side, which waits for the COPYs under way, and reads what is in it.
+func (p *promotion[T]) lock(ctx context.Context) (list []*staged, counts, refusals map[int32]int64, err error) {
+	t := p.t
+	b := &pgx.Batch{}
+	t.queueBegin(b, true)
+	b.Queue("SET CONSTRAINTS ALL IMMEDIATE") // a deferred one would fail the commit, where nobody can tell why
+	b.Queue(t.sql.lockSide[p.s])
+	b.Queue(t.sql.shape[p.s])
+	b.Queue(t.sql.batches[p.s])
+	b.Queue(t.sql.counts[p.s])
+	b.Queue(t.sql.refusals[p.s])
+	res := p.q.SendBatch(ctx, b)
+	err = func() error {
+		for range 5 {
+			if _, err := res.Exec(); err != nil {
+				return err
+			}
+		}
+		var cols []string
+		if err := res.QueryRow().Scan(&cols); err != nil {
+			return err
+		}
+		if err := t.sameColumns(p.s, cols); err != nil {
+			return err
+		}
+		rows, err := res.Query()
+		if err != nil {
+			return err
+		}
+		if list, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (*staged, error) {
+			x := new(staged)
+			return x, r.Scan(&x.no, &x.id, &x.rows, &x.rejected, &x.records, &x.kept, &x.dups, &x.filters)
+		}); err != nil {
+			return err
+		}
+		if counts, err = countBy(res); err != nil {
+			return err
+		}
+		refusals, err = countBy(res)
+		return err
+	}()
+	if cerr := res.Close(); err == nil {
+		err = cerr
+	}
+	return list, counts, refusals, err
+}
+
+// countBy reads rows of batch number and count.
+func countBy(res pgx.BatchResults) (map[int32]int64, error) {
+	rows, err := res.Query()
+	if err != nil {
+		return nil, err
+	}
+	return collectCounts(rows)
+}
+
+func collectCounts(rows pgx.Rows) (map[int32]int64, error) {
+	out := map[int32]int64{}
+	var no int32
+	var n int64
+	_, err := pgx.ForEachRow(rows, []any{&no, &n}, func() error {
+		out[no] = n
+		return nil
+	})
+	return out, err
+}
+
+// sameColumns refuses to promote rows of which this program does not know a column: it would lose that one.
+func (t *Table[T]) sameColumns(s side, found []string) error {
+	var drifts []Drift
+	for _, c := range found {
+		if c != colBatch && c != colPos && !slices.Contains(t.colNames, c) {
+			drifts = append(drifts, Drift{Column: c, Found: "a column of another version of this program"})
+		}
+	}
+	if len(drifts) > 0 {
+		return &DriftError{Table: t.staging[s], Drifts: drifts}
+	}
+	return nil
+}
+
+// pick decides which batches this transaction commits, and enters them into the ledger.
+func (p *promotion[T]) pick(ctx context.Context, list []*staged, counts, refusals map[int32]int64, limit int64) error {
+	t, q := p.t, p.q
+	p.take = map[int32]*staged{}
+	byID := map[string]*staged{}
+	var nos []int32
+	var rows, inSide int64
+	for _, n := range counts {
+		inSide += n
+	}
+	for _, x := range list {
+		if len(p.chosen) > 0 && rows+x.rows > limit {
+			p.out.More = true
+			break
+		}
+		p.chosen = append(p.chosen, x.no)
+		if counts[x.no] != x.rows || refusals[x.no] != x.rejected {
+			p.out.Mismatched = append(p.out.Mismatched, x.id)
+			continue
+		}
+		rows += x.rows
+		p.expect = rows
+		byID[x.id] = x
+		nos = append(nos, x.no)
+	}
+	own, err := queryStrings(ctx, q, t.sql.ledger[p.s], nos)
+	if err != nil {
+		return err
+	}
+	// The floor is read after the insert: when the ledger's old row was pruned before it, this snapshot sees the floor too.
+	old, err := queryStrings(ctx, q, t.sql.old, own)
+	if err != nil {
+		return err
+	}
+	if len(old) > 0 {
+		if _, err := q.Exec(ctx, t.sql.unledger, old); err != nil {
+			return err
+		}
+		p.out.TooOld = old
+	}
+	rows = 0
+	for _, id := range own {
+		if slices.Contains(old, id) {
+			continue
+		}
+		x := byID[id]
+		p.take[x.no] = x
+		rows += x.rows
+		p.multi = p.multi || x.rows != x.kept
+		p.out.Batches = append(p.out.Batches, Promoted{ID: id, Fate: FatePromoted})
+		p.out.Records += int(x.records)
+		p.out.Kept += int(x.kept)
+		p.out.Duplicates += int(x.dups)
+		p.out.Filtered += int(x.filters)
+		p.out.Rejected += int(x.rejected)
+		delete(byID, id)
+	}
+	p.expect = rows
+	p.every = rows == inSide
+	for _, id := range old {
+		delete(byID, id)
+	}
+	if len(byID) == 0 {
+		return nil
+	}
+	var rest []string // in the ledger before us
+	for id := range byID {
+		rest = append(rest, id)
+	}
+	slices.Sort(rest)
+	r, err := q.Query(ctx, t.sql.kinds, rest)
+	if err != nil {
+		return err
+	}
+	var id, kind string
+	_, err = pgx.ForEachRow(r, []any{&id, &kind}, func() error {
+		p.out.Batches = append(p.out.Batches, Promoted{ID: id, Fate: fateOf(kind)})
+		return nil
+	})
+	return err
+}
+
+func fateOf(kind string) Fate {
+	if kind == "void" {
+		return FateVoid
+	}
+	return FatePromoted
+}
+
+// queryStrings runs a statement on an array and collects its one column; an empty array needs no statement.
+func queryStrings[E any](ctx context.Context, q *pgx.Conn, sql string, args []E) ([]string, error) {
+	if len(args) == 0 {
+		return nil, nil
+	}
+	rows, err := q.Query(ctx, sql, args)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}
+
+// which is the condition on rows, with the numbers of the batches in it: numbers are not text to be quoted.
+func (p *promotion[T]) which() string {
+	if p.every {
+		return all
+	}
+	b := []byte("s." + colBatch + " = ANY('{")
+	for i, no := range p.numbers() {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = fmt.Append(b, no)
+	}
+	return string(append(b, "}'::int4[])"...))
+}
+
+func (p *promotion[T]) numbers() []int32 {
+	nos := make([]int32, 0, len(p.take))
+	for no := range p.take {
+		nos = append(nos, no)
+	}
+	slices.Sort(nos)
+	return nos
+}
+
+// reject applies the rules and brings the records that were refused before staging into the durable table.
+func (p *promotion[T]) reject(ctx context.Context) error {
+	if len(p.take) == 0 {
+		return nil
+	}
+	if p.out.Rejected > 0 {
+		if _, err := p.q.Exec(ctx, p.t.sql.refuse[p.s], p.numbers()); err != nil {
+			return err
+		}
+	}
+	if len(p.t.rules) == 0 || p.expect == 0 {
+		return nil
+	}
+	rows, err := p.q.Query(ctx, where(p.t.sql.rules[p.s], p.which()), p.multi)
+	if err != nil {
+		return err
+	}
+	ruled, err := collectCounts(rows)
+	for no, n := range ruled {
+		p.take[no].ruled = n
+		p.out.Ruled += int(n)
+		p.expect -= n
+	}
+	return err
+}
+
+// insertAll writes all rows with one statement.
+func (p *promotion[T]) insertAll(ctx context.Context) error {
+	if p.expect == 0 {
+		return nil
+	}
+	n, err := p.exec(ctx, where(p.t.sql.insert[p.s], p.which()))
+	if err != nil {
+		return err
+	}
+	p.out.Rows = int(n)
+	if n == p.expect {
+		return nil
+	}
+	if len(p.t.cfg.Key) == 0 || n > p.expect { // a trigger that swallows rows, or a rule of the old kind
+		return fmt.Errorf("staging: %d rows were to be inserted into %s and %d were: does it have a trigger or rule that drops rows?", p.expect, p.t.target, n)
+	}
+	if p.t.cfg.Conflict == Fail {
+		return p.conflict(ctx)
+	}
+	rows, err := p.q.Query(ctx, where(p.t.sql.conflicts[p.s], p.which()))
+	if err != nil {
+		return err
+	}
+	counts, err := collectCounts(rows)
+	if err != nil {
+		return err
+	}
+	for no, c := range counts {
+		p.take[no].conflicts = c
+		p.out.Conflicts += int(c)
+	}
+	if int64(p.out.Conflicts) != p.expect-n {
+		// A writer outside has changed the target between two of our statements. Row by row the count is exact.
+		return errRecount
+	}
+	return nil
+}
+
+var errRecount = errors.New("conflicts do not add up")
+
+// conflict names one of the keys that stand twice in this promotion.
+func (p *promotion[T]) conflict(ctx context.Context) error {
+	return fmt.Errorf("%w: two staged rows have one key (%s)", ErrConflict, list("", p.t.cfg.Key))
+}
+
+// exec runs the insert and says how many rows it wrote. With merges that is an answer, without them the tag.
+func (p *promotion[T]) exec(ctx context.Context, sql string, args ...any) (n int64, err error) {
+	if len(p.t.cfg.Merge) > 0 {
+		err = p.q.QueryRow(ctx, sql, args...).Scan(&n)
+		return n, err
+	}
+	tag, err := p.q.Exec(ctx, sql, args...)
+	return tag.RowsAffected(), err
+}
+
+// insertCarefully writes batch by batch, each behind a savepoint, after the one statement for all has met a row that the
+// target refuses, or a writer that was faster. What fails is halved until the record stands alone, and is rejected.
+func (p *promotion[T]) insertCarefully(ctx context.Context) error {
+	if p.expect == 0 {
+		return nil
+	}
+	t, q := p.t, p.q
+	if _, err := q.Exec(ctx, t.sql.tempIndex[p.s]); err != nil {
+		return err
+	}
+	for _, no := range p.numbers() {
+		x := p.take[no]
+		want := x.rows - x.ruled
+		if want == 0 {
+			continue
+		}
+		wrote, refused, err := p.insertSpan(ctx, no, 0, int32(x.records)-1)
+		if err != nil {
+			return err
+		}
+		x.ruled += refused
+		x.conflicts = want - wrote - refused
+		p.out.Rows += int(wrote)
+		p.out.Ruled += int(refused)
+		p.out.Conflicts += int(x.conflicts)
+		if x.conflicts > 0 && len(t.cfg.Key) == 0 {
+			return fmt.Errorf("staging: %s took %d rows of %d: does it have a trigger or rule that drops rows?", t.target, wrote, want)
+		}
+	}
+	_, err := q.Exec(ctx, t.sql.dropIndex[p.s])
+	return err
+}
+
+// insertSpan writes the rows of positions lo to hi of one batch.
+func (p *promotion[T]) insertSpan(ctx context.Context, no, lo, hi int32) (wrote, refused int64, err error) {
+	if _, err := p.q.Exec(ctx, "savepoint hr_insert"); err != nil {
+		return 0, 0, err
+	}
+	wrote, err = p.exec(ctx, p.t.sql.insertBit[p.s], no, lo, hi)
+	if err == nil {
+		_, err = p.q.Exec(ctx, "release savepoint hr_insert")
+		return wrote, 0, err
+	}
+	if !isData(err) {
+		return 0, 0, err
+	}
+	cause := err
+	if _, err := p.q.Exec(ctx, "rollback to savepoint hr_insert; release savepoint hr_insert"); err != nil {
+		return 0, 0, err
+	}
+	if lo == hi {
+		code, reason := refusal(cause)
+		// Nothing of this record is left: its other rows, if any, are among these or were rejected by a rule.
+		tag, err := p.q.Exec(ctx, p.t.sql.rejectBit[p.s], no, lo, code, plain(reason))
+		return 0, tag.RowsAffected(), err
+	}
+	mid := lo + (hi-lo)/2
+	for _, half := range [2][2]int32{{lo, mid}, {mid + 1, hi}} {
+		w, r, err := p.insertSpan(ctx, no, half[0], half[1])
+		if err != nil {
+			return 0, 0, err
+		}
+		wrote, refused = wrote+w, refused+r
+	}
+	return wrote, refused, nil
+}
+
+// finish writes what the ledger could not know at first, and empties what was settled.
+func (p *promotion[T]) finish(ctx context.Context) error {
+	var ids []string
+	var conflicts, ruled []int32
+	for _, no := range p.numbers() {
+		if x := p.take[no]; x.conflicts > 0 || x.ruled > 0 {
+			ids, conflicts, ruled = append(ids, x.id), append(conflicts, int32(x.conflicts)), append(ruled, int32(x.ruled))
+		}
+	}
+	if len(ids) > 0 {
+		if _, err := p.q.Exec(ctx, p.t.sql.correct, ids, conflicts, ruled); err != nil {
+			return err
+		}
+	}
+	if p.out.More {
+		// The rows stay behind without their registry, which nobody promotes, until the side's last part truncates it.
+		_, err := p.q.Exec(ctx, p.t.sql.forget[p.s], p.chosen)
+		return err
+	}
+	_, err := p.q.Exec(ctx, p.t.sql.truncate[p.s])
+	return err
+}
+
+// resolve looks how a commit ended whose answer was lost: the ledger has all of its batches, or none.
+func (p *promotion[T]) resolve(ctx context.Context) bool {
+	var ids []string
+	for _, x := range p.take {
+		ids = append(ids, x.id)
+	}
+	if len(ids) == 0 {
+		return false
+	}
+	fates, err := p.t.Fates(ctx, ids)
+	if err != nil {
+		return false
+	}
+	for _, f := range fates {
+		if f != FatePromoted {
+			return false
+		}
+	}
+	return true
+}
+
+// endStalled disconnects workers that have stood in a transaction on the staging tables for longer than StageTimeout:
+// Postgres has no time-out for a client that stops in the middle of its COPY.
+func (t *Table[T]) endStalled(ctx context.Context) (int, error) {
+	var n int
+	err := t.pool.QueryRow(ctx, `SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM (
+			SELECT DISTINCT a.pid FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+			WHERE l.locktype = 'relation' AND l.granted AND l.mode = 'RowExclusiveLock' AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+				AND l.relation = ANY($1::text[]::regclass[]::oid[]) AND a.pid <> pg_backend_pid()
+				AND a.state = 'active' AND a.wait_event_type = 'Client' AND a.xact_start < clock_timestamp() - $2::text::interval) stalled`,
+		[]string{t.registry[0], t.registry[1], t.staging[0], t.staging[1]}, millis(t.cfg.StageTimeout)+" milliseconds").Scan(&n)
+	return n, err
+}

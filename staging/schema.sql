@@ -1,0 +1,54 @@
+-- The tables that belong to one target. Every statement may run again; they run under an advisory lock.
+CREATE TABLE IF NOT EXISTS {ledger} (
+    id           uuid        PRIMARY KEY,
+    kind         text        NOT NULL CHECK (kind IN ('promoted', 'void')),
+    root         uuid        NOT NULL,
+    root_offset  integer     NOT NULL,
+    records      integer     NOT NULL,
+    kept         integer     NOT NULL DEFAULT 0,
+    duplicates   integer     NOT NULL DEFAULT 0,
+    filtered     integer     NOT NULL DEFAULT 0,
+    rejected     integer     NOT NULL DEFAULT 0,
+    staged       integer     NOT NULL DEFAULT 0, -- rows of the kept = promoted + conflicts + ruled
+    promoted     integer     NOT NULL DEFAULT 0,
+    conflicts    integer     NOT NULL DEFAULT 0,
+    ruled        integer     NOT NULL DEFAULT 0,
+    attempt      bigint      NOT NULL DEFAULT 0,
+    worker       text        NOT NULL DEFAULT '',
+    sealed_at    timestamptz NOT NULL,
+    staged_at    timestamptz,
+    committed_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX IF NOT EXISTS {ledger_at} ON {ledger} USING brin (committed_at);
+
+CREATE TABLE IF NOT EXISTS {rejects} (
+    id          bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    batch       uuid        NOT NULL,
+    root        uuid        NOT NULL,
+    place       integer     NOT NULL,
+    pos         integer     NOT NULL,
+    whole       boolean     NOT NULL, -- every row of the record was rejected
+    source      text        NOT NULL CHECK (source IN ('stage', 'rule', 'insert')),
+    key         text        NOT NULL,
+    code        text        NOT NULL,
+    reason      text        NOT NULL,
+    payload     bytea,                -- the record as it was rejected before it was staged
+    row         jsonb,                -- the row as it was staged
+    rejected_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    resolved_at timestamptz           -- corrected and replayed, or given up
+);
+CREATE INDEX IF NOT EXISTS {rejects_batch} ON {rejects} (batch);
+
+CREATE TABLE IF NOT EXISTS {control} (
+    one    boolean     PRIMARY KEY DEFAULT true CHECK (one),
+    target text        NOT NULL,
+    open   text        NOT NULL DEFAULT 'a' CHECK (open IN ('a', 'b')),
+    floor  timestamptz NOT NULL DEFAULT '-infinity'
+);
+INSERT INTO {control} (target) VALUES ({target_text}) ON CONFLICT DO NOTHING;
+
+CREATE UNLOGGED TABLE IF NOT EXISTS {epoch} (
+    one   boolean PRIMARY KEY DEFAULT true CHECK (one),
+    epoch text    NOT NULL DEFAULT gen_random_uuid()::text,
+    since timestamptz NOT NULL DEFAULT clock_timestamp()
+);

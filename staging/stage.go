@@ -1,0 +1,319 @@
+package staging
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// batchArgs is a batch in the form in which it goes to Postgres.
+type batchArgs struct {
+	Batch
+	kept int
+	rows int
+}
+
+// checkBatch fills in Root and Sealed.
+func checkBatch(b *Batch) error {
+	id, ok := parseUUID(b.ID)
+	if !ok {
+		return fmt.Errorf("staging: %w: Batch.ID is %q: must be a UUID", ErrLoad, b.ID)
+	}
+	if b.Root == "" {
+		b.Root = b.ID
+	}
+	if _, ok := parseUUID(b.Root); !ok {
+		return fmt.Errorf("staging: %w: Batch.Root is %q: must be a UUID or empty", ErrLoad, b.Root)
+	}
+	if b.Records < 1 || b.Offset < 0 || b.Records > 1<<30 || b.Offset > 1<<30 {
+		return fmt.Errorf("staging: %w: Batch.Records is %d, Offset %d: must be 1 to 2^30, and 0 to 2^30", ErrLoad, b.Records, b.Offset)
+	}
+	if b.Sealed.IsZero() {
+		if id[6]>>4 != 7 {
+			return fmt.Errorf("staging: %w: Batch.Sealed is zero, and Batch.ID %q has no time in it", ErrLoad, b.ID)
+		}
+		ms := int64(id[0])<<40 | int64(id[1])<<32 | int64(id[2])<<24 | int64(id[3])<<16 | int64(id[4])<<8 | int64(id[5])
+		b.Sealed = time.UnixMilli(ms)
+	}
+	b.Worker = plain(b.Worker)
+	return nil
+}
+
+// check says what is wrong with a load, before anything is written.
+func (l *Load[T]) check(spans []span) error {
+	if err := checkBatch(&l.Batch); err != nil {
+		return err
+	}
+	if l.Pos != nil && len(l.Pos) != len(l.Rows) {
+		return fmt.Errorf("staging: %w: %d rows and %d positions", ErrLoad, len(l.Rows), len(l.Pos))
+	}
+	kept := len(l.Rows)
+	if l.Pos != nil {
+		kept = len(spans)
+		if kept > 0 && (spans[0].pos < 0 || int(spans[kept-1].pos) >= l.Batch.Records) {
+			return fmt.Errorf("staging: %w: a row has position %d or %d in a batch of %d records", ErrLoad, spans[0].pos, spans[kept-1].pos, l.Batch.Records)
+		}
+	}
+	if l.Duplicates < 0 || l.Filtered < 0 || kept+l.Duplicates+l.Filtered+len(l.Rejects) != l.Batch.Records {
+		return fmt.Errorf("staging: %w: batch %s: %d records are not %d kept + %d duplicates + %d filtered + %d rejected",
+			ErrLoad, l.Batch.ID, l.Batch.Records, kept, l.Duplicates, l.Filtered, len(l.Rejects))
+	}
+	if len(l.Rejects) > 0 {
+		taken := make(map[int32]struct{}, len(l.Rejects))
+		for _, r := range l.Rejects {
+			_, twice := taken[r.Pos]
+			if twice || r.Pos < 0 || int(r.Pos) >= l.Batch.Records {
+				return fmt.Errorf("staging: %w: batch %s: a reject has position %d: must be 0 to %d, each once", ErrLoad, l.Batch.ID, r.Pos, l.Batch.Records-1)
+			}
+			taken[r.Pos] = struct{}{}
+		}
+		for _, s := range spans {
+			if _, both := taken[s.pos]; both {
+				return fmt.Errorf("staging: %w: batch %s: record %d has rows and is rejected", ErrLoad, l.Batch.ID, s.pos)
+			}
+		}
+		if l.Pos == nil {
+			for p := range taken {
+				if int(p) < kept {
+					return fmt.Errorf("staging: %w: batch %s: record %d has a row (Pos is nil) and is rejected", ErrLoad, l.Batch.ID, p)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// Stage writes a batch into staging, idempotently by batch id: whatever the answer is, the batch is in one place and
+// the caller knows where. An error leaves nothing behind, unless it wraps ErrUnknown; then do it again. Costs three
+// round trips and one COPY.
+func (t *Table[T]) Stage(ctx context.Context, l Load[T]) (Outcome, error) {
+	spans, order := l.records()
+	if err := l.check(spans); err != nil {
+		return 0, err
+	}
+	var careful bool
+	for try := 0; ; try++ {
+		out, err := t.stageOnce(ctx, &l, spans, order, try, careful)
+		switch {
+		case err == nil:
+			return out, nil
+		case try >= 5 || ctx.Err() != nil:
+		case errors.Is(err, errRetry): // the open side was the other one
+			continue
+		case !careful && isData(err):
+			careful = true
+			continue
+		case sqlState(err) == "40P01" || sqlState(err) == "40001":
+			continue
+		case errors.Is(err, ErrUnknown) && try == 0:
+			continue // the registry or the ledger knows how the commit ended
+		}
+		if errors.Is(err, ErrTooOld) || errors.Is(err, ErrConfig) || errors.Is(err, ErrLoad) {
+			return 0, err
+		}
+		return 0, t.explain("staging batch "+l.Batch.ID, err)
+	}
+}
+
+var errRetry = errors.New("look at the hint again")
+
+func (t *Table[T]) stageOnce(ctx context.Context, l *Load[T], spans []span, order []int, try int, careful bool) (Outcome, error) {
+	c, err := t.pool.Acquire(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Release()
+	q := c.Conn()
+	if try > 0 {
+		var open string
+		if err := q.QueryRow(ctx, t.sql.open).Scan(&open); err != nil {
+			return 0, err
+		}
+		t.hint.Store(int32(sideOf(open)))
+	}
+	defer t.rollback(q)
+	// The first try does not wait: a side that is locked is the one that a promoter is at work on, so the hint is old.
+	out, err := t.stageIn(ctx, q, l, spans, order, stageHow{begin: true, nowait: try == 0, careful: careful})
+	if err != nil || out != Staged {
+		return out, err
+	}
+	if err := t.at("before commit"); err != nil {
+		return 0, err
+	}
+	if err := commit(ctx, q); err != nil {
+		return 0, err
+	}
+	return Staged, t.at("after commit")
+}
+
+// commit ends the transaction. An error that is not the server's own answer leaves the outcome open.
+func commit(ctx context.Context, q *pgx.Conn) error {
+	tag, err := q.Exec(ctx, "commit")
+	if err == nil && tag.String() != "COMMIT" {
+		return fmt.Errorf("staging: the commit became a %s", tag)
+	}
+	if err == nil || sqlState(err) != "" && !lostConnection(err) || pgconn.SafeToRetry(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrUnknown, err)
+}
+
+// lostConnection says whether an error of the server's ends the connection: the commit may have been done before.
+func lostConnection(err error) bool {
+	code := sqlState(err)
+	return len(code) == 5 && (code[:2] == "08" || code[:3] == "57P")
+}
+
+type stageHow struct{ begin, nowait, careful bool }
+
+// stageIn does the work inside a transaction, which it begins if asked to. Anything but Staged wants a rollback.
+func (t *Table[T]) stageIn(ctx context.Context, q *pgx.Conn, l *Load[T], spans []span, order []int, how stageHow) (Outcome, error) {
+	s := side(t.hint.Load())
+	kept := len(spans)
+	if l.Pos == nil {
+		kept = len(l.Rows)
+	}
+	b := &pgx.Batch{}
+	if how.begin {
+		b.Queue("begin")
+	}
+	lock := t.sql.lockStage[s]
+	if how.nowait {
+		b.Queue(lock + " NOWAIT")
+	}
+	lockFor, idle := "", "" // in a transaction of the caller's they stay as they are
+	if how.begin {
+		lockFor, idle = millis(t.cfg.LockTimeout), millis(t.cfg.IdleTimeout)
+	}
+	b.Queue(t.sql.look, l.Batch.ID, lockFor, idle, l.Batch.Sealed)
+	if !how.nowait {
+		b.Queue(lock)
+	}
+	b.Queue(t.sql.register[s], l.Batch.ID, l.Batch.Root, l.Batch.Offset, l.Batch.Records, kept, l.Duplicates, l.Filtered, len(l.Rejects),
+		len(l.Rows), l.Batch.Attempt, l.Batch.Worker, l.Batch.Sealed)
+	res := q.SendBatch(ctx, b)
+	var open string
+	var kind *string
+	var tooOld bool
+	var no int32
+	err := func() error {
+		if how.begin {
+			if _, err := res.Exec(); err != nil {
+				return err
+			}
+		}
+		if how.nowait {
+			if _, err := res.Exec(); err != nil {
+				if sqlState(err) == "55P03" {
+					return errRetry
+				}
+				return err
+			}
+		}
+		var x, y string
+		if err := res.QueryRow().Scan(&x, &y, &open, &kind, &tooOld); err != nil {
+			return err
+		}
+		if !how.nowait {
+			if _, err := res.Exec(); err != nil {
+				return err
+			}
+		}
+		return res.QueryRow().Scan(&no)
+	}()
+	if cerr := res.Close(); err == nil {
+		err = cerr
+	}
+	if open != "" {
+		t.hint.Store(int32(sideOf(open)))
+	}
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return 0, err
+	}
+	switch {
+	case kind != nil && *kind == "void":
+		return AlreadyVoid, nil
+	case kind != nil:
+		return AlreadyPromoted, nil
+	case tooOld:
+		return 0, fmt.Errorf("staging: %w: batch %s was sealed at %v", ErrTooOld, l.Batch.ID, l.Batch.Sealed)
+	case err != nil: // no row: it is in the registry, or in the ledger since a moment ago
+		return AlreadyStaged, nil
+	}
+	if err := t.at("before copy"); err != nil {
+		return 0, err
+	}
+	found, err := t.copyAll(ctx, q, s, l, spans, order, kept, no, how.careful)
+	if err != nil {
+		return 0, err
+	}
+	if rejects := append(l.Rejects[:len(l.Rejects):len(l.Rejects)], found...); len(rejects) > 0 {
+		if err := t.copyRejects(ctx, q, s, no, rejects); err != nil {
+			return 0, err
+		}
+	}
+	return Staged, t.at("after copy")
+}
+
+// copyAll copies the rows, and returns the records that neither the encoder nor Postgres could take.
+func (t *Table[T]) copyAll(ctx context.Context, q *pgx.Conn, s side, l *Load[T], spans []span, order []int, kept int, no int32, careful bool) ([]Reject, error) {
+	if kept == 0 {
+		return nil, nil
+	}
+	var found []Reject
+	e := t.newEncoder(l, spans, order, 0, kept, no, q.TypeMap(), &found)
+	if t.hook != nil {
+		e.halfway = func() error { return t.at("mid copy") }
+	}
+	var err error
+	if careful {
+		err = t.carefully(ctx, q, s, e)
+	} else {
+		err = t.copyRows(ctx, q, s, e)
+	}
+	if err == nil && len(found) > 0 {
+		_, err = q.Exec(ctx, t.sql.recount[s], no, e.kept, e.rows, len(found))
+	}
+	return found, err
+}
+
+// StageTx is Stage inside a transaction of the caller's: the batch is staged when that commits. The transaction keeps
+// its own time-outs: a lock on the staging tables lasts as long as it does, so let it be short.
+func (t *Table[T]) StageTx(ctx context.Context, tx pgx.Tx, l Load[T]) (Outcome, error) {
+	spans, order := l.records()
+	if err := l.check(spans); err != nil {
+		return 0, err
+	}
+	var open string
+	if err := tx.QueryRow(ctx, t.sql.open).Scan(&open); err != nil {
+		return 0, t.explain("staging batch "+l.Batch.ID, err)
+	}
+	t.hint.Store(int32(sideOf(open)))
+	for _, careful := range []bool{false, true} {
+		sp, err := tx.Begin(ctx) // a savepoint: what fails here leaves the caller's work alone
+		if err != nil {
+			return 0, err
+		}
+		out, err := t.stageIn(ctx, tx.Conn(), &l, spans, order, stageHow{careful: careful})
+		if err == nil && out == Staged {
+			return out, sp.Commit(ctx)
+		}
+		if rerr := sp.Rollback(ctx); rerr != nil {
+			return 0, errors.Join(err, rerr)
+		}
+		if err == nil {
+			return out, nil
+		}
+		if careful || !isData(err) {
+			if errors.Is(err, ErrTooOld) || errors.Is(err, ErrConfig) {
+				return 0, err
+			}
+			return 0, t.explain("staging batch "+l.Batch.ID, err)
+		}
+	}
+	return 0, errRetry // not reached
+}
