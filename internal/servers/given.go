@@ -94,7 +94,8 @@ func describePostgres(env, raw string) (string, error) {
 // reach asks a server that should be there already. It answers within ReachTimeout, even where a firewall swallows
 // every packet.
 func reach(ctx context.Context, ask func(context.Context) (string, string, error)) (name, version string, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, ReachTimeout, fmt.Errorf("no answer within %v", ReachTimeout))
+	silent := fmt.Errorf("no answer within %v", ReachTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, ReachTimeout, silent)
 	defer cancel()
 	type answer struct {
 		name, version string
@@ -108,7 +109,7 @@ func reach(ctx context.Context, ask func(context.Context) (string, string, error
 	select {
 	case a := <-done:
 		if a.err != nil && errors.Is(a.err, context.DeadlineExceeded) {
-			a.err = context.Cause(ctx)
+			a.err = silent // a connection's own deadline may come before the context's
 		}
 		return a.name, a.version, a.err
 	case <-ctx.Done():

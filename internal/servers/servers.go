@@ -96,7 +96,7 @@ func await(ctx context.Context, in instance, ready func(context.Context) error) 
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	for pause := 5 * time.Millisecond; ; pause = min(pause*3/2, 100*time.Millisecond) {
-		try, done := context.WithTimeout(ctx, 5*time.Second)
+		try, done := context.WithTimeout(ctx, 2*time.Second)
 		err := ready(try)
 		done()
 		if err == nil {
