@@ -1,0 +1,83 @@
+package lookup
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"strconv"
+)
+
+// Codec turns a T into bytes and back. For keys, two different ones must never encode to the same bytes.
+type Codec[T any] struct {
+	Encode func(T) ([]byte, error)
+	Decode func([]byte) (T, error)
+}
+
+func jsonCodec[T any]() Codec[T] {
+	return Codec[T]{
+		Encode: func(v T) ([]byte, error) { return json.Marshal(v) },
+		Decode: func(b []byte) (v T, err error) { err = json.Unmarshal(b, &v); return v, err },
+	}
+}
+
+func valueCodec[V any](c Codec[V]) Codec[V] {
+	d := jsonCodec[V]()
+	if c.Encode == nil {
+		c.Encode = d.Encode
+	}
+	if c.Decode == nil {
+		c.Decode = d.Decode
+	}
+	return c
+}
+
+func keyCodec[K comparable](c Codec[K]) (Codec[K], error) {
+	if (c.Encode == nil) != (c.Decode == nil) {
+		return c, errors.New("lookup: Keys has only one of Encode and Decode")
+	}
+	if c.Encode != nil {
+		return c, nil
+	}
+	t := reflect.TypeFor[K]()
+	switch t.Kind() {
+	case reflect.String:
+		return Codec[K]{
+			Encode: func(k K) ([]byte, error) {
+				if s, ok := any(k).(string); ok {
+					return []byte(s), nil
+				}
+				return []byte(reflect.ValueOf(k).String()), nil
+			},
+			Decode: func(b []byte) (k K, err error) {
+				if p, ok := any(&k).(*string); ok {
+					*p = string(b)
+				} else {
+					reflect.ValueOf(&k).Elem().SetString(string(b))
+				}
+				return k, nil
+			},
+		}, nil
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		return Codec[K]{
+			Encode: func(k K) ([]byte, error) { return strconv.AppendInt(nil, reflect.ValueOf(k).Int(), 10), nil },
+			Decode: func(b []byte) (k K, err error) {
+				n, err := strconv.ParseInt(string(b), 10, t.Bits())
+				reflect.ValueOf(&k).Elem().SetInt(n)
+				return k, err
+			},
+		}, nil
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		return Codec[K]{
+			Encode: func(k K) ([]byte, error) { return strconv.AppendUint(nil, reflect.ValueOf(k).Uint(), 10), nil },
+			Decode: func(b []byte) (k K, err error) {
+				n, err := strconv.ParseUint(string(b), 10, t.Bits())
+				reflect.ValueOf(&k).Elem().SetUint(n)
+				return k, err
+			},
+		}, nil
+	case reflect.Struct, reflect.Array, reflect.Bool, reflect.Float32, reflect.Float64:
+		return jsonCodec[K](), nil
+	}
+	return c, fmt.Errorf("lookup: keys of type %v need a Codec", t)
+}

@@ -1,0 +1,451 @@
+package lookup_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/headrace/headrace/internal/servers/servertest"
+	"github.com/headrace/headrace/lookup"
+	"github.com/redis/rueidis"
+)
+
+// source is a table that tests change under the loader.
+type source struct {
+	mu    sync.Mutex
+	m     map[string]int
+	err   error
+	loads atomic.Int32
+	gate  chan struct{} // if not nil, a load waits for it
+}
+
+func (s *source) set(m map[string]int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.m, s.err = m, err
+}
+
+func (s *source) load(ctx context.Context) (map[string]int, error) {
+	s.loads.Add(1)
+	if s.gate != nil {
+		select {
+		case <-s.gate:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.m), s.err
+}
+
+func newTable(t testing.TB, c rueidis.Client, name string, cfg lookup.Config[string, int]) *lookup.Table[string, int] {
+	t.Helper()
+	table, err := lookup.New(c, name, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return table
+}
+
+func refresh(t testing.TB, table *lookup.Table[string, int]) lookup.Refreshed {
+	t.Helper()
+	r, err := table.Refresh(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// run runs the table until the end of the test.
+func run(t testing.TB, table *lookup.Table[string, int]) {
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- table.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+}
+
+// eventually waits for a condition that another goroutine or process brings about.
+func eventually(t testing.TB, what string, cond func() bool) time.Duration {
+	t.Helper()
+	from := time.Now()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !cond() {
+		if time.Since(from) > 20*time.Second {
+			t.Fatalf("%s: not within 20 s", what)
+		}
+		<-tick.C
+	}
+	return time.Since(from)
+}
+
+func keysOf(t testing.TB, c rueidis.Client, name string) []string {
+	t.Helper()
+	keys, err := c.Do(t.Context(), c.B().Keys().Pattern("*"+name+"*").Build()).AsStrSlice()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys
+}
+
+func TestRefreshAndRead(t *testing.T) {
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		name := servertest.Prefix(t)
+		src := &source{m: map[string]int{"a": 1, "b": 2}}
+		table := newTable(t, c, name, lookup.Config[string, int]{Load: lookup.FromMap(src.load), Chunk: 1, Keep: 50 * time.Millisecond})
+		if _, err := table.Snapshot(); !errors.Is(err, lookup.ErrNotLoaded) {
+			t.Fatalf("Snapshot before any refresh: %v", err)
+		}
+		if err := table.Sync(t.Context()); !errors.Is(err, lookup.ErrNotLoaded) {
+			t.Fatalf("Sync before any refresh: %v", err)
+		}
+		r := refresh(t, table)
+		if !r.Done || r.Entries != 2 {
+			t.Fatalf("%+v", r)
+		}
+		one, err := table.Snapshot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v, ok := one.Get("b"); v != 2 || !ok || one.Len() != 2 || one.Version() != r.Version {
+			t.Fatalf("b is %d, %v; %d entries of version %s", v, ok, one.Len(), one.Version())
+		}
+		f := one.GetMany([]string{"b", "x", "a", "y"})
+		if d := cmp.Diff(lookup.Found[int]{Values: []int{2, 0, 1, 0}, Missing: []int{1, 3}, Version: r.Version}, f); d != "" {
+			t.Fatal(d)
+		}
+
+		// Another process gets the same version; a taken snapshot never changes; the old version goes.
+		other := newTable(t, c, name, lookup.Config[string, int]{})
+		if err := other.Sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		src.set(map[string]int{"b": 3}, nil)
+		refresh(t, table)
+		two, _ := table.Snapshot()
+		if v, _ := one.Get("b"); v != 2 {
+			t.Fatal("a snapshot has changed")
+		}
+		if _, ok := two.Get("a"); ok || two.Version() == one.Version() {
+			t.Fatal("a is still in the new version")
+		}
+		old, _ := other.Snapshot()
+		if old.Version() != one.Version() {
+			t.Fatal("the other process changed by itself")
+		}
+		if err := other.Sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if now, _ := other.Snapshot(); now.Version() != two.Version() {
+			t.Fatal("Sync did not bring the new version")
+		}
+		eventually(t, "the old version goes", func() bool { return len(keysOf(t, c, name)) == 2 })
+		if _, err := other.Refresh(t.Context()); !errors.Is(err, lookup.ErrNoLoader) {
+			t.Fatalf("Refresh without a loader: %v", err)
+		}
+	})
+}
+
+// Emptying needs consent; a failed load is not an empty one; whatever fails, the old snapshot serves and nothing stays
+// behind in Redis.
+func TestFailedRefreshKeepsTheOldVersion(t *testing.T) {
+	t.Parallel()
+	c := servertest.Redis(t)
+	name := servertest.Prefix(t)
+	src := &source{m: map[string]int{"a": 1}}
+	var load lookup.Loader[string, int]
+	bad := false
+	cfg := lookup.Config[string, int]{
+		Load: func(ctx context.Context, put func(string, int) error) error { return load(ctx, put) },
+		Values: lookup.Codec[int]{
+			Encode: func(v int) ([]byte, error) {
+				if v < 0 {
+					return nil, errors.New("negative")
+				}
+				return fmt.Append(nil, v), nil
+			},
+			Decode: func(b []byte) (v int, err error) {
+				if bad {
+					return 0, errors.New("rotten")
+				}
+				_, err = fmt.Sscan(string(b), &v)
+				return v, err
+			},
+		},
+	}
+	table := newTable(t, c, name, cfg)
+	load = lookup.FromMap(src.load)
+	first := refresh(t, table)
+	broken := errors.New("the source is away")
+	for what, tc := range map[string]struct {
+		load lookup.Loader[string, int]
+		want error
+		text string
+	}{
+		"empty":  {func(context.Context, func(string, int) error) error { return nil }, lookup.ErrEmpty, "lookup: the source is empty"},
+		"failed": {func(context.Context, func(string, int) error) error { return broken }, broken, "the source is away"},
+		"half":   {func(_ context.Context, put func(string, int) error) error { return errors.Join(put("x", 1), broken) }, broken, "the source is away"},
+		"duplicate": {func(_ context.Context, put func(string, int) error) error {
+			return cmpOr(put("x", 1), put("y", 1), put("x", 2))
+		}, lookup.ErrDuplicateKey, `lookup: duplicate key: "x"`},
+		"encode": {func(_ context.Context, put func(string, int) error) error { return put("x", -1) }, lookup.ErrEncode, `lookup: entry does not encode: key "x": negative`},
+		"decode": {func(_ context.Context, put func(string, int) error) error { bad = true; return put("x", 1) }, lookup.ErrDecode,
+			`lookup: entry does not decode: key "x": rotten`},
+	} {
+		load = tc.load
+		_, err := table.Refresh(t.Context())
+		bad = false
+		if !errors.Is(err, tc.want) || err.Error() != tc.text {
+			t.Errorf("%s: %v, want %s", what, err, tc.text)
+		}
+		s, err := table.Snapshot()
+		if err != nil || s.Version() != first.Version || s.Len() != 1 {
+			t.Errorf("%s: the old snapshot is gone: %v", what, err)
+		}
+		if keys := keysOf(t, c, name); len(keys) != 2 {
+			t.Errorf("%s: left behind: %v", what, keys)
+		}
+	}
+	cfg.AllowEmpty = true
+	load = func(context.Context, func(string, int) error) error { return nil }
+	table = newTable(t, c, name, cfg)
+	if r := refresh(t, table); r.Entries != 0 || !r.Done {
+		t.Fatalf("%+v", r)
+	}
+	if s, err := table.Snapshot(); err != nil || s.Len() != 0 {
+		t.Fatal("not empty", err)
+	}
+}
+
+func cmpOr(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func TestTwoRefreshersDoTheWorkOnce(t *testing.T) {
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		name := servertest.Prefix(t)
+		src := &source{m: map[string]int{"a": 1}, gate: make(chan struct{})}
+		cfg := lookup.Config[string, int]{Load: lookup.FromMap(src.load)}
+		results := make(chan lookup.Refreshed, 10)
+		for range cap(results) {
+			table := newTable(t, c, name, cfg)
+			go func() {
+				r, err := table.Refresh(context.WithoutCancel(t.Context()))
+				if err != nil {
+					t.Error(err)
+				}
+				if s, err := table.Snapshot(); err != nil || s.Version() != r.Version {
+					t.Errorf("after its refresh a process has not the version it was told: %v", err)
+				}
+				results <- r
+			}()
+		}
+		eventually(t, "a load begins", func() bool { return src.loads.Load() == 1 })
+		close(src.gate)
+		done := 0
+		for range cap(results) {
+			if r := <-results; r.Done {
+				done++
+			}
+		}
+		if n := src.loads.Load(); n != 1 && done == int(n) {
+			t.Logf("%d of 10 began after the first had ended", n-1)
+		}
+		if n := int(src.loads.Load()); n != done || n > 2 {
+			t.Fatalf("10 refreshes at once read the source %d times, %d say that they did", n, done)
+		}
+	})
+}
+
+// A refresher that sleeps past its lock must not put its old data over newer.
+func TestOvertakenRefresh(t *testing.T) {
+	t.Parallel()
+	c := servertest.Redis(t)
+	name := servertest.Prefix(t)
+	src := &source{m: map[string]int{"a": 1}, gate: make(chan struct{})}
+	slow := newTable(t, c, name, lookup.Config[string, int]{Load: lookup.FromMap(src.load)})
+	failed := make(chan error, 1)
+	go func() {
+		_, err := slow.Refresh(context.WithoutCancel(t.Context()))
+		failed <- err
+	}()
+	eventually(t, "the load begins", func() bool { return src.loads.Load() == 1 })
+	if err := c.Do(t.Context(), c.B().Del().Key("{"+name+"}:lookup:lock").Build()).Error(); err != nil { // as if it had run out
+		t.Fatal(err)
+	}
+	newer := &source{m: map[string]int{"a": 2}}
+	fast := newTable(t, c, name, lookup.Config[string, int]{Load: lookup.FromMap(newer.load)})
+	refresh(t, fast)
+	close(src.gate)
+	if err := <-failed; !errors.Is(err, lookup.ErrOvertaken) {
+		t.Fatalf("the overtaken refresh: %v, want ErrOvertaken", err)
+	}
+	if err := fast.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s, _ := fast.Snapshot()
+	if v, _ := s.Get("a"); v != 2 {
+		t.Fatalf("a is %d: old data has come back", v)
+	}
+}
+
+// With Run, a new version is everywhere within 100 ms.
+func TestSignal(t *testing.T) {
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		name := servertest.Prefix(t)
+		src := &source{m: map[string]int{"v": 0}}
+		writer := newTable(t, c, name, lookup.Config[string, int]{Load: lookup.FromMap(src.load)})
+		refresh(t, writer)
+		readers := make([]*lookup.Table[string, int], 5)
+		for i := range readers {
+			readers[i] = newTable(t, c, name, lookup.Config[string, int]{MaxAge: time.Hour, OnError: func(err error) { t.Error(err) }})
+			run(t, readers[i])
+		}
+		sees := func(version string) func() bool {
+			return func() bool {
+				for _, r := range readers {
+					if s, err := r.Snapshot(); err != nil || s.Version() != version {
+						return false
+					}
+				}
+				return true
+			}
+		}
+		s, _ := writer.Snapshot()
+		eventually(t, "everybody has the first version", sees(s.Version()))
+		// Run may still be about to subscribe: the first signals may find nobody.
+		eventually(t, "everybody listens", func() bool {
+			n, err := c.Do(t.Context(), c.B().PubsubNumsub().Channel("{"+name+"}:lookup:changed").Build()).AsIntMap()
+			return err == nil && n["{"+name+"}:lookup:changed"] == int64(len(readers))
+		})
+		worst := time.Duration(0)
+		for i := range 5 {
+			src.set(map[string]int{"v": i}, nil)
+			r := refresh(t, writer)
+			worst = max(worst, eventually(t, "everybody has the new version", sees(r.Version)))
+		}
+		t.Logf("slowest of 5 refreshes reached 5 processes after %v", worst)
+		if worst > 100*time.Millisecond {
+			t.Errorf("a new version took %v to reach everybody: more than 100 ms", worst)
+		}
+	})
+}
+
+// MaxAge holds although no signal is ever sent: the pointer is set by hand here.
+func TestLostSignals(t *testing.T) {
+	t.Parallel()
+	c := servertest.Redis(t)
+	name := servertest.Prefix(t)
+	src := &source{m: map[string]int{"v": 1}}
+	writer := newTable(t, c, name, lookup.Config[string, int]{Load: lookup.FromMap(src.load)})
+	refresh(t, writer)
+	pointer, err := c.Do(t.Context(), c.B().Get().Key("{"+name+"}:lookup").Build()).ToString()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader := newTable(t, c, name, lookup.Config[string, int]{MaxAge: 400 * time.Millisecond})
+	run(t, reader)
+	eventually(t, "the first version", func() bool { _, err := reader.Snapshot(); return err == nil })
+	key := "{" + name + "}:lookup:v:by-hand"
+	c.Do(t.Context(), c.B().Hset().Key(key).FieldValue().FieldValue("v", "2").Build())
+	made := pointer[strings.LastIndexByte(pointer, ' '):]
+	c.Do(t.Context(), c.B().Set().Key("{"+name+"}:lookup").Value("by-hand 1"+made).Build())
+	took := eventually(t, "the new version", func() bool { s, _ := reader.Snapshot(); return s.Version() == "by-hand" })
+	if took > 400*time.Millisecond {
+		t.Errorf("took %v, more than MaxAge", took)
+	}
+}
+
+// When Redis is away the data stays; trust ends after MaxAge where that was asked for.
+func TestStale(t *testing.T) {
+	t.Parallel()
+	s := servertest.OwnRedis(t)
+	c := s.Client(t)
+	src := &source{m: map[string]int{"a": 1}}
+	serve := newTable(t, c, "w", lookup.Config[string, int]{Load: lookup.FromMap(src.load), MaxAge: 200 * time.Millisecond})
+	fail := newTable(t, c, "w", lookup.Config[string, int]{MaxAge: 200 * time.Millisecond, Stale: lookup.Fail})
+	refresh(t, serve)
+	run(t, serve)
+	run(t, fail)
+	eventually(t, "both have it", func() bool { _, err := fail.Snapshot(); return err == nil })
+	s.Kill()
+	eventually(t, "Fail fails", func() bool { _, err := fail.Snapshot(); return errors.Is(err, lookup.ErrStale) })
+	if _, err := fail.GetMany(t.Context(), []string{"a"}); !errors.Is(err, lookup.ErrStale) {
+		t.Errorf("GetMany: %v", err)
+	}
+	if snap, err := serve.Snapshot(); err != nil || snap.Len() != 1 {
+		t.Errorf("Serve does not serve: %v", err)
+	}
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "Fail is well again", func() bool { _, err := fail.Snapshot(); return err == nil })
+}
+
+// However many processes Run with Every, a version is refreshed once when its time has come.
+func TestEvery(t *testing.T) {
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		name := servertest.Prefix(t)
+		src := &source{m: map[string]int{"a": 1}}
+		var tables []*lookup.Table[string, int]
+		for range 4 {
+			table := newTable(t, c, name, lookup.Config[string, int]{Load: lookup.FromMap(src.load), Every: 300 * time.Millisecond})
+			tables = append(tables, table)
+			run(t, table)
+		}
+		took := eventually(t, "three loads", func() bool { return src.loads.Load() >= 3 })
+		if took < 500*time.Millisecond {
+			t.Errorf("4 processes loaded 3 times in %v: more often than every 300 ms", took)
+		}
+		eventually(t, "all have a snapshot", func() bool {
+			for _, table := range tables {
+				if _, err := table.Snapshot(); err != nil {
+					return false
+				}
+			}
+			return true
+		})
+	})
+}
+
+func TestBadConfig(t *testing.T) {
+	t.Parallel()
+	c := servertest.Redis(t)
+	for want, cfg := range map[string]lookup.Config[string, int]{
+		"lookup: Config.MaxAge is -1s: must be at least 20ms": {MaxAge: -time.Second},
+		"lookup: Config.Every is -1ns: must not be negative":  {Every: -1},
+		"lookup: Config.Every is set but Config.Load is not":  {Every: 1},
+		"lookup: Config.Keep is -1ns: must be at least 1ms":   {Keep: -1},
+		"lookup: Config.Chunk is 10001: must be 1 to 10000":   {Chunk: 10001},
+		"lookup: Keys has only one of Encode and Decode":      {Keys: lookup.Codec[string]{Decode: func([]byte) (string, error) { return "", nil }}},
+		"lookup: Config.Stale is 2: must be Serve or Fail":    {Stale: 2},
+	} {
+		if _, err := lookup.New(c, "w", cfg); err == nil || err.Error() != want {
+			t.Errorf("got  %v\nwant %s", err, want)
+		}
+	}
+	if _, err := lookup.New(c, "a}", lookup.Config[string, int]{}); err == nil {
+		t.Error("a name with a brace was accepted")
+	}
+	if _, err := lookup.New(c, "a", lookup.Config[*string, int]{}); err == nil {
+		t.Error("pointers as keys were accepted")
+	}
+}
