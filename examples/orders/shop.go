@@ -35,7 +35,7 @@ type shop struct {
 func newShop(cfg Config) shop {
 	c := SampleCatalog()
 	products, rates, zips := c.Products.(Map[Product]), c.Rates.(Map[Rate]), c.Zips.(Map[Zone])
-	s := shop{seed: mix(cfg.Seed), start: cfg.Start}
+	s := shop{seed: mix(^cfg.Seed), start: cfg.Start}
 	if !cfg.Burst {
 		s.step = spread / time.Duration(cfg.Orders)
 	}
