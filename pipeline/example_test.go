@@ -79,7 +79,7 @@ func Example() {
 		if err != nil {
 			panic(err)
 		}
-		if books.Redis.Acked == 5 {
+		if books.Quiet && books.Redis.Acked == 5 {
 			for _, line := range books.Lines() {
 				fmt.Println(line.Sum)
 			}

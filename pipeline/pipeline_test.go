@@ -186,10 +186,13 @@ func (a *awayTable) Stage(ctx context.Context, l staging.Load[item]) (staging.Ou
 // A transform that hangs loses its batch to another worker after Hold; the batch goes through there.
 func TestHungTransformLosesItsBatch(t *testing.T) {
 	t.Parallel()
-	var once sync.Once
+	var calls atomic.Int64
 	hung, release := make(chan struct{}), make(chan struct{})
 	stage := pipeline.Func("hang", func(_ context.Context, _ *pipeline.Batch, in pipeline.Records[item]) (pipeline.Records[item], error) {
-		once.Do(func() { close(hung); <-release })
+		if calls.Add(1) == 1 {
+			close(hung)
+			<-release
+		}
 		return in, nil
 	})
 	r := newRig(t, rigOptions{stages: []pipeline.Stage[item, item]{stage}})
