@@ -19,6 +19,8 @@ import (
 
 func TestMain(m *testing.M) { servertest.Main(m) }
 
+var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
+
 func open(t testing.TB, c rueidis.Client, cfg queue.Config) *queue.Queue {
 	t.Helper()
 	return openAs(t, c, servertest.Prefix(t), cfg)
@@ -27,7 +29,7 @@ func open(t testing.TB, c rueidis.Client, cfg queue.Config) *queue.Queue {
 func openAs(t testing.TB, c rueidis.Client, name string, cfg queue.Config) *queue.Queue {
 	t.Helper()
 	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+		cfg.Logger = quiet
 	}
 	q, err := queue.New(t.Context(), c, name, cfg)
 	if err != nil {

@@ -162,15 +162,24 @@ func TestPromotedBatchIsNotSplit(t *testing.T) {
 	})
 }
 
-// leaseOrEmpty waits for what is backing off for some milliseconds.
+// leaseOrEmpty waits for what is backing off or leased; ErrEmpty: there is nothing that will ever come.
 func leaseOrEmpty(t *testing.T, q *queue.Queue, o queue.LeaseOptions) (*queue.Batch, error) {
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
-	b, err := q.Lease(ctx, o)
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = queue.ErrEmpty
+	t.Helper()
+	for range 1000 {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		b, err := q.Lease(ctx, o)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) {
+			return b, err
+		}
+		s, err := q.Stats(t.Context())
+		must(t, err)
+		if s.LeasedBatches+s.WaitingBatches+s.Ready == 0 {
+			return nil, queue.ErrEmpty
+		}
 	}
-	return b, err
+	t.Fatal("nothing comes")
+	return nil, nil
 }
 
 func TestSettleErrorLeavesTheBatch(t *testing.T) {

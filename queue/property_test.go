@@ -1,0 +1,350 @@
+package queue_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+	"pgregory.net/rapid"
+
+	"github.com/headrace/headrace/internal/servers/servertest"
+	"github.com/headrace/headrace/queue"
+)
+
+// held is what one worker of the model believes to hold. live: the model knows that it does.
+type held struct {
+	b    *queue.Batch
+	live bool
+}
+
+// model drives a queue and knows where each record is: in the ledger once, in the dead list, dropped, or still in the queue.
+type model struct {
+	q   *queue.Queue
+	c   rueidis.Client
+	l   *ledger
+	ctx context.Context
+
+	pushed  int
+	held    []*held // live leases, and stale ones that a sleeping worker will use
+	handed  map[string]*queue.Batch
+	dead    map[string]bool
+	dropped map[string]bool
+	spoiled map[string]bool // records that a worker refused at least once: only these may die
+}
+
+func (m *model) check(t *rapid.T) {
+	s, err := m.q.Stats(m.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Off() != 0 || s.Ready+s.Delayed+s.Taken != int64(m.pushed) {
+		t.Fatalf("books: pushed %d, %+v", m.pushed, s)
+	}
+	for r, n := range m.l.times {
+		if n != 1 {
+			t.Fatalf("record %s was promoted %d times", r, n)
+		}
+		if m.dead[r] {
+			t.Fatalf("record %s was promoted and is dead", r)
+		}
+	}
+}
+
+func (m *model) pick(t *rapid.T, want func(*held) bool) *held {
+	var of []*held
+	for _, h := range m.held {
+		if want(h) {
+			of = append(of, h)
+		}
+	}
+	if len(of) == 0 {
+		t.Skip("none")
+	}
+	return of[rapid.IntRange(0, len(of)-1).Draw(t, "lease")]
+}
+
+func (m *model) any(t *rapid.T) *held  { return m.pick(t, func(*held) bool { return true }) }
+func (m *model) live(t *rapid.T) *held { return m.pick(t, func(h *held) bool { return h.live }) }
+
+// fenced checks the answer of something that only the holder of a live lease may do.
+func (m *model) fenced(t *rapid.T, h *held, what string, err error) {
+	switch {
+	case h.live && err != nil:
+		t.Fatalf("%s by the holder: %v", what, err)
+	case !h.live && !errors.Is(err, queue.ErrLeaseLost):
+		t.Fatalf("%s with a lease that is another's by now: %v", what, err)
+	}
+}
+
+// due makes everything in a sorted set of the queue due: the time that has passed, without waiting for it.
+func (m *model) due(t *rapid.T, set, id string) {
+	err := m.c.Do(m.ctx, m.c.B().Zadd().Key("{"+m.q.Name()+"}:"+set).Xx().ScoreMember().ScoreMember(1, id).Build()).Error()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (m *model) lease(t *rapid.T, o queue.LeaseOptions) *queue.Batch {
+	o.Settle = func(ctx context.Context, b *queue.Batch) (queue.Settlement, error) {
+		s, err := m.l.settle(ctx, b)
+		if err == nil && !s.Promoted && len(b.Payloads) == 1 {
+			if !m.spoiled[string(b.Payloads[0])] {
+				t.Fatalf("healthy record %s is buried: %+v", b.Payloads[0], b)
+			}
+			m.dead[string(b.Payloads[0])] = true
+		}
+		return s, err
+	}
+	// The time that a released batch has to wait has passed.
+	ids, err := m.c.Do(m.ctx, m.c.B().Zrange().Key("{"+m.q.Name()+"}:redo").Min("0").Max("-1").Build()).AsStrSlice()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range ids {
+		m.due(t, "redo", id)
+	}
+	b, err := m.q.TryLease(m.ctx, o)
+	if errors.Is(err, queue.ErrEmpty) {
+		return nil
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range m.held {
+		if !h.live {
+			continue
+		}
+		for _, p := range b.Payloads {
+			if slices.Contains(texts(h.b.Payloads), string(p)) {
+				t.Fatalf("record %s is in two live leases: %+v and %+v", p, h.b, b)
+			}
+		}
+	}
+	if _, ok := m.handed[b.ID]; ok {
+		t.Fatalf("batch %s was handed off and is delivered", b.ID)
+	}
+	m.held = append(m.held, &held{b, true})
+	return b
+}
+
+// finish is what the durable side does with a batch: it promotes it if it can, and does what the ledger says then.
+func (m *model) finish(t *rapid.T, b *queue.Batch) {
+	var err error
+	if m.l.promote(b) == queue.FatePromoted {
+		_, err = m.q.Ack(m.ctx, b.ID)
+	} else {
+		err = m.q.Settle(m.ctx, b, queue.Settlement{})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	delete(m.handed, b.ID)
+	for _, h := range m.held {
+		if h.b.ID == b.ID {
+			h.live = false
+		}
+	}
+}
+
+func (m *model) steps() map[string]func(*rapid.T) {
+	return map[string]func(*rapid.T){
+		"": m.check,
+		"push": func(t *rapid.T) {
+			n := rapid.IntRange(1, 12).Draw(t, "n")
+			if err := m.q.Push(m.ctx, records(m.pushed, m.pushed+n)...); err != nil {
+				t.Fatal(err)
+			}
+			m.pushed += n
+		},
+		"pushAt": func(t *rapid.T) {
+			n := rapid.IntRange(1, 3).Draw(t, "n")
+			at := time.Unix(rapid.SampledFrom([]int64{0, 1 << 40}).Draw(t, "at"), 0)
+			if err := m.q.PushAt(m.ctx, at, records(m.pushed, m.pushed+n)...); err != nil {
+				t.Fatal(err)
+			}
+			m.pushed += n
+		},
+		"lease": func(t *rapid.T) {
+			m.lease(t, queue.LeaseOptions{Records: rapid.IntRange(1, 9).Draw(t, "records"), Bytes: rapid.SampledFrom([]int{4, 16, 1000}).Draw(t, "bytes"), For: time.Hour})
+		},
+		"extend": func(t *rapid.T) {
+			h := m.any(t)
+			m.fenced(t, h, "extend", m.q.Extend(m.ctx, h.b, time.Hour))
+		},
+		"handoff": func(t *rapid.T) {
+			h := m.any(t)
+			m.fenced(t, h, "handoff", m.q.Handoff(m.ctx, h.b))
+			if h.live {
+				m.handed[h.b.ID] = h.b
+				h.live = false
+			}
+		},
+		"release": func(t *rapid.T) {
+			h := m.any(t)
+			o := queue.ReleaseOptions{Failure: rapid.SampledFrom([]string{"", "bad"}).Draw(t, "failure")}
+			m.fenced(t, h, "release", m.q.Release(m.ctx, h.b, o))
+			if h.live && o.Failure != "" {
+				m.spoil(h.b)
+			}
+			h.live = false
+		},
+		"expire": func(t *rapid.T) {
+			h := m.live(t)
+			m.due(t, "leases", h.b.ID)
+			m.spoil(h.b)
+			h.live = false
+			m.lease(t, queue.LeaseOptions{For: time.Hour}) // this one comes again, unless it backs off or was settled
+		},
+		"forget": func(t *rapid.T) { // a sleeping worker does not wake up
+			h := m.pick(t, func(h *held) bool { return !h.live })
+			m.held = slices.DeleteFunc(m.held, func(x *held) bool { return x == h })
+		},
+		"finish": func(t *rapid.T) { m.finish(t, m.any(t).b) }, // also with a lease lost long ago
+		"promoteHanded": func(t *rapid.T) {
+			for _, id := range sortedKeys(m.handed) {
+				m.finish(t, m.handed[id])
+				return
+			}
+			t.Skip("none")
+		},
+		"ackLost": func(t *rapid.T) { m.l.promote(m.any(t).b) },
+		"reconcile": func(t *rapid.T) {
+			staged := rapid.Bool().Draw(t, "staged")
+			clear(m.l.regs)
+			for id := range m.handed {
+				m.l.regs[id] = staged
+			}
+			if _, err := m.q.Reconcile(m.ctx, m.l.known, m.l.settle); err != nil {
+				t.Fatal(err)
+			}
+			for id := range m.handed {
+				if !staged || m.l.kind[id] != queue.FateUnknown {
+					delete(m.handed, id)
+				}
+			}
+		},
+		"requeue": func(t *rapid.T) {
+			dead, _, err := m.q.Dead(m.ctx, "", 2)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range dead {
+				if !m.dead[string(d.Payload)] {
+					t.Fatalf("nobody buried %s", d.Payload)
+				}
+				delete(m.dead, string(d.Payload))
+				delete(m.spoiled, string(d.Payload))
+				if n, err := m.q.Requeue(m.ctx, d.ID); n != 1 || err != nil {
+					t.Fatal(n, err)
+				}
+			}
+		},
+		"drop": func(t *rapid.T) {
+			dead, _, err := m.q.Dead(m.ctx, "", 1)
+			if err != nil || len(dead) == 0 {
+				t.Skip("none")
+			}
+			if n, err := m.q.Drop(m.ctx, dead[0].ID); n != 1 || err != nil {
+				t.Fatal(n, err)
+			}
+			delete(m.dead, string(dead[0].Payload))
+			m.dropped[string(dead[0].Payload)] = true
+		},
+	}
+}
+
+func (m *model) spoil(b *queue.Batch) {
+	for _, p := range b.Payloads {
+		m.spoiled[string(p)] = true
+	}
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	var keys []string
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// drain lets everybody come back to life, and the rest go through. Then every record must be where it ends.
+func (m *model) drain(t *rapid.T) {
+	delayed, err := m.c.Do(m.ctx, m.c.B().Zrange().Key("{"+m.q.Name()+"}:delayed").Min("0").Max("-1").Build()).AsStrSlice()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range delayed {
+		m.due(t, "delayed", id)
+	}
+	for _, h := range m.held {
+		if h.live {
+			m.due(t, "leases", h.b.ID)
+			m.spoil(h.b)
+			h.live = false
+		}
+	}
+	for _, id := range sortedKeys(m.handed) {
+		m.finish(t, m.handed[id])
+	}
+	for b := m.lease(t, queue.LeaseOptions{For: time.Hour}); b != nil; b = m.lease(t, queue.LeaseOptions{For: time.Hour}) {
+		m.finish(t, b)
+	}
+	m.check(t)
+	a, err := m.q.Audit(m.ctx)
+	if err != nil || !a.Quiet || len(a.Differences) > 0 || a.Records != 0 || a.Stats.Ready != 0 {
+		t.Fatalf("audit: %+v %v", a, err)
+	}
+	for i := range m.pushed {
+		r := fmt.Sprint(i)
+		n := m.l.times[r]
+		if m.dead[r] {
+			n++
+		}
+		if m.dropped[r] {
+			n++
+		}
+		if n != 1 {
+			t.Fatalf("record %s ended %d times: promoted %d, dead %v, dropped %v", r, n, m.l.times[r], m.dead[r], m.dropped[r])
+		}
+	}
+	if int(a.Dead) != len(m.dead) {
+		t.Fatalf("%d dead, want %d", a.Dead, len(m.dead))
+	}
+}
+
+// A random sequence of what workers, promoters, time and an operator do loses no record, delivers none to two live leases, buries no healthy one,
+// and promotes each once.
+func TestSequences(t *testing.T) {
+	checks := 500
+	if testing.Short() {
+		checks = 50
+	}
+	if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue {
+		must(t, f.Value.Set(fmt.Sprint(checks)))
+		t.Cleanup(func() { _ = f.Value.Set(f.DefValue) })
+	}
+	must(t, flag.Set("rapid.nofailfile", "true"))
+	must(t, flag.Set("rapid.shrinktime", "10s"))
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		name, n := servertest.Prefix(t), 0
+		cfg := quick
+		cfg.Logger = quiet
+		rapid.Check(t, func(rt *rapid.T) {
+			n++
+			q, err := queue.New(t.Context(), c, fmt.Sprintf("%s-%d", name, n), cfg)
+			if err != nil {
+				rt.Fatal(err)
+			}
+			m := &model{q: q, c: c, l: newLedger(), ctx: t.Context(), handed: map[string]*queue.Batch{}, dead: map[string]bool{}, dropped: map[string]bool{}, spoiled: map[string]bool{}}
+			rt.Repeat(m.steps())
+			m.drain(rt)
+		})
+		t.Logf("%d sequences", n)
+	})
+}
