@@ -145,7 +145,7 @@ func TestKilledAtEveryPoint(t *testing.T) {
 				c := exec.Command(os.Args[0], "-test.run=^$")
 				c.Env = append(os.Environ(), childPoint+"="+point, childRedis+"="+servertest.RedisURL(t), childPG+"="+dbURL, childName+"="+name)
 				c.Stderr = os.Stderr
-				timer := time.AfterFunc(20*time.Second, func() { _ = c.Process.Kill() })
+				timer := time.AfterFunc(6*time.Second, func() { _ = c.Process.Kill() })
 				err := c.Run()
 				if !timer.Stop() {
 					break // nothing left for it to do

@@ -157,7 +157,7 @@ func TestPostgresAwayIsNobodysFault(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{lease: queue.LeaseConfig{MaxFailures: 1, MaxCrashes: 1}})
 	away := &awayTable{Table: r.table}
-	away.left.Store(20)
+	away.left.Store(8)
 	r.flow.Table = away
 	records := numbered("a", 200, "good")
 	r.push(records...)
