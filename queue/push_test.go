@@ -1,0 +1,340 @@
+package queue_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/headrace/headrace/internal/servers/servertest"
+	"github.com/headrace/headrace/queue"
+)
+
+func TestPushByOthersIsEqual(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		q := open(t, c, queue.Config{})
+		ctx := t.Context()
+		must(t, q.Push(ctx, []byte("a")))
+		must(t, c.Do(ctx, c.B().Lpush().Key("{"+q.Name()+"}:ready").Element("b", "", "\x00\xff").Build()).Error())
+		must(t, q.Push(ctx, []byte("c")))
+		wantPayloads(t, lease(t, q, queue.LeaseOptions{}), [][]byte{[]byte("a"), []byte("b"), {}, {0, 0xff}, []byte("c")})
+	})
+}
+
+func TestBadPush(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		q := open(t, c, queue.Config{Push: queue.PushConfig{MaxPayload: 10, Chunk: 1}})
+		ctx := t.Context()
+		wantErr(t, q.Push(ctx), queue.ErrEmptyPush)
+		wantErr(t, q.PushAt(ctx, time.Now()), queue.ErrEmptyPush)
+		big := [][]byte{[]byte("ok"), []byte("ok"), make([]byte, 11)}
+		for _, err := range []error{q.Push(ctx, big...), q.PushAt(ctx, time.Now(), big...)} {
+			wantErr(t, err, queue.ErrTooLarge)
+			var e *queue.TooLargeError
+			if !errors.As(err, &e) || e.Index != 2 || e.Size != 11 || e.Max != 10 {
+				t.Fatalf("%v", err)
+			}
+		}
+		if s := books(t, q); s.Depth() != 0 {
+			t.Fatalf("half done: %+v", s)
+		}
+	})
+}
+
+func TestBadNamesAndConfig(t *testing.T) {
+	t.Parallel()
+	c := servertest.Redis(t)
+	for _, name := range []string{"", "a{b", "a}b", "a b", "a\nb", "a\x7fb", "a\xffb", strings.Repeat("x", 201)} {
+		_, err := queue.New(t.Context(), c, name, queue.Config{})
+		wantErr(t, err, queue.ErrName)
+	}
+	for _, x := range []struct {
+		cfg  queue.Config
+		want string
+	}{
+		{queue.Config{Push: queue.PushConfig{MaxPayload: -1}}, "Config.Push.MaxPayload is -1: must be 1 to 536870912 bytes"},
+		{queue.Config{Push: queue.PushConfig{MaxDepth: -5}}, "Config.Push.MaxDepth is -5"},
+		{queue.Config{Lease: queue.LeaseConfig{Records: -1}}, "Config.Lease.Records is -1: must be 1 to 100000 records"},
+		{queue.Config{Lease: queue.LeaseConfig{Bytes: -1}}, "Config.Lease.Bytes"},
+		{queue.Config{Lease: queue.LeaseConfig{For: -time.Second}}, "Config.Lease.For is -1s"},
+		{queue.Config{Lease: queue.LeaseConfig{MaxCrashes: -1}}, "Config.Lease.MaxCrashes"},
+		{queue.Config{Eviction: 9}, "Config.Eviction is 9"},
+	} {
+		_, err := queue.New(t.Context(), c, servertest.Prefix(t), x.cfg)
+		wantErr(t, err, queue.ErrConfig)
+		if !strings.Contains(err.Error(), x.want) {
+			t.Errorf("%q does not say %q", err, x.want)
+		}
+	}
+	q := open(t, c, queue.Config{})
+	for _, o := range []queue.LeaseOptions{{Records: -1}, {Records: queue.MaxRecords + 1}, {Bytes: -1}, {For: -1}, {Linger: -1}} {
+		_, err := q.TryLease(t.Context(), o)
+		wantErr(t, err, queue.ErrConfig)
+		_, err = q.Lease(t.Context(), o)
+		wantErr(t, err, queue.ErrConfig)
+	}
+	_, _, err := q.Dead(t.Context(), "", 0)
+	wantErr(t, err, queue.ErrConfig)
+	_, _, err = q.Dead(t.Context(), "junk", 1)
+	wantErr(t, err, queue.ErrConfig)
+}
+
+func TestWrongKeyType(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		ctx := t.Context()
+		for _, key := range []string{"ready", "stat", "leases", "redo", "handed", "open", "delayed", "dead"} {
+			name := servertest.Prefix(t)
+			q := openAs(t, c, name, queue.Config{}) // opened before somebody spoils it
+			full := "{" + name + "}:" + key
+			if key != "ready" {
+				must(t, q.Push(ctx, records(0, 3)...))
+			}
+			must(t, c.Do(ctx, c.B().Set().Key(full).Value("x").Build()).Error())
+			_, err := queue.New(ctx, c, name, queue.Config{Logger: quiet})
+			wantErr(t, err, queue.ErrWrongType)
+			var e *queue.WrongTypeError
+			if !errors.As(err, &e) || e.Key != full || e.Type != "string" {
+				t.Fatalf("%v", err)
+			}
+			if key == "dead" || key == "handed" {
+				continue
+			}
+			_, err = q.TryLease(ctx, queue.LeaseOptions{})
+			wantErr(t, err, queue.ErrWrongType)
+			must(t, c.Do(ctx, c.B().Del().Key(full).Build()).Error())
+			if key != "ready" {
+				wantPayloads(t, lease(t, q, queue.LeaseOptions{}), records(0, 3)) // nothing was half done
+			}
+		}
+	})
+}
+
+func TestBoundedPushIsAHardBound(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		const bound = 100
+		q := open(t, c, queue.Config{Push: queue.PushConfig{MaxDepth: bound}})
+		ctx := t.Context()
+		var accepted atomic.Int64
+		var wg sync.WaitGroup
+		stop := make(chan struct{})
+		wg.Go(func() {
+			var held []*queue.Batch
+			for {
+				s, err := q.Stats(ctx)
+				if err != nil || s.Depth() > bound {
+					t.Errorf("depth %d over the bound: %v", s.Depth(), err)
+				}
+				if b, err := q.TryLease(ctx, queue.LeaseOptions{Records: 10}); err == nil {
+					held = append(held, b)
+				}
+				if len(held) > 3 {
+					if _, err := q.Ack(ctx, held[0].ID); err != nil {
+						t.Error(err)
+					}
+					held = held[1:]
+				}
+				select {
+				case <-stop:
+					return
+				default:
+				}
+			}
+		})
+		var producers sync.WaitGroup
+		for p := range 16 {
+			producers.Go(func() {
+				for i := range 30 {
+					n := 1 + (i+p)%7
+					err := q.Push(ctx, records(0, n)...)
+					switch {
+					case err == nil:
+						accepted.Add(int64(n))
+					case !errors.Is(err, queue.ErrFull):
+						t.Error(err)
+					}
+				}
+			})
+		}
+		producers.Wait()
+		close(stop)
+		wg.Wait()
+		s := books(t, q)
+		if s.Taken+s.Ready != accepted.Load() {
+			t.Fatalf("accepted %d, in the books %d: a push was refused in part", accepted.Load(), s.Taken+s.Ready)
+		}
+		err := q.Push(ctx, make([][]byte, bound+1)...)
+		var e *queue.FullError
+		if !errors.As(err, &e) || e.Max != bound || e.Records != bound+1 || e.Depth != s.Depth() {
+			t.Fatalf("%v", err)
+		}
+		wantErr(t, q.PushAt(ctx, time.Now().Add(time.Hour), make([][]byte, bound+1)...), queue.ErrFull)
+	})
+}
+
+func TestDurablePush(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		q, err := queue.New(t.Context(), c, servertest.Prefix(t), queue.Config{Push: queue.PushConfig{Durable: true}, Logger: quiet})
+		if err != nil { // no WAITAOF, or no AOF
+			wantErr(t, err, queue.ErrNoDurability)
+			t.Log(err)
+			return
+		}
+		must(t, q.Push(t.Context(), records(0, 5)...))
+		wantPayloads(t, lease(t, q, queue.LeaseOptions{}), records(0, 5))
+	})
+}
+
+func TestDurablePushOnAServerThatCan(t *testing.T) {
+	t.Parallel()
+	s := servertest.OwnRedis(t, "--appendonly", "yes", "--appendfsync", "everysec")
+	c := s.Client(t)
+	if err := c.Do(t.Context(), c.B().Waitaof().Numlocal(0).Numreplicas(0).Timeout(1).Build()).Error(); err != nil {
+		// Redis 7.0 has no WAITAOF: then New must say so, and that is all there is to see here.
+		_, err := queue.New(t.Context(), c, servertest.Prefix(t), queue.Config{Push: queue.PushConfig{Durable: true}, Logger: quiet})
+		wantErr(t, err, queue.ErrNoDurability)
+		return
+	}
+	q := open(t, c, queue.Config{Push: queue.PushConfig{Durable: true, Chunk: 2}})
+	bounded := openAs(t, c, q.Name(), queue.Config{Push: queue.PushConfig{Durable: true, MaxDepth: 7}})
+	must(t, q.Push(t.Context(), records(0, 5)...))
+	must(t, bounded.Push(t.Context(), records(5, 7)...))
+	wantErr(t, bounded.Push(t.Context(), records(7, 8)...), queue.ErrFull)
+	s.Kill()
+	s.Start()
+	wantPayloads(t, lease(t, q, queue.LeaseOptions{}), records(0, 7))
+	// A disk that is never asked: the records are in the queue, and nobody says that they are safe.
+	slow := openAs(t, c, q.Name(), queue.Config{Push: queue.PushConfig{Durable: true, DurableTimeout: 20 * time.Millisecond}})
+	must(t, c.Do(t.Context(), c.B().ConfigSet().ParameterValue().ParameterValue("appendfsync", "no").Build()).Error())
+	err := slow.Push(t.Context(), records(7, 9)...)
+	var pe *queue.PushError
+	if !errors.As(err, &pe) || !errors.Is(err, queue.ErrNotDurable) || pe.Pushed != 2 || pe.Unknown != 0 {
+		t.Fatalf("%v", err)
+	}
+}
+
+func TestEvictionIsNoticed(t *testing.T) {
+	t.Parallel()
+	s := servertest.OwnRedis(t, "--maxmemory-policy", "allkeys-lru")
+	c := s.Client(t)
+	var out bytes.Buffer
+	log := slog.New(slog.NewTextHandler(&out, nil))
+	_, err := queue.New(t.Context(), c, "q", queue.Config{Logger: log})
+	must(t, err)
+	if !strings.Contains(out.String(), "allkeys-lru") {
+		t.Errorf("no warning: %q", out.String())
+	}
+	_, err = queue.New(t.Context(), c, "q", queue.Config{Eviction: queue.EvictionRefuse})
+	wantErr(t, err, queue.ErrEviction)
+	out.Reset()
+	_, err = queue.New(t.Context(), c, "q", queue.Config{Logger: log, Eviction: queue.EvictionIgnore})
+	must(t, err)
+	// A server that does not tell is none that evicts.
+	must(t, c.Do(t.Context(), c.B().Arbitrary("ACL", "SETUSER", "default", "-config").Build()).Error())
+	_, err = queue.New(t.Context(), c, "q", queue.Config{Logger: log, Eviction: queue.EvictionRefuse})
+	must(t, err)
+	if out.Len() > 0 {
+		t.Errorf("warned: %s", out.String())
+	}
+}
+
+// A Redis at maxmemory refuses producers and lets consumers drain it, also one that waits, and one that redelivers, splits and
+// buries.
+func TestFullRedisDrains(t *testing.T) {
+	t.Parallel()
+	s := servertest.OwnRedis(t, "--maxmemory", "20mb", "--maxmemory-policy", "noeviction")
+	c := s.Client(t)
+	q := open(t, c, quick)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	pushed := 0
+	for {
+		err := q.Push(ctx, bytes.Repeat([]byte{byte(pushed)}, 100_000))
+		if err != nil {
+			wantErr(t, err, queue.ErrMemory)
+			break
+		}
+		pushed++
+	}
+	for { // to the brim
+		if err := q.Push(ctx, bytes.Repeat([]byte{1}, 100)); err != nil {
+			wantErr(t, err, queue.ErrMemory)
+			break
+		}
+		pushed++
+	}
+	full := func() bool {
+		return strings.Contains(fmt.Sprint(c.Do(ctx, c.B().Set().Key("x").Value("y").Build()).Error()), "OOM")
+	}
+	if !full() {
+		t.Fatal("not full")
+	}
+	wantErr(t, q.PushAt(ctx, time.Now(), make([]byte, 100)), queue.ErrMemory)
+	l := newLedger()
+	var bad string
+	got := 0
+	for i := 0; ; i++ {
+		b, err := leaseOrEmpty(t, q, queue.LeaseOptions{Records: 9, Settle: l.settle})
+		if errors.Is(err, queue.ErrEmpty) {
+			break
+		}
+		must(t, err)
+		if i == 0 {
+			if !full() {
+				t.Fatal("a lease has made room")
+			}
+			bad = string(b.Payloads[4])
+		}
+		if slices.Contains(texts(b.Payloads), bad) && full() {
+			must(t, q.Release(ctx, b, queue.ReleaseOptions{Failure: "bad"}))
+			continue
+		}
+		if b.Crashes > 0 {
+			t.Fatalf("%+v", b)
+		}
+		must(t, q.Extend(ctx, b, time.Minute))
+		must(t, q.Handoff(ctx, b))
+		n, err := q.Ack(ctx, b.ID)
+		if n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+		got += len(b.Payloads)
+	}
+	st := books(t, q)
+	if got+int(st.Dead) != pushed || st.Splits == 0 {
+		t.Fatalf("pushed %d, got %d: %+v", pushed, got, st)
+	}
+	must(t, q.Push(ctx, []byte("room again")))
+}
+
+// The peek is refused by a full Redis; a consumer that waits there for what comes back looks by a timer instead.
+func TestWaitingAtAFullRedis(t *testing.T) {
+	t.Parallel()
+	s := servertest.OwnRedis(t)
+	c := s.Client(t)
+	q := open(t, c, quick)
+	ctx := t.Context()
+	must(t, q.Push(ctx, []byte("a")))
+	held := lease(t, q, queue.LeaseOptions{})
+	must(t, c.Do(ctx, c.B().ConfigSet().ParameterValue().ParameterValue("maxmemory", "1").Build()).Error())
+	ch := waiting(t, c, q, ctx, queue.LeaseOptions{})
+	must(t, q.Release(ctx, held, queue.ReleaseOptions{}))
+	l := <-ch
+	must(t, l.err)
+	if l.b.ID != held.ID {
+		t.Fatalf("%+v", l.b)
+	}
+}
