@@ -2,6 +2,7 @@ package staging
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -28,24 +29,22 @@ func (t *Table[T]) Void(ctx context.Context, b Batch) (Fate, error) {
 }
 
 func (t *Table[T]) void(ctx context.Context, q *pgx.Conn, b Batch) (Fate, error) {
-	if err := t.begin(ctx, q, true); err != nil {
-		return 0, err
-	}
 	// The unique index waits for a promoter that has inserted the batch and not committed yet.
-	if _, err := q.Exec(ctx, t.sql.void, b.ID, b.Root, b.Offset, b.Records, b.Attempt, b.Worker, b.Sealed); err != nil {
+	if _, err := send(ctx, q, append(t.beginning(true), do(t.sql.void, b.ID, b.Root, text(b.Offset), text(b.Records), text(b.Attempt), b.Worker,
+		timeText(b.Sealed)))...); err != nil {
 		return 0, err
 	}
 	if err := t.at("void inserted"); err != nil {
 		return 0, err
 	}
-	var id, kind string
-	if err := q.QueryRow(ctx, t.sql.kinds, []string{b.ID}).Scan(&id, &kind); err != nil {
+	r, err := one(ctx, q, t.sql.kinds, array([]string{b.ID})) // a new snapshot: it sees what the insert has waited for
+	if err != nil {
 		return 0, err
 	}
-	if err := commit(ctx, q); err != nil {
-		return 0, err
+	for _, f := range kindsOf(r) {
+		return f, commit(ctx, q)
 	}
-	return fateOf(kind), nil
+	return 0, fmt.Errorf("the ledger's row was pruned meanwhile")
 }
 
 // Fates says where batches are, in the order of ids. The registries are read first, then the ledger: a batch that is
@@ -68,36 +67,22 @@ func (t *Table[T]) Fates(ctx context.Context, ids []string) ([]Fate, error) {
 	defer c.Release()
 	q := c.Conn()
 	defer t.rollback(q)
-	if err := t.begin(ctx, q, false); err != nil {
-		return nil, t.explain("reading the fates of batches", err)
-	}
-	err = func() error {
-		found, err := queryStrings(ctx, q, t.sql.registries, ids)
-		if err != nil {
-			return err
-		}
-		for _, id := range found {
-			known[id] = FateStaged
-		}
-		if err := t.at("between registries and ledger"); err != nil {
-			return err
-		}
-		rows, err := q.Query(ctx, t.sql.kinds, ids)
-		if err != nil {
-			return err
-		}
-		var id, kind string
-		if _, err := pgx.ForEachRow(rows, []any{&id, &kind}, func() error {
-			known[id] = fateOf(kind)
-			return nil
-		}); err != nil {
-			return err
-		}
-		_, err = q.Exec(ctx, "commit")
-		return err
-	}()
+	res, err := send(ctx, q, append(t.beginning(false), do(t.sql.registries, array(ids)))...)
 	if err != nil {
 		return nil, t.explain("reading the fates of batches", err)
+	}
+	for _, id := range texts(res[2]) {
+		known[id] = FateStaged
+	}
+	if err := t.at("between registries and ledger"); err != nil {
+		return nil, err
+	}
+	res, err = send(ctx, q, do(t.sql.kinds, array(ids)), do("commit"))
+	if err != nil {
+		return nil, t.explain("reading the fates of batches", err)
+	}
+	for id, f := range kindsOf(res[0]) {
+		known[id] = f
 	}
 	for i, id := range ids {
 		u, _ := parseUUID(id)
@@ -157,14 +142,18 @@ func (t *Table[T]) Epoch(ctx context.Context) (string, error) {
 // mark reads the marker, and sets one if a crash has emptied its table.
 func (t *Table[T]) mark(ctx context.Context, q *pgx.Conn) (epoch string, err error) {
 	for range 3 {
-		if err = q.QueryRow(ctx, t.sql.epoch).Scan(&epoch); err == nil || err != pgx.ErrNoRows {
-			return epoch, err
+		r, err := one(ctx, q, t.sql.epoch)
+		if err != nil {
+			return "", err
 		}
-		if _, err = q.Exec(ctx, t.sql.setEpoch); err != nil {
+		if e := texts(r); len(e) > 0 {
+			return e[0], nil
+		}
+		if _, err = one(ctx, q, t.sql.setEpoch); err != nil {
 			return "", err
 		}
 	}
-	return "", err
+	return "", errors.New("the marker does not stay")
 }
 
 // Books sums the ledger over the batches committed since.

@@ -25,12 +25,10 @@ func (t *Table[T]) install(ctx context.Context, q *pgx.Conn, target string) erro
 	if err != nil {
 		return err
 	}
-	if err := t.begin(ctx, q, false); err != nil {
-		return err
-	}
 	defer t.rollback(q)
 	// Programs that start at once take turns. The lock ends with the transaction, so it is good behind PgBouncer too.
-	if _, err := q.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtext('headrace.staging'), hashtext($1::text))`, target); err != nil {
+	begin := append(t.beginning(false), do(`SELECT pg_advisory_xact_lock(hashtext('headrace.staging'), hashtext($1::text))`, target))
+	if _, err := send(ctx, q, begin...); err != nil {
 		return fmt.Errorf("staging: %s: %w", target, busy(err))
 	}
 	s, err := find(ctx, q, schema, table)
@@ -56,6 +54,10 @@ func (t *Table[T]) install(ctx context.Context, q *pgx.Conn, target string) erro
 		return err
 	}
 	if err := t.tables(ctx, q); err != nil {
+		return err
+	}
+	t.prepare()
+	if err := t.tryRules(ctx, q); err != nil {
 		return err
 	}
 	if _, err := q.Exec(ctx, "commit"); err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -118,33 +119,14 @@ func (t *Table[T]) promoteOnce(ctx context.Context, limit int64, careful bool) (
 // transaction of its own. A worker that looked at the hint before and copies into the sealed side afterwards is found the
 // next time.
 func (t *Table[T]) choose(ctx context.Context, q *pgx.Conn) (side, string, error) {
-	b := &pgx.Batch{}
-	t.queueBegin(b, false)
-	b.Queue(t.sql.full)
-	b.Queue(t.sql.epoch)
-	b.Queue("commit")
-	res := q.SendBatch(ctx, b)
-	var open, epoch string
-	var full [2]bool
-	err := func() error {
-		for range 2 {
-			if _, err := res.Exec(); err != nil {
-				return err
-			}
-		}
-		if err := res.QueryRow().Scan(&open, &full[sideA], &full[sideB]); err != nil {
-			return err
-		}
-		if err := res.QueryRow().Scan(&epoch); err != nil && !errors.Is(err, pgx.ErrNoRows) {
-			return err
-		}
-		return nil
-	}()
-	if cerr := res.Close(); err == nil {
-		err = cerr
-	}
+	res, err := send(ctx, q, append(t.beginning(false), do(t.sql.full), do(t.sql.epoch), do("commit"))...)
 	if err != nil {
 		return noSide, "", err
+	}
+	row, epoch := res[2].Rows[0], ""
+	open, full := string(row[0]), [2]bool{string(row[1]) == "t", string(row[2]) == "t"}
+	if e := texts(res[3]); len(e) > 0 {
+		epoch = e[0]
 	}
 	if epoch == "" {
 		if epoch, err = t.mark(ctx, q); err != nil {
@@ -159,7 +141,7 @@ func (t *Table[T]) choose(ctx context.Context, q *pgx.Conn) (side, string, error
 		return noSide, epoch, nil
 	}
 	t.hint.Store(int32(s.other()))
-	if _, err := q.Exec(ctx, t.sql.flip, s.other().String(), s.String()); err != nil {
+	if _, err := one(ctx, q, t.sql.flip, s.other().String(), s.String()); err != nil {
 		return noSide, "", err
 	}
 	return s, epoch, t.at("after flip")
@@ -214,68 +196,35 @@ func (p *promotion[T]) run(ctx context.Context, limit int64) error {
 // lock takes the sealed side, which waits for the COPYs under way, and reads what is in it.
 func (p *promotion[T]) lock(ctx context.Context) (list []*staged, counts, refusals map[int32]int64, err error) {
 	t := p.t
-	b := &pgx.Batch{}
-	t.queueBegin(b, true)
-	b.Queue("SET CONSTRAINTS ALL IMMEDIATE") // a deferred one would fail the commit, where nobody can tell why
-	b.Queue(t.sql.lockSide[p.s])
-	b.Queue(t.sql.shape[p.s])
-	b.Queue(t.sql.batches[p.s])
-	b.Queue(t.sql.counts[p.s])
-	b.Queue(t.sql.refusals[p.s])
-	res := p.q.SendBatch(ctx, b)
-	err = func() error {
-		for range 5 {
-			if _, err := res.Exec(); err != nil {
-				return err
+	// A deferred constraint would fail the commit, where nobody can tell which row it was.
+	res, err := send(ctx, p.q, append(t.beginning(true), do("SET CONSTRAINTS ALL IMMEDIATE"), do(t.sql.lockSide[p.s]), do(t.sql.shape[p.s]),
+		do(t.sql.batches[p.s]), do(t.sql.counts[p.s]), do(t.sql.refusals[p.s]))...)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	res = res[5:]
+	if err := t.sameColumns(p.s, texts(res[0])); err != nil {
+		return nil, nil, nil, err
+	}
+	for _, row := range res[1].Rows {
+		x := &staged{id: string(row[1])}
+		var no int64
+		for i, n := range []*int64{&no, nil, &x.rows, &x.rejected, &x.records, &x.kept, &x.dups, &x.filters} {
+			if n == nil {
+				continue
+			}
+			if *n, err = strconv.ParseInt(string(row[i]), 10, 64); err != nil {
+				return nil, nil, nil, err
 			}
 		}
-		var cols []string
-		if err := res.QueryRow().Scan(&cols); err != nil {
-			return err
-		}
-		if err := t.sameColumns(p.s, cols); err != nil {
-			return err
-		}
-		rows, err := res.Query()
-		if err != nil {
-			return err
-		}
-		if list, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (*staged, error) {
-			x := new(staged)
-			return x, r.Scan(&x.no, &x.id, &x.rows, &x.rejected, &x.records, &x.kept, &x.dups, &x.filters)
-		}); err != nil {
-			return err
-		}
-		if counts, err = countBy(res); err != nil {
-			return err
-		}
-		refusals, err = countBy(res)
-		return err
-	}()
-	if cerr := res.Close(); err == nil {
-		err = cerr
+		x.no = int32(no)
+		list = append(list, x)
 	}
+	if counts, err = countsOf(res[2]); err != nil {
+		return nil, nil, nil, err
+	}
+	refusals, err = countsOf(res[3])
 	return list, counts, refusals, err
-}
-
-// countBy reads rows of batch number and count.
-func countBy(res pgx.BatchResults) (map[int32]int64, error) {
-	rows, err := res.Query()
-	if err != nil {
-		return nil, err
-	}
-	return collectCounts(rows)
-}
-
-func collectCounts(rows pgx.Rows) (map[int32]int64, error) {
-	out := map[int32]int64{}
-	var no int32
-	var n int64
-	_, err := pgx.ForEachRow(rows, []any{&no, &n}, func() error {
-		out[no] = n
-		return nil
-	})
-	return out, err
 }
 
 // sameColumns refuses to promote rows of which this program does not know a column: it would lose that one.
@@ -317,17 +266,17 @@ func (p *promotion[T]) pick(ctx context.Context, list []*staged, counts, refusal
 		byID[x.id] = x
 		nos = append(nos, x.no)
 	}
-	own, err := queryStrings(ctx, q, t.sql.ledger[p.s], nos)
+	own, err := column1(ctx, q, t.sql.ledger[p.s], nos)
 	if err != nil {
 		return err
 	}
 	// The floor is read after the insert: when the ledger's old row was pruned before it, this snapshot sees the floor too.
-	old, err := queryStrings(ctx, q, t.sql.old, own)
+	old, err := column1(ctx, q, t.sql.old, own)
 	if err != nil {
 		return err
 	}
 	if len(old) > 0 {
-		if _, err := q.Exec(ctx, t.sql.unledger, old); err != nil {
+		if _, err := one(ctx, q, t.sql.unledger, array(old)); err != nil {
 			return err
 		}
 		p.out.TooOld = old
@@ -362,35 +311,29 @@ func (p *promotion[T]) pick(ctx context.Context, list []*staged, counts, refusal
 		rest = append(rest, id)
 	}
 	slices.Sort(rest)
-	r, err := q.Query(ctx, t.sql.kinds, rest)
+	r, err := one(ctx, q, t.sql.kinds, array(rest))
 	if err != nil {
 		return err
 	}
-	var id, kind string
-	_, err = pgx.ForEachRow(r, []any{&id, &kind}, func() error {
-		p.out.Batches = append(p.out.Batches, Promoted{ID: id, Fate: fateOf(kind)})
-		return nil
-	})
-	return err
-}
-
-func fateOf(kind string) Fate {
-	if kind == "void" {
-		return FateVoid
+	kinds := kindsOf(r)
+	for _, id := range rest {
+		if f, ok := kinds[id]; ok {
+			p.out.Batches = append(p.out.Batches, Promoted{ID: id, Fate: f})
+		}
 	}
-	return FatePromoted
+	return nil
 }
 
-// queryStrings runs a statement on an array and collects its one column; an empty array needs no statement.
-func queryStrings[E any](ctx context.Context, q *pgx.Conn, sql string, args []E) ([]string, error) {
-	if len(args) == 0 {
+// column1 runs a statement on an array and returns its one column; an empty array needs no statement.
+func column1[E int32 | string](ctx context.Context, q *pgx.Conn, sql string, in []E) ([]string, error) {
+	if len(in) == 0 {
 		return nil, nil
 	}
-	rows, err := q.Query(ctx, sql, args)
+	r, err := one(ctx, q, sql, array(in))
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, pgx.RowTo[string])
+	return texts(r), nil
 }
 
 // which is the condition on rows, with the numbers of the batches in it: numbers are not text to be quoted.
@@ -398,14 +341,7 @@ func (p *promotion[T]) which() string {
 	if p.every {
 		return all
 	}
-	b := []byte("s." + colBatch + " = ANY('{")
-	for i, no := range p.numbers() {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = fmt.Append(b, no)
-	}
-	return string(append(b, "}'::int4[])"...))
+	return "s." + colBatch + " = ANY('" + array(p.numbers()) + "'::int4[])"
 }
 
 func (p *promotion[T]) numbers() []int32 {
@@ -423,18 +359,18 @@ func (p *promotion[T]) reject(ctx context.Context) error {
 		return nil
 	}
 	if p.out.Rejected > 0 {
-		if _, err := p.q.Exec(ctx, p.t.sql.refuse[p.s], p.numbers()); err != nil {
+		if _, err := one(ctx, p.q, p.t.sql.refuse[p.s], array(p.numbers())); err != nil {
 			return err
 		}
 	}
 	if len(p.t.rules) == 0 || p.expect == 0 {
 		return nil
 	}
-	rows, err := p.q.Query(ctx, where(p.t.sql.rules[p.s], p.which()), p.multi)
+	r, err := one(ctx, p.q, where(p.t.sql.rules[p.s], p.which()), strconv.FormatBool(p.multi))
 	if err != nil {
 		return err
 	}
-	ruled, err := collectCounts(rows)
+	ruled, err := countsOf(r)
 	for no, n := range ruled {
 		p.take[no].ruled = n
 		p.out.Ruled += int(n)
@@ -462,11 +398,11 @@ func (p *promotion[T]) insertAll(ctx context.Context) error {
 	if p.t.cfg.Conflict == Fail {
 		return p.conflict(ctx)
 	}
-	rows, err := p.q.Query(ctx, where(p.t.sql.conflicts[p.s], p.which()))
+	r, err := one(ctx, p.q, where(p.t.sql.conflicts[p.s], p.which()))
 	if err != nil {
 		return err
 	}
-	counts, err := collectCounts(rows)
+	counts, err := countsOf(r)
 	if err != nil {
 		return err
 	}
@@ -489,13 +425,15 @@ func (p *promotion[T]) conflict(ctx context.Context) error {
 }
 
 // exec runs the insert and says how many rows it wrote. With merges that is an answer, without them the tag.
-func (p *promotion[T]) exec(ctx context.Context, sql string, args ...any) (n int64, err error) {
-	if len(p.t.cfg.Merge) > 0 {
-		err = p.q.QueryRow(ctx, sql, args...).Scan(&n)
-		return n, err
+func (p *promotion[T]) exec(ctx context.Context, sql string, args ...string) (int64, error) {
+	r, err := one(ctx, p.q, sql, args...)
+	if err != nil {
+		return 0, err
 	}
-	tag, err := p.q.Exec(ctx, sql, args...)
-	return tag.RowsAffected(), err
+	if len(p.t.cfg.Merge) > 0 {
+		return strconv.ParseInt(string(r.Rows[0][0]), 10, 64)
+	}
+	return r.CommandTag.RowsAffected(), nil
 }
 
 // insertCarefully writes batch by batch, each behind a savepoint, after the one statement for all has met a row that the
@@ -505,7 +443,7 @@ func (p *promotion[T]) insertCarefully(ctx context.Context) error {
 		return nil
 	}
 	t, q := p.t, p.q
-	if _, err := q.Exec(ctx, t.sql.tempIndex[p.s]); err != nil {
+	if _, err := one(ctx, q, t.sql.tempIndex[p.s]); err != nil {
 		return err
 	}
 	for _, no := range p.numbers() {
@@ -527,7 +465,7 @@ func (p *promotion[T]) insertCarefully(ctx context.Context) error {
 			return fmt.Errorf("staging: %s took %d rows of %d: does it have a trigger or rule that drops rows?", t.target, wrote, want)
 		}
 	}
-	_, err := q.Exec(ctx, t.sql.dropIndex[p.s])
+	_, err := one(ctx, q, t.sql.dropIndex[p.s])
 	return err
 }
 
@@ -536,7 +474,7 @@ func (p *promotion[T]) insertSpan(ctx context.Context, no, lo, hi int32) (wrote,
 	if _, err := p.q.Exec(ctx, "savepoint hr_insert"); err != nil {
 		return 0, 0, err
 	}
-	wrote, err = p.exec(ctx, p.t.sql.insertBit[p.s], no, lo, hi)
+	wrote, err = p.exec(ctx, p.t.sql.insertBit[p.s], text(no), text(lo), text(hi))
 	if err == nil {
 		_, err = p.q.Exec(ctx, "release savepoint hr_insert")
 		return wrote, 0, err
@@ -551,8 +489,11 @@ func (p *promotion[T]) insertSpan(ctx context.Context, no, lo, hi int32) (wrote,
 	if lo == hi {
 		code, reason := refusal(cause)
 		// Nothing of this record is left: its other rows, if any, are among these or were rejected by a rule.
-		tag, err := p.q.Exec(ctx, p.t.sql.rejectBit[p.s], no, lo, code, plain(reason))
-		return 0, tag.RowsAffected(), err
+		r, err := one(ctx, p.q, p.t.sql.rejectBit[p.s], text(no), text(lo), code, plain(reason))
+		if err != nil {
+			return 0, 0, err
+		}
+		return 0, r.CommandTag.RowsAffected(), nil
 	}
 	mid := lo + (hi-lo)/2
 	for _, half := range [2][2]int32{{lo, mid}, {mid + 1, hi}} {
@@ -575,16 +516,16 @@ func (p *promotion[T]) finish(ctx context.Context) error {
 		}
 	}
 	if len(ids) > 0 {
-		if _, err := p.q.Exec(ctx, p.t.sql.correct, ids, conflicts, ruled); err != nil {
+		if _, err := one(ctx, p.q, p.t.sql.correct, array(ids), array(conflicts), array(ruled)); err != nil {
 			return err
 		}
 	}
 	if p.out.More {
 		// The rows stay behind without their registry, which nobody promotes, until the side's last part truncates it.
-		_, err := p.q.Exec(ctx, p.t.sql.forget[p.s], p.chosen)
+		_, err := one(ctx, p.q, p.t.sql.forget[p.s], array(p.chosen))
 		return err
 	}
-	_, err := p.q.Exec(ctx, p.t.sql.truncate[p.s])
+	_, err := one(ctx, p.q, p.t.sql.truncate[p.s])
 	return err
 }
 

@@ -4,18 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
-
-// batchArgs is a batch in the form in which it goes to Postgres.
-type batchArgs struct {
-	Batch
-	kept int
-	rows int
-}
 
 // checkBatch fills in Root and Sealed.
 func checkBatch(b *Batch) error {
@@ -129,11 +123,11 @@ func (t *Table[T]) stageOnce(ctx context.Context, l *Load[T], spans []span, orde
 	defer c.Release()
 	q := c.Conn()
 	if try > 0 {
-		var open string
-		if err := q.QueryRow(ctx, t.sql.open).Scan(&open); err != nil {
+		open, err := one(ctx, q, t.sql.open)
+		if err != nil {
 			return 0, err
 		}
-		t.hint.Store(int32(sideOf(open)))
+		t.hint.Store(int32(sideOf(texts(open)[0])))
 	}
 	defer t.rollback(q)
 	// The first try does not wait: a side that is locked is the one that a promoter is at work on, so the hint is old.
@@ -177,82 +171,57 @@ func (t *Table[T]) stageIn(ctx context.Context, q *pgx.Conn, l *Load[T], spans [
 	if l.Pos == nil {
 		kept = len(l.Rows)
 	}
-	b := &pgx.Batch{}
-	if how.begin {
-		b.Queue("begin")
-	}
-	lock := t.sql.lockStage[s]
-	if how.nowait {
-		b.Queue(lock + " NOWAIT")
-	}
+	var run []stmt
 	lockFor, idle := "", "" // in a transaction of the caller's they stay as they are
 	if how.begin {
+		run = append(run, do("begin"))
 		lockFor, idle = millis(t.cfg.LockTimeout), millis(t.cfg.IdleTimeout)
 	}
-	b.Queue(t.sql.look, l.Batch.ID, lockFor, idle, l.Batch.Sealed)
+	lock := do(t.sql.lockStage[s])
+	if how.nowait {
+		lock.sql += " NOWAIT"
+		run = append(run, lock)
+	}
+	looked := len(run)
+	b := &l.Batch
+	run = append(run, do(t.sql.look, b.ID, lockFor, idle, timeText(b.Sealed)))
 	if !how.nowait {
-		b.Queue(lock)
+		run = append(run, lock)
 	}
-	b.Queue(t.sql.register[s], l.Batch.ID, l.Batch.Root, l.Batch.Offset, l.Batch.Records, kept, l.Duplicates, l.Filtered, len(l.Rejects),
-		len(l.Rows), l.Batch.Attempt, l.Batch.Worker, l.Batch.Sealed)
-	res := q.SendBatch(ctx, b)
-	var open string
-	var kind *string
-	var tooOld bool
-	var no int32
-	err := func() error {
-		if how.begin {
-			if _, err := res.Exec(); err != nil {
-				return err
-			}
+	run = append(run, do(t.sql.register[s], b.ID, b.Root, text(b.Offset), text(b.Records), text(kept), text(l.Duplicates), text(l.Filtered),
+		text(len(l.Rejects)), text(len(l.Rows)), text(b.Attempt), b.Worker, timeText(b.Sealed)))
+	res, err := send(ctx, q, run...)
+	if err != nil {
+		if how.nowait && len(res) < looked && sqlState(err) == "55P03" {
+			return 0, errRetry
 		}
-		if how.nowait {
-			if _, err := res.Exec(); err != nil {
-				if sqlState(err) == "55P03" {
-					return errRetry
-				}
-				return err
-			}
-		}
-		var x, y string
-		if err := res.QueryRow().Scan(&x, &y, &open, &kind, &tooOld); err != nil {
-			return err
-		}
-		if !how.nowait {
-			if _, err := res.Exec(); err != nil {
-				return err
-			}
-		}
-		return res.QueryRow().Scan(&no)
-	}()
-	if cerr := res.Close(); err == nil {
-		err = cerr
-	}
-	if open != "" {
-		t.hint.Store(int32(sideOf(open)))
-	}
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return 0, err
 	}
+	seen, made := res[looked].Rows[0], res[len(res)-1].Rows // time-outs, open, kind, older than the floor
+	t.hint.Store(int32(sideOf(string(seen[2]))))
 	switch {
-	case kind != nil && *kind == "void":
+	case string(seen[3]) == "void":
 		return AlreadyVoid, nil
-	case kind != nil:
+	case seen[3] != nil:
 		return AlreadyPromoted, nil
-	case tooOld:
-		return 0, fmt.Errorf("staging: %w: batch %s was sealed at %v", ErrTooOld, l.Batch.ID, l.Batch.Sealed)
-	case err != nil: // no row: it is in the registry, or in the ledger since a moment ago
+	case string(seen[4]) == "t":
+		return 0, fmt.Errorf("staging: %w: batch %s was sealed at %v", ErrTooOld, b.ID, b.Sealed)
+	case len(made) == 0: // it is in the registry, or in the ledger since a moment ago
 		return AlreadyStaged, nil
+	}
+	no, err := strconv.ParseInt(string(made[0][0]), 10, 32)
+	if err != nil {
+		return 0, err
 	}
 	if err := t.at("before copy"); err != nil {
 		return 0, err
 	}
-	found, err := t.copyAll(ctx, q, s, l, spans, order, kept, no, how.careful)
+	found, err := t.copyAll(ctx, q, s, l, spans, order, kept, int32(no), how.careful)
 	if err != nil {
 		return 0, err
 	}
 	if rejects := append(l.Rejects[:len(l.Rejects):len(l.Rejects)], found...); len(rejects) > 0 {
-		if err := t.copyRejects(ctx, q, s, no, rejects); err != nil {
+		if err := t.copyRejects(ctx, q, s, int32(no), rejects); err != nil {
 			return 0, err
 		}
 	}
@@ -276,7 +245,7 @@ func (t *Table[T]) copyAll(ctx context.Context, q *pgx.Conn, s side, l *Load[T],
 		err = t.copyRows(ctx, q, s, e)
 	}
 	if err == nil && len(found) > 0 {
-		_, err = q.Exec(ctx, t.sql.recount[s], no, e.kept, e.rows, len(found))
+		_, err = one(ctx, q, t.sql.recount[s], text(no), text(e.kept), text(e.rows), text(len(found)))
 	}
 	return found, err
 }
@@ -288,11 +257,11 @@ func (t *Table[T]) StageTx(ctx context.Context, tx pgx.Tx, l Load[T]) (Outcome, 
 	if err := l.check(spans); err != nil {
 		return 0, err
 	}
-	var open string
-	if err := tx.QueryRow(ctx, t.sql.open).Scan(&open); err != nil {
+	open, err := one(ctx, tx.Conn(), t.sql.open)
+	if err != nil {
 		return 0, t.explain("staging batch "+l.Batch.ID, err)
 	}
-	t.hint.Store(int32(sideOf(open)))
+	t.hint.Store(int32(sideOf(texts(open)[0])))
 	for _, careful := range []bool{false, true} {
 		sp, err := tx.Begin(ctx) // a savepoint: what fails here leaves the caller's work alone
 		if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"reflect"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -186,10 +185,6 @@ func New[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg Conf
 	if err := t.install(ctx, conn.Conn(), target); err != nil {
 		return nil, err
 	}
-	t.prepare()
-	if err := t.tryRules(ctx, conn.Conn()); err != nil {
-		return nil, err
-	}
 	return t, nil
 }
 
@@ -204,20 +199,14 @@ func (t *Table[T]) at(point string) error {
 	return t.hook(point)
 }
 
-// begin opens a transaction with the time-outs that keep a frozen program from holding up others. With durable, its
+// beginning opens a transaction with the time-outs that keep a frozen program from holding up others. With durable, its
 // commit waits for the disk whatever the server's default is.
-func (t *Table[T]) begin(ctx context.Context, q *pgx.Conn, durable bool) error {
-	b := &pgx.Batch{}
-	t.queueBegin(b, durable)
-	return q.SendBatch(ctx, b).Close()
-}
-
-func (t *Table[T]) queueBegin(b *pgx.Batch, durable bool) {
-	b.Queue("begin")
-	b.Queue(sqlLimits, millis(t.cfg.LockTimeout), millis(t.cfg.IdleTimeout))
+func (t *Table[T]) beginning(durable bool) []stmt {
+	out := []stmt{do("begin"), do(sqlLimits, millis(t.cfg.LockTimeout), millis(t.cfg.IdleTimeout))}
 	if durable {
-		b.Queue(sqlDurable)
+		out = append(out, do(sqlDurable))
 	}
+	return out
 }
 
 // An acknowledgement must never outlive a commit that was lost; a server that waits for its standbys goes on doing so.
@@ -225,8 +214,6 @@ const sqlDurable = `SELECT set_config('synchronous_commit', CASE WHEN current_se
 	ELSE current_setting('synchronous_commit') END, true)`
 
 const sqlLimits = `SELECT set_config('lock_timeout', $1::text, true), set_config('idle_in_transaction_session_timeout', $2::text, true)`
-
-func millis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
 
 // rollback ends the transaction, if there is one, also after ctx is done.
 func (t *Table[T]) rollback(q *pgx.Conn) {

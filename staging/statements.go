@@ -77,7 +77,7 @@ func (t *Table[T]) prepare() {
 		q.copyRejects[s] = "COPY " + ref + " (hr_batch, pos, key, code, reason, payload) FROM STDIN BINARY"
 		q.recount[s] = "UPDATE " + reg + " SET kept = $2::int4, rows = $3::int4, rejected = rejected + $4::int4 WHERE no = $1::int4"
 
-		q.shape[s] = `SELECT coalesce(array_agg(attname::text ORDER BY attname::text), '{}') FROM pg_attribute
+		q.shape[s] = `SELECT attname::text FROM pg_attribute
 			WHERE attrelid = ` + literal(stg) + `::regclass AND attnum > 0 AND NOT attisdropped`
 		q.batches[s] = `SELECT no, id::text, rows, rejected, records, kept, duplicates, filtered FROM ` + reg + ` ORDER BY no`
 		q.counts[s] = `SELECT hr_batch, count(*) FROM ` + stg + ` GROUP BY 1`
