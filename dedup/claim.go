@@ -109,6 +109,9 @@ func (w *Window) claim(ctx context.Context, keys, args []string) (string, error)
 // checkBatch checks the batch and its positions, and puts them into ascending order. order says where each came
 // from; it is nil where nothing moved.
 func (w *Window) checkBatch(b Batch, pos []int32, ids []string) ([]int32, []string, []int, error) {
+	if len(ids) == 0 && len(pos) == 0 {
+		return nil, nil, nil, nil // a batch in which nothing has an id
+	}
 	switch {
 	case b.Root == "":
 		return nil, nil, nil, errors.New("dedup: Batch.Root is empty")

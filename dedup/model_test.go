@@ -1,0 +1,339 @@
+package dedup_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/headrace/headrace/dedup"
+	"github.com/headrace/headrace/internal/servers/servertest"
+	"github.com/redis/rueidis"
+	"pgregory.net/rapid"
+)
+
+// clock is a Redis whose time stands still until the test moves it.
+type clock struct {
+	*miniredis.Miniredis
+	now time.Time
+}
+
+func newClock(t testing.TB) (*clock, rueidis.Client) {
+	t.Helper()
+	m := miniredis.NewMiniRedis()
+	if err := m.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.Close)
+	c, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{m.Addr()}, DisableCache: true, ForceSingleClient: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	k := &clock{Miniredis: m, now: time.UnixMilli(1_700_000_000_000)}
+	m.SetTime(k.now)
+	return k, c
+}
+
+func (k *clock) advance(d time.Duration) {
+	k.now = k.now.Add(d)
+	k.SetTime(k.now)
+	k.FastForward(d)
+}
+
+// The edge of the window is exact to the millisecond, wherever the edges of the generations are.
+func TestEdgeOfTheWindow(t *testing.T) {
+	t.Parallel()
+	k, c := newClock(t)
+	for i, offset := range []time.Duration{0, time.Millisecond, 10 * time.Minute, 30 * time.Minute, 59*time.Minute + 59*time.Second, time.Hour - time.Millisecond} {
+		w := newWindow(t, c, fmt.Sprint("w", i), dedup.Config{Window: time.Hour})
+		claim(t, w, dedup.Batch{Root: "first", Records: 1}, nil, "opens the generation")
+		k.advance(offset)
+		a, b := dedup.Batch{Root: "a", Records: 1}, dedup.Batch{Root: "b", Records: 1}
+		want(t, claim(t, w, a, nil, "x"), fresh)
+		k.advance(59*time.Minute + 59*time.Second)
+		want(t, claim(t, w, b, nil, "x"), dup)
+		want(t, claim(t, w, a, nil, "x"), fresh)
+		k.advance(999 * time.Millisecond)
+		want(t, claim(t, w, b, nil, "x"), dup)
+		if seen, _ := w.Seen(t.Context(), "x"); !seen[0] {
+			t.Error("not seen 1 ms before the edge")
+		}
+		k.advance(time.Millisecond)
+		if seen, _ := w.Seen(t.Context(), "x"); seen[0] {
+			t.Error("seen at the edge")
+		}
+		want(t, claim(t, w, b, nil, "x"), fresh)
+		want(t, claim(t, w, a, nil, "x"), dup)
+	}
+}
+
+// When the stream stops, the memory comes back by itself.
+func TestEverythingExpires(t *testing.T) {
+	t.Parallel()
+	k, c := newClock(t)
+	w := newWindow(t, c, "w", dedup.Config{Window: time.Hour, Expect: 1})
+	for i := range 20 {
+		claim(t, w, dedup.Batch{Root: fmt.Sprint(i), Records: 500}, nil, names(fmt.Sprint(i, "-"), 0, 500)...)
+		k.advance(17 * time.Minute)
+	}
+	if len(k.Keys()) < 16 {
+		t.Fatalf("only %d keys", len(k.Keys()))
+	}
+	k.advance(2 * time.Hour)
+	if keys := k.Keys(); len(keys) != 0 {
+		t.Fatalf("%d keys are left two windows after the last claim: %q …", len(keys), keys[0])
+	}
+}
+
+// A server whose clock is set back, by an operator or a failover, forgets nothing.
+func TestClockSetBack(t *testing.T) {
+	t.Parallel()
+	k, c := newClock(t)
+	w := newWindow(t, c, "w", dedup.Config{Window: time.Hour})
+	want(t, claim(t, w, dedup.Batch{Root: "a", Records: 1}, nil, "x"), fresh)
+	k.SetTime(k.now.Add(-30 * time.Minute))
+	want(t, claim(t, w, dedup.Batch{Root: "b", Records: 2}, nil, "x", "y"), dup, fresh)
+	k.SetTime(k.now.Add(30 * time.Minute))
+	want(t, claim(t, w, dedup.Batch{Root: "c", Records: 2}, nil, "x", "y"), dup, dup)
+}
+
+// Another window takes effect when a quarter of it has passed; claims keep the one that they were made with.
+func TestWindowIsChanged(t *testing.T) {
+	t.Parallel()
+	k, c := newClock(t)
+	short := newWindow(t, c, "w", dedup.Config{Window: 20 * time.Minute})
+	long := newWindow(t, c, "w", dedup.Config{Window: time.Hour})
+	want(t, claim(t, short, dedup.Batch{Root: "a", Records: 1}, nil, "x"), fresh)
+	k.advance(10 * time.Minute)
+	want(t, claim(t, long, dedup.Batch{Root: "b", Records: 2}, nil, "x", "y"), dup, fresh)
+	k.advance(15 * time.Minute)
+	want(t, claim(t, long, dedup.Batch{Root: "c", Records: 2}, nil, "x", "y"), fresh, dup)
+	k.advance(40 * time.Minute)
+	want(t, claim(t, long, dedup.Batch{Root: "d", Records: 2}, nil, "x", "y"), dup, dup)
+}
+
+// model is what the window promises, in a few lines.
+type model struct {
+	window  time.Duration
+	holders map[string]holder
+}
+
+type holder struct {
+	root  string
+	place int
+	at    time.Time
+}
+
+func (m *model) claim(now time.Time, root string, place int, id string) dedup.Verdict {
+	h, ok := m.holders[id]
+	if ok && now.Sub(h.at) < m.window {
+		if h.root == root && h.place == place {
+			return fresh
+		}
+		return dup
+	}
+	m.holders[id] = holder{root, place, now}
+	return fresh
+}
+
+// job is a batch of a queue: it is claimed again and again, in part or in whole, split, and acknowledged.
+type job struct {
+	batch dedup.Batch
+	ids   []string
+	said  []dedup.Verdict // 0: not claimed yet
+	gone  bool
+}
+
+func TestAgainstTheModel(t *testing.T) {
+	t.Parallel()
+	k, c := newClock(t)
+	n := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		n++
+		name := fmt.Sprint("w", n)
+		window := time.Duration(rapid.SampledFrom([]int{10, 1000, 60_000, 3_600_000}).Draw(rt, "window")) * time.Millisecond
+		w, err := dedup.New(t.Context(), c, name, dedup.Config{Window: window, Expect: 1})
+		if err != nil {
+			rt.Fatal(err)
+		}
+		m := &model{window: window, holders: make(map[string]holder)}
+		var jobs []*job
+		id := rapid.Custom(func(t *rapid.T) string { return fmt.Sprint("id", rapid.IntRange(0, 40).Draw(t, "id")) })
+		pick := func(rt *rapid.T) *job {
+			if len(jobs) == 0 {
+				rt.Skip("no batch yet")
+			}
+			return jobs[rapid.IntRange(0, len(jobs)-1).Draw(rt, "batch")]
+		}
+		rt.Repeat(map[string]func(*rapid.T){
+			"seal": func(rt *rapid.T) {
+				ids := rapid.SliceOfN(id, 1, 12).Draw(rt, "ids")
+				j := &job{ids: ids, said: make([]dedup.Verdict, len(ids))}
+				j.batch = dedup.Batch{Root: fmt.Sprint("root", len(jobs)), Records: len(ids)}
+				if rapid.Bool().Draw(rt, "guarded") {
+					j.batch.Guard = guard(t, c, name, fmt.Sprint(len(jobs)))
+				}
+				jobs = append(jobs, j)
+			},
+			"split": func(rt *rapid.T) {
+				j := pick(rt)
+				if j.gone || len(j.ids) < 2 {
+					rt.Skip("cannot be split")
+				}
+				at := rapid.IntRange(1, len(j.ids)-1).Draw(rt, "at")
+				var kept string
+				if j.batch.Guard != "" {
+					kept, _ = c.Do(t.Context(), c.B().Hget().Key(j.batch.Guard).Field("r:dedup").Build()).ToString()
+				}
+				for _, r := range [][2]int{{0, at}, {at, len(j.ids)}} {
+					child := &job{ids: j.ids[r[0]:r[1]], said: append([]dedup.Verdict(nil), j.said[r[0]:r[1]]...)}
+					child.batch = dedup.Batch{Root: j.batch.Root, Offset: j.batch.Offset + r[0], Records: r[1] - r[0]}
+					if j.batch.Guard != "" {
+						child.batch.Guard = guard(t, c, name, fmt.Sprint(len(jobs)))
+						if kept != "" { // as the queue slices every such field
+							c.Do(t.Context(), c.B().Hset().Key(child.batch.Guard).FieldValue().FieldValue("r:dedup", kept[r[0]:r[1]]).Build())
+						}
+					}
+					jobs = append(jobs, child)
+				}
+				c.Do(t.Context(), c.B().Del().Key(j.batch.Guard).Build())
+				j.gone = true
+			},
+			"claim": func(rt *rapid.T) {
+				j := pick(rt)
+				var pos []int32
+				var ids []string
+				for i, id := range j.ids {
+					if rapid.IntRange(0, 3).Draw(rt, "leave out") != 0 {
+						pos, ids = append(pos, int32(i)), append(ids, id)
+					}
+				}
+				got, err := w.Claim(t.Context(), j.batch, pos, ids)
+				if j.gone && j.batch.Guard != "" {
+					if len(ids) > 0 && !errors.Is(err, dedup.ErrGone) {
+						rt.Fatalf("claim for a batch that is gone: %v, %v", got, err)
+					}
+					return
+				}
+				if err != nil {
+					rt.Fatal(err)
+				}
+				for i, p := range pos {
+					want := j.said[p]
+					if want == 0 || j.batch.Guard == "" {
+						want = m.claim(k.now, j.batch.Root, j.batch.Offset+int(p), ids[i])
+						j.said[p] = want
+					}
+					if got[i] != want {
+						rt.Fatalf("%v position %d (%s): %v, want %v", j.batch, p, ids[i], got[i], want)
+					}
+				}
+			},
+			"give back": func(rt *rapid.T) {
+				j := pick(rt)
+				i := rapid.IntRange(0, len(j.ids)-1).Draw(rt, "position")
+				claimed := dedup.Claimed{Root: j.batch.Root, Place: j.batch.Offset + i, ID: j.ids[i]}
+				h, ok := m.holders[claimed.ID]
+				holds := ok && h.root == claimed.Root && h.place == claimed.Place
+				if rapid.Bool().Draw(rt, "through the queue") {
+					undo(t, c, w, claimed)
+				} else {
+					n, err := w.Release(t.Context(), claimed)
+					if want := holds && k.now.Sub(h.at) < window; err != nil || (n == 1) != want {
+						rt.Fatalf("Release: %d, %v, want %v", n, err, want)
+					}
+				}
+				if holds {
+					delete(m.holders, claimed.ID)
+				}
+			},
+			"acknowledge": func(rt *rapid.T) {
+				j := pick(rt)
+				c.Do(t.Context(), c.B().Del().Key(j.batch.Guard).Build())
+				j.gone = true
+			},
+			"forget": func(rt *rapid.T) {
+				id := id.Draw(rt, "id")
+				if _, err := w.Forget(t.Context(), id); err != nil {
+					rt.Fatal(err)
+				}
+				delete(m.holders, id)
+			},
+			"wait": func(rt *rapid.T) {
+				ms := window.Milliseconds()
+				k.advance(time.Duration(rapid.OneOf(
+					rapid.Int64Range(0, 3),
+					rapid.Int64Range(ms-1, ms+1),
+					rapid.Int64Range(0, 2*ms),
+				).Draw(rt, "ms")) * time.Millisecond)
+			},
+			"crowd": func(rt *rapid.T) { // fills the generation before its time
+				if len(jobs)%4 != 0 {
+					rt.Skip("not now")
+				}
+				ids := names(fmt.Sprint(len(jobs), "-"), 0, 1100)
+				for i, v := range claim(t, w, dedup.Batch{Root: fmt.Sprint("crowd", len(jobs)), Records: len(ids)}, nil, ids...) {
+					if want := m.claim(k.now, fmt.Sprint("crowd", len(jobs)), i, ids[i]); v != want {
+						rt.Fatalf("crowd id %d: %v, want %v", i, v, want)
+					}
+				}
+			},
+			"": func(rt *rapid.T) {
+				ids := make([]string, 41)
+				for i := range ids {
+					ids[i] = fmt.Sprint("id", i)
+				}
+				seen, err := w.Seen(t.Context(), ids...)
+				if err != nil {
+					rt.Fatal(err)
+				}
+				for i, id := range ids {
+					h, ok := m.holders[id]
+					if want := ok && k.now.Sub(h.at) < window; seen[i] != want {
+						rt.Fatalf("%s seen: %v, want %v", id, seen[i], want)
+					}
+				}
+			},
+		})
+	})
+}
+
+// The same edge in real time, on every server: what the clock of this machine says for certain must hold.
+func TestEdgeInRealTime(t *testing.T) {
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		const window = 150 * time.Millisecond
+		// miniredis' clock moves in steps.
+		const slack = 30 * time.Millisecond
+		w := newWindow(t, c, servertest.Prefix(t), dedup.Config{Window: window})
+		type span struct{ from, to time.Time }
+		held := make(map[string]span)
+		checked := [2]int{}
+		for i := 0; checked[0] < 50 || checked[1] < 50; i++ {
+			id := fmt.Sprint("id", i%17)
+			s := span{from: time.Now()}
+			if age := s.from.Sub(held[id].from); age > window-2*slack && age < window+slack {
+				continue // too near the edge for this machine's clock to say
+			}
+			v := claim(t, w, dedup.Batch{Root: fmt.Sprint(i), Records: 1}, nil, id)[0]
+			s.to = time.Now()
+			h, ok := held[id]
+			switch {
+			case ok && s.to.Sub(h.from) < window-slack:
+				checked[0]++
+				if v != dup {
+					t.Fatalf("%s is %v at most %v after it was claimed", id, v, s.to.Sub(h.from))
+				}
+			case !ok || s.from.Sub(h.to) >= window+slack:
+				checked[1]++
+				if v != fresh {
+					t.Fatalf("%s is %v at least %v after it was claimed", id, v, s.from.Sub(h.to))
+				}
+			}
+			if v == fresh {
+				held[id] = s
+			}
+		}
+	})
+}
