@@ -8,8 +8,9 @@ import (
 	"strings"
 )
 
-// EnvJSON, set to 1, makes Run and Note print one JSON object a line instead of text. cmd/bench sets it for the
-// benchmarks that it runs, and turns the objects back into text unless it was asked for JSON.
+// EnvJSON names an environment variable. Set to 1, it makes Run and Note print one JSON object a line instead of
+// text. cmd/bench sets it for the benchmarks that it runs, and turns the objects back into text unless it was asked
+// for JSON.
 const EnvJSON = "HEADRACE_BENCH_JSON"
 
 type note struct {

@@ -37,11 +37,10 @@ func Install(ctx context.Context, o Options) error {
 			missing = append(missing, n.pkg)
 		}
 	}
-	apt, err := exec.LookPath("apt-get")
-	if len(missing) == 0 || err != nil || !isRoot() {
-		return nil
+	if apt, err := exec.LookPath("apt-get"); err == nil && len(missing) > 0 && isRoot() {
+		return aptInstall(ctx, apt, "/usr/sbin/policy-rc.d", missing, o.log)
 	}
-	return aptInstall(ctx, apt, "/usr/sbin/policy-rc.d", missing, o.log)
+	return nil
 }
 
 func aptInstall(ctx context.Context, apt, policy string, missing []string, log func(string)) error {

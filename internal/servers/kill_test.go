@@ -1,3 +1,5 @@
+//go:build unix
+
 package servers
 
 import (
@@ -80,7 +82,7 @@ func TestProgramKilledWhileItsServersStartLeavesNothing(t *testing.T) {
 				if err := cmd.Start(); err != nil {
 					t.Fatal(err)
 				}
-				time.Sleep(after * time.Millisecond) // the moment is the test's input, not something to be waited for
+				<-time.After(after * time.Millisecond) // the moment is the test's input, not something to be waited for
 				watchdogs := children(t, cmd.Process.Pid)
 				if err := cmd.Process.Kill(); err != nil {
 					t.Fatal(err)

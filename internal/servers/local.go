@@ -199,6 +199,6 @@ func removeAll(dir string) error {
 		if err == nil || try == 20 {
 			return err
 		}
-		time.Sleep(50 * time.Millisecond)
+		<-time.After(50 * time.Millisecond)
 	}
 }

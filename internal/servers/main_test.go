@@ -1,3 +1,5 @@
+//go:build unix
+
 package servers
 
 import (
@@ -114,8 +116,13 @@ func childCommand(t *testing.T, mode Mode) *exec.Cmd {
 // eventually waits for something that another process does.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for start := time.Now(); !ok(); time.Sleep(20 * time.Millisecond) {
-		if time.Since(start) > 30*time.Second {
+	patience := time.After(30 * time.Second)
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	for !ok() {
+		select {
+		case <-again.C:
+		case <-patience:
 			t.Fatalf("after 30 s: not %s", what)
 		}
 	}

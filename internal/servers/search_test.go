@@ -1,3 +1,5 @@
+//go:build unix
+
 package servers
 
 import (
@@ -38,7 +40,7 @@ func fakeEngine(t *testing.T, has, pulls []string) func() (*engine, error) {
 	})
 	srv := &http.Server{Handler: mux}
 	go srv.Serve(l) //nolint:errcheck // it ends with the test
-	t.Cleanup(func() { srv.Close() })
+	t.Cleanup(func() { _ = srv.Close() })
 	pool, err := dockertest.NewPool("unix://" + socket)
 	if err != nil {
 		t.Fatal(err)

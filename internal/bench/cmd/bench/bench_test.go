@@ -28,9 +28,7 @@ func filtered(t *testing.T, asJSON bool) (string, *filter) {
 		}
 		rest = rest[n:]
 	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
+	f.flush()
 	return out.String(), f
 }
 

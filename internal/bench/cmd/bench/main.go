@@ -63,7 +63,7 @@ func run(args []string, out printer) (err error) {
 		code, err := set.Run([]string{
 			"go", "test", "-run=^$", "-bench=^" + function + "$", "-benchtime=1x", "-count=1", "-timeout=10m", p,
 		}, f, bench.EnvJSON+"=1")
-		f.Close()
+		f.flush()
 		switch {
 		case err != nil:
 			return err

@@ -64,13 +64,12 @@ func (f *filter) Write(b []byte) (int, error) {
 	}
 }
 
-// Close handles a last line without its end.
-func (f *filter) Close() error {
+// flush handles a last line without its end.
+func (f *filter) flush() {
 	if len(f.partial) > 0 {
 		f.line(string(f.partial))
 		f.partial = nil
 	}
-	return nil
 }
 
 func (f *filter) line(line string) {
