@@ -272,15 +272,14 @@ func TestKilledServerStartsOnItsAddressWithItsData(t *testing.T) {
 				}
 			}
 			counts := func() string {
-				t.Helper()
 				c, err := pgx.Connect(ctx, s.URL)
 				if err != nil {
-					t.Fatal(err)
+					return err.Error()
 				}
 				defer c.Close(ctx) //nolint:errcheck // the query is done
 				var scratch, durable int
 				if err := c.QueryRow(ctx, "SELECT (SELECT count(*) FROM scratch), (SELECT count(*) FROM durable)").Scan(&scratch, &durable); err != nil {
-					t.Fatal(err)
+					return err.Error()
 				}
 				return fmt.Sprint(scratch, durable)
 			}
@@ -296,7 +295,7 @@ func TestKilledServerStartsOnItsAddressWithItsData(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got := counts(); got != "0 1" {
-				t.Errorf("after Kill the tables have %s rows, want 0 1: UNLOGGED is emptied by a crash", got)
+				t.Errorf("rows after Kill: %s, want 0 1: UNLOGGED is emptied by a crash", got)
 			}
 
 			// One backend killed is a crash too, which the server recovers from by itself.
@@ -313,10 +312,8 @@ func TestKilledServerStartsOnItsAddressWithItsData(t *testing.T) {
 				t.Fatal(err)
 			}
 			eventually(t, "disconnected: the killed backend", func() bool { return victim.Ping(ctx) != nil })
-			eventually(t, "recovered", func() bool { _, _, err := askPostgres(ctx, s.URL); return err == nil })
-			if got := counts(); got != "0 1" {
-				t.Errorf("after KillBackend the tables have %s rows, want 0 1", got)
-			}
+			// The postmaster notices a moment later than the victim's client: until then a new connection works, or breaks.
+			eventually(t, "recovered, with the UNLOGGED table empty", func() bool { return counts() == "0 1" })
 		})
 	}
 }

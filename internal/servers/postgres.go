@@ -132,7 +132,8 @@ func (s *PostgresServer) launch(ctx context.Context, prepared error, how string)
 func (s *PostgresServer) Kill() error { return kill(s.in, s.Chosen) }
 
 // KillBackend sends SIGKILL to the backend whose pg_backend_pid() is given. The postmaster then ends all the
-// others and recovers: a crash without a restart of the server.
+// others and recovers: a crash without a restart of the server. KillBackend does not wait for that: connections are
+// refused or break for a moment.
 func (s *PostgresServer) KillBackend(pid int) error {
 	if s.in == nil {
 		return notOurs(s.Chosen)
