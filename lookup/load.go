@@ -161,7 +161,7 @@ func (t targets) keys(k reflect.Value) []any {
 	dest := make([]any, len(t))
 	for i, to := range t {
 		if to.isKey {
-			dest[i] = k.FieldByIndex(to.key).Addr().Interface()
+			dest[i] = addrOf(k, to.key)
 		}
 	}
 	return dest
@@ -172,10 +172,18 @@ func (t targets) values(v reflect.Value) []any {
 	dest := make([]any, len(t))
 	for i, to := range t {
 		if to.isValue {
-			dest[i] = v.FieldByIndex(to.value).Addr().Interface()
+			dest[i] = addrOf(v, to.value)
 		}
 	}
 	return dest
+}
+
+// addrOf points at a field, or, without an index, at the whole.
+func addrOf(v reflect.Value, index []int) any {
+	if len(index) > 0 {
+		v = v.FieldByIndex(index)
+	}
+	return v.Addr().Interface()
 }
 
 var (
