@@ -484,7 +484,9 @@ func TestRedisAway(t *testing.T) {
 	t.Parallel()
 	own := servertest.OwnRedis(t)
 	s := newStream(t, own.Client(t), backpressure.Config{})
-	own.Kill()
+	if err := own.Kill(); err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	if _, err := s.gate.Wait(ctx, 1); err == nil || errors.Is(err, backpressure.ErrFull) {

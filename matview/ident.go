@@ -61,12 +61,3 @@ func quoteAll(columns []string) []string {
 
 // last is the name without its schema.
 func last(name string) string { return name[strings.LastIndexByte(name, '.')+1:] }
-
-// derived makes the name of an index from that of its table, cut so that Postgres need not.
-func derived(name, suffix string) string {
-	base := last(name)
-	if n := maxName - len(suffix); len(base) > n {
-		base = base[:n]
-	}
-	return base + suffix
-}

@@ -3,6 +3,7 @@ package matview
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -299,8 +300,8 @@ func (r Rollup) tx(ctx context.Context, db DB, what string, f func(tx pgx.Tx) er
 		return f(tx)
 	})
 	if err != nil {
-		if drift, ok := err.(*DriftError); ok {
-			return drift
+		if errors.Is(err, ErrDrift) {
+			return err // it names the roll-up itself
 		}
 		return fmt.Errorf("matview: %s roll-up %s: %w", what, r.Table, err)
 	}

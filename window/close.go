@@ -30,15 +30,15 @@ const MaxClose = 1000
 type Reason string
 
 const (
-	// Watermark: the newest event of the key had passed the window's end by Lateness.
+	// Watermark says that the newest event of the key had passed the window's end by Lateness.
 	Watermark Reason = "watermark"
-	// Idle: nothing came for the key for Config.Idle.
+	// Idle says that nothing came for the key for Config.Idle.
 	Idle Reason = "idle"
-	// AlreadyClosed: the window is with a closer, though the key's marks have expired.
+	// AlreadyClosed says that the window is with a closer, though the key's marks have expired.
 	AlreadyClosed Reason = "closed"
-	// Ahead: the event is further than Config.MaxAhead ahead of the server's clock.
+	// Ahead says that the event is further than Config.MaxAhead ahead of the server's clock.
 	Ahead Reason = "ahead"
-	// Old: the event is older than the sliding window reaches.
+	// Old says that the event is older than the sliding window reaches.
 	Old Reason = "old"
 )
 

@@ -20,7 +20,7 @@ func (w *Windows) Run(ctx context.Context, handle func(ctx context.Context, c Cl
 	if w.cfg.Size == 0 {
 		return fmt.Errorf("window: %s: %w", w.name, ErrNoTumbling)
 	}
-	for {
+	for ctx.Err() == nil {
 		closed, err := w.CloseDue(ctx, runBatch)
 		if ctx.Err() == nil && err != nil {
 			w.cfg.OnError(err)
@@ -36,10 +36,8 @@ func (w *Windows) Run(ctx context.Context, handle func(ctx context.Context, c Cl
 			}
 			wait.Stop()
 		}
-		if ctx.Err() != nil {
-			return nil
-		}
 	}
+	return nil
 }
 
 func (w *Windows) handle(ctx context.Context, c Closed, handle func(ctx context.Context, c Closed) error) {

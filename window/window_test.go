@@ -464,6 +464,11 @@ func TestMaxmemory(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	w = named(t, c, "w", window.Config{Size: time.Minute, Lateness: -1, Idle: time.Millisecond})
+	for closed = nil; len(closed) == 0; {
+		closed = closeDue(t, w, 1)
+	}
+	want(t, "idle", show(closed...), []string{"k 12:01:00-12:02:00 idle 1: y"})
 }
 
 func TestRun(t *testing.T) {
