@@ -1,0 +1,331 @@
+package queue_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/headrace/headrace/internal/bench"
+	"github.com/headrace/headrace/internal/servers/servertest"
+	"github.com/headrace/headrace/internal/uid"
+	"github.com/headrace/headrace/queue"
+)
+
+const (
+	benchPayload = 380
+	benchBatch   = 2000
+	benchRecords = 100_000
+)
+
+func benchPayloads(n int) [][]byte {
+	out := make([][]byte, n)
+	for i := range out {
+		out[i] = fmt.Appendf(nil, "%0*d", benchPayload, i)
+	}
+	return out
+}
+
+// sortLease is the barest script that seals a batch under a lease, with the fastest move there is: the records, the deadline, and
+// that is all.
+const sortLease = `local len = redis.call('LLEN', KEYS[1])
+local n = math.min(len, tonumber(ARGV[1]))
+if n == 0 then return 0 end
+if n == len then
+  redis.call('RENAME', KEYS[1], KEYS[2])
+else
+  redis.call('SORT', KEYS[1], 'BY', 'nosort', 'LIMIT', len - n, n, 'STORE', KEYS[2])
+  redis.call('LTRIM', KEYS[1], 0, len - n - 1)
+end
+redis.call('ZADD', KEYS[3], ARGV[3], ARGV[2])
+return n`
+
+// moveLease is the same with the move that comes to mind first.
+const moveLease = `local n = math.min(redis.call('LLEN', KEYS[1]), tonumber(ARGV[1]))
+for i = 1, n do redis.call('LMOVE', KEYS[1], KEYS[2], 'RIGHT', 'LEFT') end
+if n > 0 then redis.call('ZADD', KEYS[3], ARGV[3], ARGV[2]) end
+return n`
+
+// bareDrain seals, reads and unlinks batches until there is none: two round trips a batch, as with the queue.
+func bareDrain(b *testing.B, c rueidis.Client, script, name string) int {
+	ctx := context.Background()
+	sha, err := c.Do(ctx, c.B().ScriptLoad().Script(script).Build()).ToString()
+	if err != nil {
+		b.Fatal(err)
+	}
+	total := 0
+	for {
+		id := uid.New()
+		list, leases := "{"+name+"}:b:"+id, "{"+name+"}:leases"
+		r := c.DoMulti(ctx,
+			c.B().Evalsha().Sha1(sha).Numkeys(3).Key("{"+name+"}:ready", list, leases).Arg(strconv.Itoa(benchBatch), id, "1790000000000").Build(),
+			c.B().Lrange().Key(list).Start(0).Stop(-1).Build())
+		n, err := r[0].AsInt64()
+		if err != nil {
+			b.Fatal(err)
+		}
+		if n == 0 {
+			return total
+		}
+		v, err := r[1].ToArray()
+		if err != nil || len(v) != int(n) {
+			b.Fatal(err, len(v))
+		}
+		payloads := make([][]byte, n)
+		for i := range v {
+			if payloads[i], err = v[i].AsBytes(); err != nil {
+				b.Fatal(err)
+			}
+		}
+		total += len(payloads)
+		for _, r := range c.DoMulti(ctx, c.B().Unlink().Key(list).Build(), c.B().Zrem().Key(leases).Member(id).Build()) {
+			if err := r.Error(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+}
+
+// popDrain loses what it holds when it dies.
+func popDrain(b *testing.B, c rueidis.Client, name string) int {
+	total := 0
+	for {
+		v, err := c.Do(context.Background(), c.B().Rpop().Key("{"+name+"}:ready").Count(benchBatch).Build()).ToArray()
+		if rueidis.IsRedisNil(err) {
+			return total
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		for i := range v {
+			if _, err := v[i].AsBytes(); err != nil {
+				b.Fatal(err)
+			}
+		}
+		total += len(v)
+	}
+}
+
+// drain leases and acknowledges until the queue is empty.
+func drain(b *testing.B, q *queue.Queue, size int) int {
+	ctx := context.Background()
+	total := 0
+	for {
+		x, err := q.TryLease(ctx, queue.LeaseOptions{Records: size})
+		if errors.Is(err, queue.ErrEmpty) {
+			return total
+		}
+		if err != nil {
+			b.Error(err)
+			return total
+		}
+		total += len(x.Payloads)
+		if n, err := q.Ack(ctx, x.ID); n != 1 || err != nil {
+			b.Error(n, err)
+			return total
+		}
+	}
+}
+
+func BenchmarkFigures(b *testing.B) {
+	c := servertest.Redis(b)
+	q := open(b, c, queue.Config{})
+	ctx := context.Background()
+	payloads := benchPayloads(benchRecords)
+	del := func() {
+		if err := c.Do(ctx, c.B().Del().Key("{"+q.Name()+"}:ready").Build()).Error(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	fill := func(int) {
+		del()
+		if err := q.Push(ctx, payloads...); err != nil {
+			b.Fatal(err)
+		}
+	}
+	const call = 5000 // records of one Push
+	bench.Run(b, bench.Figure{
+		Name:  "queue/push",
+		Setup: func(int) { del() },
+		Bare: func(int) int {
+			for p := range slices.Chunk(payloads, call) {
+				var cmds []rueidis.Completed
+				for chunk := range slices.Chunk(p, queue.DefaultChunk) {
+					values := make([]string, len(chunk))
+					for i, v := range chunk {
+						values[i] = rueidis.BinaryString(v)
+					}
+					cmds = append(cmds, c.B().Lpush().Key("{"+q.Name()+"}:ready").Element(values...).Build())
+				}
+				for _, r := range c.DoMulti(ctx, cmds...) {
+					if err := r.Error(); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+			return benchRecords
+		},
+		Ours: func(int) int {
+			for p := range slices.Chunk(payloads, call) {
+				if err := q.Push(ctx, p...); err != nil {
+					b.Fatal(err)
+				}
+			}
+			return benchRecords
+		},
+	})
+	bounded := openAs(b, c, q.Name(), queue.Config{Push: queue.PushConfig{MaxDepth: 1 << 30}})
+	bench.Run(b, bench.Figure{
+		Name:  "queue/push-bounded",
+		Setup: func(int) { del() },
+		Bare: func(int) int {
+			for p := range slices.Chunk(payloads, call) {
+				if err := q.Push(ctx, p...); err != nil {
+					b.Fatal(err)
+				}
+			}
+			return benchRecords
+		},
+		Ours: func(int) int {
+			for p := range slices.Chunk(payloads, call) {
+				if err := bounded.Push(ctx, p...); err != nil {
+					b.Fatal(err)
+				}
+			}
+			return benchRecords
+		},
+	})
+	ours := func(int) int { return drain(b, q, benchBatch) }
+	bench.Run(b, bench.Figure{Name: "queue/lease", Setup: fill, Ours: ours, Bare: func(int) int { return bareDrain(b, c, sortLease, q.Name()) }})
+	bench.Run(b, bench.Figure{Name: "queue/lease-lmove", Setup: fill, Ours: ours, Bare: func(int) int { return bareDrain(b, c, moveLease, q.Name()) }})
+	bench.Run(b, bench.Figure{Name: "queue/lease-rpop", Setup: fill, Ours: ours, Bare: func(int) int { return popDrain(b, c, q.Name()) }})
+	del()
+}
+
+// BenchmarkConsumers: the bare side is one consumer.
+func BenchmarkConsumers(b *testing.B) {
+	c := servertest.Redis(b)
+	q := open(b, c, queue.Config{})
+	payloads := benchPayloads(benchRecords)
+	fill := func(int) {
+		if err := q.Push(context.Background(), payloads...); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for _, n := range []int{4, 16, 64} {
+		bench.Run(b, bench.Figure{
+			Name: fmt.Sprintf("queue/consumers-%d", n), Setup: fill, Rounds: bench.MinRounds,
+			Bare: func(int) int { return drain(b, q, benchBatch) },
+			Ours: func(int) int {
+				var total atomic.Int64
+				var wg sync.WaitGroup
+				for range n {
+					wg.Go(func() { total.Add(int64(drain(b, q, benchBatch))) })
+				}
+				wg.Wait()
+				return int(total.Load())
+			},
+		})
+	}
+}
+
+// BenchmarkDepth: a lease with an ack, and Stats, on a deep queue; the bare side is a shallow one.
+func BenchmarkDepth(b *testing.B) {
+	c := servertest.Redis(b)
+	ctx := context.Background()
+	deep, shallow := open(b, c, queue.Config{}), open(b, c, queue.Config{})
+	depth := 10_000_000
+	if testing.Short() {
+		depth = 1_000_000
+	}
+	small := make([][]byte, 50_000)
+	for i := range small {
+		small[i] = fmt.Appendf(nil, "%040d", i)
+	}
+	for range depth / len(small) {
+		if err := deep.Push(ctx, small...); err != nil {
+			b.Fatal(err)
+		}
+	}
+	const batch, times = 100, 90
+	work := func(q *queue.Queue) func(int) int {
+		return func(int) int {
+			for range times {
+				x, err := q.TryLease(ctx, queue.LeaseOptions{Records: batch})
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := q.Ack(ctx, x.ID); err != nil {
+					b.Fatal(err)
+				}
+			}
+			return times * batch
+		}
+	}
+	fill := func(int) {
+		if err := deep.Push(ctx, small[:times*batch]...); err != nil {
+			b.Fatal(err)
+		}
+		s, err := shallow.Stats(ctx)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := shallow.Push(ctx, small[:10_000-int(s.Ready)]...); err != nil {
+			b.Fatal(err)
+		}
+	}
+	bench.Note(b, "queue/depth: %d records ready, and 10000 on the bare side", depth)
+	bench.Run(b, bench.Figure{Name: "queue/depth-lease", Setup: fill, Bare: work(shallow), Ours: work(deep)})
+	stats := func(q *queue.Queue) func(int) int {
+		return func(int) int {
+			for range 500 {
+				if _, err := q.Stats(ctx); err != nil {
+					b.Fatal(err)
+				}
+			}
+			return 500
+		}
+	}
+	bench.Run(b, bench.Figure{Name: "queue/depth-stats", Bare: stats(shallow), Ours: stats(deep)})
+	if err := c.Do(ctx, c.B().Unlink().Key("{"+deep.Name()+"}:ready").Build()).Error(); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// BenchmarkWake prints how long a push takes to a waiting consumer.
+func BenchmarkWake(b *testing.B) {
+	c := servertest.Redis(b)
+	q := open(b, c, queue.Config{})
+	ctx := context.Background()
+	var took []time.Duration
+	for range 201 {
+		at := make(chan time.Time, 1)
+		go func() {
+			x, err := q.Lease(ctx, queue.LeaseOptions{})
+			at <- time.Now()
+			if err == nil {
+				_, err = q.Ack(ctx, x.ID)
+			}
+			if err != nil {
+				b.Error(err)
+			}
+			at <- time.Time{}
+		}()
+		time.Sleep(3 * time.Millisecond) // it has begun to wait, or nearly so
+		start := time.Now()
+		if err := q.Push(ctx, []byte("x")); err != nil {
+			b.Fatal(err)
+		}
+		took = append(took, (<-at).Sub(start))
+		<-at
+	}
+	slices.Sort(took)
+	bench.Note(b, "queue/wake: pushed → leased, median %v, 99 %% %v", took[len(took)/2], took[len(took)*99/100])
+}
