@@ -182,7 +182,8 @@ func (s *RedisServer) Dial() (rueidis.Client, error) {
 	}
 	if _, ok := s.in.(*mini); ok {
 		// Miniredis knows no client tracking, and it is one server.
-		opt.DisableCache, opt.ForceSingleClient = true, true
+		// RESP2, because there a subscription gets a connection of its own: miniredis refuses commands on one that subscribes.
+		opt.DisableCache, opt.ForceSingleClient, opt.AlwaysRESP2 = true, true, true
 	}
 	return rueidis.NewClient(opt)
 }
