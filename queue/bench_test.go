@@ -277,8 +277,10 @@ func BenchmarkDepth(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if err := shallow.Push(ctx, small[:10_000-int(s.Ready)]...); err != nil {
-			b.Fatal(err)
+		if n := 10_000 - int(s.Ready); n > 0 {
+			if err := shallow.Push(ctx, small[:n]...); err != nil {
+				b.Fatal(err)
+			}
 		}
 	}
 	bench.Note(b, "queue/depth: %d records ready, and 10000 on the bare side", depth)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"slices"
 	"strconv"
 	"testing"
@@ -17,7 +18,13 @@ import (
 	"github.com/headrace/headrace/queue"
 )
 
-func TestMain(m *testing.M) { servertest.Main(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(envWorker) != "" {
+		work() // a child of TestKilledWorkers
+		return
+	}
+	servertest.Main(m)
+}
 
 var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
 
