@@ -42,7 +42,7 @@ func (t *Table[T]) void(ctx context.Context, q *pgx.Conn, b Batch) (Fate, error)
 		return 0, err
 	}
 	for _, f := range kindsOf(r) {
-		return f, commit(ctx, q)
+		return f, commit(ctx, q, "")
 	}
 	return 0, fmt.Errorf("the ledger's row was pruned meanwhile")
 }

@@ -27,9 +27,8 @@ func (t *Table[T]) install(ctx context.Context, q *pgx.Conn, target string) erro
 	}
 	defer t.rollback(q)
 	// Programs that start at once take turns. The lock ends with the transaction, so it is good behind PgBouncer too.
-	begin := append(t.beginning(false), do(`SELECT pg_advisory_xact_lock(hashtext('headrace.staging'), hashtext($1::text))`, target))
-	if _, err := send(ctx, q, begin...); err != nil {
-		return fmt.Errorf("staging: %s: %w", target, busy(err))
+	if err := t.lockInstall(ctx, q); err != nil {
+		return err
 	}
 	s, err := find(ctx, q, schema, table)
 	if err == nil && s == nil {
@@ -62,6 +61,14 @@ func (t *Table[T]) install(ctx context.Context, q *pgx.Conn, target string) erro
 	}
 	if _, err := q.Exec(ctx, "commit"); err != nil {
 		return fmt.Errorf("staging: creating the tables of %s: %w", target, err)
+	}
+	return nil
+}
+
+// lockInstall begins a transaction in which this program alone makes or checks tables in this database.
+func (t *Table[T]) lockInstall(ctx context.Context, q *pgx.Conn) error {
+	if _, err := send(ctx, q, append(t.beginning(false), do(`SELECT pg_advisory_xact_lock(hashtext('headrace.staging'))`))...); err != nil {
+		return t.explain("waiting for other programs that start", err)
 	}
 	return nil
 }
@@ -262,7 +269,7 @@ func (t *Table[T]) tables(ctx context.Context, q *pgx.Conn) error {
 		return fmt.Errorf("staging: %w", err)
 	}
 	if len(have) < len(t.own) {
-		var create []string
+		create := []string{}
 		logged := strings.NewReplacer("{ledger}", t.ledger, "{ledger_at}", t.ledgerAt, "{rejects}", t.names.rejects, "{rejects_batch}", t.rejectsBatch,
 			"{control}", t.control, "{epoch}", t.names.epoch, "{target_text}", literal(t.target))
 		create = append(create, logged.Replace(schemaSQL))
@@ -274,14 +281,18 @@ func (t *Table[T]) tables(ctx context.Context, q *pgx.Conn) error {
 			pair := strings.NewReplacer("{registry}", t.registry[s], "{staging}", t.staging[s], "{refused}", t.refused[s], "{columns}", strings.Join(cols, ",\n    "))
 			create = append(create, pair.Replace(pairSQL))
 		}
-		for _, sql := range create {
-			if _, err := q.Exec(ctx, sql); err != nil { // several statements: no arguments, so the simple protocol
-				return t.explain("creating the tables beside "+t.target, err)
-			}
+		// In one message with the commit, for the reason that promotion.finish gives. Then go on where we were.
+		if _, err := q.Exec(ctx, strings.Join(create, "\n")+"\ncommit"); err != nil {
+			return t.explain("creating the tables beside "+t.target, err)
+		}
+		if err := t.lockInstall(ctx, q); err != nil {
+			return err
 		}
 	}
-	var owner string
-	switch err := q.QueryRow(ctx, "SELECT target FROM "+t.control).Scan(&owner); {
+	var owner, open string
+	err = q.QueryRow(ctx, "SELECT target, open FROM "+t.control).Scan(&owner, &open)
+	t.hint.Store(int32(sideOf(open)))
+	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return fmt.Errorf("staging: %s is empty: its one row says which side is open", t.control)
 	case err != nil:

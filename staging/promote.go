@@ -149,7 +149,7 @@ func (t *Table[T]) choose(ctx context.Context, q *pgx.Conn) (side, string, error
 
 // run is the promotion transaction.
 func (p *promotion[T]) run(ctx context.Context, limit int64) error {
-	t, q := p.t, p.q
+	t := p.t
 	all, counts, refusals, err := p.lock(ctx)
 	if err != nil {
 		return err
@@ -181,13 +181,13 @@ func (p *promotion[T]) run(ctx context.Context, limit int64) error {
 	if err := t.at("after insert"); err != nil {
 		return err
 	}
-	if err := p.finish(ctx); err != nil {
+	if err := p.correct(ctx); err != nil {
 		return err
 	}
 	if err := t.at("before commit"); err != nil {
 		return err
 	}
-	if err := commit(ctx, q); err != nil {
+	if err := p.finish(ctx); err != nil {
 		return err
 	}
 	return t.at("after commit")
@@ -443,7 +443,7 @@ func (p *promotion[T]) insertCarefully(ctx context.Context) error {
 		return nil
 	}
 	t, q := p.t, p.q
-	if _, err := one(ctx, q, t.sql.tempIndex[p.s]); err != nil {
+	if _, err := send(ctx, q, do(where(t.sql.aside[p.s], p.which())), do("CREATE INDEX ON pg_temp.hr_aside ("+colBatch+", "+colPos+")")); err != nil {
 		return err
 	}
 	for _, no := range p.numbers() {
@@ -465,8 +465,7 @@ func (p *promotion[T]) insertCarefully(ctx context.Context) error {
 			return fmt.Errorf("staging: %s took %d rows of %d: does it have a trigger or rule that drops rows?", t.target, wrote, want)
 		}
 	}
-	_, err := one(ctx, q, t.sql.dropIndex[p.s])
-	return err
+	return nil
 }
 
 // insertSpan writes the rows of positions lo to hi of one batch.
@@ -506,8 +505,8 @@ func (p *promotion[T]) insertSpan(ctx context.Context, no, lo, hi int32) (wrote,
 	return wrote, refused, nil
 }
 
-// finish writes what the ledger could not know at first, and empties what was settled.
-func (p *promotion[T]) finish(ctx context.Context) error {
+// correct writes what the ledger could not know at first.
+func (p *promotion[T]) correct(ctx context.Context) error {
 	var ids []string
 	var conflicts, ruled []int32
 	for _, no := range p.numbers() {
@@ -520,13 +519,24 @@ func (p *promotion[T]) finish(ctx context.Context) error {
 			return err
 		}
 	}
+	return nil
+}
+
+// finish empties what was settled and commits.
+//
+// TRUNCATE and COMMIT go in one message. In between the transaction must not stand idle, because of how Postgres recovers:
+// when the postmaster is killed, an idle backend aborts. It removes the init forks of the files that TRUNCATE has made, keeps
+// an empty main fork until the next checkpoint, and its abort record is not flushed. Recovery then replays the making of the
+// init fork, finds the main fork in its way ("could not create file …: File exists"), and the server does not start.
+func (p *promotion[T]) finish(ctx context.Context) error {
 	if p.out.More {
 		// The rows stay behind without their registry, which nobody promotes, until the side's last part truncates it.
-		_, err := one(ctx, p.q, p.t.sql.forget[p.s], array(p.chosen))
-		return err
+		if _, err := one(ctx, p.q, p.t.sql.forget[p.s], array(p.chosen)); err != nil {
+			return err
+		}
+		return commit(ctx, p.q, "")
 	}
-	_, err := one(ctx, p.q, p.t.sql.truncate[p.s])
-	return err
+	return commit(ctx, p.q, p.t.sql.truncate[p.s]+"; ")
 }
 
 // resolve looks how a commit ended whose answer was lost: the ledger has all of its batches, or none.

@@ -314,7 +314,7 @@ func TestCommitsOutliveACrash(t *testing.T) {
 	promote(t, tab)
 	crash := func() {
 		t.Helper()
-		if err := errors.Join(s.Kill(), s.Start()); err != nil {
+		if err := errors.Join(s.Kill(), restart(s)); err != nil {
 			t.Fatal(err)
 		}
 		pool.Reset()

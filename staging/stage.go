@@ -138,15 +138,16 @@ func (t *Table[T]) stageOnce(ctx context.Context, l *Load[T], spans []span, orde
 	if err := t.at("before commit"); err != nil {
 		return 0, err
 	}
-	if err := commit(ctx, q); err != nil {
+	if err := commit(ctx, q, ""); err != nil {
 		return 0, err
 	}
 	return Staged, t.at("after commit")
 }
 
-// commit ends the transaction. An error that is not the server's own answer leaves the outcome open.
-func commit(ctx context.Context, q *pgx.Conn) error {
-	tag, err := q.Exec(ctx, "commit")
+// commit ends the transaction, with a last statement in the same message. An error that is not the server's own answer
+// leaves the outcome open.
+func commit(ctx context.Context, q *pgx.Conn, last string) error {
+	tag, err := q.Exec(ctx, last+"commit")
 	if err == nil && tag.String() != "COMMIT" {
 		return fmt.Errorf("staging: the commit became a %s", tag)
 	}

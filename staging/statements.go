@@ -40,8 +40,7 @@ type statements struct {
 	correct    string
 	forget     [2]string
 	truncate   [2]string
-	tempIndex  [2]string
-	dropIndex  [2]string
+	aside      [2]string // where(…, which rows)
 	void       string
 	registries string
 	rejected   string
@@ -90,9 +89,8 @@ func (t *Table[T]) prepare() {
 			FROM ` + ref + ` f JOIN ` + reg + ` r ON r.no = f.hr_batch WHERE r.no = ANY($1::int4[]) ORDER BY r.id, f.pos`
 		q.forget[s] = "DELETE FROM " + reg + " WHERE no = ANY($1::int4[])"
 		q.truncate[s] = "TRUNCATE " + reg + ", " + stg + ", " + ref
-		index := quote(derived(t.stagingName[s], "_hr"))
-		q.tempIndex[s] = "CREATE INDEX " + index + " ON " + stg + " (" + colBatch + ", " + colPos + ")"
-		q.dropIndex[s] = "DROP INDEX " + quote(t.schema) + "." + index
+		// A temporary table, because an index on the UNLOGGED one would have the trouble that finish describes.
+		q.aside[s] = "CREATE TEMPORARY TABLE hr_aside ON COMMIT DROP AS SELECT * FROM " + stg + " s WHERE " + these
 		t.prepareInsert(side(s))
 		t.prepareRules(side(s))
 	}
@@ -174,13 +172,14 @@ func (t *Table[T]) prepareInsert(s side) {
 	}
 	q.insert[s] = t.merged(into + one + order + onConflict)
 
+	from = "pg_temp.hr_aside"
 	bit := pick("s." + colBatch + " = $1::int4 AND s." + colPos + " BETWEEN $2::int4 AND $3::int4")
 	if t.cfg.Conflict == Skip {
 		onConflict = " ON CONFLICT DO NOTHING" // whatever the index
 	}
 	q.insertBit[s] = t.merged(into + bit + order + onConflict)
 
-	q.rejectBit[s] = `WITH bad AS (DELETE FROM ` + from + ` s WHERE s.` + colBatch + ` = $1::int4 AND s.` + colPos + ` = $2::int4 RETURNING s.*)
+	q.rejectBit[s] = `WITH bad AS (SELECT s.* FROM ` + from + ` s WHERE s.` + colBatch + ` = $1::int4 AND s.` + colPos + ` = $2::int4)
 		INSERT INTO ` + t.rejects + ` (batch, root, place, pos, whole, source, key, code, reason, row)
 		SELECT r.id, r.root, r.root_offset + s.hr_pos, s.hr_pos, true, 'insert', ` + t.idSQL("s.") + `, $3::text, $4::text, ` + rowSQL("s") + `
 		FROM bad s JOIN ` + t.registry[s] + ` r ON r.no = s.hr_batch`
@@ -191,7 +190,7 @@ func (t *Table[T]) prepareInsert(s side) {
 		q.conflicts[s] = `SELECT hr_batch, count(*) FROM (
 				SELECT s.hr_batch, row_number() OVER (PARTITION BY ` + list("s.", t.cfg.Key) + ` ORDER BY ` + newest + `) AS n,
 					coalesce(t.xmin::text = (pg_current_xact_id()::text::numeric % 4294967296)::text, false) AS ours
-				FROM ` + from + ` s LEFT JOIN ` + t.target + ` t ON ` + t.keyEquals("t.", "s.") + ` WHERE ` + these + `) x
+				FROM ` + t.staging[s] + ` s LEFT JOIN ` + t.target + ` t ON ` + t.keyEquals("t.", "s.") + ` WHERE ` + these + `) x
 			WHERE n > 1 OR NOT ours GROUP BY 1`
 	}
 }
