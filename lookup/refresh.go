@@ -20,7 +20,7 @@ var unlockLua string
 
 var (
 	swapScript   = rueidis.NewLuaScript(swapLua)
-	unlockScript = rueidis.NewLuaScript(unlockLua)
+	unlockScript = rueidis.NewLuaScriptRetryable(unlockLua) // its token makes it harmless twice
 )
 
 const (
@@ -63,7 +63,7 @@ func (t *Table[K, V]) refreshFrom(ctx context.Context, version string) (Refreshe
 		if err == nil {
 			break
 		} else if !rueidis.IsRedisNil(err) {
-			// The lock may be ours: the reply was lost. Then it runs out by itself.
+			t.unlock(ctx, token) // only the reply may have been lost
 			return Refreshed{}, fmt.Errorf("lookup: %w", err)
 		}
 		select {
@@ -82,9 +82,7 @@ func (t *Table[K, V]) refreshFrom(ctx context.Context, version string) (Refreshe
 	defer func() {
 		lost(nil)
 		<-renewed
-		done, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		unlockScript.Exec(done, t.client, []string{t.lock}, []string{token, "0"}) // otherwise it runs out by itself
+		t.unlock(ctx, token)
 	}()
 
 	now, _, err := t.ask(ctx)
@@ -102,6 +100,13 @@ func (t *Table[K, V]) refreshFrom(ctx context.Context, version string) (Refreshe
 		return Refreshed{}, err
 	}
 	return Refreshed{Version: p.version, Entries: p.entries, Done: true}, t.Sync(ctx)
+}
+
+// unlock gives the lock up if it is ours. If that fails, it runs out by itself.
+func (t *Table[K, V]) unlock(ctx context.Context, token string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	unlockScript.Exec(ctx, t.client, []string{t.lock}, []string{token, "0"})
 }
 
 // renew keeps the lock until ctx is done. lost is called when it cannot.

@@ -1,0 +1,164 @@
+package lookup_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/headrace/headrace/internal/servers/servertest"
+	"github.com/headrace/headrace/lookup"
+	"github.com/redis/rueidis"
+)
+
+func newRemote(t testing.TB, c rueidis.Client, name string, cfg lookup.RemoteConfig[string, int]) *lookup.Remote[string, int] {
+	t.Helper()
+	r, err := lookup.NewRemote(c, name, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestRemote(t *testing.T) {
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		ctx, name := t.Context(), servertest.Prefix(t)
+		var asked [][]string
+		source := map[string]int{"a": 1, "b": 2}
+		r := newRemote(t, c, name, lookup.RemoteConfig[string, int]{
+			Negative: 300 * time.Millisecond,
+			Fetch: func(_ context.Context, keys []string) (map[string]int, error) {
+				asked = append(asked, keys)
+				found := make(map[string]int)
+				for _, k := range keys {
+					if v, ok := source[k]; ok {
+						found[k] = v
+					}
+				}
+				return found, nil
+			},
+		})
+		get := func(keys ...string) lookup.Found[int] {
+			t.Helper()
+			f, err := r.GetMany(ctx, keys)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return f
+		}
+		both := lookup.Found[int]{Values: []int{1, 0, 2, 1}, Missing: []int{1}}
+		if d := cmp.Diff(both, get("a", "x", "b", "a")); d != "" {
+			t.Fatal(d)
+		}
+		if len(asked) != 1 || len(asked[0]) != 3 {
+			t.Fatalf("the source was asked %v, want one call for three keys", asked)
+		}
+		// The invalidation of what this process has cached as unknown may still be on its way.
+		eventually(t, "no need of the source", func() bool {
+			n := len(asked)
+			if d := cmp.Diff(both, get("a", "x", "b", "a")); d != "" {
+				t.Fatal(d)
+			}
+			return len(asked) == n
+		})
+		n := len(asked)
+		// What is known as missing is asked for again when Negative is over; another process needs no source.
+		source["x"] = 9
+		eventually(t, "x is found", func() bool { return len(get("x").Missing) == 0 })
+		if len(asked) == n || len(asked) > n+3 {
+			t.Fatalf("the source was asked %d times for x", len(asked)-n)
+		}
+		reader := newRemote(t, c, name, lookup.RemoteConfig[string, int]{})
+		if f, err := reader.GetMany(ctx, []string{"x", "y"}); err != nil || f.Values[0] != 9 || len(f.Missing) != 1 {
+			t.Fatal(f, err)
+		}
+		// A change in Redis ends what the process has cached.
+		if err := r.Put(ctx, map[string]int{"a": 100}); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the new a", func() bool { return get("a").Values[0] == 100 })
+		if err := r.Forget(ctx, "a"); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the source's a", func() bool { return get("a").Values[0] == 1 })
+		// A value that does not decode has a name.
+		do := c.Do(ctx, c.B().Set().Key(name+":lookup:b").Value("+rotten").Build())
+		if do.Error() != nil {
+			t.Fatal(do.Error())
+		}
+		eventually(t, "an error", func() bool {
+			_, err := r.GetMany(ctx, []string{"b"})
+			return errors.Is(err, lookup.ErrDecode)
+		})
+	})
+}
+
+// However many ask for a key at once, the source is asked once; a caller that gives up takes nobody with it.
+func TestRemoteSingleFlight(t *testing.T) {
+	t.Parallel()
+	c := servertest.Redis(t)
+	var calls atomic.Int32
+	gate := make(chan struct{})
+	r := newRemote(t, c, servertest.Prefix(t), lookup.RemoteConfig[string, int]{
+		Fetch: func(ctx context.Context, keys []string) (map[string]int, error) {
+			calls.Add(1)
+			select {
+			case <-gate:
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+			return map[string]int{"a": 1}, nil
+		},
+	})
+	ctx, giveUp := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	all.Add(1)
+	go func() {
+		defer all.Done()
+		if _, err := r.GetMany(ctx, []string{"a"}); !errors.Is(err, context.Canceled) {
+			t.Errorf("who gave up got %v", err)
+		}
+	}()
+	eventually(t, "the first fetch", func() bool { return calls.Load() == 1 })
+	for range 20 {
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			if f, err := r.GetMany(t.Context(), []string{"a", "x"}); err != nil || f.Values[0] != 1 || len(f.Missing) != 1 {
+				t.Errorf("%+v, %v", f, err)
+			}
+		}()
+	}
+	giveUp()
+	eventually(t, "somebody else fetches", func() bool { return calls.Load() >= 2 })
+	close(gate)
+	all.Wait()
+	if n := calls.Load(); n > 4 { // a and x may first be fetched apart, and x was not among the keys that were given up
+		t.Errorf("21 callers made %d fetches", n)
+	}
+}
+
+func TestRemoteFromPostgres(t *testing.T) {
+	t.Parallel()
+	db, c := servertest.Postgres(t), servertest.Redis(t)
+	if _, err := db.Exec(t.Context(), `CREATE TABLE products (sku text PRIMARY KEY, price int); INSERT INTO products VALUES ('a', 1), ('b', 2)`); err != nil {
+		t.Fatal(err)
+	}
+	r := newRemote(t, c, servertest.Prefix(t), lookup.RemoteConfig[string, int]{
+		Fetch: lookup.FetchQuery[string, int](db, "SELECT sku, price FROM products WHERE sku = ANY($1)"), Chunk: 2,
+	})
+	f, err := r.GetMany(t.Context(), []string{"b", "c", "a", "d", "e"})
+	if d := cmp.Diff(lookup.Found[int]{Values: []int{2, 0, 1, 0, 0}, Missing: []int{1, 3, 4}}, f); err != nil || d != "" {
+		t.Fatal(err, d)
+	}
+	db.Close() // from now on Redis must have it all, the missing ones too
+	if f, err = r.GetMany(t.Context(), []string{"a", "c"}); err != nil || f.Values[0] != 1 || len(f.Missing) != 1 {
+		t.Fatal(f, err)
+	}
+	if _, err = r.GetMany(t.Context(), []string{"new"}); err == nil {
+		t.Fatal("the source is away and nobody was told")
+	}
+}
