@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS {rejects} (
     code        text        NOT NULL,
     reason      text        NOT NULL,
     payload     bytea,                -- the record as it was rejected before it was staged
-    row         jsonb,                -- the row as it was staged
+    row         json,                 -- the row as it was staged (jsonb would refuse some values of json columns)
     rejected_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     resolved_at timestamptz           -- corrected and replayed, or given up
 );

@@ -181,7 +181,7 @@ func (t *Table[T]) prepareInsert(s side) {
 
 	q.rejectBit[s] = `WITH bad AS (SELECT s.* FROM ` + from + ` s WHERE s.` + colBatch + ` = $1::int4 AND s.` + colPos + ` = $2::int4)
 		INSERT INTO ` + t.rejects + ` (batch, root, place, pos, whole, source, key, code, reason, row)
-		SELECT r.id, r.root, r.root_offset + s.hr_pos, s.hr_pos, true, 'insert', ` + t.idSQL("s.") + `, $3::text, $4::text, ` + rowSQL("s") + `
+		SELECT r.id, r.root, r.root_offset + s.hr_pos, s.hr_pos, true, 'insert', ` + t.idSQL("s.") + `, $3::text, $4::text, ` + t.rowSQL() + `
 		FROM bad s JOIN ` + t.registry[s] + ` r ON r.no = s.hr_batch`
 
 	if len(t.cfg.Key) > 0 {
@@ -226,9 +226,9 @@ func (t *Table[T]) idSQL(prefix string) string {
 	return "coalesce(" + prefix + quote(t.cfg.ID) + "::text, '')"
 }
 
-// rowSQL is the staged row as jsonb, without our own columns.
-func rowSQL(alias string) string {
-	return "to_jsonb(" + alias + ") - '{" + colBatch + "," + colPos + "}'::text[]"
+// rowSQL is the staged row as json, without our own columns.
+func (t *Table[T]) rowSQL() string {
+	return "(SELECT row_to_json(x) FROM (SELECT " + list("s.", t.colNames) + ") x)"
 }
 
 // prepareRules makes the statement that takes rejected rows out of the side and puts them into the rejects table. It
@@ -261,7 +261,7 @@ func (t *Table[T]) prepareRules(s side) {
 		), kept AS (
 			INSERT INTO ` + t.rejects + ` (batch, root, place, pos, whole, source, key, code, reason, row)
 			SELECT r.id, r.root, r.root_offset + s.hr_pos, s.hr_pos, w.whole, 'rule', ` + t.idSQL("s.") + `,
-				CASE s.hr_verdict` + code.String() + ` END, CASE s.hr_verdict` + reason.String() + ` END, to_jsonb(s) - '{hr_batch,hr_pos,hr_verdict}'::text[]
+				CASE s.hr_verdict` + code.String() + ` END, CASE s.hr_verdict` + reason.String() + ` END, ` + t.rowSQL() + `
 			FROM bad s JOIN ` + t.registry[s] + ` r ON r.no = s.hr_batch JOIN whole w ON w.hr_batch = s.hr_batch AND w.hr_pos = s.hr_pos
 		)
 		SELECT hr_batch, count(*) FROM bad GROUP BY 1`
