@@ -5,3 +5,17 @@ func (t *Table[T]) SetHook(f func(point string) error) { t.hook = f }
 
 // Staging returns the quoted names of the two staging tables, and of the two registries.
 func (t *Table[T]) Staging() (staging, registry [2]string) { return t.staging, t.registry }
+
+// Encode runs the encoder over a load, as COPY would, and returns how many bytes it made.
+func (t *Table[T]) Encode(l *Load[T], buf []byte) (int, error) {
+	var rejects []Reject
+	e := t.newEncoder(l, nil, nil, 0, len(l.Rows), 1, nil, &rejects)
+	total := 0
+	for {
+		n, err := e.Read(buf)
+		total += n
+		if err != nil {
+			return total, e.err
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package staging
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+	"unsafe"
 
 	"github.com/jackc/pgx/v5/pgtype"
 )
@@ -152,29 +154,38 @@ func (r *Row) Value(v any) { r.putValue(r.next(), v) }
 
 func (r *Row) size(n int) []byte { return binary.BigEndian.AppendUint32(r.buf, uint32(n)) }
 
-func indexNUL[S string | []byte](s S) bool {
-	if x, ok := any(s).(string); ok {
-		return strings.IndexByte(x, 0) >= 0
-	}
-	for _, b := range []byte(s) {
-		if b == 0 {
-			return true
+// textOK says whether s is what Postgres takes as text: UTF-8 without NUL. ASCII, the common case, goes eight bytes at a
+// time.
+func textOK[S string | []byte](s S) (utf, nul bool) {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	b := bytesOf(s)
+	i := 0
+	for ; i+8 <= len(b); i += 8 {
+		w := binary.LittleEndian.Uint64(b[i:])
+		if (w|(w-ones)&^w)&highs != 0 { // a byte that is not ASCII, or is zero
+			break
 		}
 	}
-	return false
-}
-
-// text says whether s is what Postgres takes as text: UTF-8 without NUL. Short ASCII, the common case, is one pass.
-func textOK[S string | []byte](s S) (utf, nul bool) {
-	utf = true
-	for i := 0; i < len(s); i++ {
-		if b := s[i]; b == 0 {
-			return true, true
-		} else if b >= utf8.RuneSelf {
-			return utf8.ValidString(string(s[i:])), indexNUL(s[i:])
+	for ; i < len(b); i++ {
+		if b[i] == 0 {
+			return utf8.Valid(b[i:]), true
+		}
+		if b[i] >= utf8.RuneSelf {
+			return utf8.Valid(b[i:]), bytes.IndexByte(b[i:], 0) >= 0
 		}
 	}
 	return true, false
+}
+
+// bytesOf lends the bytes of a text. They are only read.
+func bytesOf[S string | []byte](s S) []byte {
+	switch x := any(s).(type) {
+	case []byte:
+		return x
+	case string:
+		return unsafe.Slice(unsafe.StringData(x), len(x))
+	}
+	return nil
 }
 
 func putText[S string | []byte](r *Row, c *column, s S) {
@@ -224,16 +235,17 @@ func putText[S string | []byte](r *Row, c *column, s S) {
 
 // hasEscapedNUL finds \u0000 behind an even number of backslashes.
 func hasEscapedNUL[S string | []byte](s S) bool {
-	for i := 0; i+5 < len(s); i++ {
-		if s[i] != '\\' {
-			continue
+	b := bytesOf(s)
+	for {
+		i := bytes.IndexByte(b, '\\')
+		if i < 0 || i+6 > len(b) {
+			return false
 		}
-		if s[i+1] == 'u' && s[i+2] == '0' && s[i+3] == '0' && s[i+4] == '0' && s[i+5] == '0' {
+		if string(b[i+1:i+6]) == "u0000" {
 			return true
 		}
-		i++ // the escaped character
+		b = b[i+2:] // behind the escaped character
 	}
-	return false
 }
 
 func (r *Row) putInt(c *column, n int64) {

@@ -1,0 +1,182 @@
+package staging_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/govalues/decimal"
+	"github.com/headrace/headrace/internal/bench"
+	"github.com/headrace/headrace/internal/servers/servertest"
+	"github.com/headrace/headrace/internal/uid"
+	"github.com/headrace/headrace/staging"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// order is the enriched order of the examples.
+type order struct {
+	OrderID      string          `db:"order_id"`
+	CustomerID   string          `db:"customer_id"`
+	ProductID    string          `db:"product_id"`
+	ProductName  string          `db:"product_name"`
+	Category     string          `db:"category"`
+	Quantity     int32           `db:"quantity"`
+	UnitPrice    decimal.Decimal `db:"unit_price" dbtype:"numeric(12,4)"`
+	Currency     string          `db:"currency"`
+	TotalUSD     decimal.Decimal `db:"total_usd" dbtype:"numeric(14,2)"`
+	Zip          string          `db:"zip"`
+	City         string          `db:"city"`
+	State        string          `db:"state"`
+	Country      string          `db:"country"`
+	ShippingZone string          `db:"shipping_zone"`
+	OrderedAt    time.Time       `db:"ordered_at"`
+	ProcessedAt  time.Time       `db:"processed_at"`
+	Raw          json.RawMessage `db:"raw"`
+}
+
+func orders(n int) []order {
+	out := make([]order, n)
+	for i := range out {
+		price := decimal.MustNew(rand.Int64N(1_000_000), 4)
+		out[i] = order{
+			OrderID: fmt.Sprintf("ORD-%016x", rand.Uint64()), CustomerID: fmt.Sprintf("CUST-%06d", rand.IntN(100000)), ProductID: fmt.Sprintf("PROD-%03d", rand.IntN(15)),
+			ProductName: "Mechanical Keyboard", Category: "Electronics", Quantity: int32(1 + rand.IntN(9)), UnitPrice: price, Currency: "EUR", TotalUSD: decimal.MustNew(rand.Int64N(100_000), 2),
+			Zip: "94105", City: "San Francisco", State: "CA", Country: "US", ShippingZone: "WEST", OrderedAt: noon.Add(-time.Duration(i) * time.Second), ProcessedAt: noon,
+			Raw: json.RawMessage(`{"note":"leave at the door","gift":false}`),
+		}
+	}
+	return out
+}
+
+// batchesOf cuts orders into loads of size rows.
+func batchesOf(rows []order, size int) []staging.Load[order] {
+	var out []staging.Load[order]
+	for lo := 0; lo < len(rows); lo += size {
+		l := load(rows[lo:min(lo+size, len(rows))]...)
+		out = append(out, l)
+	}
+	return out
+}
+
+// plainCopy renders rows as a ready binary COPY of the server's own: the staging table's COPY TO.
+func plainCopy(b testing.TB, pool *pgxpool.Pool, table string) []byte {
+	c, err := pool.Acquire(context.Background())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Release()
+	var buf bytes.Buffer
+	if _, err := c.Conn().PgConn().CopyTo(context.Background(), &buf, "COPY "+table+" TO STDOUT BINARY"); err != nil {
+		b.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
+func copyIn(b testing.TB, pool *pgxpool.Pool, table string, data []byte) {
+	c, err := pool.Acquire(context.Background())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Release()
+	if _, err := c.Conn().PgConn().CopyFrom(context.Background(), bytes.NewReader(data), "COPY "+table+" FROM STDIN BINARY"); err != nil {
+		b.Fatal(err)
+	}
+}
+
+func orderTable(b testing.TB, pool *pgxpool.Pool, cfg staging.Config[order]) *staging.Table[order] {
+	b.Helper()
+	cfg.Create, cfg.Key = true, []string{"order_id"}
+	return newTable(b, pool, "orders", cfg)
+}
+
+func BenchmarkFigures(b *testing.B) {
+	pool := servertest.Postgres(b)
+	tab := orderTable(b, pool, staging.Config[order]{})
+	st, reg := tab.Staging()
+	clear := func() {
+		exec(b, pool, "TRUNCATE orders, "+st[0]+", "+st[1]+", "+reg[0]+", "+reg[1])
+	}
+	const size, n = 5000, 100_000
+	rows := orders(n)
+	stageAll := func() {
+		for _, l := range batchesOf(rows, size) {
+			stage(b, tab, l, staging.Staged)
+		}
+	}
+
+	// The same rows, ready, into a table of the same shape without the two columns of ours.
+	exec(b, pool, "CREATE UNLOGGED TABLE bare (LIKE orders); CREATE TABLE logged (LIKE orders)")
+	var ready [][]byte
+	for _, l := range batchesOf(rows, size) {
+		clear()
+		stage(b, tab, l, staging.Staged)
+		promote(b, tab)
+		ready = append(ready, plainCopy(b, pool, "orders"))
+	}
+	bench.Run(b, bench.Figure{Name: "staging/stage", Setup: func(int) { clear(); exec(b, pool, "TRUNCATE bare") },
+		Bare: func(int) int {
+			for _, d := range ready {
+				copyIn(b, pool, "bare", d)
+			}
+			return n
+		},
+		Ours: func(int) int { stageAll(); return n },
+	})
+
+	// The bare statement reads what is staged, too.
+	cols := "order_id, customer_id, product_id, product_name, category, quantity, unit_price, currency, total_usd, zip, city, state, country, shipping_zone, ordered_at, processed_at, raw"
+	promoteFigure := func(name string, prepare func()) {
+		bench.Run(b, bench.Figure{Name: name, Setup: func(int) { prepare(); stageAll() },
+			Bare: func(int) int {
+				full := st[0]
+				if !query[bool](b, pool, "SELECT EXISTS (SELECT FROM "+st[0]+")") {
+					full = st[1]
+				}
+				exec(b, pool, "INSERT INTO orders ("+cols+") SELECT "+cols+" FROM "+full+" ON CONFLICT DO NOTHING")
+				return n
+			},
+			Ours: func(int) int {
+				if p := promote(b, tab); p.Rows != n {
+					b.Fatalf("%+v", p)
+				}
+				return n
+			},
+		})
+	}
+	promoteFigure("staging/promote", clear)
+	bench.Run(b, bench.Figure{Name: "staging/unlogged", Setup: func(int) { exec(b, pool, "TRUNCATE bare, logged") },
+		Bare: func(int) int {
+			for _, d := range ready {
+				copyIn(b, pool, "logged", d)
+			}
+			return n
+		},
+		Ours: func(int) int {
+			for _, d := range ready {
+				copyIn(b, pool, "bare", d)
+			}
+			return n
+		},
+	})
+	_ = uid.New
+}
+
+// BenchmarkEncode is the Go side of a COPY alone, a row at a time.
+func BenchmarkEncode(b *testing.B) {
+	tab := orderTable(b, servertest.Postgres(b), staging.Config[order]{})
+	l := load(orders(5000)...)
+	buf := make([]byte, 65531)
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := 0; i < b.N; i += len(l.Rows) {
+		n, err := tab.Encode(&l, buf)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.SetBytes(int64(n / len(l.Rows)))
+	}
+}

@@ -1,0 +1,211 @@
+package staging
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Rejected is a row of the durable rejects table.
+type Rejected struct {
+	ID     int64 // of the reject, for paging, Resolve and Replay
+	Batch  string
+	Reject        // Payload: the raw record, or the row as JSON
+	Source string // "stage": before it was staged; "rule"; "insert": the target refused it
+	Whole  bool   // every row of the record was rejected
+	At     time.Time
+}
+
+// A RejectFilter chooses rejects. Zero fields do not filter, but what was resolved is left out.
+type RejectFilter struct {
+	Code     string
+	Batch    string
+	Key      string
+	Since    time.Time
+	After    int64 // the ID of the last reject of the page before
+	Limit    int   // default DefaultPage
+	Resolved bool  // also those that are resolved
+}
+
+// DefaultPage is how many rejects one call lists.
+const DefaultPage = 1000
+
+// Rejects lists rejected records and rows, oldest first, page by page.
+func (t *Table[T]) Rejects(ctx context.Context, f RejectFilter) ([]Rejected, error) {
+	if f.Limit == 0 {
+		f.Limit = DefaultPage
+	}
+	if f.Limit < 0 {
+		return nil, fmt.Errorf("staging: %w: RejectFilter.Limit is %d: must not be negative", ErrConfig, f.Limit)
+	}
+	if _, ok := parseUUID(f.Batch); f.Batch != "" && !ok {
+		return nil, fmt.Errorf("staging: %w: RejectFilter.Batch is %q: must be a UUID", ErrConfig, f.Batch)
+	}
+	rows, err := t.pool.Query(ctx, `SELECT id, batch::text, pos, key, code, reason, payload, row::text, root::text, place, source, whole, rejected_at FROM `+t.names.rejects+`
+		WHERE id > $1::int8 AND ($2::text = '' OR code = $2::text) AND ($3::text = '' OR batch = nullif($3::text, '')::uuid) AND ($4::text = '' OR key = $4::text)
+			AND rejected_at >= $5::timestamptz AND ($6::bool OR resolved_at IS NULL) ORDER BY id LIMIT $7::int8`,
+		f.After, f.Code, f.Batch, f.Key, f.Since, f.Resolved, int64(f.Limit))
+	if err != nil {
+		return nil, t.explain("listing rejects", err)
+	}
+	out, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (r Rejected, err error) {
+		var staged *string
+		err = row.Scan(&r.ID, &r.Batch, &r.Pos, &r.Key, &r.Code, &r.Reason, &r.Payload, &staged, &r.Root, &r.Place, &r.Source, &r.Whole, &r.At)
+		if staged != nil {
+			r.Payload = []byte(*staged)
+		}
+		return r, err
+	})
+	if err != nil {
+		return nil, t.explain("listing rejects", err)
+	}
+	return out, nil
+}
+
+// Resolve marks rejects as done with: pushed into the queue again after a correction, or given up. It returns how many
+// were open until now. Push first: a crash in between pushes a record twice, which its dedup id or the target's key
+// takes care of; the other way round it would be lost.
+func (t *Table[T]) Resolve(ctx context.Context, ids ...int64) (int, error) {
+	tag, err := t.pool.Exec(ctx, "UPDATE "+t.names.rejects+" SET resolved_at = clock_timestamp() WHERE id = ANY($1::int8[]) AND resolved_at IS NULL", ids)
+	if err != nil {
+		return 0, t.explain("resolving rejects", err)
+	}
+	return int(tag.RowsAffected()), nil
+}
+
+// A Correction is what should have been made of a reject.
+type Correction[T any] struct {
+	Reject int64 // Rejected.ID
+	Rows   []T   // one or more
+}
+
+// Replay writes corrected rows into the target and resolves their rejects, in one transaction. It enters them into the
+// ledger as a batch of its own, so that the books go on balancing. Rejects that are resolved already are left alone, so a
+// second call is harmless. Conflict Skip and Replace hold here too; rules and merges run as well.
+func (t *Table[T]) Replay(ctx context.Context, fixed []Correction[T]) (Promotion, error) {
+	fail := func(err error) (Promotion, error) {
+		return Promotion{}, t.explain("replaying rejects into "+t.target, err)
+	}
+	ids := make([]int64, len(fixed))
+	for i, c := range fixed {
+		if len(c.Rows) == 0 {
+			return Promotion{}, fmt.Errorf("staging: %w: Correction %d has no rows: Resolve gives a reject up", ErrLoad, i)
+		}
+		ids[i] = c.Reject
+	}
+	tx, err := t.pool.Begin(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // after a commit there is nothing to roll back
+	q := tx.Conn()
+	if _, err := send(ctx, q, do(sqlLimits, millis(t.cfg.LockTimeout), millis(t.cfg.IdleTimeout)), do(sqlDurable)); err != nil {
+		return fail(err)
+	}
+	rows, err := tx.Query(ctx, "UPDATE "+t.names.rejects+" SET resolved_at = clock_timestamp() WHERE id = ANY($1::int8[]) AND resolved_at IS NULL RETURNING id", ids)
+	if err != nil {
+		return fail(err)
+	}
+	open := map[int64]bool{}
+	var id int64
+	if _, err := pgx.ForEachRow(rows, []any{&id}, func() error { open[id] = true; return nil }); err != nil {
+		return fail(err)
+	}
+	var l Load[T]
+	for _, c := range fixed {
+		if open[c.Reject] {
+			for _, r := range c.Rows {
+				l.Rows, l.Pos = append(l.Rows, r), append(l.Pos, int32(l.Batch.Records))
+			}
+			l.Batch.Records++
+			delete(open, c.Reject)
+		}
+	}
+	if l.Batch.Records == 0 {
+		return Promotion{}, nil
+	}
+	p, err := t.replay(ctx, q, &l)
+	if err != nil {
+		return fail(err)
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return fail(err)
+	}
+	return p, nil
+}
+
+// replay does what stage and promote do, with a temporary table in place of a side: nothing here outlives the transaction,
+// and nothing has to outlive a crash.
+func (t *Table[T]) replay(ctx context.Context, q *pgx.Conn, l *Load[T]) (Promotion, error) {
+	spans, order := l.records()
+	var found []Reject
+	e := t.newEncoder(l, spans, order, 0, len(spans), 1, q.TypeMap(), &found)
+	if _, err := send(ctx, q, do("CREATE TEMPORARY TABLE hr_aside (LIKE "+t.staging[sideA]+") ON COMMIT DROP")); err != nil {
+		return Promotion{}, err
+	}
+	if _, err := q.PgConn().CopyFrom(ctx, e, "COPY pg_temp.hr_aside ("+list("", t.colNames)+", "+colBatch+", "+colPos+") FROM STDIN BINARY"); err != nil {
+		if e.err != nil {
+			return Promotion{}, e.err
+		}
+		return Promotion{}, err
+	}
+	if len(found) > 0 {
+		return Promotion{}, fmt.Errorf("%w: correction %d: %s: %s", ErrLoad, found[0].Pos, found[0].Code, found[0].Reason)
+	}
+	for _, r := range t.rules {
+		n, err := one(ctx, q, "SELECT count(*) FROM pg_temp.hr_aside s WHERE "+r.Where)
+		if err != nil {
+			return Promotion{}, err
+		}
+		if string(n.Rows[0][0]) != "0" {
+			return Promotion{}, fmt.Errorf("%w: %s corrected rows are rejected again: %s: %s", ErrLoad, n.Rows[0][0], r.Code, r.Reason)
+		}
+	}
+	res, err := one(ctx, q, t.sql.insertBit[sideA], "1", "0", text(len(spans)))
+	if err != nil {
+		return Promotion{}, err
+	}
+	wrote := res.CommandTag.RowsAffected()
+	if len(t.cfg.Merge) > 0 {
+		if wrote, err = strconv.ParseInt(string(res.Rows[0][0]), 10, 64); err != nil {
+			return Promotion{}, err
+		}
+	}
+	made, err := one(ctx, q, `WITH id AS (SELECT gen_random_uuid() AS id) INSERT INTO `+t.ledger+` (id, kind, root, root_offset, records, kept, staged, promoted, conflicts, worker, sealed_at, staged_at)
+		SELECT id, 'promoted', id, 0, $1::int4, $1::int4, $2::int4, $3::int4, $2::int4 - $3::int4, 'replay', clock_timestamp(), clock_timestamp() FROM id RETURNING id::text`,
+		text(len(spans)), text(len(l.Rows)), text(wrote))
+	if err != nil {
+		return Promotion{}, err
+	}
+	return Promotion{Batches: []Promoted{{ID: texts(made)[0], Fate: FatePromoted}}, Records: len(spans), Kept: len(spans), Rows: int(wrote), Conflicts: len(l.Rows) - int(wrote)}, nil
+}
+
+// Prune forgets ledger rows and resolved rejects that are older than before, and returns how many ledger rows went. First it
+// raises the floor, durably: a batch that was sealed before it and turns up later is refused by Stage with ErrTooOld and put
+// aside by Promote, for nobody can tell any more whether it was promoted. Ledger rows are kept for pruneMargin longer than
+// the floor says, so that clocks that differ do no harm. Keep more than the age of anything in flight.
+func (t *Table[T]) Prune(ctx context.Context, before time.Time) (int, error) {
+	if _, err := t.pool.Exec(ctx, "UPDATE "+t.control+" SET floor = greatest(floor, $1::timestamptz)", before); err != nil {
+		return 0, t.explain("raising the floor", err)
+	}
+	total := 0
+	for { // in pieces, so that no lock and no transaction is long
+		tag, err := t.pool.Exec(ctx, "DELETE FROM "+t.ledger+" WHERE id IN (SELECT id FROM "+t.ledger+" WHERE committed_at < $1::timestamptz LIMIT 10000)", before.Add(-pruneMargin))
+		if err != nil {
+			return total, t.explain("pruning the ledger", err)
+		}
+		total += int(tag.RowsAffected())
+		if tag.RowsAffected() < 10000 {
+			break
+		}
+	}
+	if _, err := t.pool.Exec(ctx, "DELETE FROM "+t.names.rejects+" WHERE resolved_at < $1::timestamptz", before); err != nil {
+		return total, t.explain("pruning resolved rejects", err)
+	}
+	return total, nil
+}
+
+const pruneMargin = time.Hour

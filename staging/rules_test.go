@@ -1,0 +1,247 @@
+package staging_test
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/headrace/headrace/internal/servers/servertest"
+	"github.com/headrace/headrace/staging"
+)
+
+// line is an order line: a record makes several rows.
+type line struct {
+	Doc    string  `db:"doc"`
+	No     int32   `db:"no"`
+	Amount *int64  `db:"amount"`
+	Shop   *string `db:"shop"`
+}
+
+func amount(n int64) *int64 { return &n }
+
+func TestRulesAndConstraints(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	exec(t, pool, `CREATE TABLE shops (name text PRIMARY KEY); INSERT INTO shops VALUES ('north'), ('south');
+		CREATE TABLE lines (doc text, no int, amount bigint NOT NULL CONSTRAINT positive CHECK (amount > 0), shop text REFERENCES shops DEFERRABLE INITIALLY DEFERRED, PRIMARY KEY (doc, no));
+		CREATE TABLE sums (doc text PRIMARY KEY, total bigint)`)
+	tab := newTable(t, pool, "lines", staging.Config[line]{Key: []string{"doc", "no"}, ID: "doc",
+		Rules: []staging.Rule{{Code: "odd", Reason: "it's 100% odd \\", Where: "amount % 2 = 1"}, {Code: "unlucky", Where: "s.no = 13"}},
+		Merge: []staging.Merge{{Name: "sums", SQL: `INSERT INTO sums SELECT doc, sum(amount) FROM promoted GROUP BY doc ORDER BY doc ON CONFLICT (doc) DO UPDATE SET total = sums.total + EXCLUDED.total`}},
+	})
+	west, north := "west", "north"
+	l := staging.Load[line]{Batch: load[line](line{}).Batch, Rows: []line{
+		{"a", 1, amount(2), nil}, {"a", 2, amount(4), &north}, // record 0: good
+		{"b", 1, amount(3), nil}, {"b", 2, amount(4), nil}, // record 1: one row odd, one good
+		{"c", 1, nil, nil}, {"c", 2, amount(-2), nil}, // record 2: all rejected, each for its own reason
+		{"d", 1, amount(2), &west},  // record 3: no such shop
+		{"e", 13, amount(2), nil},   // record 4: unlucky
+		{"f", 13, amount(101), nil}, // record 5: odd comes first
+	}, Pos: []int32{0, 0, 1, 1, 2, 2, 3, 4, 5}}
+	l.Batch.Records, l.Batch.Offset = 6, 10
+	stage(t, tab, l, staging.Staged)
+	p := promote(t, tab)
+	if p.Rows != 3 || p.Ruled != 6 || p.Kept != 6 || p.Conflicts != 0 {
+		t.Errorf("promotion: %+v", p)
+	}
+	r, err := tab.Rejected(t.Context(), []string{l.Batch.ID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, x := range r[l.Batch.ID] {
+		got[x.Key] = x.Code
+		if x.Place != 10+int(x.Pos) || x.Root != l.Batch.ID {
+			t.Errorf("place: %+v", x)
+		}
+	}
+	// b is not among them: one of its rows went through, so its claim stays.
+	want := map[string]string{"c": staging.CodeNotNull, "d": staging.CodeForeign, "e": "unlucky", "f": "odd"}
+	for k, v := range want {
+		if got[k] != v {
+			t.Errorf("record %s: %q, want %q", k, got[k], v)
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("rejected: %v", got)
+	}
+	if s := query[string](t, pool, "SELECT string_agg(doc || total, ' ' ORDER BY doc) FROM sums"); s != "a6 b4" {
+		t.Errorf("roll-up: %s", s)
+	}
+	if n := query[int](t, pool, "SELECT count(*) FROM lines_rejects WHERE code = 'odd' AND reason = $1 AND row->>'doc' = 'b' AND NOT whole", "it's 100% odd \\"); n != 1 {
+		t.Error("the odd row of b is not in the rejects table")
+	}
+	balanced(t, tab)
+}
+
+// What no rule foresees (a trigger, a second unique index) costs the record, not the batch, and roll-ups stay right.
+func TestTheTargetRefusesARow(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	exec(t, pool, `CREATE TABLE items (id text PRIMARY KEY, n bigint, note text UNIQUE, at timestamptz); CREATE TABLE total (one int PRIMARY KEY, n bigint);
+		CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.n = 77 THEN RAISE EXCEPTION 'no 77' USING ERRCODE = '22023'; END IF; RETURN NEW; END $$;
+		CREATE TRIGGER no BEFORE INSERT ON items FOR EACH ROW EXECUTE FUNCTION no()`)
+	tab := newTable(t, pool, "items", staging.Config[item]{Key: []string{"id"}, Merge: []staging.Merge{{Name: "m",
+		SQL: "INSERT INTO total SELECT 1, count(*) FROM promoted ON CONFLICT (one) DO UPDATE SET n = total.n + EXCLUDED.n"}}})
+	a, b := load(items("a", 100)...), load(items("b", 100)...)
+	note := "same"
+	a.Rows[5].Note, b.Rows[6].Note = &note, &note
+	stage(t, tab, a, staging.Staged)
+	stage(t, tab, b, staging.Staged)
+	p := promote(t, tab)
+	if p.Rows != 197 || p.Ruled != 2 || p.Conflicts != 1 || len(p.Batches) != 2 {
+		t.Errorf("promotion: %+v", p)
+	}
+	r, err := tab.Rejected(t.Context(), []string{a.Batch.ID, b.Batch.ID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{a.Batch.ID, b.Batch.ID} {
+		if len(r[id]) != 1 || r[id][0].Pos != 77 || r[id][0].Code != "sqlstate_22023" || r[id][0].Reason != "no 77" {
+			t.Errorf("rejects: %+v", r[id])
+		}
+	}
+	if n := query[int](t, pool, "SELECT n FROM total"); n != 197 {
+		t.Errorf("roll-up: %d", n)
+	}
+	balanced(t, tab)
+}
+
+func TestConflictReplace(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	tab := newTable(t, pool, "items", staging.Config[item]{Create: true, Key: []string{"id"}, Conflict: staging.Replace, Newer: "n"})
+	stage(t, tab, load(items("a", 10)...), staging.Staged)
+	promote(t, tab)
+	older, newer := items("a", 10), items("a", 10)
+	for i := range newer {
+		older[i].N -= 5
+		newer[i].N += 5
+	}
+	stage(t, tab, load(append(newer, older...)...), staging.Staged) // the newer come first and win all the same
+	if p := promote(t, tab); p.Rows != 10 || p.Conflicts != 10 {
+		t.Errorf("%+v", p)
+	}
+	stage(t, tab, load(older...), staging.Staged)
+	if p := promote(t, tab); p.Rows != 0 || p.Conflicts != 10 {
+		t.Errorf("%+v", p)
+	}
+	if n := query[int](t, pool, "SELECT sum(n)::int FROM items"); n != 45+50 {
+		t.Errorf("sum: %d", n)
+	}
+	last := newTable(t, pool, "items", staging.Config[item]{Key: []string{"id"}, Conflict: staging.Replace})
+	stage(t, last, load(append(newer, older...)...), staging.Staged) // without Newer the last one wins
+	if p := promote(t, last); p.Rows != 10 || p.Conflicts != 10 {
+		t.Errorf("%+v", p)
+	}
+	if n := query[int](t, pool, "SELECT sum(n)::int FROM items"); n != 45-50 {
+		t.Errorf("sum: %d", n)
+	}
+	balanced(t, last)
+}
+
+func TestConflictFail(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	tab := newTable(t, pool, "items", staging.Config[item]{Create: true, Key: []string{"id"}, Conflict: staging.Fail})
+	for name, second := range map[string][]item{"there": items("a", 10), "within": append(items("b", 3), items("b", 1)...)} {
+		exec(t, pool, "TRUNCATE items")
+		stage(t, tab, load(items("a", 10)...), staging.Staged)
+		promote(t, tab)
+		l := load(second...)
+		stage(t, tab, l, staging.Staged)
+		if _, err := tab.Promote(t.Context(), staging.PromoteOptions{}); !errors.Is(err, staging.ErrConflict) {
+			t.Errorf("%s: %v", name, err)
+		} else {
+			t.Log(err)
+		}
+		if f := fates(t, tab, l.Batch.ID); f[0] != staging.FateStaged {
+			t.Errorf("%s: %v", name, f)
+		}
+		count(t, pool, 10)
+		if f, err := tab.Void(t.Context(), l.Batch); err != nil || f != staging.FateVoid { // the way out
+			t.Error(f, err)
+		}
+		promote(t, tab)
+	}
+}
+
+// A writer outside inserts a key between the promotion's statements: the promotion starts again and counts a conflict.
+func TestAWriterOutside(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	tab := itemTable(t, pool)
+	stage(t, tab, load(items("a", 10)...), staging.Staged)
+	tx, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), "INSERT INTO items VALUES ('a-0003', 1, '', now())"); err != nil {
+		t.Fatal(err)
+	}
+	p := background(func() (staging.Promotion, error) { return tab.Promote(t.Context(), staging.PromoteOptions{}) })
+	untilWaiting(t, pool)
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := (<-p).must(t); got.Rows != 9 || got.Conflicts != 1 {
+		t.Errorf("%+v", got)
+	}
+	count(t, pool, 10)
+	balanced(t, tab)
+}
+
+func TestRejectsAreRowsToWorkWith(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	tab := newTable(t, pool, "items", staging.Config[item]{Create: true, Key: []string{"id"}, Rules: []staging.Rule{{Code: "low", Reason: "too low", Where: "n < 3"}}})
+	l := load(items("a", 10)...)
+	l.Rejects, l.Batch.Records = []staging.Reject{{Pos: 10, Key: "raw", Code: "parse", Reason: "no JSON", Payload: []byte("{")}}, 11
+	stage(t, tab, l, staging.Staged)
+	promote(t, tab)
+	list := func(f staging.RejectFilter) []staging.Rejected {
+		t.Helper()
+		r, err := tab.Rejects(t.Context(), f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	if r := list(staging.RejectFilter{}); len(r) != 4 || r[3].Place != 2 && r[0].Place != 10 {
+		t.Errorf("all: %+v", r)
+	}
+	if r := list(staging.RejectFilter{Code: "parse"}); len(r) != 1 || r[0].Key != "raw" || string(r[0].Payload) != "{" || r[0].Batch != l.Batch.ID || r[0].Source != "stage" {
+		t.Errorf("by code: %+v", r)
+	}
+	low := list(staging.RejectFilter{Code: "low", Limit: 2})
+	if next := list(staging.RejectFilter{Code: "low", After: low[1].ID}); len(low) != 2 || len(next) != 1 {
+		t.Errorf("pages: %+v, %+v", low, next)
+	}
+	// Correct two, and give up one.
+	var fixed []staging.Correction[item]
+	for _, r := range low {
+		fixed = append(fixed, staging.Correction[item]{Reject: r.ID, Rows: []item{{ID: r.Key, N: 100, At: noon}}})
+	}
+	got, err := tab.Replay(t.Context(), fixed)
+	if err != nil || got.Rows != 2 {
+		t.Fatal(got, err)
+	}
+	if again, err := tab.Replay(t.Context(), fixed); err != nil || again.Rows != 0 || again.Records != 0 {
+		t.Errorf("a second replay: %+v, %v", again, err)
+	}
+	n, err := tab.Resolve(t.Context(), list(staging.RejectFilter{Code: "parse"})[0].ID)
+	if err != nil || n != 1 {
+		t.Error(n, err)
+	}
+	if r := list(staging.RejectFilter{}); len(r) != 1 {
+		t.Errorf("left: %+v", r)
+	}
+	if r := list(staging.RejectFilter{Resolved: true}); len(r) != 4 {
+		t.Errorf("with the resolved: %+v", r)
+	}
+	if n := query[int](t, pool, "SELECT count(*) FROM items WHERE n = 100"); n != 2 {
+		t.Errorf("%d corrected rows", n)
+	}
+	if b := balanced(t, tab); b.Records != 13 || b.Rows != 9 {
+		t.Errorf("%+v", b)
+	}
+}
