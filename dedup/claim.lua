@@ -16,10 +16,10 @@ if guard then
 end
 
 -- Open a generation when there is none, when the newest one has run its time or is full, or when the configured
--- window has changed (not at once: two processes with different settings must not open one at each call).
+-- window or layout has changed (not at once: two processes with different settings must not open one at each call).
 local g = gens[1]
-if not g or now - g.start >= g.window or (g.count >= 128 * 2 ^ g.bits and g.bits < 24)
-    or (g.window ~= window and now - g.start >= g.window / 4) then
+if not g or now - g.start >= g.window or (g.bits > 0 and g.count >= 128 * 2 ^ g.bits and g.bits < 24)
+    or ((g.window ~= window or (g.bits == 0) ~= (floorbits == 0)) and now - g.start >= g.window / 4) then
   local expect = 0
   if g then
     if now - g.start < g.window then -- full before its time: at this rate …, but no more than eightfold
@@ -32,7 +32,7 @@ if not g or now - g.start >= g.window or (g.count >= 128 * 2 ^ g.bits and g.bits
     if now <= g.start then now = g.start + 1 end
   end
   local bits = floorbits
-  while bits < 24 and 96 * 2 ^ bits < expect do bits = bits + 1 end
+  while bits > 0 and bits < 24 and 96 * 2 ^ bits < expect do bits = bits + 1 end
   g = { start = now, bits = bits, count = 0, window = window, unit = math.max(1, math.ceil(window / 16777215)),
     prefix = prefix .. string.format('%.0f', now) .. ':' }
   table.insert(gens, 1, g)
@@ -54,46 +54,85 @@ if mask ~= '' then
   end
 end
 
-local verdict, keys, fresh = {}, {}, 0
-for j = 1, n do
-  local a = j * 24 - 23
-  keys[j] = cur .. sub(hashes, a, a + last)
-end
-local from = 1
-while from <= n do
-  local to = math.min(from + 199, n)
-  -- A bucket gets its expiry when it is made. Asking for all of them at once is cheaper than setting it each time.
-  local new = call('EXISTS', unpack(keys, from, to)) < to - from + 1
+local verdict, fresh = {}, 0
+
+-- One piece of the batch at a time: the servers' unpack takes some thousand values.
+local function piece(from, to)
+  local todo, ids, found = {}, {}, {}
   for j = from, to do
-    local said
-    if stored then
-      said = sub(stored, pos and pos[j] or j, pos and pos[j] or j)
-      if said == '-' then said = nil end
+    local p = pos and pos[j] or j
+    local said = stored and sub(stored, p, p) or '-'
+    if said == '-' then
+      todo[#todo + 1] = j
+      ids[#ids + 1] = ARGV[7 + j]
+    else
+      verdict[j] = said
     end
-    if not said then
-      local id, place, v = ARGV[7 + j], sub(places, j * 8 - 7, j * 8), false
-      for i = 2, older do
-        local o, a = gens[i], j * 24 - 23
-        v = call('HGET', o.prefix .. sub(hashes, a, a + o.bits - 1), id)
-        if v then
-          if held(o, v) then break end
-          v = false
-        end
-      end
-      if not v then
-        if call('HSETNX', keys[j], id, place .. stamp) == 1 then
-          fresh = fresh + 1
-          if new then call('PEXPIREAT', keys[j], expire) end
-        else
-          v = call('HGET', keys[j], id)
-        end
-      end
-      said = (not v or sub(v, 1, 8) == place) and 'f' or 'd'
-    end
-    verdict[j] = said
   end
-  from = to + 1
+  if #todo == 0 then return end
+
+  for i = 2, older do
+    local o = gens[i]
+    if o.bits == 0 then
+      local got = call('HMGET', o.prefix, unpack(ids))
+      for x = 1, #todo do
+        if not found[x] and held(o, got[x]) then found[x] = got[x] end
+      end
+    else
+      for x = 1, #todo do
+        if not found[x] then
+          local a = todo[x] * 24 - 23
+          local v = call('HGET', o.prefix .. sub(hashes, a, a + o.bits - 1), ids[x])
+          if v and held(o, v) then found[x] = v end
+        end
+      end
+    end
+  end
+
+  if g.bits == 0 then
+    local got, new, mine = call('HMGET', cur, unpack(ids)), {}, {}
+    for x = 1, #todo do
+      local id, j = ids[x], todo[x]
+      local v = found[x] or got[x] or mine[id]
+      if not v then
+        v = sub(places, j * 8 - 7, j * 8) .. stamp
+        mine[id] = v
+        new[#new + 1] = id
+        new[#new + 1] = v
+        fresh = fresh + 1
+      end
+      found[x] = v
+    end
+    if #new > 0 then call('HSET', cur, unpack(new)) end
+  else
+    local keys = {}
+    for x = 1, #todo do
+      local a = todo[x] * 24 - 23
+      keys[x] = cur .. sub(hashes, a, a + last)
+    end
+    -- A bucket gets its expiry when it is made. Asking for all of them at once is cheaper than setting it each time.
+    local made = call('EXISTS', unpack(keys)) < #keys
+    for x = 1, #todo do
+      if not found[x] then
+        local v = sub(places, todo[x] * 8 - 7, todo[x] * 8) .. stamp
+        if call('HSETNX', keys[x], ids[x], v) == 1 then
+          fresh = fresh + 1
+          if made then call('PEXPIREAT', keys[x], expire) end
+        else
+          v = call('HGET', keys[x], ids[x])
+        end
+        found[x] = v
+      end
+    end
+  end
+  for x = 1, #todo do
+    local j = todo[x]
+    verdict[j] = sub(found[x], 1, 8) == sub(places, j * 8 - 7, j * 8) and 'f' or 'd'
+  end
 end
+local size = g.bits == 0 and 1000 or 200
+for from = 1, n, size do piece(from, math.min(from + size - 1, n)) end
+if g.bits == 0 and g.count == 0 and fresh > 0 then call('PEXPIREAT', cur, expire) end
 
 g.count = g.count + fresh
 save()

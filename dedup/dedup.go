@@ -37,6 +37,9 @@ func New(ctx context.Context, client rueidis.Client, name string, cfg Config) (*
 	for bits < hashDigits && perBucket<<bits < cfg.Expect {
 		bits++
 	}
+	if cfg.Layout == Fast {
+		bits = 0
+	}
 	w.head = []string{strconv.FormatInt(cfg.Window.Milliseconds(), 10), w.prefix, strconv.Itoa(bits)}
 	if err := w.check(ctx); err != nil {
 		return nil, err

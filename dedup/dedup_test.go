@@ -200,22 +200,34 @@ func TestMarkSeenForgetLenClear(t *testing.T) {
 func TestLargeBatches(t *testing.T) {
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
 		name := servertest.Prefix(t)
-		w := newWindow(t, c, name, dedup.Config{Expect: 10})
-		for _, n := range []int{1, 999, 1000, 1001, 5000, 12345} {
-			ids := names(fmt.Sprint(n, "-"), 0, n)
-			b := dedup.Batch{Guard: guard(t, c, name, fmt.Sprint(n)), Root: fmt.Sprint("r", n), Records: n}
-			for range 2 {
+		for _, layout := range []dedup.Layout{dedup.Compact, dedup.Fast} {
+			name := name + fmt.Sprint("-", layout)
+			w := newWindow(t, c, name, dedup.Config{Expect: 10, Layout: layout})
+			for _, n := range []int{1, 999, 1000, 1001, 5000, 12345} {
+				ids := names(fmt.Sprint(n, "-"), 0, n)
+				b := dedup.Batch{Guard: guard(t, c, name, fmt.Sprint(n)), Root: fmt.Sprint("r", n), Records: n}
+				for range 2 {
+					for i, v := range claim(t, w, b, nil, ids...) {
+						if v != fresh {
+							t.Fatalf("%d ids: id %d is a %v", n, i, v)
+						}
+					}
+				}
+				b.Root, b.Guard = b.Root+"x", ""
 				for i, v := range claim(t, w, b, nil, ids...) {
-					if v != fresh {
-						t.Fatalf("%d ids: id %d is a %v", n, i, v)
+					if v != dup {
+						t.Fatalf("%d ids: id %d is %v for another batch", n, i, v)
 					}
 				}
 			}
-			b.Root, b.Guard = b.Root+"x", ""
-			for i, v := range claim(t, w, b, nil, ids...) {
-				if v != dup {
-					t.Fatalf("%d ids: id %d is %v for another batch", n, i, v)
-				}
+			if n, err := w.Len(t.Context()); n != 1+999+1000+1001+5000+12345 || err != nil {
+				t.Fatalf("Len: %d, %v", n, err)
+			}
+			if err := w.Clear(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if keys, _ := do(t, c, c.B().Keys().Pattern("{"+name+"}:d:*").Build()).AsStrSlice(); len(keys) > 0 {
+				t.Fatalf("%d keys after Clear", len(keys))
 			}
 		}
 	})

@@ -3,7 +3,8 @@
 -- KEYS[1] is a string: one "start,bits,count,window;" a generation, newest first. A claim of a generation lies in one
 -- of 2^bits small hashes, chosen by the first bits of the id's hash; start (ms) names the generation and its keys.
 -- bits never changes while a generation lives, so whoever reads this string knows where every claim can be.
--- ARGV[1] is the window in ms, ARGV[2] the prefix of all bucket keys, ARGV[3] the floor of bits.
+-- With no bits (layout Fast) the generation is one hash.
+-- ARGV[1] is the window in ms, ARGV[2] the prefix of all bucket keys, ARGV[3] the floor of bits, 0 for layout Fast.
 local call, sub, byte, floor = redis.call, string.sub, string.byte, math.floor
 local window, prefix, floorbits = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 
