@@ -74,12 +74,12 @@ func (t *Table[K, V]) GetMany(_ context.Context, keys []K) (Found[V], error) {
 // Sync makes the current version this process' snapshot: one round trip where it is already, otherwise it reads the
 // version. When it fails the old snapshot stays.
 func (t *Table[K, V]) Sync(ctx context.Context) error {
-	_, err := t.sync(ctx)
+	_, err := t.sync(ctx, nil)
 	return err
 }
 
-// sync also returns how old the current version is.
-func (t *Table[K, V]) sync(ctx context.Context) (age time.Duration, err error) {
+// sync also returns how old the current version is. ready, if not nil, is a version that was read already.
+func (t *Table[K, V]) sync(ctx context.Context, ready *Snapshot[K, V]) (age time.Duration, err error) {
 	select {
 	case t.syncing <- struct{}{}: // one at a time: an older version must not overwrite a newer one
 		defer func() { <-t.syncing }()
@@ -94,7 +94,9 @@ func (t *Table[K, V]) sync(ctx context.Context) (age time.Duration, err error) {
 			return 0, err
 		}
 		if s := t.current.Load(); s == nil || s.version != p.version {
-			s, err = t.read(ctx, p)
+			if s = ready; s == nil || s.version != p.version {
+				s, err = t.read(ctx, p)
+			}
 			if errors.Is(err, ErrIncomplete) {
 				continue
 			} else if err != nil {

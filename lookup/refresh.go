@@ -92,14 +92,15 @@ func (t *Table[K, V]) refreshFrom(ctx context.Context, version string) (Refreshe
 	case err == nil && now.version != version:
 		return Refreshed{Version: now.version, Entries: now.entries}, t.Sync(ctx)
 	}
-	p, err := t.write(ctx, token)
+	s, err := t.write(ctx, token)
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil && errors.Is(err, context.Canceled) {
 			err = cause
 		}
 		return Refreshed{}, err
 	}
-	return Refreshed{Version: p.version, Entries: p.entries, Done: true}, t.Sync(ctx)
+	_, err = t.sync(ctx, s)
+	return Refreshed{Version: s.version, Entries: len(s.entries), Done: true}, err
 }
 
 // unlock gives the lock up if it is ours. If that fails, it runs out by itself.
@@ -131,9 +132,9 @@ func (t *Table[K, V]) renew(ctx context.Context, token string, lost context.Canc
 	}
 }
 
-// write loads the source into a new version and makes it current.
-func (t *Table[K, V]) write(ctx context.Context, token string) (p pointer, err error) {
-	p.version = uid.New()
+// write loads the source into a new version, makes it current and returns it as it reads back.
+func (t *Table[K, V]) write(ctx context.Context, token string) (s *Snapshot[K, V], err error) {
+	p := pointer{version: uid.New()}
 	key := t.versions + p.version
 	defer func() {
 		if err != nil {
@@ -191,22 +192,22 @@ func (t *Table[K, V]) write(ctx context.Context, token string) (p pointer, err e
 	p.entries = len(seen)
 	switch {
 	case err != nil:
-		return p, err
+		return nil, err
 	case p.entries == 0 && !t.cfg.AllowEmpty:
-		return p, ErrEmpty
+		return nil, ErrEmpty
 	}
 	// What does not read back whole must not become current: nobody could load it, and everybody would stay behind.
-	if _, err := t.read(ctx, p); err != nil {
-		return p, err
+	if s, err = t.read(ctx, p); err != nil {
+		return nil, err
 	}
 	n, err := swapScript.Exec(ctx, t.client, []string{t.pointer, t.lock, key}, []string{
 		token, p.version, strconv.Itoa(p.entries), strconv.FormatInt(t.cfg.Keep.Milliseconds(), 10), t.versions, t.channel,
 	}).AsInt64()
 	switch {
 	case err != nil:
-		return p, fmt.Errorf("lookup: %w", err)
+		return nil, fmt.Errorf("lookup: %w", err)
 	case n == 0:
-		return p, ErrOvertaken
+		return nil, ErrOvertaken
 	}
-	return p, nil
+	return s, nil
 }

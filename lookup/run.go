@@ -39,7 +39,7 @@ func (t *Table[K, V]) Run(ctx context.Context) error {
 		case <-wake:
 		case <-timer.C:
 		}
-		age, err := t.sync(ctx)
+		age, err := t.sync(ctx, nil)
 		next := t.cfg.MaxAge / 2
 		if t.cfg.Every > 0 && (err == nil && age >= t.cfg.Every || errors.Is(err, ErrNotLoaded)) {
 			if err = t.refreshOld(ctx); err == nil {

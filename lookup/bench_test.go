@@ -1,0 +1,167 @@
+package lookup_test
+
+import (
+	"context"
+	"runtime"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/headrace/headrace/internal/bench"
+	"github.com/headrace/headrace/internal/servers/servertest"
+	"github.com/headrace/headrace/lookup"
+	"github.com/redis/rueidis"
+)
+
+type benchZone struct {
+	City     string `json:"city"`
+	State    string `json:"state"`
+	TimeZone string `json:"time_zone"`
+	Zone     int    `json:"zone"`
+}
+
+func benchTable[V any](b testing.TB, c rueidis.Client, n int, value func(i int) V) *lookup.Table[string, V] {
+	b.Helper()
+	table, err := lookup.New(c, servertest.Prefix(b), lookup.Config[string, V]{
+		Load: func(_ context.Context, put func(string, V) error) error {
+			for i := range n {
+				if err := put(strconv.Itoa(i), value(i)); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	if _, err := table.Refresh(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	return table
+}
+
+func zoneOf(i int) benchZone {
+	return benchZone{City: "City " + strconv.Itoa(i), State: "NY", TimeZone: "America/New_York", Zone: i % 8}
+}
+
+// BenchmarkFigures enriches orders with three look-ups each: from snapshots, against the pattern that this package
+// replaces, three HGETs an order (pipelined here, a batch of 1,000 orders at a time; the original waits for each).
+func BenchmarkFigures(b *testing.B) {
+	c := servertest.Redis(b)
+	zips := benchTable(b, c, 42_000, zoneOf)
+	products := benchTable(b, c, 100_000, func(i int) float64 { return float64(i) / 100 })
+	rates := benchTable(b, c, 7, func(i int) float64 { return 1 + float64(i) })
+	version := func(name, v string) string { return "{" + name + "}:lookup:v:" + v }
+	z, _ := zips.Snapshot()
+	p, _ := products.Snapshot()
+	r, _ := rates.Snapshot()
+	keys := []string{version(zips.Name(), z.Version()), version(products.Name(), p.Version()), version(rates.Name(), r.Version())}
+	const orders, size = 10_000, 1000
+	names := make([][3]string, orders)
+	for i := range names {
+		names[i] = [3]string{strconv.Itoa(i * 7919 % 42_000), strconv.Itoa(i * 7919 % 100_000), strconv.Itoa(i % 7)}
+	}
+	sum := 0.0
+	bench.Run(b, bench.Figure{
+		Name: "lookup/enrich",
+		Bare: func(int) int {
+			for from := 0; from < orders; from += size {
+				cmds := make(rueidis.Commands, 0, 3*size)
+				for _, n := range names[from : from+size] {
+					for k := range keys {
+						cmds = append(cmds, c.B().Hget().Key(keys[k]).Field(n[k]).Build())
+					}
+				}
+				for _, r := range c.DoMulti(context.Background(), cmds...) {
+					if _, err := r.ToString(); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+			return orders
+		},
+		Ours: func(int) int {
+			const times = 50 // a round of 10,000 is too short to be timed
+			for range times {
+				zips, _ := zips.Snapshot()
+				products, _ := products.Snapshot()
+				rates, _ := rates.Snapshot()
+				for i := range names {
+					zone, ok1 := zips.Get(names[i][0])
+					price, ok2 := products.Get(names[i][1])
+					rate, ok3 := rates.Get(names[i][2])
+					if !ok1 || !ok2 || !ok3 {
+						b.Fatal("missing")
+					}
+					sum += price/rate + float64(zone.Zone)
+				}
+			}
+			return times * orders
+		},
+	})
+}
+
+// BenchmarkTable notes what a table costs: its first load, the next refresh, a process' read of it, and memory on
+// both sides.
+func BenchmarkTable(b *testing.B) {
+	c := servertest.Redis(b)
+	for _, n := range []int{42_000, 100_000} {
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		from := time.Now()
+		table := benchTable(b, c, n, zoneOf)
+		first := time.Since(from)
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		s, err := table.Snapshot()
+		if err != nil {
+			b.Fatal(err)
+		}
+		used, _ := c.Do(b.Context(), c.B().MemoryUsage().Key("{"+table.Name()+"}:lookup:v:"+s.Version()).Samples(0).Build()).AsInt64()
+		from = time.Now()
+		if _, err := table.Refresh(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		again := time.Since(from)
+		reader, err := lookup.New(c, table.Name(), lookup.Config[string, benchZone]{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		from = time.Now()
+		if err := reader.Sync(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		bench.Note(b, "lookup: %d entries: first load %v, refresh %v, read by another process %v; %d bytes an entry in Redis, %d in the process",
+			n, first.Round(time.Millisecond), again.Round(time.Millisecond), time.Since(from).Round(time.Millisecond), used/int64(n), (after.HeapAlloc-before.HeapAlloc)/uint64(n))
+	}
+}
+
+// BenchmarkGet is the price of one look-up in a snapshot of 100,000 entries.
+func BenchmarkGet(b *testing.B) {
+	table := benchTable(b, servertest.Redis(b), 100_000, func(i int) int { return i })
+	names := make([]string, 1<<14)
+	for i := range names {
+		names[i] = strconv.Itoa(i * 7919 % 100_000)
+	}
+	b.ReportAllocs()
+	s, _ := table.Snapshot()
+	for i := 0; b.Loop(); i++ {
+		if _, ok := s.Get(names[i&(len(names)-1)]); !ok {
+			b.Fatal("missing")
+		}
+	}
+}
+
+func TestGetDoesNotAllocate(t *testing.T) {
+	table := benchTable(t, servertest.Redis(t), 1000, func(i int) int { return i })
+	if n := testing.AllocsPerRun(1000, func() {
+		s, _ := table.Snapshot()
+		if _, ok := s.Get("77"); !ok {
+			t.Error("missing")
+		}
+	}); n != 0 {
+		t.Errorf("Get allocates %v times", n)
+	}
+}
