@@ -52,11 +52,11 @@ func (t *Table[T]) install(ctx context.Context, q *pgx.Conn, target string) erro
 	if err := t.privileges(ctx, q); err != nil {
 		return err
 	}
-	if err := t.tables(ctx, q); err != nil {
-		return err
-	}
 	t.prepare()
 	if err := t.tryRules(ctx, q); err != nil {
+		return err
+	}
+	if err := t.tables(ctx, q); err != nil {
 		return err
 	}
 	if _, err := q.Exec(ctx, "commit"); err != nil {

@@ -267,7 +267,8 @@ func (t *Table[T]) prepareRules(s side) {
 		SELECT hr_batch, count(*) FROM bad GROUP BY 1`
 }
 
-// tryRules lets Postgres plan the rules and the merges, so that a mistake in one is found now and by its name.
+// tryRules lets Postgres plan the rules and the merges, so that a mistake in one is found now and by its name. The target
+// stands in for the staging table, which may not exist yet.
 func (t *Table[T]) tryRules(ctx context.Context, q *pgx.Conn) error {
 	plan := func(sql string) error {
 		rows, err := q.Query(ctx, "EXPLAIN "+sql, pgx.QueryExecModeSimpleProtocol)
@@ -278,11 +279,12 @@ func (t *Table[T]) tryRules(ctx context.Context, q *pgx.Conn) error {
 		return rows.Err()
 	}
 	for _, r := range t.rules {
-		if err := plan("SELECT FROM " + t.staging[sideA] + " s WHERE " + r.Where); err != nil {
+		if err := plan("SELECT FROM " + t.target + " s WHERE " + r.Where); err != nil {
 			return t.explain(fmt.Sprintf("rule %q (%s)", r.Code, r.Where), err)
 		}
 	}
-	if err := plan(where(t.sql.insert[sideA], all)); err != nil {
+	cols := list("", t.colNames)
+	if err := plan(t.merged("INSERT INTO " + t.target + " (" + cols + ") SELECT " + cols + " FROM " + t.target)); err != nil {
 		return t.explain("planning the insert into "+t.target+" with its merges", err)
 	}
 	return nil
