@@ -1,0 +1,78 @@
+package dedup_test
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/headrace/headrace/dedup"
+	"github.com/headrace/headrace/internal/servers/servertest"
+)
+
+// A batch is delivered twice, as after a crash: its own claims do not make its records duplicates. Another batch
+// with one of the ids meets a duplicate.
+func ExampleWindow_Claim() {
+	tb, cleanup := servertest.Example("dedup-claim")
+	defer cleanup()
+	ctx := context.Background()
+
+	window, err := dedup.New(ctx, servertest.Redis(tb), servertest.Prefix(tb), dedup.Config{Window: time.Hour})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	first := dedup.Batch{Root: "batch-1", Records: 3}
+	for range 2 {
+		verdicts, err := window.Claim(ctx, first, nil, []string{"order-1", "order-2", "order-1"})
+		fmt.Println(verdicts, err)
+	}
+	verdicts, err := window.Claim(ctx, dedup.Batch{Root: "batch-2", Records: 2}, nil, []string{"order-2", "order-3"})
+	fmt.Println(verdicts, err)
+	// Output:
+	// [fresh fresh duplicate] <nil>
+	// [fresh fresh duplicate] <nil>
+	// [duplicate fresh] <nil>
+}
+
+// A record was rejected, and that is committed: its claim is given back, and the corrected record may come.
+func ExampleWindow_Release() {
+	tb, cleanup := servertest.Example("dedup-release")
+	defer cleanup()
+	ctx := context.Background()
+
+	window, err := dedup.New(ctx, servertest.Redis(tb), servertest.Prefix(tb), dedup.Config{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	verdicts, err := window.Claim(ctx, dedup.Batch{Root: "batch-1", Records: 1}, nil, []string{"order-1"})
+	fmt.Println(verdicts, err)
+	released, err := window.Release(ctx, dedup.Claimed{Root: "batch-1", Place: 0, ID: "order-1"})
+	fmt.Println(released, err)
+	verdicts, err = window.Claim(ctx, dedup.Batch{Root: "batch-2", Records: 1}, nil, []string{"order-1"})
+	fmt.Println(verdicts, err)
+	// Output:
+	// [fresh] <nil>
+	// 1 <nil>
+	// [fresh] <nil>
+}
+
+// Without batches: mark what comes by.
+func ExampleWindow_Mark() {
+	tb, cleanup := servertest.Example("dedup-mark")
+	defer cleanup()
+	ctx := context.Background()
+
+	window, err := dedup.New(ctx, servertest.Redis(tb), servertest.Prefix(tb), dedup.Config{Window: 10 * time.Minute})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fresh, err := window.Mark(ctx, "alarm-1", "alarm-2")
+	fmt.Println(fresh, err)
+	fresh, err = window.Mark(ctx, "alarm-2", "alarm-3")
+	fmt.Println(fresh, err)
+	// Output:
+	// [true true] <nil>
+	// [false true] <nil>
+}
