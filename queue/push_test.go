@@ -255,27 +255,19 @@ func TestEvictionIsNoticed(t *testing.T) {
 // buries.
 func TestFullRedisDrains(t *testing.T) {
 	t.Parallel()
-	s := servertest.OwnRedis(t, "--maxmemory", "20mb", "--maxmemory-policy", "noeviction")
+	s := servertest.OwnRedis(t, "--maxmemory-policy", "noeviction")
 	c := s.Client(t)
 	q := open(t, c, quick)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	pushed := 0
-	for {
-		err := q.Push(ctx, bytes.Repeat([]byte{byte(pushed)}, 100_000))
-		if err != nil {
-			wantErr(t, err, queue.ErrMemory)
-			break
-		}
-		pushed++
+	const pushed = 200
+	for i := range pushed {
+		must(t, q.Push(ctx, bytes.Repeat([]byte{byte(i)}, 100_000)))
 	}
-	for { // to the brim
-		if err := q.Push(ctx, bytes.Repeat([]byte{1}, 100)); err != nil {
-			wantErr(t, err, queue.ErrMemory)
-			break
-		}
-		pushed++
-	}
+	must(t, c.Do(ctx, c.B().ConfigSet().ParameterValue().ParameterValue("maxmemory", "12mb").Build()).Error())
+	wantErr(t, q.Push(ctx, []byte("one more")), queue.ErrMemory)
+	bounded := openAs(t, c, q.Name(), queue.Config{Push: queue.PushConfig{MaxDepth: 1000}})
+	wantErr(t, bounded.Push(ctx, []byte("one more")), queue.ErrMemory)
 	full := func() bool {
 		return strings.Contains(fmt.Sprint(c.Do(ctx, c.B().Set().Key("x").Value("y").Build()).Error()), "OOM")
 	}
