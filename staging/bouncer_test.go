@@ -87,22 +87,43 @@ func TestEveryModeOfPgx(t *testing.T) {
 
 func TestPgBouncer(t *testing.T) {
 	t.Parallel()
-	for _, prepared := range []int{200, 0} {
-		url := servertest.PgBouncer(t, servertest.PostgresURL(t), "max_prepared_statements="+strconv.Itoa(prepared), "default_pool_size=5")
+	run := func(url string, prepared bool) {
 		for i, m := range modes {
-			if prepared == 0 && m == pgx.QueryExecModeCacheStatement {
-				continue // that one is pgx's own need, whatever is sent
+			if m == pgx.QueryExecModeCacheStatement && !prepared {
+				continue // pgx itself needs them in this mode, whatever is sent
 			}
 			everything(t, poolIn(t, url, m, 4), fmt.Sprintf("items%d", i))
 		}
 	}
+	database := servertest.PostgresURL(t)
+	url := servertest.PgBouncer(t, database, "default_pool_size=5")
+	new := hasPrepared(t, consoleOf(t, url))
+	run(url, new)
+	if new {
+		run(servertest.PgBouncer(t, servertest.PostgresURL(t), "default_pool_size=5", "max_prepared_statements=0"), false)
+	}
+}
+
+// hasPrepared says whether PgBouncer follows prepared statements by default: since 1.24.
+func hasPrepared(t *testing.T, c *pgx.Conn) bool {
+	t.Helper()
+	res, err := c.PgConn().Exec(t.Context(), "SHOW CONFIG").ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range res[0].Rows {
+		if string(row[0]) == "max_prepared_statements" {
+			return string(row[1]) != "0"
+		}
+	}
+	return false
 }
 
 // TestEightHundredClients: 800 connections of workers share 25 of the server.
 func TestEightHundredClients(t *testing.T) {
 	t.Parallel()
 	const clients, servers, batches = 800, 25, 3
-	url := servertest.PgBouncer(t, servertest.PostgresURL(t), "max_client_conn=1000", "default_pool_size="+strconv.Itoa(servers), "max_prepared_statements=200")
+	url := servertest.PgBouncer(t, servertest.PostgresURL(t), "max_client_conn=1000", "default_pool_size="+strconv.Itoa(servers))
 	pool := poolIn(t, url, pgx.QueryExecModeExec, clients)
 	tab := newTable(t, pool, "items", staging.Config[item]{Create: true})
 	held := make([]*pgxpool.Conn, clients)

@@ -212,7 +212,7 @@ func (t *Table[T]) idOf(v *T) string {
 
 // copyRows streams records [from, to) into the staging table of s.
 func (t *Table[T]) copyRows(ctx context.Context, q *pgx.Conn, s side, e *encoder[T]) error {
-	_, err := q.PgConn().CopyFrom(ctx, e, t.sql.copyRows[s])
+	err := copyIn(ctx, q, t.sql.copyRows[s], e)
 	if e.err != nil {
 		return e.err // the server's answer only repeats it
 	}
@@ -234,8 +234,7 @@ func (t *Table[T]) copyRejects(ctx context.Context, q *pgx.Conn, s side, no int3
 		r.Bytes(x.Payload)
 	}
 	r.buf = append(r.buf, copyTail...)
-	_, err := q.PgConn().CopyFrom(ctx, bytes.NewReader(r.buf), t.sql.copyRejects[s])
-	return err
+	return copyIn(ctx, q, t.sql.copyRejects[s], bytes.NewReader(r.buf))
 }
 
 var rejectCols = []column{{name: "hr_batch", kind: kInt4}, {name: "pos", kind: kInt4}, {name: "key", kind: kText}, {name: "code", kind: kText},

@@ -146,7 +146,7 @@ func (t *Table[T]) replay(ctx context.Context, q *pgx.Conn, l *Load[T]) (Promoti
 	if _, err := send(ctx, q, do("CREATE TEMPORARY TABLE hr_aside (LIKE "+t.staging[sideA]+") ON COMMIT DROP")); err != nil {
 		return Promotion{}, err
 	}
-	if _, err := q.PgConn().CopyFrom(ctx, e, "COPY pg_temp.hr_aside ("+list("", t.colNames)+", "+colBatch+", "+colPos+") FROM STDIN BINARY"); err != nil {
+	if err := t.copyAside(ctx, q, e); err != nil {
 		if e.err != nil {
 			return Promotion{}, e.err
 		}

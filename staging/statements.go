@@ -36,6 +36,7 @@ type statements struct {
 	insert     [2]string // where(…, which rows), for all at once
 	insertBit  [2]string // $1 batch number, $2 and $3 positions; ON CONFLICT
 	rejectBit  [2]string
+	bulkBit    string    // insertBit without merges
 	conflicts  [2]string // where(…, which rows)
 	correct    string
 	forget     [2]string
@@ -178,6 +179,7 @@ func (t *Table[T]) prepareInsert(s side) {
 		onConflict = " ON CONFLICT DO NOTHING" // whatever the index
 	}
 	q.insertBit[s] = t.merged(into + bit + order + onConflict)
+	q.bulkBit = into + bit + order + onConflict
 
 	q.rejectBit[s] = `WITH bad AS (SELECT s.* FROM ` + from + ` s WHERE s.` + colBatch + ` = $1::int4 AND s.` + colPos + ` = $2::int4)
 		INSERT INTO ` + t.rejects + ` (batch, root, place, pos, whole, source, key, code, reason, row)

@@ -1,0 +1,77 @@
+package staging_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/headrace/headrace/internal/servers/servertest"
+	"github.com/headrace/headrace/staging"
+)
+
+type pair struct {
+	ID int64  `db:"id"`
+	V  string `db:"v"`
+}
+
+func TestRewriteGoesOnWhereItWas(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	exec(t, pool, "CREATE TABLE source AS SELECT i::bigint AS id, 'v' || i AS v FROM generate_series(1, 10000) i; CREATE TABLE target (id bigint PRIMARY KEY, v text)")
+	tab := newTable(t, pool, "target", staging.Config[pair]{Key: []string{"id"}, Conflict: staging.Fail})
+	broken := errors.New("broken")
+	var calls, rows int
+	job := staging.Rewrite[pair, pair]{Name: "job", Source: "SELECT id, v FROM source", Key: "id", Rows: 700,
+		Transform: func(_ context.Context, in []pair) ([]pair, error) {
+			calls++
+			rows += len(in)
+			if calls == 5 {
+				return nil, broken
+			}
+			out := in[:0]
+			for _, p := range in {
+				if p.ID%10 != 0 {
+					out = append(out, pair{p.ID, p.V + "!"})
+				}
+			}
+			return out, nil
+		}}
+	if p, err := job.Run(t.Context(), tab); !errors.Is(err, broken) || p.Read != 2800 || p.Last != "2800" || p.Done {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	var seen []staging.Progressed
+	job.Progress = func(p staging.Progressed) { seen = append(seen, p) }
+	p, err := job.Run(t.Context(), tab) // Fail: a row that came twice would be an error
+	if err != nil || p != (staging.Progressed{Last: "10000", Read: 10000, Written: 9000, Done: true}) || len(seen) != 11 {
+		t.Errorf("%+v, %v, %d calls of Progress", p, err, len(seen))
+	}
+	if p, err := job.Run(t.Context(), tab); err != nil || !p.Done || rows != 10700 {
+		t.Errorf("a finished job: %+v, %v, %d rows", p, err, rows)
+	}
+	if n := query[int](t, pool, "SELECT count(*) FROM target t JOIN source s USING (id) WHERE t.v = s.v || '!'"); n != 9000 {
+		t.Errorf("%d rows", n)
+	}
+	// Back over itself, a range of keys.
+	self := newTable(t, pool, "target", staging.Config[pair]{Key: []string{"id"}, Conflict: staging.Replace})
+	p, err = staging.Rewrite[pair, pair]{Name: "self", Source: "SELECT id, v FROM target", Key: "id", After: "1000", UpTo: "2000",
+		Transform: func(_ context.Context, in []pair) ([]pair, error) {
+			for i := range in {
+				in[i].V = "self"
+			}
+			return in, nil
+		}}.Run(t.Context(), self)
+	if err != nil || p.Written != 900 {
+		t.Errorf("%+v, %v", p, err)
+	}
+	if n := query[int](t, pool, "SELECT count(*) FROM target WHERE v = 'self' AND id > 1000 AND id <= 2000"); n != 900 {
+		t.Errorf("%d rows", n)
+	}
+	if _, err := (staging.Rewrite[pair, pair]{Name: "x", Source: "SELECT zzz", Key: "id", Transform: job.Transform}).Run(t.Context(), tab); err == nil {
+		t.Error("a query that fails has no error")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	job.Name, job.Progress = "cancelled", func(staging.Progressed) { cancel() }
+	if _, err := job.Run(ctx, self); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+}
