@@ -320,7 +320,7 @@ func BenchmarkWake(b *testing.B) {
 			}
 			at <- time.Time{}
 		}()
-		time.Sleep(3 * time.Millisecond) // it has begun to wait, or nearly so
+		<-time.After(3 * time.Millisecond) // it has begun to wait, or nearly so
 		start := time.Now()
 		if err := q.Push(ctx, []byte("x")); err != nil {
 			b.Fatal(err)

@@ -36,6 +36,7 @@ const (
 // may throw the whole queue away when its memory is full, and no client is told.
 type Eviction uint8
 
+// The choices of Config.Eviction.
 const (
 	EvictionWarn   Eviction = iota // log a warning
 	EvictionRefuse                 // New fails with ErrEviction

@@ -2,7 +2,6 @@ package queue_test
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -41,7 +40,7 @@ func work() {
 		if err != nil {
 			panic(err)
 		}
-		time.Sleep(time.Duration(rand.IntN(40)) * time.Millisecond) // the work
+		<-time.After(time.Duration(rand.IntN(40)) * time.Millisecond) // the work
 		// The durable effect, once however often it is done: what the ledger is in a real pipeline.
 		err = c.Do(ctx, c.B().Sadd().Key("done").Member(texts(b.Payloads)...).Build()).Error()
 		if err != nil {
@@ -119,7 +118,7 @@ func TestKilledWorkers(t *testing.T) {
 	done, err := c.Do(ctx, c.B().Scard().Key("done").Build()).AsInt64()
 	must(t, err)
 	st := books(t, q)
-	t.Log(fmt.Sprintf("attempted %d, acked %d, lost %d, redelivered %d, dead %d, splits %d, kills %d", n, st.Acked, int64(n)-done-st.Dead, st.Redelivered, st.Dead, st.Splits, kills))
+	t.Logf("attempted %d, acked %d, lost %d, redelivered %d, dead %d, splits %d, kills %d", n, st.Acked, int64(n)-done-st.Dead, st.Redelivered, st.Dead, st.Splits, kills)
 	if done != int64(n) || st.Acked != int64(n) || st.Dead != 0 || st.Redelivered == 0 {
 		t.Fatalf("done %s: %+v", strconv.FormatInt(done, 10), st)
 	}

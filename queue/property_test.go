@@ -63,10 +63,13 @@ func (m *model) pick(t *rapid.T, want func(*held) bool) *held {
 		}
 	}
 	if len(of) == 0 {
-		t.Skip("none")
+		none(t)
 	}
 	return of[rapid.IntRange(0, len(of)-1).Draw(t, "lease")]
 }
+
+// none ends a step that does not apply; rapid draws another.
+func none(rt *rapid.T) { rt.Skip("none") }
 
 func (m *model) any(t *rapid.T) *held  { return m.pick(t, func(*held) bool { return true }) }
 func (m *model) live(t *rapid.T) *held { return m.pick(t, func(h *held) bool { return h.live }) }
@@ -210,7 +213,7 @@ func (m *model) steps() map[string]func(*rapid.T) {
 				m.finish(t, m.handed[id])
 				return
 			}
-			t.Skip("none")
+			none(t)
 		},
 		"ackLost": func(t *rapid.T) { m.l.promote(m.any(t).b) },
 		"reconcile": func(t *rapid.T) {
@@ -247,7 +250,7 @@ func (m *model) steps() map[string]func(*rapid.T) {
 		"drop": func(t *rapid.T) {
 			dead, _, err := m.q.Dead(m.ctx, "", 1)
 			if err != nil || len(dead) == 0 {
-				t.Skip("none")
+				none(t)
 			}
 			if n, err := m.q.Drop(m.ctx, dead[0].ID); n != 1 || err != nil {
 				t.Fatal(n, err)

@@ -213,8 +213,8 @@ func TestDurablePushOnAServerThatCan(t *testing.T) {
 	must(t, q.Push(t.Context(), records(0, 5)...))
 	must(t, bounded.Push(t.Context(), records(5, 7)...))
 	wantErr(t, bounded.Push(t.Context(), records(7, 8)...), queue.ErrFull)
-	s.Kill()
-	s.Start()
+	must(t, s.Kill())
+	must(t, s.Start())
 	wantPayloads(t, lease(t, q, queue.LeaseOptions{}), records(0, 7))
 	// A disk that is never asked: the records are in the queue, and nobody says that they are safe.
 	slow := openAs(t, c, q.Name(), queue.Config{Push: queue.PushConfig{Durable: true, DurableTimeout: 20 * time.Millisecond}})
@@ -322,7 +322,7 @@ func TestWaitingAtAFullRedis(t *testing.T) {
 	must(t, q.Push(ctx, []byte("a")))
 	held := lease(t, q, queue.LeaseOptions{})
 	must(t, c.Do(ctx, c.B().ConfigSet().ParameterValue().ParameterValue("maxmemory", "1").Build()).Error())
-	ch := waiting(t, c, q, ctx, queue.LeaseOptions{})
+	ch := waiting(ctx, q, queue.LeaseOptions{})
 	must(t, q.Release(ctx, held, queue.ReleaseOptions{}))
 	l := <-ch
 	must(t, l.err)

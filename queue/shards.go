@@ -238,7 +238,7 @@ func (s *Shards) peek(i int, t taken) {
 	}()
 }
 
-// Extend, Handoff, Release and Settle go to the shard of b.
+// Extend is Queue.Extend; like all that follows it goes to the shard of b.
 func (s *Shards) Extend(ctx context.Context, b *Batch, d time.Duration) error {
 	return s.on(b, func(q *Queue) error { return q.Extend(ctx, b, d) })
 }

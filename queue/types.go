@@ -79,6 +79,7 @@ type Settlement struct {
 // Fate is what the durable side knows of a batch.
 type Fate uint8
 
+// The fates.
 const (
 	FateUnknown  Fate = iota // in no registry and not in the ledger: redeliver it at once
 	FateStaged               // in a registry: leave it

@@ -14,9 +14,8 @@ import (
 	"github.com/headrace/headrace/queue"
 )
 
-// waiting starts a consumer and waits until the server says that somebody blocks there.
-func waiting(t *testing.T, c rueidis.Client, q *queue.Queue, ctx context.Context, o queue.LeaseOptions) <-chan leased {
-	t.Helper()
+// waiting starts a consumer.
+func waiting(ctx context.Context, q *queue.Queue, o queue.LeaseOptions) <-chan leased {
 	out := make(chan leased, 1)
 	go func() {
 		b, err := q.Lease(ctx, o)
@@ -39,7 +38,7 @@ func TestPushWakesAWaitingConsumer(t *testing.T) {
 	var took []time.Duration
 	for range 41 {
 		before := blocked(t, c)
-		ch := waiting(t, c, q, ctx, queue.LeaseOptions{})
+		ch := waiting(ctx, q, queue.LeaseOptions{})
 		untilBlocked(t, c, before+1)
 		start := time.Now()
 		must(t, q.Push(ctx, []byte("x")))
@@ -96,7 +95,7 @@ func TestWaitingConsumerTakesNothingAlong(t *testing.T) {
 	q := open(t, c, queue.Config{})
 	for i := range 30 {
 		ctx, cancel := context.WithCancel(t.Context())
-		ch := waiting(t, c, q, ctx, queue.LeaseOptions{})
+		ch := waiting(ctx, q, queue.LeaseOptions{})
 		untilBlocked(t, c, 1)
 		if i%2 == 0 {
 			cancel()
@@ -133,7 +132,7 @@ func TestTheWaitIsAPeek(t *testing.T) {
 	ctx := t.Context()
 	must(t, q.Pause(ctx))
 	must(t, q.Resume(ctx))
-	ch := waiting(t, c, q, ctx, queue.LeaseOptions{})
+	ch := waiting(ctx, q, queue.LeaseOptions{})
 	untilBlocked(t, c, 1)
 	// The consumer's process stops the moment it is served: its lease script never comes.
 	must(t, c.Do(ctx, c.B().ClientKill().TypeNormal().SkipmeYes().Build()).Error())
@@ -239,7 +238,7 @@ func TestPauseAndResume(t *testing.T) {
 		defer cancel()
 		_, err = q.Lease(short, queue.LeaseOptions{})
 		wantErr(t, err, context.DeadlineExceeded)
-		ch := waiting(t, c, q, ctx, queue.LeaseOptions{})
+		ch := waiting(ctx, q, queue.LeaseOptions{})
 		must(t, q.Resume(ctx))
 		l := <-ch
 		must(t, l.err)
