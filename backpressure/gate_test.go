@@ -299,14 +299,15 @@ func TestDoneOpens(t *testing.T) {
 // A producer that dies between Wait and Done holds its room only for a while, and nobody has to tell.
 func TestReservationExpires(t *testing.T) {
 	t.Parallel()
+	const reserve = 2 * time.Second // long enough that a slow machine asks before it is over
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
-		s := newStream(t, c, backpressure.Config{High: 10, Low: 1, ReserveFor: 100 * time.Millisecond, Look: 10 * time.Millisecond})
+		s := newStream(t, c, backpressure.Config{High: 10, Low: 1, ReserveFor: reserve, Look: 10 * time.Millisecond})
 		before := time.Now()
 		r, err := s.gate.Try(t.Context(), 9)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if d := r.Deadline.Sub(before); d < 100*time.Millisecond || r.Deadline.After(time.Now().Add(100*time.Millisecond)) {
+		if d := r.Deadline.Sub(before); d < reserve || r.Deadline.After(time.Now().Add(reserve)) {
 			t.Errorf("deadline in %v", d)
 		}
 		s.wantFull(s.ask(2, false), "0 records and 9 reserved")
@@ -316,7 +317,7 @@ func TestReservationExpires(t *testing.T) {
 		if time.Now().Before(r.Deadline) {
 			t.Error("the room was given away before the deadline")
 		}
-		if err := r.Done(t.Context()); !errors.Is(err, backpressure.ErrExpired) || !strings.Contains(err.Error(), "9 records, after 100ms") {
+		if err := r.Done(t.Context()); !errors.Is(err, backpressure.ErrExpired) || !strings.Contains(err.Error(), "9 records, after 2s") {
 			t.Errorf("done too late: %v", err)
 		}
 	})
