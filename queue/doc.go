@@ -38,11 +38,11 @@
 // A Push, a Lease of a fresh batch and an Ack are one round trip each; a redelivered batch is one more. Depth costs nothing: a lease of n records is
 // O(n), Stats and the Ack of a batch are O(1). The move is done by single commands (SORT BY nosort … STORE, LTRIM), because
 // records that pass through Lua cost several times as much. A waiting consumer blocks in a BLMOVE that leaves the record
-// where it is, one consumer of a process at a time, and wakes within a millisecond of a push.
+// where it is, one consumer of a process at a time, and wakes about a millisecond after a push.
 //
 // # What fails how
 //
-// A lost reply costs nothing but a redelivery after the lease. A Redis at maxmemory refuses producers (ErrMemory), and lets consumers
+// A lost reply costs a redelivery after the lease, and counts as a crash: nobody can tell the two apart. A Redis at maxmemory refuses producers (ErrMemory), and lets consumers
 // drain it; one that waits looks by a timer then. A Redis that evicts may lose everything: New warns or refuses. A Redis that crashes forgets what it had not
 // synced: PushConfig.Durable waits for the disk. Writes that a failover loses after acknowledging them are lost; nothing here can help.
 //

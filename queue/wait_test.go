@@ -122,9 +122,8 @@ func TestWaitingConsumerTakesNothingAlong(t *testing.T) {
 	}
 }
 
-// While a consumer waits, and when it has gone, the record is in the ready list and nowhere else. A blocking move straight into
-// a batch would have put it where no lease covers it.
-func TestTheWaitIsAPeek(t *testing.T) {
+// A waiting consumer whose connection the server kills takes no record with it.
+func TestKilledConnectionOfAWaitingConsumer(t *testing.T) {
 	t.Parallel()
 	s := servertest.OwnRedis(t)
 	c := s.Client(t)
@@ -134,7 +133,6 @@ func TestTheWaitIsAPeek(t *testing.T) {
 	must(t, q.Resume(ctx))
 	ch := waiting(ctx, q, queue.LeaseOptions{})
 	untilBlocked(t, c, 1)
-	// The consumer's process stops the moment it is served: its lease script never comes.
 	must(t, c.Do(ctx, c.B().ClientKill().TypeNormal().SkipmeYes().Build()).Error())
 	for r := range 3 {
 		must(t, pushUntil(ctx, q, []byte{byte('a' + r)}))
