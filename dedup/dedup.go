@@ -51,9 +51,9 @@ func New(ctx context.Context, client rueidis.Client, name string, cfg Config) (*
 type Verdict uint8
 
 const (
-	// Fresh: this place holds the id. Go on with the record.
+	// Fresh says that this place holds the id. Go on with the record.
 	Fresh Verdict = 1 + iota
-	// Duplicate: another place holds the id within the window. Drop the record, and count it.
+	// Duplicate says that another place holds the id within the window. Drop the record, and count it.
 	Duplicate
 )
 

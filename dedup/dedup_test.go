@@ -303,7 +303,9 @@ func TestRedisAway(t *testing.T) {
 	s := servertest.OwnRedis(t)
 	c := s.Client(t)
 	w := newWindow(t, c, "away", dedup.Config{})
-	s.Kill()
+	if err := s.Kill(); err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	if v, err := w.Claim(ctx, dedup.Batch{Root: "a", Records: 1}, nil, []string{"x"}); err == nil || v != nil {

@@ -23,15 +23,23 @@ func ExampleWindow_Claim() {
 	}
 	first := dedup.Batch{Root: "batch-1", Records: 3}
 	for range 2 {
-		verdicts, err := window.Claim(ctx, first, nil, []string{"order-1", "order-2", "order-1"})
-		fmt.Println(verdicts, err)
+		v, err := window.Claim(ctx, first, nil, []string{"order-1", "order-2", "order-1"})
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Println(v[0], v[1], v[2])
 	}
-	verdicts, err := window.Claim(ctx, dedup.Batch{Root: "batch-2", Records: 2}, nil, []string{"order-2", "order-3"})
-	fmt.Println(verdicts, err)
+	v, err := window.Claim(ctx, dedup.Batch{Root: "batch-2", Records: 2}, nil, []string{"order-2", "order-3"})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(v[0], v[1])
 	// Output:
-	// [fresh fresh duplicate] <nil>
-	// [fresh fresh duplicate] <nil>
-	// [duplicate fresh] <nil>
+	// fresh fresh duplicate
+	// fresh fresh duplicate
+	// duplicate fresh
 }
 
 // A record was rejected, and that is committed: its claim is given back, and the corrected record may come.
@@ -45,16 +53,24 @@ func ExampleWindow_Release() {
 		fmt.Println(err)
 		return
 	}
-	verdicts, err := window.Claim(ctx, dedup.Batch{Root: "batch-1", Records: 1}, nil, []string{"order-1"})
-	fmt.Println(verdicts, err)
+	claim := func(batch string) {
+		v, err := window.Claim(ctx, dedup.Batch{Root: batch, Records: 1}, nil, []string{"order-1"})
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Println(batch, v[0])
+	}
+	claim("batch-1")
+	claim("batch-2")
 	released, err := window.Release(ctx, dedup.Claimed{Root: "batch-1", Place: 0, ID: "order-1"})
 	fmt.Println(released, err)
-	verdicts, err = window.Claim(ctx, dedup.Batch{Root: "batch-2", Records: 1}, nil, []string{"order-1"})
-	fmt.Println(verdicts, err)
+	claim("batch-3")
 	// Output:
-	// [fresh] <nil>
+	// batch-1 fresh
+	// batch-2 duplicate
 	// 1 <nil>
-	// [fresh] <nil>
+	// batch-3 fresh
 }
 
 // Without batches: mark what comes by.

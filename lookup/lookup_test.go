@@ -230,6 +230,37 @@ func TestFailedRefreshKeepsTheOldVersion(t *testing.T) {
 	}
 }
 
+// A version that has lost entries, or all of them, is nobody's snapshot.
+func TestIncompleteVersion(t *testing.T) {
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		name := servertest.Prefix(t)
+		src := &source{m: map[string]int{"a": 1, "b": 2}}
+		writer := newTable(t, c, name, lookup.Config[string, int]{Load: lookup.FromMap(src.load)})
+		reader := newTable(t, c, name, lookup.Config[string, int]{})
+		old := refresh(t, writer)
+		if err := reader.Sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		r := refresh(t, writer)
+		key := "{" + name + "}:lookup:v:" + r.Version
+		for _, field := range []string{"a", "b"} {
+			if err := c.Do(t.Context(), c.B().Hdel().Key(key).Field(field).Build()).Error(); err != nil {
+				t.Fatal(err)
+			}
+			if err := reader.Sync(t.Context()); !errors.Is(err, lookup.ErrIncomplete) {
+				t.Fatalf("without %s: %v, want ErrIncomplete", field, err)
+			}
+			if s, err := reader.Snapshot(); err != nil || s.Version() != old.Version || s.Len() != 2 {
+				t.Fatalf("the old snapshot is gone: %v", err)
+			}
+		}
+		refresh(t, writer) // repairs it
+		if err := reader.Sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 func cmpOr(errs ...error) error {
 	for _, err := range errs {
 		if err != nil {
@@ -386,7 +417,9 @@ func TestStale(t *testing.T) {
 	run(t, serve)
 	run(t, fail)
 	eventually(t, "both have it", func() bool { _, err := fail.Snapshot(); return err == nil })
-	s.Kill()
+	if err := s.Kill(); err != nil {
+		t.Fatal(err)
+	}
 	eventually(t, "Fail fails", func() bool { _, err := fail.Snapshot(); return errors.Is(err, lookup.ErrStale) })
 	if _, err := fail.GetMany(t.Context(), []string{"a"}); !errors.Is(err, lookup.ErrStale) {
 		t.Errorf("GetMany: %v", err)
