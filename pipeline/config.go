@@ -34,6 +34,7 @@ type Queue interface {
 	Handoff(ctx context.Context, b *queue.Batch) error
 	Release(ctx context.Context, b *queue.Batch, o queue.ReleaseOptions) error
 	AckWith(ctx context.Context, acks ...queue.Ack) (int, error)
+	Settle(ctx context.Context, b *queue.Batch, s queue.Settlement) error
 	Reconcile(ctx context.Context, known queue.Known, settle queue.Settle) (queue.Reconciled, error)
 	Stats(ctx context.Context) (queue.Stats, error)
 	Handed(ctx context.Context) ([]queue.Handed, error)

@@ -14,9 +14,10 @@ import (
 // promoter. Any number of workers, in any number of processes, may work on one queue. A Worker is safe for concurrent use, but Run may be
 // under way only once.
 type Worker[T any] struct {
-	flow Flow[T]
-	cfg  WorkerConfig
-	run  sync.Mutex
+	flow   Flow[T]
+	cfg    WorkerConfig
+	settle queue.Settle
+	run    sync.Mutex
 }
 
 // NewWorker makes a worker for a flow.
@@ -28,7 +29,7 @@ func NewWorker[T any](flow Flow[T], cfg WorkerConfig) (*Worker[T], error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Worker[T]{flow: flow, cfg: cfg}, nil
+	return &Worker[T]{flow: flow, cfg: cfg, settle: flow.settler(cfg.Name, cfg.Logger)}, nil
 }
 
 // Run works until ctx is done, then stops leasing, finishes the batches in hand, and returns nil. What is not finished within Grace is
@@ -64,7 +65,7 @@ func (w *Worker[T]) Run(ctx context.Context) error {
 
 // loop holds one batch at a time. While Postgres is away it holds on to the batch that it could not stage, and so leases no other.
 func (w *Worker[T]) loop(ctx, work context.Context) {
-	opts := queue.LeaseOptions{Records: w.cfg.Records, Bytes: w.cfg.Bytes, Linger: w.cfg.Linger, For: w.cfg.Lease, Settle: w.flow.settler(w.cfg.Name, w.cfg.Logger)}
+	opts := queue.LeaseOptions{Records: w.cfg.Records, Bytes: w.cfg.Bytes, Linger: w.cfg.Linger, For: w.cfg.Lease, Settle: w.settle}
 	pause := backoff{}
 	for ctx.Err() == nil {
 		start := time.Now()
@@ -138,15 +139,15 @@ func (w *Worker[T]) process(ctx context.Context, b *Batch) error {
 	if err != nil {
 		return err
 	}
-	if outcome == staging.AlreadyPromoted {
-		acks, err := w.flow.acks(ctx, []string{b.ID})
-		if err != nil {
-			return Unavailable(err)
+	if outcome == staging.AlreadyPromoted || outcome == staging.AlreadyVoid {
+		// The ledger has decided; finish what it says.
+		s, err := w.settle(ctx, b.Batch)
+		if err == nil {
+			err = w.flow.Queue.Settle(ctx, b.Batch, s)
 		}
-		_, err = w.flow.Queue.AckWith(ctx, acks...)
 		return Unavailable(err)
 	}
-	// Staged now or before, or void: whoever promotes and reconciles takes it from here.
+	// Staged, now or before: whoever promotes takes it from here.
 	start = time.Now()
 	err = w.flow.Queue.Handoff(ctx, b.Batch)
 	observe(w.cfg.Observer, Event{Op: OpHandoff, Batch: b.ID, Records: len(b.Payloads), Took: time.Since(start), Err: err})
