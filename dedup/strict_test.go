@@ -21,7 +21,7 @@ func strictServer(t *testing.T) (*servers.RedisServer, rueidis.Client, bool) {
 	c := s.Client(t)
 	_, err := dedup.New(t.Context(), c, "probe", dedup.Config{Strict: true})
 	if errors.Is(err, dedup.ErrNoAOF) && servers.HasImage(servers.RedisImage) {
-		if s, err = servers.StartRedis(t.Context(), servers.Options{Private: true, Image: servers.RedisImage}); err != nil {
+		if s, err = servers.StartRedis(t.Context(), servers.Options{Mode: servers.Docker, Private: true, Image: servers.RedisImage}); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() {
