@@ -1,0 +1,93 @@
+package staging_test
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/headrace/headrace/internal/uid"
+	"github.com/headrace/headrace/staging"
+)
+
+// A batch is staged, promoted, and comes once more; one of its rows breaks a rule.
+func ExampleTable() {
+	ctx := context.Background()
+	pool, stop := examplePool(`CREATE TABLE payments (id text PRIMARY KEY, amount numeric(12,2) NOT NULL, at timestamptz)`)
+	defer stop()
+
+	type payment struct {
+		ID     string    `db:"id"`
+		Amount string    `db:"amount"` // exact: it never becomes a float
+		At     time.Time `db:"at"`
+	}
+	table, err := staging.New(ctx, pool, "payments", staging.Config[payment]{
+		Key:   []string{"id"},
+		Rules: []staging.Rule{{Code: "negative", Reason: "an amount below zero", Where: "amount < 0"}},
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	now := time.Now()
+	load := staging.Load[payment]{
+		Batch: staging.Batch{ID: uid.New(), Records: 4},
+		Rows:  []payment{{"p1", "10.50", now}, {"p2", "-3", now}, {"p3", "7", now}},
+		// Every record of the batch is accounted for, also the one that made no row.
+		Rejects: []staging.Reject{{Pos: 3, Code: "no_json", Reason: "unexpected end", Payload: []byte("{")}},
+	}
+	fmt.Println(table.Stage(ctx, load))
+	fmt.Println(table.Stage(ctx, load)) // delivered twice
+
+	p, err := table.Promote(ctx, staging.PromoteOptions{})
+	fmt.Println(len(p.Batches), "batch:", p.Rows, "rows,", p.Ruled, "broke a rule,", p.Rejected, "rejected before", err)
+	fmt.Println(table.Stage(ctx, load)) // and once more
+
+	rejects, err := table.Rejects(ctx, staging.RejectFilter{})
+	for _, r := range rejects {
+		fmt.Println(r.Code, r.Place, string(r.Payload) != "")
+	}
+	books, err := table.Books(ctx, now.Add(-time.Hour))
+	fmt.Println(books.Records, "=", books.Kept, "+", books.Rejected, books.Balanced(), err)
+	// Output:
+	// staged <nil>
+	// already staged <nil>
+	// 1 batch: 2 rows, 1 broke a rule, 1 rejected before <nil>
+	// already promoted <nil>
+	// no_json 3 true
+	// negative 1 true
+	// 4 = 3 + 1 true <nil>
+}
+
+// The bulk path: one query streams a table, a function transforms its rows, COPY writes them back.
+func ExampleRewrite() {
+	ctx := context.Background()
+	pool, stop := examplePool(`CREATE TABLE prices (id bigint PRIMARY KEY, usd numeric)`,
+		`INSERT INTO prices SELECT i, i FROM generate_series(1, 25000) i`)
+	defer stop()
+
+	type price struct {
+		ID  int64  `db:"id"`
+		USD string `db:"usd"`
+	}
+	table, err := staging.New(ctx, pool, "prices", staging.Config[price]{Key: []string{"id"}, Conflict: staging.Replace})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	done, err := staging.Rewrite[price, price]{
+		Name: "cents", Source: "SELECT id, usd::text FROM prices", Key: "id",
+		Transform: func(_ context.Context, in []price) ([]price, error) {
+			for i := range in {
+				in[i].USD += ".99"
+			}
+			return in, nil
+		},
+		Progress: func(p staging.Progressed) { fmt.Println("up to", p.Last) },
+	}.Run(ctx, table)
+	fmt.Println(done.Read, done.Written, done.Done, err)
+	// Output:
+	// up to 10000
+	// up to 20000
+	// up to 25000
+	// 25000 25000 true <nil>
+}
