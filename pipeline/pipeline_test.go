@@ -53,6 +53,30 @@ func TestRejectedRecordMayComeAgain(t *testing.T) {
 	r.check(want{rows: []string{"x", "y", "z"}, rejects: []string{"x", "y"}})
 }
 
+// Until the rejection is committed the id stays taken: it may yet turn out otherwise, and then two would be promoted.
+func TestClaimOfARejectIsKeptUntilTheCommit(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	ctx, cancel := context.WithCancel(context.Background())
+	wait := r.startWorker(ctx, pipeline.WorkerConfig{})
+	for _, record := range []string{"x refuse", "x good"} {
+		r.push(record)
+		eventually(t, 20*time.Second, r.allHanded)
+	}
+	cancel()
+	wait()
+	stop := r.start(pipeline.WorkerConfig{}, pipeline.PromoterConfig{})
+	defer stop()
+	r.settled()
+	r.push("x good")
+	r.settled()
+	stop()
+	r.check(want{rows: []string{"x"}, rejects: []string{"x"}})
+	if books, err := r.flow.Books(context.Background(), time.Time{}); err != nil || books.Postgres.Duplicates != 1 {
+		t.Errorf("%d duplicates, %v: want the one that came before the commit", books.Postgres.Duplicates, err)
+	}
+}
+
 // A record that fails every batch it is in ends alone in the dead list; its neighbours go through, each once; and, its claim given back, a cured
 // one of the same id may come.
 func TestPoisonRecordEndsAlone(t *testing.T) {
