@@ -6,14 +6,18 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/govalues/decimal"
 	"github.com/headrace/headrace/internal/bench"
 	"github.com/headrace/headrace/internal/servers/servertest"
-	"github.com/headrace/headrace/internal/uid"
 	"github.com/headrace/headrace/staging"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -148,7 +152,9 @@ func BenchmarkFigures(b *testing.B) {
 		})
 	}
 	promoteFigure("staging/promote", clear)
-	bench.Run(b, bench.Figure{Name: "staging/unlogged", Setup: func(int) { exec(b, pool, "TRUNCATE bare, logged") },
+
+	// UNLOGGED against LOGGED, and COPY against INSERT of 100 rows a statement in one pipeline a batch.
+	bench.Run(b, bench.Figure{Name: "staging/unlogged-to-logged", Setup: func(int) { exec(b, pool, "TRUNCATE bare, logged") },
 		Bare: func(int) int {
 			for _, d := range ready {
 				copyIn(b, pool, "logged", d)
@@ -162,7 +168,114 @@ func BenchmarkFigures(b *testing.B) {
 			return n
 		},
 	})
-	_ = uid.New
+	bench.Run(b, bench.Figure{Name: "staging/copy-to-insert", Setup: func(int) { clear(); exec(b, pool, "TRUNCATE bare") },
+		Bare: func(int) int { insertAll(b, pool, rows[:n/10]); return n / 10 },
+		Ours: func(int) int {
+			for _, l := range batchesOf(rows[:n/10], size) {
+				stage(b, tab, l, staging.Staged)
+			}
+			return n / 10
+		},
+	})
+
+	// On a target that is large already. Every round adds n rows more and takes them out again.
+	if large, _ := strconv.Atoi(os.Getenv("HEADRACE_LARGE")); large > 0 {
+		exec(b, pool, "TRUNCATE orders, "+st[0]+", "+st[1]+", "+reg[0]+", "+reg[1])
+		exec(b, pool, "INSERT INTO orders ("+cols+") SELECT 'OLD-' || md5(i::text), 'CUST-1', 'PROD-1', 'Mechanical Keyboard', 'Electronics', 1, 9.99, 'EUR', 9.99, '94105', 'San Francisco', 'CA', 'US', 'WEST', now(), now(), '{}' FROM generate_series(1, $1::int) i ORDER BY 1", large)
+		exec(b, pool, "VACUUM ANALYZE orders")
+		for i := range rows {
+			rows[i].OrderID = "OLD-" + rows[i].OrderID[4:] // among the others, not behind them
+		}
+		promoteFigure("staging/promote-large", func() {
+			exec(b, pool, "DELETE FROM orders WHERE customer_id <> 'CUST-1'")
+			exec(b, pool, "VACUUM orders")
+			exec(b, pool, "TRUNCATE "+st[0]+", "+st[1]+", "+reg[0]+", "+reg[1])
+		})
+		bench.Note(b, "staging/promote-large: %d rows in the target", large)
+	}
+}
+
+func insertAll(b testing.TB, pool *pgxpool.Pool, rows []order) {
+	const at = 100
+	for lo := 0; lo < len(rows); lo += 5000 {
+		batch := &pgx.Batch{}
+		for i := lo; i < min(lo+5000, len(rows)); i += at {
+			var sql strings.Builder
+			var args []any
+			sql.WriteString("INSERT INTO bare VALUES ")
+			for j, o := range rows[i:min(i+at, len(rows))] {
+				if j > 0 {
+					sql.WriteByte(',')
+				}
+				sql.WriteByte('(')
+				for k, v := range []any{o.OrderID, o.CustomerID, o.ProductID, o.ProductName, o.Category, o.Quantity, o.UnitPrice, o.Currency, o.TotalUSD, o.Zip, o.City, o.State, o.Country, o.ShippingZone,
+					o.OrderedAt, o.ProcessedAt, o.Raw} {
+					if k > 0 {
+						sql.WriteByte(',')
+					}
+					args = append(args, v)
+					fmt.Fprintf(&sql, "$%d", len(args))
+				}
+				sql.WriteByte(')')
+			}
+			batch.Queue(sql.String(), args...)
+		}
+		if err := pool.SendBatch(context.Background(), batch).Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkRounds shows that nothing bloats: 20 rounds of stage and promote, the first against the last, and what the
+// tables weigh.
+func BenchmarkRounds(b *testing.B) {
+	pool := servertest.Postgres(b)
+	tab := orderTable(b, pool, staging.Config[order]{})
+	st, reg := tab.Staging()
+	const n, rounds = 100_000, 20
+	var took [rounds]time.Duration
+	for r := range rounds {
+		rows := orders(n)
+		exec(b, pool, "TRUNCATE orders") // a target that grows is slower by itself: its index no longer fits
+		begun := time.Now()
+		for _, l := range batchesOf(rows, 5000) {
+			stage(b, tab, l, staging.Staged)
+		}
+		if p := promote(b, tab); p.Rows != n {
+			b.Fatalf("%+v", p)
+		}
+		took[r] = time.Since(begun)
+	}
+	size := func(t string) int64 {
+		return query[int64](b, pool, "SELECT pg_total_relation_size($1::text::regclass)", t) >> 10
+	}
+	catalog := query[int64](b, pool, "SELECT pg_total_relation_size('pg_class') >> 10")
+	bench.Note(b, "staging: rounds of %d rows: first three %v, last three %v; staging %d+%d kB, registries %d+%d kB, ledger %d kB, pg_class %d kB", n, took[:3], took[rounds-3:],
+		size(st[0]), size(st[1]), size(reg[0]), size(reg[1]), size("orders_ledger"), catalog)
+}
+
+// BenchmarkRewrite reads, transforms and writes back 500,000 rows.
+func BenchmarkRewrite(b *testing.B) {
+	pool := servertest.Postgres(b)
+	const n = 500_000
+	exec(b, pool, "CREATE TABLE source AS SELECT i::bigint AS id, repeat('v', 100) || i AS v FROM generate_series(1, 500000) i; CREATE TABLE target (id bigint PRIMARY KEY, v text)")
+	tab := newTable(b, pool, "target", staging.Config[pair]{Key: []string{"id"}})
+	begun := time.Now()
+	var peak uint64
+	p, err := staging.Rewrite[pair, pair]{Name: "bench", Source: "SELECT id, v FROM source", Key: "id", Transform: func(_ context.Context, in []pair) ([]pair, error) {
+		for i := range in {
+			in[i].V = strings.ToUpper(in[i].V)
+		}
+		return in, nil
+	}, Progress: func(staging.Progressed) {
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		peak = max(peak, m.Sys)
+	}}.Run(context.Background(), tab)
+	if err != nil || p.Written != n {
+		b.Fatal(p, err)
+	}
+	bench.Note(b, "staging: rewrite of %d rows: %.0f rows/s, peak memory of the program %d MB", n, n/time.Since(begun).Seconds(), peak>>20)
 }
 
 // BenchmarkEncode is the Go side of a COPY alone, a row at a time.

@@ -25,12 +25,20 @@
 // waits for the COPYs under way), compares staged rows with the registry's counts, inserts the batches into the ledger
 // (a batch that is there already is dropped), applies the rules, inserts the rows sorted by key, and truncates.
 //
-// The cost: a Stage is three round trips and one COPY; a Promote reads the staged rows two or three times and writes
+// The cost: a Stage is four round trips, one of them the COPY; a Promote reads the staged rows two or three times and writes
 // each once. Staging tables are truncated, never deleted from, so they do not bloat.
 //
 // Failure modes: when Postgres crashes, staged batches are gone and [Table.Epoch] changes; [Table.Fates] says which
 // batches must come again. A failover to an asynchronous standby can lose commits that were answered: not promised.
 // A worker frozen in the middle of a COPY is disconnected by the promoter after Config.StageTimeout.
 //
-// Everything works through PgBouncer in transaction mode, with prepared statements on and off.
+// Everything works through PgBouncer in transaction mode, with prepared statements on and off, in every mode of pgx: the
+// package's own statements need no prepared ones.
+//
+// What a row breaks costs that row. Text that Postgres cannot take (UTF-8, NUL, \u0000 in jsonb), numbers out of range and
+// values that only Postgres can judge are rejected with their record when it is staged; NOT NULL, CHECK and foreign keys of
+// the target, Config.Rules and whatever else the target refuses, when it is promoted. [Table.Rejects] lists them,
+// [Table.Replay] and [Table.Resolve] end them. A number with more decimals than its column is rounded, as INSERT does.
+//
+// [Rewrite] is the bulk path beside all this: a query streams a table, COPY writes it back.
 package staging

@@ -43,6 +43,9 @@ func ExampleTable() {
 	fmt.Println(table.Stage(ctx, load)) // and once more
 
 	rejects, err := table.Rejects(ctx, staging.RejectFilter{})
+	if err != nil {
+		fmt.Println(err)
+	}
 	for _, r := range rejects {
 		fmt.Println(r.Code, r.Place, string(r.Payload) != "")
 	}

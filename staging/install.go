@@ -270,8 +270,8 @@ func (t *Table[T]) tables(ctx context.Context, q *pgx.Conn) error {
 	}
 	if len(have) < len(t.own) {
 		create := []string{}
-		logged := strings.NewReplacer("{ledger}", t.ledger, "{ledger_at}", t.ledgerAt, "{rejects}", t.names.rejects, "{rejects_batch}", t.rejectsBatch,
-			"{control}", t.control, "{epoch}", t.names.epoch, "{target_text}", literal(t.target))
+		logged := strings.NewReplacer("{ledger}", t.ledger, "{ledger_at}", t.ledgerAt, "{rejects}", t.rejects, "{rejects_batch}", t.rejectsBatch,
+			"{control}", t.control, "{epoch}", t.epoch, "{target_text}", literal(t.target))
 		create = append(create, logged.Replace(schemaSQL))
 		for s := range t.staging {
 			var cols []string

@@ -44,7 +44,7 @@ func (t *Table[T]) Rejects(ctx context.Context, f RejectFilter) ([]Rejected, err
 	if _, ok := parseUUID(f.Batch); f.Batch != "" && !ok {
 		return nil, fmt.Errorf("staging: %w: RejectFilter.Batch is %q: must be a UUID", ErrConfig, f.Batch)
 	}
-	rows, err := t.pool.Query(ctx, `SELECT id, batch::text, pos, key, code, reason, payload, row::text, root::text, place, source, whole, rejected_at FROM `+t.names.rejects+`
+	rows, err := t.pool.Query(ctx, `SELECT id, batch::text, pos, key, code, reason, payload, row::text, root::text, place, source, whole, rejected_at FROM `+t.rejects+`
 		WHERE id > $1::int8 AND ($2::text = '' OR code = $2::text) AND ($3::text = '' OR batch = nullif($3::text, '')::uuid) AND ($4::text = '' OR key = $4::text)
 			AND rejected_at >= $5::timestamptz AND ($6::bool OR resolved_at IS NULL) ORDER BY id LIMIT $7::int8`,
 		f.After, f.Code, f.Batch, f.Key, f.Since, f.Resolved, int64(f.Limit))
@@ -69,7 +69,7 @@ func (t *Table[T]) Rejects(ctx context.Context, f RejectFilter) ([]Rejected, err
 // were open until now. Push first: a crash in between pushes a record twice, which its dedup id or the target's key
 // takes care of; the other way round it would be lost.
 func (t *Table[T]) Resolve(ctx context.Context, ids ...int64) (int, error) {
-	tag, err := t.pool.Exec(ctx, "UPDATE "+t.names.rejects+" SET resolved_at = clock_timestamp() WHERE id = ANY($1::int8[]) AND resolved_at IS NULL", ids)
+	tag, err := t.pool.Exec(ctx, "UPDATE "+t.rejects+" SET resolved_at = clock_timestamp() WHERE id = ANY($1::int8[]) AND resolved_at IS NULL", ids)
 	if err != nil {
 		return 0, t.explain("resolving rejects", err)
 	}
@@ -105,7 +105,7 @@ func (t *Table[T]) Replay(ctx context.Context, fixed []Correction[T]) (Promotion
 	if _, err := send(ctx, q, do(sqlLimits, millis(t.cfg.LockTimeout), millis(t.cfg.IdleTimeout)), do(sqlDurable)); err != nil {
 		return fail(err)
 	}
-	rows, err := tx.Query(ctx, "UPDATE "+t.names.rejects+" SET resolved_at = clock_timestamp() WHERE id = ANY($1::int8[]) AND resolved_at IS NULL RETURNING id", ids)
+	rows, err := tx.Query(ctx, "UPDATE "+t.rejects+" SET resolved_at = clock_timestamp() WHERE id = ANY($1::int8[]) AND resolved_at IS NULL RETURNING id", ids)
 	if err != nil {
 		return fail(err)
 	}
@@ -202,7 +202,7 @@ func (t *Table[T]) Prune(ctx context.Context, before time.Time) (int, error) {
 			break
 		}
 	}
-	if _, err := t.pool.Exec(ctx, "DELETE FROM "+t.names.rejects+" WHERE resolved_at < $1::timestamptz", before); err != nil {
+	if _, err := t.pool.Exec(ctx, "DELETE FROM "+t.rejects+" WHERE resolved_at < $1::timestamptz", before); err != nil {
 		return total, t.explain("pruning resolved rejects", err)
 	}
 	return total, nil
