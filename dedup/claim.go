@@ -2,7 +2,6 @@ package dedup
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -114,17 +113,17 @@ func (w *Window) checkBatch(b Batch, pos []int32, ids []string) ([]int32, []stri
 	}
 	switch {
 	case b.Root == "":
-		return nil, nil, nil, errors.New("dedup: Batch.Root is empty")
+		return nil, nil, nil, fmt.Errorf("%w: Batch.Root is empty", ErrBatch)
 	case b.Offset < 0:
-		return nil, nil, nil, fmt.Errorf("dedup: Batch.Offset is %d: must not be negative", b.Offset)
+		return nil, nil, nil, fmt.Errorf("%w: Batch.Offset is %d: must not be negative", ErrBatch, b.Offset)
 	case b.Records < 0 || b.Records > MaxIDs:
-		return nil, nil, nil, fmt.Errorf("dedup: Batch.Records is %d: must be 0 to %d", b.Records, MaxIDs)
+		return nil, nil, nil, fmt.Errorf("%w: Batch.Records is %d: must be 0 to %d", ErrBatch, b.Records, MaxIDs)
 	case b.Guard != "" && hashTag(b.Guard) != w.name:
-		return nil, nil, nil, fmt.Errorf("dedup: Batch.Guard %q lacks the hash tag {%s}: batch and window must share a slot", b.Guard, w.name)
+		return nil, nil, nil, fmt.Errorf("%w: Batch.Guard %q lacks the hash tag {%s}: batch and window must share a slot", ErrBatch, b.Guard, w.name)
 	case pos == nil && len(ids) != b.Records:
-		return nil, nil, nil, fmt.Errorf("dedup: %d ids without positions for %d records", len(ids), b.Records)
+		return nil, nil, nil, fmt.Errorf("%w: %d ids without positions for %d records", ErrBatch, len(ids), b.Records)
 	case pos != nil && len(pos) != len(ids):
-		return nil, nil, nil, fmt.Errorf("dedup: %d positions for %d ids", len(pos), len(ids))
+		return nil, nil, nil, fmt.Errorf("%w: %d positions for %d ids", ErrBatch, len(pos), len(ids))
 	}
 	if pos == nil {
 		pos = make([]int32, len(ids))
@@ -148,10 +147,10 @@ func (w *Window) checkBatch(b Batch, pos []int32, ids []string) ([]int32, []stri
 	}
 	for i, p := range pos {
 		if p < 0 || int(p) >= b.Records {
-			return nil, nil, nil, fmt.Errorf("dedup: position %d is not in a batch of %d records", p, b.Records)
+			return nil, nil, nil, fmt.Errorf("%w: position %d is not in a batch of %d records", ErrBatch, p, b.Records)
 		}
 		if i > 0 && pos[i-1] == p {
-			return nil, nil, nil, fmt.Errorf("dedup: position %d comes twice", p)
+			return nil, nil, nil, fmt.Errorf("%w: position %d comes twice", ErrBatch, p)
 		}
 	}
 	return pos, ids, order, nil

@@ -9,6 +9,8 @@ var (
 	// ErrGone says that the batch whose guard key was given does not exist any more: another worker has finished it,
 	// so this one must drop what it holds of it. No id was claimed.
 	ErrGone = errors.New("dedup: the batch is gone")
+	// ErrBatch says that the arguments of a claim do not fit together; trying again cannot help. No id was claimed.
+	ErrBatch = errors.New("dedup: bad batch")
 	// ErrNoAOF says that strict mode was asked of a server that cannot give it: WAITAOF needs Redis 7.2 or later
 	// with appendonly yes.
 	ErrNoAOF = errors.New("dedup: strict mode needs WAITAOF (Redis 7.2 or later) and appendonly yes")

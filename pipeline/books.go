@@ -16,7 +16,7 @@ type Books struct {
 	// Unacked is the number of records that are committed in Postgres and still in flight in Redis: their acknowledgement is on its way.
 	Unacked int64
 	// Quiet says that the two stores can be compared: no batch was with a worker and nothing moved while the books were read, and all of the
-	// ledger was summed. It takes a table that only this queue feeds.
+	// ledger was summed. It takes a table that only this queue feeds, and a ledger that was neither pruned nor had rejects replayed into it.
 	Quiet bool
 }
 
@@ -29,6 +29,10 @@ func (f Flow[T]) Books(ctx context.Context, since time.Time) (Books, error) {
 	before, err := f.Queue.Stats(ctx)
 	if err != nil {
 		return Books{}, fmt.Errorf("pipeline: the queue's books: %w", err)
+	}
+	committed, err := f.Table.Books(ctx, since)
+	if err != nil {
+		return Books{}, fmt.Errorf("pipeline: the table's books: %w", err)
 	}
 	handed, err := f.Queue.Handed(ctx)
 	if err != nil {
@@ -54,7 +58,7 @@ func (f Flow[T]) Books(ctx context.Context, since time.Time) (Books, error) {
 	if b.Redis, err = f.Queue.Stats(ctx); err != nil {
 		return Books{}, fmt.Errorf("pipeline: the queue's books: %w", err)
 	}
-	b.Quiet = before.Taken == b.Redis.Taken && before.Acked == b.Redis.Acked && before.Handed == b.Redis.Handed &&
+	b.Quiet = before.Taken == b.Redis.Taken && before.Acked == b.Redis.Acked && before.Handed == b.Redis.Handed && committed == b.Postgres &&
 		b.Redis.LeasedBatches == 0 && b.Redis.WaitingBatches == 0 && since.IsZero()
 	return b, nil
 }

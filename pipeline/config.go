@@ -91,7 +91,8 @@ type WorkerConfig struct {
 	Linger  time.Duration
 	// Lease is how long a batch stays with a worker that gives no sign of life; a healthy one extends it by itself. Default [DefaultLease], at least 100 ms.
 	Lease time.Duration
-	// Hold is how long a worker goes on extending one batch. A transform that hangs loses its batch then, which counts as a crash. Default [DefaultHold].
+	// Hold is how long the chain may take for one batch, and one try of staging. A transform that hangs loses its batch then, which counts as a crash; waiting for
+	// Postgres is not bounded by it. Default [DefaultHold].
 	Hold time.Duration
 	// Grace is how long a worker that was told to stop may take to finish what it has in hand. Default [DefaultGrace].
 	Grace    time.Duration
@@ -119,12 +120,12 @@ func (c WorkerConfig) withDefaults() (WorkerConfig, error) {
 		return c, fmt.Errorf("pipeline: WorkerConfig.Concurrency is %d: must be from 1 to 1024", c.Concurrency)
 	case c.Records < 1 || c.Records > 100_000:
 		return c, fmt.Errorf("pipeline: WorkerConfig.Records is %d: must be from 1 to 100000", c.Records)
-	case c.Bytes < 1:
-		return c, fmt.Errorf("pipeline: WorkerConfig.Bytes is %d: must be at least 1", c.Bytes)
-	case c.Linger < 0:
-		return c, fmt.Errorf("pipeline: WorkerConfig.Linger is %v: must not be negative", c.Linger)
-	case c.Lease < 100*time.Millisecond:
-		return c, fmt.Errorf("pipeline: WorkerConfig.Lease is %v: must be at least 100ms", c.Lease)
+	case c.Bytes < 1 || c.Bytes > 512<<20:
+		return c, fmt.Errorf("pipeline: WorkerConfig.Bytes is %d: must be from 1 to %d", c.Bytes, 512<<20)
+	case c.Linger < 0 || c.Linger > time.Hour:
+		return c, fmt.Errorf("pipeline: WorkerConfig.Linger is %v: must be from 0 to 1h", c.Linger)
+	case c.Lease < 100*time.Millisecond || c.Lease > 30*24*time.Hour:
+		return c, fmt.Errorf("pipeline: WorkerConfig.Lease is %v: must be from 100ms to 720h", c.Lease)
 	case c.Hold < c.Lease:
 		return c, fmt.Errorf("pipeline: WorkerConfig.Hold is %v: must be at least Lease, %v", c.Hold, c.Lease)
 	case c.Grace < 0:

@@ -51,7 +51,7 @@ func isUnavailable(err error) bool {
 	return errors.As(err, &u)
 }
 
-// concernsBatch tells an error of the surroundings from one of the record.
+// concernsBatch tells an error of the batch or its surroundings from one of the record.
 func concernsBatch(err error) bool {
 	return isUnavailable(err) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrUnaccounted)
 }

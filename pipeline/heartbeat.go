@@ -11,9 +11,9 @@ import (
 
 var errHeldTooLong = errors.New("pipeline: the batch was held longer than WorkerConfig.Hold")
 
-// heartbeat extends the batch's lease until end is called, but not for ever: a batch that hangs is let go. The context ends
-// when the lease is lost or the time is up, with that as its cause.
-func (w *Worker[T]) heartbeat(work context.Context, b *queue.Batch) (ctx context.Context, end func()) {
+// heartbeat extends the batch's lease until end is called, but not for ever: a transform that hangs is let go. A batch that waits for Postgres is
+// held as long as it takes. The context ends when the lease is lost or the time is up, with that as its cause.
+func (w *Worker[T]) heartbeat(work context.Context, b *Batch) (ctx context.Context, end func()) {
 	ctx, cancel := context.WithCancelCause(work)
 	done := make(chan struct{})
 	go func() {
@@ -26,11 +26,11 @@ func (w *Worker[T]) heartbeat(work context.Context, b *queue.Batch) (ctx context
 			case <-ctx.Done():
 				return
 			case now := <-tick.C:
-				if now.After(limit) {
+				if now.After(limit) && !b.staging.Load() {
 					cancel(errHeldTooLong)
 					return
 				}
-				err := w.flow.Queue.Extend(ctx, b, w.cfg.Lease)
+				err := w.flow.Queue.Extend(ctx, b.Batch, w.cfg.Lease)
 				if errors.Is(err, queue.ErrLeaseLost) {
 					cancel(err)
 					return

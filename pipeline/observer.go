@@ -13,7 +13,7 @@ const (
 	OpHandoff   Op = "handoff"   // a batch now waits for promotion
 	OpRelease   Op = "release"   // a batch was given back; Err says why
 	OpPromote   Op = "promote"   // staged batches were promoted; Rows went into the target
-	OpAck       Op = "ack"       // promoted batches were acknowledged
+	OpAck       Op = "ack"       // promoted batches were acknowledged; Records is the number of batches
 	OpReconcile Op = "reconcile" // handed-off batches were compared with Postgres; Records is the number of batches redelivered
 	OpRefresh   Op = "refresh"   // views were refreshed
 )

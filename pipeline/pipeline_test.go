@@ -3,6 +3,7 @@ package pipeline_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -176,7 +177,7 @@ func (q *noExtend) Lease(ctx context.Context, o queue.LeaseOptions) (*queue.Batc
 	return q.Queue.Lease(ctx, o)
 }
 
-// Postgres is away for a hundred leases; no batch is blamed for it, and all goes through when it is back.
+// Postgres is away for longer than a worker may hold a batch; no batch is blamed for it, and all goes through when it is back.
 func TestPostgresAwayIsNobodysFault(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{lease: queue.LeaseConfig{MaxFailures: 1, MaxCrashes: 1}})
@@ -185,7 +186,7 @@ func TestPostgresAwayIsNobodysFault(t *testing.T) {
 	r.flow.Table = away
 	records := numbered("a", 200, "good")
 	r.push(records...)
-	stop := r.start(pipeline.WorkerConfig{Records: 20, Lease: 300 * time.Millisecond}, pipeline.PromoterConfig{})
+	stop := r.start(pipeline.WorkerConfig{Records: 20, Lease: 200 * time.Millisecond, Hold: 300 * time.Millisecond}, pipeline.PromoterConfig{})
 	defer stop()
 	r.settled()
 	stop()
@@ -381,4 +382,79 @@ func listening(t *testing.T, r *rig) {
 		}
 		return nil
 	})
+}
+
+// However much there is to promote, reconcile gets its turn.
+func TestReconcileIsNotStarved(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	r.flow.Table = &busyTable{Table: r.table}
+	var reconciled atomic.Int64
+	ctx, cancel := context.WithCancel(context.Background())
+	wait := r.startPromoter(ctx, pipeline.PromoterConfig{Reconcile: 20 * time.Millisecond, Observer: pipeline.ObserverFunc(func(e pipeline.Event) {
+		if e.Op == pipeline.OpReconcile {
+			reconciled.Add(1)
+		}
+	})})
+	eventually(t, 20*time.Second, func() error {
+		if n := reconciled.Load(); n < 5 {
+			return fmt.Errorf("reconciled %d times", n)
+		}
+		return nil
+	})
+	cancel()
+	wait()
+}
+
+// busyTable always has something to promote.
+type busyTable struct{ *staging.Table[item] }
+
+func (b *busyTable) Promote(ctx context.Context, o staging.PromoteOptions) (staging.Promotion, error) {
+	p, err := b.Table.Promote(ctx, o)
+	p.Batches = append(p.Batches, staging.Promoted{ID: "01890000-0000-7000-8000-000000000000", Fate: staging.FatePromoted})
+	return p, err
+}
+
+// A batch that is older than the ledger remembers may have been promoted before: it is not promoted again, whole or in parts.
+func TestBatchBelowTheFloorIsNotPromotedTwice(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{lease: queue.LeaseConfig{MaxFailures: 1, MaxCrashes: 1}})
+	lost := &lostAcks{Queue: r.queue}
+	r.flow.Queue = lost
+	records := numbered("a", 9, "good")
+	r.push(records...)
+	ctx, cancel := context.WithCancel(context.Background())
+	waitW, waitP := r.startWorker(ctx, pipeline.WorkerConfig{}), r.startPromoter(ctx, pipeline.PromoterConfig{Reconcile: time.Hour})
+	eventually(t, 20*time.Second, func() error {
+		if lost.n.Load() == 0 {
+			return errors.New("not promoted yet")
+		}
+		return nil
+	})
+	cancel()
+	waitW()
+	waitP()
+	if _, err := r.table.Prune(context.Background(), time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	r.flow.Queue = r.queue
+	stop := r.start(pipeline.WorkerConfig{}, pipeline.PromoterConfig{})
+	defer stop()
+	r.settled()
+	stop()
+	var rows int
+	if err := r.pool.QueryRow(context.Background(), "SELECT count(*) FROM items").Scan(&rows); err != nil || rows != len(records) {
+		t.Errorf("%d rows of %d records, %v", rows, len(records), err)
+	}
+}
+
+// lostAcks loses each acknowledgement on its way.
+type lostAcks struct {
+	*queue.Queue
+	n atomic.Int64
+}
+
+func (q *lostAcks) AckWith(context.Context, ...queue.Ack) (int, error) {
+	q.n.Add(1)
+	return 0, errLostReply
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/headrace/headrace/queue"
@@ -17,9 +18,10 @@ type Promoter[T any] struct {
 	flow Flow[T]
 	cfg  PromoterConfig
 	run  sync.Mutex
+	wake chan struct{}
 
-	epoch     string    // of the UNLOGGED tables, as last seen
-	reconcile time.Time // when it is due
+	epoch string       // of the UNLOGGED tables, as last seen; Run's own
+	due   atomic.Int64 // when the next reconcile is due, in Unix nanoseconds
 }
 
 // NewPromoter makes a promoter for a flow, the one that its workers have.
@@ -31,7 +33,7 @@ func NewPromoter[T any](flow Flow[T], cfg PromoterConfig) (*Promoter[T], error) 
 	if err != nil {
 		return nil, err
 	}
-	return &Promoter[T]{flow: flow, cfg: cfg}, nil
+	return &Promoter[T]{flow: flow, cfg: cfg, wake: make(chan struct{}, 1)}, nil
 }
 
 // Run promotes whenever something is staged, until ctx is done; then it finishes the promotion in hand, for Grace at most, and returns nil. While a
@@ -47,12 +49,11 @@ func (p *Promoter[T]) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 
-	wake := make(chan struct{}, 1)
 	if p.flow.Signals != nil {
 		wg.Go(func() {
 			err := p.flow.Signals.Listen(ctx, func(s Signal) {
 				if s == Staged {
-					poke(wake)
+					poke(p.wake)
 				}
 			})
 			if ctx.Err() == nil {
@@ -65,22 +66,26 @@ func (p *Promoter[T]) Run(ctx context.Context) error {
 		wg.Go(func() { p.refreshLoop(ctx, dirty) })
 	}
 
-	p.reconcile = time.Now()
+	p.reconcileAfter(0)
+	poke(dirty) // what was promoted before this start may not have been refreshed
 	tick := time.NewTicker(p.cfg.Every)
 	defer tick.Stop()
 	pause := backoff{}
 	for ctx.Err() == nil {
 		err := p.round(ctx, dirty)
+		if err != nil && ctx.Err() != nil {
+			p.cfg.Logger.Warn("stopped in the middle of a promotion; the next start reconciles", "queue", p.flow.Queue.Name(), "err", err)
+		}
 		if err != nil && ctx.Err() == nil {
 			p.cfg.Logger.Warn("promoting failed; trying again", "queue", p.flow.Queue.Name(), "err", err)
-			p.reconcile = time.Now() // nothing is certain after an error
+			p.reconcileAfter(0) // nothing is certain after an error
 			_ = sleep(ctx, pause.next())
 			continue
 		}
 		pause = backoff{}
 		select {
 		case <-ctx.Done():
-		case <-wake:
+		case <-p.wake:
 		case <-tick.C:
 		}
 	}
@@ -101,9 +106,9 @@ func (p *Promoter[T]) round(ctx context.Context, dirty chan<- struct{}) error {
 		if p.epoch != "" {
 			p.cfg.Logger.Warn("Postgres has crashed and emptied staging; the batches in it come again")
 		}
-		p.reconcile = time.Now()
+		p.reconcileAfter(0)
 	}
-	if !time.Now().Before(p.reconcile) {
+	if p.reconcileDue() {
 		if err := p.Reconcile(work); err != nil {
 			return err
 		}
@@ -118,9 +123,17 @@ func (p *Promoter[T]) round(ctx context.Context, dirty chan<- struct{}) error {
 			return nil
 		}
 		poke(dirty)
+		if p.reconcileDue() {
+			poke(p.wake) // however much there is to promote: round again
+			return nil
+		}
 	}
 	return nil
 }
+
+func (p *Promoter[T]) reconcileDue() bool { return time.Now().UnixNano() >= p.due.Load() }
+
+func (p *Promoter[T]) reconcileAfter(d time.Duration) { p.due.Store(time.Now().Add(d).UnixNano()) }
 
 // Promote does one promotion: what is staged goes into the target, then the batches are acknowledged. It returns the number of
 // batches that it found, 0 when nothing was staged. It is what Run does whenever a signal comes; call it for a promotion by hand.
@@ -131,7 +144,7 @@ func (p *Promoter[T]) Promote(ctx context.Context) (int, error) {
 		observe(p.cfg.Observer, Event{Op: OpPromote, Took: time.Since(start), Err: err})
 		return 0, err
 	}
-	if len(prom.Batches) == 0 && len(prom.Mismatched) == 0 {
+	if len(prom.Batches) == 0 && len(prom.Mismatched) == 0 && len(prom.TooOld) == 0 {
 		return 0, nil
 	}
 	observe(p.cfg.Observer, Event{Op: OpPromote, Records: prom.Records, Rows: int64(prom.Rows), Took: time.Since(start)})
@@ -148,8 +161,11 @@ func (p *Promoter[T]) Promote(ctx context.Context) (int, error) {
 	if len(prom.Mismatched) > 0 {
 		p.cfg.Logger.Error("staged rows differ from what was announced; the batches come again", "batches", prom.Mismatched)
 	}
-	if void > 0 || len(prom.Mismatched) > 0 {
-		p.reconcile = time.Now() // void: the split must be finished; mismatched: to be redelivered
+	if len(prom.TooOld) > 0 {
+		p.cfg.Logger.Error("batches are older than the ledger remembers; they are not promoted and end in the dead list", "batches", prom.TooOld)
+	}
+	if void > 0 || len(prom.Mismatched) > 0 || len(prom.TooOld) > 0 {
+		p.reconcileAfter(0) // void: the split must be finished; put aside: to be redelivered
 	}
 	if err := p.ack(ctx, ids); err != nil {
 		return 0, err
@@ -157,7 +173,7 @@ func (p *Promoter[T]) Promote(ctx context.Context) (int, error) {
 	if p.flow.Signals != nil {
 		_ = p.flow.Signals.Send(ctx, Promoted)
 	}
-	return len(prom.Batches) + len(prom.Mismatched), nil
+	return len(prom.Batches) + len(prom.Mismatched) + len(prom.TooOld), nil
 }
 
 const ackChunk = 256 // batches in one script call
@@ -175,9 +191,7 @@ func (p *Promoter[T]) ack(ctx context.Context, ids []string) error {
 		}
 		observe(p.cfg.Observer, Event{Op: OpAck, Records: n, Took: time.Since(start)})
 		ids = ids[n:]
-		if p.flow.Gate != nil {
-			_ = p.flow.Gate.Notify(ctx) // a hint: a waiting producer looks by itself too
-		}
+		p.flow.madeRoom(ctx)
 	}
 	return nil
 }
@@ -223,12 +237,16 @@ func (p *Promoter[T]) Reconcile(ctx context.Context) error {
 	if done.Redelivered > 0 {
 		p.cfg.Logger.Info("reconciled", "redelivered", done.Redelivered, "acknowledged", done.Acked)
 	}
-	p.reconcile = time.Now().Add(p.cfg.Reconcile)
+	if done.Acked > 0 {
+		observe(p.cfg.Observer, Event{Op: OpAck, Records: done.Acked})
+		p.flow.madeRoom(ctx)
+	}
+	p.reconcileAfter(p.cfg.Reconcile)
 	return nil
 }
 
 // refreshLoop refreshes after promotions, one refresh at a time and not more often than configured.
-func (p *Promoter[T]) refreshLoop(ctx context.Context, dirty <-chan struct{}) {
+func (p *Promoter[T]) refreshLoop(ctx context.Context, dirty chan struct{}) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -236,18 +254,22 @@ func (p *Promoter[T]) refreshLoop(ctx context.Context, dirty <-chan struct{}) {
 		case <-dirty:
 		}
 		start := time.Now()
-		err := p.cfg.Refresh(ctx)
+		err, again := p.cfg.Refresh(ctx), false
 		if ctx.Err() != nil {
 			return
 		}
 		observe(p.cfg.Observer, Event{Op: OpRefresh, Took: time.Since(start), Err: err})
 		if err != nil {
-			p.cfg.Logger.Warn("refreshing views failed; the next promotion tries again", "err", err)
+			p.cfg.Logger.Warn("refreshing views failed; trying again", "err", err, "after", p.cfg.RefreshEvery)
+			again = true
 		} else if p.flow.Signals != nil {
 			_ = p.flow.Signals.Send(ctx, Refreshed)
 		}
 		if sleep(ctx, p.cfg.RefreshEvery) != nil {
 			return
+		}
+		if again {
+			poke(dirty)
 		}
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime/debug"
+	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -65,6 +67,13 @@ func undoClaims(ctx context.Context, w Window, claims []dedup.Claimed) ([][]queu
 	return out, nil
 }
 
+// madeRoom wakes producers that wait at the gate.
+func (f Flow[T]) madeRoom(ctx context.Context) {
+	if f.Gate != nil {
+		_ = f.Gate.Notify(ctx) // a hint: a waiting producer looks by itself too
+	}
+}
+
 // settler answers the queue's question about a batch that has failed too often: it makes the batch void in the ledger, unless it was
 // promoted after all. For a single record, which is to be buried, it also says which claim to give back.
 func (f Flow[T]) settler(who string, log *slog.Logger) queue.Settle {
@@ -87,6 +96,9 @@ func (f Flow[T]) settler(who string, log *slog.Logger) queue.Settle {
 		b := newBatch(qb)
 		b.keysOnly = true
 		if _, err := f.runChain(ctx, b); !errors.Is(err, errKeysKnown) {
+			if isUnavailable(err) || ctx.Err() != nil {
+				return queue.Settlement{}, err // a stage before Dedup cannot work now; ask again later
+			}
 			log.Warn("the id of a dead record cannot be told; its claim stays until the window has passed", "batch", qb.ID, "err", err)
 		}
 		if b.keys == nil || b.keys[0] == "" {
@@ -108,7 +120,7 @@ func stagingBatch(b *queue.Batch, worker string) staging.Batch {
 func (f Flow[T]) runChain(ctx context.Context, b *Batch) (out Records[T], err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("pipeline: panic in the chain: %v", p)
+			err = fmt.Errorf("pipeline: panic in the chain: %v\n%s", p, debug.Stack())
 		}
 	}()
 	in := Records[[]byte]{Values: b.Payloads, Pos: make([]int32, len(b.Payloads))}
@@ -126,9 +138,10 @@ func transient(err error) bool {
 	}
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
-		switch pg.Code[:2] {
-		case "21", "22", "23", "44", "54": // cardinality, data, constraint, check option, program limit
-			return false
+		for _, class := range []string{"21", "22", "23", "44", "54"} { // cardinality, data, constraint, check option, program limit
+			if strings.HasPrefix(pg.Code, class) {
+				return false
+			}
 		}
 		return true
 	}

@@ -27,6 +27,7 @@ type Stage[In, Out any] struct {
 	name   string
 	run    func(ctx context.Context, b *Batch, in Records[In]) (Records[Out], error)
 	window Window // the dedup window of this stage or of one inside it
+	spread bool   // it may make several values of one record
 }
 
 // Name is the name that errors and observers give the stage.
@@ -51,16 +52,20 @@ func Func[In, Out any](name string, run func(ctx context.Context, b *Batch, in R
 	}}
 }
 
-// Then joins two stages: what a passes on, b receives. At most one of them may hold a [Dedup]: a record has one id.
+// Then joins two stages: what a passes on, b receives. It panics if both hold a [Dedup] (a record has one id), or if a [Dedup] follows a
+// [FlatMap] (a record is claimed once, not once for each of its rows).
 func Then[A, B, C any](a Stage[A, B], b Stage[B, C]) Stage[A, C] {
 	if a.window != nil && b.window != nil {
 		panic("pipeline: two Dedup stages in one chain: a record is claimed by one id only")
+	}
+	if a.spread && b.window != nil {
+		panic("pipeline: Dedup behind FlatMap: a record is claimed once, not once for each of its rows")
 	}
 	w := a.window
 	if w == nil {
 		w = b.window
 	}
-	return Stage[A, C]{name: a.name + " → " + b.name, window: w, run: func(ctx context.Context, batch *Batch, in Records[A]) (Records[C], error) {
+	return Stage[A, C]{name: a.name + " → " + b.name, window: w, spread: a.spread || b.spread, run: func(ctx context.Context, batch *Batch, in Records[A]) (Records[C], error) {
 		mid, err := a.run(ctx, batch, in)
 		if err != nil {
 			return Records[C]{}, err

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/headrace/headrace/dedup"
 	"github.com/headrace/headrace/queue"
 	"github.com/headrace/headrace/staging"
 )
@@ -72,6 +73,61 @@ func TestChainAccountsForEachRecord(t *testing.T) {
 	}
 	if b.filtered != 2 || b.dups != 0 {
 		t.Errorf("filtered %d, duplicates %d: want 2, 0", b.filtered, b.dups)
+	}
+}
+
+// A record of several rows is one record to the stages behind: it is filtered when none of its rows is kept, and rejected, with all of them, when one is.
+func TestRowsOfOneRecord(t *testing.T) {
+	chain := Then4(
+		FlatMap("chars", func(p []byte) ([]byte, error) { return p, nil }),
+		Filter("no x", func(c byte) bool { return c != 'x' }),
+		Map("no bang", func(c byte) (byte, error) {
+			if c == '!' {
+				return 0, errors.New("bang")
+			}
+			return c, nil
+		}),
+		MapBatch("no q", func(_ context.Context, in []byte) ([]byte, []error, error) {
+			errs := make([]error, len(in))
+			for i, c := range in {
+				if c == 'q' {
+					errs[i] = errors.New("q")
+				}
+			}
+			return in, errs, nil
+		}),
+	)
+	b := batchOf("axb", "xx", "c!!d", "qrq", "e")
+	out, err := runStage(chain, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(out.Values) != "abe" || !cmp.Equal(out.Pos, []int32{0, 0, 4}) {
+		t.Errorf("rows %q at %v, want \"abe\" at [0 0 4]", out.Values, out.Pos)
+	}
+	if b.filtered != 1 || len(b.rejects) != 2 || b.rejects[0].Pos != 2 || b.rejects[1].Pos != 3 {
+		t.Errorf("filtered %d, rejects %+v: want 1, and records 2 and 3", b.filtered, b.rejects)
+	}
+}
+
+func TestDedupBehindFlatMapPanics(t *testing.T) {
+	defer func() {
+		if p := recover(); p == nil || !strings.Contains(p.(string), "Dedup behind FlatMap") {
+			t.Errorf("panic %v: want one that says what is wrong", p)
+		}
+	}()
+	var w *dedup.Window
+	Then(FlatMap("spread", func(p []byte) ([]byte, error) { return p, nil }), Dedup(w, func(byte) string { return "" }))
+}
+
+// A stage of slow calls ends soon after its context, not after the batch.
+func TestStageLooksAtItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	calls := 0
+	s := Map("slow", func(p []byte) (int, error) { calls++; cancel(); return 0, nil })
+	_, err := Flow[int]{Chain: s}.runChain(ctx, batchOf(make([]string, 1000)...))
+	if !errors.Is(err, context.Canceled) || calls > 100 {
+		t.Errorf("%d calls, %v: want an end within 100", calls, err)
 	}
 }
 

@@ -3,6 +3,8 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -33,7 +35,7 @@ func NewWorker[T any](flow Flow[T], cfg WorkerConfig) (*Worker[T], error) {
 }
 
 // Run works until ctx is done, then stops leasing, finishes the batches in hand, and returns nil. What is not finished within Grace is
-// given back to the queue. While Redis or Postgres is away it waits and tries again; that is never counted against a batch. A second
+// given back to the queue. A function in the chain that neither ends nor looks at its context is left behind 5 s later, with an error. While Redis or Postgres is away it waits and tries again; that is never counted against a batch. A second
 // Run at the same time is an error.
 func (w *Worker[T]) Run(ctx context.Context) error {
 	if !w.run.TryLock() {
@@ -59,9 +61,26 @@ func (w *Worker[T]) Run(ctx context.Context) error {
 	for range w.cfg.Concurrency {
 		wg.Go(func() { w.loop(ctx, work) })
 	}
-	wg.Wait()
-	return nil
+	ended := make(chan struct{})
+	go func() { wg.Wait(); close(ended) }()
+	select {
+	case <-ended:
+		return nil
+	case <-work.Done():
+	}
+	// Time is up; what looks at its context ends now. A function that does not cannot be stopped.
+	t := time.NewTimer(stopWait)
+	defer t.Stop()
+	select {
+	case <-ended:
+		return nil
+	case <-t.C:
+		return errors.New("pipeline: Worker.Run: a function in the chain does not return though its context has ended; its batch comes again after the lease")
+	}
 }
+
+// stopWait is how long Run waits, after Grace, for functions that may not look at their context.
+const stopWait = 5 * time.Second
 
 // loop holds one batch at a time. While Postgres is away it holds on to the batch that it could not stage, and so leases no other.
 func (w *Worker[T]) loop(ctx, work context.Context) {
@@ -92,8 +111,9 @@ func (w *Worker[T]) loop(ctx, work context.Context) {
 
 // handle takes one leased batch through the chain into staging. The error is what kept it from being handed off.
 func (w *Worker[T]) handle(work context.Context, qb *queue.Batch) error {
-	ctx, end := w.heartbeat(work, qb)
-	err := w.process(ctx, newBatch(qb))
+	b := newBatch(qb)
+	ctx, end := w.heartbeat(work, b)
+	err := w.process(ctx, b)
 	cause := context.Cause(ctx)
 	end()
 	switch {
@@ -133,6 +153,8 @@ func (w *Worker[T]) process(ctx context.Context, b *Batch) error {
 	if err != nil {
 		return err
 	}
+	b.staging.Store(true)
+	b.Annotated = b.Annotated || b.keys != nil // it has been claimed just now
 	start = time.Now()
 	outcome, err := w.stage(ctx, load)
 	observe(w.cfg.Observer, Event{Op: OpStage, Batch: b.ID, Records: len(b.Payloads), Rows: int64(len(load.Rows)), Took: time.Since(start), Err: err})
@@ -144,6 +166,10 @@ func (w *Worker[T]) process(ctx context.Context, b *Batch) error {
 		s, err := w.settle(ctx, b.Batch)
 		if err == nil {
 			err = w.flow.Queue.Settle(ctx, b.Batch, s)
+		}
+		if err == nil {
+			observe(w.cfg.Observer, Event{Op: OpAck, Batch: b.ID, Records: 1})
+			w.flow.madeRoom(ctx)
 		}
 		return Unavailable(err)
 	}
@@ -172,12 +198,18 @@ func (w *Worker[T]) transform(ctx context.Context, b *Batch) (load staging.Load[
 	}, nil
 }
 
-// stage copies the rows into staging. While Postgres is away it waits, with the lease kept alive, as long as it may hold the batch.
+// stage copies the rows into staging. While Postgres is away it waits, with the lease kept alive: a batch never pays for that.
 func (w *Worker[T]) stage(ctx context.Context, load staging.Load[T]) (staging.Outcome, error) {
 	pause := backoff{}
 	for {
-		outcome, err := w.flow.Table.Stage(ctx, load)
-		if err == nil || !transient(err) {
+		outcome, err := w.stageOnce(ctx, load)
+		if err == nil {
+			return outcome, nil
+		}
+		if ctx.Err() != nil {
+			return outcome, Unavailable(err)
+		}
+		if !transient(err) && !errors.Is(err, context.DeadlineExceeded) {
 			return outcome, err
 		}
 		w.cfg.Logger.Warn("staging failed; trying again", "batch", load.Batch.ID, "err", err)
@@ -185,4 +217,16 @@ func (w *Worker[T]) stage(ctx context.Context, load staging.Load[T]) (staging.Ou
 			return outcome, Unavailable(err)
 		}
 	}
+}
+
+// stageOnce bounds one try, so that a server that answers nothing is left, and catches panics of the caller's code in the encoding of rows.
+func (w *Worker[T]) stageOnce(ctx context.Context, load staging.Load[T]) (outcome staging.Outcome, err error) {
+	ctx, cancel := context.WithTimeout(ctx, w.cfg.Hold)
+	defer cancel()
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("pipeline: panic while staging: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return w.flow.Table.Stage(ctx, load)
 }

@@ -41,7 +41,7 @@ else
     local size = math.floor(n * c / children) - at
     for _ = 1, size do redis.call('LMOVE', b, prefix .. 'b:' .. x, 'RIGHT', 'LEFT') end
     local cm = prefix .. 'm:' .. x
-    redis.call('HSET', cm, 'n', size, 'att', 0, 'st', 'R', 'root', f.root, 'off', f.off + at, 'sealed', now,
+    redis.call('HSET', cm, 'n', size, 'att', 0, 'st', 'R', 'root', f.root, 'off', f.off + at, 'sealed', f.sealed,
       'first', f.first, 'past', past, 'reason', ARGV[4])
     for k, v in pairs(f) do
       if string.sub(k, 1, 2) == 'r:' then redis.call('HSET', cm, k, string.sub(v, at + 1, at + size)) end

@@ -26,7 +26,8 @@ type Batch struct {
 	Payloads [][]byte
 	// Bytes is the sum of their lengths.
 	Bytes int
-	// Sealed is when this batch came to be, FirstSeen when its records were first sealed, Deadline
+	// Sealed is when this batch was sealed, or the one that it was split off: a ledger that forgets by age must
+	// not take a part for younger than the whole. A requeued record is sealed anew. FirstSeen is when its records were first sealed, Deadline
 	// when the lease ends: all by the server's clock.
 	Sealed, FirstSeen, Deadline time.Time
 	// Guard is the key of the batch's meta hash. It lives exactly as long as the batch. Its fields

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"sync"
 	"time"
 
@@ -132,7 +131,9 @@ func settled(ctx context.Context, app *orders.App, m *meter) error {
 		}
 		st, err := app.Queue.Stats(ctx)
 		if err != nil {
-			slog.Warn("the queue's books cannot be read", "err", err)
+			if time.Since(moved) > stuck {
+				return fmt.Errorf("the queue's books cannot be read for %v: %w", stuck, err)
+			}
 			continue
 		}
 		pushed, done := m.produced()

@@ -35,6 +35,9 @@ func Connect(ctx context.Context) (redis rueidis.Client, pg *pgxpool.Pool, close
 		err = redis.Do(ctx, redis.B().Ping().Build()).Error()
 	}
 	if err != nil {
+		if redis != nil {
+			redis.Close()
+		}
 		return nil, nil, nil, fmt.Errorf("Redis at %s cannot be reached: start it or correct REDIS_URL: %w", host(redisURL), err) //nolint:staticcheck // a name
 	}
 	cfg, err := pgxpool.ParseConfig(databaseURL)
@@ -48,6 +51,9 @@ func Connect(ctx context.Context) (redis rueidis.Client, pg *pgxpool.Pool, close
 	}
 	if err != nil {
 		redis.Close()
+		if pg != nil {
+			pg.Close()
+		}
 		return nil, nil, nil, fmt.Errorf("Postgres at %s:%d, database %q, cannot be reached: start it or correct DATABASE_URL: %w", //nolint:staticcheck // a name
 			cfg.ConnConfig.Host, cfg.ConnConfig.Port, cfg.ConnConfig.Database, err)
 	}

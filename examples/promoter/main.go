@@ -19,6 +19,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends it at once
 	if err := run(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "promoter:", err)
 		os.Exit(1)
@@ -50,7 +51,9 @@ func run(ctx context.Context) error {
 	if err := promoter.Run(ctx); err != nil {
 		return err
 	}
-	books, err := app.Flow().Books(context.WithoutCancel(ctx), time.Time{})
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	books, err := app.Flow().Books(last, time.Time{})
 	if err != nil {
 		return err
 	}

@@ -1,5 +1,5 @@
-// Command stats shows the state of the orders pipeline: the books of both stores, what waits where, how old it is, and how fresh the views are. It
-// reads counters only, so it may watch a queue of millions. With -watch it looks again every few seconds.
+// Command stats shows the state of the orders pipeline: the books of both stores, what waits where, how old it is, and how fresh the views are. The
+// queue's side costs the same whatever waits in it; the table's side sums the ledger, one row a batch. With -watch it looks again every few seconds.
 //
 //	REDIS_URL=redis://localhost:6379 DATABASE_URL=postgres://localhost/shop go run ./examples/stats -watch 5s
 package main
