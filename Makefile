@@ -1,8 +1,9 @@
 # headrace: `make help` lists the targets. Everything here is plain go commands; make only saves typing.
 GO      ?= go
 PKG     ?= ./...
+TESTFLAGS ?=
 ORDERS  ?= 10000
-STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+LINT    = $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 WITH    = $(GO) run ./internal/servers/cmd/with-servers
 .DEFAULT_GOAL := help
 .PHONY: help demo test race bench lint fuzz ci
@@ -14,18 +15,18 @@ demo: ## the main job on whatever servers can be had (ORDERS=10000; more: go run
 	@$(GO) run ./examples/demo -orders $(ORDERS)
 
 test: ## all tests on real servers; installs or starts what is missing (PKG=./queue for one package)
-	@$(WITH) -install -- $(GO) test -timeout 15m $(PKG)
+	@$(WITH) -install -- $(GO) test -timeout 15m $(TESTFLAGS) $(PKG)
 
 race: ## the same with the race detector
-	@$(WITH) -install -- $(GO) test -race -timeout 30m $(PKG)
+	@$(WITH) -install -- $(GO) test -race -timeout 30m $(TESTFLAGS) $(PKG)
 
 bench: ## every figure against the bare tool in the same run (PKG=queue for one package, JSON=1 for machines)
 	@$(WITH) -install -- $(GO) run ./internal/bench/cmd/bench $(if $(JSON),-json) $(filter-out ./...,$(PKG))
 
-lint: ## gofmt, go vet, staticcheck, the imports of the pattern packages
+lint: ## gofmt, go vet, golangci-lint (which also holds the pattern packages to their imports)
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "gofmt: run gofmt -w on these"; exit 1; }
 	@$(GO) vet ./...
-	@$(STATICCHECK) ./...
+	@$(LINT) run ./...
 
 fuzz: ## each fuzz target for 10 seconds
 	@./.ci/fuzz 10s

@@ -142,12 +142,13 @@ func TestKilledAtEveryPoint(t *testing.T) {
 			r.push("x refuse", "y rule", "z filter")
 			killed := 0
 			for range 3 {
-				c := exec.Command(os.Args[0], "-test.run=^$")
+				ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second)
+				defer cancel()
+				c := exec.CommandContext(ctx, os.Args[0], "-test.run=^$")
 				c.Env = append(os.Environ(), childPoint+"="+point, childRedis+"="+servertest.RedisURL(t), childPG+"="+dbURL, childName+"="+name)
 				c.Stderr = os.Stderr
-				timer := time.AfterFunc(6*time.Second, func() { _ = c.Process.Kill() })
 				err := c.Run()
-				if !timer.Stop() {
+				if ctx.Err() != nil {
 					break // nothing left for it to do
 				}
 				var exit *exec.ExitError
