@@ -6,12 +6,13 @@ import (
 	"fmt"
 
 	"github.com/headrace/headrace/backpressure"
+	"github.com/headrace/headrace/internal/servers/servertest"
 )
 
 // A producer of batches before a list that may hold ten records. The consumer takes them away and says so.
 func Example() {
 	ctx := context.Background()
-	client, stop := exampleRedis()
+	client, stop := servertest.ExampleRedis()
 	defer stop()
 
 	const list = "{parcels}:ready"

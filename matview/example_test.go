@@ -4,13 +4,14 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/matview"
 )
 
 // A dashboard of two views, one built on the other, refreshed when something was promoted.
 func ExampleRefresher() {
 	ctx := context.Background()
-	pool, stop := examplePool(
+	pool, stop := servertest.ExamplePool(
 		`CREATE TABLE orders (id bigint, category text, total numeric)`,
 		`INSERT INTO orders VALUES (1, 'Books', 10), (2, 'Games', 25)`)
 	defer stop()
@@ -62,7 +63,7 @@ func ExampleRefresher() {
 // A roll-up that grows with each promotion, in the promotion's own statement.
 func ExampleRollup() {
 	ctx := context.Background()
-	pool, stop := examplePool(`CREATE TABLE orders (id bigint, category text, total numeric)`)
+	pool, stop := servertest.ExamplePool(`CREATE TABLE orders (id bigint, category text, total numeric)`)
 	defer stop()
 
 	sales := matview.Rollup{

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/internal/uid"
 	"github.com/headrace/headrace/staging"
 )
@@ -12,7 +13,7 @@ import (
 // A batch is staged, promoted, and comes once more; one of its rows breaks a rule.
 func ExampleTable() {
 	ctx := context.Background()
-	pool, stop := examplePool(`CREATE TABLE payments (id text PRIMARY KEY, amount numeric(12,2) NOT NULL, at timestamptz)`)
+	pool, stop := servertest.ExamplePool(`CREATE TABLE payments (id text PRIMARY KEY, amount numeric(12,2) NOT NULL, at timestamptz)`)
 	defer stop()
 
 	type payment struct {
@@ -64,7 +65,7 @@ func ExampleTable() {
 // The bulk path: one query streams a table, a function transforms its rows, COPY writes them back.
 func ExampleRewrite() {
 	ctx := context.Background()
-	pool, stop := examplePool(`CREATE TABLE prices (id bigint PRIMARY KEY, usd numeric)`,
+	pool, stop := servertest.ExamplePool(`CREATE TABLE prices (id bigint PRIMARY KEY, usd numeric)`,
 		`INSERT INTO prices SELECT i, i FROM generate_series(1, 25000) i`)
 	defer stop()
 

@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/window"
 )
 
 // Orders a minute: the window of 12:00 closes when an order of 12:01:10 has come, and what comes for it then is late.
 func Example() {
 	ctx := context.Background()
-	client, stop := exampleRedis()
+	client, stop := servertest.ExampleRedis()
 	defer stop()
 
 	w, err := window.New(client, "orders", window.Config{Size: time.Minute, Lateness: 10 * time.Second})
@@ -55,7 +56,7 @@ func Example() {
 // A limit of three logins in ten minutes.
 func ExampleWindows_LastCount() {
 	ctx := context.Background()
-	client, stop := exampleRedis()
+	client, stop := servertest.ExampleRedis()
 	defer stop()
 
 	logins, err := window.New(client, "logins", window.Config{Keep: 10 * time.Minute})

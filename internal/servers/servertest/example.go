@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"os"
 	"testing"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/redis/rueidis"
 )
 
 // Example lets a runnable Example, which has no testing.TB, use the servers of this package: pass tb where a test would pass t,
@@ -35,3 +38,21 @@ func (e *exampleTB) Fatal(args ...any)         { panic(fmt.Sprint(args...)) }
 func (e *exampleTB) Fatalf(f string, a ...any) { panic(fmt.Sprintf(f, a...)) }
 func (e *exampleTB) Error(args ...any)         { panic(fmt.Sprint(args...)) }
 func (e *exampleTB) Errorf(f string, a ...any) { panic(fmt.Sprintf(f, a...)) }
+
+// ExamplePool is a pool on a database of its own, with tables in it, for an Example.
+func ExamplePool(tables ...string) (pool *pgxpool.Pool, cleanup func()) {
+	tb, cleanup := Example("example")
+	pool = Postgres(tb)
+	for _, sql := range tables {
+		if _, err := pool.Exec(context.Background(), sql); err != nil {
+			panic(err)
+		}
+	}
+	return pool, cleanup
+}
+
+// ExampleRedis is a client on a miniredis, for an Example.
+func ExampleRedis() (c rueidis.Client, cleanup func()) {
+	tb, cleanup := Example("example")
+	return Miniredis(tb), cleanup
+}
