@@ -112,8 +112,8 @@ func (g *Gate) TryBytes(ctx context.Context, n int, bytes int64) (*Reservation, 
 	}
 	r := &Reservation{Records: n, Bytes: bytes, gate: g}
 	r.member = fmt.Sprintf("%s %d %d", uid.New(), n, bytes)
-	// Taken before the server starts the clock of the reservation, so it ends first.
-	r.Deadline = time.Now().Add(g.cfg.ReserveFor)
+	// Taken before the server starts the clock of the reservation, so it ends first; the server counts whole milliseconds.
+	r.Deadline = time.Now().Add(g.cfg.ReserveFor - time.Millisecond)
 	look, err := g.run(ctx, "ask", r.member, n, bytes)
 	if err != nil {
 		return nil, err

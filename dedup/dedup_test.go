@@ -259,13 +259,13 @@ func TestBadInput(t *testing.T) {
 	}{
 		{dedup.Batch{Root: "a", Records: 3}, nil, []string{"x", "", "y"}, "dedup: id 1 (position 1 of the batch) is empty"},
 		{dedup.Batch{Root: "a", Records: 9}, []int32{4, 8}, []string{"x", long}, "dedup: id 1 (position 8 of the batch) has 1025 bytes: at most 1024 are allowed"},
-		{dedup.Batch{Records: 1}, nil, []string{"x"}, "dedup: Batch.Root is empty"},
-		{dedup.Batch{Root: "a", Offset: -1, Records: 1}, nil, []string{"x"}, "dedup: Batch.Offset is -1: must not be negative"},
-		{dedup.Batch{Root: "a", Records: 1}, []int32{1}, []string{"x"}, "dedup: position 1 is not in a batch of 1 records"},
-		{dedup.Batch{Root: "a", Records: 2}, []int32{1, 1}, []string{"x", "y"}, "dedup: position 1 comes twice"},
-		{dedup.Batch{Root: "a", Records: 2}, nil, []string{"x"}, "dedup: 1 ids without positions for 2 records"},
-		{dedup.Batch{Root: "a", Records: 2}, []int32{0}, []string{"x", "y"}, "dedup: 1 positions for 2 ids"},
-		{dedup.Batch{Guard: "m:1", Root: "a", Records: 1}, nil, []string{"x"}, fmt.Sprintf("dedup: Batch.Guard \"m:1\" lacks the hash tag {%s}: batch and window must share a slot", name)},
+		{dedup.Batch{Records: 1}, nil, []string{"x"}, "dedup: bad batch: Batch.Root is empty"},
+		{dedup.Batch{Root: "a", Offset: -1, Records: 1}, nil, []string{"x"}, "dedup: bad batch: Batch.Offset is -1: must not be negative"},
+		{dedup.Batch{Root: "a", Records: 1}, []int32{1}, []string{"x"}, "dedup: bad batch: position 1 is not in a batch of 1 records"},
+		{dedup.Batch{Root: "a", Records: 2}, []int32{1, 1}, []string{"x", "y"}, "dedup: bad batch: position 1 comes twice"},
+		{dedup.Batch{Root: "a", Records: 2}, nil, []string{"x"}, "dedup: bad batch: 1 ids without positions for 2 records"},
+		{dedup.Batch{Root: "a", Records: 2}, []int32{0}, []string{"x", "y"}, "dedup: bad batch: 1 positions for 2 ids"},
+		{dedup.Batch{Guard: "m:1", Root: "a", Records: 1}, nil, []string{"x"}, fmt.Sprintf("dedup: bad batch: Batch.Guard \"m:1\" lacks the hash tag {%s}: batch and window must share a slot", name)},
 	} {
 		_, err := w.Claim(t.Context(), tc.b, tc.pos, tc.ids)
 		if err == nil || err.Error() != tc.want {
