@@ -20,7 +20,8 @@
 // payloads wait in Redis, the durable copy, until a [Promoter] has committed them. The promoter acknowledges after its commit. If an
 // acknowledgement is lost, the ledger, written by that commit, knows the batch. If Postgres crashes, the batch is neither in staging nor in the ledger, and is redelivered.
 // A batch that keeps failing is split until the record that does it stands alone in the dead list; before a split its id is made void in the
-// ledger, so that a worker that still holds it cannot stage it afterwards. That Postgres or Redis is away is never counted against a batch.
+// ledger, so that a worker that still holds it cannot stage it afterwards. That Postgres is away is never counted against a batch;
+// an outage of Redis that outlasts a lease looks like the crash of its worker, and is counted as one.
 //
 // # Keys and tables
 //

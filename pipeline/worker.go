@@ -35,8 +35,9 @@ func NewWorker[T any](flow Flow[T], cfg WorkerConfig) (*Worker[T], error) {
 }
 
 // Run works until ctx is done, then stops leasing, finishes the batches in hand, and returns nil. What is not finished within Grace is
-// given back to the queue. A function in the chain that neither ends nor looks at its context is left behind 5 s later, with an error. While Redis or Postgres is away it waits and tries again; that is never counted against a batch. A second
-// Run at the same time is an error.
+// given back to the queue. A function in the chain that neither ends nor looks at its context is left behind 5 s later, with an error. While Redis or Postgres is away it waits
+// and tries again; an absent Postgres is never counted against a batch, an outage of Redis that outlasts a lease counts as a crash. A second Run at the
+// same time is an error.
 func (w *Worker[T]) Run(ctx context.Context) error {
 	if !w.run.TryLock() {
 		return errors.New("pipeline: Worker.Run: already running")
