@@ -69,7 +69,13 @@ func TestEnrichExact(t *testing.T) {
 			price = decimal.MustNew(int64(price.Coef()), orders.MaxPriceScale)
 		}
 		quantity := rapid.Int32Range(1, orders.MaxQuantity).Draw(t, "quantity")
-		rate := decimal.MustNew(rapid.Int64Range(1, 9_999_999_999_999_999).Draw(t, "rate"), rapid.IntRange(0, 6).Draw(t, "rate scale"))
+		// Rates as their column, numeric(16,6), holds them: ten digits before the point.
+		scale := rapid.IntRange(0, 6).Draw(t, "rate scale")
+		most := int64(9_999_999_999)
+		for range scale {
+			most = most*10 + 9
+		}
+		rate := decimal.MustNew(rapid.Int64Range(1, most).Draw(t, "rate"), scale)
 		catalog := orders.SampleCatalog()
 		catalog.Rates = orders.Map[orders.Rate]{"EUR": {Currency: "EUR", PerUSD: rate}}
 		o := order("0", quantity, "EUR")
