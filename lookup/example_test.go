@@ -32,7 +32,7 @@ func ExampleTable() {
 	}
 	yen, ok := snapshot.Get("JPY")
 	fmt.Println(yen, ok)
-	found := snapshot.GetMany([]string{"EUR", "XXX", "JPY"})
+	found := snapshot.GetMany([]string{"EUR", "CHF", "JPY"})
 	fmt.Println(found.Values, "missing:", found.Missing)
 	// Output:
 	// 2 entries, <nil>

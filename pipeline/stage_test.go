@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"testing"
@@ -118,6 +119,34 @@ func TestDedupBehindFlatMapPanics(t *testing.T) {
 	}()
 	var w *dedup.Window
 	Then(FlatMap("spread", func(p []byte) ([]byte, error) { return p, nil }), Dedup(w, func(byte) string { return "" }))
+}
+
+// A mistake in the wiring counts against the batch, or it would come again for ever; a window that is away does not.
+func TestErrorsOfTheWindow(t *testing.T) {
+	id := func(p []byte) string { return string(p) }
+	for _, c := range []struct {
+		err         error
+		unavailable bool
+	}{
+		{fmt.Errorf("%w: no hash tag", dedup.ErrBatch), false},
+		{fmt.Errorf("%w: odd", dedup.ErrID), false},
+		{errors.New("connection refused"), true},
+	} {
+		_, err := runStage(Dedup(brokenWindow{c.err}, id), batchOf("a"))
+		if !errors.Is(err, c.err) || isUnavailable(err) != c.unavailable {
+			t.Errorf("%v: unavailable %v, want %v", err, isUnavailable(err), c.unavailable)
+		}
+	}
+}
+
+type brokenWindow struct{ err error }
+
+func (w brokenWindow) Claim(context.Context, dedup.Batch, []int32, []string) ([]dedup.Verdict, error) {
+	return nil, w.err
+}
+
+func (w brokenWindow) Undo(context.Context, []dedup.Claimed) ([][]dedup.Undo, error) {
+	return nil, w.err
 }
 
 // A stage of slow calls ends soon after its context, not after the batch.
