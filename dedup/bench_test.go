@@ -15,93 +15,155 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// BenchmarkFigures compares Claim with the same ids sent as pipelined HSETNX to one hash, which knows no window, no
-// place and no verdict. Both sides hold the same number of ids before they begin. On ours those are in the generation
-// before the current one, which is half as full: so each id is looked for twice, as in a stream that has run for
-// more than a window.
-func BenchmarkFigures(b *testing.B) {
-	c := servertest.Redis(b)
-	const perRound = 20_000
-	figure := func(name string, size, bits int, layout dedup.Layout) {
-		window := servertest.Prefix(b)
-		w := newWindow(b, c, window, dedup.Config{Expect: 96 << bits, Layout: layout})
-		next := 0
-		take := func(n int) []string { next += n; return names("", next-n, n) }
-		hash := "{" + window + "}:bare"
-		prefill := func(ids int) {
-			for from := 0; from < ids; from += 5000 {
-				n := min(5000, ids-from)
-				batch := take(n)
-				claim(b, w, dedup.Batch{Root: fmt.Sprint("prefill", next), Records: n}, nil, batch...)
-				hset := c.B().Hset().Key(hash).FieldValue()
-				for _, id := range batch {
-					hset = hset.FieldValue(id, "12345678")
-				}
-				do(b, c, hset.Build())
+// stream is a window in the middle of a stream: two generations, of which the newer one is half full, so each id is
+// looked for twice. The hash bare holds the same ids.
+type stream struct {
+	c       rueidis.Client
+	w       *dedup.Window
+	bare    string
+	next    int
+	batches int
+}
+
+func newStream(b *testing.B, c rueidis.Client, bits int, layout dedup.Layout) *stream {
+	window := servertest.Prefix(b)
+	s := &stream{c: c, bare: "{" + window + "}:bare", w: newWindow(b, c, window, dedup.Config{Expect: 96 << bits, Layout: layout})}
+	fill := func(ids int) {
+		for from := 0; from < ids; from += 5000 {
+			batch := s.take(min(5000, ids-from))
+			claim(b, s.w, dedup.Batch{Root: fmt.Sprint("fill", s.next), Records: len(batch)}, nil, batch...)
+			hset := c.B().Hset().Key(s.bare).FieldValue()
+			for _, id := range batch {
+				hset = hset.FieldValue(id, "12345678")
+			}
+			do(b, c, hset.Build())
+		}
+	}
+	fill(64 << bits)
+	// What takes a window in a real stream, the end of a generation, is written by hand here.
+	state, err := do(b, c, c.B().Get().Key("{"+window+"}:dedup").Build()).ToString()
+	if err != nil {
+		b.Fatal(err)
+	}
+	kept := bits
+	if layout == dedup.Fast {
+		kept = 0
+	}
+	do(b, c, c.B().Set().Key("{"+window+"}:dedup").Value(fmt.Sprintf("%d,%d,0,%d;%s", time.Now().UnixMilli()+1, kept, time.Hour.Milliseconds(), state)).Build())
+	fill(32 << bits)
+	return s
+}
+
+// take makes n new ids.
+func (s *stream) take(n int) []string { s.next += n; return names("", s.next-n, n) }
+
+// round makes new ids for one round.
+func (s *stream) round(size int) [][]string {
+	var ids [][]string
+	for range perRound / size {
+		ids = append(ids, s.take(size))
+	}
+	return ids
+}
+
+func (s *stream) claim(b *testing.B, batches [][]string) int {
+	for _, ids := range batches {
+		s.batches++
+		v, err := s.w.Claim(context.Background(), dedup.Batch{Root: strconv.Itoa(s.batches), Records: len(ids)}, nil, ids)
+		if err != nil || v[0] != fresh {
+			b.Fatal(v, err)
+		}
+	}
+	return len(batches) * len(batches[0])
+}
+
+func (s *stream) hsetnx(b *testing.B, batches [][]string) int {
+	for _, ids := range batches {
+		cmds := make(rueidis.Commands, len(ids))
+		for i, id := range ids {
+			cmds[i] = s.c.B().Hsetnx().Key(s.bare).Field(id).Value("12345678").Build()
+		}
+		for _, r := range s.c.DoMulti(context.Background(), cmds...) {
+			if set, err := r.AsBool(); err != nil || !set {
+				b.Fatal(set, err)
 			}
 		}
-		prefill(64 << bits)
-		// What takes a window in a real stream, the end of a generation, is written by hand here.
-		state, err := do(b, c, c.B().Get().Key("{"+window+"}:dedup").Build()).ToString()
-		if err != nil {
-			b.Fatal(err)
-		}
-		kept := bits
-		if layout == dedup.Fast {
-			kept = 0
-		}
-		do(b, c, c.B().Set().Key("{"+window+"}:dedup").Value(fmt.Sprintf("%d,%d,0,%d;%s", time.Now().UnixMilli()+1, kept, time.Hour.Milliseconds(), state)).Build())
-		prefill(32 << bits)
-		batches := 0
-		var batch [][]string
-		bench.Run(b, bench.Figure{
-			Name: name,
-			Setup: func(int) {
-				batch = batch[:0]
-				for range perRound / size {
-					batch = append(batch, take(size))
-				}
-			},
-			Bare: func(int) int {
-				for _, ids := range batch {
-					cmds := make(rueidis.Commands, len(ids))
-					for i, id := range ids {
-						cmds[i] = c.B().Hsetnx().Key(hash).Field(id).Value("12345678").Build()
-					}
-					for _, r := range c.DoMulti(context.Background(), cmds...) {
-						if set, err := r.AsBool(); err != nil || !set {
-							b.Fatal(set, err)
-						}
-					}
-				}
-				return perRound
-			},
-			Ours: func(int) int {
-				for _, ids := range batch {
-					batches++
-					v, err := w.Claim(context.Background(), dedup.Batch{Root: strconv.Itoa(batches), Records: len(ids)}, nil, ids)
-					if err != nil || v[0] != fresh {
-						b.Fatal(v, err)
-					}
-				}
-				return perRound
-			},
-		})
-		if err := w.Clear(context.Background()); err != nil {
-			b.Fatal(err)
-		}
-		do(b, c, c.B().Unlink().Key(hash).Build())
 	}
-	figure("dedup/claim", 1000, 11, dedup.Compact) // 131,072 ids a window
-	figure("dedup/claim/100", 100, 11, dedup.Compact)
-	figure("dedup/claim/5000", 5000, 11, dedup.Compact)
-	figure("dedup/claim/window-8k", 1000, 7, dedup.Compact)
-	figure("dedup/claim/fast", 1000, 11, dedup.Fast)
-	figure("dedup/claim/fast/100", 100, 11, dedup.Fast)
-	figure("dedup/claim/fast/5000", 5000, 11, dedup.Fast)
+	return len(batches) * len(batches[0])
+}
+
+func (s *stream) clear(b *testing.B) {
+	if err := s.w.Clear(context.Background()); err != nil {
+		b.Fatal(err)
+	}
+	do(b, s.c, s.c.B().Unlink().Key(s.bare).Build())
+}
+
+const perRound = 20_000
+
+// BenchmarkFigures compares Claim with the same ids sent as pipelined HSETNX to one hash, which knows no window, no
+// place and no verdict. Both sides hold the same number of ids before they begin.
+func BenchmarkFigures(b *testing.B) {
+	c := servertest.Redis(b)
+	for _, l := range []struct {
+		name   string
+		layout dedup.Layout
+	}{{"dedup/claim", dedup.Compact}, {"dedup/claim/fast", dedup.Fast}} {
+		for _, size := range []int{1000, 100, 5000} {
+			s := newStream(b, c, 11, l.layout) // 196,608 ids
+			name := l.name
+			if size != 1000 {
+				name += "/" + strconv.Itoa(size)
+			}
+			var batches [][]string
+			bench.Run(b, bench.Figure{
+				Name:  name,
+				Setup: func(int) { batches = s.round(size) },
+				Bare:  func(int) int { return s.hsetnx(b, batches) },
+				Ours:  func(int) int { return s.claim(b, batches) },
+			})
+			s.clear(b)
+		}
+	}
+}
+
+// BenchmarkFlat: what the size of the window costs. Ours is a large one, the bare side one of 12,288 ids.
+func BenchmarkFlat(b *testing.B) {
+	c := servertest.Redis(b)
+	bits := 14
 	if large() {
-		figure("dedup/claim/window-1m", 1000, 14, dedup.Compact)
-		figure("dedup/claim/window-8m", 1000, 17, dedup.Compact)
+		bits = 17
+	}
+	bench.Note(b, "dedup/flat: %d ids in the window, and %d on the bare side", 96<<bits, 96<<7)
+	for _, l := range []struct {
+		name   string
+		layout dedup.Layout
+	}{{"dedup/flat", dedup.Compact}, {"dedup/flat/fast", dedup.Fast}} {
+		deep := newStream(b, c, bits, l.layout)
+		var shallow *stream
+		var few, many [][]string
+		// The small window is made anew for each side of each round, or it would grow.
+		setup := func(int) {
+			if shallow != nil {
+				shallow.clear(b)
+			}
+			shallow = newStream(b, c, 7, l.layout)
+			few, many = shallow.round(1000)[:4], deep.round(1000)[:4]
+		}
+		bench.Run(b, bench.Figure{
+			Name: l.name, Setup: setup,
+			Bare: func(int) int { return shallow.claim(b, few) },
+			Ours: func(int) int { return deep.claim(b, many) },
+		})
+		if l.layout == dedup.Compact { // what of it is the memory's: the same in the two bare hashes
+			bench.Run(b, bench.Figure{
+				Name: "dedup/flat/hsetnx", Setup: setup,
+				Bare: func(int) int { return shallow.hsetnx(b, few) },
+				Ours: func(int) int { return deep.hsetnx(b, many) },
+			})
+		}
+		shallow.clear(b)
+		deep.clear(b)
 	}
 }
 

@@ -33,9 +33,9 @@ func (w *Window) Claim(ctx context.Context, b Batch, pos []int32, ids []string) 
 		return nil, err
 	}
 
-	keys := []string{w.state}
+	keys := w.keys
 	if b.Guard != "" {
-		keys = append(keys, b.Guard)
+		keys = append(slices.Clip(keys), b.Guard)
 	}
 	var mask string
 	if len(ids) != b.Records {

@@ -1,8 +1,8 @@
--- Claims ids by place. KEYS[2], if any, is the guard. ARGV[4] = number of records of the batch, ARGV[5] = a mask, one
+-- Claims ids by place. KEYS[3], if any, is the guard. ARGV[4] = number of records of the batch, ARGV[5] = a mask, one
 -- byte a record, '1' for those that are claimed here ('' = all), ARGV[6] = hashes of the ids, 24 binary digits each,
 -- ARGV[7] = digests of the places, 8 bytes each, ARGV[8…] = ids. Replies one byte an id, 'f'resh or 'd'uplicate;
 -- nil when the guard is gone.
-local guard, n, mask, hashes, places = KEYS[2], #ARGV - 7, ARGV[5], ARGV[6], ARGV[7]
+local guard, n, mask, hashes, places = KEYS[3], #ARGV - 7, ARGV[5], ARGV[6], ARGV[7]
 local records = tonumber(ARGV[4])
 
 -- The verdict is given once: what was said before is said again, whatever the window holds by now.
@@ -16,9 +16,10 @@ if guard then
 end
 
 -- Open a generation when there is none, when the newest one has run its time or is full, or when the configured
--- window or layout has changed (not at once: two processes with different settings must not open one at each call).
+-- window or layout has changed. At most one a millisecond, for its start is its name; and for a change not at once, or
+-- two processes with different settings would open one at each call.
 local g = gens[1]
-if not g or now - g.start >= g.window or (g.bits > 0 and g.count >= 128 * 2 ^ g.bits and g.bits < 24)
+if not g or now - g.start >= g.window or (g.bits > 0 and g.count >= 128 * 2 ^ g.bits and g.bits < 24 and now > g.start)
     or ((g.window ~= window or (g.bits == 0) ~= (floorbits == 0)) and now - g.start >= g.window / 4) then
   local expect = 0
   if g then
@@ -29,7 +30,6 @@ if not g or now - g.start >= g.window or (g.bits > 0 and g.count >= 128 * 2 ^ g.
         if gens[i].start > now - 1.5 * g.window then expect = expect + gens[i].count end
       end
     end
-    if now <= g.start then now = g.start + 1 end
   end
   local bits = floorbits
   while bits > 0 and bits < 24 and 96 * 2 ^ bits < expect do bits = bits + 1 end
@@ -56,9 +56,14 @@ end
 
 local verdict, fresh = {}, 0
 
+-- judge gives record j its verdict by v, the claim that holds its id.
+local function judge(j, v)
+  verdict[j] = sub(v, 1, 8) == sub(places, j * 8 - 7, j * 8) and 'f' or 'd'
+end
+
 -- One piece of the batch at a time: the servers' unpack takes some thousand values.
 local function piece(from, to)
-  local todo, ids, found = {}, {}, {}
+  local todo, ids = {}, {}
   for j = from, to do
     local p = pos and pos[j] or j
     local said = stored and sub(stored, p, p) or '-'
@@ -76,34 +81,47 @@ local function piece(from, to)
     if o.bits == 0 then
       local got = call('HMGET', o.prefix, unpack(ids))
       for x = 1, #todo do
-        if not found[x] and held(o, got[x]) then found[x] = got[x] end
+        local v = got[x]
+        if v and not verdict[todo[x]] and held(o, v) then judge(todo[x], v) end
       end
     else
       for x = 1, #todo do
-        if not found[x] then
-          local a = todo[x] * 24 - 23
+        local j = todo[x]
+        if not verdict[j] then
+          local a = j * 24 - 23
           local v = call('HGET', o.prefix .. sub(hashes, a, a + o.bits - 1), ids[x])
-          if v and held(o, v) then found[x] = v end
+          if v and held(o, v) then judge(j, v) end
         end
       end
     end
   end
 
   if g.bits == 0 then
-    local got, new, mine = call('HMGET', cur, unpack(ids)), {}, {}
-    for x = 1, #todo do
-      local id, j = ids[x], todo[x]
-      local v = found[x] or got[x] or mine[id]
-      if not v then
-        v = sub(places, j * 8 - 7, j * 8) .. stamp
-        mine[id] = v
-        new[#new + 1] = id
-        new[#new + 1] = v
-        fresh = fresh + 1
+    -- Backwards: of two equal ids the first one is written last, and so holds the id.
+    local got, new, w = call('HMGET', cur, unpack(ids)), {}, 0
+    for x = #todo, 1, -1 do
+      local j = todo[x]
+      if not verdict[j] and got[x] then judge(j, got[x]) end
+      if not verdict[j] then
+        new[w + 1], new[w + 2] = ids[x], sub(places, j * 8 - 7, j * 8) .. stamp
+        w = w + 2
+        verdict[j] = 'f'
       end
-      found[x] = v
     end
-    if #new > 0 then call('HSET', cur, unpack(new)) end
+    if w > 0 then
+      local added = call('HSET', cur, unpack(new))
+      fresh = fresh + added
+      if added < w / 2 then -- some are equal
+        local first = {}
+        for x = 1, #todo do
+          local j, id = todo[x], ids[x]
+          if not got[x] and verdict[j] == 'f' then
+            if first[id] then verdict[j] = 'd' end
+            first[id] = true
+          end
+        end
+      end
+    end
   else
     local keys = {}
     for x = 1, #todo do
@@ -113,21 +131,17 @@ local function piece(from, to)
     -- A bucket gets its expiry when it is made. Asking for all of them at once is cheaper than setting it each time.
     local made = call('EXISTS', unpack(keys)) < #keys
     for x = 1, #todo do
-      if not found[x] then
-        local v = sub(places, todo[x] * 8 - 7, todo[x] * 8) .. stamp
-        if call('HSETNX', keys[x], ids[x], v) == 1 then
+      local j = todo[x]
+      if not verdict[j] then
+        if call('HSETNX', keys[x], ids[x], sub(places, j * 8 - 7, j * 8) .. stamp) == 1 then
           fresh = fresh + 1
           if made then call('PEXPIREAT', keys[x], expire) end
+          verdict[j] = 'f'
         else
-          v = call('HGET', keys[x], ids[x])
+          judge(j, call('HGET', keys[x], ids[x]))
         end
-        found[x] = v
       end
     end
-  end
-  for x = 1, #todo do
-    local j = todo[x]
-    verdict[j] = sub(found[x], 1, 8) == sub(places, j * 8 - 7, j * 8) and 'f' or 'd'
   end
 end
 local size = g.bits == 0 and 1000 or 200

@@ -13,7 +13,7 @@ type Window struct {
 	client rueidis.Client
 	name   string
 	cfg    Config
-	state  string   // key of the state, see gens.lua
+	keys   []string // of every script, see gens.lua
 	prefix string   // of all bucket keys
 	head   []string // the arguments that every script begins with
 }
@@ -32,7 +32,7 @@ func New(ctx context.Context, client rueidis.Client, name string, cfg Config) (*
 	if err != nil {
 		return nil, err
 	}
-	w := &Window{client: client, name: name, cfg: cfg, state: "{" + name + "}:dedup", prefix: "{" + name + "}:d:"}
+	w := &Window{client: client, name: name, cfg: cfg, keys: []string{"{" + name + "}:dedup", "{" + name + "}:dedup:never"}, prefix: "{" + name + "}:d:"}
 	bits := minBits
 	for bits < hashDigits && perBucket<<bits < cfg.Expect {
 		bits++

@@ -4,6 +4,8 @@
 -- of 2^bits small hashes, chosen by the first bits of the id's hash; start (ms) names the generation and its keys.
 -- bits never changes while a generation lives, so whoever reads this string knows where every claim can be.
 -- With no bits (layout Fast) the generation is one hash.
+-- KEYS[2] never exists: while its slot moves to another node of a cluster, a node refuses a script of which some keys are there and
+-- others are not. Without it the script would end in the middle, at the first bucket that has moved.
 -- ARGV[1] is the window in ms, ARGV[2] the prefix of all bucket keys, ARGV[3] the floor of bits, 0 for layout Fast.
 local call, sub, byte, floor = redis.call, string.sub, string.byte, math.floor
 local window, prefix, floorbits = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])

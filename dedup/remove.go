@@ -72,7 +72,7 @@ func (w *Window) remove(ctx context.Context, ids []string, places string) (int, 
 	args := make([]string, 0, len(w.head)+2+len(ids))
 	args = append(args, w.head...)
 	args = append(args, hashes(fields), places)
-	n, err := w.exec(ctx, removeScript, []string{w.state}, append(args, fields...)).AsInt64()
+	n, err := w.exec(ctx, removeScript, w.keys, append(args, fields...)).AsInt64()
 	if err != nil {
 		return 0, fmt.Errorf("dedup: %w", err)
 	}
@@ -88,7 +88,7 @@ func (w *Window) Seen(ctx context.Context, ids ...string) ([]bool, error) {
 	args := make([]string, 0, len(w.head)+1+len(ids))
 	args = append(args, w.head...)
 	args = append(args, hashes(fields))
-	reply, err := w.exec(ctx, seenScript, []string{w.state}, append(args, fields...)).ToString()
+	reply, err := w.exec(ctx, seenScript, w.keys, append(args, fields...)).ToString()
 	if err != nil {
 		return nil, fmt.Errorf("dedup: %w", err)
 	}
@@ -155,7 +155,7 @@ func (g generation) key(w *Window, digits string) string {
 // a read: a client that reads from replicas must not get an answer from the past.
 func (w *Window) generations(ctx context.Context, what string) (int64, []generation, error) {
 	args := append(append([]string(nil), w.head...), what)
-	reply, err := w.exec(ctx, stateScript, []string{w.state}, args).ToArray()
+	reply, err := w.exec(ctx, stateScript, w.keys, args).ToArray()
 	if err != nil {
 		return 0, nil, fmt.Errorf("dedup: %w", err)
 	}

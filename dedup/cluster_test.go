@@ -1,0 +1,101 @@
+package dedup_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/headrace/headrace/dedup"
+	"github.com/headrace/headrace/internal/servers/servertest"
+)
+
+// A window for each shard of the ids: all slots of a cluster share the work, and no id is fresh twice.
+func TestCluster(t *testing.T) {
+	servertest.EachCluster(t, func(t *testing.T, cl *servertest.Cluster) {
+		t.Run("shards", func(t *testing.T) {
+			const shards, n = 12, 6000
+			ids := names("c", 0, n)
+			for _, layout := range []dedup.Layout{dedup.Compact, dedup.Fast} {
+				nodes := map[int]bool{}
+				for s := range shards {
+					name := fmt.Sprintf("shard-%d-%d", layout, s)
+					nodes[cl.Slot(t, "{"+name+"}")*servertest.Masters/16384] = true
+					w := newWindow(t, cl.Client, name, dedup.Config{Layout: layout})
+					var mine []string
+					for _, id := range ids {
+						if dedup.Shard(id, shards) == s {
+							mine = append(mine, id)
+						}
+					}
+					for _, root := range []string{"a", "b"} {
+						for i, v := range claim(t, w, dedup.Batch{Root: root, Records: len(mine)}, nil, mine...) {
+							if (v == fresh) != (root == "a") {
+								t.Fatalf("%s: %s is %v for %s", name, mine[i], v, root)
+							}
+						}
+					}
+					undo(t, cl.Client, w, dedup.Claimed{Root: "a", Place: 0, ID: mine[0]})
+					if seen, err := w.Seen(t.Context(), mine[0], mine[1]); err != nil || seen[0] || !seen[1] {
+						t.Fatal(seen, err)
+					}
+					if err := w.Clear(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if len(nodes) != servertest.Masters {
+					t.Fatalf("the shards are on %d nodes", len(nodes))
+				}
+			}
+		})
+		t.Run("half a slot", func(t *testing.T) { halfASlot(t, cl) })
+	})
+}
+
+// halfASlot: some buckets are on the other node. A script that began would take their ids for fresh, or end in its middle.
+func halfASlot(t *testing.T, cl *servertest.Cluster) {
+	w := newWindow(t, cl.Client, "half", dedup.Config{})
+	slot := cl.Slot(t, "{half}")
+	from := slot * servertest.Masters / 16384
+	to := (from + 1) % servertest.Masters
+	ids := names("h", 0, 200)
+	claim(t, w, dedup.Batch{Root: "a", Records: len(ids)}, nil, ids...)
+	buckets, err := cl.Do(t, from, "KEYS", "{half}:d:*").AsStrSlice()
+	if err != nil || len(buckets) < 2 {
+		t.Fatal(len(buckets), err)
+	}
+	b := guard(t, cl.Client, "half", "b")
+	batch := dedup.Batch{Guard: b, Root: "b", Records: 201}
+	more := append(ids[:200:200], "new")
+
+	cl.Begin(t, slot, from, to)
+	for _, k := range buckets[:len(buckets)/2] {
+		cl.Move(t, k, from, to)
+	}
+	refused := func(what string, err error) {
+		t.Helper()
+		if err == nil || !strings.Contains(err.Error(), "TRYAGAIN") {
+			t.Errorf("%s met half of the slot and was not refused: %v", what, err)
+		}
+	}
+	_, err = w.Claim(t.Context(), batch, nil, more)
+	refused("Claim", err)
+	_, err = w.Seen(t.Context(), ids...)
+	refused("Seen", err)
+	_, err = w.Forget(t.Context(), ids...)
+	refused("Forget", err)
+	_, err = w.Undo(t.Context(), []dedup.Claimed{{Root: "a", ID: ids[0]}})
+	refused("Undo", err)
+	refused("Clear", w.Clear(t.Context()))
+	cl.Finish(t, slot, from, to)
+
+	if seen, err := w.Seen(t.Context(), "new"); err != nil || seen[0] {
+		t.Errorf("the refused call has claimed: %v, %v", seen, err)
+	}
+	for i, v := range claim(t, w, batch, nil, more...) {
+		if (v == fresh) != (i == 200) {
+			t.Errorf("after the move id %d is %v", i, v)
+		}
+	}
+	cl.Begin(t, slot, to, from) // back, for whoever comes next
+	cl.Finish(t, slot, to, from)
+}

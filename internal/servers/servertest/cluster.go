@@ -1,0 +1,288 @@
+package servertest
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/headrace/headrace/internal/servers"
+)
+
+const (
+	// Masters is how many masters a [Cluster] has; node Masters is the replica of node 0.
+	Masters         = 3
+	clusterPassword = "cluster" // all nodes have the same: they speak with each other
+)
+
+// Cluster is three masters on the loopback of this machine, and a replica of the first.
+type Cluster struct {
+	nodes []rueidis.Client // each on its own
+	ids   []string
+	ports []string
+	buses []string
+	// Client is a client of the whole.
+	Client rueidis.Client
+}
+
+// EachCluster runs f on a cluster of every kind that HEADRACE_SERVERS allows: containers on this machine's own network, and this machine's programs.
+func EachCluster(t *testing.T, f func(t *testing.T, cl *Cluster)) {
+	mode, err := servers.ParseMode(os.Getenv(servers.EnvMode))
+	must(t, err)
+	_, local := servers.LocalRedis()
+	if mode == servers.Docker || mode != servers.Local && runtime.GOOS == "linux" && servers.HasImage(servers.RedisImage) {
+		t.Run("redis", func(t *testing.T) { f(t, startCluster(t, containerNode)) })
+	} else if !local {
+		t.Fatal("no cluster node: neither redis-server on this machine nor a Docker engine with " + servers.RedisImage)
+	}
+	if local && mode != servers.Docker {
+		t.Run("local", func(t *testing.T) { f(t, startCluster(t, localNode)) })
+	}
+}
+
+func startCluster(t *testing.T, start func(t *testing.T, bus string) (port string, err error)) *Cluster {
+	t.Helper()
+	cl := &Cluster{}
+	var seeds []string
+	for range Masters + 1 {
+		port, bus := cl.start(t, start)
+		n, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{"127.0.0.1:" + port}, Password: clusterPassword, ForceSingleClient: true, DisableCache: true})
+		must(t, err)
+		t.Cleanup(n.Close)
+		id, err := n.Do(t.Context(), n.B().ClusterMyid().Build()).ToString()
+		must(t, err)
+		cl.nodes, cl.ids, cl.ports, cl.buses = append(cl.nodes, n), append(cl.ids, id), append(cl.ports, port), append(cl.buses, bus)
+		seeds = append(seeds, "127.0.0.1:"+port)
+	}
+	for i := range cl.nodes {
+		if i < Masters {
+			from, to := 16384*i/Masters, 16384*(i+1)/Masters-1
+			cl.Do(t, i, "CLUSTER", "ADDSLOTSRANGE", fmt.Sprint(from), fmt.Sprint(to))
+			// Masters that claim the same epoch settle it by themselves a little later, and whoever loses a slot then deletes its keys.
+			cl.Do(t, i, "CLUSTER", "SET-CONFIG-EPOCH", fmt.Sprint(i+1))
+		}
+		if i > 0 {
+			cl.Do(t, 0, "CLUSTER", "MEET", "127.0.0.1", cl.ports[i], cl.buses[i])
+		}
+	}
+	all := func(what ...string) func() bool {
+		return func() bool {
+			for i := range cl.nodes {
+				s, _ := cl.Do(t, i, "CLUSTER", "INFO").ToString()
+				for _, w := range what {
+					if !strings.Contains(s, w) {
+						return false
+					}
+				}
+			}
+			return true
+		}
+	}
+	Eventually(t, "the cluster forms", all("cluster_state:ok", fmt.Sprintf("cluster_known_nodes:%d", len(cl.nodes))))
+	cl.Do(t, Masters, "CLUSTER", "REPLICATE", cl.ids[0])
+	Eventually(t, "the replica is in step", func() bool { return cl.Follows(t, Masters) })
+	Eventually(t, "the cluster is well", all("cluster_state:ok"))
+	t.Cleanup(func() { // the client waits 5 s before it closes a connection that a redirect made it open anew
+		buf := make([]byte, 1<<20)
+		for range 70 {
+			if !strings.Contains(string(buf[:runtime.Stack(buf, true)]), "redirectOrNew") {
+				return
+			}
+			<-time.After(100 * time.Millisecond)
+		}
+	})
+	var err error
+	cl.Client, err = rueidis.NewClient(rueidis.ClientOption{InitAddress: seeds, Password: clusterPassword})
+	must(t, err)
+	t.Cleanup(cl.Client.Close)
+	return cl
+}
+
+// start tries again with other ports: a free one may be taken before the node has it.
+func (cl *Cluster) start(t *testing.T, start func(t *testing.T, bus string) (string, error)) (port, bus string) {
+	for try := 0; ; try++ {
+		bus := freePort(t)
+		port, err := start(t, bus)
+		if err == nil {
+			return port, bus
+		}
+		if try == 3 {
+			t.Fatalf("no cluster node: %v", err)
+		}
+		t.Log(err)
+	}
+}
+
+func freePort(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port
+}
+
+// nodeSettings has a long time-out: on a busy machine a node may be silent for seconds, and the others would take it for dead.
+func nodeSettings(bus string) []string {
+	return []string{"--cluster-enabled", "yes", "--cluster-port", bus, "--cluster-node-timeout", "15000", "--masterauth", clusterPassword, "--repl-diskless-sync-delay", "0"}
+}
+
+// localNode starts a node from this machine's programs.
+func localNode(t *testing.T, bus string) (port string, err error) {
+	s, err := servers.StartRedis(t.Context(), servers.Options{Private: true, Mode: servers.Local, Settings: nodeSettings(bus)})
+	if err != nil {
+		return "", err
+	}
+	t.Cleanup(func() { _ = s.Stop() })
+	c := s.Client(t) // its password is its own
+	must(t, c.Do(t.Context(), c.B().ConfigSet().ParameterValue().ParameterValue("requirepass", clusterPassword).Build()).Error())
+	_, port, _ = strings.Cut(s.URL[strings.LastIndex(s.URL, "@"):], ":")
+	port, _, _ = strings.Cut(port, "/")
+	return port, nil
+}
+
+// containerNode starts a node in a container on this machine's own network, so that its address is the same for the others and for us. It ends with its
+// standard input, so none outlives the test, however that ends.
+func containerNode(t *testing.T, bus string) (port string, err error) {
+	port = freePort(t)
+	args := append([]string{"run", "-i", "--rm", "--network", "host", "--entrypoint", "sh", servers.RedisImage, "-c", `redis-server "$@" & read -r _; kill -9 $!`, "sh",
+		"--bind", "127.0.0.1", "--port", port, "--requirepass", clusterPassword, "--save", ""}, nodeSettings(bus)...)
+	cmd := exec.Command("docker", args...)
+	var said strings.Builder
+	cmd.Stdout, cmd.Stderr = &said, &said
+	in, err := cmd.StdinPipe()
+	must(t, err)
+	if err := cmd.Start(); err != nil {
+		return "", err
+	}
+	exited := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(exited) }()
+	end := func() { _ = in.(io.Closer).Close(); <-exited }
+	for range 1000 {
+		if c, err := net.Dial("tcp", "127.0.0.1:"+port); err == nil {
+			_ = c.Close()
+			t.Cleanup(end)
+			return port, nil
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+	end()
+	return "", fmt.Errorf("the node in a container does not answer: %s", said.String())
+}
+
+// Eventually waits for what nothing tells of.
+func Eventually(t *testing.T, what string, ok func() bool) bool {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !ok(); <-time.After(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Errorf("in vain: %s", what)
+			return false
+		}
+	}
+	return true
+}
+
+// Do runs a command on node i. It never ends the test: it is called beside it.
+func (cl *Cluster) Do(t *testing.T, i int, args ...string) rueidis.RedisResult {
+	t.Helper()
+	r := cl.nodes[i].Do(t.Context(), cl.nodes[i].B().Arbitrary(args...).Build())
+	if err := r.Error(); err != nil {
+		t.Errorf("%v: %v", args, err)
+	}
+	return r
+}
+
+// Begin opens a slot's move.
+func (cl *Cluster) Begin(t *testing.T, slot, from, to int) {
+	cl.Do(t, to, "CLUSTER", "SETSLOT", fmt.Sprint(slot), "IMPORTING", cl.ids[from])
+	cl.Do(t, from, "CLUSTER", "SETSLOT", fmt.Sprint(slot), "MIGRATING", cl.ids[to])
+}
+
+// Move moves one key.
+func (cl *Cluster) Move(t *testing.T, key string, from, to int) {
+	cl.Do(t, from, "MIGRATE", "127.0.0.1", cl.ports[to], key, "0", "5000", "AUTH", clusterPassword)
+}
+
+// Finish moves the rest, slowly enough that scripts meet the slot half moved.
+func (cl *Cluster) Finish(t *testing.T, slot, from, to int) (keys int) {
+	s := fmt.Sprint(slot)
+	for {
+		ks, err := cl.Do(t, from, "CLUSTER", "GETKEYSINSLOT", s, "1").AsStrSlice()
+		if err != nil || len(ks) == 0 {
+			break
+		}
+		cl.Move(t, ks[0], from, to)
+		keys++
+		<-time.After(time.Millisecond)
+	}
+	for _, i := range []int{to, from, Masters - to - from} {
+		cl.Do(t, i, "CLUSTER", "SETSLOT", s, "NODE", cl.ids[to])
+	}
+	// As an operator would: no next move before all agree on this one.
+	Eventually(t, "the nodes agree", func() bool { return cl.Agree(t, slot, to) })
+	return keys
+}
+
+// Agree says whether all nodes take node at for the owner of slot.
+func (cl *Cluster) Agree(t *testing.T, slot, at int) bool {
+	return cl.allSee(t, at, func(line string) bool { return owns(line, slot) })
+}
+
+// Follows says whether node at is a replica in step with its master, and all know: masters do not vote for one that they take for a master.
+func (cl *Cluster) Follows(t *testing.T, at int) bool {
+	s, _ := cl.Do(t, at, "INFO", "replication").ToString()
+	return strings.Contains(s, "role:slave") && strings.Contains(s, "master_link_status:up") &&
+		cl.allSee(t, at, func(line string) bool { return strings.Contains(line, "slave") })
+}
+
+// allSee says whether ok holds of what each node says of node at.
+func (cl *Cluster) allSee(t *testing.T, at int, ok func(line string) bool) bool {
+	for i := range cl.nodes {
+		out, _ := cl.Do(t, i, "CLUSTER", "NODES").ToString()
+		found := false
+		for line := range strings.Lines(strings.TrimPrefix(out, "txt:")) {
+			found = found || strings.HasPrefix(line, cl.ids[at]) && ok(line)
+		}
+		if !found {
+			return false
+		}
+	}
+	return true
+}
+
+// owns reads a line of CLUSTER NODES.
+func owns(line string, slot int) bool {
+	for _, f := range strings.Fields(line)[8:] {
+		var from, to int
+		if n, _ := fmt.Sscanf(f, "%d-%d", &from, &to); n == 1 {
+			to = from
+		} else if n == 0 {
+			continue
+		}
+		if from <= slot && slot <= to {
+			return true
+		}
+	}
+	return false
+}
+
+// Slot returns the slot of a key.
+func (cl *Cluster) Slot(t *testing.T, key string) int {
+	t.Helper()
+	n, err := cl.Do(t, 0, "CLUSTER", "KEYSLOT", key).AsInt64()
+	must(t, err)
+	return int(n)
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
