@@ -88,8 +88,9 @@ type LeaseConfig struct {
 	// Backoff is the first delay after a failure or crash; it doubles up to MaxBackoff, less a random
 	// part of up to a half.
 	Backoff, MaxBackoff time.Duration
-	// Look is how often a waiting consumer looks by itself at what no push wakes it for: a batch that
-	// another process released, a resumed queue. Expired leases and delayed records are timed exactly.
+	// Look is how often a waiting consumer looks by itself at what no push wakes it for: a batch that was released or
+	// brought back, a resumed queue. Expired leases and delayed records are timed exactly. (Redis wakes a blocked client only
+	// for an element that is in its list when the script is over, and in the ready list that would be a record.)
 	Look time.Duration
 }
 

@@ -94,13 +94,27 @@ func (q *Queue) take(ctx context.Context, o LeaseOptions, least int) (taken, err
 		if err := ctx.Err(); err != nil {
 			return taken{}, err
 		}
-		t, settle, err := q.seal(ctx, o, least)
+		t, settle, err := q.sealInTurn(ctx, o, least)
 		if err != nil || !settle {
 			return t, err
 		}
 		if err := q.settleOver(ctx, t.batch, o.Settle); err != nil {
 			return taken{}, err
 		}
+	}
+}
+
+// sealInTurn is seal, by a few at a time when batches are large.
+func (q *Queue) sealInTurn(ctx context.Context, o LeaseOptions, least int) (taken, bool, error) {
+	if o.Records < largeBatch {
+		return q.seal(ctx, o, least)
+	}
+	select {
+	case q.sealing <- struct{}{}:
+		defer func() { <-q.sealing }()
+		return q.seal(ctx, o, least)
+	case <-ctx.Done():
+		return taken{}, false, ctx.Err()
 	}
 }
 

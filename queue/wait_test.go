@@ -292,3 +292,48 @@ func TestManyWaitingConsumers(t *testing.T) {
 		}
 	})
 }
+
+// Dozens of consumers ask a server that does not answer for large batches, and give up. Those that had only waited for their turn at it return at once, the
+// others do when their reply is no longer waited for; afterwards all have a turn again.
+func TestManyConsumersGiveUp(t *testing.T) {
+	t.Parallel()
+	s := servertest.OwnRedis(t)
+	c := s.Client(t)
+	q := open(t, c, queue.Config{})
+	const consumers = 40
+	must(t, q.Push(t.Context(), records(0, consumers*1000)...))
+	must(t, c.Do(t.Context(), c.B().ClientPause().Timeout(3000).All().Build()).Error())
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	var all []<-chan leased
+	for range consumers {
+		all = append(all, waiting(ctx, q, queue.LeaseOptions{Records: 1000, For: time.Millisecond}))
+	}
+	atOnce := 0
+	for _, ch := range all {
+		l := <-ch
+		if l.err == nil {
+			t.Errorf("a paused server gave %d records", len(l.b.Payloads))
+		}
+		if l.at.Sub(start) < 800*time.Millisecond {
+			atOnce++
+		}
+	}
+	if took := time.Since(start); atOnce < consumers/2 || took > 2500*time.Millisecond {
+		t.Errorf("%d of %d returned at once, the last after %v", atOnce, consumers, took)
+	}
+	all = nil
+	for range consumers {
+		all = append(all, waiting(t.Context(), q, queue.LeaseOptions{Records: 1000}))
+	}
+	seen := 0
+	for _, ch := range all {
+		l := <-ch
+		must(t, l.err)
+		seen += len(l.b.Payloads)
+	}
+	if st := books(t, q); seen != consumers*1000 || st.InFlight != int64(seen) {
+		t.Fatalf("%d seen, %+v", seen, st)
+	}
+}
