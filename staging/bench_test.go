@@ -2,12 +2,14 @@ package staging_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -151,7 +153,7 @@ func BenchmarkFigures(b *testing.B) {
 			},
 		})
 	}
-	promoteFigure("staging/promote", clear)
+	promoteFigure("staging/promote", clear) // the keys are random
 
 	// UNLOGGED against LOGGED, and COPY against INSERT of 100 rows a statement in one pipeline a batch.
 	bench.Run(b, bench.Figure{Name: "staging/unlogged-to-logged", Setup: func(int) { exec(b, pool, "TRUNCATE bare, logged") },
@@ -183,13 +185,24 @@ func BenchmarkFigures(b *testing.B) {
 		exec(b, pool, "TRUNCATE orders, "+st[0]+", "+st[1]+", "+reg[0]+", "+reg[1])
 		exec(b, pool, "INSERT INTO orders ("+cols+") SELECT 'OLD-' || md5(i::text), 'CUST-1', 'PROD-1', 'Mechanical Keyboard', 'Electronics', 1, 9.99, 'EUR', 9.99, '94105', 'San Francisco', 'CA', 'US', 'WEST', now(), now(), '{}' FROM generate_series(1, $1::int) i ORDER BY 1", large)
 		exec(b, pool, "VACUUM ANALYZE orders")
-		promoteFigure("staging/promote-large", func() {
-			for i := range rows { // new keys, among the others
-				rows[i].OrderID = fmt.Sprintf("OLD-%016x%016x", rand.Uint64(), rand.Uint64())
-			}
-			exec(b, pool, "TRUNCATE "+st[0]+", "+st[1]+", "+reg[0]+", "+reg[1])
-		})
-		bench.Note(b, "staging/promote-large: %d rows in the target", large)
+		size := func(f string) int64 { return query[int64](b, pool, "SELECT "+f+"('orders') >> 20") }
+		bench.Note(b, "staging/promote-large: %d rows in the target, %d MB and %d MB of index", large, size("pg_table_size"), size("pg_indexes_size"))
+		last := 0
+		for _, keys := range []struct {
+			figure string
+			make   func() string
+		}{
+			{"staging/promote-large", func() string { return fmt.Sprintf("OLD-%016x%016x", rand.Uint64(), rand.Uint64()) }}, // each in another page of the index
+			{"staging/promote-large-rising", func() string { last++; return fmt.Sprintf("ORD-%016x%016x", last, rand.Uint64()) }},
+		} {
+			promoteFigure(keys.figure, func() {
+				for i := range rows {
+					rows[i].OrderID = keys.make()
+				}
+				rand.Shuffle(n, func(i, j int) { rows[i], rows[j] = rows[j], rows[i] })
+				exec(b, pool, "TRUNCATE "+st[0]+", "+st[1]+", "+reg[0]+", "+reg[1])
+			})
+		}
 	}
 }
 
@@ -224,6 +237,8 @@ func insertAll(b testing.TB, pool *pgxpool.Pool, rows []order) {
 	}
 }
 
+func median[N cmp.Ordered](x []N) N { return slices.Sorted(slices.Values(x))[len(x)/2] }
+
 // BenchmarkRounds shows that nothing bloats: 20 rounds of stage and promote, the first against the last, and what the
 // tables weigh.
 func BenchmarkRounds(b *testing.B) {
@@ -231,7 +246,20 @@ func BenchmarkRounds(b *testing.B) {
 	tab := orderTable(b, pool, staging.Config[order]{})
 	st, reg := tab.Staging()
 	const n, rounds = 100_000, 20
+	size := func(f, table string) string {
+		return query[string](b, pool, "SELECT pg_size_pretty("+f+"($1::text::regclass))", table)
+	}
+	weights := func() string {
+		var out []string
+		for _, t := range []string{"orders", st[0], st[1], reg[0], reg[1], "orders_ledger", "pg_class"} {
+			out = append(out, fmt.Sprintf("%s %s + index %s", strings.TrimPrefix(t, `"public".`), size("pg_table_size", t), size("pg_indexes_size", t)))
+		}
+		return strings.Join(out, ", ")
+	}
 	var took [rounds]time.Duration
+	var slower [rounds]float64 // than the bare tools in the same seconds: the machine's own ups and downs cancel out
+	var first string
+	exec(b, pool, "CREATE UNLOGGED TABLE bare (LIKE orders); CREATE TABLE bare_target (LIKE orders INCLUDING ALL)")
 	for r := range rounds {
 		rows := orders(n)
 		exec(b, pool, "TRUNCATE orders") // a target that grows is slower by itself: its index no longer fits
@@ -243,13 +271,20 @@ func BenchmarkRounds(b *testing.B) {
 			b.Fatalf("%+v", p)
 		}
 		took[r] = time.Since(begun)
+		ready := plainCopy(b, pool, "orders")
+		exec(b, pool, "TRUNCATE bare, bare_target")
+		begun = time.Now()
+		copyIn(b, pool, "bare", ready)
+		exec(b, pool, "INSERT INTO bare_target SELECT * FROM bare ON CONFLICT DO NOTHING")
+		slower[r] = float64(took[r]) / float64(time.Since(begun))
+		if r == 0 {
+			first = weights()
+		}
 	}
-	size := func(t string) int64 {
-		return query[int64](b, pool, "SELECT pg_total_relation_size($1::text::regclass)", t) >> 10
-	}
-	catalog := query[int64](b, pool, "SELECT pg_total_relation_size('pg_class') >> 10")
-	bench.Note(b, "staging: rounds of %d rows: first three %v, last three %v; staging %d+%d kB, registries %d+%d kB, ledger %d kB, pg_class %d kB", n, took[:3], took[rounds-3:],
-		size(st[0]), size(st[1]), size(reg[0]), size(reg[1]), size("orders_ledger"), catalog)
+	bench.Note(b, "staging: %d rounds of %d rows: %.2f s each, at first, %.2f s at last (medians of five); times what COPY and INSERT of the same rows take: %.2f and %.2f", rounds, n,
+		median(took[:5]).Seconds(), median(took[rounds-5:]).Seconds(), median(slower[:5]), median(slower[rounds-5:]))
+	bench.Note(b, "staging: after the first round: %s", first)
+	bench.Note(b, "staging: after the last round: %s", weights())
 }
 
 // BenchmarkRewrite reads, transforms and writes back 500,000 rows.

@@ -21,7 +21,7 @@ type Conflict uint8
 // The conflict policies.
 const (
 	Skip    Conflict = iota // keep the row that is there; the new one is counted as a conflict
-	Replace                 // the new row replaces it (see Config.Newer); one that loses is counted as a conflict
+	Replace                 // the new row replaces it (see Config.Newer and ReplaceIf); one that loses is counted as a conflict
 	Fail                    // the promotion fails with ErrConflict and changes nothing
 )
 
@@ -68,6 +68,10 @@ type Config[T any] struct {
 	// Newer, with Replace, names the column by which a row replaces another only if its value is greater. Without it the
 	// row that was staged last replaces.
 	Newer string
+	// ReplaceIf, with Replace, is an SQL condition over the row that is there (alias old) and the new one (EXCLUDED); only
+	// where it is true the new row replaces the old one. Trusted text, never user input. Of several staged rows with one key
+	// only the last, or the greatest by Newer, is tried. With Newer, both must hold.
+	ReplaceIf string
 
 	// Rules reject rows at promotion. NOT NULL, CHECK and foreign key constraints of the target are rules by themselves.
 	Rules []Rule
@@ -113,6 +117,9 @@ func (c *Config[T]) check() error {
 	}
 	if c.Newer != "" && c.Conflict != Replace {
 		return bad("Newer is %q, which needs Conflict Replace", c.Newer)
+	}
+	if c.ReplaceIf != "" && c.Conflict != Replace {
+		return bad("ReplaceIf is %q, which needs Conflict Replace", c.ReplaceIf)
 	}
 	if c.Conflict == Replace && len(c.Merge) > 0 {
 		return bad("Merge does not go with Conflict Replace: a row that replaces another would be counted twice")

@@ -25,6 +25,7 @@ const (
 	childBatch = "HEADRACE_STAGING_BATCH"
 	childName  = "HEADRACE_STAGING_NAME"
 	childTable = "HEADRACE_STAGING_TABLE"
+	childThaw  = "HEADRACE_STAGING_THAW" // set: it does not wait to be killed but for a line to read, and then says what came of it
 )
 
 const crashRows = 3000
@@ -40,25 +41,45 @@ func child() {
 	if err != nil {
 		fail(err)
 	}
-	tab, err := staging.New(ctx, pool, os.Getenv(childTable), staging.Config[item]{Create: true})
+	cfg := staging.Config[item]{Create: true}
+	if os.Getenv(childThaw) != "" {
+		cfg = impatient
+	}
+	tab, err := staging.New(ctx, pool, os.Getenv(childTable), cfg)
 	if err != nil {
 		fail(err)
 	}
+	stopped := false
 	stop := func(who string) func(string) error {
 		return func(point string) error {
-			if who+" "+point == os.Getenv(childPoint) {
-				fmt.Println("at the point")
+			if stopped || who+" "+point != os.Getenv(childPoint) {
+				return nil
+			}
+			stopped = true
+			fmt.Println("at the point")
+			if os.Getenv(childThaw) == "" {
 				select {}
 			}
-			return nil
+			_, err := bufio.NewReader(os.Stdin).ReadString('\n')
+			return err
 		}
 	}
 	tab.SetHook(stop("worker"))
-	if _, err := tab.Stage(ctx, crashLoad(os.Getenv(childBatch), os.Getenv(childName))); err != nil {
+	out, err := tab.Stage(ctx, crashLoad(os.Getenv(childBatch), os.Getenv(childName)))
+	if stopped {
+		fmt.Printf("staged: %v, %v\n", out == staging.Staged, err)
+		os.Exit(0)
+	}
+	if err != nil {
 		fail(err)
 	}
 	tab.SetHook(stop("promoter"))
-	if _, err := tab.Promote(ctx, staging.PromoteOptions{}); err != nil {
+	p, err := tab.Promote(ctx, staging.PromoteOptions{})
+	if stopped {
+		fmt.Printf("promoted: %d, %v\n", p.Rows, err)
+		os.Exit(0)
+	}
+	if err != nil {
 		fail(err)
 	}
 	fail(errors.New("the point was never reached"))

@@ -62,6 +62,36 @@ func ExampleTable() {
 	// 4 = 3 + 1 true <nil>
 }
 
+// A row replaces another only if a condition holds: here, what was shipped is not overwritten by an older state.
+func ExampleConfig_replaceIf() {
+	ctx := context.Background()
+	pool, stop := servertest.ExamplePool(`CREATE TABLE parcels (id text PRIMARY KEY, state text, version int)`)
+	defer stop()
+
+	type parcel struct {
+		ID      string `db:"id"`
+		State   string `db:"state"`
+		Version int32  `db:"version"`
+	}
+	table, err := staging.New(ctx, pool, "parcels", staging.Config[parcel]{Key: []string{"id"}, Conflict: staging.Replace,
+		ReplaceIf: "EXCLUDED.version > old.version AND old.state <> 'lost'"})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for _, p := range []parcel{{"p1", "packed", 1}, {"p1", "shipped", 2}, {"p1", "packed", 1}} {
+		if _, err := table.Stage(ctx, staging.Load[parcel]{Batch: staging.Batch{ID: uid.New(), Records: 1}, Rows: []parcel{p}}); err != nil {
+			fmt.Println(err)
+		}
+		done, err := table.Promote(ctx, staging.PromoteOptions{})
+		fmt.Println(p.State, p.Version, "written:", done.Rows, "not:", done.Conflicts, err)
+	}
+	// Output:
+	// packed 1 written: 1 not: 0 <nil>
+	// shipped 2 written: 1 not: 0 <nil>
+	// packed 1 written: 0 not: 1 <nil>
+}
+
 // The bulk path: one query streams a table, a function transforms its rows, COPY writes them back.
 func ExampleRewrite() {
 	ctx := context.Background()

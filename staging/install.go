@@ -207,6 +207,7 @@ func (t *Table[T]) matchKey(s *shape) error {
 	want := slices.Sorted(slices.Values(t.cfg.Key))
 	for _, u := range s.uniqueKey {
 		if slices.Equal(slices.Sorted(slices.Values(u)), want) {
+			t.lead = s.column(u[0])
 			return nil
 		}
 	}

@@ -18,9 +18,9 @@ CREATE UNLOGGED TABLE IF NOT EXISTS {registry} (
     staged_at   timestamptz NOT NULL DEFAULT clock_timestamp()
 ) WITH (autovacuum_enabled = false);
 CREATE UNLOGGED TABLE IF NOT EXISTS {staging} (
-    {columns},
-    hr_batch integer NOT NULL,
-    hr_pos   integer NOT NULL
+    hr_batch integer NOT NULL, -- in front, because Postgres walks over all columns before the one that it counts by
+    hr_pos   integer NOT NULL,
+    {columns}
 ) WITH (autovacuum_enabled = false);
 CREATE UNLOGGED TABLE IF NOT EXISTS {refused} (
     hr_batch integer NOT NULL,

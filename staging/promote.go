@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -24,6 +22,7 @@ type promotion[T any] struct {
 	every   bool              // the side holds nothing but what is taken
 	multi   bool              // a record has several rows
 	expect  int64             // rows to write
+	lo, hi  string            // the least and the greatest key in the side, if known
 	careful bool
 }
 
@@ -191,166 +190,6 @@ func (p *promotion[T]) run(ctx context.Context, limit int64) error {
 		return err
 	}
 	return t.at("after commit")
-}
-
-// lock takes the sealed side, which waits for the COPYs under way, and reads what is in it.
-func (p *promotion[T]) lock(ctx context.Context) (list []*staged, counts, refusals map[int32]int64, err error) {
-	t := p.t
-	// A deferred constraint would fail the commit, where nobody can tell which row it was.
-	res, err := send(ctx, p.q, append(t.beginning(true), do("SET CONSTRAINTS ALL IMMEDIATE"), do(t.sql.lockSide[p.s]), do(t.sql.shape[p.s]),
-		do(t.sql.batches[p.s]), do(t.sql.counts[p.s]), do(t.sql.refusals[p.s]))...)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	res = res[5:]
-	if err := t.sameColumns(p.s, texts(res[0])); err != nil {
-		return nil, nil, nil, err
-	}
-	for _, row := range res[1].Rows {
-		x := &staged{id: string(row[1])}
-		var no int64
-		for i, n := range []*int64{&no, nil, &x.rows, &x.rejected, &x.records, &x.kept, &x.dups, &x.filters} {
-			if n == nil {
-				continue
-			}
-			if *n, err = strconv.ParseInt(string(row[i]), 10, 64); err != nil {
-				return nil, nil, nil, err
-			}
-		}
-		x.no = int32(no)
-		list = append(list, x)
-	}
-	if counts, err = countsOf(res[2]); err != nil {
-		return nil, nil, nil, err
-	}
-	refusals, err = countsOf(res[3])
-	return list, counts, refusals, err
-}
-
-// sameColumns refuses to promote rows of which this program does not know a column: it would lose that one.
-func (t *Table[T]) sameColumns(s side, found []string) error {
-	var drifts []Drift
-	for _, c := range found {
-		if c != colBatch && c != colPos && !slices.Contains(t.colNames, c) {
-			drifts = append(drifts, Drift{Column: c, Found: "a column of another version of this program"})
-		}
-	}
-	if len(drifts) > 0 {
-		return &DriftError{Table: t.staging[s], Drifts: drifts}
-	}
-	return nil
-}
-
-// pick decides which batches this transaction commits, and enters them into the ledger.
-func (p *promotion[T]) pick(ctx context.Context, list []*staged, counts, refusals map[int32]int64, limit int64) error {
-	t, q := p.t, p.q
-	p.take = map[int32]*staged{}
-	byID := map[string]*staged{}
-	var nos []int32
-	var rows, inSide int64
-	for _, n := range counts {
-		inSide += n
-	}
-	for _, x := range list {
-		if len(p.chosen) > 0 && rows+x.rows > limit {
-			p.out.More = true
-			break
-		}
-		p.chosen = append(p.chosen, x.no)
-		if counts[x.no] != x.rows || refusals[x.no] != x.rejected {
-			p.out.Mismatched = append(p.out.Mismatched, x.id)
-			continue
-		}
-		rows += x.rows
-		p.expect = rows
-		byID[x.id] = x
-		nos = append(nos, x.no)
-	}
-	own, err := column1(ctx, q, t.sql.ledger[p.s], nos)
-	if err != nil {
-		return err
-	}
-	// The floor is read after the insert: when the ledger's old row was pruned before it, this snapshot sees the floor too.
-	old, err := column1(ctx, q, t.sql.old, own)
-	if err != nil {
-		return err
-	}
-	if len(old) > 0 {
-		if _, err := one(ctx, q, t.sql.unledger, array(old)); err != nil {
-			return err
-		}
-		p.out.TooOld = old
-	}
-	rows = 0
-	for _, id := range own {
-		if slices.Contains(old, id) {
-			continue
-		}
-		x := byID[id]
-		p.take[x.no] = x
-		rows += x.rows
-		p.multi = p.multi || x.rows != x.kept
-		p.out.Batches = append(p.out.Batches, Promoted{ID: id, Fate: FatePromoted})
-		p.out.Records += int(x.records)
-		p.out.Kept += int(x.kept)
-		p.out.Duplicates += int(x.dups)
-		p.out.Filtered += int(x.filters)
-		p.out.Rejected += int(x.rejected)
-		delete(byID, id)
-	}
-	p.expect = rows
-	p.every = rows == inSide
-	for _, id := range old {
-		delete(byID, id)
-	}
-	if len(byID) == 0 {
-		return nil
-	}
-	var rest []string // in the ledger before us
-	for id := range byID {
-		rest = append(rest, id)
-	}
-	slices.Sort(rest)
-	r, err := one(ctx, q, t.sql.kinds, array(rest))
-	if err != nil {
-		return err
-	}
-	kinds := kindsOf(r)
-	for _, id := range rest {
-		if f, ok := kinds[id]; ok {
-			p.out.Batches = append(p.out.Batches, Promoted{ID: id, Fate: f})
-		}
-	}
-	return nil
-}
-
-// column1 runs a statement on an array and returns its one column; an empty array needs no statement.
-func column1[E int32 | string](ctx context.Context, q *pgx.Conn, sql string, in []E) ([]string, error) {
-	if len(in) == 0 {
-		return nil, nil
-	}
-	r, err := one(ctx, q, sql, array(in))
-	if err != nil {
-		return nil, err
-	}
-	return texts(r), nil
-}
-
-// correct writes what the ledger could not know at first.
-func (p *promotion[T]) correct(ctx context.Context) error {
-	var ids []string
-	var conflicts, ruled []int32
-	for _, no := range p.numbers() {
-		if x := p.take[no]; x.conflicts > 0 || x.ruled > 0 {
-			ids, conflicts, ruled = append(ids, x.id), append(conflicts, int32(x.conflicts)), append(ruled, int32(x.ruled))
-		}
-	}
-	if len(ids) > 0 {
-		if _, err := one(ctx, p.q, p.t.sql.correct, array(ids), array(conflicts), array(ruled)); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // finish empties what was settled and commits.

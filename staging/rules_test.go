@@ -2,6 +2,8 @@ package staging_test
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/headrace/headrace/internal/servers/servertest"
@@ -139,6 +141,35 @@ func TestConflictReplace(t *testing.T) {
 	balanced(t, last)
 }
 
+func TestReplaceIf(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	tab := newTable(t, pool, "items", staging.Config[item]{Create: true, Key: []string{"id"}, Conflict: staging.Replace, Newer: "n",
+		ReplaceIf: "old.note IS DISTINCT FROM 'final' OR EXCLUDED.note = 'reopened'"})
+	final, reopened := "final", "reopened"
+	for i, step := range []struct {
+		n    int64
+		note *string
+		want bool
+	}{{1, nil, true}, {3, &final, true}, {4, nil, false}, {2, &reopened, false}, {5, &reopened, true}, {6, nil, true}} {
+		stage(t, tab, load(item{ID: "a", N: step.n, Note: step.note, At: noon}), staging.Staged)
+		if p := promote(t, tab); (p.Rows == 1) != step.want || p.Rows+p.Conflicts != 1 {
+			t.Errorf("step %d: %+v", i, p)
+		}
+	}
+	if n := query[int](t, pool, "SELECT n FROM items"); n != 6 {
+		t.Errorf("n is %d", n)
+	}
+	balanced(t, tab)
+	_, err := staging.New(t.Context(), pool, "items", staging.Config[item]{Key: []string{"id"}, Conflict: staging.Replace, ReplaceIf: "old.nothing > 1"})
+	if err == nil || !strings.Contains(err.Error(), "Config.ReplaceIf (old.nothing > 1)") {
+		t.Errorf("a condition that cannot be planned: %v", err)
+	}
+	if _, err := staging.New(t.Context(), pool, "items", staging.Config[item]{Key: []string{"id"}, ReplaceIf: "true"}); !errors.Is(err, staging.ErrConfig) {
+		t.Errorf("without Replace: %v", err)
+	}
+}
+
 func TestConflictFail(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)
@@ -162,6 +193,55 @@ func TestConflictFail(t *testing.T) {
 			t.Error(f, err)
 		}
 		promote(t, tab)
+	}
+}
+
+// Keys that are there already are found by the plan for them, at either end of what is staged, whatever their type. If that
+// plan overlooked one, the insert would fail and be done again row by row.
+func TestKeysOfEveryTypeAreFound(t *testing.T) {
+	t.Parallel()
+	type keyed struct {
+		K any   `db:"k"`
+		N int64 `db:"n"`
+	}
+	for i, typ := range []string{"text", "text COLLATE \"C\"", "varchar(9)", "char(9)", "bigint", "smallint", "numeric(20,3)", "uuid", "timestamptz", "timestamp", "date", "double precision", "bytea"} {
+		pool := servertest.Postgres(t)
+		exec(t, pool, "CREATE TABLE items (n bigint, k "+typ+", PRIMARY KEY (k, n))")
+		exec(t, pool, fmt.Sprintf("ALTER DATABASE %s SET DateStyle = 'German'", pool.Config().ConnConfig.Database))
+		pool.Reset()
+		tab := newTable(t, pool, "items", staging.Config[keyed]{Key: []string{"n", "k"}})
+		rows := make([]keyed, 100)
+		for j := range rows {
+			rows[j].N = int64(j % 7)
+			switch {
+			case typ == "uuid":
+				rows[j].K = [16]byte{byte(j), 0xa9}
+			case typ == "bytea":
+				rows[j].K = []byte{byte(j), 0, '\''}
+			case i < 4:
+				rows[j].K = fmt.Sprintf("'\\%02d", j)
+			case i < 7:
+				rows[j].K = int64(j - 50)
+			case typ == "double precision":
+				rows[j].K = 1 / float64(j-50)
+			default:
+				rows[j].K = noon.AddDate(0, 0, j-50)
+			}
+		}
+		stage(t, tab, load(rows[0], rows[50], rows[99]), staging.Staged)
+		promote(t, tab)
+		tab.SetHook(func(p string) error {
+			if p == "carefully" {
+				t.Errorf("%s: a key was overlooked", typ)
+			}
+			return nil
+		})
+		stage(t, tab, load(rows[:40]...), staging.Staged)
+		stage(t, tab, load(rows[40:]...), staging.Staged)
+		if p := promote(t, tab); p.Rows != 97 || p.Conflicts != 3 {
+			t.Errorf("%s: %+v", typ, p)
+		}
+		balanced(t, tab)
 	}
 }
 

@@ -119,7 +119,7 @@ type shape struct {
 	relkind   string
 	columns   []column
 	checks    []Rule
-	uniqueKey [][]string // columns of its unique, non-partial, plain indexes
+	uniqueKey [][]string // columns of its unique, non-partial, plain indexes, in their order
 }
 
 func (s *shape) column(name string) *column {
@@ -230,7 +230,7 @@ func (s *shape) loadConstraints(ctx context.Context, q querier) error {
 	if err := rows.Err(); err != nil {
 		return err
 	}
-	rows, err = q.Query(ctx, `SELECT (SELECT array_agg(a.attname::text) FROM unnest(i.indkey::int2[]) k(att) JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.att)
+	rows, err = q.Query(ctx, `SELECT (SELECT array_agg(a.attname::text ORDER BY k.n) FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(att, n) JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.att)
 		FROM pg_index i WHERE i.indrelid = $1::int8::oid AND i.indisunique AND i.indpred IS NULL AND i.indexprs IS NULL AND i.indimmediate
 			AND i.indnkeyatts = i.indnatts`, int64(s.oid))
 	if err != nil {

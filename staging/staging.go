@@ -150,7 +150,8 @@ type Table[T any] struct {
 	fields   []field  // of T; nil with Config.Fill
 	cols     []column // as found
 	colNames []string
-	rules    []Rule // of the target's constraints, then of the user
+	lead     *column // which leads the key's index
+	rules    []Rule  // of the target's constraints, then of the user
 	sql      statements
 	hint     atomic.Int32 // the side that was open when this program last looked
 	bound    atomic.Int64 // rows of one promotion, learned from promotions that took too long; 0: no bound

@@ -1,0 +1,146 @@
+package staging_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"os"
+	osexec "os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/headrace/headrace/internal/servers/servertest"
+	"github.com/headrace/headrace/internal/uid"
+	"github.com/headrace/headrace/staging"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// impatient is the configuration of both sides here. What a frozen program holds is free again after about the longest of these.
+var impatient = staging.Config[item]{Create: true, LockTimeout: 200 * time.Millisecond, IdleTimeout: 300 * time.Millisecond, StageTimeout: 300 * time.Millisecond}
+
+// frozen is a program that SIGSTOP holds at a point of its work, in the middle of a transaction.
+type frozen struct {
+	cmd *osexec.Cmd
+	in  io.Writer
+	out *bufio.Reader
+}
+
+func freeze(t *testing.T, url, table, point, batch string) *frozen {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &frozen{cmd: osexec.CommandContext(t.Context(), self)}
+	f.cmd.Env = append(os.Environ(), childThaw+"=1", childPoint+"="+point, childTable+"="+table, childURL+"="+url, childBatch+"="+batch, childName+"=frozen")
+	f.cmd.Stderr = os.Stderr
+	in, err1 := f.cmd.StdinPipe()
+	out, err2 := f.cmd.StdoutPipe()
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	f.in, f.out = in, bufio.NewReader(out)
+	if err := f.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, _ := f.out.ReadString('\n'); line != "at the point\n" {
+		t.Fatalf("%s: the program said %q", point, line)
+	}
+	f.signal(t, syscall.SIGSTOP)
+	return f
+}
+
+func (f *frozen) signal(t *testing.T, s syscall.Signal) {
+	t.Helper()
+	if err := f.cmd.Process.Signal(s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// thaw lets the program go on, and returns what it says came of its work.
+func (f *frozen) thaw(t *testing.T) string {
+	t.Helper()
+	f.signal(t, syscall.SIGCONT)
+	if _, err := io.WriteString(f.in, "go on\n"); err != nil {
+		t.Fatal(err)
+	}
+	line, err := f.out.ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.cmd.Wait(); err != nil {
+		t.Errorf("%v after %q", err, line)
+	}
+	return line
+}
+
+// promoteAll promotes until so many rows are in the target, and fails if it takes much longer than the time-outs.
+func promoteAll(t *testing.T, tab *staging.Table[item], rows int) {
+	t.Helper()
+	begun := time.Now()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	for rows > 0 {
+		p, err := tab.Promote(ctx, staging.PromoteOptions{})
+		if err != nil && !errors.Is(err, staging.ErrBusy) || ctx.Err() != nil {
+			t.Fatalf("%d rows not promoted after %v: %v", rows, time.Since(begun), err)
+		}
+		rows -= p.Rows
+	}
+	t.Logf("promoted after %v", time.Since(begun))
+}
+
+// each fails unless the table has so many rows, all different.
+func each(t *testing.T, pool *pgxpool.Pool, table string, want int) {
+	t.Helper()
+	rows, ids := query[int](t, pool, `SELECT count(*) FROM "`+table+`"`), query[int](t, pool, `SELECT count(DISTINCT id) FROM "`+table+`"`)
+	if rows != want || ids != want {
+		t.Errorf("%d rows of %d ids, want %d", rows, ids, want)
+	}
+}
+
+// A worker that stands still in its transaction, in the middle of its COPY too, for which Postgres has no time-out.
+func TestAFrozenWorkerStopsNobody(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	url := pool.Config().ConnString()
+	for _, point := range []string{"worker before copy", "worker mid copy", "worker after copy", "worker before commit"} {
+		t.Run(point, func(t *testing.T) {
+			t.Parallel()
+			tab := newTable(t, pool, point, impatient)
+			stage(t, tab, load(items("good", 5)...), staging.Staged)
+			id := uid.New()
+			f := freeze(t, url, point, point, id)
+			promoteAll(t, tab, 5)
+			if said := f.thaw(t); !strings.HasPrefix(said, "staged: false, ") || strings.HasSuffix(said, "<nil>\n") {
+				t.Errorf("the thawed worker said %q", said)
+			}
+			stage(t, tab, crashLoad(id, "frozen"), staging.Staged)
+			promoteAll(t, tab, crashRows)
+			each(t, pool, point, 5+crashRows)
+		})
+	}
+}
+
+func TestAFrozenPromoterStopsNobody(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	url := pool.Config().ConnString()
+	for _, point := range []string{"promoter after flip", "promoter after lock", "promoter after ledger", "promoter after insert", "promoter before commit"} {
+		t.Run(point, func(t *testing.T) {
+			t.Parallel()
+			tab := newTable(t, pool, point, impatient)
+			f := freeze(t, url, point, point, uid.New())
+			stage(t, tab, load(items("good", 5)...), staging.Staged)
+			promoteAll(t, tab, crashRows+5)
+			if said := f.thaw(t); !strings.HasPrefix(said, "promoted: 0, ") {
+				t.Errorf("the thawed promoter said %q", said)
+			}
+			promote(t, tab)
+			each(t, pool, point, crashRows+5)
+		})
+	}
+}
