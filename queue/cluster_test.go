@@ -15,6 +15,7 @@ import (
 
 func TestCluster(t *testing.T) {
 	servertest.EachCluster(t, func(t *testing.T, cl *servertest.Cluster) {
+		t.Run("a slot of nobody", func(t *testing.T) { slotOfNobody(t, cl) })
 		t.Run("half a slot", func(t *testing.T) { halfASlot(t, cl) })
 		t.Run("a slot moves", func(t *testing.T) {
 			r := startRun(t, cl, "moves")
@@ -44,6 +45,47 @@ func TestCluster(t *testing.T) {
 			r.finish(t)
 		})
 	})
+}
+
+// slotOfNobody: between two masters a client finds none for the slot. Whoever calls then waits.
+func slotOfNobody(t *testing.T, cl *servertest.Cluster) {
+	q, err := queue.New(t.Context(), cl.Client, "nobody", quick)
+	must(t, err)
+	must(t, q.Push(t.Context(), records(0, 3)...))
+	b := lease(t, q, queue.LeaseOptions{Records: 1, For: time.Hour})
+	giveBack := cl.TakeAway(t, b.Guard)
+	done := make(chan error, 4)
+	for what, f := range map[string]func(context.Context) error{
+		"push":  func(ctx context.Context) error { return q.Push(ctx, records(3, 4)...) },
+		"delay": func(ctx context.Context) error { return q.PushAt(ctx, time.Now().Add(time.Hour), []byte("x")) },
+		"lease": func(ctx context.Context) error { _, err := q.TryLease(ctx, queue.LeaseOptions{Records: 1}); return err },
+		"ack":   func(ctx context.Context) error { _, err := q.Ack(ctx, b.ID); return err },
+	} {
+		go func() {
+			err := f(t.Context())
+			if err != nil {
+				err = fmt.Errorf("%s: %w", what, err)
+			}
+			done <- err
+		}()
+	}
+	short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	var pe *queue.PushError
+	if err := q.Push(short, []byte("never")); err == nil || errors.As(err, &pe) && !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a push to nobody is a clear refusal, not %v", err)
+	}
+	if n := len(done); n > 0 {
+		t.Errorf("%d did not wait", n)
+	}
+	giveBack()
+	for range cap(done) {
+		must(t, <-done)
+	}
+	st := books(t, q)
+	if st.Ready != 2 || st.Delayed != 1 || st.InFlight != 1 || st.Acked != 1 {
+		t.Errorf("%+v", st)
+	}
 }
 
 // halfASlot: the meta hash of each batch is on the other node. The keys of the whole queue are all where they were, so the node would begin a script that names only

@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -24,28 +25,22 @@ func (q *Queue) Push(ctx context.Context, payloads ...[]byte) error {
 	if q.cfg.Push.MaxDepth > 0 {
 		return q.pushScript(ctx, "", payloads)
 	}
-	chunks := make([]rueidis.Completed, 0, 1+len(payloads)/q.cfg.Push.Chunk)
-	sizes := make([]int, 0, cap(chunks)) // records of each chunk
+	var sizes []int // records of each chunk
 	for from := 0; from < len(payloads); {
 		to, bytes := from, 0
 		for to < len(payloads) && to-from < q.cfg.Push.Chunk && (to == from || bytes+len(payloads[to]) <= q.cfg.Push.ChunkBytes) {
 			bytes += len(payloads[to])
 			to++
 		}
-		values := make([]string, to-from)
-		for i, p := range payloads[from:to] {
-			values[i] = rueidis.BinaryString(p)
-		}
-		chunks = append(chunks, q.c.B().Lpush().Key(q.keys[kReady]).Element(values...).Build())
 		sizes = append(sizes, to-from)
 		from = to
 	}
 	var results []rueidis.RedisResult
-	if q.cfg.Push.Durable {
-		// In one DoMulti: WAITAOF waits for what its own connection wrote.
-		results = q.c.DoMulti(ctx, append(chunks, q.waitAOF(q.cfg.Push.DurableTimeout))...)
-	} else {
-		results = q.c.DoMulti(ctx, chunks...)
+	for try := 0; ; try++ {
+		results = q.c.DoMulti(ctx, q.lpush(payloads, sizes)...)
+		if slices.ContainsFunc(results[:len(sizes)], func(r rueidis.RedisResult) bool { return !refused(r.Error()) }) || !pause(ctx, try) {
+			break
+		}
 	}
 	pushed := 0
 	for i, n := range sizes {
@@ -53,7 +48,7 @@ func (q *Queue) Push(ctx context.Context, payloads ...[]byte) error {
 			unknown := 0
 			for j := i; j < len(sizes); j++ {
 				// A refusal is an answer; a broken connection is none. A later chunk may have gone through.
-				if _, ok := rueidis.IsRedisErr(results[j].Error()); !ok {
+				if _, ok := rueidis.IsRedisErr(results[j].Error()); !ok && !refused(results[j].Error()) {
 					unknown += sizes[j]
 				}
 			}
@@ -68,6 +63,23 @@ func (q *Queue) Push(ctx context.Context, payloads ...[]byte) error {
 		return q.durable(results[len(sizes)], pushed)
 	}
 	return nil
+}
+
+// lpush builds the commands of a push, in chunks of the given sizes.
+func (q *Queue) lpush(payloads [][]byte, sizes []int) []rueidis.Completed {
+	cmds := make([]rueidis.Completed, 0, len(sizes)+1)
+	for _, n := range sizes {
+		values := make([]string, n)
+		for i, p := range payloads[:n] {
+			values[i] = rueidis.BinaryString(p)
+		}
+		cmds, payloads = append(cmds, q.c.B().Lpush().Key(q.keys[kReady]).Element(values...).Build()), payloads[n:]
+	}
+	if q.cfg.Push.Durable {
+		// In one DoMulti: WAITAOF waits for what its own connection wrote.
+		cmds = append(cmds, q.waitAOF(q.cfg.Push.DurableTimeout))
+	}
+	return cmds
 }
 
 // PushAt adds payloads that are leased at the given time at the earliest, by the server's clock. The whole push is
@@ -102,7 +114,7 @@ func (q *Queue) pushScript(ctx context.Context, due string, payloads [][]byte) e
 	v, err := r.AsIntSlice()
 	switch {
 	case err != nil:
-		if _, ok := rueidis.IsRedisErr(err); ok {
+		if _, ok := rueidis.IsRedisErr(err); ok || refused(err) {
 			return wrap("push", err)
 		}
 		return &PushError{Unknown: len(payloads), Err: wrap("push", err)}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha1"
 	_ "embed"
 	"encoding/hex"
+	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -95,14 +96,14 @@ func noScript(err error) bool {
 	return ok && re.IsNoScript()
 }
 
-// refused says whether the server refused a command for now, without having begun it: it is loading, or a
-// cluster is moving the queue's slot. Every script names a key that never exists ("never"), so a node
-// from which half of the slot has moved away refuses it with TRYAGAIN instead of taking the keys that it no longer has
-// for batches that are gone.
+// refused says whether a command was refused for now, without having begun: the server is loading, or a cluster is
+// moving the queue's slot, or is between two masters (then the client has nobody to ask). Every script names a key
+// that never exists ("never"), so a node from which half of the slot has moved away refuses it with TRYAGAIN instead
+// of taking the keys that it no longer has for batches that are gone.
 func refused(err error) bool {
 	re, ok := rueidis.IsRedisErr(err)
 	if !ok {
-		return false
+		return errors.Is(err, rueidis.ErrNoSlot)
 	}
 	return re.IsTryAgain() || re.IsClusterDown() || re.IsLoading() ||
 		strings.HasPrefix(re.Error(), "MASTERDOWN") || strings.HasPrefix(re.Error(), "UNBLOCKED")

@@ -1,6 +1,7 @@
 package servertest
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -229,6 +230,27 @@ func (cl *Cluster) Finish(t *testing.T, slot, from, to int) (keys int) {
 	return keys
 }
 
+// TakeAway makes key's slot nobody's until giveBack is called, and waits until the client knows.
+func (cl *Cluster) TakeAway(t *testing.T, key string) (giveBack func()) {
+	t.Helper()
+	slot, owner := cl.Slot(t, key), 0
+	Eventually(t, "the slot is nobody's", func() bool {
+		for i := range cl.nodes { // again, as long as one tells the others what it knew
+			for at := range Masters {
+				if cl.sees(t, i, at, func(line string) bool { return owns(line, slot) }) {
+					owner = at
+					cl.Do(t, i, "CLUSTER", "DELSLOTS", fmt.Sprint(slot))
+				}
+			}
+		}
+		return errors.Is(cl.Client.Do(t.Context(), cl.Client.B().Exists().Key(key).Build()).Error(), rueidis.ErrNoSlot)
+	})
+	return func() {
+		cl.Do(t, owner, "CLUSTER", "ADDSLOTS", fmt.Sprint(slot))
+		Eventually(t, "the nodes agree", func() bool { return cl.Agree(t, slot, owner) })
+	}
+}
+
 // Agree says whether all nodes take node at for the owner of slot.
 func (cl *Cluster) Agree(t *testing.T, slot, at int) bool {
 	return cl.allSee(t, at, func(line string) bool { return owns(line, slot) })
@@ -244,16 +266,21 @@ func (cl *Cluster) Follows(t *testing.T, at int) bool {
 // allSee says whether ok holds of what each node says of node at.
 func (cl *Cluster) allSee(t *testing.T, at int, ok func(line string) bool) bool {
 	for i := range cl.nodes {
-		out, _ := cl.Do(t, i, "CLUSTER", "NODES").ToString()
-		found := false
-		for line := range strings.Lines(strings.TrimPrefix(out, "txt:")) {
-			found = found || strings.HasPrefix(line, cl.ids[at]) && ok(line)
-		}
-		if !found {
+		if !cl.sees(t, i, at, ok) {
 			return false
 		}
 	}
 	return true
+}
+
+func (cl *Cluster) sees(t *testing.T, i, at int, ok func(line string) bool) bool {
+	out, _ := cl.Do(t, i, "CLUSTER", "NODES").ToString()
+	for line := range strings.Lines(strings.TrimPrefix(out, "txt:")) {
+		if strings.HasPrefix(line, cl.ids[at]) && ok(line) {
+			return true
+		}
+	}
+	return false
 }
 
 // owns reads a line of CLUSTER NODES.
