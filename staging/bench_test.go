@@ -108,7 +108,7 @@ func BenchmarkFigures(b *testing.B) {
 	}
 	const size, n = 5000, 100_000
 	rows := orders(n)
-	stageAll := func() {
+	stageAll := func(rows []order) {
 		for _, l := range batchesOf(rows, size) {
 			stage(b, tab, l, staging.Staged)
 		}
@@ -130,13 +130,14 @@ func BenchmarkFigures(b *testing.B) {
 			}
 			return n
 		},
-		Ours: func(int) int { stageAll(); return n },
+		Ours: func(int) int { stageAll(rows); return n },
 	})
 
 	// The bare statement reads what is staged, too.
 	cols := "order_id, customer_id, product_id, product_name, category, quantity, unit_price, currency, total_usd, zip, city, state, country, shipping_zone, ordered_at, processed_at, raw"
-	promoteFigure := func(name string, prepare func()) {
-		bench.Run(b, bench.Figure{Name: name, Setup: func(int) { prepare(); stageAll() },
+	promoteFigure := func(name string, rows []order, prepare func()) {
+		n := len(rows)
+		bench.Run(b, bench.Figure{Name: name, Setup: func(int) { prepare(); stageAll(rows) },
 			Bare: func(int) int {
 				full := st[0]
 				if !query[bool](b, pool, "SELECT EXISTS (SELECT FROM "+st[0]+")") {
@@ -153,7 +154,7 @@ func BenchmarkFigures(b *testing.B) {
 			},
 		})
 	}
-	promoteFigure("staging/promote", clear) // the keys are random
+	promoteFigure("staging/promote", rows, clear) // the keys are random
 
 	// UNLOGGED against LOGGED, and COPY against INSERT of 100 rows a statement in one pipeline a batch.
 	bench.Run(b, bench.Figure{Name: "staging/unlogged-to-logged", Setup: func(int) { exec(b, pool, "TRUNCATE bare, logged") },
@@ -180,7 +181,7 @@ func BenchmarkFigures(b *testing.B) {
 		},
 	})
 
-	// On a target that is large already: HEADRACE_LARGE=10000000. Every round adds n rows more.
+	// On a target that is large already: HEADRACE_LARGE=10000000. Every round adds its rows.
 	if large, _ := strconv.Atoi(os.Getenv("HEADRACE_LARGE")); large > 0 {
 		exec(b, pool, "TRUNCATE orders, "+st[0]+", "+st[1]+", "+reg[0]+", "+reg[1])
 		exec(b, pool, "INSERT INTO orders ("+cols+") SELECT 'OLD-' || md5(i::text), 'CUST-1', 'PROD-1', 'Mechanical Keyboard', 'Electronics', 1, 9.99, 'EUR', 9.99, '94105', 'San Francisco', 'CA', 'US', 'WEST', now(), now(), '{}' FROM generate_series(1, $1::int) i ORDER BY 1", large)
@@ -188,18 +189,19 @@ func BenchmarkFigures(b *testing.B) {
 		size := func(f string) int64 { return query[int64](b, pool, "SELECT "+f+"('orders') >> 20") }
 		bench.Note(b, "staging/promote-large: %d rows in the target, %d MB and %d MB of index", large, size("pg_table_size"), size("pg_indexes_size"))
 		last := 0
-		for _, keys := range []struct {
+		random := func() string { return fmt.Sprintf("OLD-%016x%016x", rand.Uint64(), rand.Uint64()) } // each in another page of the index
+		rising := func() string { last++; return fmt.Sprintf("ORD-%016x%016x", last, rand.Uint64()) }
+		for _, c := range []struct {
 			figure string
-			make   func() string
-		}{
-			{"staging/promote-large", func() string { return fmt.Sprintf("OLD-%016x%016x", rand.Uint64(), rand.Uint64()) }}, // each in another page of the index
-			{"staging/promote-large-rising", func() string { last++; return fmt.Sprintf("ORD-%016x%016x", last, rand.Uint64()) }},
-		} {
-			promoteFigure(keys.figure, func() {
+			n      int
+			key    func() string
+		}{{"staging/promote-large", n, random}, {"staging/promote-large-rising", n, rising}, {"staging/promote-large-500k", 5 * n, random}} {
+			rows := orders(c.n)
+			promoteFigure(c.figure, rows, func() {
 				for i := range rows {
-					rows[i].OrderID = keys.make()
+					rows[i].OrderID = c.key()
 				}
-				rand.Shuffle(n, func(i, j int) { rows[i], rows[j] = rows[j], rows[i] })
+				rand.Shuffle(len(rows), func(i, j int) { rows[i], rows[j] = rows[j], rows[i] })
 				exec(b, pool, "TRUNCATE "+st[0]+", "+st[1]+", "+reg[0]+", "+reg[1])
 			})
 		}
