@@ -39,7 +39,7 @@ func newStream(b *testing.B, c rueidis.Client, bits int, layout dedup.Layout) *s
 			do(b, c, hset.Build())
 		}
 	}
-	fill(64 << bits)
+	fill(60 << bits)
 	// What takes a window in a real stream, the end of a generation, is written by hand here.
 	state, err := do(b, c, c.B().Get().Key("{"+window+"}:dedup").Build()).ToString()
 	if err != nil {
@@ -50,7 +50,7 @@ func newStream(b *testing.B, c rueidis.Client, bits int, layout dedup.Layout) *s
 		kept = 0
 	}
 	do(b, c, c.B().Set().Key("{"+window+"}:dedup").Value(fmt.Sprintf("%d,%d,0,%d;%s", time.Now().UnixMilli()+1, kept, time.Hour.Milliseconds(), state)).Build())
-	fill(32 << bits)
+	fill(30 << bits) // no power of two: the next id would make Redis move the whole hash to a larger one, and all of a round would be measured with it
 	return s
 }
 
@@ -110,7 +110,7 @@ func BenchmarkFigures(b *testing.B) {
 		layout dedup.Layout
 	}{{"dedup/claim", dedup.Compact}, {"dedup/claim/fast", dedup.Fast}} {
 		for _, size := range []int{1000, 100, 5000} {
-			s := newStream(b, c, 11, l.layout) // 196,608 ids
+			s := newStream(b, c, 11, l.layout) // 184,320 ids
 			name := l.name
 			if size != 1000 {
 				name += "/" + strconv.Itoa(size)
@@ -127,14 +127,14 @@ func BenchmarkFigures(b *testing.B) {
 	}
 }
 
-// BenchmarkFlat: what the size of the window costs. Ours is a large one, the bare side one of 12,288 ids.
+// BenchmarkFlat: what the size of the window costs. Ours is a large one, the bare side one of 11,520 ids.
 func BenchmarkFlat(b *testing.B) {
 	c := servertest.Redis(b)
 	bits := 14
 	if large() {
 		bits = 17
 	}
-	bench.Note(b, "dedup/flat: %d ids in the window, and %d on the bare side", 96<<bits, 96<<7)
+	bench.Note(b, "dedup/flat: %d ids in the window, and %d on the bare side", 90<<bits, 90<<7)
 	for _, l := range []struct {
 		name   string
 		layout dedup.Layout
