@@ -69,8 +69,9 @@ type Config[T any] struct {
 	// row that was staged last replaces.
 	Newer string
 	// ReplaceIf, with Replace, is an SQL condition over the row that is there (alias old) and the new one (EXCLUDED); only
-	// where it is true the new row replaces the old one. Trusted text, never user input. Of several staged rows with one key
-	// only the last, or the greatest by Newer, is tried. With Newer, both must hold.
+	// where it is true the new row replaces the old one. Trusted text, never user input. With Newer, both must hold. Of
+	// several rows with one key that a promotion finds, the last, or the greatest by Newer, is tried; whether others are tried
+	// before it depends on how the rows fall into promotions, so let the condition not depend on that.
 	ReplaceIf string
 
 	// Rules reject rows at promotion. NOT NULL, CHECK and foreign key constraints of the target are rules by themselves.

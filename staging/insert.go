@@ -76,7 +76,7 @@ func (p *promotion[T]) insertAll(ctx context.Context) error {
 // key by itself takes 2 µs a row, a third of the promotion. Were the estimate wrong, the insert would be slower, no more.
 func (p *promotion[T]) chooseInsert(ctx context.Context) (string, error) {
 	sql := where(p.t.sql.insert[p.s], p.which())
-	if p.t.sql.insertNear[p.s] == "" || p.lo == "" {
+	if p.t.sql.insertNear[p.s] == "" || p.lo == "" || p.hi == "" {
 		return sql, nil
 	}
 	near := p.t.target + " hr_there WHERE " + p.t.between(p.lo, p.hi)
@@ -89,36 +89,61 @@ func (p *promotion[T]) chooseInsert(ctx context.Context) (string, error) {
 			Rows float64 `json:"Plan Rows"`
 		}
 	}
-	if err := json.Unmarshal(r.Rows[0][0], &plan); err != nil || len(plan) != 1 {
+	if err := json.Unmarshal(r.Rows[0][0], &plan); err != nil {
 		return "", fmt.Errorf("staging: the plan of a query cannot be read: %w", err)
 	}
-	if plan[0].Plan.Rows > float64(p.expect) {
+	if len(plan) != 1 || plan[0].Plan.Rows > float64(p.expect) {
 		return sql, nil
+	}
+	if err := p.t.at("near"); err != nil {
+		return "", err
 	}
 	return where(p.t.sql.insertNear[p.s], p.which()+" AND NOT EXISTS (SELECT FROM "+near+" AND "+p.t.keyEquals("hr_there.", "s.")+")"), nil
 }
 
-// spread asks for the least and the greatest staged key, by the column that leads the key's index. A type without a known
-// order has none.
+// spread asks for the least and the greatest staged key, by the column that leads the key's index, once: in the first row. A
+// type without a known order has none, and a key that is too long for an index neither: it may be as long as a record. They
+// are printed as JSON prints them, which reads back whatever the session's DateStyle.
 func (t *Table[T]) spread() string {
-	if t.cfg.Conflict != Skip || t.lead == nil {
+	if t.cfg.Conflict != Skip || baseName(t.lead) == "" {
 		return ""
 	}
 	k := quote(t.lead.name)
-	switch {
-	case t.lead.kind == kUUID: // min knows no uuid; as text it sorts the same
+	if t.lead.kind == kUUID { // min knows no uuid in older servers; as text it sorts the same
 		k += `::text COLLATE "C"`
-	case t.lead.oid == pgtype.TextOID, t.lead.oid == pgtype.VarcharOID, t.lead.kind >= kInt2 && t.lead.kind <= kInt8,
-		t.lead.kind == kTimestamptz, t.lead.kind == kTimestamp, t.lead.kind == kDate, t.lead.kind == kNumeric:
-	default:
+	}
+	const once = "CASE WHEN row_number() OVER () = 1 AND octet_length((%[1]s)::text) < 2700 THEN to_json(%[1]s) #>> '{}' END"
+	return fmt.Sprintf(", "+once, "min(min("+k+")) OVER ()") + fmt.Sprintf(", "+once, "max(max("+k+")) OVER ()")
+}
+
+// baseName is the type in which the column's values are compared; a domain could bring a collation that is not the
+// column's. Types without a known order have none.
+func baseName(c *column) string {
+	if c == nil {
 		return ""
 	}
-	return ", (min(min(" + k + ")) OVER ())::text, (max(max(" + k + ")) OVER ())::text"
+	switch {
+	case c.kind == kUUID:
+		return "uuid"
+	case c.oid == pgtype.TextOID, c.oid == pgtype.VarcharOID:
+		return "text"
+	case c.kind >= kInt2 && c.kind <= kInt8:
+		return "int8"
+	case c.kind == kTimestamptz:
+		return "timestamptz"
+	case c.kind == kTimestamp:
+		return "timestamp"
+	case c.kind == kDate:
+		return "date"
+	case c.kind == kNumeric:
+		return "numeric"
+	}
+	return ""
 }
 
 // between is the condition that spread is for.
 func (t *Table[T]) between(lo, hi string) string {
-	k, typ := "hr_there."+quote(t.lead.name), "::"+t.lead.sqlType
+	k, typ := "hr_there."+quote(t.lead.name), "::"+baseName(t.lead)
 	return k + " >= " + literal(lo) + typ + " AND " + k + " <= " + literal(hi) + typ
 }
 

@@ -208,6 +208,9 @@ func (t *Table[T]) matchKey(s *shape) error {
 	for _, u := range s.uniqueKey {
 		if slices.Equal(slices.Sorted(slices.Values(u)), want) {
 			t.lead = s.column(u[0])
+			if (t.cfg.ReplaceIf != "" || t.cfg.Newer != "") && len(t.colNames) == len(t.cfg.Key) {
+				return fmt.Errorf("staging: %w: Config.ReplaceIf and Newer choose between rows of one key, and here all columns are the key: nothing is left to replace", ErrConfig)
+			}
 			return nil
 		}
 	}

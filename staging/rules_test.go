@@ -168,6 +168,12 @@ func TestReplaceIf(t *testing.T) {
 	if _, err := staging.New(t.Context(), pool, "items", staging.Config[item]{Key: []string{"id"}, ReplaceIf: "true"}); !errors.Is(err, staging.ErrConfig) {
 		t.Errorf("without Replace: %v", err)
 	}
+	exec(t, pool, "CREATE TABLE keyed (k text PRIMARY KEY)")
+	_, err = staging.New(t.Context(), pool, "keyed", staging.Config[keyed]{Key: []string{"k"}, Columns: []staging.Column{{Name: "k"}}, Fill: func(*keyed, *staging.Row) {},
+		Conflict: staging.Replace, ReplaceIf: "true"})
+	if !errors.Is(err, staging.ErrConfig) || !strings.Contains(err.Error(), "nothing is left to replace") {
+		t.Errorf("all columns are the key: %v", err)
+	}
 }
 
 func TestConflictFail(t *testing.T) {

@@ -1,0 +1,130 @@
+package staging_test
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/headrace/headrace/internal/servers/servertest"
+	"github.com/headrace/headrace/staging"
+)
+
+type keyed struct{ k any }
+
+// keyedTable has one column, k, that is its key. points is told where its promotions pass.
+func keyedTable(t *testing.T, pool *pgxpool.Pool) (tab *staging.Table[keyed], points map[string]int) {
+	tab = newTable(t, pool, "keyed", staging.Config[keyed]{Key: []string{"k"}, Columns: []staging.Column{{Name: "k"}}, Fill: func(v *keyed, r *staging.Row) {
+		if s, ok := v.k.(string); ok {
+			r.String(s)
+		} else {
+			r.Value(v.k)
+		}
+	}})
+	points = map[string]int{}
+	tab.SetHook(func(p string) error { points[p]++; return nil })
+	return tab, points
+}
+
+// Where keys rise, the rows that are there already are found in the part of the index between the least and the greatest
+// staged key, whatever the type of the key and however the session prints it.
+func TestKeysThatRise(t *testing.T) {
+	t.Parallel()
+	day := func(i int) time.Time { return noon.AddDate(0, 0, i) }
+	for name, c := range map[string]struct {
+		typ, setup, session string
+		key                 func(i int) any
+	}{
+		"text":                 {typ: "text", key: func(i int) any { return fmt.Sprintf("o'\\-%06d", i) }},
+		"varchar":              {typ: "varchar(20)", key: func(i int) any { return fmt.Sprintf("%06d", i) }},
+		"domain, own order":    {typ: `dom COLLATE "POSIX"`, setup: `CREATE DOMAIN dom AS text COLLATE "C"`, key: func(i int) any { return fmt.Sprintf("%06d", i) }},
+		"uuid":                 {typ: "uuid", key: func(i int) any { return fmt.Sprintf("%08x-0000-7000-8000-000000000000", i) }},
+		"smallint":             {typ: "smallint", key: func(i int) any { return int16(i) }},
+		"bigint":               {typ: "bigint", key: func(i int) any { return int64(i) << 40 }},
+		"numeric":              {typ: "numeric", key: func(i int) any { return fmt.Sprintf("%d.123456789012345678901234567890", i) }},
+		"numeric up to NaN":    {typ: "numeric", key: func(i int) any { return map[bool]string{true: "NaN", false: fmt.Sprint(i)}[i == 1099] }},
+		"date":                 {typ: "date", session: "SET DateStyle = 'German, MDY'", key: func(i int) any { return day(i) }},
+		"timestamp":            {typ: "timestamp", session: "SET DateStyle = 'SQL, DMY'", key: func(i int) any { return day(i) }},
+		"timestamptz":          {typ: "timestamptz", session: "SET DateStyle = 'German'; SET TimeZone = 'Pacific/Guam'", key: func(i int) any { return day(i) }},
+		"timestamptz in India": {typ: "timestamptz", session: "SET DateStyle = 'SQL, DMY'; SET TimeZone = 'Asia/Kolkata'", key: func(i int) any { return noon.Add(time.Duration(i) * time.Microsecond) }},
+		"timestamptz long ago": {typ: "timestamptz", key: func(i int) any { return time.Date(-300+i/10, 1, 1+i%10, 0, 0, 0, 0, time.UTC) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg, err := pgxpool.ParseConfig(servertest.PostgresURL(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(pool.Close)
+			for _, set := range strings.Split(c.session, "; ") {
+				if set != "" { // for every later connection
+					exec(t, pool, "ALTER DATABASE "+cfg.ConnConfig.Database+" "+set)
+				}
+			}
+			exec(t, pool, c.setup+"; CREATE TABLE keyed (k "+c.typ+" PRIMARY KEY)")
+			pool.Reset()
+			tab, points := keyedTable(t, pool)
+			rows := func(from, to int) (out []keyed) {
+				for i := from; i < to; i++ {
+					out = append(out, keyed{c.key(i)})
+				}
+				return out
+			}
+			stage(t, tab, load(rows(0, 1000)...), staging.Staged)
+			promote(t, tab)
+			exec(t, pool, "ANALYZE keyed")
+			clear(points)
+			stage(t, tab, load(rows(990, 1050)...), staging.Staged)
+			stage(t, tab, load(rows(1040, 1100)...), staging.Staged)
+			if p := promote(t, tab); p.Rows != 100 || p.Conflicts != 20 {
+				t.Errorf("%+v", p)
+			}
+			if points["near"] != 1 || points["carefully"] != 0 {
+				t.Errorf("passed %v", points)
+			}
+			stage(t, tab, load(rows(0, 1100)...), staging.Staged) // all of it is near now: each is looked up by itself
+			clear(points)
+			exec(t, pool, "ANALYZE keyed")
+			if p := promote(t, tab); p.Rows != 0 || p.Conflicts != 1100 || points["carefully"] != 0 {
+				t.Errorf("%+v, passed %v", p, points)
+			}
+			balanced(t, tab)
+		})
+	}
+}
+
+// A key may be as long as a record until the target has refused it. It must not stand in every row that a promotion reads.
+func TestALongKeyTakesNoMemory(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	exec(t, pool, "CREATE TABLE keyed (k text PRIMARY KEY)")
+	tab, _ := keyedTable(t, pool)
+	const batches = 100
+	for i := range batches {
+		stage(t, tab, load(keyed{fmt.Sprintf("k%d", i)}), staging.Staged)
+	}
+	l := load(keyed{strings.Repeat("long", 250_000)})
+	for i := range 2000 { // not to be compressed below the limit
+		l.Rows[0].k = l.Rows[0].k.(string) + fmt.Sprint(i*i*7919)
+	}
+	stage(t, tab, l, staging.Staged)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	p := promote(t, tab)
+	runtime.ReadMemStats(&after)
+	if p.Rows != batches || p.Ruled != 1 {
+		t.Errorf("%+v", p)
+	}
+	if mb := (after.TotalAlloc - before.TotalAlloc) >> 20; mb > 50 { // other tests run beside this one
+		t.Errorf("the promotion allocated %d MB", mb)
+	}
+	balanced(t, tab)
+}
