@@ -146,7 +146,8 @@ local function piece(from, to)
 end
 local size = g.bits == 0 and 1000 or 200
 for from = 1, n, size do piece(from, math.min(from + size - 1, n)) end
-if g.bits == 0 and g.count == 0 and fresh > 0 then call('PEXPIREAT', cur, expire) end
+-- Each time: the hash may be new though the generation is not, when all that it held was undone.
+if g.bits == 0 and fresh > 0 then call('PEXPIREAT', cur, expire) end
 
 g.count = g.count + fresh
 save()

@@ -1,6 +1,7 @@
 package dedup_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -47,8 +48,43 @@ func TestCluster(t *testing.T) {
 				}
 			}
 		})
+		t.Run("strict", func(t *testing.T) { strictAcrossAMove(t, cl) })
 		t.Run("half a slot", func(t *testing.T) { halfASlot(t, cl) })
 	})
+}
+
+// strictAcrossAMove: the client does not know yet that the slot has moved, and must not ask the old node's disk.
+func strictAcrossAMove(t *testing.T, cl *servertest.Cluster) {
+	if !cl.Has(t, "WAITAOF") {
+		return // Redis 7.0, where a strict window cannot be made
+	}
+	slot := cl.Slot(t, "{strict}")
+	at := slot * servertest.Masters / 16384
+	to := (at + 1) % servertest.Masters
+	for _, i := range []int{at, to} {
+		cl.Do(t, i, "CONFIG", "SET", "appendonly", "yes")
+		defer cl.Do(t, i, "CONFIG", "SET", "appendonly", "no")
+	}
+	batch := dedup.Batch{Root: "a", Records: 1}
+	var w *dedup.Window
+	servertest.Eventually(t, "the nodes have their files", func() bool {
+		var err error
+		if w, err = dedup.New(t.Context(), cl.Client, "strict", dedup.Config{Strict: true}); err != nil {
+			return false
+		}
+		_, err = w.Claim(t.Context(), batch, nil, []string{"x"})
+		return err == nil
+	})
+	for _, disk := range []string{"no", "yes"} {
+		cl.Do(t, to, "CONFIG", "SET", "appendonly", disk)
+		cl.Begin(t, slot, at, to)
+		cl.Finish(t, slot, at, to)
+		_, err := w.Claim(t.Context(), batch, nil, []string{"x"})
+		if (err == nil) != (disk == "yes") || err != nil && !errors.Is(err, dedup.ErrNotDurable) {
+			t.Errorf("a claim on a node with appendonly %s: %v", disk, err)
+		}
+		at, to = to, at
+	}
 }
 
 // halfASlot: some buckets are on the other node. A script that began would take their ids for fresh, or end in its middle.

@@ -81,6 +81,9 @@ func TestEverythingExpires(t *testing.T) {
 func everythingExpires(t *testing.T, layout dedup.Layout) {
 	k, c := newClock(t)
 	w := newWindow(t, c, "w", dedup.Config{Window: time.Hour, Expect: 1, Layout: layout})
+	// The first claim of a generation is undone, and its key with it: the next one makes the key anew.
+	claim(t, w, dedup.Batch{Root: "undone", Records: 1}, nil, "x")
+	undo(t, c, w, dedup.Claimed{Root: "undone", ID: "x"})
 	for i := range 20 {
 		claim(t, w, dedup.Batch{Root: fmt.Sprint(i), Records: 500}, nil, names(fmt.Sprint(i, "-"), 0, 500)...)
 		k.advance(17 * time.Minute)

@@ -55,7 +55,8 @@ func (w *Window) exec(ctx context.Context, s script, keys, args []string) rueidi
 
 // execFenced runs a script and then waits until the server has its writes on disk. WAITAOF speaks of the writes of its
 // own connection, so both go out in one DoMulti: a blocking command in it makes the client send the whole group on one
-// connection.
+// connection. A cluster's client must not follow a redirect of the script alone, so a connection of our own is used there;
+// the script has not run where it is redirected, and is sent anew when the client knows better.
 func (w *Window) execFenced(ctx context.Context, s script, keys, args []string) (rueidis.RedisResult, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		// The client gives blocking commands no time limit of its own, and a frozen server would hold us for ever.
@@ -63,16 +64,44 @@ func (w *Window) execFenced(ctx context.Context, s script, keys, args []string) 
 		ctx, cancel = context.WithTimeout(ctx, 2*w.cfg.FenceTimeout+5*time.Second)
 		defer cancel()
 	}
-	ms := w.cfg.FenceTimeout.Milliseconds()
-	r := w.client.DoMulti(ctx,
-		w.client.B().Evalsha().Sha1(s.sha).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build(),
-		w.client.B().Waitaof().Numlocal(1).Numreplicas(0).Timeout(ms).Build())
-	if noScript(r[0].Error()) {
-		r = w.client.DoMulti(ctx,
-			w.client.B().Eval().Script(s.text).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build(),
-			w.client.B().Waitaof().Numlocal(1).Numreplicas(0).Timeout(ms).Build())
+	wait := func() rueidis.Completed {
+		return w.client.B().Waitaof().Numlocal(1).Numreplicas(0).Timeout(w.cfg.FenceTimeout.Milliseconds()).Build()
 	}
-	return r[0], fenced(r[1])
+	for try := 0; ; try++ {
+		r := w.together(ctx, w.client.B().Evalsha().Sha1(s.sha).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build(), wait())
+		if noScript(r[0].Error()) {
+			r = w.together(ctx, w.client.B().Eval().Script(s.text).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build(), wait())
+		}
+		if !moved(r[0].Error()) || try == 50 {
+			return r[0], fenced(r[1])
+		}
+		select {
+		case <-time.After(100 * time.Millisecond): // the client asks for the cluster's map within a second
+		case <-ctx.Done():
+			return r[0], fenced(r[1])
+		}
+	}
+}
+
+// together runs commands on one connection.
+func (w *Window) together(ctx context.Context, cmds ...rueidis.Completed) (r []rueidis.RedisResult) {
+	if w.client.Mode() != rueidis.ClientModeCluster {
+		return w.client.DoMulti(ctx, cmds...)
+	}
+	_ = w.client.Dedicated(func(c rueidis.DedicatedClient) error { // its error is f's
+		r = c.DoMulti(ctx, cmds...)
+		return nil
+	})
+	return r
+}
+
+func moved(err error) bool {
+	e, ok := rueidis.IsRedisErr(err)
+	if !ok {
+		return false
+	}
+	_, to := e.IsMoved()
+	return to
 }
 
 // fenced reads WAITAOF's reply: the number of local and of replica AOFs that have the writes.
@@ -106,7 +135,8 @@ func (w *Window) check(ctx context.Context) error {
 		}
 	}
 	if w.cfg.Strict {
-		_, err := w.client.Do(ctx, w.client.B().Waitaof().Numlocal(1).Numreplicas(0).Timeout(1).Build()).AsIntSlice()
+		// The first command takes it to the node that has the window.
+		_, err := w.together(ctx, w.client.B().Exists().Key(w.keys[1]).Build(), w.client.B().Waitaof().Numlocal(1).Numreplicas(0).Timeout(1).Build())[1].AsIntSlice()
 		if _, isReply := rueidis.IsRedisErr(err); isReply {
 			return fmt.Errorf("%w: %w", ErrNoAOF, err)
 		} else if err != nil {

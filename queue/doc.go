@@ -38,8 +38,8 @@
 // A Push, a Lease of a fresh batch and an Ack are one round trip each; a redelivered batch is one more. Depth costs nothing: a lease of n records is
 // O(n), Stats and the Ack of a batch are O(1). The move is done by single commands (SORT BY nosort … STORE, LTRIM), because
 // records that pass through Lua cost several times as much. A waiting consumer blocks in a BLMOVE that leaves the record
-// where it is, one consumer of a process at a time, and wakes about a millisecond after a push. Of the consumers of a process eight
-// at a time are given batches of 500 records or more: more of them under way make both sides wait for each other.
+// where it is, one consumer of a process at a time, and wakes about a millisecond after a push. Of the consumers of a [Queue] eight
+// at a time ask for batches of 500 records or more: more of them under way make both sides wait for each other.
 //
 // # What fails how
 //

@@ -48,7 +48,7 @@ func (e *FullError) Error() string {
 func (e *FullError) Is(target error) bool { return target == ErrFull }
 
 // PushError says how far a push came that failed on the way to Redis. The first Pushed records are
-// in the queue. Of the next Unknown ones nobody can tell; pushing them again may double them.
+// in the queue. Of the next Unknown ones nobody can tell; pushing them again may double them. The rest was refused.
 type PushError struct {
 	Pushed, Unknown int
 	Err             error

@@ -14,7 +14,8 @@ import (
 	"github.com/headrace/headrace/internal/uid"
 )
 
-// TryLease leases a batch, or answers ErrEmpty or ErrPaused at once. It never lingers.
+// TryLease leases a batch, or answers ErrEmpty or ErrPaused without waiting for records. It never lingers; with 500 records or
+// more it may wait until others of this Queue have been answered.
 func (q *Queue) TryLease(ctx context.Context, o LeaseOptions) (*Batch, error) {
 	o, err := q.options(o)
 	if err != nil {
@@ -94,7 +95,7 @@ func (q *Queue) take(ctx context.Context, o LeaseOptions, least int) (taken, err
 		if err := ctx.Err(); err != nil {
 			return taken{}, err
 		}
-		t, settle, err := q.sealInTurn(ctx, o, least)
+		t, settle, err := q.seal(ctx, o, least)
 		if err != nil || !settle {
 			return t, err
 		}
@@ -104,23 +105,23 @@ func (q *Queue) take(ctx context.Context, o LeaseOptions, least int) (taken, err
 	}
 }
 
-// sealInTurn is seal, by a few at a time when batches are large.
-func (q *Queue) sealInTurn(ctx context.Context, o LeaseOptions, least int) (taken, bool, error) {
-	if o.Records < largeBatch {
-		return q.seal(ctx, o, least)
+// inTurn calls f, by a few at a time when batches are large.
+func (q *Queue) inTurn(ctx context.Context, records int, f func()) error {
+	if records >= largeBatch {
+		select {
+		case q.sealing <- struct{}{}:
+			defer func() { <-q.sealing }()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	select {
-	case q.sealing <- struct{}{}:
-		defer func() { <-q.sealing }()
-		return q.seal(ctx, o, least)
-	case <-ctx.Done():
-		return taken{}, false, ctx.Err()
-	}
+	f()
+	return nil
 }
 
 // seal runs the lease script, and reads the batch in the same round trip if it is the fresh one that was asked for.
-func (q *Queue) seal(ctx context.Context, o LeaseOptions, least int) (t taken, settle bool, err error) {
-	ctx, cancel := outlive(ctx, time.Second)
+func (q *Queue) seal(caller context.Context, o LeaseOptions, least int) (t taken, settle bool, err error) {
+	ctx, cancel := outlive(caller, time.Second)
 	defer cancel()
 	l := q.cfg.Lease
 	fast := "0"
@@ -134,9 +135,13 @@ func (q *Queue) seal(ctx context.Context, o LeaseOptions, least int) (t taken, s
 		args := []string{q.prefix, id, itoa(o.Records), itoa(o.Bytes), ms(o.For), itoa(least), itoa(l.MaxFailures), itoa(l.MaxCrashes),
 			ms(l.Backoff), ms(l.MaxBackoff), strconv.FormatFloat(rand.Float64(), 'f', 4, 64), fast}
 		read := func() rueidis.Completed { return q.c.B().Lrange().Key(q.list(id)).Start(0).Stop(-1).Build() }
-		r = q.c.DoMulti(ctx, q.evalsha(leaseScript, true, args), read())
-		if noScript(r[0].Error()) {
-			r = q.c.DoMulti(ctx, q.eval(leaseScript, true, args), read())
+		if err := q.inTurn(caller, o.Records, func() {
+			r = q.c.DoMulti(ctx, q.evalsha(leaseScript, true, args), read())
+			if noScript(r[0].Error()) {
+				r = q.c.DoMulti(ctx, q.eval(leaseScript, true, args), read())
+			}
+		}); err != nil {
+			return taken{}, false, err
 		}
 		if !refused(r[0].Error()) || !pause(ctx, try) {
 			break
@@ -178,7 +183,7 @@ func (q *Queue) seal(ctx context.Context, o LeaseOptions, least int) (t taken, s
 		b.Sealed, b.FirstSeen = time.UnixMilli(now), time.UnixMilli(now)
 		list, err := r[1].ToArray()
 		if err != nil || len(list) != int(n) {
-			list, err = q.c.Do(ctx, q.c.B().Lrange().Key(q.list(id)).Start(0).Stop(-1).Build()).ToArray()
+			list, err = q.payloads(ctx, id)
 		}
 		if err != nil {
 			return t, false, wrap("lease", err)
@@ -193,7 +198,7 @@ func (q *Queue) seal(ctx context.Context, o LeaseOptions, least int) (t taken, s
 		return t, false, wrap("lease", err)
 	}
 	b.describe(meta)
-	list, err := q.c.Do(ctx, q.c.B().Lrange().Key(q.list(id)).Start(0).Stop(-1).Build()).ToArray()
+	list, err := q.payloads(ctx, id)
 	if err != nil {
 		return t, false, wrap("lease", err)
 	}
@@ -205,6 +210,16 @@ func (q *Queue) seal(ctx context.Context, o LeaseOptions, least int) (t taken, s
 		return t, false, fmt.Errorf("queue: lease: batch %s has %d records, not %d", id, len(list), n)
 	}
 	return taken{batch: b}, kind == "S", b.fill(list)
+}
+
+// payloads reads a batch's list. The batch is leased by then, so it is worth waiting for.
+func (q *Queue) payloads(ctx context.Context, id string) ([]rueidis.RedisMessage, error) {
+	for try := 0; ; try++ {
+		list, err := q.c.Do(ctx, q.c.B().Lrange().Key(q.list(id)).Start(0).Stop(-1).Build()).ToArray()
+		if !refused(err) || !pause(ctx, try) {
+			return list, err
+		}
+	}
 }
 
 func (q *Queue) list(id string) string { return q.prefix + "b:" + id }

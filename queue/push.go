@@ -15,7 +15,8 @@ import (
 // Push adds payloads to the queue, oldest first. It is LPUSH and nothing else, in chunks, pipelined: one
 // round trip, however many records. What any other client pushes to the list {name}:ready is an equal citizen.
 //
-// All payloads are checked before the first is sent. When Redis fails on the way the error is a *PushError. With
+// All payloads are checked before the first is sent. When Redis fails on the way the error is a *PushError. While a
+// cluster moves the queue's slot, or a server is loading, Push waits up to half a minute. With
 // MaxDepth the whole push is accepted or refused in one step (ErrFull), at the price of passing
 // through a script.
 func (q *Queue) Push(ctx context.Context, payloads ...[]byte) error {
@@ -37,7 +38,7 @@ func (q *Queue) Push(ctx context.Context, payloads ...[]byte) error {
 	}
 	var results []rueidis.RedisResult
 	for try := 0; ; try++ {
-		results = q.c.DoMulti(ctx, q.lpush(payloads, sizes)...)
+		results = q.together(ctx, q.lpush(payloads, sizes))
 		if slices.ContainsFunc(results[:len(sizes)], func(r rueidis.RedisResult) bool { return !refused(r.Error()) }) || !pause(ctx, try) {
 			break
 		}
@@ -45,11 +46,13 @@ func (q *Queue) Push(ctx context.Context, payloads ...[]byte) error {
 	pushed := 0
 	for i, n := range sizes {
 		if err := results[i].Error(); err != nil {
-			unknown := 0
+			unknown, sum := 0, 0
 			for j := i; j < len(sizes); j++ {
-				// A refusal is an answer; a broken connection is none. A later chunk may have gone through.
+				sum += sizes[j]
+				// A refusal is an answer; a broken connection is none. A later chunk may have gone through, and then the
+				// ones before it count with it: the caller knows the records by their places.
 				if _, ok := rueidis.IsRedisErr(results[j].Error()); !ok && !refused(results[j].Error()) {
-					unknown += sizes[j]
+					unknown = sum
 				}
 			}
 			if pushed == 0 && unknown == 0 {
@@ -63,6 +66,19 @@ func (q *Queue) Push(ctx context.Context, payloads ...[]byte) error {
 		return q.durable(results[len(sizes)], pushed)
 	}
 	return nil
+}
+
+// together runs commands on one connection. WAITAOF speaks of its own, so a cluster's client must not follow a redirect of
+// those before it: the redirect comes back as a refusal.
+func (q *Queue) together(ctx context.Context, cmds []rueidis.Completed) (r []rueidis.RedisResult) {
+	if !q.cfg.Push.Durable || q.c.Mode() != rueidis.ClientModeCluster {
+		return q.c.DoMulti(ctx, cmds...)
+	}
+	_ = q.c.Dedicated(func(c rueidis.DedicatedClient) error { // its error is f's
+		r = c.DoMulti(ctx, cmds...)
+		return nil
+	})
+	return r
 }
 
 // lpush builds the commands of a push, in chunks of the given sizes.
@@ -100,9 +116,9 @@ func (q *Queue) pushScript(ctx context.Context, due string, payloads [][]byte) e
 	var r, aof rueidis.RedisResult
 	if q.cfg.Push.Durable {
 		for try := 0; ; try++ {
-			m := q.c.DoMulti(ctx, q.evalsha(pushScript, false, args), q.waitAOF(q.cfg.Push.DurableTimeout))
+			m := q.together(ctx, []rueidis.Completed{q.evalsha(pushScript, false, args), q.waitAOF(q.cfg.Push.DurableTimeout)})
 			if noScript(m[0].Error()) {
-				m = q.c.DoMulti(ctx, q.eval(pushScript, false, args), q.waitAOF(q.cfg.Push.DurableTimeout))
+				m = q.together(ctx, []rueidis.Completed{q.eval(pushScript, false, args), q.waitAOF(q.cfg.Push.DurableTimeout)})
 			}
 			if r, aof = m[0], m[1]; !refused(r.Error()) || !pause(ctx, try) {
 				break

@@ -226,6 +226,29 @@ func TestDurablePushOnAServerThatCan(t *testing.T) {
 	}
 }
 
+// refuseFirst is a client whose server refuses the first of several commands.
+type refuseFirst struct{ rueidis.Client }
+
+func (c refuseFirst) DoMulti(ctx context.Context, cmds ...rueidis.Completed) []rueidis.RedisResult {
+	if len(cmds) > 1 && cmds[0].Commands()[0] == "LPUSH" {
+		cmds[0] = c.B().Arbitrary("LPUSH").Keys(cmds[0].Commands()[1]).Build() // with nothing
+	}
+	return c.Client.DoMulti(ctx, cmds...)
+}
+
+// The caller knows the records by their places: what follows Pushed + Unknown is certainly not in the queue.
+func TestALaterChunkThanTheRefusedOne(t *testing.T) {
+	t.Parallel()
+	q := open(t, refuseFirst{servertest.Redis(t)}, queue.Config{Push: queue.PushConfig{Chunk: 100}})
+	var pe *queue.PushError
+	if err := q.Push(t.Context(), records(0, 110)...); !errors.As(err, &pe) || pe.Pushed != 0 || pe.Unknown != 110 {
+		t.Errorf("%v", err)
+	}
+	if s := books(t, q); s.Ready != 10 {
+		t.Errorf("%+v", s)
+	}
+}
+
 func TestEvictionIsNoticed(t *testing.T) {
 	t.Parallel()
 	s := servertest.OwnRedis(t, "--maxmemory-policy", "allkeys-lru")

@@ -24,7 +24,7 @@ type Queue struct {
 	sealing chan struct{} // held by each that leases a large batch, as long as the server takes
 }
 
-// maxSealing bounds the leases of large batches that one process asks for at a time. With dozens under way Redis first makes all of them and then sends all of them,
+// maxSealing bounds the leases of large batches that one Queue asks for at a time. With dozens under way Redis first makes all of them and then sends all of them,
 // megabytes on each connection, and neither side has anything to do while the other has: 64 consumers took 0.72 of what 16 did, and take as much now.
 // Small batches are not bounded: where the network is slow they need many on their way.
 const maxSealing, largeBatch = 8, 500
@@ -157,7 +157,8 @@ func (q *Queue) checkEviction(ctx context.Context) error {
 // checkDurable tries WAITAOF on a connection that has written nothing, which has nothing to wait for: an error says that the server has
 // no AOF, or no such command.
 func (q *Queue) checkDurable(ctx context.Context) error {
-	err := q.c.Do(ctx, q.waitAOF(time.Millisecond)).Error()
+	// The first command takes it to the node that has the queue.
+	err := q.together(ctx, []rueidis.Completed{q.c.B().Exists().Key(q.keys[kNever]).Build(), q.waitAOF(time.Millisecond)})[1].Error()
 	if _, ok := rueidis.IsRedisErr(err); ok {
 		why := "it needs Redis 7.2 or Valkey"
 		if strings.Contains(err.Error(), "appendonly") {

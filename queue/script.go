@@ -97,7 +97,8 @@ func noScript(err error) bool {
 }
 
 // refused says whether a command was refused for now, without having begun: the server is loading, or a cluster is
-// moving the queue's slot, or is between two masters (then the client has nobody to ask). Every script names a key
+// moving the queue's slot, or is between two masters (then the client has nobody to ask). A redirect comes back only
+// where the client must not follow it. Every script names a key
 // that never exists ("never"), so a node from which half of the slot has moved away refuses it with TRYAGAIN instead
 // of taking the keys that it no longer has for batches that are gone.
 func refused(err error) bool {
@@ -105,7 +106,9 @@ func refused(err error) bool {
 	if !ok {
 		return errors.Is(err, rueidis.ErrNoSlot)
 	}
-	return re.IsTryAgain() || re.IsClusterDown() || re.IsLoading() ||
+	_, moved := re.IsMoved()
+	_, ask := re.IsAsk()
+	return moved || ask || re.IsTryAgain() || re.IsClusterDown() || re.IsLoading() ||
 		strings.HasPrefix(re.Error(), "MASTERDOWN") || strings.HasPrefix(re.Error(), "UNBLOCKED")
 }
 

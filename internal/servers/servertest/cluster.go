@@ -90,10 +90,10 @@ func startCluster(t *testing.T, start func(t *testing.T, bus string) (port strin
 	cl.Do(t, Masters, "CLUSTER", "REPLICATE", cl.ids[0])
 	Eventually(t, "the replica is in step", func() bool { return cl.Follows(t, Masters) })
 	Eventually(t, "the cluster is well", all("cluster_state:ok"))
-	t.Cleanup(func() { // the client waits 5 s before it closes a connection that a redirect made it open anew
+	t.Cleanup(func() { // the client waits 5 s before it closes a connection that it needs no longer
 		buf := make([]byte, 1<<20)
 		for range 70 {
-			if !strings.Contains(string(buf[:runtime.Stack(buf, true)]), "redirectOrNew") {
+			if !strings.Contains(string(buf[:runtime.Stack(buf, true)]), "rueidis.(*clusterClient)") {
 				return
 			}
 			<-time.After(100 * time.Millisecond)
@@ -197,6 +197,13 @@ func (cl *Cluster) Do(t *testing.T, i int, args ...string) rueidis.RedisResult {
 		t.Errorf("%v: %v", args, err)
 	}
 	return r
+}
+
+// Has says whether the nodes know a command.
+func (cl *Cluster) Has(t *testing.T, command string) bool {
+	v, err := cl.Do(t, 0, "COMMAND", "INFO", command).ToArray()
+	must(t, err)
+	return len(v) == 1 && !v[0].IsNil()
 }
 
 // Begin opens a slot's move.
