@@ -108,11 +108,13 @@ func (q *Queue) take(ctx context.Context, o LeaseOptions, least int) (taken, err
 // inTurn calls f, by a few at a time when batches are large.
 func (q *Queue) inTurn(ctx context.Context, records int, f func()) error {
 	if records >= largeBatch {
-		select {
+		select { // by chance, if both can be
 		case q.sealing <- struct{}{}:
 			defer func() { <-q.sealing }()
 		case <-ctx.Done():
-			return ctx.Err()
+		}
+		if err := ctx.Err(); err != nil {
+			return err
 		}
 	}
 	f()
