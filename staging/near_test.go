@@ -102,8 +102,7 @@ func TestKeysThatRise(t *testing.T) {
 }
 
 // A key may be as long as a record until the target has refused it. It must not stand in every row that a promotion reads.
-func TestALongKeyTakesNoMemory(t *testing.T) {
-	t.Parallel()
+func TestALongKeyTakesNoMemory(t *testing.T) { // alone: the memory is the whole process'
 	pool := servertest.Postgres(t)
 	exec(t, pool, "CREATE TABLE keyed (k text PRIMARY KEY)")
 	tab, _ := keyedTable(t, pool)
@@ -123,7 +122,7 @@ func TestALongKeyTakesNoMemory(t *testing.T) {
 	if p.Rows != batches || p.Ruled != 1 {
 		t.Errorf("%+v", p)
 	}
-	if mb := (after.TotalAlloc - before.TotalAlloc) >> 20; mb > 50 { // other tests run beside this one
+	if mb := (after.TotalAlloc - before.TotalAlloc) >> 20; mb > 50 {
 		t.Errorf("the promotion allocated %d MB", mb)
 	}
 	balanced(t, tab)
