@@ -302,6 +302,9 @@ func TestManyConsumersGiveUp(t *testing.T) {
 	q := open(t, c, queue.Config{})
 	const consumers = 40
 	must(t, q.Push(t.Context(), records(0, consumers*1000)...))
+	for range 100 { // the client takes its connections at random and dials each when it needs it, which no context ends
+		books(t, q)
+	}
 	must(t, c.Do(t.Context(), c.B().ClientPause().Timeout(3000).All().Build()).Error())
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
