@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/headrace/headrace/dedup"
 	"github.com/headrace/headrace/internal/bench"
@@ -15,8 +14,8 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// stream is a window in the middle of a stream: two generations, of which the newer one is half full, so each id is
-// looked for twice. The hash bare holds the same ids.
+// stream is a window that holds as many ids as it was made for, less those that are going to be measured: the fullest that
+// it gets, at 36 to 40 bytes an id. The hash bare holds the same ids.
 type stream struct {
 	c       rueidis.Client
 	w       *dedup.Window
@@ -25,32 +24,18 @@ type stream struct {
 	batches int
 }
 
-func newStream(b *testing.B, c rueidis.Client, bits int, layout dedup.Layout) *stream {
+func newStream(b *testing.B, c rueidis.Client, ids, measured int) *stream {
 	window := servertest.Prefix(b)
-	s := &stream{c: c, bare: "{" + window + "}:bare", w: newWindow(b, c, window, dedup.Config{Expect: 96 << bits, Layout: layout})}
-	fill := func(ids int) {
-		for from := 0; from < ids; from += 5000 {
-			batch := s.take(min(5000, ids-from))
-			claim(b, s.w, dedup.Batch{Root: fmt.Sprint("fill", s.next), Records: len(batch)}, nil, batch...)
-			hset := c.B().Hset().Key(s.bare).FieldValue()
-			for _, id := range batch {
-				hset = hset.FieldValue(id, "12345678")
-			}
-			do(b, c, hset.Build())
+	s := &stream{c: c, bare: "{" + window + "}:bare", w: newWindow(b, c, window, dedup.Config{Expect: int64(ids)})}
+	for s.next < ids-measured {
+		batch := s.take(min(5000, ids-measured-s.next))
+		claim(b, s.w, dedup.Batch{Root: fmt.Sprint("fill", s.next), Records: len(batch)}, nil, batch...)
+		hset := c.B().Hset().Key(s.bare).FieldValue()
+		for _, id := range batch {
+			hset = hset.FieldValue(id, "12345678")
 		}
+		do(b, c, hset.Build())
 	}
-	fill(60 << bits)
-	// What takes a window in a real stream, the end of a generation, is written by hand here.
-	state, err := do(b, c, c.B().Get().Key("{"+window+"}:dedup").Build()).ToString()
-	if err != nil {
-		b.Fatal(err)
-	}
-	kept := bits
-	if layout == dedup.Fast {
-		kept = 0
-	}
-	do(b, c, c.B().Set().Key("{"+window+"}:dedup").Value(fmt.Sprintf("%d,%d,0,%d;%s", time.Now().UnixMilli()+1, kept, time.Hour.Milliseconds(), state)).Build())
-	fill(30 << bits) // no power of two: the next id would make Redis move the whole hash to a larger one, and all of a round would be measured with it
 	return s
 }
 
@@ -99,80 +84,72 @@ func (s *stream) clear(b *testing.B) {
 	do(b, s.c, s.c.B().Unlink().Key(s.bare).Build())
 }
 
-const perRound = 20_000
+const (
+	perRound = 20_000
+	measured = perRound * (bench.DefaultRounds + 1) // each side's ids, and those of the warm-up
+)
 
 // BenchmarkFigures compares Claim with the same ids sent as pipelined HSETNX to one hash, which knows no window, no
 // place and no verdict. Both sides hold the same number of ids before they begin.
 func BenchmarkFigures(b *testing.B) {
 	c := servertest.Redis(b)
-	for _, l := range []struct {
-		name   string
-		layout dedup.Layout
-	}{{"dedup/claim", dedup.Compact}, {"dedup/claim/fast", dedup.Fast}} {
-		for _, size := range []int{1000, 100, 5000} {
-			s := newStream(b, c, 11, l.layout) // 184,320 ids
-			name := l.name
-			if size != 1000 {
-				name += "/" + strconv.Itoa(size)
-			}
-			var batches [][]string
-			bench.Run(b, bench.Figure{
-				Name:  name,
-				Setup: func(int) { batches = s.round(size) },
-				Bare:  func(int) int { return s.hsetnx(b, batches) },
-				Ours:  func(int) int { return s.claim(b, batches) },
-			})
-			s.clear(b)
+	for _, size := range []int{1000, 100, 5000} {
+		s := newStream(b, c, 1_000_000, measured)
+		name := "dedup/claim"
+		if size != 1000 {
+			name += "/" + strconv.Itoa(size)
 		}
+		var batches [][]string
+		bench.Run(b, bench.Figure{
+			Name:  name,
+			Setup: func(int) { batches = s.round(size) },
+			Bare:  func(int) int { return s.hsetnx(b, batches) },
+			Ours:  func(int) int { return s.claim(b, batches) },
+		})
+		s.clear(b)
 	}
 }
 
-// BenchmarkFlat: what the size of the window costs. Ours is a large one, the bare side one of 11,520 ids.
+// BenchmarkFlat: what the size of the window costs. Ours is a large one, the bare side one of 10,000 ids.
 func BenchmarkFlat(b *testing.B) {
 	c := servertest.Redis(b)
-	bits := 14
+	ids := 1_000_000
 	if large() {
-		bits = 17
+		ids = 10_000_000
 	}
-	bench.Note(b, "dedup/flat: %d ids in the window, and %d on the bare side", 90<<bits, 90<<7)
-	for _, l := range []struct {
-		name   string
-		layout dedup.Layout
-	}{{"dedup/flat", dedup.Compact}, {"dedup/flat/fast", dedup.Fast}} {
-		deep := newStream(b, c, bits, l.layout)
-		var shallow *stream
-		var few, many [][]string
-		// The small window is made anew for each side of each round, or it would grow.
-		setup := func(int) {
-			if shallow != nil {
-				shallow.clear(b)
-			}
-			shallow = newStream(b, c, 7, l.layout)
-			few, many = shallow.round(1000)[:4], deep.round(1000)[:4]
+	const few = 10_000
+	bench.Note(b, "dedup/flat: %d ids in the window, and %d on the bare side", ids, few)
+	deep := newStream(b, c, ids, 2*measured)
+	var shallow *stream
+	var little, much [][]string
+	// The small window is made anew for each side of each round, or it would grow.
+	setup := func(int) {
+		if shallow != nil {
+			shallow.clear(b)
 		}
-		bench.Run(b, bench.Figure{
-			Name: l.name, Setup: setup,
-			Bare: func(int) int { return shallow.claim(b, few) },
-			Ours: func(int) int { return deep.claim(b, many) },
-		})
-		if l.layout == dedup.Compact { // what of it is the memory's: the same in the two bare hashes
-			bench.Run(b, bench.Figure{
-				Name: "dedup/flat/hsetnx", Setup: setup,
-				Bare: func(int) int { return shallow.hsetnx(b, few) },
-				Ours: func(int) int { return deep.hsetnx(b, many) },
-			})
-		}
-		shallow.clear(b)
-		deep.clear(b)
+		shallow = newStream(b, c, few, 4000)
+		little, much = shallow.round(1000)[:4], deep.round(1000)[:4]
 	}
+	bench.Run(b, bench.Figure{
+		Name: "dedup/flat", Setup: setup,
+		Bare: func(int) int { return shallow.claim(b, little) },
+		Ours: func(int) int { return deep.claim(b, much) },
+	})
+	bench.Run(b, bench.Figure{ // what of it is the memory's: the same in the two bare hashes
+		Name: "dedup/flat/hsetnx", Setup: setup,
+		Bare: func(int) int { return shallow.hsetnx(b, little) },
+		Ours: func(int) int { return deep.hsetnx(b, much) },
+	})
+	shallow.clear(b)
+	deep.clear(b)
 }
 
 // large says whether figures that take gigabytes or minutes are wanted too.
 func large() bool { return os.Getenv("HEADRACE_LARGE") != "" }
 
-// At most 40 bytes an id of 16 characters in the compact layout, everything included, on every server that can tell.
+// At most 40 bytes an id of 16 characters, everything included, on every server that can tell.
 func TestMemory(t *testing.T) {
-	sizes := []int{1_000_000}
+	sizes := []int{700_000, 1_000_000}
 	if large() {
 		sizes = append(sizes, 10_000_000)
 	}
@@ -182,19 +159,18 @@ func TestMemory(t *testing.T) {
 			return // miniredis does not tell
 		}
 		for _, n := range sizes {
-			compact := bytesPerID(t, c, n, dedup.Compact)
-			fast := bytesPerID(t, c, n/10, dedup.Fast)
-			t.Logf("%d ids: %.1f bytes each; layout Fast %.1f", n, compact, fast)
-			if compact > 40 {
-				t.Errorf("%d ids take %.1f bytes each, more than 40", n, compact)
+			each := bytesPerID(t, c, n)
+			t.Logf("%d ids: %.1f bytes each", n, each)
+			if each > 40 {
+				t.Errorf("%d ids take %.1f bytes each, more than 40", n, each)
 			}
 		}
 	})
 }
 
-func bytesPerID(t *testing.T, c rueidis.Client, n int, layout dedup.Layout) float64 {
+func bytesPerID(t *testing.T, c rueidis.Client, n int) float64 {
 	t.Helper()
-	w := newWindow(t, c, servertest.Prefix(t), dedup.Config{Expect: int64(n), Layout: layout})
+	w := newWindow(t, c, servertest.Prefix(t), dedup.Config{Expect: int64(n)})
 	before := usedMemory(t, c)
 	for at := 0; at < n; at += 5000 {
 		claim(t, w, dedup.Batch{Root: strconv.Itoa(at), Records: 5000}, nil, names("", at, 5000)...)

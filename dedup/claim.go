@@ -15,6 +15,9 @@ import (
 // verdicts are kept, and the claim script writes at each call, so the next WAITAOF covers the first claim too.
 const fenceTries = 3
 
+// maxPlace is the most records of a root: places are kept in four bytes.
+const maxPlace = 1<<32 - 1
+
 // Claim claims ids[i] for the record at position pos[i] of the batch and returns one verdict an id: [Fresh] if nobody
 // in the window holds the id or this very place does, otherwise [Duplicate]. A nil pos means 0, 1, 2 …. Of two
 // equal ids in one call the one with the lower position wins. One round trip, whatever the number.
@@ -48,14 +51,9 @@ func (w *Window) Claim(ctx context.Context, b Batch, pos []int32, ids []string) 
 		}
 		mask = string(m)
 	}
-	places, place := make([]byte, 0, 8*len(ids)), newPlacer(b.Root)
-	for _, p := range pos {
-		places = place.append(places, b.Offset+int(p))
-	}
-	args := make([]string, 0, len(w.head)+4+len(ids))
-	args = append(args, w.head...)
-	args = append(args, strconv.Itoa(b.Records), mask, hashes(fields), string(places))
-	args = append(args, fields...)
+	texts, runs := entries(b.Offset, pos, fields)
+	args := append(slices.Clip(w.head), strconv.Itoa(b.Records), mask, string(root(b.Root)), runs, hashes(fields), lengths(fields))
+	args = append(args, texts...)
 
 	reply, err := w.claim(ctx, keys, args)
 	if err != nil {
@@ -118,6 +116,8 @@ func (w *Window) checkBatch(b Batch, pos []int32, ids []string) ([]int32, []stri
 		return nil, nil, nil, fmt.Errorf("%w: Batch.Offset is %d: must not be negative", ErrBatch, b.Offset)
 	case b.Records < 0 || b.Records > MaxIDs:
 		return nil, nil, nil, fmt.Errorf("%w: Batch.Records is %d: must be 0 to %d", ErrBatch, b.Records, MaxIDs)
+	case int64(b.Offset) > maxPlace-int64(b.Records):
+		return nil, nil, nil, fmt.Errorf("%w: Batch.Offset is %d: a root has at most %d records", ErrBatch, b.Offset, int64(maxPlace))
 	case b.Guard != "" && hashTag(b.Guard) != w.name:
 		return nil, nil, nil, fmt.Errorf("%w: Batch.Guard %q lacks the hash tag {%s}: batch and window must share a slot", ErrBatch, b.Guard, w.name)
 	case pos == nil && len(ids) != b.Records:

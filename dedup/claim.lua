@@ -1,9 +1,10 @@
 -- Claims ids by place. KEYS[3], if any, is the guard. ARGV[4] = number of records of the batch, ARGV[5] = a mask, one
--- byte a record, '1' for those that are claimed here ('' = all), ARGV[6] = hashes of the ids, 24 binary digits each,
--- ARGV[7] = digests of the places, 8 bytes each, ARGV[8…] = ids. Replies one byte an id, 'f'resh or 'd'uplicate;
--- nil when the guard is gone.
-local guard, n, mask, hashes, places = KEYS[3], #ARGV - 7, ARGV[5], ARGV[6], ARGV[7]
-local records = tonumber(ARGV[4])
+-- byte a record, '1' for those that are claimed here ('' = all), ARGV[6] = digest of the root, ARGV[7] = the runs, two numbers
+-- each: ids, first place, ARGV[8] = hashes of the ids, ARGV[9] = their lengths, or one for all, ARGV[10…] = the
+-- entries of each run. Replies one byte an id, 'f'resh or 'd'uplicate; nil when the guard is gone.
+local guard, records, mask, root = KEYS[3], tonumber(ARGV[4]), ARGV[5], ARGV[6]
+local runs, hashes, lens = ints(ARGV[7]), ints(ARGV[8]), ints(ARGV[9])
+local n = #hashes
 
 -- The verdict is given once: what was said before is said again, whatever the window holds by now.
 local stored
@@ -15,33 +16,30 @@ if guard then
   end
 end
 
--- Open a generation when there is none, when the newest one has run its time or is full, or when the configured
--- window or layout has changed. At most one a millisecond, for its start is its name; and for a change not at once, or
--- two processes with different settings would open one at each call.
-local g = gens[1]
-if not g or now - g.start >= g.window or (g.bits > 0 and g.count >= 128 * 2 ^ g.bits and g.bits < 24 and now > g.start)
-    or ((g.window ~= window or (g.bits == 0) ~= (floorbits == 0)) and now - g.start >= g.window / 4) then
-  local expect = 0
-  if g then
-    if now - g.start < g.window then -- full before its time: at this rate …, but no more than eightfold
-      expect = math.min(8 * g.count, math.max(2 * g.count, g.count * g.window / (now - g.start + 1)))
-    else
-      for i = 1, #gens do
-        if gens[i].start > now - 1.5 * g.window then expect = expect + gens[i].count end
-      end
-    end
+-- At most one table is opened a millisecond, for its start is its name; and when the configured window has changed not at
+-- once, or two processes with different settings would open one at each call.
+local expect = tonumber(ARGV[3])
+local g = tables[1]
+if not g then
+  g = open(expect)
+elseif now > g.start then
+  local age = now - g.start
+  if g.live >= g.slots * 0.6 and g.slots < 134217712 then
+    local rate = age < g.window and math.min(8, g.window / (age + 1)) or 2
+    g = open(math.max(expect, live * math.max(2, rate)))
+  elseif g.tail + (#ARGV - 8) * g.chunk > 4294967295 or (g.window ~= window and age >= g.window / 4)
+      or (age >= 2 * g.window and live * 16 < g.slots and expect * 16 < g.slots) then
+    g = open(math.max(expect, live * 1.25))
   end
-  local bits = floorbits
-  while bits > 0 and bits < 24 and 96 * 2 ^ bits < expect do bits = bits + 1 end
-  g = { start = now, bits = bits, count = 0, window = window, unit = math.max(1, math.ceil(window / 16777215)),
-    prefix = prefix .. string.format('%.0f', now) .. ':' }
-  table.insert(gens, 1, g)
 end
-
-local tick = floor((now - g.start) / g.unit)
-local stamp = string.char(floor(tick / 65536), floor(tick / 256) % 256, tick % 256)
-local expire = string.format('%.0f', g.start + 2 * g.window) -- no claim of this generation is in the window after that
-local cur, last, older = g.prefix, g.bits - 1, #gens
+-- The expiry of what is written now is set once between two marks, so that it needs no command a call.
+local expire = string.format('%.0f', now + g.window * 1.25)
+if now - g.marks[#g.marks][1] >= g.window / 8 then
+  g.marks[#g.marks + 1] = { now, g.tail, g.count }
+  call('PEXPIREAT', g.index, expire)
+  call('PEXPIREAT', chunk(g, g.tail - g.tail % g.chunk), expire)
+end
+g.last = now
 
 -- pos[j] is the record of the j-th id.
 local pos
@@ -54,116 +52,196 @@ if mask ~= '' then
   end
 end
 
-local verdict, fresh = {}, 0
-
--- judge gives record j its verdict by v, the claim that holds its id.
-local function judge(j, v)
-  verdict[j] = sub(v, 1, 8) == sub(places, j * 8 - 7, j * 8) and 'f' or 'd'
+local verdict, asked, known = {}, 0, 0
+local same = #lens == 1 and lens[1]
+local stamp = char(floor(now / 1099511627776), floor(now / 4294967296) % 256) .. be32(now % 4294967296)
+-- Arguments of BITFIELD. One by one, in this order: a table that is filled in another order has no array, and costs three times as much.
+local get, set, fix = {}, { g.index }, {}
+for k = 2, 4 * math.min(n, 1000), 4 do
+  set[k] = 'SET'
+  set[k + 1] = 'u32'
+  set[k + 2] = 0
+  set[k + 3] = 0
 end
 
--- One piece of the batch at a time: the servers' unpack takes some thousand values.
-local function piece(from, to)
-  local todo, ids = {}, {}
-  for j = from, to do
-    local p = pos and pos[j] or j
-    local said = stored and sub(stored, p, p) or '-'
-    if said == '-' then
-      todo[#todo + 1] = j
-      ids[#ids + 1] = ARGV[7 + j]
-    else
-      verdict[j] = said
-    end
-  end
-  if #todo == 0 then return end
-
-  for i = 2, older do
-    local o = gens[i]
-    if o.bits == 0 then
-      local got = call('HMGET', o.prefix, unpack(ids))
-      for x = 1, #todo do
-        local v = got[x]
-        if v and not verdict[todo[x]] and held(o, v) then judge(todo[x], v) end
-      end
-    else
-      for x = 1, #todo do
-        local j = todo[x]
-        if not verdict[j] then
-          local a = j * 24 - 23
-          local v = call('HGET', o.prefix .. sub(hashes, a, a + o.bits - 1), ids[x])
-          if v and held(o, v) then judge(j, v) end
-        end
+-- claim gives the ids first…last a verdict. blob has their entries, and place is the run's first.
+local function claim(first, last, place, blob)
+  local left = last - first + 1 -- ids that nothing has been said of
+  if stored then
+    for j = first, last do
+      local i = pos and pos[j] or j
+      local said = sub(stored, i, i)
+      if said ~= '-' then
+        verdict[j] = said
+        left = left - 1
       end
     end
   end
+  asked = asked + left
 
-  if g.bits == 0 then
-    -- Backwards: of two equal ids the first one is written last, and so holds the id.
-    local got, new, w = call('HMGET', cur, unpack(ids)), {}, 0
-    for x = #todo, 1, -1 do
-      local j = todo[x]
-      if not verdict[j] and got[x] then judge(j, got[x]) end
+  -- look asks for the claim that holds id j, whose entry is at byte e of blob, from offset p of table t on.
+  local function look(j, e, l, t, p)
+    local found, by, where = find(t, p, sub(blob, e + 8, e + 9 + l))
+    if not found then return false end
+    local a, b = byte(blob, e + 4, e + 5)
+    verdict[j] = by == root and where == place + a * 256 + b and 'f' or 'd'
+    known = known + 1
+    return true
+  end
+
+  -- The tables that take no more claims. The newest one too where many ids are known: below, each of those costs an entry.
+  for i = g.known > 12 and 1 or 2, #tables do
+    local t, k = tables[i], 2
+    get[1] = t.index
+    for j = first, last do
       if not verdict[j] then
-        new[w + 1], new[w + 2] = ids[x], sub(places, j * 8 - 7, j * 8) .. stamp
-        w = w + 2
-        verdict[j] = 'f'
+        get[k] = 'GET'
+        get[k + 1] = 'u32'
+        get[k + 2] = hashes[j] % t.slots * 32
+        k = k + 3
       end
     end
-    if w > 0 then
-      local added = call('HSET', cur, unpack(new))
-      fresh = fresh + added
-      if added < w / 2 then -- some are equal
-        local first = {}
-        for x = 1, #todo do
-          local j, id = todo[x], ids[x]
-          if not got[x] and verdict[j] == 'f' then
-            if first[id] then verdict[j] = 'd' end
-            first[id] = true
+    if k == 2 then return end
+    local head, x, e = slots('BITFIELD_RO', get, k - 1, 3), 0, 1
+    for j = first, last do
+      local l = same or lens[j]
+      if not verdict[j] then
+        x = x + 1
+        local p = head[x]
+        if p > 0 and p >= t.dead and look(j, e, l, t, p) then left = left - 1 end
+      end
+      e = e + 10 + l
+    end
+  end
+  if left == 0 then return end
+
+  local text = blob
+  if left < last - first + 1 then
+    local parts, e, o = {}, 1, 18
+    for j = first, last do
+      local l = same or lens[j]
+      if not verdict[j] then
+        parts[#parts + 1] = '\0\0\0\0' .. sub(blob, e + 4, e + 5) .. char(floor(o / 256), o % 256) .. sub(blob, e + 8, e + 9 + l)
+        o = o + 10 + l
+      end
+      e = e + 10 + l
+    end
+    text = table.concat(parts)
+  end
+
+  local o = g.tail % g.chunk
+  if o + 18 + #text > g.chunk then
+    g.tail = g.tail - o + g.chunk
+    o = 0
+  end
+  local base = g.tail
+  local key = chunk(g, base - o)
+  -- All of it at once: a string that grows takes twice what it needs.
+  if o == 0 then
+    call('SETRANGE', key, g.chunk - 1, '\0')
+    call('PEXPIREAT', key, expire)
+  end
+  if base == 0 then
+    call('SETRANGE', g.index, g.slots * 4 - 1, '\0')
+    call('PEXPIREAT', g.index, expire)
+  end
+  call('SETRANGE', key, o, root .. stamp .. be32(place))
+  call('SETRANGE', key, o + 18, text)
+
+  -- Each id puts its entry before those of its slot, and then looks whether one of them holds it.
+  local p, k, m = base + 18, 4, g.slots
+  for j = first, last do
+    if not verdict[j] then
+      set[k] = hashes[j] % m * 32
+      set[k + 1] = p
+      k = k + 4
+      p = p + 10 + (same or lens[j])
+    end
+  end
+  local was = slots('BITFIELD', set, k - 3, 4)
+  local slot, older, fresh, dead = {}, {}, 0, math.max(1, g.dead) -- slot and older: of the entries that are given back, by offset
+  fix[1], k = key, 2
+  local function link() -- writes which entry is the next older one
+    if k > 2 then slots('BITFIELD', fix, k - 1, 4) end
+    k = 2
+  end
+  local x, e, length, keys = 0, 1, g.chunk, g.keys
+  p = base + 18
+  for j = first, last do
+    local l = same or lens[j]
+    if not verdict[j] then
+      x = x + 1
+      local before, held = was[x], false
+      if before >= dead then
+        if before >= base then
+          link()
+          if slot[before] then -- another id of this call, of the same slot, and given back
+            slot[before] = nil
+            before = older[before]
           end
         end
-      end
-    end
-  else
-    local keys = {}
-    for x = 1, #todo do
-      local a = todo[x] * 24 - 23
-      keys[x] = cur .. sub(hashes, a, a + last)
-    end
-    -- A bucket gets its expiry when it is made. Asking for all of them at once is cheaper than setting it each time.
-    local made = call('EXISTS', unpack(keys)) < #keys
-    for x = 1, #todo do
-      local j = todo[x]
-      if not verdict[j] then
-        if call('HSETNX', keys[x], ids[x], sub(places, j * 8 - 7, j * 8) .. stamp) == 1 then
-          fresh = fresh + 1
-          if made then call('PEXPIREAT', keys[x], expire) end
-          verdict[j] = 'f'
+        -- Mostly it is another id's, and the only one.
+        local c = before % length
+        local it = call('GETRANGE', keys[before - c] or chunk(g, before - c), c, c + 9 + l)
+        if byte(it, -1) == byte(blob, e + 9 + l) or (#it > 3 and u32(it, 1) >= dead) then held = look(j, e, l, g, before) end
+        if held then
+          call('SETRANGE', key, o + p - base + 8, '\0\0')
+          slot[p], older[p] = set[4 * x], before
         else
-          judge(j, call('HGET', keys[x], ids[x]))
+          fix[k] = 'SET'
+          fix[k + 1] = 'u32'
+          fix[k + 2] = (o + p - base) * 8
+          fix[k + 3] = before
+          k = k + 4
         end
       end
+      if not held then fresh = fresh + 1 end
+      p = p + 10 + l
     end
+    e = e + 10 + l
   end
+  link()
+  -- What is given back leaves its slot as it was, or a slot would grow with each copy of an id.
+  local undo, u = { g.index }, 1
+  for offset, s in pairs(slot) do
+    undo[u + 1] = 'SET'
+    undo[u + 2] = 'u32'
+    undo[u + 3] = s
+    undo[u + 4] = older[offset]
+    u = u + 4
+  end
+  if u > 1 then slots('BITFIELD', undo, u, 4) end
+  if fresh > 0 then g.tail = p end
+  g.count = g.count + fresh
 end
-local size = g.bits == 0 and 1000 or 200
-for from = 1, n, size do piece(from, math.min(from + size - 1, n)) end
--- Each time: the hash may be new though the generation is not, when all that it held was undone.
-if g.bits == 0 and fresh > 0 then call('PEXPIREAT', cur, expire) end
 
-g.count = g.count + fresh
+local j = 1
+for r = 1, #runs, 2 do
+  claim(j, j + runs[r] - 1, runs[r + 1], ARGV[9.5 + r / 2])
+  j = j + runs[r]
+end
+if asked > 0 then g.known = floor(100 * known / asked) end
 save()
+
 -- Joined in pieces: an emulation of Lua that keeps its stack small fails on one call with thousands.
 local function join(list, size)
   local parts = {}
   for i = 1, size, 1000 do parts[#parts + 1] = table.concat(list, '', i, math.min(i + 999, size)) end
   return table.concat(parts)
 end
-local reply = join(verdict, n)
+local reply
+if next(verdict) then
+  for j = 1, n do verdict[j] = verdict[j] or 'f' end
+  reply = join(verdict, n)
+else
+  reply = string.rep('f', n)
+end
 if guard then
   local all = reply
   if pos then
     local said = {}
     for i = 1, records do said[i] = stored and sub(stored, i, i) or '-' end
-    for j = 1, n do said[pos[j]] = verdict[j] end
+    for j = 1, n do said[pos[j]] = sub(reply, j, j) end
     all = join(said, records)
   end
   -- Also when nothing in it is new: strict mode's WAITAOF waits for a write of this connection.

@@ -16,36 +16,34 @@ func TestCluster(t *testing.T) {
 		t.Run("shards", func(t *testing.T) {
 			const shards, n = 12, 6000
 			ids := names("c", 0, n)
-			for _, layout := range []dedup.Layout{dedup.Compact, dedup.Fast} {
-				nodes := map[int]bool{}
-				for s := range shards {
-					name := fmt.Sprintf("shard-%d-%d", layout, s)
-					nodes[cl.Slot(t, "{"+name+"}")*servertest.Masters/16384] = true
-					w := newWindow(t, cl.Client, name, dedup.Config{Layout: layout})
-					var mine []string
-					for _, id := range ids {
-						if dedup.Shard(id, shards) == s {
-							mine = append(mine, id)
-						}
-					}
-					for _, root := range []string{"a", "b"} {
-						for i, v := range claim(t, w, dedup.Batch{Root: root, Records: len(mine)}, nil, mine...) {
-							if (v == fresh) != (root == "a") {
-								t.Fatalf("%s: %s is %v for %s", name, mine[i], v, root)
-							}
-						}
-					}
-					undo(t, cl.Client, w, dedup.Claimed{Root: "a", Place: 0, ID: mine[0]})
-					if seen, err := w.Seen(t.Context(), mine[0], mine[1]); err != nil || seen[0] || !seen[1] {
-						t.Fatal(seen, err)
-					}
-					if err := w.Clear(t.Context()); err != nil {
-						t.Fatal(err)
+			nodes := map[int]bool{}
+			for s := range shards {
+				name := fmt.Sprint("shard-", s)
+				nodes[cl.Slot(t, "{"+name+"}")*servertest.Masters/16384] = true
+				w := newWindow(t, cl.Client, name, dedup.Config{})
+				var mine []string
+				for _, id := range ids {
+					if dedup.Shard(id, shards) == s {
+						mine = append(mine, id)
 					}
 				}
-				if len(nodes) != servertest.Masters {
-					t.Fatalf("the shards are on %d nodes", len(nodes))
+				for _, root := range []string{"a", "b"} {
+					for i, v := range claim(t, w, dedup.Batch{Root: root, Records: len(mine)}, nil, mine...) {
+						if (v == fresh) != (root == "a") {
+							t.Fatalf("%s: %s is %v for %s", name, mine[i], v, root)
+						}
+					}
 				}
+				undo(t, cl.Client, w, dedup.Claimed{Root: "a", Place: 0, ID: mine[0]})
+				if seen, err := w.Seen(t.Context(), mine[0], mine[1]); err != nil || seen[0] || !seen[1] {
+					t.Fatal(seen, err)
+				}
+				if err := w.Clear(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if len(nodes) != servertest.Masters {
+				t.Fatalf("the shards are on %d nodes", len(nodes))
 			}
 		})
 		t.Run("strict", func(t *testing.T) { strictAcrossAMove(t, cl) })
@@ -87,7 +85,7 @@ func strictAcrossAMove(t *testing.T, cl *servertest.Cluster) {
 	}
 }
 
-// halfASlot: some buckets are on the other node. A script that began would take their ids for fresh, or end in its middle.
+// halfASlot: some keys are on the other node. A script that began would take their ids for fresh, or end in its middle.
 func halfASlot(t *testing.T, cl *servertest.Cluster) {
 	w := newWindow(t, cl.Client, "half", dedup.Config{})
 	slot := cl.Slot(t, "{half}")
@@ -95,16 +93,16 @@ func halfASlot(t *testing.T, cl *servertest.Cluster) {
 	to := (from + 1) % servertest.Masters
 	ids := names("h", 0, 200)
 	claim(t, w, dedup.Batch{Root: "a", Records: len(ids)}, nil, ids...)
-	buckets, err := cl.Do(t, from, "KEYS", "{half}:d:*").AsStrSlice()
-	if err != nil || len(buckets) < 2 {
-		t.Fatal(len(buckets), err)
+	keys, err := cl.Do(t, from, "KEYS", "{half}:d:*").AsStrSlice()
+	if err != nil || len(keys) < 2 {
+		t.Fatal(len(keys), err)
 	}
 	b := guard(t, cl.Client, "half", "b")
 	batch := dedup.Batch{Guard: b, Root: "b", Records: 201}
 	more := append(ids[:200:200], "new")
 
 	cl.Begin(t, slot, from, to)
-	for _, k := range buckets[:len(buckets)/2] {
+	for _, k := range keys[:len(keys)/2] {
 		cl.Move(t, k, from, to)
 	}
 	refused := func(what string, err error) {

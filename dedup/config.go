@@ -26,16 +26,6 @@ const (
 	MaxName = 200
 )
 
-// Layout says how the claims are kept.
-type Layout uint8
-
-const (
-	// Compact spreads the ids over many small hashes: under 40 bytes for an id of 16 characters.
-	Compact Layout = iota
-	// Fast keeps a generation in one hash: a claim costs about a third of the time, an id two to three times the memory.
-	Fast
-)
-
 // Config sets up a [Window]. The zero value is ready to use.
 type Config struct {
 	// Window is how long a claimed id stays a duplicate for others. It must exceed the age of anything that may
@@ -45,9 +35,6 @@ type Config struct {
 	// what was counted, and a wrong value costs memory or speed during the first window, never a verdict.
 	// Default 100,000.
 	Expect int64
-	// Layout is Compact (the default) or Fast. It may be changed at any time; like another Window, it takes effect when
-	// the current generation is a quarter over.
-	Layout Layout
 	// Digest keeps ids of 16 bytes and more as a 128-bit digest (the first half of SHA-256). The window is then exact
 	// unless two different ids share a digest: among a billion ids that has a chance of 1 in 10^20, and nobody can
 	// make such a pair for less than 2^64 tries. Without it every byte of an id is kept, and ids of more than 64
@@ -76,8 +63,6 @@ func (c Config) withDefaults(name string) (Config, error) {
 		return c, fmt.Errorf("dedup: Config.Window is %v: must be whole milliseconds", c.Window)
 	case c.Expect < 0 || c.Expect > MaxExpect:
 		return c, fmt.Errorf("dedup: Config.Expect is %d: must be 1 to %d", c.Expect, MaxExpect)
-	case c.Layout > Fast:
-		return c, fmt.Errorf("dedup: Config.Layout is %d: must be Compact or Fast", c.Layout)
 	case c.FenceTimeout < time.Millisecond:
 		return c, fmt.Errorf("dedup: Config.FenceTimeout is %v: must be at least 1ms", c.FenceTimeout)
 	}

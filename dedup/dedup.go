@@ -13,17 +13,10 @@ type Window struct {
 	client rueidis.Client
 	name   string
 	cfg    Config
-	keys   []string // of every script, see gens.lua
-	prefix string   // of all bucket keys
+	keys   []string // of every script, see tables.lua
+	prefix string   // of the keys of all tables
 	head   []string // the arguments that every script begins with
 }
-
-// A bucket is made to hold up to 96 ids when its generation has what was expected of it, and 128 on average when it
-// has more; the servers keep a hash compact up to 512. Fewer would cost memory, more would cost time.
-const (
-	perBucket = 96
-	minBits   = 4
-)
 
 // New makes a window on the caller's client, which it never closes. It asks the server whether it evicts keys and,
 // in strict mode, whether it has an append-only file.
@@ -33,14 +26,7 @@ func New(ctx context.Context, client rueidis.Client, name string, cfg Config) (*
 		return nil, err
 	}
 	w := &Window{client: client, name: name, cfg: cfg, keys: []string{"{" + name + "}:dedup", "{" + name + "}:dedup:never"}, prefix: "{" + name + "}:d:"}
-	bits := minBits
-	for bits < hashDigits && perBucket<<bits < cfg.Expect {
-		bits++
-	}
-	if cfg.Layout == Fast {
-		bits = 0
-	}
-	w.head = []string{strconv.FormatInt(cfg.Window.Milliseconds(), 10), w.prefix, strconv.Itoa(bits)}
+	w.head = []string{strconv.FormatInt(cfg.Window.Milliseconds(), 10), w.prefix, strconv.FormatInt(cfg.Expect, 10)}
 	if err := w.check(ctx); err != nil {
 		return nil, err
 	}

@@ -4,12 +4,10 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"math/bits"
-	"strings"
+	"slices"
 )
-
-// hashDigits is how many binary digits of an id's hash the scripts get: the most buckets a generation may have is 2^24.
-const hashDigits = 24
 
 // digestFrom is the length from which Config.Digest keeps a digest instead of the id. A kept digest has 16 bytes, so
 // shorter ids can never be taken for one.
@@ -55,24 +53,86 @@ func (w *Window) fields(pos []int32, ids []string) ([]string, error) {
 	return f, nil
 }
 
-// hashes returns the first digits of each field's hash, one after the other.
-func hashes(fields []string) string {
-	var s strings.Builder
-	s.Grow(hashDigits * len(fields))
-	for _, f := range fields {
-		s.WriteString(digits(hash(f)))
-	}
-	return s.String()
+// numbers is a MessagePack array of 32-bit numbers, which the servers' Lua reads fastest.
+type numbers []byte
+
+func newNumbers(n int) numbers {
+	return binary.BigEndian.AppendUint32(append(make(numbers, 0, 5+5*n), 0xdd), uint32(n))
 }
 
-// digits returns the first binary digits of a hash.
-func digits(h uint64) string {
-	var d [hashDigits]byte
-	for i := range d {
-		d[i] = '0' + byte(h>>63)
-		h <<= 1
+func (n numbers) add(v uint32) numbers {
+	return binary.BigEndian.AppendUint32(append(n, 0xce), v)
+}
+
+// hashes returns what decides where each id is kept.
+func hashes(fields []string) string {
+	n := newNumbers(len(fields))
+	for _, f := range fields {
+		n = n.add(uint32(hash(f) >> 32))
 	}
-	return string(d[:])
+	return string(n)
+}
+
+// lengths returns the length of each id, or one if they are all the same.
+func lengths(fields []string) string {
+	if !slices.ContainsFunc(fields, func(f string) bool { return len(f) != len(fields[0]) }) {
+		fields = fields[:1]
+	}
+	n := newNumbers(len(fields))
+	for _, f := range fields {
+		n = n.add(uint32(len(f)))
+	}
+	return string(n)
+}
+
+// appendID appends an id as the log has it, its length first.
+func appendID(b []byte, field string) []byte {
+	return append(binary.BigEndian.AppendUint16(b, uint16(len(field))), field...)
+}
+
+// The most that a run of the log holds. Its entries are written by one command, so that is also the most arguments of one.
+const (
+	runBytes   = 8000
+	runIDs     = 1000
+	entryBytes = 10 // beside the id
+	runHead    = 18
+)
+
+// entries returns the log entries of ids at ascending positions of a batch, by run, and how many ids each run has and its first
+// place. See tables.lua.
+func entries(offset int, pos []int32, fields []string) (texts []string, runs string) {
+	size := 0
+	for _, f := range fields {
+		size += entryBytes + len(f)
+	}
+	b := make([]byte, 0, min(size, runBytes))
+	var list []uint32
+	first, n := 0, 0
+	end := func() {
+		texts = append(texts, string(b))
+		list = append(list, uint32(n), uint32(offset+first))
+	}
+	for i, f := range fields {
+		p := int(pos[i])
+		if n > 0 && (n == runIDs || len(b)+entryBytes+len(f) > runBytes || p-first > math.MaxUint16) {
+			end()
+			b, n = b[:0], 0
+		}
+		if n == 0 {
+			first = p
+		}
+		b = append(b, 0, 0, 0, 0)
+		b = binary.BigEndian.AppendUint16(b, uint16(p-first))
+		b = binary.BigEndian.AppendUint16(b, uint16(runHead+len(b)-6))
+		b = appendID(b, f)
+		n++
+	}
+	end()
+	r := newNumbers(len(list))
+	for _, v := range list {
+		r = r.add(v)
+	}
+	return texts, string(r)
 }
 
 // hash is FNV-1a with a finisher, which its upper bits need. It decides where an id is kept, so it must stay the same
@@ -92,18 +152,11 @@ func finish(x uint64) uint64 {
 	return x ^ x>>31
 }
 
-// placer makes the 8-byte digests of the places of one root. Two places of one root never share a digest (each step is
-// a bijection of the position); places of different roots do with a chance of 1 in 2^64, and that matters only if
-// both hold the same id.
-type placer uint64
-
-func newPlacer(root string) placer {
-	sum := sha256.Sum256([]byte(root))
-	return placer(binary.BigEndian.Uint64(sum[:]))
-}
-
-func (p placer) append(b []byte, place int) []byte {
-	return binary.BigEndian.AppendUint64(b, finish(uint64(p)+uint64(place)*0x9e3779b97f4a7c15))
+// root is the digest of a root batch. Two roots share one with a chance of 1 in 2^64, and that matters only if the same
+// place of both has the same id.
+func root(name string) []byte {
+	sum := sha256.Sum256([]byte(name))
+	return sum[:8]
 }
 
 // Shard returns the shard, 0 to n-1, that an id belongs to: the same in every process and version. A queue that is
@@ -113,7 +166,7 @@ func Shard(id string, n int) int {
 	if n < 1 {
 		panic("dedup: Shard of n < 1")
 	}
-	// Another finisher round than the buckets' use: within a shard, all bits of the bucket hash must still vary.
+	// Another finisher round than a window's use: within a shard, all bits of the hash must still vary.
 	hi, _ := bits.Mul64(finish(hash(id)+0x9e3779b97f4a7c15), uint64(n))
 	return int(hi)
 }

@@ -43,13 +43,13 @@ func (k *clock) advance(d time.Duration) {
 	k.FastForward(d)
 }
 
-// The edge of the window is exact to the millisecond, wherever the edges of the generations are.
+// The edge of the window is exact to the millisecond, wherever in its life the table is.
 func TestEdgeOfTheWindow(t *testing.T) {
 	t.Parallel()
 	k, c := newClock(t)
 	for i, offset := range []time.Duration{0, time.Millisecond, 10 * time.Minute, 30 * time.Minute, 59*time.Minute + 59*time.Second, time.Hour - time.Millisecond} {
 		w := newWindow(t, c, fmt.Sprint("w", i), dedup.Config{Window: time.Hour})
-		claim(t, w, dedup.Batch{Root: "first", Records: 1}, nil, "opens the generation")
+		claim(t, w, dedup.Batch{Root: "first", Records: 1}, nil, "opens the table")
 		k.advance(offset)
 		a, b := dedup.Batch{Root: "a", Records: 1}, dedup.Batch{Root: "b", Records: 1}
 		want(t, claim(t, w, a, nil, "x"), fresh)
@@ -73,15 +73,8 @@ func TestEdgeOfTheWindow(t *testing.T) {
 // When the stream stops, the memory comes back by itself.
 func TestEverythingExpires(t *testing.T) {
 	t.Parallel()
-	for _, layout := range []dedup.Layout{dedup.Compact, dedup.Fast} {
-		everythingExpires(t, layout)
-	}
-}
-
-func everythingExpires(t *testing.T, layout dedup.Layout) {
 	k, c := newClock(t)
-	w := newWindow(t, c, "w", dedup.Config{Window: time.Hour, Expect: 1, Layout: layout})
-	// The first claim of a generation is undone, and its key with it: the next one makes the key anew.
+	w := newWindow(t, c, "w", dedup.Config{Window: time.Hour, Expect: 1})
 	claim(t, w, dedup.Batch{Root: "undone", Records: 1}, nil, "x")
 	undo(t, c, w, dedup.Claimed{Root: "undone", ID: "x"})
 	for i := range 20 {
@@ -91,9 +84,9 @@ func everythingExpires(t *testing.T, layout dedup.Layout) {
 	if len(k.Keys()) < 2 {
 		t.Fatalf("only %d keys", len(k.Keys()))
 	}
-	k.advance(2 * time.Hour)
+	k.advance(time.Hour)
 	if keys := k.Keys(); len(keys) != 0 {
-		t.Fatalf("%d keys are left two windows after the last claim: %q …", len(keys), keys[0])
+		t.Fatalf("%d keys are left a window after the last claim: %q …", len(keys), keys[0])
 	}
 }
 
@@ -164,7 +157,7 @@ func TestAgainstTheModel(t *testing.T) {
 		n++
 		name := fmt.Sprint("w", n)
 		window := time.Duration(rapid.SampledFrom([]int{10, 1000, 60_000, 3_600_000}).Draw(rt, "window")) * time.Millisecond
-		w, err := dedup.New(t.Context(), c, name, dedup.Config{Window: window, Expect: 1, Layout: rapid.SampledFrom([]dedup.Layout{dedup.Compact, dedup.Fast}).Draw(rt, "layout")})
+		w, err := dedup.New(t.Context(), c, name, dedup.Config{Window: window, Expect: 1})
 		if err != nil {
 			rt.Fatal(err)
 		}
@@ -271,12 +264,6 @@ func TestAgainstTheModel(t *testing.T) {
 				}
 				delete(m.holders, id)
 			},
-			"other layout": func(rt *rapid.T) {
-				layout := rapid.SampledFrom([]dedup.Layout{dedup.Compact, dedup.Fast}).Draw(rt, "layout")
-				if w, err = dedup.New(t.Context(), c, name, dedup.Config{Window: window, Expect: 1, Layout: layout}); err != nil {
-					rt.Fatal(err)
-				}
-			},
 			"wait": func(rt *rapid.T) {
 				ms := window.Milliseconds()
 				k.advance(time.Duration(rapid.OneOf(
@@ -285,7 +272,7 @@ func TestAgainstTheModel(t *testing.T) {
 					rapid.Int64Range(0, 2*ms),
 				).Draw(rt, "ms")) * time.Millisecond)
 			},
-			"crowd": func(rt *rapid.T) { // fills the generation before its time
+			"crowd": func(rt *rapid.T) { // fills the table, and the next one
 				if len(jobs)%4 != 0 {
 					rt.Skip("not now")
 				}

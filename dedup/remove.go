@@ -2,10 +2,16 @@ package dedup
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
+	"slices"
+	"strconv"
 
 	"github.com/redis/rueidis"
 )
+
+// perFind is how many claims Undo looks up in one call.
+const perFind = 10_000
 
 // Claimed is a claim: an id and the place that holds it.
 type Claimed struct {
@@ -14,35 +20,43 @@ type Claimed struct {
 	ID    string
 }
 
-// Undo gives one claim back: where the hash Key has a Field whose value begins with Prefix, the field is to be deleted.
+// Undo gives one claim back: where the string Key has Old at Offset, the bytes there are to be overwritten with New.
 type Undo struct {
-	Key, Field, Prefix string
+	Key      string
+	Offset   int64
+	Old, New string
 }
 
-// Undo returns, for each claim, what gives it back: undo[i] belongs to claims[i]. It changes nothing itself: let the
-// script that acknowledges or buries the batch do it, so that both happen or neither. One round trip for all.
+// Undo returns, for each claim, what gives it back: undo[i] belongs to claims[i], and is empty if the place does not hold the
+// id. It changes nothing itself: let the script that acknowledges or buries the batch do it, so that both happen or
+// neither. One round trip for 10,000 claims, which cost the server some 2 µs each.
 //
-// Call it after the claim was made, which a caller that learned of a rejected record has done: the answer names every
-// generation that can hold it then, and a place claims an id only once.
+// Call it after the claim was made, which a caller that learned of a rejected record has done; a place claims an id only
+// once, and no other claim will ever be where this one is.
 func (w *Window) Undo(ctx context.Context, claims []Claimed) (undo [][]Undo, err error) {
-	if len(claims) == 0 {
-		return nil, nil
-	}
-	_, gens, err := w.generations(ctx, "read")
-	if err != nil {
-		return nil, err
-	}
-	undo = make([][]Undo, len(claims))
-	all := make([]Undo, 0, len(claims)*len(gens))
-	for i, c := range claims {
-		field := w.field(c.ID)
-		digits := hashes([]string{field})
-		prefix := string(newPlacer(c.Root).append(nil, c.Place))
-		from := len(all)
-		for _, g := range gens {
-			all = append(all, Undo{Key: g.key(w, digits), Field: field, Prefix: prefix})
+	undo = make([][]Undo, 0, len(claims))
+	for part := range slices.Chunk(claims, perFind) {
+		fields, reply, err := w.find(ctx, "where", ids(part), places(part))
+		if err != nil {
+			return nil, err
 		}
-		undo[i] = all[from:len(all):len(all)]
+		list, err := reply.ToArray()
+		if err == nil && len(list) != 2*len(part) {
+			err = fmt.Errorf("%d answers for %d claims", len(list), len(part))
+		}
+		for i := 0; err == nil && i < len(part); i++ {
+			var u Undo
+			if u.Key, err = list[2*i].ToString(); err != nil || u.Key == "" {
+				undo = append(undo, nil)
+				continue
+			}
+			u.Offset, err = list[2*i+1].AsInt64()
+			u.Old, u.New = string(appendID(nil, fields[i])), "\x00\x00"
+			undo = append(undo, []Undo{u})
+		}
+		if err != nil {
+			return nil, fmt.Errorf("dedup: %w", err)
+		}
 	}
 	return undo, nil
 }
@@ -50,13 +64,23 @@ func (w *Window) Undo(ctx context.Context, claims []Claimed) (undo [][]Undo, err
 // Release gives claims back at once, where the place still holds them, and returns how many it gave back. After the
 // commit only, and not for batches of a queue: there, Undo makes it one step with the acknowledgement.
 func (w *Window) Release(ctx context.Context, claims ...Claimed) (int, error) {
+	return w.remove(ctx, ids(claims), places(claims))
+}
+
+func ids(claims []Claimed) []string {
 	ids := make([]string, len(claims))
-	places := make([]byte, 0, 8*len(claims))
 	for i, c := range claims {
 		ids[i] = c.ID
-		places = newPlacer(c.Root).append(places, c.Place)
 	}
-	return w.remove(ctx, ids, string(places))
+	return ids
+}
+
+func places(claims []Claimed) string {
+	b := make([]byte, 0, 12*len(claims))
+	for _, c := range claims {
+		b = binary.BigEndian.AppendUint32(append(b, root(c.Root)...), uint32(c.Place))
+	}
+	return string(b)
 }
 
 // Forget takes ids out of the window, whoever holds them, and returns how many were there.
@@ -65,14 +89,14 @@ func (w *Window) Forget(ctx context.Context, ids ...string) (int, error) {
 }
 
 func (w *Window) remove(ctx context.Context, ids []string, places string) (int, error) {
-	fields, err := w.fields(nil, ids)
-	if err != nil || len(ids) == 0 {
+	if len(ids) == 0 {
+		return 0, nil
+	}
+	_, reply, err := w.find(ctx, "remove", ids, places)
+	if err != nil {
 		return 0, err
 	}
-	args := make([]string, 0, len(w.head)+2+len(ids))
-	args = append(args, w.head...)
-	args = append(args, hashes(fields), places)
-	n, err := w.exec(ctx, removeScript, w.keys, append(args, fields...)).AsInt64()
+	n, err := reply.AsInt64()
 	if err != nil {
 		return 0, fmt.Errorf("dedup: %w", err)
 	}
@@ -81,14 +105,14 @@ func (w *Window) remove(ctx context.Context, ids []string, places string) (int, 
 
 // Seen reports which ids are in the window. It changes nothing.
 func (w *Window) Seen(ctx context.Context, ids ...string) ([]bool, error) {
-	fields, err := w.fields(nil, ids)
-	if err != nil || len(ids) == 0 {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	_, r, err := w.find(ctx, "seen", ids, "")
+	if err != nil {
 		return nil, err
 	}
-	args := make([]string, 0, len(w.head)+1+len(ids))
-	args = append(args, w.head...)
-	args = append(args, hashes(fields))
-	reply, err := w.exec(ctx, seenScript, w.keys, append(args, fields...)).ToString()
+	reply, err := r.ToString()
 	if err != nil {
 		return nil, fmt.Errorf("dedup: %w", err)
 	}
@@ -102,18 +126,32 @@ func (w *Window) Seen(ctx context.Context, ids ...string) ([]bool, error) {
 	return seen, nil
 }
 
-// Len estimates how many ids are in the window, in O(1). Ids are counted by generation, so of the one that is just
-// leaving the window a proportional part is taken; claims that were given back through Undo are counted until
-// their generation goes.
+// find runs find.lua. It is a script also where it only reads: a client that reads from replicas must not get an answer from
+// the past. It returns the names that the ids are kept under.
+func (w *Window) find(ctx context.Context, what string, ids []string, places string) ([]string, rueidis.RedisResult, error) {
+	fields, err := w.fields(nil, ids)
+	if err != nil {
+		return nil, rueidis.RedisResult{}, err
+	}
+	var text []byte
+	for _, f := range fields {
+		text = appendID(text, f)
+	}
+	args := append(slices.Clip(w.head), what, hashes(fields), lengths(fields), places, string(text))
+	return fields, w.exec(ctx, findScript, w.keys, args), nil
+}
+
+// Len estimates how many ids are in the window, in O(1). Claims are counted at ten moments of a window, and what is between
+// them in proportion; those that were given back through Undo are counted until they would have left.
 func (w *Window) Len(ctx context.Context) (int64, error) {
-	n, _, err := w.generations(ctx, "read")
+	n, _, err := w.state(ctx, "read")
 	return n, err
 }
 
-// Clear empties the window: at once for every reader, then it frees the memory, a thousand buckets a round trip. If
-// that is cut short, the rest expires by itself within two windows.
+// Clear empties the window: at once for every reader, then it frees the memory, a thousand keys a round trip. If
+// that is cut short, the rest expires by itself within a window.
 func (w *Window) Clear(ctx context.Context) error {
-	_, gens, err := w.generations(ctx, "clear")
+	_, tables, err := w.state(ctx, "clear")
 	if err != nil {
 		return err
 	}
@@ -127,56 +165,51 @@ func (w *Window) Clear(ctx context.Context) error {
 		cmds = cmds[:0]
 		return nil
 	}
-	for _, g := range gens {
-		for i := range uint64(1) << g.bits {
-			cmds = append(cmds, w.client.B().Unlink().Key(g.key(w, digits(i<<(64-g.bits)))).Build())
+	for _, t := range tables {
+		cmds = append(cmds, w.client.B().Unlink().Key(t.prefix+"i").Build())
+		for k := range t.chunks {
 			if len(cmds) == cap(cmds) {
 				if err := flush(); err != nil {
 					return err
 				}
 			}
+			cmds = append(cmds, w.client.B().Unlink().Key(t.prefix+strconv.FormatInt(k, 10)).Build())
+		}
+		if err := flush(); err != nil {
+			return err
 		}
 	}
-	return flush()
+	return nil
 }
 
-// generation is one generation of buckets, see gens.lua.
-type generation struct {
-	start string
-	bits  int
+// table is one table of the window, see tables.lua.
+type table struct {
+	prefix string
+	chunks int64
 }
 
-// key is the bucket of an id in g, by the digits of its hash.
-func (g generation) key(w *Window, digits string) string {
-	return w.prefix + g.start + ":" + digits[:g.bits]
-}
-
-// generations asks the server for the estimated length and all generations that may hold a claim. It is a script, not
-// a read: a client that reads from replicas must not get an answer from the past.
-func (w *Window) generations(ctx context.Context, what string) (int64, []generation, error) {
-	args := append(append([]string(nil), w.head...), what)
-	reply, err := w.exec(ctx, stateScript, w.keys, args).ToArray()
+// state asks the server for the estimated length and for all tables.
+func (w *Window) state(ctx context.Context, what string) (int64, []table, error) {
+	reply, err := w.exec(ctx, stateScript, w.keys, append(slices.Clip(w.head), what)).ToArray()
 	if err != nil {
 		return 0, nil, fmt.Errorf("dedup: %w", err)
 	}
 	var n int64
-	var gens []generation
+	var tables []table
 	for i, m := range reply {
 		switch {
 		case i == 0:
 			n, err = m.AsInt64()
 		case i%2 == 1:
-			var g generation
-			g.start, err = m.ToString()
-			gens = append(gens, g)
+			var t table
+			t.prefix, err = m.ToString()
+			tables = append(tables, t)
 		default:
-			var bits int64
-			bits, err = m.AsInt64()
-			gens[len(gens)-1].bits = int(bits)
+			tables[len(tables)-1].chunks, err = m.AsInt64()
 		}
 		if err != nil {
 			return 0, nil, fmt.Errorf("dedup: %w", err)
 		}
 	}
-	return n, gens, nil
+	return n, tables, nil
 }

@@ -12,32 +12,28 @@ import (
 	"github.com/redis/rueidis"
 )
 
-//go:embed gens.lua
-var gensLua string
+//go:embed tables.lua
+var tablesLua string
 
 //go:embed claim.lua
 var claimLua string
 
-//go:embed remove.lua
-var removeLua string
-
-//go:embed seen.lua
-var seenLua string
+//go:embed find.lua
+var findLua string
 
 //go:embed state.lua
 var stateLua string
 
 var (
-	claimScript  = newScript(claimLua)
-	removeScript = newScript(removeLua)
-	seenScript   = newScript(seenLua)
-	stateScript  = newScript(stateLua)
+	claimScript = newScript(claimLua)
+	findScript  = newScript(findLua)
+	stateScript = newScript(stateLua)
 )
 
 type script struct{ text, sha string }
 
 func newScript(text string) script {
-	text = gensLua + text
+	text = tablesLua + text
 	sum := sha1.Sum([]byte(text))
 	return script{text: text, sha: hex.EncodeToString(sum[:])}
 }

@@ -1,18 +1,14 @@
--- ARGV[4] = 'read' or 'clear'. Replies the estimated number of ids in the window, then start and bits of every
--- generation that may hold a claim. Clearing leaves one empty generation, so that a new one cannot take an old name.
-local reply, len = { 0 }, 0
-for i = 1, #gens do
-  local g = gens[i]
-  local part = 1
-  if g.stop > g.start then part = math.min(1, (g.stop + g.window - now) / (g.stop - g.start)) end
-  len = len + g.count * part
-  reply[#reply + 1] = string.format('%.0f', g.start)
-  reply[#reply + 1] = g.bits
+-- ARGV[4] = 'read' or 'clear'. Replies the estimated number of ids in the window, then the prefix of the keys and the number of
+-- chunks of every table. Clearing leaves one empty table, so that a new one cannot take an old name.
+local reply = { floor(live + 0.5) }
+for i = 1, #tables do
+  reply[#reply + 1] = tables[i].log
+  reply[#reply + 1] = math.ceil(tables[i].tail / tables[i].chunk)
 end
-reply[1] = floor(len + 0.5)
-if ARGV[4] == 'clear' and gens[1] then
-  if now <= gens[1].start then now = gens[1].start + 1 end
-  gens = { { start = now, bits = floorbits, count = 0, window = window } }
+if ARGV[4] == 'clear' and tables[1] then
+  if now <= tables[1].start then now = tables[1].start + 1 end
+  tables = {}
+  open(tonumber(ARGV[3]))
   save()
 end
 return reply

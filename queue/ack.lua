@@ -1,7 +1,7 @@
 -- Acknowledges batches, each with its undo in the same step. A batch that is gone was acknowledged before: its undo was done
 -- then, and by now its claim may be another's, so nothing is done.
 -- KEYS ready stat leases redo handed open delayed never
--- ARGV prefix, then for each batch: id, number of undos, and for each undo: key, field, prefix of the value
+-- ARGV prefix, then for each batch: id, number of undos, and for each undo: key, offset, what must be there, what it becomes
 local prefix = ARGV[1]
 local zset = {L = KEYS[3], S = KEYS[3], R = KEYS[4], H = KEYS[5]}
 local acked, records, handed = 0, 0, 0
@@ -12,9 +12,11 @@ while ARGV[i] do
   local m = prefix .. 'm:' .. id
   local f = redis.call('HMGET', m, 'n', 'st')
   if f[1] then
-    for j = i, i + undos * 3 - 1, 3 do
-      local v = redis.call('HGET', ARGV[j], ARGV[j + 1])
-      if v and string.sub(v, 1, #ARGV[j + 2]) == ARGV[j + 2] then redis.call('HDEL', ARGV[j], ARGV[j + 1]) end
+    for j = i, i + undos * 4 - 1, 4 do
+      local old = ARGV[j + 2]
+      if redis.call('GETRANGE', ARGV[j], ARGV[j + 1], ARGV[j + 1] + #old - 1) == old then
+        redis.call('SETRANGE', ARGV[j], ARGV[j + 1], ARGV[j + 3])
+      end
     end
     redis.call('ZREM', zset[f[2]], id)
     redis.call('ZREM', KEYS[6], id)
@@ -23,7 +25,7 @@ while ARGV[i] do
     records = records + f[1]
     if f[2] == 'H' then handed = handed + f[1] end
   end
-  i = i + undos * 3
+  i = i + undos * 4
 end
 if acked > 0 then
   redis.call('HINCRBY', KEYS[2], 'acked', records)

@@ -34,7 +34,7 @@ func (q *Queue) AckWith(ctx context.Context, acks ...Ack) (int, error) {
 		args := []string{q.prefix}
 		n := 0
 		// A script keeps everybody waiting: a few thousand arguments at a time.
-		for ; n < len(acks) && (n == 0 || len(args)+3*len(acks[n].Undo) < 5000); n++ {
+		for ; n < len(acks) && (n == 0 || len(args)+4*len(acks[n].Undo) < 5000); n++ {
 			args = append(args, acks[n].ID, itoa(len(acks[n].Undo)))
 			args = appendUndo(args, acks[n].Undo)
 		}
@@ -50,7 +50,7 @@ func (q *Queue) AckWith(ctx context.Context, acks ...Ack) (int, error) {
 
 func appendUndo(args []string, undo []Undo) []string {
 	for _, u := range undo {
-		args = append(args, u.Key, u.Field, u.Prefix)
+		args = append(args, u.Key, itoa(int(u.Offset)), u.Old, u.New)
 	}
 	return args
 }
@@ -59,6 +59,9 @@ func (q *Queue) checkUndo(undo []Undo) error {
 	for _, u := range undo {
 		if !strings.HasPrefix(u.Key, q.prefix[:len(q.prefix)-1]) {
 			return fmt.Errorf("%w: key %q does not begin with %s, so it may be on another node", ErrUndo, u.Key, q.prefix[:len(q.prefix)-1])
+		}
+		if u.Offset < 0 || u.Old == "" || len(u.New) > len(u.Old) {
+			return fmt.Errorf("%w: key %q: offset %d must not be negative, Old (%d bytes) not empty, New (%d bytes) no longer than Old", ErrUndo, u.Key, u.Offset, len(u.Old), len(u.New))
 		}
 	}
 	return nil

@@ -2,7 +2,8 @@
 -- batch is gone: somebody else has done it. When the batch is void in a ledger nobody can promote it any more, so it does not
 -- matter who holds it; without a ledger only the holder of the settling lease may do this.
 -- KEYS ready stat leases redo handed open delayed never
--- ARGV prefix, id, attempt ('' when void), reason, number of children, child ids…, then for each undo: key, field, prefix
+-- ARGV prefix, id, attempt ('' when void), reason, number of children, child ids…, then for each undo: key, offset, what
+-- must be there, what it becomes
 local prefix, id = ARGV[1], ARGV[2]
 local stat, redo, open = KEYS[2], KEYS[4], KEYS[6]
 local m, b = prefix .. 'm:' .. id, prefix .. 'b:' .. id
@@ -24,9 +25,11 @@ local past = (f.past or 0) + f.att
 local zset = ({L = KEYS[3], S = KEYS[3], R = KEYS[4], H = KEYS[5]})[f.st]
 
 if n == 1 then
-  for j = 6, #ARGV, 3 do
-    local v = redis.call('HGET', ARGV[j], ARGV[j + 1])
-    if v and string.sub(v, 1, #ARGV[j + 2]) == ARGV[j + 2] then redis.call('HDEL', ARGV[j], ARGV[j + 1]) end
+  for j = 6, #ARGV, 4 do
+    local old = ARGV[j + 2]
+    if redis.call('GETRANGE', ARGV[j], ARGV[j + 1], ARGV[j + 1] + #old - 1) == old then
+      redis.call('SETRANGE', ARGV[j], ARGV[j + 1], ARGV[j + 3])
+    end
   end
   redis.call('HSET', prefix .. 'd:' .. id, 'p', redis.call('LINDEX', b, 0), 'root', f.root, 'off', f.off, 'reason', ARGV[4],
     'att', past, 'fails', f.fails or 0, 'crashes', f.crashes or 0, 'first', f.first, 'died', now)

@@ -214,40 +214,43 @@ func TestUndoGoesWithAckAndBurial(t *testing.T) {
 		q := open(t, c, quick)
 		ctx := t.Context()
 		key := "{" + q.Name() + "}:claims"
-		set := func(field, value string) {
-			must(t, c.Do(ctx, c.B().Hset().Key(key).FieldValue().FieldValue(field, value).Build()).Error())
-		}
-		get := func(field string) string {
-			s, _ := c.Do(ctx, c.B().Hget().Key(key).Field(field).Build()).ToString()
+		set := func(value string) { must(t, c.Do(ctx, c.B().Set().Key(key).Value(value).Build()).Error()) }
+		get := func() string {
+			s, _ := c.Do(ctx, c.B().Get().Key(key).Build()).ToString()
 			return s
 		}
 		must(t, q.Push(ctx, records(0, 2)...))
 		a := lease(t, q, queue.LeaseOptions{Records: 1})
-		set("x", "me:1")
-		set("y", "other:1")
-		ack := queue.Ack{ID: a.ID, Undo: []queue.Undo{{Key: key, Field: "x", Prefix: "me:"}, {Key: key, Field: "y", Prefix: "me:"}}}
+		set("..mine..theirs")
+		mine := queue.Undo{Key: key, Offset: 2, Old: "mine", New: "--"}
+		ack := queue.Ack{ID: a.ID, Undo: []queue.Undo{mine, {Key: key, Offset: 8, Old: "mine", New: "--"}, {Key: key + "-gone", Old: "mine", New: "--"}}}
 		if n, err := q.AckWith(ctx, ack); n != 1 || err != nil {
 			t.Fatal(n, err)
 		}
-		if get("x") != "" || get("y") != "other:1" {
-			t.Fatalf("claims are %q and %q", get("x"), get("y"))
+		if get() != "..--ne..theirs" {
+			t.Fatalf("the string is %q", get())
 		}
-		set("x", "me:2") // by now it may be another's
-		if n, err := q.AckWith(ctx, ack); n != 0 || err != nil || get("x") != "me:2" {
-			t.Fatalf("an ack that came twice undid twice: %d %v %q", n, err, get("x"))
+		if n, _ := c.Do(ctx, c.B().Exists().Key(key+"-gone").Build()).AsInt64(); n != 0 {
+			t.Fatal("an undo made a key")
 		}
-		_, err := q.AckWith(ctx, queue.Ack{ID: "any", Undo: []queue.Undo{{Key: "elsewhere", Field: "f"}}})
-		wantErr(t, err, queue.ErrUndo)
+		set("..mine..") // by now it may be another's
+		if n, err := q.AckWith(ctx, ack); n != 0 || err != nil || get() != "..mine.." {
+			t.Fatalf("an ack that came twice undid twice: %d %v %q", n, err, get())
+		}
+		for _, u := range []queue.Undo{{Key: "elsewhere", Old: "f"}, {Key: key}, {Key: key, Offset: -1, Old: "f"}, {Key: key, Old: "f", New: "ff"}} {
+			_, err := q.AckWith(ctx, queue.Ack{ID: "any", Undo: []queue.Undo{u}})
+			wantErr(t, err, queue.ErrUndo)
+		}
 
 		refuseTwice(t, q)
 		lctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
 		defer cancel()
-		_, err = q.Lease(lctx, queue.LeaseOptions{Settle: func(context.Context, *queue.Batch) (queue.Settlement, error) {
-			return queue.Settlement{Undo: []queue.Undo{{Key: key, Field: "x", Prefix: "me:"}}}, nil
+		_, err := q.Lease(lctx, queue.LeaseOptions{Settle: func(context.Context, *queue.Batch) (queue.Settlement, error) {
+			return queue.Settlement{Undo: []queue.Undo{mine}}, nil
 		}})
 		wantErr(t, err, context.DeadlineExceeded)
-		if s := books(t, q); s.Dead != 1 || get("x") != "" {
-			t.Fatalf("dead %d, claim %q", s.Dead, get("x"))
+		if s := books(t, q); s.Dead != 1 || get() != "..--ne.." {
+			t.Fatalf("dead %d, claim %q", s.Dead, get())
 		}
 	})
 }

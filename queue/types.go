@@ -55,9 +55,13 @@ type ReleaseOptions struct {
 	Failure string
 }
 
-// Undo is a compare-and-delete done in the same script as an acknowledgement or burial: field Field
-// of the hash Key is deleted if its value begins with Prefix. Key must wear the queue's hash tag.
-type Undo struct{ Key, Field, Prefix string }
+// Undo is a compare-and-set done in the same script as an acknowledgement or burial: where the string Key has Old at
+// Offset, the bytes there are overwritten with New. A key that is not there stays away. Key must wear the queue's hash tag.
+type Undo struct {
+	Key      string
+	Offset   int64
+	Old, New string
+}
 
 // Ack names a batch to be acknowledged, and what goes with it.
 type Ack struct {

@@ -1,0 +1,203 @@
+package dedup_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/headrace/headrace/dedup"
+	"github.com/headrace/headrace/internal/servers/servertest"
+	"github.com/redis/rueidis"
+)
+
+// Ids of all lengths, many copies within a call and between calls, gaps, batches that come again with part of their
+// verdicts, in tables that are too small at first: each verdict is what a map would say.
+func TestMixedCalls(t *testing.T) {
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		name := servertest.Prefix(t)
+		seed := uint64(time.Now().UnixNano())
+		t.Logf("seed %d", seed)
+		r := rand.New(rand.NewPCG(seed, 0))
+		w := newWindow(t, c, name, dedup.Config{Expect: 1})
+		m := &model{window: time.Hour, holders: make(map[string]holder)}
+		now := time.Now()
+		rounds, calls := 60, 0
+		if strings.HasSuffix(t.Name(), "/miniredis") {
+			rounds = 15
+		}
+		for i := range rounds {
+			n, universe := 1+r.IntN(2500), 1+r.IntN(6000)
+			ids := make([]string, n)
+			for j := range ids {
+				id := r.IntN(universe)
+				ids[j] = fmt.Sprint(id, strings.Repeat("x", id%40+id%97/96*980))
+			}
+			b := dedup.Batch{Root: fmt.Sprint("root", i), Offset: r.IntN(3) * 70_000, Records: n}
+			guarded := r.IntN(2) == 0
+			if guarded {
+				b.Guard = guard(t, c, name, fmt.Sprint(i))
+			}
+			said := make([]dedup.Verdict, n)
+			for range 1 + r.IntN(3) {
+				var pos []int32
+				var some []string
+				share := r.IntN(4)
+				for j := range ids {
+					if r.IntN(4) >= share {
+						pos, some = append(pos, int32(j)), append(some, ids[j])
+					}
+				}
+				calls++
+				for k, v := range claim(t, w, b, pos, some...) {
+					p := pos[k]
+					if said[p] == 0 || !guarded {
+						said[p] = m.claim(now, b.Root, b.Offset+int(p), some[k])
+					}
+					if v != said[p] {
+						t.Fatalf("call %d, position %d of %d: %.20s is %v, want %v", calls, p, n, some[k], v, said[p])
+					}
+				}
+			}
+			for id, h := range m.holders { // some are given back, and may be claimed by whoever comes next
+				if r.IntN(10) == 0 {
+					undo(t, c, w, dedup.Claimed{Root: h.root, Place: h.place, ID: id})
+					delete(m.holders, id)
+				}
+				if r.IntN(300) == 0 {
+					break
+				}
+			}
+		}
+		var all []string
+		for id := range m.holders {
+			all = append(all, id)
+		}
+		seen, err := w.Seen(t.Context(), all...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, yes := range seen {
+			if !yes {
+				t.Fatalf("%.20s is held and not seen", all[i])
+			}
+		}
+	})
+}
+
+// One id thousands of times, in one call and call after call: time and memory stay what a single one takes.
+func TestOneIDManyTimes(t *testing.T) {
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		name := servertest.Prefix(t)
+		w := newWindow(t, c, name, dedup.Config{Expect: 1})
+		same := make([]string, 5000)
+		for i := range same {
+			same[i] = "the same"
+		}
+		began := time.Now()
+		for i := range 30 {
+			for j, v := range claim(t, w, dedup.Batch{Root: fmt.Sprint(i), Records: len(same)}, nil, same...) {
+				if (v == fresh) != (i == 0 && j == 0) {
+					t.Fatalf("call %d, position %d: %v", i, j, v)
+				}
+			}
+		}
+		if took := time.Since(began); took > 30*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		if keys, _ := do(t, c, c.B().Keys().Pattern("{"+name+"}:d:*").Build()).AsStrSlice(); len(keys) > 1+5000*18/32000+1 {
+			t.Errorf("%d keys for one id", len(keys)) // the first call's copies cost an entry each, no later one does
+		}
+	})
+}
+
+// A log that is at its end, which is 4 GB: another table takes the claims, and what the first one has stays known.
+func TestTheLogIsFull(t *testing.T) {
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		name := servertest.Prefix(t)
+		w := newWindow(t, c, name, dedup.Config{})
+		ids := names("", 0, 2000)
+		claim(t, w, dedup.Batch{Root: "a", Records: 1000}, nil, ids[:1000]...)
+		key := "{" + name + "}:dedup"
+		state, _ := do(t, c, c.B().Get().Key(key).Build()).ToString()
+		before, rest, _ := strings.Cut(state, `"tail":`)
+		at := strings.IndexAny(rest, ",}")
+		do(t, c, c.B().Set().Key(key).Value(before+`"tail":4294967000`+rest[at:]).Build())
+		servertest.Eventually(t, "a millisecond has passed", func() bool {
+			claim(t, w, dedup.Batch{Root: "b", Records: 1000}, nil, ids[1000:]...)
+			state, _ := do(t, c, c.B().Get().Key(key).Build()).ToString()
+			return strings.Count(state, `"start"`) == 2
+		})
+		for i, v := range claim(t, w, dedup.Batch{Root: "c", Records: 2000}, nil, ids...) {
+			if v != dup {
+				t.Fatalf("id %d is %v", i, v)
+			}
+		}
+		for i, v := range claim(t, w, dedup.Batch{Root: "a", Records: 1000}, nil, ids[:1000]...) {
+			if v != fresh {
+				t.Fatalf("id %d is %v for the place that holds it", i, v)
+			}
+		}
+		if n, err := w.Len(t.Context()); n != 2000 || err != nil {
+			t.Errorf("Len: %d, %v", n, err)
+		}
+	})
+}
+
+// A table that was made for millions, when thousands come: it gives way to a smaller one.
+func TestATableShrinks(t *testing.T) {
+	t.Parallel()
+	k, c := newClock(t)
+	large := newWindow(t, c, "w", dedup.Config{Window: time.Minute, Expect: 400_000})
+	small := newWindow(t, c, "w", dedup.Config{Window: time.Minute, Expect: 1})
+	claim(t, large, dedup.Batch{Root: "a", Records: 1}, nil, "x")
+	index := func() (n int) {
+		for _, key := range k.Keys() {
+			if strings.HasSuffix(key, ":i") {
+				v, _ := do(t, c, c.B().Strlen().Key(key).Build()).AsInt64()
+				n = max(n, int(v))
+			}
+		}
+		return n
+	}
+	if n := index(); n < 4_000_000 {
+		t.Fatalf("an index of %d bytes for 400,000 ids", n)
+	}
+	for i := range 60 {
+		k.advance(5 * time.Second)
+		want(t, claim(t, small, dedup.Batch{Root: fmt.Sprint(i), Records: 2}, nil, fmt.Sprint("y", i), fmt.Sprint("y", i-3)), fresh, map[bool]dedup.Verdict{true: fresh, false: dup}[i < 3])
+	}
+	if n := index(); n > 10_000 {
+		t.Errorf("an index of %d bytes for some ten ids", n)
+	}
+}
+
+// Claims that are given back in one go, more than one call takes.
+func TestUndoOfMany(t *testing.T) {
+	t.Parallel()
+	c := servertest.Redis(t)
+	w := newWindow(t, c, servertest.Prefix(t), dedup.Config{})
+	ids := names("", 0, 25_000)
+	claim(t, w, dedup.Batch{Root: "a", Records: len(ids)}, nil, ids...)
+	claims := make([]dedup.Claimed, len(ids))
+	for i, id := range ids {
+		claims[i] = dedup.Claimed{Root: "a", Place: i, ID: id}
+	}
+	claims[12_345].Root = "another"
+	all, err := w.Undo(t.Context(), claims)
+	if err != nil || len(all) != len(ids) {
+		t.Fatal(len(all), err)
+	}
+	for i, u := range all {
+		if (len(u) == 1) != (i != 12_345) {
+			t.Fatalf("claim %d: %+v", i, u)
+		}
+	}
+	undo(t, c, w, claims[24_990:]...)
+	for i, v := range claim(t, w, dedup.Batch{Root: "b", Records: len(ids)}, nil, ids...) {
+		if (v == fresh) != (i >= 24_990) {
+			t.Fatalf("id %d is %v", i, v)
+		}
+	}
+}
