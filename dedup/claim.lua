@@ -33,7 +33,7 @@ elseif now > g.start then
   end
 end
 -- The expiry of what is written now is set once between two marks, so that it needs no command a call.
-local expire = string.format('%.0f', now + g.window * 1.25)
+local expire = string.format('%.0f', math.ceil(now + g.window * 1.125))
 if now - g.marks[#g.marks][1] >= g.window / 8 then
   g.marks[#g.marks + 1] = { now, g.tail, g.count }
   call('PEXPIREAT', g.index, expire)
@@ -185,7 +185,6 @@ local function claim(first, last, place, blob)
         local it = call('GETRANGE', keys[before - c] or chunk(g, before - c), c, c + 9 + l)
         if byte(it, -1) == byte(blob, e + 9 + l) or (#it > 3 and u32(it, 1) >= dead) then held = look(j, e, l, g, before) end
         if held then
-          call('SETRANGE', key, o + p - base + 8, '\0\0')
           slot[p], older[p] = set[4 * x], before
         else
           fix[k] = 'SET'

@@ -1,6 +1,7 @@
 package dedup_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -110,6 +111,29 @@ func TestOneIDManyTimes(t *testing.T) {
 			t.Errorf("%d keys for one id", len(keys)) // the first call's copies cost an entry each, no later one does
 		}
 	})
+}
+
+// Duplicates among new ids cost no memory either, but for those of the first call that has many.
+func TestDuplicatesTakeNoMemory(t *testing.T) {
+	t.Parallel()
+	c := servertest.Redis(t)
+	name := servertest.Prefix(t)
+	w := newWindow(t, c, name, dedup.Config{})
+	old := names("old", 0, 500)
+	claim(t, w, dedup.Batch{Root: "old", Records: 500}, nil, old...)
+	for i := range 40 {
+		ids := append(names(fmt.Sprint(i, "-"), 0, 500), old...)
+		rand.Shuffle(len(ids), func(a, b int) { ids[a], ids[b] = ids[b], ids[a] })
+		claim(t, w, dedup.Batch{Root: fmt.Sprint(i), Records: len(ids)}, nil, ids...)
+	}
+	state, _ := do(t, c, c.B().Get().Key("{"+name+"}:dedup").Build()).ToString()
+	var tables []struct{ Tail int }
+	if err := json.Unmarshal([]byte(state), &tables); err != nil || len(tables) != 1 {
+		t.Fatal(state, err)
+	}
+	if fresh := 500 * 41; tables[0].Tail > fresh*26*11/10 {
+		t.Errorf("%d bytes of log for %d ids", tables[0].Tail, fresh)
+	}
 }
 
 // A log that is at its end, which is 4 GB: another table takes the claims, and what the first one has stays known.
