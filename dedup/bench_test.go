@@ -99,6 +99,7 @@ func BenchmarkFigures(b *testing.B) {
 		if size != 1000 {
 			name += "/" + strconv.Itoa(size)
 		}
+		servertest.Rest(b, c)
 		var batches [][]string
 		bench.Run(b, bench.Figure{
 			Name:  name,
@@ -119,7 +120,7 @@ func BenchmarkFlat(b *testing.B) {
 	}
 	const few = 10_000
 	bench.Note(b, "dedup/flat: %d ids in the window, and %d on the bare side", ids, few)
-	deep := newStream(b, c, ids, 2*measured)
+	deep := newStream(b, c, ids, 3*measured)
 	var shallow *stream
 	var little, much [][]string
 	// The small window is made anew for each side of each round, or it would grow.
@@ -129,6 +130,7 @@ func BenchmarkFlat(b *testing.B) {
 		}
 		shallow = newStream(b, c, few, 4000)
 		little, much = shallow.round(1000)[:4], deep.round(1000)[:4]
+		servertest.Rest(b, c)
 	}
 	bench.Run(b, bench.Figure{
 		Name: "dedup/flat", Setup: setup,
@@ -141,6 +143,12 @@ func BenchmarkFlat(b *testing.B) {
 		Ours: func(int) int { return deep.hsetnx(b, much) },
 	})
 	shallow.clear(b)
+	bench.Run(b, bench.Figure{
+		Name:  "dedup/claim/deep",
+		Setup: func(int) { much = deep.round(1000) },
+		Bare:  func(int) int { return deep.hsetnx(b, much) },
+		Ours:  func(int) int { return deep.claim(b, much) },
+	})
 	deep.clear(b)
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"strconv"
 	"testing"
@@ -155,31 +154,7 @@ func fillWith(b *testing.B, c rueidis.Client, q *queue.Queue, payloads [][]byte)
 	for range benchFills {
 		must(b, q.Push(b.Context(), payloads...))
 	}
-	rest(b, c)
-}
-
-// rest waits until the server has done what it does behind the last commands, and collects our own garbage, so that neither is measured with what
-// comes next: the fsync of each second meets whoever writes, and a rewrite of the append-only file forks and takes a core for seconds.
-func rest(b *testing.B, c rueidis.Client) {
-	b.Helper()
-	runtime.GC()
-	<-time.After(1100 * time.Millisecond) // the fsync of what was written comes within a second
-	for end := time.Now().Add(time.Minute); ; <-time.After(5 * time.Millisecond) {
-		info, err := c.Do(b.Context(), c.B().Info().Build()).ToString()
-		must(b, err)
-		busy := ""
-		for _, what := range []string{"aof_rewrite_in_progress:", "aof_rewrite_scheduled:", "aof_pending_bio_fsync:", "rdb_bgsave_in_progress:", "lazyfree_pending_objects:"} {
-			if i := indexAfter(info, what); i >= 0 && info[i] != '0' {
-				busy = what
-			}
-		}
-		if busy == "" {
-			return
-		}
-		if time.Now().After(end) {
-			b.Fatalf("the server does not come to rest: %s", busy)
-		}
-	}
+	servertest.Rest(b, c)
 }
 
 func BenchmarkFigures(b *testing.B) {
@@ -205,7 +180,7 @@ func BenchmarkFigures(b *testing.B) {
 			return benchFills * benchRecords
 		}
 	}
-	empty := func(int) { del(); rest(b, c) }
+	empty := func(int) { del(); servertest.Rest(b, c) }
 	bench.Run(b, bench.Figure{Name: "queue/push", Setup: empty, Ours: push(q), Bare: func(int) int {
 		for range benchFills {
 			for p := range slices.Chunk(payloads, call) {
@@ -264,7 +239,7 @@ func BenchmarkDepth(b *testing.B) {
 				must(b, q.Push(ctx, small[:n]...))
 			}
 		}
-		rest(b, c)
+		servertest.Rest(b, c)
 	}
 	bench.Note(b, "queue/depth: %d records ready, and 10000 on the bare side", depth)
 	bench.Run(b, bench.Figure{Name: "queue/depth-lease", Setup: fill, Bare: work(shallow), Ours: work(deep)})
@@ -278,7 +253,7 @@ func BenchmarkDepth(b *testing.B) {
 			return 3000
 		}
 	}
-	bench.Run(b, bench.Figure{Name: "queue/depth-stats", Setup: func(int) { rest(b, c) }, Bare: stats(shallow), Ours: stats(deep)})
+	bench.Run(b, bench.Figure{Name: "queue/depth-stats", Setup: func(int) { servertest.Rest(b, c) }, Bare: stats(shallow), Ours: stats(deep)})
 	if err := c.Do(ctx, c.B().Unlink().Key("{"+deep.Name()+"}:ready").Build()).Error(); err != nil {
 		b.Fatal(err)
 	}
