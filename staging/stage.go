@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // checkBatch fills in Root and Sealed.
@@ -135,6 +134,9 @@ func (t *Table[T]) stageOnce(ctx context.Context, l *Load[T], spans []span, orde
 	if err != nil || out != Staged {
 		return out, err
 	}
+	if q.PgConn().TxStatus() == 'I' {
+		return Staged, nil // committed with the rows
+	}
 	if err := t.at("before commit"); err != nil {
 		return 0, err
 	}
@@ -145,13 +147,17 @@ func (t *Table[T]) stageOnce(ctx context.Context, l *Load[T], spans []span, orde
 }
 
 // commit ends the transaction, with a last statement in the same message. An error that is not the server's own answer
-// leaves the outcome open.
+// leaves the outcome open, also one that calls itself safe to retry: pgx says that of a connection which it has found closed while it
+// waited for the answer.
 func commit(ctx context.Context, q *pgx.Conn, last string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	tag, err := q.Exec(ctx, last+"commit")
 	if err == nil && tag.String() != "COMMIT" {
 		return fmt.Errorf("staging: the commit became a %s", tag)
 	}
-	if err == nil || sqlState(err) != "" && !lostConnection(err) || pgconn.SafeToRetry(err) {
+	if err == nil || sqlState(err) != "" && !lostConnection(err) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", ErrUnknown, err)
@@ -217,9 +223,12 @@ func (t *Table[T]) stageIn(ctx context.Context, q *pgx.Conn, l *Load[T], spans [
 	if err := t.at("before copy"); err != nil {
 		return 0, err
 	}
-	found, err := t.copyAll(ctx, q, s, l, spans, order, kept, int32(no), how.careful)
+	found, done, err := t.copyAll(ctx, q, s, l, spans, order, kept, int32(no), how)
 	if err != nil {
 		return 0, err
+	}
+	if done {
+		return Staged, nil
 	}
 	if rejects := append(l.Rejects[:len(l.Rejects):len(l.Rejects)], found...); len(rejects) > 0 {
 		if err := t.copyRejects(ctx, q, s, int32(no), rejects); err != nil {
@@ -229,26 +238,27 @@ func (t *Table[T]) stageIn(ctx context.Context, q *pgx.Conn, l *Load[T], spans [
 	return Staged, t.at("after copy")
 }
 
-// copyAll copies the rows, and returns the records that neither the encoder nor Postgres could take.
-func (t *Table[T]) copyAll(ctx context.Context, q *pgx.Conn, s side, l *Load[T], spans []span, order []int, kept int, no int32, careful bool) ([]Reject, error) {
+// copyAll copies the rows, and returns the records that neither the encoder nor Postgres could take. If there are none, and nothing is left to
+// be done in a transaction of our own, it is committed with the rows, which saves a round trip; done says so.
+func (t *Table[T]) copyAll(ctx context.Context, q *pgx.Conn, s side, l *Load[T], spans []span, order []int, kept int, no int32, how stageHow) (_ []Reject, done bool, err error) {
 	if kept == 0 {
-		return nil, nil
+		return nil, false, nil
 	}
 	var found []Reject
 	e := t.newEncoder(l, spans, order, 0, kept, no, q.TypeMap(), &found)
 	if t.hook != nil {
 		e.halfway = func() error { return t.at("mid copy") }
 	}
-	var err error
-	if careful {
+	if how.careful {
 		err = t.carefully(ctx, q, s, e)
 	} else {
-		err = t.copyRows(ctx, q, s, e)
+		// With a hook, which stops between the steps, they are done one by one.
+		done, err = t.copyRows(ctx, q, s, e, func() bool { return how.begin && t.hook == nil && len(l.Rejects)+len(found) == 0 })
 	}
 	if err == nil && len(found) > 0 {
 		_, err = one(ctx, q, t.sql.recount[s], text(no), text(e.kept), text(e.rows), text(len(found)))
 	}
-	return found, err
+	return found, done, err
 }
 
 // StageTx is Stage inside a transaction of the caller's: the batch is staged when that commits. The transaction keeps

@@ -1,0 +1,104 @@
+package staging_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"sync/atomic"
+	"testing"
+
+	"github.com/headrace/headrace/internal/servers/servertest"
+	"github.com/headrace/headrace/staging"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// cutter is a connection that breaks where a commit is sent: before the message, or before its answer.
+type cutter struct {
+	net.Conn
+	armed *atomic.Int32 // 1: before, 2: after, 3: after that of a promotion
+	cuts  *atomic.Int32
+}
+
+func (c cutter) Write(b []byte) (int, error) {
+	if !bytes.Contains(b, []byte("commit\x00")) || c.armed.Load() == 3 && !bytes.Contains(bytes.ToLower(b), []byte("truncate")) {
+		return c.Conn.Write(b)
+	}
+	switch c.armed.Swap(0) {
+	case 1:
+		c.cuts.Add(1)
+		c.Close() //nolint:errcheck // a test
+		return 0, errors.New("cut before the commit")
+	case 2, 3:
+		c.cuts.Add(1)
+		n, err := c.Conn.Write(b)
+		c.Conn.Read(make([]byte, 1000)) //nolint:errcheck // the server's answer is lost
+		c.Conn.Close()                  //nolint:errcheck // a test
+		return n, err
+	}
+	return c.Conn.Write(b)
+}
+
+// The commit goes out with the end of the rows; when the connection breaks there, the batch is staged once all the same, and a
+// batch with rejects, whose commit is a message of its own, too.
+func TestTheConnectionBreaksAtTheCommit(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	itemTable(t, pool)
+	cfg := pool.Config()
+	var armed, cuts atomic.Int32
+	cfg.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := new(net.Dialer).DialContext(ctx, network, addr)
+		return cutter{c, &armed, &cuts}, err
+	}
+	broken, err := pgxpool.NewWithConfig(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer broken.Close()
+	tab := itemTable(t, broken)
+	rows := 0
+	for i := range 20 {
+		for _, how := range []int32{1, 2} {
+			l := load(items(string(rune('a'+i))+string(rune('0'+how)), 7)...)
+			rows += 7
+			if i%2 == 1 {
+				l.Batch.Records++
+				l.Rejects = []staging.Reject{{Pos: 7, Code: "bad", Reason: "a test"}}
+			}
+			armed.Store(how)
+			out, err := tab.Stage(t.Context(), l)
+			if err != nil || out != staging.Staged && out != staging.AlreadyStaged {
+				t.Fatalf("batch %d, cut %d: %v, %+v", i, how, out, err)
+			}
+			stage(t, tab, l, staging.AlreadyStaged)
+		}
+	}
+	if cuts.Load() != 40 {
+		t.Fatalf("%d cuts of 40", cuts.Load())
+	}
+	armed.Store(3)
+	if p := promote(t, tab); p.Rows != rows || len(p.Batches) != 40 || cuts.Load() != 41 {
+		t.Errorf("promotion after %d cuts: %+v", cuts.Load(), p)
+	}
+	count(t, pool, rows)
+}
+
+// A COPY that Postgres refuses is not committed, although the commit is on its way behind it.
+func TestARefusedRowIsNotCommitted(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	exec(t, pool, "CREATE DOMAIN small AS int CHECK (VALUE < 10)")
+	type row struct {
+		ID string `db:"id"`
+		N  int32  `db:"n" dbtype:"small"`
+	}
+	tab := newTable(t, pool, "smalls", staging.Config[row]{Create: true, Key: []string{"id"}})
+	l := load(row{"a", 1}, row{"b", 11}, row{"c", 2})
+	stage(t, tab, l, staging.Staged)
+	stage(t, tab, l, staging.AlreadyStaged)
+	p := promote(t, tab)
+	if p.Rows != 2 || p.Rejected != 1 {
+		t.Errorf("promotion: %+v", p)
+	}
+}
