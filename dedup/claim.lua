@@ -16,18 +16,19 @@ if guard then
   end
 end
 
--- At most one table is opened a millisecond, for its start is its name; and when the configured window has changed not at
--- once, or two processes with different settings would open one at each call.
-local expect = tonumber(ARGV[3])
+-- A longer window takes effect at once, or its first claims would
+-- end too early; a shorter one not, or two processes with different settings would open a table at each call. A run takes at most 8,018 bytes
+-- of the log, and leaves as many unused at the end of a chunk.
+local expect = math.max(tonumber(ARGV[3]), n)
 local g = tables[1]
 if not g then
   g = open(expect)
-elseif now > g.start then
+else
   local age = now - g.start
-  if g.live >= g.slots * 0.6 and g.slots < 134217712 then
-    local rate = age < g.window and math.min(8, g.window / (age + 1)) or 2
-    g = open(math.max(expect, live * math.max(2, rate)))
-  elseif g.tail + (#ARGV - 8) * g.chunk > 4294967295 or (g.window ~= window and age >= g.window / 4)
+  local full = g.live >= g.slots * 0.6 or g.live + n > g.slots * 2
+  if full and g.slots < 134217712 or g.tail + (#ARGV - 9) * 16384 + g.chunk > 4294967295 then
+    g = open(math.max(expect, n + live * math.max(full and 2 or 1.25, age < g.window and math.min(8, g.window / (age + 1)) or 1)))
+  elseif window > g.window or (window < g.window and age >= g.window / 4)
       or (age >= 2 * g.window and live * 16 < g.slots and expect * 16 < g.slots) then
     g = open(math.max(expect, live * 1.25))
   end
@@ -145,7 +146,9 @@ local function claim(first, last, place, blob)
     call('SETRANGE', g.index, g.slots * 4 - 1, '\0')
     call('PEXPIREAT', g.index, expire)
   end
-  call('SETRANGE', key, o, root .. stamp .. be32(place))
+  if call('SETRANGE', key, o, root .. stamp .. be32(place)) < g.chunk then
+    call('PEXPIREAT', key, expire) -- the server had evicted it
+  end
   call('SETRANGE', key, o + 18, text)
 
   -- Each id puts its entry before those of its slot, and then looks whether one of them holds it.
@@ -180,9 +183,15 @@ local function claim(first, last, place, blob)
             before = older[before]
           end
         end
-        -- Mostly it is another id's, and the only one.
-        local c = before % length
-        local it = call('GETRANGE', keys[before - c] or chunk(g, before - c), c, c + 9 + l)
+        -- Mostly it is another id's, and the only one. What was given back is left out of the slot's entries for good.
+        local it
+        repeat
+          local c = before % length
+          it = call('GETRANGE', keys[before - c] or chunk(g, before - c), c, c + 9 + l)
+          local x, y = byte(it, 9, 10)
+          local gone = x == 0 and y == 0
+          if gone then before = u32(it, 1) end
+        until not gone or before < dead
         if byte(it, -1) == byte(blob, e + 9 + l) or (#it > 3 and u32(it, 1) >= dead) then held = look(j, e, l, g, before) end
         if held then
           slot[p], older[p] = set[4 * x], before
@@ -219,7 +228,8 @@ for r = 1, #runs, 2 do
   claim(j, j + runs[r] - 1, runs[r + 1], ARGV[9.5 + r / 2])
   j = j + runs[r]
 end
-if asked > 0 then g.known = floor(100 * known / asked) end
+-- It falls slowly: a stream that is replayed beside a live one comes by turns with it.
+if asked > 0 then g.known = math.max(floor(100 * known / asked), floor(g.known * 0.9)) end
 save()
 
 -- Joined in pieces: an emulation of Lua that keeps its stack small fails on one call with thousands.

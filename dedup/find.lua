@@ -28,10 +28,7 @@ for from = 1, n, 1000 do
         if places == '' or (by == sub(places, j * 12 - 11, j * 12 - 4) and where == u32(places, j * 12 - 3)) then
           local o = p % g.chunk
           key, offset = chunk(g, p - o), o + 8
-          if what == 'remove' then
-            call('SETRANGE', key, offset, '\0\0')
-            g.count = math.max(0, g.count - 1)
-          end
+          if what == 'remove' then call('SETRANGE', key, offset, '\0\0') end
         end
         break
       end
@@ -45,10 +42,7 @@ for from = 1, n, 1000 do
   end
 end
 if what == 'where' then return out end
-if what == 'remove' then
-  save()
-  return count
-end
+if what == 'remove' then return count end
 local parts = {}
 for i = 1, n, 1000 do parts[#parts + 1] = table.concat(out, '', i, math.min(i + 999, n)) end
 return table.concat(parts)

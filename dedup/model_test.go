@@ -108,7 +108,51 @@ func TestClockSetBack(t *testing.T) {
 	want(t, claim(t, w, dedup.Batch{Root: "c", Records: 2}, nil, "x", "y"), dup, dup)
 }
 
-// Another window takes effect when a quarter of it has passed; claims keep the one that they were made with.
+// A clock that was years ahead: tables still grow, and Clear is the way out.
+func TestClockAhead(t *testing.T) {
+	t.Parallel()
+	k, c := newClock(t)
+	w := newWindow(t, c, "w", dedup.Config{Window: time.Hour, Expect: 1})
+	k.SetTime(k.now.AddDate(2, 0, 0))
+	want(t, claim(t, w, dedup.Batch{Root: "a", Records: 1}, nil, "x"), fresh)
+	k.SetTime(k.now)
+	for i := range 5 {
+		for _, v := range claim(t, w, dedup.Batch{Root: fmt.Sprint(i), Records: 3000}, nil, names(fmt.Sprint(i, "-"), 0, 3000)...) {
+			if v != fresh {
+				t.Fatal(v)
+			}
+		}
+	}
+	state, _ := k.Get("{w}:dedup")
+	if strings.Count(state, `"id"`) < 2 {
+		t.Errorf("15,000 ids are in a table for a few: %s", state)
+	}
+	for range 2 { // the stream goes on, and the claims stay
+		k.advance(30 * time.Minute)
+		want(t, claim(t, w, dedup.Batch{Root: "b", Records: 1}, nil, "x"), dup)
+	}
+	if err := w.Clear(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want(t, claim(t, w, dedup.Batch{Root: "b", Records: 1}, nil, "x"), fresh)
+	k.advance(time.Hour)
+	want(t, claim(t, w, dedup.Batch{Root: "c", Records: 1}, nil, "x"), fresh)
+}
+
+// A longer window takes effect at once, or its first claims would end too early.
+func TestWindowGrows(t *testing.T) {
+	t.Parallel()
+	k, c := newClock(t)
+	short := newWindow(t, c, "w", dedup.Config{Window: 20 * time.Minute})
+	long := newWindow(t, c, "w", dedup.Config{Window: 24 * time.Hour})
+	want(t, claim(t, short, dedup.Batch{Root: "a", Records: 1}, nil, "x"), fresh)
+	k.advance(4 * time.Minute)
+	want(t, claim(t, long, dedup.Batch{Root: "b", Records: 1}, nil, "y"), fresh)
+	k.advance(21 * time.Minute)
+	want(t, claim(t, long, dedup.Batch{Root: "c", Records: 2}, nil, "x", "y"), fresh, dup)
+}
+
+// Windows of two lengths by turns; claims keep the one that they were made with.
 func TestWindowIsChanged(t *testing.T) {
 	t.Parallel()
 	k, c := newClock(t)

@@ -1,7 +1,7 @@
 -- The state of a window, common to all scripts (the Go side puts this text before each of them).
 --
--- KEYS[1] is a string, the tables of the window as JSON, newest first. A table has an index, the string <prefix><start>:i of
--- 4-byte slots, and a log, the strings <prefix><start>:<k> of <chunk> bytes each. A claim is an entry of the log, never
+-- KEYS[1] is a string, the tables of the window as JSON, newest first. A table has an index, the string <prefix><id>:i of
+-- 4-byte slots, and a log, the strings <prefix><id>:<k> of <chunk> bytes each. A claim is an entry of the log, never
 -- moved, and an entry's offset in the whole log is its name. A slot holds the offset of the newest entry whose id hashes to it.
 --
 --   log    runs, none across the end of a chunk
@@ -23,7 +23,8 @@ local tables = cjson.decode(call('GET', KEYS[1]) or '[]')
 
 -- Server time never runs backwards here: a clock that was set back would make claims look younger than nothing.
 local t = call('TIME')
-local now = t[1] * 1000 + floor(t[2] / 1000)
+local clock = t[1] * 1000 + floor(t[2] / 1000)
+local now = clock
 if tables[1] then now = math.max(now, tables[1].last) end
 
 -- counted says how many claims a table had made at a time. Its marks, one each eighth of a window, are {time, tail, count}.
@@ -41,7 +42,7 @@ end
 
 -- name gives a table the names of its keys.
 local function name(g)
-  g.log = prefix .. string.format('%.0f', g.start) .. ':'
+  g.log = prefix .. string.format('%.0f', g.id) .. ':'
   g.index, g.keys = g.log .. 'i', {}
 end
 
@@ -127,14 +128,14 @@ local function save()
   local list, last = {}, now
   for i = 1, #tables do
     local g = tables[i]
-    list[i] = { start = g.start, slots = g.slots, chunk = g.chunk, window = g.window, last = g.last, tail = g.tail, count = g.count,
+    list[i] = { id = g.id, start = g.start, slots = g.slots, chunk = g.chunk, window = g.window, last = g.last, tail = g.tail, count = g.count,
       known = g.known, marks = g.marks }
     last = math.max(last, g.last + g.window)
   end
-  if last == now then call('DEL', KEYS[1]) else call('SET', KEYS[1], cjson.encode(list), 'PX', string.format('%.0f', last - now)) end
+  if last == now then call('DEL', KEYS[1]) else call('SET', KEYS[1], cjson.encode(list), 'PX', string.format('%.0f', last - now + 1000)) end
 end
 
--- open begins a table for about so many claims. Its index is an eighth to a quarter larger than 2.5 slots a claim: a
+-- open begins a table for about so many claims. Its id is the time, or a higher number than the last one's. Its index is an eighth to a quarter larger than 2.5 slots a claim: a
 -- size of which the servers' allocator wastes nothing.
 local function open(expect)
   local wanted, size = math.min(10 * expect, 536870912), 4096
@@ -142,7 +143,7 @@ local function open(expect)
   size = math.min(size / 4 * math.max(4, math.ceil(wanted / size * 4)), 536870912)
   local chunk = 32768
   while chunk < 1048576 and chunk * 2 < size do chunk = chunk * 2 end
-  local g = { start = now, slots = size / 4 - 16, chunk = chunk - 64, window = window, last = now, tail = 0, count = 0, known = 0,
+  local g = { id = math.max(now, tables[1] and tables[1].id + 1 or 0), start = now, slots = size / 4 - 16, chunk = chunk - 64, window = window, last = now, tail = 0, count = 0, known = 0,
     marks = { { now, 0, 0 } }, dead = 0, live = 0 }
   name(g)
   table.insert(tables, 1, g)
