@@ -39,8 +39,8 @@ func (c cutter) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-// The commit goes out with the end of the rows; when the connection breaks there, the batch is staged once all the same, and a
-// batch with rejects, whose commit is a message of its own, too.
+// When the connection breaks at the commit, the batch is staged once all the same, with rejects and without, and a promotion is
+// done once: the registry and the ledger know how the commit ended.
 func TestTheConnectionBreaksAtTheCommit(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)
@@ -82,23 +82,4 @@ func TestTheConnectionBreaksAtTheCommit(t *testing.T) {
 		t.Errorf("promotion after %d cuts: %+v", cuts.Load(), p)
 	}
 	count(t, pool, rows)
-}
-
-// A COPY that Postgres refuses is not committed, although the commit is on its way behind it.
-func TestARefusedRowIsNotCommitted(t *testing.T) {
-	t.Parallel()
-	pool := servertest.Postgres(t)
-	exec(t, pool, "CREATE DOMAIN small AS int CHECK (VALUE < 10)")
-	type row struct {
-		ID string `db:"id"`
-		N  int32  `db:"n" dbtype:"small"`
-	}
-	tab := newTable(t, pool, "smalls", staging.Config[row]{Create: true, Key: []string{"id"}})
-	l := load(row{"a", 1}, row{"b", 11}, row{"c", 2})
-	stage(t, tab, l, staging.Staged)
-	stage(t, tab, l, staging.AlreadyStaged)
-	p := promote(t, tab)
-	if p.Rows != 2 || p.Rejected != 1 {
-		t.Errorf("promotion: %+v", p)
-	}
 }

@@ -211,12 +211,12 @@ func (t *Table[T]) idOf(v *T) string {
 }
 
 // copyRows streams records [from, to) into the staging table of s.
-func (t *Table[T]) copyRows(ctx context.Context, q *pgx.Conn, s side, e *encoder[T], then func() bool) (done bool, err error) {
-	done, err = copyIn(ctx, q, t.sql.copyRows[s], e, then)
+func (t *Table[T]) copyRows(ctx context.Context, q *pgx.Conn, s side, e *encoder[T]) error {
+	err := copyIn(ctx, q, t.sql.copyRows[s], e)
 	if e.err != nil {
-		return false, e.err // the server's answer only repeats it
+		return e.err // the server's answer only repeats it
 	}
-	return done, err
+	return err
 }
 
 // copyRejects writes the rejected records beside the rows.
@@ -234,8 +234,7 @@ func (t *Table[T]) copyRejects(ctx context.Context, q *pgx.Conn, s side, no int3
 		r.Bytes(x.Payload)
 	}
 	r.buf = append(r.buf, copyTail...)
-	_, err := copyIn(ctx, q, t.sql.copyRejects[s], bytes.NewReader(r.buf), nil)
-	return err
+	return copyIn(ctx, q, t.sql.copyRejects[s], bytes.NewReader(r.buf))
 }
 
 var rejectCols = []column{{name: "hr_batch", kind: kInt4}, {name: "pos", kind: kInt4}, {name: "key", kind: kText}, {name: "code", kind: kText},
@@ -270,7 +269,7 @@ func (t *Table[T]) carefully(ctx context.Context, q *pgx.Conn, s side, e *encode
 		return err
 	}
 	e.keep, e.sent, e.state, e.spill = true, e.sent[:0], 0, nil
-	_, err := t.copyRows(ctx, q, s, e, nil)
+	err := t.copyRows(ctx, q, s, e)
 	if err == nil {
 		_, err = q.Exec(ctx, "release savepoint hr_copy")
 		return err

@@ -22,52 +22,46 @@ var chunks = sync.Pool{New: func() any { return new([chunk]byte) }}
 // sends data. A COPY that is small enough to be sent whole, before the answer, makes PgBouncer believe for ever that the
 // server's connection is still in the middle of it: the connection is never given to another client. With 800 clients on 25
 // connections that was the end after 25 batches.
-//
-// If then is not nil and says so when all rows have been read, the transaction is committed too, in the same message as the
-// end of the rows; done reports whether it was. When the connection is lost after that the error wraps ErrUnknown.
-func copyIn(ctx context.Context, q *pgx.Conn, sql string, r io.Reader, then func() bool) (done bool, err error) {
+func copyIn(ctx context.Context, q *pgx.Conn, sql string, r io.Reader) error {
 	pc := q.PgConn()
 	if err := ctx.Err(); err != nil {
-		return false, err
+		return err
 	}
 	if pc.IsClosed() || pc.IsBusy() {
-		return false, fmt.Errorf("staging: the connection is closed or busy")
+		return fmt.Errorf("staging: the connection is closed or busy")
 	}
 	stop := context.AfterFunc(ctx, func() {
 		pc.Conn().SetDeadline(time.Unix(1, 0)) //nolint:errcheck // the connection is closed below
 	})
-	done, err = copyNow(ctx, pc, sql, r, then)
+	err := copyNow(ctx, pc, sql, r)
 	var pg *pgconn.PgError
 	var own *readError
 	if !stop() || err != nil && !errors.As(err, &pg) && !errors.As(err, &own) {
 		// In the middle of the protocol, or with a deadline in the past: of no more use.
 		pc.Conn().Close() //nolint:errcheck // see above
 		pc.Close(ctx)     //nolint:errcheck // see above
-		if done && err == nil {
-			return true, nil // all was said before the context ended
-		}
 		if err == nil || ctx.Err() != nil {
-			err = fmt.Errorf("staging: COPY was interrupted: %w", errors.Join(ctx.Err(), err))
+			return fmt.Errorf("staging: COPY was interrupted: %w", errors.Join(ctx.Err(), err))
 		}
 	}
 	if own != nil {
-		return false, own.error
+		return own.error
 	}
-	return done && err == nil, err
+	return err
 }
 
 // readError is an error of the data's own source; the server was told, and the connection is in order.
 type readError struct{ error }
 
-func copyNow(ctx context.Context, pc *pgconn.PgConn, sql string, r io.Reader, then func() bool) (done bool, err error) {
+func copyNow(ctx context.Context, pc *pgconn.PgConn, sql string, r io.Reader) error {
 	fe := pc.Frontend()
 	fe.SendQuery(&pgproto3.Query{String: sql})
 	if err := fe.Flush(); err != nil {
-		return false, err
+		return err
 	}
-	open, _, err := receive(ctx, pc, true)
+	open, err := receive(ctx, pc, true)
 	if err != nil || !open {
-		return false, err
+		return err
 	}
 	buf := chunks.Get().(*[chunk]byte)
 	defer chunks.Put(buf)
@@ -79,62 +73,42 @@ func copyNow(ctx context.Context, pc *pgconn.PgConn, sql string, r io.Reader, th
 			size := n + 4
 			buf[0], buf[1], buf[2], buf[3], buf[4] = 'd', byte(size>>24), byte(size>>16), byte(size>>8), byte(size)
 			if err := fe.SendUnbufferedEncodedCopyData(buf[:n+5]); err != nil {
-				return false, err
+				return err
 			}
 		}
 	}
 	if source == io.EOF {
 		fe.Send(&pgproto3.CopyDone{})
-		if done = then != nil && then(); done {
-			fe.SendQuery(&pgproto3.Query{String: "commit"})
-		}
 	} else {
 		fe.Send(&pgproto3.CopyFail{Message: "the rows' source failed"})
 	}
+	if err := fe.Flush(); err != nil {
+		return err
+	}
+	_, err = receive(ctx, pc, false)
 	var pg *pgconn.PgError
-	if err = fe.Flush(); err == nil {
-		_, _, err = receive(ctx, pc, false)
-	}
 	if source != io.EOF && (err == nil || errors.As(err, &pg)) {
-		return false, &readError{source}
+		return &readError{source}
 	}
-	if !done {
-		return false, err
-	}
-	var tag string
-	end := err
-	if err == nil || errors.As(err, &pg) && !lostConnection(err) { // a COPY that failed is rolled back by the commit
-		if _, tag, end = receive(ctx, pc, false); err == nil && end == nil && tag != "COMMIT" {
-			return false, fmt.Errorf("staging: the commit became a %s", tag)
-		}
-	}
-	switch {
-	case err != nil && end == nil:
-		return false, err // the server's answer to the rows
-	case end != nil && (!errors.As(end, &pg) || lostConnection(end)):
-		return true, fmt.Errorf("%w: %w", ErrUnknown, end)
-	}
-	return end == nil, end
+	return err
 }
 
-// receive reads up to the server's readiness, or to its readiness for data. tag is what the command says of itself.
-func receive(ctx context.Context, pc *pgconn.PgConn, data bool) (open bool, tag string, err error) {
+// receive reads up to the server's readiness, or to its readiness for data.
+func receive(ctx context.Context, pc *pgconn.PgConn, data bool) (open bool, err error) {
 	for {
 		msg, rerr := pc.ReceiveMessage(ctx)
 		if rerr != nil {
-			return false, "", rerr
+			return false, rerr
 		}
 		switch m := msg.(type) {
 		case *pgproto3.CopyInResponse:
 			if data {
-				return true, "", nil
+				return true, nil
 			}
-		case *pgproto3.CommandComplete:
-			tag = string(m.CommandTag)
 		case *pgproto3.ErrorResponse:
 			err = pgconn.ErrorResponseToPgError(m)
 		case *pgproto3.ReadyForQuery:
-			return false, tag, err
+			return false, err
 		}
 	}
 }

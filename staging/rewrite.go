@@ -262,6 +262,5 @@ func (t *Table[T]) rewriteBatch(ctx context.Context, q *pgx.Conn, rows []T, prog
 
 // copyAside fills the temporary table of this transaction.
 func (t *Table[T]) copyAside(ctx context.Context, q *pgx.Conn, e *encoder[T]) error {
-	_, err := copyIn(ctx, q, "COPY pg_temp.hr_aside ("+list("", t.colNames)+", "+colBatch+", "+colPos+") FROM STDIN BINARY", e, nil)
-	return err
+	return copyIn(ctx, q, "COPY pg_temp.hr_aside ("+list("", t.colNames)+", "+colBatch+", "+colPos+") FROM STDIN BINARY", e)
 }

@@ -134,9 +134,6 @@ func (t *Table[T]) stageOnce(ctx context.Context, l *Load[T], spans []span, orde
 	if err != nil || out != Staged {
 		return out, err
 	}
-	if q.PgConn().TxStatus() == 'I' {
-		return Staged, nil // committed with the rows
-	}
 	if err := t.at("before commit"); err != nil {
 		return 0, err
 	}
@@ -223,12 +220,9 @@ func (t *Table[T]) stageIn(ctx context.Context, q *pgx.Conn, l *Load[T], spans [
 	if err := t.at("before copy"); err != nil {
 		return 0, err
 	}
-	found, done, err := t.copyAll(ctx, q, s, l, spans, order, kept, int32(no), how)
+	found, err := t.copyAll(ctx, q, s, l, spans, order, kept, int32(no), how.careful)
 	if err != nil {
 		return 0, err
-	}
-	if done {
-		return Staged, nil
 	}
 	if rejects := append(l.Rejects[:len(l.Rejects):len(l.Rejects)], found...); len(rejects) > 0 {
 		if err := t.copyRejects(ctx, q, s, int32(no), rejects); err != nil {
@@ -238,27 +232,26 @@ func (t *Table[T]) stageIn(ctx context.Context, q *pgx.Conn, l *Load[T], spans [
 	return Staged, t.at("after copy")
 }
 
-// copyAll copies the rows, and returns the records that neither the encoder nor Postgres could take. If there are none, and nothing is left to
-// be done in a transaction of our own, it is committed with the rows, which saves a round trip; done says so.
-func (t *Table[T]) copyAll(ctx context.Context, q *pgx.Conn, s side, l *Load[T], spans []span, order []int, kept int, no int32, how stageHow) (_ []Reject, done bool, err error) {
+// copyAll copies the rows, and returns the records that neither the encoder nor Postgres could take.
+func (t *Table[T]) copyAll(ctx context.Context, q *pgx.Conn, s side, l *Load[T], spans []span, order []int, kept int, no int32, careful bool) ([]Reject, error) {
 	if kept == 0 {
-		return nil, false, nil
+		return nil, nil
 	}
 	var found []Reject
 	e := t.newEncoder(l, spans, order, 0, kept, no, q.TypeMap(), &found)
 	if t.hook != nil {
 		e.halfway = func() error { return t.at("mid copy") }
 	}
-	if how.careful {
+	var err error
+	if careful {
 		err = t.carefully(ctx, q, s, e)
 	} else {
-		// With a hook, which stops between the steps, they are done one by one.
-		done, err = t.copyRows(ctx, q, s, e, func() bool { return how.begin && t.hook == nil && len(l.Rejects)+len(found) == 0 })
+		err = t.copyRows(ctx, q, s, e)
 	}
 	if err == nil && len(found) > 0 {
 		_, err = one(ctx, q, t.sql.recount[s], text(no), text(e.kept), text(e.rows), text(len(found)))
 	}
-	return found, done, err
+	return found, err
 }
 
 // StageTx is Stage inside a transaction of the caller's: the batch is staged when that commits. The transaction keeps
