@@ -32,8 +32,8 @@ func (c cutter) Write(b []byte) (int, error) {
 	case 2, 3:
 		c.cuts.Add(1)
 		n, err := c.Conn.Write(b)
-		c.Conn.Read(make([]byte, 1000)) //nolint:errcheck // the server's answer is lost
-		c.Conn.Close()                  //nolint:errcheck // a test
+		c.Read(make([]byte, 1000)) //nolint:errcheck // the server's answer is lost
+		c.Close()                  //nolint:errcheck // a test
 		return n, err
 	}
 	return c.Conn.Write(b)
@@ -60,7 +60,7 @@ func TestTheConnectionBreaksAtTheCommit(t *testing.T) {
 	rows := 0
 	for i := range 20 {
 		for _, how := range []int32{1, 2} {
-			l := load(items(string(rune('a'+i))+string(rune('0'+how)), 7)...)
+			l := load(items(string(rune('a'+i))+string('0'+how), 7)...)
 			rows += 7
 			if i%2 == 1 {
 				l.Batch.Records++
