@@ -93,7 +93,8 @@ func TestOneIDManyTimes(t *testing.T) {
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
 		name := servertest.Prefix(t)
 		w := newWindow(t, c, name, dedup.Config{Expect: 1})
-		same := make([]string, 5000)
+		mini := strings.HasSuffix(t.Name(), "/miniredis") // which is slow, but not for what is meant here
+		same := make([]string, map[bool]int{true: 500, false: 5000}[mini])
 		for i := range same {
 			same[i] = "the same"
 		}
@@ -105,7 +106,7 @@ func TestOneIDManyTimes(t *testing.T) {
 				}
 			}
 		}
-		if took := time.Since(began); took > 10*time.Second {
+		if took := time.Since(began); took > 10*time.Second && !mini {
 			t.Errorf("it took %v", took)
 		}
 		if keys, _ := do(t, c, c.B().Keys().Pattern("{"+name+"}:d:*").Build()).AsStrSlice(); len(keys) > 1+5000*18/32000+1 {
