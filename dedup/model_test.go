@@ -139,6 +139,26 @@ func TestClockAhead(t *testing.T) {
 	want(t, claim(t, w, dedup.Batch{Root: "c", Records: 1}, nil, "x"), fresh)
 }
 
+// What was forgotten is counted until it would have left; it must not be taken from what came later.
+func TestLenAfterForget(t *testing.T) {
+	t.Parallel()
+	k, c := newClock(t)
+	w := newWindow(t, c, "w", dedup.Config{Window: 80 * time.Minute, Expect: 2000})
+	old := names("old", 0, 1000)
+	claim(t, w, dedup.Batch{Root: "a", Records: 1000}, nil, old...)
+	k.advance(11 * time.Minute)
+	claim(t, w, dedup.Batch{Root: "b", Records: 1}, nil, "x")
+	if n, err := w.Forget(t.Context(), old...); n != 1000 || err != nil {
+		t.Fatal(n, err)
+	}
+	k.advance(time.Minute)
+	claim(t, w, dedup.Batch{Root: "c", Records: 500}, nil, names("new", 0, 500)...)
+	k.advance(79 * time.Minute)
+	if n, err := w.Len(t.Context()); n < 490 || n > 510 || err != nil {
+		t.Errorf("Len: %d, %v, of 500", n, err)
+	}
+}
+
 // A longer window takes effect at once, or its first claims would end too early.
 func TestWindowGrows(t *testing.T) {
 	t.Parallel()
