@@ -101,7 +101,7 @@ func (e *encoder[T]) record(i int) {
 	at, s := len(r.buf), e.span(i)
 	for n := s.lo; n < s.hi; n++ {
 		v := e.rowOf(n)
-		r.buf = binary.BigEndian.AppendUint16(r.buf, uint16(len(e.t.cols)+2))
+		r.buf = binary.BigEndian.AppendUint16(r.buf, uint16(len(e.t.cols)+1))
 		if e.t.fields != nil {
 			p := unsafe.Pointer(v)
 			for j := range e.t.fields {
@@ -124,8 +124,7 @@ func (e *encoder[T]) record(i int) {
 			}
 			return
 		}
-		r.buf = append(r.buf, 0, 0, 0, 4, byte(e.no>>24), byte(e.no>>16), byte(e.no>>8), byte(e.no),
-			0, 0, 0, 4, byte(s.pos>>24), byte(s.pos>>16), byte(s.pos>>8), byte(s.pos))
+		r.buf = binary.BigEndian.AppendUint64(r.size(8), uint64(recordOf(e.no, s.pos)))
 	}
 	e.kept++
 	e.rows += s.hi - s.lo

@@ -26,7 +26,9 @@
 // (a batch that is there already is dropped), applies the rules, inserts the rows sorted by key, and truncates.
 //
 // The cost: a Stage is four round trips, one of them the COPY; a Promote reads the staged rows two or three times and writes
-// each once. Staging tables are truncated, never deleted from, so they do not bloat.
+// each once. Staging tables are truncated, never deleted from, so they do not bloat. With [Skip], keys that are spread over
+// a large target are not looked up before the insert while none is met that is there already; the insert that meets the
+// first is done again, leaving up to its rows dead in the target for vacuum, and the next hundred promotions look first.
 //
 // Failure modes: when Postgres crashes, staged batches are gone and [Table.Epoch] changes; [Table.Fates] says which
 // batches must come again. A failover to an asynchronous standby can lose commits that were answered: not promised.

@@ -17,7 +17,7 @@ func (p *promotion[T]) which() string {
 	if p.every {
 		return all
 	}
-	return "s." + colBatch + " = ANY('" + array(p.numbers()) + "'::int4[])"
+	return batchOf("s.") + " = ANY('" + array(p.numbers()) + "'::int8[])"
 }
 
 func (p *promotion[T]) numbers() []int32 {
@@ -71,13 +71,34 @@ func (p *promotion[T]) insertAll(ctx context.Context) error {
 	return nil
 }
 
-// chooseInsert looks how many rows the target has between the least and the greatest staged key, by the planner's estimate.
-// Where keys rise with time that is next to none, and a merge with this part of the index costs nothing; to look for each
-// key by itself takes 2 µs a row, a third of the promotion. Were the estimate wrong, the insert would be slower, no more.
+// chooseInsert decides how rows are left out whose key the target has. Where keys rise with time the target has next to
+// none between the least and the greatest staged key, and a merge with this part of the index costs nothing. Otherwise
+// each key is looked up by itself, which is a tenth of the promotion; where none was found in a while, not even that: the
+// index refuses what it has, and the promotion starts again, looking.
 func (p *promotion[T]) chooseInsert(ctx context.Context) (string, error) {
-	sql := where(p.t.sql.insert[p.s], p.which())
-	if p.t.sql.insertNear[p.s] == "" || p.lo == "" || p.hi == "" {
-		return sql, nil
+	t := p.t
+	looking, fresh := where(t.sql.insert[p.s], p.which()), t.sql.insertNew[p.s]
+	if fresh == "" {
+		return looking, nil
+	}
+	near, err := p.near(ctx)
+	switch {
+	case err != nil:
+		return "", err
+	case near != "":
+		return where(fresh, p.which()+" AND NOT EXISTS (SELECT FROM "+near+" AND "+t.keyEquals("hr_there.", "s.")+")"), t.at("near")
+	case t.look.Load() > 0:
+		return looking, t.at("looking")
+	}
+	p.blind = true
+	return where(fresh, p.which()), t.at("blind")
+}
+
+// near is the part of the target between the least and the greatest staged key, if it has fewer rows there than are
+// staged, by the planner's estimate. Were that wrong, the insert would be slower, no more.
+func (p *promotion[T]) near(ctx context.Context) (string, error) {
+	if p.lo == "" || p.hi == "" {
+		return "", nil
 	}
 	near := p.t.target + " hr_there WHERE " + p.t.between(p.lo, p.hi)
 	r, err := one(ctx, p.q, "EXPLAIN (FORMAT JSON) SELECT FROM "+near)
@@ -93,12 +114,22 @@ func (p *promotion[T]) chooseInsert(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("staging: the plan of a query cannot be read: %w", err)
 	}
 	if len(plan) != 1 || plan[0].Plan.Rows > float64(p.expect) {
-		return sql, nil
+		return "", nil
 	}
-	if err := p.t.at("near"); err != nil {
-		return "", err
+	return near, nil
+}
+
+// lookFor is how many promotions look for each key after one that met a key twice. A blind insert that is refused leaves
+// up to all of its rows dead in the target, for vacuum.
+const lookFor = 100
+
+// learn counts the promotions without a conflict since the last one.
+func (t *Table[T]) learn(conflicts int) {
+	if conflicts > 0 {
+		t.look.Store(lookFor)
+	} else if n := t.look.Load(); n > 0 {
+		t.look.CompareAndSwap(n, n-1)
 	}
-	return where(p.t.sql.insertNear[p.s], p.which()+" AND NOT EXISTS (SELECT FROM "+near+" AND "+p.t.keyEquals("hr_there.", "s.")+")"), nil
 }
 
 // spread asks for the least and the greatest staged key, by the column that leads the key's index, once: in the first row. A
@@ -173,12 +204,12 @@ func (t *Table[T]) prepareInsert(s side) {
 	q := &t.sql
 	cols, from := list("", t.colNames), t.staging[s]
 	into := "INSERT INTO " + t.target + " AS old (" + cols + ") "
-	newest := "s." + colBatch + ", s." + colPos
+	newest := "s." + colRecord
 	onConflict := ""
 	switch {
 	case len(t.cfg.Key) == 0:
 	case t.cfg.Conflict == Replace:
-		newest = "s." + colBatch + " DESC, s." + colPos + " DESC"
+		newest = "s." + colRecord + " DESC"
 		if t.cfg.Newer != "" {
 			newest = "s." + quote(t.cfg.Newer) + " DESC NULLS LAST, " + newest
 		}
@@ -218,7 +249,7 @@ func (t *Table[T]) prepareInsert(s side) {
 	}
 	one := pick(these) + order
 	if len(t.cfg.Key) > 0 && t.cfg.Conflict == Skip {
-		q.insertNear[s] = t.merged(into + one)
+		q.insertNew[s] = t.merged(into + one)
 		// Sorted first, then joined: so the look into the target's index goes in its order too. (Joined first, Postgres
 		// looks in the order of arrival; on ten million rows that took as long as the insert.)
 		one = "SELECT " + list("s.", t.colNames) + " FROM (" + one + " OFFSET 0) s WHERE NOT EXISTS (SELECT FROM " + t.target + " hr_there WHERE " +
@@ -227,23 +258,23 @@ func (t *Table[T]) prepareInsert(s side) {
 	q.insert[s] = t.merged(into + one + onConflict)
 
 	from = "pg_temp.hr_aside"
-	bit := pick("s." + colBatch + " = $1::int4 AND s." + colPos + " BETWEEN $2::int4 AND $3::int4")
+	bit := pick("s." + colRecord + " BETWEEN $1::int8 AND $2::int8")
 	if t.cfg.Conflict == Skip {
 		onConflict = " ON CONFLICT DO NOTHING" // whatever the index
 	}
 	q.insertBit[s] = t.merged(into + bit + order + onConflict)
 	q.bulkBit = into + bit + order + onConflict
 
-	q.rejectBit[s] = `WITH bad AS (SELECT s.* FROM ` + from + ` s WHERE s.` + colBatch + ` = $1::int4 AND s.` + colPos + ` = $2::int4)
+	q.rejectBit[s] = `WITH bad AS (SELECT s.* FROM ` + from + ` s WHERE s.` + colRecord + ` = $1::int8)
 		INSERT INTO ` + t.rejects + ` (batch, root, place, pos, whole, source, key, code, reason, row)
-		SELECT r.id, r.root, r.root_offset + s.hr_pos, s.hr_pos, true, 'insert', ` + t.idSQL("s.") + `, $3::text, $4::text, ` + t.rowSQL() + `
-		FROM bad s JOIN ` + t.registry[s] + ` r ON r.no = s.hr_batch`
+		SELECT r.id, r.root, r.root_offset + ` + posOf("s.") + `, ` + posOf("s.") + `, true, 'insert', ` + t.idSQL("s.") + `, $2::text, $3::text, ` + t.rowSQL() + `
+		FROM bad s JOIN ` + t.registry[s] + ` r ON r.no = ` + batchOf("s.")
 
 	if len(t.cfg.Key) > 0 {
 		// Which rows were not written: all but the first of a key in this promotion, and that one too unless the
 		// target's row is this transaction's own.
-		q.conflicts[s] = `SELECT hr_batch, count(*) FROM (
-				SELECT s.hr_batch, row_number() OVER (PARTITION BY ` + list("s.", t.cfg.Key) + ` ORDER BY ` + newest + `) AS n,
+		q.conflicts[s] = `SELECT no, count(*) FROM (
+				SELECT ` + batchOf("s.") + ` AS no, row_number() OVER (PARTITION BY ` + list("s.", t.cfg.Key) + ` ORDER BY ` + newest + `) AS n,
 					coalesce(t.xmin::text = (pg_current_xact_id()::text::numeric % 4294967296)::text, false) AS ours
 				FROM ` + t.staging[s] + ` s LEFT JOIN ` + t.target + ` t ON ` + t.keyEquals("t.", "s.") + ` WHERE ` + these + `) x
 			WHERE n > 1 OR NOT ours GROUP BY 1`

@@ -122,7 +122,7 @@ func (t *Table[T]) match(s *shape, q *pgx.Conn) error {
 			drifts = append(drifts, Drift{Column: w.Name, Expected: expected})
 			continue
 		}
-		if w.Name == colBatch || w.Name == colPos {
+		if w.Name == colRecord {
 			return fmt.Errorf("staging: %w: column %q: this name is taken by the staging tables", ErrConfig, w.Name)
 		}
 		if w.Type != "" && !sameType(w.Type, c.sqlType) {
@@ -341,15 +341,13 @@ func (t *Table[T]) checkStaging(ctx context.Context, q *pgx.Conn, s side) error 
 		}
 	}
 	for _, f := range found.columns {
-		if f.name != colBatch && f.name != colPos && !slices.Contains(t.colNames, f.name) {
+		if f.name != colRecord && !slices.Contains(t.colNames, f.name) {
 			drifts = append(drifts, Drift{Column: f.name, Found: f.sqlType})
 			change = append(change, "DROP COLUMN "+quote(f.name))
 		}
 	}
-	for _, own := range []string{colBatch, colPos} {
-		if f := found.column(own); f == nil || f.sqlType != "integer" {
-			return &DriftError{Table: t.staging[s], Drifts: []Drift{{Column: own, Expected: "integer"}}}
-		}
+	if f := found.column(colRecord); f == nil || f.sqlType != "bigint" {
+		return &DriftError{Table: t.staging[s], Drifts: []Drift{{Column: colRecord, Expected: "bigint"}}}
 	}
 	if len(change) == 0 {
 		return nil

@@ -101,6 +101,64 @@ func TestKeysThatRise(t *testing.T) {
 	}
 }
 
+// Where keys are spread over the target, an insert does not look for them first as long as none was there; one that is
+// refused is done again, looking, and the next hundred look, too.
+func TestInsertsThatDoNotLook(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	exec(t, pool, "CREATE TABLE keyed (k bigint PRIMARY KEY); INSERT INTO keyed SELECT 10 * i FROM generate_series(0, 100000) i; ANALYZE keyed")
+	tab, points := keyedTable(t, pool)
+	last := int64(1)
+	spread := func() []keyed { // two new keys, near the ends
+		last += 10
+		return []keyed{{last}, {1_000_000 - last}}
+	}
+	next := func(rows []keyed, conflicts, blind, looking int) {
+		t.Helper()
+		clear(points)
+		stage(t, tab, load(rows...), staging.Staged)
+		if p := promote(t, tab); p.Rows != len(rows)-conflicts || p.Conflicts != conflicts || p.More {
+			t.Fatalf("%+v", p)
+		}
+		if points["blind"] != blind || points["looking"] != looking || points["near"]+points["carefully"] != 0 {
+			t.Fatalf("passed %v", points)
+		}
+	}
+	next(spread(), 0, 1, 0)
+	next(append(spread(), keyed{int64(500)}), 1, 1, 1)
+	for range 99 {
+		next(spread(), 0, 0, 1)
+	}
+	next(append(spread(), keyed{int64(500)}), 1, 0, 1)
+	for range 100 {
+		next(spread(), 0, 0, 1)
+	}
+	next(spread(), 0, 1, 0)
+	twice := spread()
+	next(append(twice, twice[0]), 1, 1, 0) // in what is staged, not in the target
+	next(spread(), 0, 0, 1)
+	balanced(t, tab)
+	if n := query[int](t, pool, "SELECT count(*) FROM keyed WHERE k % 10 <> 0"); n != 2*205 {
+		t.Errorf("%d new rows in the target", n)
+	}
+}
+
+// A unique index beside the key's: to look for the key does not help, and row by row one is told from the other.
+func TestBlindInsertMeetsAnotherIndex(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	exec(t, pool, "CREATE TABLE keyed (k bigint PRIMARY KEY, other bigint UNIQUE GENERATED ALWAYS AS (k % 1000003) STORED); INSERT INTO keyed SELECT 10 * i FROM generate_series(0, 10000) i; ANALYZE keyed")
+	tab, points := keyedTable(t, pool)
+	stage(t, tab, load(keyed{int64(11)}, keyed{int64(99_999)}, keyed{int64(1_000_003)}), staging.Staged) // other is 0, as that of key 0
+	if p := promote(t, tab); p.Rows != 2 || p.Conflicts != 1 {
+		t.Errorf("%+v", p)
+	}
+	if points["blind"] != 1 || points["looking"] != 1 || points["carefully"] != 1 {
+		t.Errorf("passed %v", points)
+	}
+	balanced(t, tab)
+}
+
 // A key may be as long as a record until the target has refused it. It must not stand in every row that a promotion reads.
 func TestALongKeyTakesNoMemory(t *testing.T) { // alone: the memory is the whole process'
 	pool := servertest.Postgres(t)

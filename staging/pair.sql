@@ -18,8 +18,7 @@ CREATE UNLOGGED TABLE IF NOT EXISTS {registry} (
     staged_at   timestamptz NOT NULL DEFAULT clock_timestamp()
 ) WITH (autovacuum_enabled = false);
 CREATE UNLOGGED TABLE IF NOT EXISTS {staging} (
-    hr_batch integer NOT NULL, -- in front, because Postgres walks over all columns before the one that it counts by
-    hr_pos   integer NOT NULL,
+    hr_record bigint, -- in front, because Postgres walks over all columns before the one that it counts by
     {columns}
 ) WITH (autovacuum_enabled = false);
 CREATE UNLOGGED TABLE IF NOT EXISTS {refused} (

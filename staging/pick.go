@@ -52,7 +52,7 @@ func (p *promotion[T]) lock(ctx context.Context) (list []*staged, counts, refusa
 func (t *Table[T]) sameColumns(s side, found []string) error {
 	var drifts []Drift
 	for _, c := range found {
-		if c != colBatch && c != colPos && !slices.Contains(t.colNames, c) {
+		if c != colRecord && !slices.Contains(t.colNames, c) {
 			drifts = append(drifts, Drift{Column: c, Found: "a column of another version of this program"})
 		}
 	}

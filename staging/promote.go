@@ -24,6 +24,7 @@ type promotion[T any] struct {
 	expect  int64             // rows to write
 	lo, hi  string            // the least and the greatest key in the side, if known
 	careful bool
+	blind   bool // the insert does not look for keys that are there
 }
 
 // staged is a row of the registry.
@@ -64,6 +65,7 @@ func (t *Table[T]) Promote(ctx context.Context, o PromoteOptions) (Promotion, er
 			if b := t.bound.Load(); b > 0 && time.Since(begun) < o.Timeout/4 {
 				t.bound.Store(b * 2)
 			}
+			t.learn(p.out.Conflicts)
 			return p.out, nil
 		case o.Timeout > 0 && inner.Err() != nil && ctx.Err() == nil:
 			t.bound.Store(max(1, min(limit, max(p.expect, 2))/2))
@@ -76,6 +78,9 @@ func (t *Table[T]) Promote(ctx context.Context, o PromoteOptions) (Promotion, er
 			continue
 		case isData(err) && t.cfg.Conflict == Fail && sqlState(err) == "23505":
 			return Promotion{}, fmt.Errorf("staging: promoting into %s: %w: %w", t.target, ErrConflict, err)
+		case p.blind && sqlState(err) == "23505":
+			t.learn(1)
+			continue
 		case (isData(err) || errors.Is(err, errRecount)) && !careful:
 			careful = true
 			continue

@@ -164,7 +164,7 @@ func (t *Table[T]) replay(ctx context.Context, q *pgx.Conn, l *Load[T]) (Promoti
 			return Promotion{}, fmt.Errorf("%w: %s corrected rows are rejected again: %s: %s", ErrLoad, n.Rows[0][0], r.Code, r.Reason)
 		}
 	}
-	res, err := one(ctx, q, t.sql.insertBit[sideA], "1", "0", text(len(spans)))
+	res, err := one(ctx, q, t.sql.insertBit[sideA], text(recordOf(1, 0)), text(recordOf(1, int32(len(spans)))))
 	if err != nil {
 		return Promotion{}, err
 	}

@@ -247,7 +247,7 @@ func (t *Table[T]) rewriteBatch(ctx context.Context, q *pgx.Conn, rows []T, prog
 		if len(found) > 0 {
 			return 0, fmt.Errorf("%w: row %d behind key %s: %s: %s", ErrLoad, found[0].Pos, last, found[0].Code, found[0].Reason)
 		}
-		res, err := one(ctx, q, t.sql.bulkBit, "1", "0", text(len(rows)))
+		res, err := one(ctx, q, t.sql.bulkBit, text(recordOf(1, 0)), text(recordOf(1, int32(len(rows)))))
 		if err != nil {
 			return 0, err
 		}
@@ -262,5 +262,5 @@ func (t *Table[T]) rewriteBatch(ctx context.Context, q *pgx.Conn, rows []T, prog
 
 // copyAside fills the temporary table of this transaction.
 func (t *Table[T]) copyAside(ctx context.Context, q *pgx.Conn, e *encoder[T]) error {
-	return copyIn(ctx, q, "COPY pg_temp.hr_aside ("+list("", t.colNames)+", "+colBatch+", "+colPos+") FROM STDIN BINARY", e)
+	return copyIn(ctx, q, "COPY pg_temp.hr_aside ("+list("", t.colNames)+", "+colRecord+") FROM STDIN BINARY", e)
 }

@@ -69,19 +69,19 @@ func (t *Table[T]) prepareRules(s side) {
 		), bad AS (
 			DELETE FROM ` + t.staging[s] + ` s USING judged j WHERE s.ctid = j.tid RETURNING s.*, j.v AS hr_verdict
 		), badly AS (
-			SELECT b.hr_batch, b.hr_pos, count(*) AS n FROM bad b GROUP BY 1, 2
+			SELECT b.hr_record, count(*) AS n FROM bad b GROUP BY 1
 		), every AS ( -- the statement's snapshot still has the deleted rows
-			SELECT x.hr_batch, x.hr_pos, count(*) AS n FROM ` + t.staging[s] + ` x
-			WHERE $1::bool AND (x.hr_batch, x.hr_pos) IN (SELECT hr_batch, hr_pos FROM badly) GROUP BY 1, 2
+			SELECT x.hr_record, count(*) AS n FROM ` + t.staging[s] + ` x
+			WHERE $1::bool AND x.hr_record IN (SELECT hr_record FROM badly) GROUP BY 1
 		), whole AS (
-			SELECT w.hr_batch, w.hr_pos, NOT $1::bool OR w.n = e.n AS whole FROM badly w LEFT JOIN every e ON e.hr_batch = w.hr_batch AND e.hr_pos = w.hr_pos
+			SELECT w.hr_record, NOT $1::bool OR w.n = e.n AS whole FROM badly w LEFT JOIN every e ON e.hr_record = w.hr_record
 		), kept AS (
 			INSERT INTO ` + t.rejects + ` (batch, root, place, pos, whole, source, key, code, reason, row)
-			SELECT r.id, r.root, r.root_offset + s.hr_pos, s.hr_pos, w.whole, 'rule', ` + t.idSQL("s.") + `,
+			SELECT r.id, r.root, r.root_offset + ` + posOf("s.") + `, ` + posOf("s.") + `, w.whole, 'rule', ` + t.idSQL("s.") + `,
 				CASE s.hr_verdict` + code.String() + ` END, CASE s.hr_verdict` + reason.String() + ` END, ` + t.rowSQL() + `
-			FROM bad s JOIN ` + t.registry[s] + ` r ON r.no = s.hr_batch JOIN whole w ON w.hr_batch = s.hr_batch AND w.hr_pos = s.hr_pos
+			FROM bad s JOIN ` + t.registry[s] + ` r ON r.no = ` + batchOf("s.") + ` JOIN whole w ON w.hr_record = s.hr_record
 		)
-		SELECT hr_batch, count(*) FROM bad GROUP BY 1`
+		SELECT ` + batchOf("") + `, count(*) FROM bad GROUP BY 1`
 }
 
 // tryRules lets Postgres plan the rules, the condition of a replacement and the merges, so that a mistake in one is found now and by its name. The target

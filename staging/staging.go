@@ -155,6 +155,7 @@ type Table[T any] struct {
 	sql      statements
 	hint     atomic.Int32 // the side that was open when this program last looked
 	bound    atomic.Int64 // rows of one promotion, learned from promotions that took too long; 0: no bound
+	look     atomic.Int32 // so many promotions look for each key before they insert
 
 	hook func(point string) error // tests stop, fail or kill here
 }

@@ -27,9 +27,9 @@ type statements struct {
 	rules      [2]string // where(…, which rows)
 	refuse     [2]string
 	insert     [2]string // where(…, which rows), for all at once
-	insertNear [2]string // where(…, which rows that are not there)
+	insertNew  [2]string // where(…, which rows that are not there)
 	replace    string    // the target into itself, to be planned
-	insertBit  [2]string // $1 batch number, $2 and $3 positions; ON CONFLICT
+	insertBit  [2]string // $1 to $2 of hr_record; ON CONFLICT
 	rejectBit  [2]string
 	bulkBit    string    // insertBit without merges
 	conflicts  [2]string // where(…, which rows)
@@ -68,14 +68,14 @@ func (t *Table[T]) prepare() {
 		q.register[s] = `INSERT INTO ` + reg + ` (id, root, root_offset, records, kept, duplicates, filtered, rejected, rows, attempt, worker, sealed_at)
 			SELECT $1::text::uuid, $2::text::uuid, $3::int4, $4::int4, $5::int4, $6::int4, $7::int4, $8::int4, $9::int4, $10::int8, $11::text, $12::timestamptz
 			WHERE NOT EXISTS (SELECT FROM ` + t.ledger + ` WHERE id = $1::text::uuid) ON CONFLICT DO NOTHING RETURNING no`
-		q.copyRows[s] = "COPY " + stg + " (" + cols + ", " + colBatch + ", " + colPos + ") FROM STDIN BINARY"
+		q.copyRows[s] = "COPY " + stg + " (" + cols + ", " + colRecord + ") FROM STDIN BINARY"
 		q.copyRejects[s] = "COPY " + ref + " (hr_batch, pos, key, code, reason, payload) FROM STDIN BINARY"
 		q.recount[s] = "UPDATE " + reg + " SET kept = $2::int4, rows = $3::int4, rejected = rejected + $4::int4 WHERE no = $1::int4"
 
 		q.shape[s] = `SELECT attname::text FROM pg_attribute
 			WHERE attrelid = ` + literal(stg) + `::regclass AND attnum > 0 AND NOT attisdropped`
 		q.batches[s] = `SELECT no, id::text, rows, rejected, records, kept, duplicates, filtered FROM ` + reg + ` ORDER BY no`
-		q.counts[s] = `SELECT hr_batch, count(*)` + t.spread() + ` FROM ` + stg + ` GROUP BY 1`
+		q.counts[s] = `SELECT ` + batchOf("") + `, count(*)` + t.spread() + ` FROM ` + stg + ` GROUP BY 1`
 		q.refusals[s] = `SELECT hr_batch, count(*) FROM ` + ref + ` GROUP BY 1`
 		q.ledger[s] = `INSERT INTO ` + t.ledger + ` (id, kind, root, root_offset, records, kept, duplicates, filtered, rejected, staged, promoted, attempt, worker, sealed_at, staged_at)
 			SELECT id, 'promoted', root, root_offset, records, kept, duplicates, filtered, rejected, rows, rows, attempt, worker, sealed_at, staged_at
