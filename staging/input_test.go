@@ -225,6 +225,14 @@ func TestDriftIsExplained(t *testing.T) {
 	if !errors.As(err, &drift) || drift.Drifts[0].Expected != "varchar(5)" || drift.Drifts[0].Found != "text" {
 		t.Errorf("%v", err)
 	}
+	// The staging tables' own column.
+	for _, change := range []string{"ALTER COLUMN hr_record TYPE integer", "DROP COLUMN hr_record"} {
+		exec(t, pool, "ALTER TABLE items_staging_b "+change)
+		_, err = staging.New(t.Context(), pool, "items", staging.Config[item]{Key: []string{"id"}})
+		if !errors.As(err, &drift) || drift.Drifts[0].Column != "hr_record" || drift.Drifts[0].Expected != "bigint" {
+			t.Errorf("%s: %v", change, err)
+		}
+	}
 }
 
 // The floor: what is older than the ledger remembers is put aside, whenever the pruning comes.

@@ -3,6 +3,7 @@ package staging_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -104,6 +105,38 @@ func TestTheTargetRefusesARow(t *testing.T) {
 	}
 	if n := query[int](t, pool, "SELECT n FROM total"); n != 197 {
 		t.Errorf("roll-up: %d", n)
+	}
+	balanced(t, tab)
+}
+
+// A batch may have 2^30 records, and a reject says which.
+func TestRejectsAtEveryPosition(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	exec(t, pool, `CREATE TABLE items (id text PRIMARY KEY, n bigint, note text, at timestamptz);
+		CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.n % 2 = 0 THEN RAISE EXCEPTION 'even' USING ERRCODE = '22023'; END IF; RETURN NEW; END $$;
+		CREATE TRIGGER no BEFORE INSERT ON items FOR EACH ROW EXECUTE FUNCTION no()`)
+	tab := newTable(t, pool, "items", staging.Config[item]{Key: []string{"id"}, Rules: []staging.Rule{{Code: "three", Reason: "a multiple of three", Where: "n % 3 = 0"}}})
+	stage(t, tab, load(items("a", 2)...), staging.Staged) // so that the other is not the first of its side
+	l := load(items("b", 6)...)
+	l.Pos = []int32{0, 255, 256, 65_536, 1<<30 - 2, 1<<30 - 1}
+	l.Batch.Records, l.Batch.Offset = 1<<30, 1<<29
+	l.Filtered = l.Batch.Records - len(l.Rows)
+	stage(t, tab, l, staging.Staged)
+	if p := promote(t, tab); p.Rows != 3 || p.Ruled != 5 || len(p.Batches) != 2 {
+		t.Errorf("%+v", p)
+	}
+	got, err := tab.Rejected(t.Context(), []string{l.Batch.ID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for _, r := range got[l.Batch.ID] {
+		found = append(found, fmt.Sprint(r.Pos, " ", r.Place, " ", r.Code))
+	}
+	want := []string{"0 536870912 three", "256 536871168 sqlstate_22023", "65536 536936448 three", "1073741822 1610612734 sqlstate_22023"}
+	if !slices.Equal(found, want) {
+		t.Errorf("found %q, want %q", found, want)
 	}
 	balanced(t, tab)
 }
