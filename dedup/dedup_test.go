@@ -201,7 +201,12 @@ func TestLargeBatches(t *testing.T) {
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
 		name := servertest.Prefix(t)
 		w := newWindow(t, c, name, dedup.Config{Expect: 10})
-		for _, n := range []int{1, 999, 1000, 1001, 5000, 12345} {
+		sizes, sum := []int{1, 999, 1000, 1001, 5000, 12345}, 0
+		if strings.HasSuffix(t.Name(), "/miniredis") { // which copies the index at each write of a slot
+			sizes = []int{1, 999, 1000, 1001, 2500}
+		}
+		for _, n := range sizes {
+			sum += n
 			ids := names(fmt.Sprint(n, "-"), 0, n)
 			b := dedup.Batch{Guard: guard(t, c, name, fmt.Sprint(n)), Root: fmt.Sprint("r", n), Records: n}
 			for range 2 {
@@ -218,7 +223,7 @@ func TestLargeBatches(t *testing.T) {
 				}
 			}
 		}
-		if n, err := w.Len(t.Context()); n != 1+999+1000+1001+5000+12345 || err != nil {
+		if n, err := w.Len(t.Context()); n != int64(sum) || err != nil {
 			t.Fatalf("Len: %d, %v", n, err)
 		}
 		if err := w.Clear(t.Context()); err != nil {
