@@ -114,7 +114,7 @@ func BenchmarkFigures(b *testing.B) {
 		}
 	}
 
-	// The same rows, ready, into a table of the same shape without the two columns of ours.
+	// The same rows, ready, into a table of the same shape without our column.
 	exec(b, pool, "CREATE UNLOGGED TABLE bare (LIKE orders); CREATE TABLE logged (LIKE orders)")
 	var ready [][]byte
 	for _, l := range batchesOf(rows, size) {

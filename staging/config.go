@@ -96,7 +96,8 @@ const colRecord = "hr_record"
 
 func recordOf(no, pos int32) int64 { return int64(no)<<32 | int64(pos) }
 
-// batchOf and posOf take it apart again.
+// batchOf and posOf take it apart again. What groups or joins takes it apart, too: Postgres hashes a bigint to the exclusive
+// or of its halves, so of 100 batches of 5,000 records it makes 5,000 values, and a hash table becomes a list.
 func batchOf(prefix string) string { return "(" + prefix + colRecord + " >> 32)" }
 func posOf(prefix string) string   { return "(" + prefix + colRecord + " & 4294967295)::int4" }
 

@@ -28,7 +28,8 @@
 // The cost: a Stage is four round trips, one of them the COPY; a Promote reads the staged rows two or three times and writes
 // each once. Staging tables are truncated, never deleted from, so they do not bloat. With [Skip], keys that are spread over
 // a large target are not looked up before the insert while none is met that is there already; the insert that meets the
-// first is done again, leaving up to its rows dead in the target for vacuum, and the next hundred promotions look first.
+// first is done again, and the next hundred promotions look first. It leaves up to its rows dead in the target for vacuum, an
+// error in the server's log, and gaps in sequences.
 //
 // Failure modes: when Postgres crashes, staged batches are gone and [Table.Epoch] changes; [Table.Fates] says which
 // batches must come again. A failover to an asynchronous standby can lose commits that were answered: not promised.

@@ -74,7 +74,8 @@ func (p *promotion[T]) insertAll(ctx context.Context) error {
 // chooseInsert decides how rows are left out whose key the target has. Where keys rise with time the target has next to
 // none between the least and the greatest staged key, and a merge with this part of the index costs nothing. Otherwise
 // each key is looked up by itself, which is a tenth of the promotion; where none was found in a while, not even that: the
-// index refuses what it has, and the promotion starts again, looking.
+// index refuses what it has, and the promotion starts again, looking. A trigger that runs before the insert would see rows
+// that are not to be inserted, so with one every promotion looks.
 func (p *promotion[T]) chooseInsert(ctx context.Context) (string, error) {
 	t := p.t
 	looking, fresh := where(t.sql.insert[p.s], p.which()), t.sql.insertNew[p.s]
@@ -88,6 +89,13 @@ func (p *promotion[T]) chooseInsert(ctx context.Context) (string, error) {
 	case near != "":
 		return where(fresh, p.which()+" AND NOT EXISTS (SELECT FROM "+near+" AND "+t.keyEquals("hr_there.", "s.")+")"), t.at("near")
 	case t.look.Load() > 0:
+		return looking, t.at("looking")
+	}
+	r, err := one(ctx, p.q, t.sql.triggers)
+	if err != nil {
+		return "", err
+	}
+	if string(r.Rows[0][0]) == "t" {
 		return looking, t.at("looking")
 	}
 	p.blind = true
@@ -119,9 +127,16 @@ func (p *promotion[T]) near(ctx context.Context) (string, error) {
 	return near, nil
 }
 
-// lookFor is how many promotions look for each key after one that met a key twice. A blind insert that is refused leaves
-// up to all of its rows dead in the target, for vacuum.
+// lookFor is how many promotions of rows look for each key after one that met a key twice. A blind insert that is refused
+// leaves up to all of its rows dead in the target, for vacuum.
 const lookFor = 100
+
+// refused says whether the server refused the statement itself, whatever for, and did not fail at it: by a lock, a lost
+// connection, a full disk. What a blind insert is refused for may be a row that would not have been inserted.
+func refused(err error) bool {
+	code := sqlState(err)
+	return errors.Is(err, errRecount) || len(code) == 5 && !slices.Contains([]string{"08", "40", "53", "55", "57", "58", "XX"}, code[:2])
+}
 
 // learn counts the promotions without a conflict since the last one.
 func (t *Table[T]) learn(conflicts int) {
@@ -198,8 +213,9 @@ func (p *promotion[T]) exec(ctx context.Context, sql string, args ...string) (in
 }
 
 // prepareInsert makes the statements that bring rows into the target. The rows come sorted by key, so that the key's
-// index is walked once and in order. Rows that are there already are left out before the insert; the plain insert is the
-// fastest, and a conflict with a concurrent writer makes the promotion start again, carefully.
+// index is walked once and in order. Rows that are there already are left out before the insert, or looked for when it is
+// refused (chooseInsert); the plain insert is the fastest, and a conflict with a concurrent writer makes the promotion start
+// again, carefully.
 func (t *Table[T]) prepareInsert(s side) {
 	q := &t.sql
 	cols, from := list("", t.colNames), t.staging[s]

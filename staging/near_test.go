@@ -128,6 +128,7 @@ func TestInsertsThatDoNotLook(t *testing.T) {
 	next(append(spread(), keyed{int64(500)}), 1, 1, 1)
 	for range 99 {
 		next(spread(), 0, 0, 1)
+		promote(t, tab) // of nothing: does not count
 	}
 	next(append(spread(), keyed{int64(500)}), 1, 0, 1)
 	for range 100 {
@@ -157,6 +158,54 @@ func TestBlindInsertMeetsAnotherIndex(t *testing.T) {
 		t.Errorf("passed %v", points)
 	}
 	balanced(t, tab)
+}
+
+// What is there already is a conflict also where the insert that does not look would be refused for something else.
+func TestBlindInsertIsRefusedForAnything(t *testing.T) {
+	t.Parallel()
+	function := func(how string) string {
+		return "; CREATE FUNCTION tr() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF EXISTS (SELECT FROM keyed WHERE k = NEW.k) THEN " + how + "; END IF; RETURN NEW; END $$"
+	}
+	const (
+		plain   = "CREATE TABLE keyed (k bigint PRIMARY KEY, v bigint NOT NULL DEFAULT 0)"
+		trigger = "; CREATE TRIGGER tr BEFORE INSERT ON keyed FOR EACH ROW EXECUTE FUNCTION tr()"
+	)
+	for name, c := range map[string]struct {
+		ddl   string
+		blind int
+	}{
+		"check": {"CREATE TABLE keyed (k bigint PRIMARY KEY, v bigint GENERATED ALWAYS AS (k % 100) STORED)", 1},
+		"an error of a check's function": {plain + `; CREATE FUNCTION f(x bigint) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN IF x = 500 AND EXISTS (SELECT FROM keyed WHERE k = x) THEN RAISE EXCEPTION 'no'; END IF; RETURN true; END $$;
+			ALTER TABLE keyed ADD w bigint GENERATED ALWAYS AS (k) STORED; ALTER TABLE keyed ADD CHECK (f(w)) NOT VALID`, 1},
+		"trigger that raises":  {plain + function("RAISE EXCEPTION 'no stock'") + trigger, 0},
+		"trigger that rejects": {plain + function("RAISE EXCEPTION USING ERRCODE = '23514', MESSAGE = 'check'") + trigger, 0},
+		"trigger that writes":  {plain + function("UPDATE keyed SET v = v + 1 WHERE k = NEW.k; RETURN NULL") + trigger, 0},
+		"trigger of a partition": {plain + ` PARTITION BY HASH (k); CREATE TABLE k0 PARTITION OF keyed FOR VALUES WITH (MODULUS 2, REMAINDER 0); CREATE TABLE k1 PARTITION OF keyed FOR VALUES WITH (MODULUS 2, REMAINDER 1)` +
+			function("UPDATE keyed SET v = v + 1 WHERE k = NEW.k; RETURN NULL") + strings.ReplaceAll(trigger, "keyed", "k0") + strings.ReplaceAll(trigger, "keyed", "k1"), 0},
+		"trigger that is off": {plain + function("RAISE EXCEPTION 'no stock'") + trigger + "; ALTER TABLE keyed DISABLE TRIGGER tr", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pool := servertest.Postgres(t)
+			exec(t, pool, c.ddl+"; INSERT INTO keyed (k) SELECT 10 * i FROM generate_series(0, 100000) i; ANALYZE keyed")
+			if name == "check" {
+				exec(t, pool, "ALTER TABLE keyed ADD CHECK (v <> 0) NOT VALID")
+			}
+			tab, points := keyedTable(t, pool)
+			before := query[int64](t, pool, "SELECT sum(v) FROM keyed WHERE k % 10 = 0")
+			stage(t, tab, load(keyed{int64(1)}, keyed{int64(500)}, keyed{int64(999_991)}), staging.Staged)
+			if p := promote(t, tab); p.Rows != 2 || p.Conflicts != 1 || p.Ruled != 0 {
+				t.Errorf("%+v", p)
+			}
+			if points["blind"] != c.blind || points["looking"] != 1 || points["carefully"] != 0 {
+				t.Errorf("passed %v", points)
+			}
+			if after := query[int64](t, pool, "SELECT sum(v) FROM keyed WHERE k % 10 = 0"); after != before {
+				t.Errorf("rows of the target have changed: %d, then %d", before, after)
+			}
+			balanced(t, tab)
+		})
+	}
 }
 
 // A key may be as long as a record until the target has refused it. It must not stand in every row that a promotion reads.

@@ -74,6 +74,9 @@ func kindsOf(r *pgconn.Result) map[string]Fate {
 func countsOf(r *pgconn.Result) (map[int32]int64, error) {
 	out := make(map[int32]int64, len(r.Rows))
 	for _, row := range r.Rows {
+		if row[0] == nil {
+			return nil, fmt.Errorf("staging: a row in a staging table has no %s: another program has written it", colRecord)
+		}
 		no, err := strconv.ParseInt(string(row[0]), 10, 32)
 		if err != nil {
 			return nil, err

@@ -65,7 +65,9 @@ func (t *Table[T]) Promote(ctx context.Context, o PromoteOptions) (Promotion, er
 			if b := t.bound.Load(); b > 0 && time.Since(begun) < o.Timeout/4 {
 				t.bound.Store(b * 2)
 			}
-			t.learn(p.out.Conflicts)
+			if p.expect > 0 {
+				t.learn(p.out.Conflicts)
+			}
 			return p.out, nil
 		case o.Timeout > 0 && inner.Err() != nil && ctx.Err() == nil:
 			t.bound.Store(max(1, min(limit, max(p.expect, 2))/2))
@@ -78,7 +80,7 @@ func (t *Table[T]) Promote(ctx context.Context, o PromoteOptions) (Promotion, er
 			continue
 		case isData(err) && t.cfg.Conflict == Fail && sqlState(err) == "23505":
 			return Promotion{}, fmt.Errorf("staging: promoting into %s: %w: %w", t.target, ErrConflict, err)
-		case p.blind && sqlState(err) == "23505":
+		case p.blind && refused(err):
 			t.learn(1)
 			continue
 		case (isData(err) || errors.Is(err, errRecount)) && !careful:

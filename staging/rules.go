@@ -45,7 +45,7 @@ func (t *Table[T]) idSQL(prefix string) string {
 
 // rowSQL is the staged row as json, without our own columns.
 func (t *Table[T]) rowSQL() string {
-	return "(SELECT row_to_json(x) FROM (SELECT " + list("s.", t.colNames) + ") x)"
+	return "(SELECT row_to_json(hr_row) FROM (SELECT " + list("s.", t.colNames) + ") hr_row)"
 }
 
 // prepareRules makes the statement that takes rejected rows out of the side and puts them into the rejects table. It
@@ -65,21 +65,21 @@ func (t *Table[T]) prepareRules(s side) {
 	}
 	which.WriteString(" END")
 	t.sql.rules[s] = `WITH judged AS MATERIALIZED (
-			SELECT s.ctid AS tid, v FROM ` + t.staging[s] + ` s CROSS JOIN LATERAL (SELECT ` + which.String() + ` AS v OFFSET 0) j WHERE v IS NOT NULL AND ` + these + `
+			SELECT s.ctid AS hr_tid, j.hr_verdict FROM ` + t.staging[s] + ` s CROSS JOIN LATERAL (SELECT ` + which.String() + ` AS hr_verdict OFFSET 0) j WHERE j.hr_verdict IS NOT NULL AND ` + these + `
 		), bad AS (
-			DELETE FROM ` + t.staging[s] + ` s USING judged j WHERE s.ctid = j.tid RETURNING s.*, j.v AS hr_verdict
+			DELETE FROM ` + t.staging[s] + ` s USING judged j WHERE s.ctid = j.hr_tid RETURNING s.*, j.hr_verdict
 		), badly AS (
-			SELECT b.hr_record, count(*) AS n FROM bad b GROUP BY 1
+			SELECT ` + batchOf("b.") + ` AS no, ` + posOf("b.") + ` AS pos, count(*) AS n FROM bad b GROUP BY 1, 2
 		), every AS ( -- the statement's snapshot still has the deleted rows
-			SELECT x.hr_record, count(*) AS n FROM ` + t.staging[s] + ` x
-			WHERE $1::bool AND x.hr_record IN (SELECT hr_record FROM badly) GROUP BY 1
+			SELECT ` + batchOf("x.") + ` AS no, ` + posOf("x.") + ` AS pos, count(*) AS n FROM ` + t.staging[s] + ` x
+			WHERE $1::bool AND (` + batchOf("x.") + `, ` + posOf("x.") + `) IN (SELECT no, pos FROM badly) GROUP BY 1, 2
 		), whole AS (
-			SELECT w.hr_record, NOT $1::bool OR w.n = e.n AS whole FROM badly w LEFT JOIN every e ON e.hr_record = w.hr_record
+			SELECT w.no, w.pos, NOT $1::bool OR w.n = e.n AS whole FROM badly w LEFT JOIN every e ON e.no = w.no AND e.pos = w.pos
 		), kept AS (
 			INSERT INTO ` + t.rejects + ` (batch, root, place, pos, whole, source, key, code, reason, row)
 			SELECT r.id, r.root, r.root_offset + ` + posOf("s.") + `, ` + posOf("s.") + `, w.whole, 'rule', ` + t.idSQL("s.") + `,
 				CASE s.hr_verdict` + code.String() + ` END, CASE s.hr_verdict` + reason.String() + ` END, ` + t.rowSQL() + `
-			FROM bad s JOIN ` + t.registry[s] + ` r ON r.no = ` + batchOf("s.") + ` JOIN whole w ON w.hr_record = s.hr_record
+			FROM bad s JOIN ` + t.registry[s] + ` r ON r.no = ` + batchOf("s.") + ` JOIN whole w ON w.no = ` + batchOf("s.") + ` AND w.pos = ` + posOf("s.") + `
 		)
 		SELECT ` + batchOf("") + `, count(*) FROM bad GROUP BY 1`
 }

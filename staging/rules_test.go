@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/staging"
@@ -105,6 +106,56 @@ func TestTheTargetRefusesARow(t *testing.T) {
 	}
 	if n := query[int](t, pool, "SELECT n FROM total"); n != 197 {
 		t.Errorf("roll-up: %d", n)
+	}
+	balanced(t, tab)
+}
+
+// The target's columns may have any name, also one that our statements might use.
+func TestRulesOnColumnsWithOurNames(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	cols := []string{"id", "v", "x", "n", "no", "pos", "s", "j", "w", "e", "t", "r", "tid", "whole", "ours", "batch", "root", "place", "code", "old"}
+	ddl := "CREATE TABLE keyed (" + strings.Join(cols, " bigint, ") + " bigint, PRIMARY KEY (v, id))"
+	exec(t, pool, ddl+`; CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.v = 2 THEN RAISE EXCEPTION 'two' USING ERRCODE = '22023'; END IF; RETURN NEW; END $$;
+		CREATE TRIGGER no BEFORE INSERT ON keyed FOR EACH ROW EXECUTE FUNCTION no()`)
+	cfg := staging.Config[keyed]{Key: []string{"v", "id"}, ID: "id", Rules: []staging.Rule{{Code: "one", Reason: "one", Where: "s = 1 AND s.x = 1"}}, Fill: func(v *keyed, r *staging.Row) {
+		for range cols {
+			r.Value(v.k)
+		}
+	}}
+	for _, c := range cols {
+		cfg.Columns = append(cfg.Columns, staging.Column{Name: c})
+	}
+	tab := newTable(t, pool, "keyed", cfg)
+	l := load(keyed{int64(0)}, keyed{int64(1)}, keyed{int64(2)}, keyed{int64(3)}, keyed{int64(3)}, keyed{int64(1)})
+	l.Pos, l.Batch.Records = []int32{0, 1, 2, 3, 3, 3}, 4 // record 3 has three rows
+	stage(t, tab, l, staging.Staged)
+	if p := promote(t, tab); p.Rows != 2 || p.Conflicts != 1 || p.Ruled != 3 {
+		t.Errorf("%+v", p)
+	}
+	if got := query[string](t, pool, `SELECT string_agg(pos || code || whole || ("row"->>'x') || ("row"->>'old'), ' ' ORDER BY pos) FROM keyed_rejects`); got != "1onetrue11 2sqlstate_22023true22 3onefalse11" {
+		t.Error(got)
+	}
+	balanced(t, tab)
+}
+
+// An empty lookup table, say: every row of many large batches is rejected. It takes seconds; with records that hash badly it
+// took minutes.
+func TestEveryRowOfManyBatchesIsRejected(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	tab := newTable(t, pool, "pairs", staging.Config[pair]{Create: true, Key: []string{"id"}, Rules: []staging.Rule{{Code: "no", Reason: "none", Where: "id >= 0"}}})
+	const batches, size = 100, 5000
+	rows := make([]pair, size)
+	for b := range batches {
+		for i := range rows {
+			rows[i].ID = int64(b*size + i)
+		}
+		stage(t, tab, load(rows...), staging.Staged)
+	}
+	p, err := tab.Promote(t.Context(), staging.PromoteOptions{Timeout: 90 * time.Second})
+	if err != nil || p.Rows != 0 || p.Ruled != batches*size {
+		t.Fatalf("%d rows, %d rejected, %v", p.Rows, p.Ruled, err)
 	}
 	balanced(t, tab)
 }

@@ -28,6 +28,7 @@ type statements struct {
 	refuse     [2]string
 	insert     [2]string // where(…, which rows), for all at once
 	insertNew  [2]string // where(…, which rows that are not there)
+	triggers   string    // whether the target or a partition has one that runs before the insert of a row
 	replace    string    // the target into itself, to be planned
 	insertBit  [2]string // $1 to $2 of hr_record; ON CONFLICT
 	rejectBit  [2]string
@@ -90,6 +91,8 @@ func (t *Table[T]) prepare() {
 		t.prepareInsert(side(s))
 		t.prepareRules(side(s))
 	}
+	q.triggers = `SELECT EXISTS (SELECT FROM pg_trigger WHERE tgtype & 7 = 7 AND tgenabled <> 'D' AND NOT tgisinternal AND tgrelid IN
+		(SELECT ` + literal(t.target) + `::regclass::oid UNION ALL SELECT relid::oid FROM pg_partition_tree(` + literal(t.target) + `::regclass)))`
 	q.full = "SELECT open, EXISTS (SELECT FROM " + t.registry[sideA] + "), EXISTS (SELECT FROM " + t.registry[sideB] + ") FROM " + t.control
 	q.flip = "UPDATE " + t.control + " SET open = $1::text WHERE open = $2::text"
 	q.kinds = "SELECT id::text, kind FROM " + t.ledger + " WHERE id = ANY($1::text[]::uuid[])"
