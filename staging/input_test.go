@@ -235,6 +235,23 @@ func TestDriftIsExplained(t *testing.T) {
 	}
 }
 
+// A row that this package did not write stops a promotion, with its reason, and nothing is lost.
+func TestARowOfAnotherProgramIsNamed(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	tab := itemTable(t, pool)
+	stage(t, tab, load(items("a", 3)...), staging.Staged)
+	exec(t, pool, "INSERT INTO items_staging_a (id) VALUES ('foreign')")
+	if _, err := tab.Promote(t.Context(), staging.PromoteOptions{}); err == nil || !strings.Contains(err.Error(), "hr_record") || !strings.Contains(err.Error(), "another program") {
+		t.Errorf("%v", err)
+	}
+	exec(t, pool, "DELETE FROM items_staging_a WHERE id = 'foreign'")
+	if p := promote(t, tab); p.Rows != 3 {
+		t.Errorf("%+v", p)
+	}
+	balanced(t, tab)
+}
+
 // The floor: what is older than the ledger remembers is put aside, whenever the pruning comes.
 func TestRetention(t *testing.T) {
 	t.Parallel()
