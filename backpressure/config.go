@@ -10,10 +10,10 @@ import (
 
 // The defaults of [Config].
 const (
-	DefaultHigh       = 1_000_000
-	DefaultReserveFor = 30 * time.Second
-	DefaultLook       = 5 * time.Second
-	DefaultLagEvery   = time.Second
+	DefaultHigh           = 1_000_000
+	DefaultReservationTTL = 30 * time.Second
+	DefaultPollInterval   = 5 * time.Second
+	DefaultLagInterval    = time.Second
 )
 
 // Source is a number in Redis that says how much is waiting: the length of a list, or a field of a hash that is moved in the
@@ -38,16 +38,16 @@ type Config struct {
 
 	// LagKey is a sorted set whose lowest score is the time of the oldest record that waits, in Unix milliseconds.
 	LagKey string
-	// Lag says how long the oldest record waits, from anywhere. It is asked at most every LagEvery (default [DefaultLagEvery]).
-	Lag      func(ctx context.Context) (time.Duration, error)
-	LagEvery time.Duration
+	// Lag says how long the oldest record waits, from anywhere. It is asked at most every LagInterval (default [DefaultLagInterval]).
+	Lag         func(ctx context.Context) (time.Duration, error)
+	LagInterval time.Duration
 	// HighLag closes the gate, LowLag (default: half of it) opens it again. Lag is a brake, not a bound.
 	HighLag, LowLag time.Duration
 
-	// ReserveFor is how long a producer may take from Wait to [Reservation.Done]. Default [DefaultReserveFor].
-	ReserveFor time.Duration
-	// Look is how often a waiting producer looks by itself, should every signal be lost. Default [DefaultLook].
-	Look time.Duration
+	// ReservationTTL is how long a producer may take from Wait to [Reservation.Release]. Default [DefaultReservationTTL].
+	ReservationTTL time.Duration
+	// Look is how often a waiting producer looks by itself, should every signal be lost. Default [DefaultPollInterval].
+	PollInterval time.Duration
 }
 
 func (c Config) withDefaults() Config {
@@ -57,9 +57,9 @@ func (c Config) withDefaults() Config {
 	}
 	c.LowBytes = cmp.Or(c.LowBytes, c.HighBytes/2)
 	c.LowLag = cmp.Or(c.LowLag, c.HighLag/2)
-	c.LagEvery = cmp.Or(c.LagEvery, DefaultLagEvery)
-	c.ReserveFor = cmp.Or(c.ReserveFor, DefaultReserveFor)
-	c.Look = cmp.Or(c.Look, DefaultLook)
+	c.LagInterval = cmp.Or(c.LagInterval, DefaultLagInterval)
+	c.ReservationTTL = cmp.Or(c.ReservationTTL, DefaultReservationTTL)
+	c.PollInterval = cmp.Or(c.PollInterval, DefaultPollInterval)
 	return c
 }
 
@@ -128,7 +128,7 @@ func (c Config) validate(name string) error {
 	for _, d := range []struct {
 		field string
 		value time.Duration
-	}{{"ReserveFor", c.ReserveFor}, {"Look", c.Look}, {"LagEvery", c.LagEvery}} {
+	}{{"ReserveFor", c.ReservationTTL}, {"Look", c.PollInterval}, {"LagEvery", c.LagInterval}} {
 		if d.value < time.Millisecond || d.value > time.Hour {
 			return fmt.Errorf("backpressure: Config.%s is %v: must be 1ms to 1h", d.field, d.value)
 		}

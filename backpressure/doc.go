@@ -5,10 +5,10 @@
 //
 // The depth never exceeds [Config].High, however many producers there are, if each of them pushes what it was allowed, and before
 // its [Reservation].Deadline. Every permission is a reservation on the server that counts like records that are there already, and it
-// is given in one script with the look at the depth; the push then raises the depth before [Reservation.Done] takes the reservation away,
+// is given in one script with the look at the depth; the push then raises the depth before [Reservation.Release] takes the reservation away,
 // so a record is counted twice for a moment, and never zero times. A producer that dies leaves a reservation that expires; it holds
 // the room until then. What can exceed the bound: a producer that does not ask, and one that is frozen between its permission and
-// its push for longer than Config.ReserveFor, by what it was allowed; [ErrExpired] tells it.
+// its push for longer than Config.ReservationTTL, by what it was allowed; [ErrExpired] tells it.
 //
 // The gate closes when a request does not fit below High, and opens when depth and reservations are down at Low. Between the two it
 // stays what it was, so producers are not woken for every single record that leaves. Whenever it opens there is room for any request,
@@ -30,12 +30,12 @@
 // # Cost
 //
 // One round trip to ask and one to be done, so ask for a batch of records and not for each. A script reads every open
-// reservation: a microsecond each. A waiting process holds one connection, for the channel, and looks every Config.Look. Consumers pay one
+// reservation: a microsecond each. A waiting process holds one connection, for the channel, and looks every Config.PollInterval. Consumers pay one
 // round trip a [Gate.Notify]: call it after the ack of a batch.
 //
 // # Failure modes
 //
-// A lost message costs at most Config.Look. When Redis is away, Wait and Try return its error: nothing is let through unseen. When
+// A lost message costs at most Config.PollInterval. When Redis is away, Wait and Try return its error: nothing is let through unseen. When
 // Redis is at its maxmemory the gate is closed ("memory"), and Notify cannot tell of its opening: waiting producers find it at their next look. When
 // Config.Lag fails, so do Wait, Try and Notify.
 package backpressure

@@ -28,20 +28,20 @@ func Example() {
 		for i := range r.Records {
 			client.Do(ctx, client.B().Lpush().Key(list).Element(fmt.Sprint("parcel ", i)).Build())
 		}
-		if err := r.Done(ctx); err != nil {
+		if err := r.Release(ctx); err != nil {
 			fmt.Println(err)
 		}
 	}
 
 	for range 2 { // 5 records each: full
-		r, err := gate.Wait(ctx, 5)
+		r, err := gate.Acquire(ctx, 5)
 		if err != nil {
 			fmt.Println(err)
 			return
 		}
 		produce(r)
 	}
-	_, err = gate.Try(ctx, 5)
+	_, err = gate.TryAcquire(ctx, 5)
 	fmt.Println(errors.Is(err, backpressure.ErrFull), err)
 
 	consumed := make(chan bool)
@@ -52,14 +52,14 @@ func Example() {
 			fmt.Println(err)
 		}
 	}()
-	r, err := gate.Wait(ctx, 5)
+	r, err := gate.Acquire(ctx, 5)
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
 	produce(r)
 	<-consumed
-	state, err := gate.State(ctx)
+	state, err := gate.Stats(ctx)
 	fmt.Println(state.Records, "records", err)
 	// Output:
 	// true backpressure: gate is closed: parcels: 10 records and 0 reserved, 5 more asked for: it closes at 10 and opens at 4

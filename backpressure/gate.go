@@ -42,7 +42,7 @@ func New(client rueidis.Client, name string, cfg Config) (*Gate, error) {
 		return nil, err
 	}
 	g := &Gate{client: client, name: name, cfg: cfg, keys: []string{"{" + name + "}:gate", "{" + name + "}:gate:held"}}
-	g.hear.client, g.hear.channel, g.hear.retry = client, g.Channel(), cfg.Look
+	g.hear.client, g.hear.channel, g.hear.retry = client, g.Channel(), cfg.PollInterval
 	for _, s := range append(append([]Source(nil), cfg.Records...), cfg.Bytes...) {
 		sign := "1"
 		if s.Minus {
@@ -61,14 +61,16 @@ func New(client rueidis.Client, name string, cfg Config) (*Gate, error) {
 func (g *Gate) Channel() string { return "{" + g.name + "}:gate:open" }
 
 // Wait blocks until n records may be pushed, or ctx is done, and reserves the room for them. Push them, then call
-// [Reservation.Done]. n is 1 to High - Low, so that a gate that opens has room for it.
+// [Reservation.Release]. n is 1 to High - Low, so that a gate that opens has room for it.
 //
 // When ctx ends the wait, the error is both its error and the [*FullError] that the wait was for.
-func (g *Gate) Wait(ctx context.Context, n int) (*Reservation, error) { return g.WaitBytes(ctx, n, 0) }
+func (g *Gate) Acquire(ctx context.Context, n int) (*Reservation, error) {
+	return g.AcquireBytes(ctx, n, 0)
+}
 
 // WaitBytes is Wait for n records of a total size, for a gate with Config.Bytes.
-func (g *Gate) WaitBytes(ctx context.Context, n int, bytes int64) (*Reservation, error) {
-	r, full := g.TryBytes(ctx, n, bytes)
+func (g *Gate) AcquireBytes(ctx context.Context, n int, bytes int64) (*Reservation, error) {
+	r, full := g.TryAcquireBytes(ctx, n, bytes)
 	if !errors.Is(full, ErrFull) {
 		return r, full
 	}
@@ -77,7 +79,7 @@ func (g *Gate) WaitBytes(ctx context.Context, n int, bytes int64) (*Reservation,
 	for {
 		// In hand before the look: what opens the gate after the look is then not missed.
 		opened := g.hear.next()
-		r, err := g.TryBytes(ctx, n, bytes)
+		r, err := g.TryAcquireBytes(ctx, n, bytes)
 		if ctx.Err() != nil && r == nil && !errors.Is(err, ErrFull) {
 			return nil, fmt.Errorf("%w: %w", err, full) // cut off in the middle of a look
 		} else if !errors.Is(err, ErrFull) {
@@ -85,7 +87,7 @@ func (g *Gate) WaitBytes(ctx context.Context, n int, bytes int64) (*Reservation,
 		}
 		full = err
 		// A quarter of chance, so that many producers do not all look at once.
-		look := time.NewTimer(g.cfg.Look - rand.N(g.cfg.Look/4+1))
+		look := time.NewTimer(g.cfg.PollInterval - rand.N(g.cfg.PollInterval/4+1))
 		select {
 		case <-opened:
 		case <-look.C:
@@ -98,10 +100,12 @@ func (g *Gate) WaitBytes(ctx context.Context, n int, bytes int64) (*Reservation,
 }
 
 // Try is Wait that answers at once: a [*FullError] says why it is not possible now.
-func (g *Gate) Try(ctx context.Context, n int) (*Reservation, error) { return g.TryBytes(ctx, n, 0) }
+func (g *Gate) TryAcquire(ctx context.Context, n int) (*Reservation, error) {
+	return g.TryAcquireBytes(ctx, n, 0)
+}
 
 // TryBytes is Try for n records of a total size.
-func (g *Gate) TryBytes(ctx context.Context, n int, bytes int64) (*Reservation, error) {
+func (g *Gate) TryAcquireBytes(ctx context.Context, n int, bytes int64) (*Reservation, error) {
 	if limit := g.limit(g.cfg.High, g.cfg.Low); n < 1 || int64(n) > limit {
 		return nil, fmt.Errorf("backpressure: %s: n is %d: must be 1 to %d (High %d - Low %d)", g.name, n, limit, g.cfg.High, g.cfg.Low)
 	}
@@ -113,7 +117,7 @@ func (g *Gate) TryBytes(ctx context.Context, n int, bytes int64) (*Reservation, 
 	r := &Reservation{Records: n, Bytes: bytes, gate: g}
 	r.member = fmt.Sprintf("%s %d %d", uid.New(), n, bytes)
 	// Taken before the server starts the clock of the reservation, so it ends first; the server counts whole milliseconds.
-	r.Deadline = time.Now().Add(g.cfg.ReserveFor - time.Millisecond)
+	r.Deadline = time.Now().Add(g.cfg.ReservationTTL - time.Millisecond)
 	look, err := g.run(ctx, "ask", r.member, n, bytes)
 	if err != nil {
 		return nil, err
@@ -134,20 +138,20 @@ func (g *Gate) limit(high, low int64) int64 {
 
 // Notify is called by consumers after they have taken something away (after an ack). If that opens the gate, all
 // waiting producers are told. It costs one round trip and may be called as rarely as one likes: a producer also looks
-// by itself every Config.Look.
+// by itself every Config.PollInterval.
 func (g *Gate) Notify(ctx context.Context) error {
 	_, err := g.run(ctx, "notify", "", 0, 0)
 	return err
 }
 
 // State reads depth and reservations. It changes nothing.
-func (g *Gate) State(ctx context.Context) (State, error) {
+func (g *Gate) Stats(ctx context.Context) (Stats, error) {
 	look, err := g.run(ctx, "state", "", 0, 0)
-	return look.State, err
+	return look.Stats, err
 }
 
 // State is what a gate sees.
-type State struct {
+type Stats struct {
 	// Closed says whether producers wait.
 	Closed bool
 	// Records and Bytes are the true depth, Reserved… what has been allowed and is not known to be pushed.
@@ -161,7 +165,7 @@ type State struct {
 
 // look is the script's reply.
 type look struct {
-	State
+	Stats
 	granted bool
 	what    string
 	removed bool
@@ -191,7 +195,7 @@ func (g *Gate) run(ctx context.Context, op, member string, n int, bytes int64) (
 	}
 	i := func(n int64) string { return strconv.FormatInt(n, 10) }
 	args := append([]string{
-		op, member, i(int64(n)), i(bytes), i(g.cfg.ReserveFor.Milliseconds()), g.Channel(),
+		op, member, i(int64(n)), i(bytes), i(g.cfg.ReservationTTL.Milliseconds()), g.Channel(),
 		i(g.cfg.High), i(g.cfg.Low), i(g.cfg.HighBytes), i(g.cfg.LowBytes), i(g.cfg.HighLag.Milliseconds()), i(g.cfg.LowLag.Milliseconds()), i(lag),
 		strconv.Itoa(len(g.cfg.Records)), strconv.Itoa(len(g.cfg.Bytes)),
 	}, g.tail...)
@@ -217,7 +221,7 @@ func (g *Gate) run(ctx context.Context, op, member string, n int, bytes int64) (
 	}
 	return look{
 		granted: v[0] == 1, what: what, removed: v[9] > 0,
-		State: State{
+		Stats: Stats{
 			Closed: v[2] == 1, Records: v[3], ReservedRecords: v[4], Bytes: v[5], ReservedBytes: v[6],
 			Lag: time.Duration(v[7]) * time.Millisecond, Producers: int(v[8]),
 		},
@@ -228,7 +232,7 @@ func (g *Gate) run(ctx context.Context, op, member string, n int, bytes int64) (
 func (g *Gate) askLag(ctx context.Context) (time.Duration, error) {
 	g.lagMu.Lock()
 	defer g.lagMu.Unlock()
-	if !g.lagAsked.IsZero() && time.Since(g.lagAsked) < g.cfg.LagEvery {
+	if !g.lagAsked.IsZero() && time.Since(g.lagAsked) < g.cfg.LagInterval {
 		return g.lag, nil
 	}
 	d, err := g.cfg.Lag(ctx)
@@ -255,7 +259,7 @@ type Reservation struct {
 
 // Done gives the reservation back: the records have been pushed, or will not be. Calling it twice is harmless, also
 // after an error. [ErrExpired] says that the room had been given away before.
-func (r *Reservation) Done(ctx context.Context) error {
+func (r *Reservation) Release(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.done {
@@ -267,7 +271,7 @@ func (r *Reservation) Done(ctx context.Context) error {
 	}
 	r.done = true
 	if !look.removed {
-		return fmt.Errorf("backpressure: %s: %w: of %d records, after %v", r.gate.name, ErrExpired, r.Records, r.gate.cfg.ReserveFor)
+		return fmt.Errorf("backpressure: %s: %w: of %d records, after %v", r.gate.name, ErrExpired, r.Records, r.gate.cfg.ReservationTTL)
 	}
 	return nil
 }

@@ -93,9 +93,9 @@ func (s *stream) pop(n int) int {
 // ask asks without waiting, and is done without having pushed if keep is false.
 func (s *stream) ask(n int, keep bool) error {
 	s.t.Helper()
-	r, err := s.gate.Try(s.t.Context(), n)
+	r, err := s.gate.TryAcquire(s.t.Context(), n)
 	if err == nil && !keep {
-		err = r.Done(s.t.Context())
+		err = r.Release(s.t.Context())
 	}
 	return err
 }
@@ -130,7 +130,7 @@ func TestHardBound(t *testing.T) {
 				rnd := rand.New(rand.NewPCG(1, uint64(p)))
 				for range rounds {
 					n := 1 + rnd.IntN(40)
-					r, err := gate.Wait(ctx, n)
+					r, err := gate.Acquire(ctx, n)
 					if err != nil {
 						t.Error(err)
 						return
@@ -139,7 +139,7 @@ func TestHardBound(t *testing.T) {
 					for old := highest.Load(); depth > old && !highest.CompareAndSwap(old, depth); old = highest.Load() {
 					}
 					pushed.Add(int64(n))
-					if err := r.Done(ctx); err != nil {
+					if err := r.Release(ctx); err != nil {
 						t.Error(err)
 					}
 				}
@@ -174,7 +174,7 @@ func TestHardBound(t *testing.T) {
 		if pushed.Load() != popped.Load() || pushed.Load() == 0 {
 			t.Errorf("pushed %d, popped %d", pushed.Load(), popped.Load())
 		}
-		state, err := s.gate.State(ctx)
+		state, err := s.gate.Stats(ctx)
 		if err != nil || state.Records != 0 || state.ReservedRecords != 0 || state.Producers != 0 {
 			t.Errorf("afterwards: %+v, %v", state, err)
 		}
@@ -193,7 +193,7 @@ func TestHysteresis(t *testing.T) {
 		s.push(1)
 		s.wantFull(s.ask(6, false), "5 records and 0 reserved, 6 more asked for: it closes at 10 and opens at 4")
 		s.wantFull(s.ask(1, false), "5 records") // closed is closed, for small ones too
-		state, err := s.gate.State(t.Context())
+		state, err := s.gate.Stats(t.Context())
 		if err != nil || !state.Closed || state.Records != 5 {
 			t.Errorf("%+v, %v", state, err)
 		}
@@ -217,7 +217,7 @@ func TestHysteresis(t *testing.T) {
 func (s *stream) wait(ctx context.Context, g *backpressure.Gate, n int) <-chan error {
 	done := make(chan error, 1)
 	go func() {
-		_, err := g.Wait(ctx, n)
+		_, err := g.Acquire(ctx, n)
 		done <- err
 	}()
 	return done
@@ -241,7 +241,7 @@ func (s *stream) subscribed(n int64) {
 func TestWaitWakesBySignal(t *testing.T) {
 	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
-		cfg := backpressure.Config{High: 10, Low: 5, Look: time.Hour}
+		cfg := backpressure.Config{High: 10, Low: 5, PollInterval: time.Hour}
 		s := newStream(t, c, cfg)
 		cfg.Records = []backpressure.Source{{List: s.list()}}
 		consumer := s.other(cfg)
@@ -278,15 +278,15 @@ func TestWaitWakesBySignal(t *testing.T) {
 func TestDoneOpens(t *testing.T) {
 	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
-		s := newStream(t, c, backpressure.Config{High: 10, Low: 1, Look: time.Hour})
-		r, err := s.gate.Try(t.Context(), 9)
+		s := newStream(t, c, backpressure.Config{High: 10, Low: 1, PollInterval: time.Hour})
+		r, err := s.gate.TryAcquire(t.Context(), 9)
 		if err != nil {
 			t.Fatal(err)
 		}
 		w := s.wait(t.Context(), s.gate, 2)
 		s.subscribed(1)
 		for range 2 {
-			if err := r.Done(t.Context()); err != nil {
+			if err := r.Release(t.Context()); err != nil {
 				t.Error(err)
 			}
 		}
@@ -301,9 +301,9 @@ func TestReservationExpires(t *testing.T) {
 	t.Parallel()
 	const reserve = 2 * time.Second // long enough that a slow machine asks before it is over
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
-		s := newStream(t, c, backpressure.Config{High: 10, Low: 1, ReserveFor: reserve, Look: 10 * time.Millisecond})
+		s := newStream(t, c, backpressure.Config{High: 10, Low: 1, ReservationTTL: reserve, PollInterval: 10 * time.Millisecond})
 		before := time.Now()
-		r, err := s.gate.Try(t.Context(), 9)
+		r, err := s.gate.TryAcquire(t.Context(), 9)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -317,7 +317,7 @@ func TestReservationExpires(t *testing.T) {
 		if time.Now().Before(r.Deadline) {
 			t.Error("the room was given away before the deadline")
 		}
-		if err := r.Done(t.Context()); !errors.Is(err, backpressure.ErrExpired) || !strings.Contains(err.Error(), "9 records, after 2s") {
+		if err := r.Release(t.Context()); !errors.Is(err, backpressure.ErrExpired) || !strings.Contains(err.Error(), "9 records, after 2s") {
 			t.Errorf("done too late: %v", err)
 		}
 	})
@@ -342,7 +342,7 @@ func TestWaitEnds(t *testing.T) {
 func TestListenerComesBack(t *testing.T) {
 	t.Parallel()
 	own := servertest.OwnRedis(t)
-	s := newStream(t, own.Client(t), backpressure.Config{High: 10, Low: 5, Look: time.Hour})
+	s := newStream(t, own.Client(t), backpressure.Config{High: 10, Low: 5, PollInterval: time.Hour})
 	s.push(10)
 	w := s.wait(t.Context(), s.gate, 1)
 	s.subscribed(1)
@@ -365,9 +365,9 @@ func TestSources(t *testing.T) {
 		})
 		hash := "{" + s.name + "}:stat"
 		try := func(n int, bytes int64) error {
-			r, err := s.gate.TryBytes(t.Context(), n, bytes)
+			r, err := s.gate.TryAcquireBytes(t.Context(), n, bytes)
 			if err == nil {
-				err = r.Done(t.Context())
+				err = r.Release(t.Context())
 			}
 			return err
 		}
@@ -383,7 +383,7 @@ func TestSources(t *testing.T) {
 		s.do("HSET", hash, "bytes", "500")
 		s.wantFull(try(1, 501), "500 bytes and 0 reserved, 501 more asked for: it closes at 1000 and opens at 400")
 		s.wantFull(try(1, 1), "500 bytes")
-		state, err := s.gate.State(t.Context())
+		state, err := s.gate.Stats(t.Context())
 		if err != nil || state.Records != 5 || state.Bytes != 500 || !state.Closed {
 			t.Errorf("%+v, %v", state, err)
 		}
@@ -425,7 +425,7 @@ func TestLagKey(t *testing.T) {
 			}
 		}
 		s.do("DEL", "{"+s.name+"}:sealed")
-		if state, err := s.gate.State(t.Context()); err != nil || state.Lag != 0 {
+		if state, err := s.gate.Stats(t.Context()); err != nil || state.Lag != 0 {
 			t.Errorf("nothing waits: %+v, %v", state, err)
 		}
 	})
@@ -441,7 +441,7 @@ func TestLagFunc(t *testing.T) {
 		}
 		return time.Hour, nil
 	}
-	cfg := backpressure.Config{Lag: lag, HighLag: time.Minute, LagEvery: time.Hour}
+	cfg := backpressure.Config{Lag: lag, HighLag: time.Minute, LagInterval: time.Hour}
 	s := newStream(t, servertest.Redis(t), cfg)
 	for range 3 {
 		s.wantFull(s.ask(1, false), "waits for 1h0m0s: it closes at 1m0s and opens at 30s")
@@ -460,8 +460,8 @@ func TestLagFunc(t *testing.T) {
 func TestMaxmemory(t *testing.T) {
 	t.Parallel()
 	own := servertest.OwnRedis(t, "--maxmemory-policy", "noeviction")
-	s := newStream(t, own.Client(t), backpressure.Config{High: 1000, Low: 5, Look: 10 * time.Millisecond})
-	r, err := s.gate.Try(t.Context(), 1)
+	s := newStream(t, own.Client(t), backpressure.Config{High: 1000, Low: 5, PollInterval: 10 * time.Millisecond})
+	r, err := s.gate.TryAcquire(t.Context(), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -469,7 +469,7 @@ func TestMaxmemory(t *testing.T) {
 	s.do("CONFIG", "SET", "maxmemory", "1")
 	s.wantFull(s.ask(1, false), "the server is at its maxmemory, with 100 records and 1 reserved")
 	w := s.wait(t.Context(), s.gate, 1)
-	if err := r.Done(t.Context()); err != nil {
+	if err := r.Release(t.Context()); err != nil {
 		t.Error(err)
 	}
 	if err := s.gate.Notify(t.Context()); err != nil {
@@ -490,7 +490,7 @@ func TestRedisAway(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	if _, err := s.gate.Wait(ctx, 1); err == nil || errors.Is(err, backpressure.ErrFull) {
+	if _, err := s.gate.Acquire(ctx, 1); err == nil || errors.Is(err, backpressure.ErrFull) {
 		t.Errorf("nothing is let through unseen: %v", err)
 	}
 }
@@ -511,8 +511,8 @@ func TestConfigErrors(t *testing.T) {
 		"Config.HighLag is 1s and LowLag is 2s":                                  {LagKey: "{s}:z", HighLag: time.Second, LowLag: 2 * time.Second},
 		`Config.LagKey is "z": must begin with "{s}"`:                            {LagKey: "z", HighLag: time.Second},
 		"Config.LagKey and Config.Lag are both set":                              {LagKey: "{s}:z", Lag: func(context.Context) (time.Duration, error) { return 0, nil }, HighLag: time.Second},
-		"Config.ReserveFor is -1s: must be 1ms to 1h":                            {Records: ready, ReserveFor: -time.Second},
-		"Config.Look is 2h0m0s: must be 1ms to 1h":                               {Records: ready, Look: 2 * time.Hour},
+		"Config.ReserveFor is -1s: must be 1ms to 1h":                            {Records: ready, ReservationTTL: -time.Second},
+		"Config.Look is 2h0m0s: must be 1ms to 1h":                               {Records: ready, PollInterval: 2 * time.Hour},
 	} {
 		if _, err := backpressure.New(nil, "s", cfg); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)

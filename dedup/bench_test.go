@@ -18,7 +18,7 @@ import (
 // it gets, at 36 to 40 bytes an id. The hash bare holds the same ids.
 type stream struct {
 	c       rueidis.Client
-	w       *dedup.Window
+	w       *dedup.Deduplicator
 	bare    string
 	next    int
 	batches int
@@ -26,7 +26,7 @@ type stream struct {
 
 func newStream(b *testing.B, c rueidis.Client, ids, measured int) *stream {
 	window := servertest.Prefix(b)
-	s := &stream{c: c, bare: "{" + window + "}:bare", w: newWindow(b, c, window, dedup.Config{Expect: int64(ids)})}
+	s := &stream{c: c, bare: "{" + window + "}:bare", w: newWindow(b, c, window, dedup.Config{ExpectedIDs: int64(ids)})}
 	for s.next < ids-measured {
 		batch := s.take(min(5000, ids-measured-s.next))
 		claim(b, s.w, dedup.Batch{Root: fmt.Sprint("fill", s.next), Records: len(batch)}, nil, batch...)
@@ -178,7 +178,7 @@ func TestMemory(t *testing.T) {
 
 func bytesPerID(t *testing.T, c rueidis.Client, n int) float64 {
 	t.Helper()
-	w := newWindow(t, c, servertest.Prefix(t), dedup.Config{Expect: int64(n)})
+	w := newWindow(t, c, servertest.Prefix(t), dedup.Config{ExpectedIDs: int64(n)})
 	before := usedMemory(t, c)
 	for at := 0; at < n; at += 5000 {
 		claim(t, w, dedup.Batch{Root: strconv.Itoa(at), Records: 5000}, nil, names("", at, 5000)...)

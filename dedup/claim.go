@@ -26,7 +26,7 @@ const maxPlace = 1<<32 - 1
 // batches that this one is split into. [ErrGone] says that there is no such batch any more. Errors name the reason
 // and claim nothing, with two exceptions: after a lost connection the outcome is unknown, and after [ErrNotDurable] the
 // claims stand. Both are repaired by claiming again.
-func (w *Window) Claim(ctx context.Context, b Batch, pos []int32, ids []string) ([]Verdict, error) {
+func (w *Deduplicator) Claim(ctx context.Context, b Batch, pos []int32, ids []string) ([]Verdict, error) {
 	pos, ids, order, err := w.checkBatch(b, pos, ids)
 	if err != nil {
 		return nil, err
@@ -64,9 +64,9 @@ func (w *Window) Claim(ctx context.Context, b Batch, pos []int32, ids []string) 
 	}
 	verdicts := make([]Verdict, len(ids))
 	for i := range reply {
-		v := Fresh
+		v := VerdictFresh
 		if reply[i] == 'd' {
-			v = Duplicate
+			v = VerdictDuplicate
 		}
 		if order != nil {
 			verdicts[order[i]] = v
@@ -77,11 +77,11 @@ func (w *Window) Claim(ctx context.Context, b Batch, pos []int32, ids []string) 
 	return verdicts, nil
 }
 
-func (w *Window) claim(ctx context.Context, keys, args []string) (string, error) {
+func (w *Deduplicator) claim(ctx context.Context, keys, args []string) (string, error) {
 	var r rueidis.RedisResult
 	var fence error
 	for range fenceTries {
-		if !w.cfg.Strict {
+		if !w.cfg.Durable {
 			r = w.exec(ctx, claimScript, keys, args)
 		} else {
 			r, fence = w.execFenced(ctx, claimScript, keys, args)
@@ -105,7 +105,7 @@ func (w *Window) claim(ctx context.Context, keys, args []string) (string, error)
 
 // checkBatch checks the batch and its positions, and puts them into ascending order. order says where each came
 // from; it is nil where nothing moved.
-func (w *Window) checkBatch(b Batch, pos []int32, ids []string) ([]int32, []string, []int, error) {
+func (w *Deduplicator) checkBatch(b Batch, pos []int32, ids []string) ([]int32, []string, []int, error) {
 	if len(ids) == 0 && len(pos) == 0 {
 		return nil, nil, nil, nil // a batch in which nothing has an id
 	}
@@ -166,14 +166,14 @@ func hashTag(key string) string {
 // Mark marks ids as seen and reports which of them were new. It is for streams without batches: whoever dies between
 // Mark and what it does with a new id has lost that id for a window, and so has whoever repeats a Mark whose reply
 // was lost. Use Claim where that matters.
-func (w *Window) Mark(ctx context.Context, ids ...string) (fresh []bool, err error) {
+func (w *Deduplicator) Mark(ctx context.Context, ids ...string) (fresh []bool, err error) {
 	verdicts, err := w.Claim(ctx, Batch{Root: uid.New(), Records: len(ids)}, nil, ids)
 	if err != nil {
 		return nil, err
 	}
 	fresh = make([]bool, len(ids))
 	for i, v := range verdicts {
-		fresh[i] = v == Fresh
+		fresh[i] = v == VerdictFresh
 	}
 	return fresh, nil
 }

@@ -34,7 +34,7 @@ func TestCluster(t *testing.T) {
 						}
 					}
 				}
-				undo(t, cl.Client, w, dedup.Claimed{Root: "a", Place: 0, ID: mine[0]})
+				undo(t, cl.Client, w, dedup.Claim{Root: "a", Place: 0, ID: mine[0]})
 				if seen, err := w.Seen(t.Context(), mine[0], mine[1]); err != nil || seen[0] || !seen[1] {
 					t.Fatal(seen, err)
 				}
@@ -64,10 +64,10 @@ func strictAcrossAMove(t *testing.T, cl *servertest.Cluster) {
 		defer cl.Do(t, i, "CONFIG", "SET", "appendonly", "no")
 	}
 	batch := dedup.Batch{Root: "a", Records: 1}
-	var w *dedup.Window
+	var w *dedup.Deduplicator
 	servertest.Eventually(t, "the nodes have their files", func() bool {
 		var err error
-		if w, err = dedup.New(t.Context(), cl.Client, "strict", dedup.Config{Strict: true}); err != nil {
+		if w, err = dedup.New(t.Context(), cl.Client, "strict", dedup.Config{Durable: true}); err != nil {
 			return false
 		}
 		_, err = w.Claim(t.Context(), batch, nil, []string{"x"})
@@ -117,7 +117,7 @@ func halfASlot(t *testing.T, cl *servertest.Cluster) {
 	refused("Seen", err)
 	_, err = w.Forget(t.Context(), ids...)
 	refused("Forget", err)
-	_, err = w.Undo(t.Context(), []dedup.Claimed{{Root: "a", ID: ids[0]}})
+	_, err = w.Undo(t.Context(), []dedup.Claim{{Root: "a", ID: ids[0]}})
 	refused("Undo", err)
 	refused("Clear", w.Clear(t.Context()))
 	cl.Finish(t, slot, from, to)

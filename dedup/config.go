@@ -9,13 +9,13 @@ import (
 
 // Defaults and limits of [Config].
 const (
-	DefaultWindow       = time.Hour
-	DefaultExpect       = 100_000
-	DefaultFenceTimeout = 5 * time.Second
+	DefaultWindow         = time.Hour
+	DefaultExpectedIDs    = 100_000
+	DefaultDurableTimeout = 5 * time.Second
 
-	MinWindow = 10 * time.Millisecond
-	MaxWindow = 400 * 24 * time.Hour
-	MaxExpect = 1_000_000_000
+	MinWindow      = 10 * time.Millisecond
+	MaxWindow      = 400 * 24 * time.Hour
+	MaxExpectedIDs = 1_000_000_000
 
 	// MaxID is the length of the longest id, in bytes.
 	MaxID = 1024
@@ -35,23 +35,23 @@ type Config struct {
 	// Expect is roughly how many ids one window will see, and the least that it is made for: 12 bytes each are taken at
 	// once. When more come, the window grows by what it has counted. A wrong value costs memory or speed, never a verdict.
 	// Default 100,000.
-	Expect int64
+	ExpectedIDs int64
 	// Digest keeps ids of 16 bytes and more as a 128-bit digest (the first half of SHA-256). The window is then exact
 	// unless two different ids share a digest: among a billion ids that has a chance of 1 in 10^20, and nobody can
 	// make such a pair for less than 2^64 tries. Without it every byte of an id is kept.
 	Digest bool
 	// Strict waits, at each claim, until the server has it on disk. See the package comment.
-	Strict bool
-	// FenceTimeout bounds one wait for the disk in strict mode. Default 5 s.
-	FenceTimeout time.Duration
+	Durable bool
+	// DurableTimeout bounds one wait for the disk in strict mode. Default 5 s.
+	DurableTimeout time.Duration
 	// AllowEviction accepts a server that evicts keys when its memory is full.
 	AllowEviction bool
 }
 
 func (c Config) withDefaults(name string) (Config, error) {
 	c.Window = cmp.Or(c.Window, DefaultWindow)
-	c.Expect = cmp.Or(c.Expect, DefaultExpect)
-	c.FenceTimeout = cmp.Or(c.FenceTimeout, DefaultFenceTimeout)
+	c.ExpectedIDs = cmp.Or(c.ExpectedIDs, DefaultExpectedIDs)
+	c.DurableTimeout = cmp.Or(c.DurableTimeout, DefaultDurableTimeout)
 	switch {
 	case name == "" || len(name) > MaxName:
 		return c, fmt.Errorf("dedup: name has %d bytes: must be 1 to %d", len(name), MaxName)
@@ -61,10 +61,10 @@ func (c Config) withDefaults(name string) (Config, error) {
 		return c, fmt.Errorf("dedup: Config.Window is %v: must be %v to %v", c.Window, MinWindow, MaxWindow)
 	case c.Window%time.Millisecond != 0:
 		return c, fmt.Errorf("dedup: Config.Window is %v: must be whole milliseconds", c.Window)
-	case c.Expect < 0 || c.Expect > MaxExpect:
-		return c, fmt.Errorf("dedup: Config.Expect is %d: must be 1 to %d", c.Expect, MaxExpect)
-	case c.FenceTimeout < time.Millisecond:
-		return c, fmt.Errorf("dedup: Config.FenceTimeout is %v: must be at least 1ms", c.FenceTimeout)
+	case c.ExpectedIDs < 0 || c.ExpectedIDs > MaxExpectedIDs:
+		return c, fmt.Errorf("dedup: Config.Expect is %d: must be 1 to %d", c.ExpectedIDs, MaxExpectedIDs)
+	case c.DurableTimeout < time.Millisecond:
+		return c, fmt.Errorf("dedup: Config.FenceTimeout is %v: must be at least 1ms", c.DurableTimeout)
 	}
 	return c, nil
 }

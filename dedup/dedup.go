@@ -9,7 +9,7 @@ import (
 
 // Window is a sliding window of ids on Redis. It holds no state of its own: any number of Windows of one name, in any
 // number of processes, are one window. This type is concurrency safe.
-type Window struct {
+type Deduplicator struct {
 	client rueidis.Client
 	name   string
 	cfg    Config
@@ -20,13 +20,13 @@ type Window struct {
 
 // New makes a window on the caller's client, which it never closes. It asks the server whether it evicts keys and,
 // in strict mode, whether it has an append-only file.
-func New(ctx context.Context, client rueidis.Client, name string, cfg Config) (*Window, error) {
+func New(ctx context.Context, client rueidis.Client, name string, cfg Config) (*Deduplicator, error) {
 	cfg, err := cfg.withDefaults(name)
 	if err != nil {
 		return nil, err
 	}
-	w := &Window{client: client, name: name, cfg: cfg, keys: []string{"{" + name + "}:dedup", "{" + name + "}:dedup:never"}, prefix: "{" + name + "}:d:"}
-	w.head = []string{strconv.FormatInt(cfg.Window.Milliseconds(), 10), w.prefix, strconv.FormatInt(cfg.Expect, 10)}
+	w := &Deduplicator{client: client, name: name, cfg: cfg, keys: []string{"{" + name + "}:dedup", "{" + name + "}:dedup:never"}, prefix: "{" + name + "}:d:"}
+	w.head = []string{strconv.FormatInt(cfg.Window.Milliseconds(), 10), w.prefix, strconv.FormatInt(cfg.ExpectedIDs, 10)}
 	if err := w.check(ctx); err != nil {
 		return nil, err
 	}
@@ -38,17 +38,17 @@ type Verdict uint8
 
 const (
 	// Fresh says that this place holds the id. Go on with the record.
-	Fresh Verdict = 1 + iota
+	VerdictFresh Verdict = 1 + iota
 	// Duplicate says that another place holds the id within the window. Drop the record, and count it.
-	Duplicate
+	VerdictDuplicate
 )
 
 // String names the verdict.
 func (v Verdict) String() string {
 	switch v {
-	case Fresh:
+	case VerdictFresh:
 		return "fresh"
-	case Duplicate:
+	case VerdictDuplicate:
 		return "duplicate"
 	}
 	return "none"
@@ -68,4 +68,4 @@ type Batch struct {
 }
 
 // Name returns the window's name.
-func (w *Window) Name() string { return w.name }
+func (w *Deduplicator) Name() string { return w.name }

@@ -15,11 +15,11 @@ import (
 )
 
 const (
-	fresh = dedup.Fresh
-	dup   = dedup.Duplicate
+	fresh = dedup.VerdictFresh
+	dup   = dedup.VerdictDuplicate
 )
 
-func newWindow(t testing.TB, c rueidis.Client, name string, cfg dedup.Config) *dedup.Window {
+func newWindow(t testing.TB, c rueidis.Client, name string, cfg dedup.Config) *dedup.Deduplicator {
 	t.Helper()
 	w, err := dedup.New(t.Context(), c, name, cfg)
 	if err != nil {
@@ -28,7 +28,7 @@ func newWindow(t testing.TB, c rueidis.Client, name string, cfg dedup.Config) *d
 	return w
 }
 
-func claim(t testing.TB, w *dedup.Window, b dedup.Batch, pos []int32, ids ...string) []dedup.Verdict {
+func claim(t testing.TB, w *dedup.Deduplicator, b dedup.Batch, pos []int32, ids ...string) []dedup.Verdict {
 	t.Helper()
 	v, err := w.Claim(t.Context(), b, pos, ids)
 	if err != nil {
@@ -62,7 +62,7 @@ func do(t testing.TB, c rueidis.Client, cmd rueidis.Completed) rueidis.RedisResu
 }
 
 // undo does what the queue's script does with the Undo of an acknowledgement.
-func undo(t testing.TB, c rueidis.Client, w *dedup.Window, claims ...dedup.Claimed) {
+func undo(t testing.TB, c rueidis.Client, w *dedup.Deduplicator, claims ...dedup.Claim) {
 	t.Helper()
 	all, err := w.Undo(t.Context(), claims)
 	if err != nil {
@@ -115,7 +115,7 @@ func TestVerdictIsKept(t *testing.T) {
 			t.Fatalf("verdicts kept as %q, want %q", v, "-df-")
 		}
 		// a's record is rejected and its claim given back, yet b's was dropped as its duplicate once, and stays dropped.
-		undo(t, c, w, dedup.Claimed{Root: "a", Place: 0, ID: "x"})
+		undo(t, c, w, dedup.Claim{Root: "a", Place: 0, ID: "x"})
 		want(t, claim(t, w, b, []int32{1, 2}, "x", "y"), dup, fresh)
 		want(t, claim(t, w, b, nil, "v", "x", "y", "x"), fresh, dup, fresh, fresh)
 	})
@@ -144,12 +144,12 @@ func TestUndoTouchesOnlyTheHolder(t *testing.T) {
 		w := newWindow(t, c, servertest.Prefix(t), dedup.Config{})
 		want(t, claim(t, w, dedup.Batch{Root: "a", Records: 2}, nil, "x", "y"), fresh, fresh)
 		want(t, claim(t, w, dedup.Batch{Root: "b", Records: 1}, nil, "x"), dup)
-		undo(t, c, w, dedup.Claimed{Root: "b", Place: 0, ID: "x"}, dedup.Claimed{Root: "a", Place: 0, ID: "y"})
+		undo(t, c, w, dedup.Claim{Root: "b", Place: 0, ID: "x"}, dedup.Claim{Root: "a", Place: 0, ID: "y"})
 		want(t, claim(t, w, dedup.Batch{Root: "c", Records: 2}, nil, "x", "y"), dup, dup)
-		undo(t, c, w, dedup.Claimed{Root: "a", Place: 0, ID: "x"})
+		undo(t, c, w, dedup.Claim{Root: "a", Place: 0, ID: "x"})
 		want(t, claim(t, w, dedup.Batch{Root: "d", Records: 2}, nil, "x", "y"), fresh, dup)
 
-		if n, err := w.Release(t.Context(), dedup.Claimed{Root: "a", Place: 0, ID: "x"}, dedup.Claimed{Root: "a", Place: 1, ID: "y"}); n != 1 || err != nil {
+		if n, err := w.Release(t.Context(), dedup.Claim{Root: "a", Place: 0, ID: "x"}, dedup.Claim{Root: "a", Place: 1, ID: "y"}); n != 1 || err != nil {
 			t.Fatalf("Release: %d, %v, want 1: x belongs to another place by now", n, err)
 		}
 		want(t, claim(t, w, dedup.Batch{Root: "e", Records: 2}, nil, "x", "y"), dup, fresh)
@@ -200,7 +200,7 @@ func TestMarkSeenForgetLenClear(t *testing.T) {
 func TestLargeBatches(t *testing.T) {
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
 		name := servertest.Prefix(t)
-		w := newWindow(t, c, name, dedup.Config{Expect: 10})
+		w := newWindow(t, c, name, dedup.Config{ExpectedIDs: 10})
 		sizes, sum := []int{1, 999, 1000, 1001, 5000, 12345}, 0
 		if strings.HasSuffix(t.Name(), "/miniredis") { // which copies the index at each write of a slot
 			sizes = []int{1, 999, 1000, 1001, 2500}
@@ -243,7 +243,7 @@ func TestDigestOfLongIDs(t *testing.T) {
 	b := dedup.Batch{Root: "a", Records: 4}
 	want(t, claim(t, w, b, nil, long+"1", long+"2", "short", long+"1"), fresh, fresh, fresh, dup)
 	want(t, claim(t, w, dedup.Batch{Root: "b", Records: 2}, nil, long+"2", "short"), dup, dup)
-	undo(t, c, w, dedup.Claimed{Root: "a", Place: 1, ID: long + "2"})
+	undo(t, c, w, dedup.Claim{Root: "a", Place: 1, ID: long + "2"})
 	want(t, claim(t, w, dedup.Batch{Root: "c", Records: 2}, nil, long+"1", long+"2"), dup, fresh)
 }
 
@@ -286,8 +286,8 @@ func TestBadInput(t *testing.T) {
 	for cfg, want := range map[dedup.Config]string{
 		{Window: -time.Second}:          "dedup: Config.Window is -1s: must be 10ms to 9600h0m0s",
 		{Window: 1500 * time.Hour * 24}: "dedup: Config.Window is 36000h0m0s: must be 10ms to 9600h0m0s",
-		{Expect: -1}:                    "dedup: Config.Expect is -1: must be 1 to 1000000000",
-		{FenceTimeout: -1}:              "dedup: Config.FenceTimeout is -1ns: must be at least 1ms",
+		{ExpectedIDs: -1}:               "dedup: Config.Expect is -1: must be 1 to 1000000000",
+		{DurableTimeout: -1}:            "dedup: Config.FenceTimeout is -1ns: must be at least 1ms",
 	} {
 		if _, err := dedup.New(t.Context(), c, name, cfg); err == nil || err.Error() != want {
 			t.Errorf("got  %v\nwant %s", err, want)

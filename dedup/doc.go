@@ -21,21 +21,21 @@
 //
 // Cost: one round trip a call, as fast as pipelined HSETNX of the same ids. The server is busy for 1.3 to 2 µs for each new id, 3 to 7 µs
 // for one that is known (a duplicate, or a batch that comes again without a guard), and 50 µs a call; nothing else runs meanwhile. An id of
-// 16 characters takes 36 to 40 bytes when the window has as many ids as Config.Expect says or as the last one had, any other 20 to 30 bytes
+// 16 characters takes 36 to 40 bytes when the window has as many ids as Config.ExpectedIDs says or as the last one had, any other 20 to 30 bytes
 // more than its length; each call, and each 8 kB of it, adds 18 bytes. In a
 // stream that goes on, an eighth of a window and up to 1 MB more is kept. The index is made at once: for 10 million ids 120 MB,
 // which takes the server some 50 ms. When a table is too small, another one takes the claims, and for one window both are asked. Ids are spread by a public
 // hash: who may choose them can make many fall into one slot, where each costs the server what all before it do.
 //
-// Rejected records: [Window.Undo] says which bytes the script that acknowledges or buries a batch has to overwrite,
+// Rejected records: [Deduplicator.Undo] says which bytes the script that acknowledges or buries a batch has to overwrite,
 // so that a corrected record may come again. Only after the commit, and in one step with the acknowledgement.
 //
 // Failure modes. Redis away: an error; nothing passes and nothing is dropped. A lost reply: the outcome is unknown, and
 // claiming again is safe. Redis crashes with appendfsync everysec: it forgets its last second, and a forgotten claim
-// on which another batch's verdict rested can double or lose a record. [Config.Strict] (Redis 7.2 or later with
+// on which another batch's verdict rested can double or lose a record. [Config.Durable] (Redis 7.2 or later with
 // appendonly yes) follows each claim with WAITAOF on its connection, which costs up to a second a batch; have several
 // in flight. A failover or a restored snapshot forgets what it lost: keep a unique key as the second line. A
-// server that evicts keys is refused. A clock that was ahead and is set back makes ids stay duplicates until it is there again, or until [Window.Clear]. In a cluster one window is one slot, and while
+// server that evicts keys is refused. A clock that was ahead and is set back makes ids stay duplicates until it is there again, or until [Deduplicator.Clear]. In a cluster one window is one slot, and while
 // that moves to another node every call is refused with the server's TRYAGAIN, before it has changed anything. To spread a window, and to hold
 // more than 100 million ids, give each [Shard] of the ids a queue and a window of its own.
 package dedup

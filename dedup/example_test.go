@@ -11,7 +11,7 @@ import (
 
 // A batch is delivered twice, as after a crash: its own claims do not make its records duplicates. Another batch
 // with one of the ids meets a duplicate.
-func ExampleWindow_Claim() {
+func ExampleDeduplicator_Claim() {
 	tb, cleanup := servertest.Example("dedup-claim")
 	defer cleanup()
 	ctx := context.Background()
@@ -43,7 +43,7 @@ func ExampleWindow_Claim() {
 }
 
 // A record was rejected, and that is committed: its claim is given back, and the corrected record may come.
-func ExampleWindow_Release() {
+func ExampleDeduplicator_Release() {
 	tb, cleanup := servertest.Example("dedup-release")
 	defer cleanup()
 	ctx := context.Background()
@@ -63,7 +63,7 @@ func ExampleWindow_Release() {
 	}
 	claim("batch-1")
 	claim("batch-2")
-	released, err := window.Release(ctx, dedup.Claimed{Root: "batch-1", Place: 0, ID: "order-1"})
+	released, err := window.Release(ctx, dedup.Claim{Root: "batch-1", Place: 0, ID: "order-1"})
 	fmt.Println(released, err)
 	claim("batch-3")
 	// Output:
@@ -74,7 +74,7 @@ func ExampleWindow_Release() {
 }
 
 // Without batches: mark what comes by.
-func ExampleWindow_Mark() {
+func ExampleDeduplicator_Mark() {
 	tb, cleanup := servertest.Example("dedup-mark")
 	defer cleanup()
 	ctx := context.Background()

@@ -14,7 +14,7 @@ import (
 const digestFrom = 16
 
 // field is the name under which an id is kept.
-func (w *Window) field(id string) string {
+func (w *Deduplicator) field(id string) string {
 	if w.cfg.Digest && len(id) >= digestFrom {
 		sum := sha256.Sum256([]byte(id))
 		return string(sum[:16])
@@ -23,7 +23,7 @@ func (w *Window) field(id string) string {
 }
 
 // fields checks ids and returns the names they are kept under. pos may be nil.
-func (w *Window) fields(pos []int32, ids []string) ([]string, error) {
+func (w *Deduplicator) fields(pos []int32, ids []string) ([]string, error) {
 	if len(ids) > MaxIDs {
 		return nil, fmt.Errorf("dedup: %d ids in one call: at most %d are allowed", len(ids), MaxIDs)
 	}

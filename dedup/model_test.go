@@ -74,9 +74,9 @@ func TestEdgeOfTheWindow(t *testing.T) {
 func TestEverythingExpires(t *testing.T) {
 	t.Parallel()
 	k, c := newClock(t)
-	w := newWindow(t, c, "w", dedup.Config{Window: time.Hour, Expect: 1})
+	w := newWindow(t, c, "w", dedup.Config{Window: time.Hour, ExpectedIDs: 1})
 	claim(t, w, dedup.Batch{Root: "undone", Records: 1}, nil, "x")
-	undo(t, c, w, dedup.Claimed{Root: "undone", ID: "x"})
+	undo(t, c, w, dedup.Claim{Root: "undone", ID: "x"})
 	for i := range 20 {
 		claim(t, w, dedup.Batch{Root: fmt.Sprint(i), Records: 500}, nil, names(fmt.Sprint(i, "-"), 0, 500)...)
 		k.advance(17 * time.Minute)
@@ -112,7 +112,7 @@ func TestClockSetBack(t *testing.T) {
 func TestClockAhead(t *testing.T) {
 	t.Parallel()
 	k, c := newClock(t)
-	w := newWindow(t, c, "w", dedup.Config{Window: time.Hour, Expect: 1})
+	w := newWindow(t, c, "w", dedup.Config{Window: time.Hour, ExpectedIDs: 1})
 	k.SetTime(k.now.AddDate(2, 0, 0))
 	want(t, claim(t, w, dedup.Batch{Root: "a", Records: 1}, nil, "x"), fresh)
 	k.SetTime(k.now)
@@ -143,7 +143,7 @@ func TestClockAhead(t *testing.T) {
 func TestLenAfterForget(t *testing.T) {
 	t.Parallel()
 	k, c := newClock(t)
-	w := newWindow(t, c, "w", dedup.Config{Window: 80 * time.Minute, Expect: 2000})
+	w := newWindow(t, c, "w", dedup.Config{Window: 80 * time.Minute, ExpectedIDs: 2000})
 	old := names("old", 0, 1000)
 	claim(t, w, dedup.Batch{Root: "a", Records: 1000}, nil, old...)
 	k.advance(11 * time.Minute)
@@ -227,7 +227,7 @@ func TestAgainstTheModel(t *testing.T) {
 		n++
 		name := fmt.Sprint("w", n)
 		window := time.Duration(rapid.SampledFrom([]int{10, 1000, 60_000, 3_600_000}).Draw(rt, "window")) * time.Millisecond
-		w, err := dedup.New(t.Context(), c, name, dedup.Config{Window: window, Expect: 1})
+		w, err := dedup.New(t.Context(), c, name, dedup.Config{Window: window, ExpectedIDs: 1})
 		if err != nil {
 			rt.Fatal(err)
 		}
@@ -307,7 +307,7 @@ func TestAgainstTheModel(t *testing.T) {
 			"give back": func(rt *rapid.T) {
 				j := pick(rt)
 				i := rapid.IntRange(0, len(j.ids)-1).Draw(rt, "position")
-				claimed := dedup.Claimed{Root: j.batch.Root, Place: j.batch.Offset + i, ID: j.ids[i]}
+				claimed := dedup.Claim{Root: j.batch.Root, Place: j.batch.Offset + i, ID: j.ids[i]}
 				h, ok := m.holders[claimed.ID]
 				holds := ok && h.root == claimed.Root && h.place == claimed.Place
 				if rapid.Bool().Draw(rt, "through the queue") {

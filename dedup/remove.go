@@ -13,8 +13,8 @@ import (
 // perFind is how many claims Undo looks up in one call.
 const perFind = 10_000
 
-// Claimed is a claim: an id and the place that holds it.
-type Claimed struct {
+// Claim is a claim: an id and the place that holds it.
+type Claim struct {
 	Root  string
 	Place int // Offset + position
 	ID    string
@@ -33,7 +33,7 @@ type Undo struct {
 //
 // Call it after the claim was made, which a caller that learned of a rejected record has done; a place claims an id only
 // once, and no other claim will ever be where this one is, unless Redis forgets its last writes in between.
-func (w *Window) Undo(ctx context.Context, claims []Claimed) (undo [][]Undo, err error) {
+func (w *Deduplicator) Undo(ctx context.Context, claims []Claim) (undo [][]Undo, err error) {
 	undo = make([][]Undo, 0, len(claims))
 	for part := range slices.Chunk(claims, perFind) {
 		fields, reply, err := w.find(ctx, "where", ids(part), places(part))
@@ -63,11 +63,11 @@ func (w *Window) Undo(ctx context.Context, claims []Claimed) (undo [][]Undo, err
 
 // Release gives claims back at once, where the place still holds them, and returns how many it gave back. After the
 // commit only, and not for batches of a queue: there, Undo makes it one step with the acknowledgement.
-func (w *Window) Release(ctx context.Context, claims ...Claimed) (int, error) {
+func (w *Deduplicator) Release(ctx context.Context, claims ...Claim) (int, error) {
 	return w.remove(ctx, ids(claims), places(claims))
 }
 
-func ids(claims []Claimed) []string {
+func ids(claims []Claim) []string {
 	ids := make([]string, len(claims))
 	for i, c := range claims {
 		ids[i] = c.ID
@@ -75,7 +75,7 @@ func ids(claims []Claimed) []string {
 	return ids
 }
 
-func places(claims []Claimed) string {
+func places(claims []Claim) string {
 	b := make([]byte, 0, 12*len(claims))
 	for _, c := range claims {
 		b = binary.BigEndian.AppendUint32(append(b, root(c.Root)...), uint32(c.Place))
@@ -84,11 +84,11 @@ func places(claims []Claimed) string {
 }
 
 // Forget takes ids out of the window, whoever holds them, and returns how many were there.
-func (w *Window) Forget(ctx context.Context, ids ...string) (int, error) {
+func (w *Deduplicator) Forget(ctx context.Context, ids ...string) (int, error) {
 	return w.remove(ctx, ids, "")
 }
 
-func (w *Window) remove(ctx context.Context, ids []string, places string) (int, error) {
+func (w *Deduplicator) remove(ctx context.Context, ids []string, places string) (int, error) {
 	if len(ids) == 0 {
 		return 0, nil
 	}
@@ -104,7 +104,7 @@ func (w *Window) remove(ctx context.Context, ids []string, places string) (int, 
 }
 
 // Seen reports which ids are in the window. It changes nothing.
-func (w *Window) Seen(ctx context.Context, ids ...string) ([]bool, error) {
+func (w *Deduplicator) Seen(ctx context.Context, ids ...string) ([]bool, error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
@@ -128,7 +128,7 @@ func (w *Window) Seen(ctx context.Context, ids ...string) ([]bool, error) {
 
 // find runs find.lua. It is a script also where it only reads: a client that reads from replicas must not get an answer from
 // the past. It returns the names that the ids are kept under.
-func (w *Window) find(ctx context.Context, what string, ids []string, places string) ([]string, rueidis.RedisResult, error) {
+func (w *Deduplicator) find(ctx context.Context, what string, ids []string, places string) ([]string, rueidis.RedisResult, error) {
 	fields, err := w.fields(nil, ids)
 	if err != nil {
 		return nil, rueidis.RedisResult{}, err
@@ -143,14 +143,14 @@ func (w *Window) find(ctx context.Context, what string, ids []string, places str
 
 // Len estimates how many ids are in the window, in O(1). Claims are counted at ten moments of a window, and what is between
 // them in proportion; those that were given back or forgotten are counted until they would have left.
-func (w *Window) Len(ctx context.Context) (int64, error) {
+func (w *Deduplicator) Len(ctx context.Context) (int64, error) {
 	n, _, err := w.state(ctx, "read")
 	return n, err
 }
 
 // Clear empties the window: at once for every reader, then it frees the memory, a thousand keys a round trip. If
 // that is cut short, the rest expires by itself within a window.
-func (w *Window) Clear(ctx context.Context) error {
+func (w *Deduplicator) Clear(ctx context.Context) error {
 	_, tables, err := w.state(ctx, "clear")
 	if err != nil {
 		return err
@@ -189,7 +189,7 @@ type table struct {
 }
 
 // state asks the server for the estimated length and for all tables.
-func (w *Window) state(ctx context.Context, what string) (int64, []table, error) {
+func (w *Deduplicator) state(ctx context.Context, what string) (int64, []table, error) {
 	reply, err := w.exec(ctx, stateScript, w.keys, append(slices.Clip(w.head), what)).ToArray()
 	if err != nil {
 		return 0, nil, fmt.Errorf("dedup: %w", err)

@@ -40,7 +40,7 @@ func newScript(text string) script {
 
 // exec runs a script once. It is never retried behind the caller's back: what a lost reply means is for the caller to
 // say.
-func (w *Window) exec(ctx context.Context, s script, keys, args []string) rueidis.RedisResult {
+func (w *Deduplicator) exec(ctx context.Context, s script, keys, args []string) rueidis.RedisResult {
 	b := w.client.B()
 	r := w.client.Do(ctx, b.Evalsha().Sha1(s.sha).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build())
 	if noScript(r.Error()) {
@@ -53,15 +53,15 @@ func (w *Window) exec(ctx context.Context, s script, keys, args []string) rueidi
 // own connection, so both go out in one DoMulti: a blocking command in it makes the client send the whole group on one
 // connection. A cluster's client must not follow a redirect of the script alone, so a connection of our own is used there;
 // the script has not run where it is redirected, and is sent anew when the client knows better.
-func (w *Window) execFenced(ctx context.Context, s script, keys, args []string) (rueidis.RedisResult, error) {
+func (w *Deduplicator) execFenced(ctx context.Context, s script, keys, args []string) (rueidis.RedisResult, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		// The client gives blocking commands no time limit of its own, and a frozen server would hold us for ever.
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, 2*w.cfg.FenceTimeout+5*time.Second)
+		ctx, cancel = context.WithTimeout(ctx, 2*w.cfg.DurableTimeout+5*time.Second)
 		defer cancel()
 	}
 	wait := func() rueidis.Completed {
-		return w.client.B().Waitaof().Numlocal(1).Numreplicas(0).Timeout(w.cfg.FenceTimeout.Milliseconds()).Build()
+		return w.client.B().Waitaof().Numlocal(1).Numreplicas(0).Timeout(w.cfg.DurableTimeout.Milliseconds()).Build()
 	}
 	for try := 0; ; try++ {
 		r := w.together(ctx, w.client.B().Evalsha().Sha1(s.sha).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build(), wait())
@@ -80,7 +80,7 @@ func (w *Window) execFenced(ctx context.Context, s script, keys, args []string) 
 }
 
 // together runs commands on one connection.
-func (w *Window) together(ctx context.Context, cmds ...rueidis.Completed) (r []rueidis.RedisResult) {
+func (w *Deduplicator) together(ctx context.Context, cmds ...rueidis.Completed) (r []rueidis.RedisResult) {
 	if w.client.Mode() != rueidis.ClientModeCluster {
 		return w.client.DoMulti(ctx, cmds...)
 	}
@@ -118,7 +118,7 @@ func noScript(err error) bool {
 }
 
 // check asks the server for what the configuration relies on.
-func (w *Window) check(ctx context.Context) error {
+func (w *Deduplicator) check(ctx context.Context) error {
 	if !w.cfg.AllowEviction {
 		info, err := w.client.Do(ctx, w.client.B().Info().Section("memory").Build()).ToString()
 		if _, isReply := rueidis.IsRedisErr(err); err != nil && !isReply {
@@ -130,7 +130,7 @@ func (w *Window) check(ctx context.Context) error {
 			return fmt.Errorf("%w: maxmemory-policy is %s, not noeviction (Config.AllowEviction accepts that)", ErrEviction, policy)
 		}
 	}
-	if w.cfg.Strict {
+	if w.cfg.Durable {
 		// The first command takes it to the node that has the window.
 		_, err := w.together(ctx, w.client.B().Exists().Key(w.keys[1]).Build(), w.client.B().Waitaof().Numlocal(1).Numreplicas(0).Timeout(1).Build())[1].AsIntSlice()
 		if _, isReply := rueidis.IsRedisErr(err); isReply {

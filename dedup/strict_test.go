@@ -19,7 +19,7 @@ import (
 func strictServer(t *testing.T) (*servers.RedisServer, rueidis.Client, bool) {
 	s := servertest.OwnRedis(t)
 	c := s.Client(t)
-	_, err := dedup.New(t.Context(), c, "probe", dedup.Config{Strict: true})
+	_, err := dedup.New(t.Context(), c, "probe", dedup.Config{Durable: true})
 	if errors.Is(err, dedup.ErrNoAOF) && servers.HasImage(servers.RedisImage) {
 		if s, err = servers.StartRedis(t.Context(), servers.Options{Mode: servers.Docker, Private: true, Image: servers.RedisImage}); err != nil {
 			t.Fatal(err)
@@ -30,7 +30,7 @@ func strictServer(t *testing.T) (*servers.RedisServer, rueidis.Client, bool) {
 			}
 		})
 		c = s.Client(t)
-		_, err = dedup.New(t.Context(), c, "probe", dedup.Config{Strict: true})
+		_, err = dedup.New(t.Context(), c, "probe", dedup.Config{Durable: true})
 	}
 	if errors.Is(err, dedup.ErrNoAOF) {
 		t.Logf("%s has no WAITAOF: all that strict mode can do there is refuse, and it did: %v", s.Chosen, err)
@@ -53,7 +53,7 @@ func TestStrictIsRefusedWithoutAOF(t *testing.T) {
 		"appendonly no": servertest.OwnRedis(t, "--appendonly", "no").Client(t),
 		"no WAITAOF":    servertest.Miniredis(t),
 	} {
-		if _, err := dedup.New(t.Context(), c, "w", dedup.Config{Strict: true}); !errors.Is(err, dedup.ErrNoAOF) {
+		if _, err := dedup.New(t.Context(), c, "w", dedup.Config{Durable: true}); !errors.Is(err, dedup.ErrNoAOF) {
 			t.Errorf("%s: %v, want ErrNoAOF", what, err)
 		}
 	}
@@ -67,7 +67,7 @@ func TestStrictWaitsForTheDisk(t *testing.T) {
 	if !ok {
 		return
 	}
-	cfg := dedup.Config{Strict: true, FenceTimeout: 100 * time.Millisecond}
+	cfg := dedup.Config{Durable: true, DurableTimeout: 100 * time.Millisecond}
 	w := newWindow(t, c, "w", cfg)
 	b := dedup.Batch{Guard: guard(t, c, "w", "b"), Root: "b", Records: 2}
 	ids := []string{"x", "y"}
@@ -81,7 +81,7 @@ func TestStrictWaitsForTheDisk(t *testing.T) {
 		t.Fatalf("kept verdicts that are not on disk, asked for by another worker: %v, %v, want ErrNotDurable", v, err)
 	}
 	set(t, c, "appendfsync", "everysec")
-	want(t, claim(t, newWindow(t, c, "w", dedup.Config{Strict: true}), b, nil, ids...), fresh, fresh)
+	want(t, claim(t, newWindow(t, c, "w", dedup.Config{Durable: true}), b, nil, ids...), fresh, fresh)
 }
 
 // store is what the durable side does with the verdicts: it takes each batch once.
@@ -127,7 +127,7 @@ func TestStrictSurvivesCrashes(t *testing.T) {
 	if !ok {
 		return
 	}
-	w := newWindow(t, c, "w", dedup.Config{Strict: true, FenceTimeout: 2 * time.Second, Expect: 1})
+	w := newWindow(t, c, "w", dedup.Config{Durable: true, DurableTimeout: 2 * time.Second, ExpectedIDs: 1})
 	const seed = 6
 	r := rand.New(rand.NewPCG(seed, seed))
 	durable := &store{ledger: make(map[string]bool), rows: make(map[string]int)}

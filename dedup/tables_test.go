@@ -22,7 +22,7 @@ func TestMixedCalls(t *testing.T) {
 		seed := uint64(time.Now().UnixNano())
 		t.Logf("seed %d", seed)
 		r := rand.New(rand.NewPCG(seed, 0))
-		w := newWindow(t, c, name, dedup.Config{Expect: 1})
+		w := newWindow(t, c, name, dedup.Config{ExpectedIDs: 1})
 		m := &model{window: time.Hour, holders: make(map[string]holder)}
 		now := time.Now()
 		rounds, calls := 60, 0
@@ -64,7 +64,7 @@ func TestMixedCalls(t *testing.T) {
 			}
 			for id, h := range m.holders { // some are given back, and may be claimed by whoever comes next
 				if r.IntN(10) == 0 {
-					undo(t, c, w, dedup.Claimed{Root: h.root, Place: h.place, ID: id})
+					undo(t, c, w, dedup.Claim{Root: h.root, Place: h.place, ID: id})
 					delete(m.holders, id)
 				}
 				if r.IntN(300) == 0 {
@@ -92,7 +92,7 @@ func TestMixedCalls(t *testing.T) {
 func TestOneIDManyTimes(t *testing.T) {
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
 		name := servertest.Prefix(t)
-		w := newWindow(t, c, name, dedup.Config{Expect: 1})
+		w := newWindow(t, c, name, dedup.Config{ExpectedIDs: 1})
 		mini := strings.HasSuffix(t.Name(), "/miniredis") // which is slow, but not for what is meant here
 		same := make([]string, map[bool]int{true: 500, false: 5000}[mini])
 		for i := range same {
@@ -170,8 +170,8 @@ func TestTheLogIsFull(t *testing.T) {
 func TestATableShrinks(t *testing.T) {
 	t.Parallel()
 	k, c := newClock(t)
-	large := newWindow(t, c, "w", dedup.Config{Window: time.Minute, Expect: 400_000})
-	small := newWindow(t, c, "w", dedup.Config{Window: time.Minute, Expect: 1})
+	large := newWindow(t, c, "w", dedup.Config{Window: time.Minute, ExpectedIDs: 400_000})
+	small := newWindow(t, c, "w", dedup.Config{Window: time.Minute, ExpectedIDs: 1})
 	claim(t, large, dedup.Batch{Root: "a", Records: 1}, nil, "x")
 	index := func() (n int) {
 		for _, key := range k.Keys() {
@@ -201,9 +201,9 @@ func TestUndoOfMany(t *testing.T) {
 	w := newWindow(t, c, servertest.Prefix(t), dedup.Config{})
 	ids := names("", 0, 25_000)
 	claim(t, w, dedup.Batch{Root: "a", Records: len(ids)}, nil, ids...)
-	claims := make([]dedup.Claimed, len(ids))
+	claims := make([]dedup.Claim, len(ids))
 	for i, id := range ids {
-		claims[i] = dedup.Claimed{Root: "a", Place: i, ID: id}
+		claims[i] = dedup.Claim{Root: "a", Place: i, ID: id}
 	}
 	claims[12_345].Root = "another"
 	all, err := w.Undo(t.Context(), claims)
@@ -229,7 +229,7 @@ func TestTheLargestCall(t *testing.T) {
 		if strings.HasSuffix(t.Name(), "/miniredis") {
 			return // copies the index at each write
 		}
-		w := newWindow(t, c, servertest.Prefix(t), dedup.Config{Expect: 1})
+		w := newWindow(t, c, servertest.Prefix(t), dedup.Config{ExpectedIDs: 1})
 		claim(t, w, dedup.Batch{Root: "first", Records: 1}, nil, "x")
 		ids := names("", 0, dedup.MaxIDs)
 		for _, root := range []string{"a", "b"} {
@@ -251,7 +251,7 @@ func TestLongIDsStayInOneTable(t *testing.T) {
 	t.Parallel()
 	c := servertest.Redis(t)
 	name := servertest.Prefix(t)
-	w := newWindow(t, c, name, dedup.Config{Expect: 200_000})
+	w := newWindow(t, c, name, dedup.Config{ExpectedIDs: 200_000})
 	long := strings.Repeat("x", 880)
 	for i := range 3 {
 		ids := names("", i*40_000, 40_000)
@@ -273,13 +273,13 @@ func TestLongIDsStayInOneTable(t *testing.T) {
 func TestGivenBackAgainAndAgain(t *testing.T) {
 	t.Parallel()
 	c := servertest.OwnRedis(t).Client(t) // nobody else's commands are counted
-	w := newWindow(t, c, "w", dedup.Config{Expect: 1})
+	w := newWindow(t, c, "w", dedup.Config{ExpectedIDs: 1})
 	round := func(i int) {
 		root := fmt.Sprint(i)
 		want(t, claim(t, w, dedup.Batch{Root: root, Records: 1}, nil, "poison"), fresh)
 		if i%2 == 0 {
-			undo(t, c, w, dedup.Claimed{Root: root, ID: "poison"})
-		} else if n, err := w.Release(t.Context(), dedup.Claimed{Root: root, ID: "poison"}); n != 1 || err != nil {
+			undo(t, c, w, dedup.Claim{Root: root, ID: "poison"})
+		} else if n, err := w.Release(t.Context(), dedup.Claim{Root: root, ID: "poison"}); n != 1 || err != nil {
 			t.Fatal(n, err)
 		}
 	}

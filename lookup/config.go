@@ -11,12 +11,12 @@ import (
 
 // Defaults and limits of [Config] and [RemoteConfig].
 const (
-	DefaultMaxAge   = 10 * time.Second
-	DefaultKeep     = time.Minute
-	DefaultChunk    = 1000
-	DefaultTTL      = time.Hour
-	DefaultNegative = time.Minute
-	DefaultLocal    = time.Minute
+	DefaultMaxAge      = 10 * time.Second
+	DefaultKeep        = time.Minute
+	DefaultChunk       = 1000
+	DefaultTTL         = time.Hour
+	DefaultNegativeTTL = time.Minute
+	DefaultLocalTTL    = time.Minute
 
 	MinMaxAge = 20 * time.Millisecond
 	MaxChunk  = 10_000
@@ -33,9 +33,9 @@ type Stale uint8
 
 const (
 	// Serve goes on with the snapshot it has.
-	Serve Stale = iota
+	StaleServe Stale = iota
 	// Fail makes Snapshot and GetMany return [ErrStale].
-	Fail
+	StaleFail
 )
 
 // Config sets up a [Table]. All its fields are optional; without Load, this process only reads the table.
@@ -49,7 +49,7 @@ type Config[K comparable, V any] struct {
 	Stale Stale
 	// Every makes Run refresh the table from its source when its version is that old. However many processes Run, one
 	// of them does it. 0 means never: call Refresh.
-	Every time.Duration
+	RefreshInterval time.Duration
 	// AllowEmpty lets a refresh replace the table by an empty one.
 	AllowEmpty bool
 	// Keep is how long a version outlives its successor, for processes that are still reading it. Default 1 minute.
@@ -69,12 +69,12 @@ type RemoteConfig[K comparable, V any] struct {
 	// Fetch reads keys from the source and returns those that exist. Without it, what is not in Redis is missing.
 	// See [FetchQuery].
 	Fetch func(ctx context.Context, keys []K) (map[K]V, error)
-	// TTL is how long an entry stays in Redis (default 1 hour), Negative how long a key that the source does not have
+	// TTL is how long an entry stays in Redis (default 1 hour), NegativeTTL how long a key that the source does not have
 	// stays known as missing (default 1 minute): the bounds on how late a change of the source is seen.
-	TTL, Negative time.Duration
+	TTL, NegativeTTL time.Duration
 	// Local is how long this process may answer from its own memory without asking Redis. A change in Redis ends it
 	// at once, where the client has client-side caching. Default 1 minute.
-	Local time.Duration
+	LocalTTL time.Duration
 	// Chunk is how many keys one Fetch is asked for. Default 1,000.
 	Chunk int
 	// Keys and Values are as in [Config].
@@ -94,15 +94,15 @@ func (c Config[K, V]) withDefaults(name string) (Config[K, V], error) {
 	switch {
 	case c.MaxAge < MinMaxAge:
 		return c, fmt.Errorf("lookup: Config.MaxAge is %v: must be at least %v", c.MaxAge, MinMaxAge)
-	case c.Every < 0:
-		return c, fmt.Errorf("lookup: Config.Every is %v: must not be negative", c.Every)
-	case c.Every > 0 && c.Load == nil:
+	case c.RefreshInterval < 0:
+		return c, fmt.Errorf("lookup: Config.Every is %v: must not be negative", c.RefreshInterval)
+	case c.RefreshInterval > 0 && c.Load == nil:
 		return c, errors.New("lookup: Config.Every is set but Config.Load is not")
 	case c.Keep < time.Millisecond:
 		return c, fmt.Errorf("lookup: Config.Keep is %v: must be at least 1ms", c.Keep)
 	case c.Chunk < 1 || c.Chunk > MaxChunk:
 		return c, fmt.Errorf("lookup: Config.Chunk is %d: must be 1 to %d", c.Chunk, MaxChunk)
-	case c.Stale > Fail:
+	case c.Stale > StaleFail:
 		return c, fmt.Errorf("lookup: Config.Stale is %d: must be Serve or Fail", c.Stale)
 	}
 	return c, checkName(name)
@@ -110,8 +110,8 @@ func (c Config[K, V]) withDefaults(name string) (Config[K, V], error) {
 
 func (c RemoteConfig[K, V]) withDefaults(name string) (RemoteConfig[K, V], error) {
 	c.TTL = cmp.Or(c.TTL, DefaultTTL)
-	c.Negative = cmp.Or(c.Negative, DefaultNegative)
-	c.Local = cmp.Or(c.Local, DefaultLocal)
+	c.NegativeTTL = cmp.Or(c.NegativeTTL, DefaultNegativeTTL)
+	c.LocalTTL = cmp.Or(c.LocalTTL, DefaultLocalTTL)
 	c.Chunk = cmp.Or(c.Chunk, DefaultChunk)
 	var err error
 	if c.Keys, err = keyCodec(c.Keys); err != nil {
@@ -121,7 +121,7 @@ func (c RemoteConfig[K, V]) withDefaults(name string) (RemoteConfig[K, V], error
 	for _, d := range []struct {
 		name string
 		d    time.Duration
-	}{{"TTL", c.TTL}, {"Negative", c.Negative}, {"Local", c.Local}} {
+	}{{"TTL", c.TTL}, {"Negative", c.NegativeTTL}, {"Local", c.LocalTTL}} {
 		if d.d < time.Millisecond {
 			return c, fmt.Errorf("lookup: RemoteConfig.%s is %v: must be at least 1ms", d.name, d.d)
 		}

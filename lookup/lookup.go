@@ -54,7 +54,7 @@ func (t *Table[K, V]) Snapshot() (*Snapshot[K, V], error) {
 	if s == nil {
 		return nil, ErrNotLoaded
 	}
-	if t.cfg.Stale == Fail {
+	if t.cfg.Stale == StaleFail {
 		if age := time.Since(epoch) - time.Duration(t.checked.Load()); age > t.cfg.MaxAge {
 			return nil, fmt.Errorf("%w: version %s was last confirmed %v ago", ErrStale, s.version, age.Round(time.Millisecond))
 		}

@@ -54,7 +54,7 @@ func newTable(t testing.TB, c rueidis.Client, name string, cfg lookup.Config[str
 	return table
 }
 
-func refresh(t testing.TB, table *lookup.Table[string, int]) lookup.Refreshed {
+func refresh(t testing.TB, table *lookup.Table[string, int]) lookup.RefreshResult {
 	t.Helper()
 	r, err := table.Refresh(t.Context())
 	if err != nil {
@@ -274,7 +274,7 @@ func TestTwoRefreshersDoTheWorkOnce(t *testing.T) {
 		name := servertest.Prefix(t)
 		src := &source{m: map[string]int{"a": 1}, gate: make(chan struct{})}
 		cfg := lookup.Config[string, int]{Load: lookup.FromMap(src.load)}
-		results := make(chan lookup.Refreshed, 10)
+		results := make(chan lookup.RefreshResult, 10)
 		for range cap(results) {
 			table := newTable(t, c, name, cfg)
 			go func() {
@@ -342,8 +342,8 @@ func TestBadConfig(t *testing.T) {
 	c := servertest.Redis(t)
 	for want, cfg := range map[string]lookup.Config[string, int]{
 		"lookup: Config.MaxAge is -1s: must be at least 20ms": {MaxAge: -time.Second},
-		"lookup: Config.Every is -1ns: must not be negative":  {Every: -1},
-		"lookup: Config.Every is set but Config.Load is not":  {Every: 1},
+		"lookup: Config.Every is -1ns: must not be negative":  {RefreshInterval: -1},
+		"lookup: Config.Every is set but Config.Load is not":  {RefreshInterval: 1},
 		"lookup: Config.Keep is -1ns: must be at least 1ms":   {Keep: -1},
 		"lookup: Config.Chunk is 10001: must be 1 to 10000":   {Chunk: 10001},
 		"lookup: Keys has only one of Encode and Decode":      {Keys: lookup.Codec[string]{Decode: func([]byte) (string, error) { return "", nil }}},

@@ -32,7 +32,7 @@ const (
 )
 
 // Refreshed is what a refresh did.
-type Refreshed struct {
+type RefreshResult struct {
 	Version string
 	Entries int
 	Done    bool // false: somebody else did it, see [Table.Refresh]
@@ -44,19 +44,19 @@ type Refreshed struct {
 //
 // Two refreshes at once, in any processes, do the work once: the second waits for the first and returns its version,
 // with Done false. The first may have read the source before the second was called; call it again where that matters.
-func (t *Table[K, V]) Refresh(ctx context.Context) (Refreshed, error) {
+func (t *Table[K, V]) Refresh(ctx context.Context) (RefreshResult, error) {
 	if t.cfg.Load == nil {
-		return Refreshed{}, ErrNoLoader
+		return RefreshResult{}, ErrNoLoader
 	}
 	before, _, err := t.ask(ctx)
 	if err != nil && !errors.Is(err, ErrNotLoaded) {
-		return Refreshed{}, err
+		return RefreshResult{}, err
 	}
 	return t.refreshFrom(ctx, before.version)
 }
 
 // refreshFrom refreshes the table if its version is still this one when the lock is got.
-func (t *Table[K, V]) refreshFrom(ctx context.Context, version string) (Refreshed, error) {
+func (t *Table[K, V]) refreshFrom(ctx context.Context, version string) (RefreshResult, error) {
 	token := uid.New()
 	for wait := 5 * time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
 		err := t.client.Do(ctx, t.client.B().Set().Key(t.lock).Value(token).Nx().Px(lockFor).Build()).Error()
@@ -64,11 +64,11 @@ func (t *Table[K, V]) refreshFrom(ctx context.Context, version string) (Refreshe
 			break
 		} else if !rueidis.IsRedisNil(err) {
 			t.unlock(ctx, token) // only the reply may have been lost
-			return Refreshed{}, fmt.Errorf("lookup: %w", err)
+			return RefreshResult{}, fmt.Errorf("lookup: %w", err)
 		}
 		select {
 		case <-ctx.Done():
-			return Refreshed{}, ctx.Err()
+			return RefreshResult{}, ctx.Err()
 		case <-time.After(wait):
 		}
 	}
@@ -88,19 +88,19 @@ func (t *Table[K, V]) refreshFrom(ctx context.Context, version string) (Refreshe
 	now, _, err := t.ask(ctx)
 	switch {
 	case err != nil && !errors.Is(err, ErrNotLoaded):
-		return Refreshed{}, err
+		return RefreshResult{}, err
 	case err == nil && now.version != version:
-		return Refreshed{Version: now.version, Entries: now.entries}, t.Sync(ctx)
+		return RefreshResult{Version: now.version, Entries: now.entries}, t.Sync(ctx)
 	}
 	s, err := t.write(ctx, token)
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil && errors.Is(err, context.Canceled) {
 			err = cause
 		}
-		return Refreshed{}, err
+		return RefreshResult{}, err
 	}
 	_, err = t.sync(ctx, s)
-	return Refreshed{Version: s.version, Entries: len(s.entries), Done: true}, err
+	return RefreshResult{Version: s.version, Entries: len(s.entries), Done: true}, err
 }
 
 // unlock gives the lock up if it is ours. If that fails, it runs out by itself.

@@ -73,7 +73,7 @@ func (r *Remote[K, V]) GetMany(ctx context.Context, keys []K) (Found[V], error) 
 	}
 	unique := slices.Clone(names)
 	slices.Sort(unique)
-	values, err := rueidis.MGetCache(r.client, ctx, r.cfg.Local, slices.Compact(unique))
+	values, err := rueidis.MGetCache(r.client, ctx, r.cfg.LocalTTL, slices.Compact(unique))
 	if err != nil {
 		return Found[V]{}, fmt.Errorf("lookup: %w", err)
 	}
@@ -218,7 +218,7 @@ func (r *Remote[K, V]) put(ctx context.Context, entries map[K]*V, replace bool) 
 		if err != nil {
 			return err
 		}
-		value, ttl := string(absent), r.cfg.Negative
+		value, ttl := string(absent), r.cfg.NegativeTTL
 		if v != nil {
 			b, err := r.cfg.Values.Encode(*v)
 			if err != nil {

@@ -29,7 +29,7 @@ func TestRemote(t *testing.T) {
 		var asked [][]string
 		source := map[string]int{"a": 1, "b": 2}
 		r := newRemote(t, c, name, lookup.RemoteConfig[string, int]{
-			Negative: 300 * time.Millisecond,
+			NegativeTTL: 300 * time.Millisecond,
 			Fetch: func(_ context.Context, keys []string) (map[string]int, error) {
 				asked = append(asked, keys)
 				found := make(map[string]int)
@@ -65,7 +65,7 @@ func TestRemote(t *testing.T) {
 			return len(asked) == n
 		})
 		n := len(asked)
-		// What is known as missing is asked for again when Negative is over; another process needs no source.
+		// What is known as missing is asked for again when NegativeTTL is over; another process needs no source.
 		source["x"] = 9
 		eventually(t, "x is found", func() bool { return len(get("x").Missing) == 0 })
 		if len(asked) == n || len(asked) > n+3 {

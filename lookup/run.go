@@ -41,7 +41,7 @@ func (t *Table[K, V]) Run(ctx context.Context) error {
 		}
 		age, err := t.sync(ctx, nil)
 		next := t.cfg.MaxAge / 2
-		if t.cfg.Every > 0 && (err == nil && age >= t.cfg.Every || errors.Is(err, ErrNotLoaded)) {
+		if t.cfg.RefreshInterval > 0 && (err == nil && age >= t.cfg.RefreshInterval || errors.Is(err, ErrNotLoaded)) {
 			if err = t.refreshOld(ctx); err == nil {
 				age = 0
 			}
@@ -49,8 +49,8 @@ func (t *Table[K, V]) Run(ctx context.Context) error {
 		if err != nil && ctx.Err() == nil {
 			t.report(err)
 			next = min(next, time.Second)
-		} else if t.cfg.Every > 0 {
-			next = min(next, max(t.cfg.Every-age, time.Millisecond))
+		} else if t.cfg.RefreshInterval > 0 {
+			next = min(next, max(t.cfg.RefreshInterval-age, time.Millisecond))
 		}
 		timer.Reset(next)
 	}
@@ -59,7 +59,7 @@ func (t *Table[K, V]) Run(ctx context.Context) error {
 // refreshOld refreshes the table unless somebody has done so since this process looked.
 func (t *Table[K, V]) refreshOld(ctx context.Context) error {
 	p, age, err := t.ask(ctx)
-	if err != nil && !errors.Is(err, ErrNotLoaded) || err == nil && age < t.cfg.Every {
+	if err != nil && !errors.Is(err, ErrNotLoaded) || err == nil && age < t.cfg.RefreshInterval {
 		return err
 	}
 	_, err = t.refreshFrom(ctx, p.version)

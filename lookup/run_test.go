@@ -85,7 +85,7 @@ func TestStale(t *testing.T) {
 	c := s.Client(t)
 	src := &source{m: map[string]int{"a": 1}}
 	serve := newTable(t, c, "w", lookup.Config[string, int]{Load: lookup.FromMap(src.load), MaxAge: 200 * time.Millisecond})
-	fail := newTable(t, c, "w", lookup.Config[string, int]{MaxAge: 200 * time.Millisecond, Stale: lookup.Fail})
+	fail := newTable(t, c, "w", lookup.Config[string, int]{MaxAge: 200 * time.Millisecond, Stale: lookup.StaleFail})
 	refresh(t, serve)
 	run(t, serve)
 	run(t, fail)
@@ -113,7 +113,7 @@ func TestEvery(t *testing.T) {
 		src := &source{m: map[string]int{"a": 1}}
 		var tables []*lookup.Table[string, int]
 		for range 4 {
-			table := newTable(t, c, name, lookup.Config[string, int]{Load: lookup.FromMap(src.load), Every: 300 * time.Millisecond})
+			table := newTable(t, c, name, lookup.Config[string, int]{Load: lookup.FromMap(src.load), RefreshInterval: 300 * time.Millisecond})
 			tables = append(tables, table)
 			run(t, table)
 		}

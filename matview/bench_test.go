@@ -20,9 +20,9 @@ func BenchmarkFigures(b *testing.B) {
 		Table:   "sales",
 		GroupBy: []matview.Column{{Name: "hour", Expr: "date_trunc('hour', at, 'UTC')", Type: "timestamptz"}, {Name: "product", Type: "text"}},
 		Measures: []matview.Measure{
-			{Name: "n", Merge: matview.Count},
-			{Name: "total", Expr: "amount", Merge: matview.Sum},
-			{Name: "high", Expr: "amount", Merge: matview.Max, Type: "numeric"},
+			{Name: "n", Aggregate: matview.AggregateCount},
+			{Name: "total", Expr: "amount", Aggregate: matview.AggregateSum},
+			{Name: "high", Expr: "amount", Aggregate: matview.AggregateMax, Type: "numeric"},
 		},
 	}
 	if err := r.Create(b.Context(), pool); err != nil {

@@ -70,8 +70,8 @@ func ExampleRollup() {
 		Table:   "sales",
 		GroupBy: []matview.Column{{Name: "category", Type: "text"}},
 		Measures: []matview.Measure{
-			{Name: "orders", Merge: matview.Count},
-			{Name: "revenue", Expr: "total", Merge: matview.Sum},
+			{Name: "orders", Aggregate: matview.AggregateCount},
+			{Name: "revenue", Expr: "total", Aggregate: matview.AggregateSum},
 		},
 	}
 	if err := sales.Create(ctx, pool); err != nil {

@@ -14,7 +14,7 @@ type Freshness struct {
 	Populated bool
 	// RefreshedAt is when the last refresh ended, zero if never, and Took how long it took.
 	RefreshedAt time.Time
-	Took        time.Duration
+	Duration    time.Duration
 	// AsOf is the time up to which the view is known to hold everything that was committed, zero if unknown. It moves on without a
 	// refresh when Config.Changed says that nothing has changed.
 	AsOf time.Time
@@ -54,7 +54,7 @@ func (r *Refresher) Freshness(ctx context.Context) ([]Freshness, error) {
 	_, err = pgx.ForEachRow(rows, []any{&f.View, &f.Populated, &refreshed, &took, &as, &age, &f.Version, &f.Refreshes, &f.Bytes, &f.Rows}, func() error {
 		g := f
 		if refreshed != nil {
-			g.RefreshedAt, g.Took, g.AsOf, g.Age = *refreshed, *took, *as, *age
+			g.RefreshedAt, g.Duration, g.AsOf, g.Age = *refreshed, *took, *as, *age
 		}
 		*at[f.View] = g
 		return nil

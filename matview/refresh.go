@@ -14,29 +14,29 @@ type Action uint8
 
 const (
 	// Refreshed means that the view was refreshed.
-	Refreshed Action = iota + 1
+	ActionRefreshed Action = iota + 1
 	// Unchanged means that the version token was the same as at the last refresh.
-	Unchanged
+	ActionUnchanged
 	// Shared means that another process refreshed the view in a run that began after this one.
-	Shared
+	ActionShared
 	// Failed means that the refresh failed; the view is as it was.
-	Failed
+	ActionFailed
 	// Blocked means that a view it depends on failed.
-	Blocked
+	ActionBlocked
 )
 
 // String is the action in one word.
 func (a Action) String() string {
 	switch a {
-	case Refreshed:
+	case ActionRefreshed:
 		return "refreshed"
-	case Unchanged:
+	case ActionUnchanged:
 		return "unchanged"
-	case Shared:
+	case ActionShared:
 		return "shared"
-	case Failed:
+	case ActionFailed:
 		return "failed"
-	case Blocked:
+	case ActionBlocked:
 		return "blocked"
 	default:
 		return fmt.Sprintf("Action(%d)", uint8(a))
@@ -44,15 +44,15 @@ func (a Action) String() string {
 }
 
 // Report says what one run did, in dependency order. Callers that shared a run get the same report.
-type Report struct {
-	Views []Refresh
+type RefreshReport struct {
+	Views []ViewResult
 	// Version is the token of this run.
-	Version string
-	Took    time.Duration
+	Version  string
+	Duration time.Duration
 }
 
 // Refresh is one view in a [Report].
-type Refresh struct {
+type ViewResult struct {
 	View   string
 	Action Action
 	// Concurrent says whether readers could go on while it was refreshed.
@@ -60,7 +60,7 @@ type Refresh struct {
 	// Reason says why the refresh was not concurrent.
 	Reason string
 	// Took is the time of this refresh, the wait for the lock included.
-	Took time.Duration
+	Duration time.Duration
 	// Err is why it failed or was blocked.
 	Err error
 }
@@ -72,20 +72,20 @@ type run struct {
 	names   map[string]bool
 	waiters int
 	done    chan struct{}
-	report  Report
+	report  RefreshReport
 	err     error // the run did not get as far as the views
 }
 
 // Refresh brings the named views, and those they depend on, up to date; no names means all of them. When a refresh is under way in this
 // process, all calls that come meanwhile share the next one: what was committed before a call is in the views when it returns.
 // A view that fails does not stop those that do not depend on it; the error joins the failures of the views that this call asked for.
-func (r *Refresher) Refresh(ctx context.Context, names ...string) (Report, error) {
+func (r *Refresher) Refresh(ctx context.Context, names ...string) (RefreshReport, error) {
 	mine, err := r.closure(names)
 	if err != nil {
-		return Report{}, err
+		return RefreshReport{}, err
 	}
 	if err := ctx.Err(); err != nil {
-		return Report{}, fmt.Errorf("matview: refresh: %w", err)
+		return RefreshReport{}, fmt.Errorf("matview: refresh: %w", err)
 	}
 	r.mu.Lock()
 	q := r.next
@@ -119,14 +119,14 @@ func (r *Refresher) Refresh(ctx context.Context, names ...string) (Report, error
 			if r.next == q {
 				r.next = nil
 				r.mu.Unlock()
-				return Report{}, fmt.Errorf("matview: refresh: %w", ctx.Err())
+				return RefreshReport{}, fmt.Errorf("matview: refresh: %w", ctx.Err())
 			}
 		}
 		r.mu.Unlock()
 		if last {
 			<-q.done // so that nothing of it runs on when the caller closes the pool
 		}
-		return Report{}, fmt.Errorf("matview: refresh: %w", ctx.Err())
+		return RefreshReport{}, fmt.Errorf("matview: refresh: %w", ctx.Err())
 	}
 	if q.err != nil {
 		return q.report, q.err
@@ -157,17 +157,17 @@ func (r *Refresher) loop(q *run) {
 //
 // Its token and its time are taken once, before the first view. A token read later, for a view that is built on another, could
 // be newer than what that other view holds, and the next pass would call the upper one unchanged for ever.
-func (r *Refresher) do(q *run) (Report, error) {
+func (r *Refresher) do(q *run) (RefreshReport, error) {
 	start := time.Now()
 	var began time.Time
 	if err := r.pool.QueryRow(q.ctx, `SELECT clock_timestamp()`).Scan(&began); err != nil {
-		return Report{}, fmt.Errorf("matview: refresh: %w", err)
+		return RefreshReport{}, fmt.Errorf("matview: refresh: %w", err)
 	}
-	var rep Report
+	var rep RefreshReport
 	if r.cfg.Changed != nil {
 		var err error
 		if rep.Version, err = r.cfg.Changed(q.ctx); err != nil {
-			return Report{}, fmt.Errorf("matview: refresh: Config.Changed: %w", err)
+			return RefreshReport{}, fmt.Errorf("matview: refresh: Config.Changed: %w", err)
 		}
 	}
 	failed := map[string]bool{}
@@ -176,27 +176,27 @@ func (r *Refresher) do(q *run) (Report, error) {
 			continue
 		}
 		viewStart := time.Now()
-		res := Refresh{View: v.Name}
+		res := ViewResult{View: v.Name}
 		for _, d := range v.DependsOn {
 			if failed[d] {
-				res.Action, res.Err = Blocked, fmt.Errorf("%w: %s", ErrBlocked, d)
+				res.Action, res.Err = ActionBlocked, fmt.Errorf("%w: %s", ErrBlocked, d)
 			}
 		}
 		if res.Err == nil {
 			if err := r.one(q.ctx, v, began, rep.Version, &res); err != nil {
-				res.Action, res.Err = Failed, err
+				res.Action, res.Err = ActionFailed, err
 			}
 		}
 		failed[v.Name] = res.Err != nil
-		res.Took = time.Since(viewStart)
+		res.Duration = time.Since(viewStart)
 		rep.Views = append(rep.Views, res)
 	}
-	rep.Took = time.Since(start)
+	rep.Duration = time.Since(start)
 	return rep, nil
 }
 
 // one refreshes one view in a transaction of its own, or finds that there is no need to.
-func (r *Refresher) one(ctx context.Context, v View, began time.Time, version string, res *Refresh) error {
+func (r *Refresher) one(ctx context.Context, v View, began time.Time, version string, res *ViewResult) error {
 	name, state := mustIdent(v.Name), mustIdent(r.cfg.StateTable)
 	return pgx.BeginTxFunc(ctx, r.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
 		if err := r.limits(ctx, tx); err != nil {
@@ -221,10 +221,10 @@ func (r *Refresher) one(ctx context.Context, v View, began time.Time, version st
 		case oid == nil:
 			return errNoView
 		case populated && current:
-			res.Action = Shared
+			res.Action = ActionShared
 			return nil
 		case populated && same && r.cfg.Changed != nil:
-			res.Action = Unchanged
+			res.Action = ActionUnchanged
 			_, err := tx.Exec(ctx, `UPDATE `+state+` SET as_of = greatest(as_of, $2) WHERE name = $1`, v.Name, began)
 			return err
 		case !populated:
@@ -247,7 +247,7 @@ func (r *Refresher) one(ctx context.Context, v View, began time.Time, version st
 				return err
 			}
 		}
-		res.Action = Refreshed
+		res.Action = ActionRefreshed
 		// In the same transaction, so a token is never newer than the view.
 		_, err := tx.Exec(ctx, `
 			INSERT INTO `+state+` AS s (name, view, version, as_of, refreshed_at, took, refreshes) VALUES ($1, $2, $3, $4, clock_timestamp(), $5, 1)

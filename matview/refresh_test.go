@@ -57,7 +57,7 @@ func refresh(t testing.TB, r *matview.Refresher, names ...string) []string {
 	return actions(rep)
 }
 
-func actions(rep matview.Report) []string {
+func actions(rep matview.RefreshReport) []string {
 	var out []string
 	for _, v := range rep.Views {
 		s := v.View + " " + v.Action.String()
@@ -307,7 +307,7 @@ func TestPgBouncer(t *testing.T) {
 	want(t, "again", refresh(t, r), []string{"My Shop.Totals refreshed concurrently"})
 	roll := matview.Rollup{
 		Table: "My Shop.Roll Up", GroupBy: []matview.Column{{Name: "Product", Expr: "product", Type: "text"}},
-		Measures: []matview.Measure{{Name: "Total", Expr: "amount", Merge: matview.Sum}},
+		Measures: []matview.Measure{{Name: "Total", Expr: "amount", Aggregate: matview.AggregateSum}},
 	}
 	if err := roll.Create(t.Context(), pool); err != nil {
 		t.Fatal(err)
@@ -331,7 +331,7 @@ func TestFreshness(t *testing.T) {
 	refresh(t, r)
 	second, _ := r.Freshness(t.Context())
 	a, b := first[0], second[0]
-	if !a.Populated || a.Rows != 2 || a.Bytes < 8192 || a.Took <= 0 || a.Version != "2" || a.Refreshes != 1 || a.Age <= 0 || a.AsOf.After(a.RefreshedAt) {
+	if !a.Populated || a.Rows != 2 || a.Bytes < 8192 || a.Duration <= 0 || a.Version != "2" || a.Refreshes != 1 || a.Age <= 0 || a.AsOf.After(a.RefreshedAt) {
 		t.Errorf("after: %+v", a)
 	}
 	if b.Refreshes != 1 || !b.RefreshedAt.Equal(a.RefreshedAt) || !b.AsOf.After(a.AsOf) {

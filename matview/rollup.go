@@ -13,17 +13,17 @@ import (
 )
 
 // Merge says how a measure takes in new rows.
-type Merge uint8
+type Aggregate uint8
 
 const (
 	// Sum adds; NULLs are left out, as in SQL's sum.
-	Sum Merge = iota + 1
+	AggregateSum Aggregate = iota + 1
 	// Count counts the rows where Expr is not NULL, all of them if Expr is empty.
-	Count
+	AggregateCount
 	// Min keeps the smallest.
-	Min
+	AggregateMin
 	// Max keeps the greatest.
-	Max
+	AggregateMax
 )
 
 // Column is a column of a roll-up's key.
@@ -42,8 +42,8 @@ type Measure struct {
 	// Expr is what is aggregated, without the aggregate: "quantity * price", not "sum(quantity * price)". It is code: never build it from input.
 	Expr string
 	// Type of the column. Default bigint for Count, numeric for Sum; Min and Max need one.
-	Type  string
-	Merge Merge
+	Type      string
+	Aggregate Aggregate
 }
 
 // Rollup is a table of aggregates that is merged from the rows of each promotion, in the promotion's transaction.
@@ -94,18 +94,18 @@ func (r Rollup) Validate() error {
 		if err := name("Measures", i, m.Name); err != nil {
 			return err
 		}
-		if m.Merge < Sum || m.Merge > Max {
-			return fmt.Errorf("matview: roll-up %s: Measures[%d].Merge (column %s) is %d: must be Sum, Count, Min or Max", r.Table, i, m.Name, m.Merge)
+		if m.Aggregate < AggregateSum || m.Aggregate > AggregateMax {
+			return fmt.Errorf("matview: roll-up %s: Measures[%d].Merge (column %s) is %d: must be Sum, Count, Min or Max", r.Table, i, m.Name, m.Aggregate)
 		}
-		if m.Expr == "" && m.Merge != Count {
+		if m.Expr == "" && m.Aggregate != AggregateCount {
 			return fmt.Errorf("matview: roll-up %s: Measures[%d].Expr (column %s) is empty: only Count may leave it out", r.Table, i, m.Name)
 		}
-		if m.Type == "" && (m.Merge == Min || m.Merge == Max) {
+		if m.Type == "" && (m.Aggregate == AggregateMin || m.Aggregate == AggregateMax) {
 			return fmt.Errorf("matview: roll-up %s: Measures[%d].Type (column %s) is empty: Min and Max need an SQL type", r.Table, i, m.Name)
 		}
 		switch strings.ToLower(m.Type) {
 		case "real", "float", "float4", "float8", "double precision":
-			if m.Merge == Sum {
+			if m.Aggregate == AggregateSum {
 				// The sum of floats depends on the order in which they are added: no recomputation would ever confirm it.
 				return fmt.Errorf("matview: roll-up %s: Measures[%d].Type (column %s) is %s: a Sum must be exact: numeric or an integer type", r.Table, i, m.Name, m.Type)
 			}
@@ -120,7 +120,7 @@ func (m Measure) sqlType() string {
 	switch {
 	case m.Type != "":
 		return m.Type
-	case m.Merge == Count:
+	case m.Aggregate == AggregateCount:
 		return "bigint"
 	default:
 		return "numeric"
@@ -128,7 +128,7 @@ func (m Measure) sqlType() string {
 }
 
 func (m Measure) aggregate() string {
-	f := map[Merge]string{Sum: "sum", Count: "count", Min: "min", Max: "max"}[m.Merge]
+	f := map[Aggregate]string{AggregateSum: "sum", AggregateCount: "count", AggregateMin: "min", AggregateMax: "max"}[m.Aggregate]
 	return f + "(" + cmp.Or(m.Expr, "*") + ")::" + m.sqlType()
 }
 
@@ -136,10 +136,10 @@ func (m Measure) aggregate() string {
 // swallow what comes; least and greatest leave NULLs out by themselves.
 func (m Measure) merged() string {
 	q := quote(m.Name)
-	switch m.Merge {
-	case Min:
+	switch m.Aggregate {
+	case AggregateMin:
 		return q + " = least(r." + q + ", excluded." + q + ")"
-	case Max:
+	case AggregateMax:
 		return q + " = greatest(r." + q + ", excluded." + q + ")"
 	default:
 		return q + " = coalesce(r." + q + " + excluded." + q + ", r." + q + ", excluded." + q + ")"

@@ -23,11 +23,11 @@ func daily() matview.Rollup {
 			{Name: "product", Type: "text"},
 		},
 		Measures: []matview.Measure{
-			{Name: "n", Merge: matview.Count},
-			{Name: "priced", Expr: "amount", Merge: matview.Count},
-			{Name: "total", Expr: "amount", Merge: matview.Sum, Type: "numeric(12, 2)"},
-			{Name: "low", Expr: "promoted.amount", Merge: matview.Min, Type: "numeric"},
-			{Name: "high", Expr: "amount", Merge: matview.Max, Type: "double precision"},
+			{Name: "n", Aggregate: matview.AggregateCount},
+			{Name: "priced", Expr: "amount", Aggregate: matview.AggregateCount},
+			{Name: "total", Expr: "amount", Aggregate: matview.AggregateSum, Type: "numeric(12, 2)"},
+			{Name: "low", Expr: "promoted.amount", Aggregate: matview.AggregateMin, Type: "numeric"},
+			{Name: "high", Expr: "amount", Aggregate: matview.AggregateMax, Type: "double precision"},
 		},
 	}
 }
@@ -221,7 +221,7 @@ func TestRollupCheckAndRebuild(t *testing.T) {
 	pool := newTarget(t)
 	r := matview.Rollup{
 		Table: "by_product", GroupBy: []matview.Column{{Name: "product", Type: "text"}},
-		Measures: []matview.Measure{{Name: "n", Merge: matview.Count}, {Name: "total", Expr: "amount", Merge: matview.Sum}},
+		Measures: []matview.Measure{{Name: "n", Aggregate: matview.AggregateCount}, {Name: "total", Expr: "amount", Aggregate: matview.AggregateSum}},
 	}
 	if err := r.Create(t.Context(), pool); err != nil {
 		t.Fatal(err)
@@ -290,7 +290,7 @@ func TestRollupErrors(t *testing.T) {
 		`Measures has 0 columns: must be 1 to 1000`:                         func(r *matview.Rollup) { r.Measures = nil },
 		`GroupBy[1].Type (column product) is empty`:                         func(r *matview.Rollup) { r.GroupBy[1].Type = "" },
 		`Measures[0].Name is "day": already used by another column`:         func(r *matview.Rollup) { r.Measures[0].Name = "day" },
-		`Measures[0].Merge (column n) is 0: must be Sum, Count, Min or Max`: func(r *matview.Rollup) { r.Measures[0].Merge = 0 },
+		`Measures[0].Merge (column n) is 0: must be Sum, Count, Min or Max`: func(r *matview.Rollup) { r.Measures[0].Aggregate = 0 },
 		`Measures[2].Expr (column total) is empty: only Count may leave`:    func(r *matview.Rollup) { r.Measures[2].Expr = "" },
 		`Measures[3].Type (column low) is empty: Min and Max need`:          func(r *matview.Rollup) { r.Measures[3].Type = "" },
 		`Measures[2].Type (column total) is float8: a Sum must be exact`:    func(r *matview.Rollup) { r.Measures[2].Type = "float8" },

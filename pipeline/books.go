@@ -34,7 +34,7 @@ func (f Flow[T]) Books(ctx context.Context, since time.Time) (Books, error) {
 	if err != nil {
 		return Books{}, fmt.Errorf("pipeline: the table's books: %w", err)
 	}
-	handed, err := f.Queue.Handed(ctx)
+	handed, err := f.Queue.HandedOff(ctx)
 	if err != nil {
 		return Books{}, fmt.Errorf("pipeline: the queue's books: %w", err)
 	}
@@ -58,7 +58,7 @@ func (f Flow[T]) Books(ctx context.Context, since time.Time) (Books, error) {
 	if b.Redis, err = f.Queue.Stats(ctx); err != nil {
 		return Books{}, fmt.Errorf("pipeline: the queue's books: %w", err)
 	}
-	b.Quiet = before.Taken == b.Redis.Taken && before.Acked == b.Redis.Acked && before.Handed == b.Redis.Handed && committed == b.Postgres &&
+	b.Quiet = before.Taken == b.Redis.Taken && before.Acked == b.Redis.Acked && before.HandedOff == b.Redis.HandedOff && committed == b.Postgres &&
 		b.Redis.LeasedBatches == 0 && b.Redis.WaitingBatches == 0 && since.IsZero()
 	return b, nil
 }
@@ -71,18 +71,18 @@ type Line struct {
 }
 
 // Off is by how much the line is off: 0.
-func (l Line) Off() int64 { return l.Left - l.Right }
+func (l Line) Imbalance() int64 { return l.Left - l.Right }
 
 // Lines are the sums of the books.
 func (b Books) Lines() []Line {
 	r, p := b.Redis, b.Postgres
 	lines := []Line{
-		{"Redis", r.Taken, r.Acked + r.InFlight + r.Dead + r.Dropped,
-			fmt.Sprintf("taken %d = acked %d + in flight %d + dead %d + dropped %d", r.Taken, r.Acked, r.InFlight, r.Dead, r.Dropped)},
+		{"Redis", r.Taken, r.Acked + r.InFlight + r.Dead + r.Discarded,
+			fmt.Sprintf("taken %d = acked %d + in flight %d + dead %d + dropped %d", r.Taken, r.Acked, r.InFlight, r.Dead, r.Discarded)},
 		{"Postgres", p.Records, p.Kept + p.Duplicates + p.Filtered + p.Rejected,
 			fmt.Sprintf("records %d = kept %d + duplicates %d + filtered %d + rejected %d", p.Records, p.Kept, p.Duplicates, p.Filtered, p.Rejected)},
-		{"rows", p.Staged, p.Rows + p.Conflicts + p.Ruled,
-			fmt.Sprintf("rows of the kept %d = promoted %d + conflicts %d + rejected by a rule %d", p.Staged, p.Rows, p.Conflicts, p.Ruled)},
+		{"rows", p.Staged, p.Rows + p.Conflicts + p.RejectedByRule,
+			fmt.Sprintf("rows of the kept %d = promoted %d + conflicts %d + rejected by a rule %d", p.Staged, p.Rows, p.Conflicts, p.RejectedByRule)},
 	}
 	if b.Quiet {
 		lines = append(lines, Line{"between", p.Records, r.Acked + b.Unacked,
@@ -94,8 +94,8 @@ func (b Books) Lines() []Line {
 // Balanced is nil if every line of the books balances; otherwise it wraps [ErrUnbalanced] and names the lines that are off.
 func (b Books) Balanced() error {
 	for _, l := range b.Lines() {
-		if l.Off() != 0 {
-			return fmt.Errorf("%w: %s is off by %d: %s", ErrUnbalanced, l.Name, l.Off(), l.Sum)
+		if l.Imbalance() != 0 {
+			return fmt.Errorf("%w: %s is off by %d: %s", ErrUnbalanced, l.Name, l.Imbalance(), l.Sum)
 		}
 	}
 	return nil

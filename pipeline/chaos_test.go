@@ -76,7 +76,7 @@ func (t *chaosTable) Stage(ctx context.Context, l staging.Load[item]) (o staging
 	err = t.c.do(ctx, func() error { o, err = t.Table.Stage(context.WithoutCancel(ctx), l); return err })
 	return o, err
 }
-func (t *chaosTable) Promote(ctx context.Context, o staging.PromoteOptions) (p staging.Promotion, err error) {
+func (t *chaosTable) Promote(ctx context.Context, o staging.PromoteOptions) (p staging.PromoteResult, err error) {
 	err = t.c.do(ctx, func() error { p, err = t.Table.Promote(ctx, o); return err })
 	return p, err
 }
@@ -107,8 +107,8 @@ func TestChaos(t *testing.T) {
 	var waits []func()
 	for range 2 {
 		waits = append(waits,
-			r.startWorker(ctx, pipeline.WorkerConfig{Concurrency: 4, Records: 60, Lease: 120 * time.Millisecond}),
-			r.startPromoter(ctx, pipeline.PromoterConfig{Every: 30 * time.Millisecond, Reconcile: 50 * time.Millisecond}))
+			r.startWorker(ctx, pipeline.WorkerConfig{Concurrency: 4, Records: 60, LeaseDuration: 120 * time.Millisecond}),
+			r.startPromoter(ctx, pipeline.PromoterConfig{PollInterval: 30 * time.Millisecond, ReconcileInterval: 50 * time.Millisecond}))
 	}
 	eventually(t, 60*time.Second, func() error {
 		st, err := r.queue.Stats(context.Background())

@@ -14,16 +14,16 @@ import (
 
 // Defaults of [WorkerConfig] and [PromoterConfig].
 const (
-	DefaultConcurrency  = 2
-	DefaultRecords      = 2000
-	DefaultBytes        = 16 << 20
-	DefaultLinger       = 20 * time.Millisecond
-	DefaultLease        = 30 * time.Second
-	DefaultHold         = 10 * time.Minute
-	DefaultGrace        = 10 * time.Second
-	DefaultEvery        = time.Second
-	DefaultReconcile    = 30 * time.Second
-	DefaultRefreshEvery = 5 * time.Second
+	DefaultConcurrency       = 2
+	DefaultRecords           = 2000
+	DefaultBytes             = 16 << 20
+	DefaultLinger            = 20 * time.Millisecond
+	DefaultLeaseDuration     = 30 * time.Second
+	DefaultBatchTimeout      = 10 * time.Minute
+	DefaultShutdownTimeout   = 10 * time.Second
+	DefaultPollInterval      = time.Second
+	DefaultReconcileInterval = 30 * time.Second
+	DefaultRefreshInterval   = 5 * time.Second
 )
 
 // Queue is what a worker and a promoter need of a queue: *[queue.Queue] has it.
@@ -34,10 +34,10 @@ type Queue interface {
 	Handoff(ctx context.Context, b *queue.Batch) error
 	Release(ctx context.Context, b *queue.Batch, o queue.ReleaseOptions) error
 	AckWith(ctx context.Context, acks ...queue.Ack) (int, error)
-	Settle(ctx context.Context, b *queue.Batch, s queue.Settlement) error
-	Reconcile(ctx context.Context, known queue.Known, settle queue.Settle) (queue.Reconciled, error)
+	Settle(ctx context.Context, b *queue.Batch, s queue.Resolution) error
+	Reconcile(ctx context.Context, known queue.FatesFunc, settle queue.SettleFunc) (queue.ReconcileResult, error)
 	Stats(ctx context.Context) (queue.Stats, error)
-	Handed(ctx context.Context) ([]queue.Handed, error)
+	HandedOff(ctx context.Context) ([]queue.HandedOff, error)
 }
 
 // Table is what a worker and a promoter need of a staged table: *[staging.Table] has it.
@@ -45,8 +45,8 @@ type Table[T any] interface {
 	Stage(ctx context.Context, l staging.Load[T]) (staging.Outcome, error)
 	Void(ctx context.Context, b staging.Batch) (staging.Fate, error)
 	Fates(ctx context.Context, ids []string) ([]staging.Fate, error)
-	Rejected(ctx context.Context, ids []string) (map[string][]staging.Reject, error)
-	Promote(ctx context.Context, o staging.PromoteOptions) (staging.Promotion, error)
+	RejectsByBatch(ctx context.Context, ids []string) (map[string][]staging.Reject, error)
+	Promote(ctx context.Context, o staging.PromoteOptions) (staging.PromoteResult, error)
 	Epoch(ctx context.Context) (string, error)
 	Books(ctx context.Context, since time.Time) (staging.Books, error)
 }
@@ -90,14 +90,14 @@ type WorkerConfig struct {
 	Bytes   int
 	Linger  time.Duration
 	// Lease is how long a batch stays with a worker that gives no sign of life; a healthy one extends it by itself. Default [DefaultLease], at least 100 ms.
-	Lease time.Duration
+	LeaseDuration time.Duration
 	// Hold is how long the chain may take for one batch, and one try of staging. A transform that hangs loses its batch then, which counts as a crash; waiting for
-	// Postgres is not bounded by it. Default [DefaultHold].
-	Hold time.Duration
-	// Grace is how long a worker that was told to stop may take to finish what it has in hand. Default [DefaultGrace].
-	Grace    time.Duration
-	Observer Observer
-	Logger   *slog.Logger // default: slog.Default()
+	// Postgres is not bounded by it. Default [DefaultBatchTimeout].
+	BatchTimeout time.Duration
+	// Grace is how long a worker that was told to stop may take to finish what it has in hand. Default [DefaultShutdownTimeout].
+	ShutdownTimeout time.Duration
+	Observer        Observer
+	Logger          *slog.Logger // default: slog.Default()
 }
 
 func (c WorkerConfig) withDefaults() (WorkerConfig, error) {
@@ -109,9 +109,9 @@ func (c WorkerConfig) withDefaults() (WorkerConfig, error) {
 	orInt(&c.Records, DefaultRecords)
 	orInt(&c.Bytes, DefaultBytes)
 	orDur(&c.Linger, DefaultLinger)
-	orDur(&c.Lease, DefaultLease)
-	orDur(&c.Hold, max(DefaultHold, c.Lease))
-	orDur(&c.Grace, DefaultGrace)
+	orDur(&c.LeaseDuration, DefaultLeaseDuration)
+	orDur(&c.BatchTimeout, max(DefaultBatchTimeout, c.LeaseDuration))
+	orDur(&c.ShutdownTimeout, DefaultShutdownTimeout)
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -124,47 +124,47 @@ func (c WorkerConfig) withDefaults() (WorkerConfig, error) {
 		return c, fmt.Errorf("pipeline: WorkerConfig.Bytes is %d: must be from 1 to %d", c.Bytes, 512<<20)
 	case c.Linger < 0 || c.Linger > time.Hour:
 		return c, fmt.Errorf("pipeline: WorkerConfig.Linger is %v: must be from 0 to 1h", c.Linger)
-	case c.Lease < 100*time.Millisecond || c.Lease > 30*24*time.Hour:
-		return c, fmt.Errorf("pipeline: WorkerConfig.Lease is %v: must be from 100ms to 720h", c.Lease)
-	case c.Hold < c.Lease:
-		return c, fmt.Errorf("pipeline: WorkerConfig.Hold is %v: must be at least Lease, %v", c.Hold, c.Lease)
-	case c.Grace < 0:
-		return c, fmt.Errorf("pipeline: WorkerConfig.Grace is %v: must not be negative", c.Grace)
+	case c.LeaseDuration < 100*time.Millisecond || c.LeaseDuration > 30*24*time.Hour:
+		return c, fmt.Errorf("pipeline: WorkerConfig.Lease is %v: must be from 100ms to 720h", c.LeaseDuration)
+	case c.BatchTimeout < c.LeaseDuration:
+		return c, fmt.Errorf("pipeline: WorkerConfig.Hold is %v: must be at least Lease, %v", c.BatchTimeout, c.LeaseDuration)
+	case c.ShutdownTimeout < 0:
+		return c, fmt.Errorf("pipeline: WorkerConfig.Grace is %v: must not be negative", c.ShutdownTimeout)
 	}
 	return c, nil
 }
 
 // PromoterConfig is how a [Promoter] works. The zero value is good.
 type PromoterConfig struct {
-	// Every is how often the promoter looks by itself, without a signal. Default [DefaultEvery].
-	Every time.Duration
+	// Every is how often the promoter looks by itself, without a signal. Default [DefaultPollInterval].
+	PollInterval time.Duration
 	// Reconcile is how often handed-off batches are compared with the registries and the ledger though nothing seems wrong. It
-	// is done at start and after every error too. Default [DefaultReconcile].
-	Reconcile time.Duration
+	// is done at start and after every error too. Default [DefaultReconcileInterval].
+	ReconcileInterval time.Duration
 	// Promote bounds one promotion.
 	Promote staging.PromoteOptions
-	// Refresh is called after promotions, not more often than RefreshEvery, and never for two at once; the promoter goes on
+	// Refresh is called after promotions, not more often than RefreshInterval, and never for two at once; the promoter goes on
 	// meanwhile. A [matview.Refresher] fits in by a closure. Nil: nothing is refreshed.
-	Refresh      func(ctx context.Context) error
-	RefreshEvery time.Duration // default [DefaultRefreshEvery]
-	// Grace is how long a promoter that was told to stop may take to finish the promotion in hand. Default [DefaultGrace].
-	Grace    time.Duration
-	Observer Observer
-	Logger   *slog.Logger // default: slog.Default()
+	Refresh         func(ctx context.Context) error
+	RefreshInterval time.Duration // default [DefaultRefreshInterval]
+	// Grace is how long a promoter that was told to stop may take to finish the promotion in hand. Default [DefaultShutdownTimeout].
+	ShutdownTimeout time.Duration
+	Observer        Observer
+	Logger          *slog.Logger // default: slog.Default()
 }
 
 func (c PromoterConfig) withDefaults() (PromoterConfig, error) {
-	orDur(&c.Every, DefaultEvery)
-	orDur(&c.Reconcile, DefaultReconcile)
-	orDur(&c.RefreshEvery, DefaultRefreshEvery)
-	orDur(&c.Grace, DefaultGrace)
+	orDur(&c.PollInterval, DefaultPollInterval)
+	orDur(&c.ReconcileInterval, DefaultReconcileInterval)
+	orDur(&c.RefreshInterval, DefaultRefreshInterval)
+	orDur(&c.ShutdownTimeout, DefaultShutdownTimeout)
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
 	for _, f := range []struct {
 		name string
 		d    time.Duration
-	}{{"Every", c.Every}, {"Reconcile", c.Reconcile}, {"RefreshEvery", c.RefreshEvery}, {"Grace", c.Grace}} {
+	}{{"Every", c.PollInterval}, {"Reconcile", c.ReconcileInterval}, {"RefreshEvery", c.RefreshInterval}, {"Grace", c.ShutdownTimeout}} {
 		if f.d < 0 {
 			return c, fmt.Errorf("pipeline: PromoterConfig.%s is %v: must not be negative", f.name, f.d)
 		}

@@ -48,9 +48,9 @@ func child() {
 	point := os.Getenv(childPoint)
 	r.flow.Table = &killTable{r.table, point}
 	r.flow.Queue = &killQueue{r.queue, point}
-	worker, err := pipeline.NewWorker(r.flow, pipeline.WorkerConfig{Records: 50, Linger: time.Millisecond, Lease: 200 * time.Millisecond, Logger: quiet})
+	worker, err := pipeline.NewWorker(r.flow, pipeline.WorkerConfig{Records: 50, Linger: time.Millisecond, LeaseDuration: 200 * time.Millisecond, Logger: quiet})
 	fatal(err)
-	promoter, err := pipeline.NewPromoter(r.flow, pipeline.PromoterConfig{Every: 20 * time.Millisecond, Logger: quiet})
+	promoter, err := pipeline.NewPromoter(r.flow, pipeline.PromoterConfig{PollInterval: 20 * time.Millisecond, Logger: quiet})
 	fatal(err)
 	var wg sync.WaitGroup
 	wg.Go(func() { fatal(worker.Run(ctx)) })
@@ -89,7 +89,7 @@ func (k *killTable) Stage(ctx context.Context, l staging.Load[item]) (staging.Ou
 	return o, err
 }
 
-func (k *killTable) Promote(ctx context.Context, o staging.PromoteOptions) (staging.Promotion, error) {
+func (k *killTable) Promote(ctx context.Context, o staging.PromoteOptions) (staging.PromoteResult, error) {
 	if k.point == "before promotion" {
 		if f, err := k.Books(ctx, time.Time{}); err != nil || f.Batches >= 0 {
 			die()
@@ -202,7 +202,7 @@ func TestPostgresCrashWithFullStaging(t *testing.T) {
 	if staged != 0 {
 		t.Fatalf("after the crash staging holds %d rows: the test did not crash Postgres", staged)
 	}
-	stop := r.start(pipeline.WorkerConfig{}, pipeline.PromoterConfig{Reconcile: time.Hour}) // noticed, not found by the clock
+	stop := r.start(pipeline.WorkerConfig{}, pipeline.PromoterConfig{ReconcileInterval: time.Hour}) // noticed, not found by the clock
 	defer stop()
 	r.settled()
 	stop()
@@ -247,8 +247,8 @@ func TestPostgresCrashesWhileRunning(t *testing.T) {
 
 func (r *rig) allHanded() error {
 	st, err := r.queue.Stats(context.Background())
-	if err == nil && st.Handed != int64(len(r.pushed)) {
-		err = fmt.Errorf("%d of %d records handed off", st.Handed, len(r.pushed))
+	if err == nil && st.HandedOff != int64(len(r.pushed)) {
+		err = fmt.Errorf("%d of %d records handed off", st.HandedOff, len(r.pushed))
 	}
 	return err
 }

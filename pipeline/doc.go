@@ -35,5 +35,5 @@
 // # Failure modes
 //
 // An error of one record rejects the record. An error or panic of a stage fails the batch, which comes again, later in smaller parts. A transform that
-// hangs loses its lease after WorkerConfig.Hold. Workers and promoters retry while a store is away; they return only when their context ends.
+// hangs loses its lease after WorkerConfig.BatchTimeout. Workers and promoters retry while a store is away; they return only when their context ends.
 package pipeline

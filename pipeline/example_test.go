@@ -62,7 +62,7 @@ func Example() {
 	if err != nil {
 		panic(err)
 	}
-	promoter, err := pipeline.NewPromoter(flow, pipeline.PromoterConfig{Every: 10 * time.Millisecond})
+	promoter, err := pipeline.NewPromoter(flow, pipeline.PromoterConfig{PollInterval: 10 * time.Millisecond})
 	if err != nil {
 		panic(err)
 	}

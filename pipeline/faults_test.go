@@ -48,7 +48,7 @@ func TestStalledWorkerCannotStageASplitBatch(t *testing.T) {
 	// The staller never extends its lease: it is frozen.
 	frozen := &noExtend{Queue: r.queue}
 	r.flow.Queue = frozen
-	wait := r.startWorker(ctx, pipeline.WorkerConfig{Concurrency: 1, Lease: 150 * time.Millisecond, Hold: time.Minute})
+	wait := r.startWorker(ctx, pipeline.WorkerConfig{Concurrency: 1, LeaseDuration: 150 * time.Millisecond, BatchTimeout: time.Minute})
 	<-stall.arrived
 	frozen.stop.Store(true)
 
@@ -100,7 +100,7 @@ func TestPostgresAwayIsNobodysFault(t *testing.T) {
 	r.flow.Table = away
 	records := numbered("a", 200, "good")
 	r.push(records...)
-	stop := r.start(pipeline.WorkerConfig{Records: 20, Lease: 200 * time.Millisecond, Hold: 300 * time.Millisecond}, pipeline.PromoterConfig{})
+	stop := r.start(pipeline.WorkerConfig{Records: 20, LeaseDuration: 200 * time.Millisecond, BatchTimeout: 300 * time.Millisecond}, pipeline.PromoterConfig{})
 	defer stop()
 	r.settled()
 	stop()
@@ -137,7 +137,7 @@ func TestHungTransformLosesItsBatch(t *testing.T) {
 	r := newRig(t, rigOptions{stages: []pipeline.Stage[item, item]{stage}})
 	records := numbered("a", 50, "good")
 	r.push(records...)
-	stop := r.start(pipeline.WorkerConfig{Concurrency: 2, Lease: 200 * time.Millisecond, Hold: 300 * time.Millisecond}, pipeline.PromoterConfig{})
+	stop := r.start(pipeline.WorkerConfig{Concurrency: 2, LeaseDuration: 200 * time.Millisecond, BatchTimeout: 300 * time.Millisecond}, pipeline.PromoterConfig{})
 	defer stop()
 	<-hung
 	r.settled()
@@ -153,7 +153,7 @@ func TestReconcileIsNotStarved(t *testing.T) {
 	r.flow.Table = &busyTable{Table: r.table}
 	var reconciled atomic.Int64
 	ctx, cancel := context.WithCancel(context.Background())
-	wait := r.startPromoter(ctx, pipeline.PromoterConfig{Reconcile: 20 * time.Millisecond, Observer: pipeline.ObserverFunc(func(e pipeline.Event) {
+	wait := r.startPromoter(ctx, pipeline.PromoterConfig{ReconcileInterval: 20 * time.Millisecond, Observer: pipeline.ObserverFunc(func(e pipeline.Event) {
 		if e.Op == pipeline.OpReconcile {
 			reconciled.Add(1)
 		}
@@ -171,9 +171,9 @@ func TestReconcileIsNotStarved(t *testing.T) {
 // busyTable always has something to promote.
 type busyTable struct{ *staging.Table[item] }
 
-func (b *busyTable) Promote(ctx context.Context, o staging.PromoteOptions) (staging.Promotion, error) {
+func (b *busyTable) Promote(ctx context.Context, o staging.PromoteOptions) (staging.PromoteResult, error) {
 	p, err := b.Table.Promote(ctx, o)
-	p.Batches = append(p.Batches, staging.Promoted{ID: "01890000-0000-7000-8000-000000000000", Fate: staging.FatePromoted})
+	p.Batches = append(p.Batches, staging.PromotedBatch{ID: "01890000-0000-7000-8000-000000000000", Fate: staging.FatePromoted})
 	return p, err
 }
 
@@ -186,7 +186,7 @@ func TestBatchBelowTheFloorIsNotPromotedTwice(t *testing.T) {
 	records := numbered("a", 9, "good")
 	r.push(records...)
 	ctx, cancel := context.WithCancel(context.Background())
-	waitW, waitP := r.startWorker(ctx, pipeline.WorkerConfig{}), r.startPromoter(ctx, pipeline.PromoterConfig{Reconcile: time.Hour})
+	waitW, waitP := r.startWorker(ctx, pipeline.WorkerConfig{}), r.startPromoter(ctx, pipeline.PromoterConfig{ReconcileInterval: time.Hour})
 	eventually(t, 20*time.Second, func() error {
 		if lost.n.Load() == 0 {
 			return errors.New("not promoted yet")

@@ -18,9 +18,9 @@ func (w *Worker[T]) heartbeat(work context.Context, b *Batch) (ctx context.Conte
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		tick := time.NewTicker(w.cfg.Lease / 3)
+		tick := time.NewTicker(w.cfg.LeaseDuration / 3)
 		defer tick.Stop()
-		limit := time.Now().Add(w.cfg.Hold)
+		limit := time.Now().Add(w.cfg.BatchTimeout)
 		for {
 			select {
 			case <-ctx.Done():
@@ -30,7 +30,7 @@ func (w *Worker[T]) heartbeat(work context.Context, b *Batch) (ctx context.Conte
 					cancel(errHeldTooLong)
 					return
 				}
-				err := w.flow.Queue.Extend(ctx, b.Batch, w.cfg.Lease)
+				err := w.flow.Queue.Extend(ctx, b.Batch, w.cfg.LeaseDuration)
 				if errors.Is(err, queue.ErrLeaseLost) {
 					cancel(err)
 					return

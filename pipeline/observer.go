@@ -20,12 +20,12 @@ const (
 
 // Event is one thing that a worker or promoter did, or failed to do.
 type Event struct {
-	Op      Op
-	Batch   string // id; empty where it concerns several
-	Records int
-	Rows    int64
-	Took    time.Duration
-	Err     error
+	Op       Op
+	Batch    string // id; empty where it concerns several
+	Records  int
+	Rows     int64
+	Duration time.Duration
+	Err      error
 }
 
 // Observer is told of everything that a worker or promoter does. It is called from several goroutines, inline: it must be quick and safe for that.

@@ -34,7 +34,7 @@ func TestEachRecordEndsSomewhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := books.Postgres
-	if p.Duplicates != 51 || p.Filtered != 1 || p.Rejected != 3 || p.Ruled != 1 || p.Rows != 1001 {
+	if p.Duplicates != 51 || p.Filtered != 1 || p.Rejected != 3 || p.RejectedByRule != 1 || p.Rows != 1001 {
 		t.Errorf("the ledger says %+v: want 51 duplicates, 1 filtered, 3 rejected, 1 ruled, 1001 rows", p)
 	}
 }
@@ -160,7 +160,7 @@ func TestStopFinishesWhatIsInHand(t *testing.T) {
 	close(goOn)
 	wait()
 	st, err := r.queue.Stats(context.Background())
-	if err != nil || st.Handed != 10 {
+	if err != nil || st.HandedOff != 10 {
 		t.Errorf("after the stop: %+v, %v: want 10 records handed off", st, err)
 	}
 }
@@ -178,7 +178,7 @@ func TestStopGivesBackAfterGrace(t *testing.T) {
 	r := newRig(t, rigOptions{stages: []pipeline.Stage[item, item]{stage}})
 	r.push(numbered("a", 10, "good")...)
 	ctx, cancel := context.WithCancel(context.Background())
-	wait := r.startWorker(ctx, pipeline.WorkerConfig{Concurrency: 1, Grace: 50 * time.Millisecond})
+	wait := r.startWorker(ctx, pipeline.WorkerConfig{Concurrency: 1, ShutdownTimeout: 50 * time.Millisecond})
 	<-entered
 	cancel()
 	wait()
@@ -201,7 +201,7 @@ func TestStageThatLosesARecord(t *testing.T) {
 	r.settled()
 	stop()
 	r.check(want{dead: []string{"a", "b"}})
-	dead, _, err := r.queue.Dead(context.Background(), "", 1)
+	dead, _, err := r.queue.DeadLetters(context.Background(), "", 1)
 	if err != nil || len(dead) != 1 || !strings.Contains(dead[0].Reason, `stage "sieve"`) {
 		t.Errorf("dead list: %+v, %v: want the stage in the reason", dead, err)
 	}
@@ -213,7 +213,7 @@ func TestSignalsWakeEachProgram(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	promoted := make(chan time.Time, 100)
 	stop := r.start(pipeline.WorkerConfig{}, pipeline.PromoterConfig{
-		Every: time.Hour, Reconcile: time.Hour,
+		PollInterval: time.Hour, ReconcileInterval: time.Hour,
 		Observer: pipeline.ObserverFunc(func(e pipeline.Event) {
 			if e.Op == pipeline.OpPromote {
 				promoted <- time.Now()

@@ -52,7 +52,7 @@ func (p *Promoter[T]) Run(ctx context.Context) error {
 	if p.flow.Signals != nil {
 		wg.Go(func() {
 			err := p.flow.Signals.Listen(ctx, func(s Signal) {
-				if s == Staged {
+				if s == SignalStaged {
 					poke(p.wake)
 				}
 			})
@@ -68,7 +68,7 @@ func (p *Promoter[T]) Run(ctx context.Context) error {
 
 	p.reconcileAfter(0)
 	poke(dirty) // what was promoted before this start may not have been refreshed
-	tick := time.NewTicker(p.cfg.Every)
+	tick := time.NewTicker(p.cfg.PollInterval)
 	defer tick.Stop()
 	pause := backoff{}
 	for ctx.Err() == nil {
@@ -96,7 +96,7 @@ func (p *Promoter[T]) Run(ctx context.Context) error {
 func (p *Promoter[T]) round(ctx context.Context, dirty chan<- struct{}) error {
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(p.cfg.Grace, cancel) })()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(p.cfg.ShutdownTimeout, cancel) })()
 
 	epoch, err := p.flow.Table.Epoch(work)
 	if err != nil {
@@ -141,13 +141,13 @@ func (p *Promoter[T]) Promote(ctx context.Context) (int, error) {
 	start := time.Now()
 	prom, err := p.flow.Table.Promote(ctx, p.cfg.Promote)
 	if err != nil {
-		observe(p.cfg.Observer, Event{Op: OpPromote, Took: time.Since(start), Err: err})
+		observe(p.cfg.Observer, Event{Op: OpPromote, Duration: time.Since(start), Err: err})
 		return 0, err
 	}
 	if len(prom.Batches) == 0 && len(prom.Mismatched) == 0 && len(prom.TooOld) == 0 {
 		return 0, nil
 	}
-	observe(p.cfg.Observer, Event{Op: OpPromote, Records: prom.Records, Rows: int64(prom.Rows), Took: time.Since(start)})
+	observe(p.cfg.Observer, Event{Op: OpPromote, Records: prom.Records, Rows: int64(prom.Rows), Duration: time.Since(start)})
 
 	ids := make([]string, 0, len(prom.Batches))
 	void := 0
@@ -171,7 +171,7 @@ func (p *Promoter[T]) Promote(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	if p.flow.Signals != nil {
-		_ = p.flow.Signals.Send(ctx, Promoted)
+		_ = p.flow.Signals.Send(ctx, SignalPromoted)
 	}
 	return len(prom.Batches) + len(prom.Mismatched) + len(prom.TooOld), nil
 }
@@ -189,7 +189,7 @@ func (p *Promoter[T]) ack(ctx context.Context, ids []string) error {
 		if _, err := p.flow.Queue.AckWith(ctx, list...); err != nil {
 			return fmt.Errorf("pipeline: acknowledging %d promoted batches: %w", n, err)
 		}
-		observe(p.cfg.Observer, Event{Op: OpAck, Records: n, Took: time.Since(start)})
+		observe(p.cfg.Observer, Event{Op: OpAck, Records: n, Duration: time.Since(start)})
 		ids = ids[n:]
 		p.flow.madeRoom(ctx)
 	}
@@ -201,12 +201,12 @@ func (p *Promoter[T]) ack(ctx context.Context, ids []string) error {
 // it at start, after an error, and now and then.
 func (p *Promoter[T]) Reconcile(ctx context.Context) error {
 	start := time.Now()
-	done, err := p.flow.Queue.Reconcile(ctx, func(ctx context.Context, ids []string) ([]queue.Settled, error) {
+	done, err := p.flow.Queue.Reconcile(ctx, func(ctx context.Context, ids []string) ([]queue.BatchFate, error) {
 		fates, err := p.flow.Table.Fates(ctx, ids)
 		if err != nil {
 			return nil, err
 		}
-		out := make([]queue.Settled, len(ids))
+		out := make([]queue.BatchFate, len(ids))
 		var promoted []string
 		for i, f := range fates {
 			switch f {
@@ -230,7 +230,7 @@ func (p *Promoter[T]) Reconcile(ctx context.Context) error {
 		}
 		return out, nil
 	}, p.flow.settler("promoter", p.cfg.Logger))
-	observe(p.cfg.Observer, Event{Op: OpReconcile, Records: done.Redelivered, Took: time.Since(start), Err: err})
+	observe(p.cfg.Observer, Event{Op: OpReconcile, Records: done.Redelivered, Duration: time.Since(start), Err: err})
 	if err != nil {
 		return err
 	}
@@ -241,7 +241,7 @@ func (p *Promoter[T]) Reconcile(ctx context.Context) error {
 		observe(p.cfg.Observer, Event{Op: OpAck, Records: done.Acked})
 		p.flow.madeRoom(ctx)
 	}
-	p.reconcileAfter(p.cfg.Reconcile)
+	p.reconcileAfter(p.cfg.ReconcileInterval)
 	return nil
 }
 
@@ -258,14 +258,14 @@ func (p *Promoter[T]) refreshLoop(ctx context.Context, dirty chan struct{}) {
 		if ctx.Err() != nil {
 			return
 		}
-		observe(p.cfg.Observer, Event{Op: OpRefresh, Took: time.Since(start), Err: err})
+		observe(p.cfg.Observer, Event{Op: OpRefresh, Duration: time.Since(start), Err: err})
 		if err != nil {
-			p.cfg.Logger.Warn("refreshing views failed; trying again", "err", err, "after", p.cfg.RefreshEvery)
+			p.cfg.Logger.Warn("refreshing views failed; trying again", "err", err, "after", p.cfg.RefreshInterval)
 			again = true
 		} else if p.flow.Signals != nil {
-			_ = p.flow.Signals.Send(ctx, Refreshed)
+			_ = p.flow.Signals.Send(ctx, SignalRefreshed)
 		}
-		if sleep(ctx, p.cfg.RefreshEvery) != nil {
+		if sleep(ctx, p.cfg.RefreshInterval) != nil {
 			return
 		}
 		if again {

@@ -60,7 +60,7 @@ type rig struct {
 	redis  rueidis.Client
 	pool   *pgxpool.Pool
 	queue  *queue.Queue
-	window *dedup.Window
+	window *dedup.Deduplicator
 	table  *staging.Table[item]
 	flow   pipeline.Flow[item]
 	pushed []string
@@ -100,8 +100,8 @@ func openRig(ctx context.Context, o rigOptions) (*rig, error) {
 	if o.lease.Backoff == 0 {
 		o.lease.Backoff = 10 * time.Millisecond
 	}
-	if o.lease.Look == 0 {
-		o.lease.Look = 20 * time.Millisecond
+	if o.lease.PollInterval == 0 {
+		o.lease.PollInterval = 20 * time.Millisecond
 	}
 	if r.queue, err = queue.New(ctx, r.redis, o.name, queue.Config{Lease: o.lease}); err != nil {
 		return nil, err
@@ -182,11 +182,11 @@ func (r *rig) startWorker(ctx context.Context, cfg pipeline.WorkerConfig) (wait 
 func (r *rig) startPromoter(ctx context.Context, cfg pipeline.PromoterConfig) (wait func()) {
 	r.t.Helper()
 	cfg.Logger = quiet
-	if cfg.Every == 0 {
-		cfg.Every = 50 * time.Millisecond
+	if cfg.PollInterval == 0 {
+		cfg.PollInterval = 50 * time.Millisecond
 	}
-	if cfg.Reconcile == 0 {
-		cfg.Reconcile = 200 * time.Millisecond
+	if cfg.ReconcileInterval == 0 {
+		cfg.ReconcileInterval = 200 * time.Millisecond
 	}
 	promoter, err := pipeline.NewPromoter(r.flow, cfg)
 	if err != nil {
@@ -273,7 +273,7 @@ func (r *rig) check(w want) {
 	same(r.t, "rejected", w.rejects, ids)
 	ids = nil
 	for cursor := ""; ; {
-		dead, next, err := r.queue.Dead(ctx, cursor, 100)
+		dead, next, err := r.queue.DeadLetters(ctx, cursor, 100)
 		if err != nil {
 			r.t.Fatal(err)
 		}

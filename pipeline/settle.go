@@ -26,16 +26,16 @@ func (f Flow[T]) acks(ctx context.Context, ids []string) ([]queue.Ack, error) {
 	if f.Chain.window == nil || len(ids) == 0 {
 		return out, nil
 	}
-	rejects, err := f.Table.Rejected(ctx, ids)
+	rejects, err := f.Table.RejectsByBatch(ctx, ids)
 	if err != nil {
 		return nil, fmt.Errorf("pipeline: reading the rejects of committed batches: %w", err)
 	}
-	var claims []dedup.Claimed
+	var claims []dedup.Claim
 	var of []int // claims[j] belongs to out[of[j]]
 	for i, id := range ids {
 		for _, r := range rejects[id] {
 			if r.Key != "" {
-				claims = append(claims, dedup.Claimed{Root: r.Root, Place: r.Place, ID: r.Key})
+				claims = append(claims, dedup.Claim{Root: r.Root, Place: r.Place, ID: r.Key})
 				of = append(of, i)
 			}
 		}
@@ -50,7 +50,7 @@ func (f Flow[T]) acks(ctx context.Context, ids []string) ([]queue.Ack, error) {
 	return out, nil
 }
 
-func undoClaims(ctx context.Context, w Window, claims []dedup.Claimed) ([][]queue.Undo, error) {
+func undoClaims(ctx context.Context, w Deduplicator, claims []dedup.Claim) ([][]queue.Undo, error) {
 	if len(claims) == 0 {
 		return nil, nil
 	}
@@ -76,39 +76,39 @@ func (f Flow[T]) madeRoom(ctx context.Context) {
 
 // settler answers the queue's question about a batch that has failed too often: it makes the batch void in the ledger, unless it was
 // promoted after all. For a single record, which is to be buried, it also says which claim to give back.
-func (f Flow[T]) settler(who string, log *slog.Logger) queue.Settle {
-	return func(ctx context.Context, qb *queue.Batch) (queue.Settlement, error) {
+func (f Flow[T]) settler(who string, log *slog.Logger) queue.SettleFunc {
+	return func(ctx context.Context, qb *queue.Batch) (queue.Resolution, error) {
 		fate, err := f.Table.Void(ctx, stagingBatch(qb, who))
 		if err != nil {
-			return queue.Settlement{}, err
+			return queue.Resolution{}, err
 		}
 		if fate == staging.FatePromoted {
 			acks, err := f.acks(ctx, []string{qb.ID})
 			if err != nil {
-				return queue.Settlement{}, err
+				return queue.Resolution{}, err
 			}
-			return queue.Settlement{Promoted: true, Undo: acks[0].Undo}, nil
+			return queue.Resolution{Promoted: true, Undo: acks[0].Undo}, nil
 		}
 		if len(qb.Payloads) != 1 || !qb.Annotated || f.Chain.window == nil {
 			// Nothing was claimed: the chain, which may be what kills workers, need not see the record again.
-			return queue.Settlement{}, nil
+			return queue.Resolution{}, nil
 		}
 		b := newBatch(qb)
 		b.keysOnly = true
 		if _, err := f.runChain(ctx, b); !errors.Is(err, errKeysKnown) {
 			if isUnavailable(err) || ctx.Err() != nil {
-				return queue.Settlement{}, err // a stage before Dedup cannot work now; ask again later
+				return queue.Resolution{}, err // a stage before Dedup cannot work now; ask again later
 			}
 			log.Warn("the id of a dead record cannot be told; its claim stays until the window has passed", "batch", qb.ID, "err", err)
 		}
 		if b.keys == nil || b.keys[0] == "" {
-			return queue.Settlement{}, nil
+			return queue.Resolution{}, nil
 		}
-		undo, err := undoClaims(ctx, f.Chain.window, []dedup.Claimed{{Root: qb.Root, Place: qb.Offset, ID: b.keys[0]}})
+		undo, err := undoClaims(ctx, f.Chain.window, []dedup.Claim{{Root: qb.Root, Place: qb.Offset, ID: b.keys[0]}})
 		if err != nil {
-			return queue.Settlement{}, err
+			return queue.Resolution{}, err
 		}
-		return queue.Settlement{Undo: undo[0]}, nil
+		return queue.Resolution{Undo: undo[0]}, nil
 	}
 }
 

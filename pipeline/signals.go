@@ -15,9 +15,9 @@ type Signal string
 
 // The signals.
 const (
-	Staged    Signal = "staged"    // a batch waits for promotion
-	Promoted  Signal = "promoted"  // rows are in the durable table
-	Refreshed Signal = "refreshed" // views are fresh
+	SignalStaged    Signal = "staged"    // a batch waits for promotion
+	SignalPromoted  Signal = "promoted"  // rows are in the durable table
+	SignalRefreshed Signal = "refreshed" // views are fresh
 )
 
 // Signals wake the programs of a pipeline over Redis pub/sub, on the channel "{name}:signals", within a millisecond or so. A

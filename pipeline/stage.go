@@ -26,8 +26,8 @@ func (r Records[T]) Len() int { return len(r.Values) }
 type Stage[In, Out any] struct {
 	name   string
 	run    func(ctx context.Context, b *Batch, in Records[In]) (Records[Out], error)
-	window Window // the dedup window of this stage or of one inside it
-	spread bool   // it may make several values of one record
+	window Deduplicator // the dedup window of this stage or of one inside it
+	spread bool         // it may make several values of one record
 }
 
 // Name is the name that errors and observers give the stage.

@@ -117,7 +117,7 @@ func TestDedupBehindFlatMapPanics(t *testing.T) {
 			t.Errorf("panic %v: want one that says what is wrong", p)
 		}
 	}()
-	var w *dedup.Window
+	var w *dedup.Deduplicator
 	Then(FlatMap("spread", func(p []byte) ([]byte, error) { return p, nil }), Dedup(w, func(byte) string { return "" }))
 }
 
@@ -145,7 +145,7 @@ func (w brokenWindow) Claim(context.Context, dedup.Batch, []int32, []string) ([]
 	return nil, w.err
 }
 
-func (w brokenWindow) Undo(context.Context, []dedup.Claimed) ([][]dedup.Undo, error) {
+func (w brokenWindow) Undo(context.Context, []dedup.Claim) ([][]dedup.Undo, error) {
 	return nil, w.err
 }
 
@@ -225,10 +225,10 @@ func TestConfigErrorsNameTheField(t *testing.T) {
 	if _, err := (WorkerConfig{Concurrency: -1}).withDefaults(); err == nil || !strings.Contains(err.Error(), "WorkerConfig.Concurrency is -1: must be from 1 to 1024") {
 		t.Error(err)
 	}
-	if _, err := (WorkerConfig{Lease: 1}).withDefaults(); err == nil || !strings.Contains(err.Error(), "WorkerConfig.Lease is 1ns") {
+	if _, err := (WorkerConfig{LeaseDuration: 1}).withDefaults(); err == nil || !strings.Contains(err.Error(), "WorkerConfig.Lease is 1ns") {
 		t.Error(err)
 	}
-	if _, err := (PromoterConfig{Every: -1}).withDefaults(); err == nil || !strings.Contains(err.Error(), "PromoterConfig.Every") {
+	if _, err := (PromoterConfig{PollInterval: -1}).withDefaults(); err == nil || !strings.Contains(err.Error(), "PromoterConfig.Every") {
 		t.Error(err)
 	}
 	if _, err := NewWorker(Flow[int]{}, WorkerConfig{}); err == nil || !strings.Contains(err.Error(), "Flow.Queue") {
@@ -277,7 +277,7 @@ func FuzzAccount(f *testing.F) {
 func TestBooksNameTheLineThatIsOff(t *testing.T) {
 	good := Books{
 		Redis:    queue.Stats{Taken: 10, Acked: 6, InFlight: 3, Dead: 1},
-		Postgres: staging.Books{Records: 8, Kept: 5, Duplicates: 1, Filtered: 1, Rejected: 1, Staged: 6, Rows: 4, Conflicts: 1, Ruled: 1},
+		Postgres: staging.Books{Records: 8, Kept: 5, Duplicates: 1, Filtered: 1, Rejected: 1, Staged: 6, Rows: 4, Conflicts: 1, RejectedByRule: 1},
 		Unacked:  2, Quiet: true,
 	}
 	if err := good.Balanced(); err != nil {

@@ -157,9 +157,9 @@ func Lookup[S, In, Out any](name string, snapshot func(ctx context.Context) (S, 
 }
 
 // Window is what [Dedup] needs of a dedup window: *[dedup.Window] has it.
-type Window interface {
+type Deduplicator interface {
 	Claim(ctx context.Context, b dedup.Batch, pos []int32, ids []string) ([]dedup.Verdict, error)
-	Undo(ctx context.Context, claims []dedup.Claimed) ([][]dedup.Undo, error)
+	Undo(ctx context.Context, claims []dedup.Claim) ([][]dedup.Undo, error)
 }
 
 // Dedup is the stage that passes on one record of each id within the window and counts the others as duplicates. It claims
@@ -168,7 +168,7 @@ type Window interface {
 // The id must be the text of the column that staging.Config.ID names, or the claims of rows that a rule rejects are not given back.
 //
 // When the window cannot be asked, the batch comes again later; nothing passes unchecked and nothing is dropped.
-func Dedup[T any](w Window, id func(T) string) Stage[T, T] {
+func Dedup[T any](w Deduplicator, id func(T) string) Stage[T, T] {
 	s := Func("dedup", func(ctx context.Context, b *Batch, in Records[T]) (Records[T], error) {
 		ids, pos, values := make([]string, 0, in.Len()), make([]int32, 0, in.Len()), make([]T, 0, in.Len())
 		for i, v := range in.Values {
@@ -205,7 +205,7 @@ func Dedup[T any](w Window, id func(T) string) Stage[T, T] {
 		}
 		out := Records[T]{Values: values[:0], Pos: pos[:0]}
 		for i, v := range verdicts {
-			if v == dedup.Duplicate {
+			if v == dedup.VerdictDuplicate {
 				b.Duplicate(pos[i])
 				continue
 			}

@@ -18,7 +18,7 @@ import (
 type Worker[T any] struct {
 	flow   Flow[T]
 	cfg    WorkerConfig
-	settle queue.Settle
+	settle queue.SettleFunc
 	run    sync.Mutex
 }
 
@@ -48,7 +48,7 @@ func (w *Worker[T]) Run(ctx context.Context) error {
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() {
-		t := time.NewTimer(w.cfg.Grace)
+		t := time.NewTimer(w.cfg.ShutdownTimeout)
 		defer t.Stop()
 		select {
 		case <-t.C:
@@ -85,7 +85,7 @@ const stopWait = 5 * time.Second
 
 // loop holds one batch at a time. While Postgres is away it holds on to the batch that it could not stage, and so leases no other.
 func (w *Worker[T]) loop(ctx, work context.Context) {
-	opts := queue.LeaseOptions{Records: w.cfg.Records, Bytes: w.cfg.Bytes, Linger: w.cfg.Linger, For: w.cfg.Lease, Settle: w.settle}
+	opts := queue.LeaseOptions{Records: w.cfg.Records, Bytes: w.cfg.Bytes, Linger: w.cfg.Linger, Duration: w.cfg.LeaseDuration, Settle: w.settle}
 	pause := backoff{}
 	for ctx.Err() == nil {
 		start := time.Now()
@@ -94,12 +94,12 @@ func (w *Worker[T]) loop(ctx, work context.Context) {
 			if ctx.Err() != nil {
 				return
 			}
-			observe(w.cfg.Observer, Event{Op: OpLease, Took: time.Since(start), Err: err})
+			observe(w.cfg.Observer, Event{Op: OpLease, Duration: time.Since(start), Err: err})
 			w.cfg.Logger.Warn("leasing failed; trying again", "queue", w.flow.Queue.Name(), "err", err)
 			_ = sleep(ctx, pause.next())
 			continue
 		}
-		observe(w.cfg.Observer, Event{Op: OpLease, Batch: b.ID, Records: len(b.Payloads), Took: time.Since(start)})
+		observe(w.cfg.Observer, Event{Op: OpLease, Batch: b.ID, Records: len(b.Payloads), Duration: time.Since(start)})
 		if err := w.handle(work, b); err != nil {
 			if isUnavailable(err) {
 				_ = sleep(ctx, pause.next())
@@ -127,7 +127,7 @@ func (w *Worker[T]) handle(work context.Context, qb *queue.Batch) error {
 		return err
 	case errors.Is(cause, errHeldTooLong):
 		// The transform hung; whatever it does now, the lease runs out, and that counts as a crash.
-		w.cfg.Logger.Error("batch held too long; its lease is left to expire", "batch", qb.ID, "hold", w.cfg.Hold)
+		w.cfg.Logger.Error("batch held too long; its lease is left to expire", "batch", qb.ID, "hold", w.cfg.BatchTimeout)
 		observe(w.cfg.Observer, Event{Op: OpRelease, Batch: qb.ID, Records: len(qb.Payloads), Err: errHeldTooLong})
 		return err
 	}
@@ -150,7 +150,7 @@ func (w *Worker[T]) handle(work context.Context, qb *queue.Batch) error {
 func (w *Worker[T]) process(ctx context.Context, b *Batch) error {
 	start := time.Now()
 	load, err := w.transform(ctx, b)
-	observe(w.cfg.Observer, Event{Op: OpTransform, Batch: b.ID, Records: len(b.Payloads), Took: time.Since(start), Err: err})
+	observe(w.cfg.Observer, Event{Op: OpTransform, Batch: b.ID, Records: len(b.Payloads), Duration: time.Since(start), Err: err})
 	if err != nil {
 		return err
 	}
@@ -158,11 +158,11 @@ func (w *Worker[T]) process(ctx context.Context, b *Batch) error {
 	b.Annotated = b.Annotated || b.keys != nil // it has been claimed just now
 	start = time.Now()
 	outcome, err := w.stage(ctx, load)
-	observe(w.cfg.Observer, Event{Op: OpStage, Batch: b.ID, Records: len(b.Payloads), Rows: int64(len(load.Rows)), Took: time.Since(start), Err: err})
+	observe(w.cfg.Observer, Event{Op: OpStage, Batch: b.ID, Records: len(b.Payloads), Rows: int64(len(load.Rows)), Duration: time.Since(start), Err: err})
 	if err != nil {
 		return err
 	}
-	if outcome == staging.AlreadyPromoted || outcome == staging.AlreadyVoid {
+	if outcome == staging.OutcomeAlreadyPromoted || outcome == staging.OutcomeAlreadyVoid {
 		// The ledger has decided; finish what it says.
 		s, err := w.settle(ctx, b.Batch)
 		if err == nil {
@@ -177,12 +177,12 @@ func (w *Worker[T]) process(ctx context.Context, b *Batch) error {
 	// Staged, now or before: whoever promotes takes it from here.
 	start = time.Now()
 	err = w.flow.Queue.Handoff(ctx, b.Batch)
-	observe(w.cfg.Observer, Event{Op: OpHandoff, Batch: b.ID, Records: len(b.Payloads), Took: time.Since(start), Err: err})
+	observe(w.cfg.Observer, Event{Op: OpHandoff, Batch: b.ID, Records: len(b.Payloads), Duration: time.Since(start), Err: err})
 	if err != nil {
 		return Unavailable(err)
 	}
 	if w.flow.Signals != nil {
-		_ = w.flow.Signals.Send(ctx, Staged) // a hint: the promoter looks by itself too
+		_ = w.flow.Signals.Send(ctx, SignalStaged) // a hint: the promoter looks by itself too
 	}
 	return nil
 }
@@ -222,7 +222,7 @@ func (w *Worker[T]) stage(ctx context.Context, load staging.Load[T]) (staging.Ou
 
 // stageOnce bounds one try, so that a server that answers nothing is left, and catches panics of the caller's code in the encoding of rows.
 func (w *Worker[T]) stageOnce(ctx context.Context, load staging.Load[T]) (outcome staging.Outcome, err error) {
-	ctx, cancel := context.WithTimeout(ctx, w.cfg.Hold)
+	ctx, cancel := context.WithTimeout(ctx, w.cfg.BatchTimeout)
 	defer cancel()
 	defer func() {
 		if p := recover(); p != nil {

@@ -9,8 +9,8 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// Audited is what Audit found.
-type Audited struct {
+// AuditReport is what Audit found.
+type AuditReport struct {
 	Stats Stats // the books as they were
 	// Batches and Records were counted in the sealed lists, Dead and Delayed in theirs.
 	Batches, Records, Dead, Delayed int64
@@ -24,8 +24,8 @@ type Audited struct {
 // Audit recounts the queue for real, and says where it differs from the books: every batch, every dead and delayed record, and keys under the queue's
 // name that belong to nothing. It reads in pages and holds nobody up, but it walks the key space of the
 // server: it is for a person or a test, not for a dashboard.
-func (q *Queue) Audit(ctx context.Context) (Audited, error) {
-	var a Audited
+func (q *Queue) Audit(ctx context.Context) (AuditReport, error) {
+	var a AuditReport
 	for range 3 { // with luck nothing moves in one of them
 		var err error
 		if a, err = q.audit(ctx); err != nil || a.Quiet {
@@ -35,7 +35,7 @@ func (q *Queue) Audit(ctx context.Context) (Audited, error) {
 	return a, nil
 }
 
-func (q *Queue) audit(ctx context.Context) (a Audited, err error) {
+func (q *Queue) audit(ctx context.Context) (a AuditReport, err error) {
 	if a.Stats, err = q.Stats(ctx); err != nil {
 		return a, err
 	}
@@ -137,10 +137,10 @@ func (q *Queue) audit(ctx context.Context) (a Audited, err error) {
 		books, counts int64
 	}{
 		{"records in flight", a.Stats.InFlight, a.Records},
-		{"records handed off", a.Stats.Handed, states["H"]},
+		{"records handed off", a.Stats.HandedOff, states["H"]},
 		{"dead records", a.Stats.Dead, a.Dead},
 		{"delayed records", a.Stats.Delayed, a.Delayed},
-		{"taken = acked + in flight + dead + dropped", a.Stats.Taken, a.Stats.Acked + a.Stats.InFlight + a.Stats.Dead + a.Stats.Dropped},
+		{"taken = acked + in flight + dead + dropped", a.Stats.Taken, a.Stats.Acked + a.Stats.InFlight + a.Stats.Dead + a.Stats.Discarded},
 	} {
 		if c.books != c.counts {
 			off("%s: the books say %d, the count %d", c.what, c.books, c.counts)

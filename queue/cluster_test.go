@@ -99,7 +99,7 @@ func slotOfNobody(t *testing.T, cl *servertest.Cluster) {
 	q, err := queue.New(t.Context(), cl.Client, "nobody", quick)
 	must(t, err)
 	must(t, q.Push(t.Context(), records(0, 3)...))
-	b := lease(t, q, queue.LeaseOptions{Records: 1, For: time.Hour})
+	b := lease(t, q, queue.LeaseOptions{Records: 1, Duration: time.Hour})
 	giveBack := cl.TakeAway(t, b.Guard)
 	done := make(chan error, 4)
 	for what, f := range map[string]func(context.Context) error{
@@ -144,8 +144,8 @@ func halfASlot(t *testing.T, cl *servertest.Cluster) {
 	must(t, err)
 	q := s.Queues()[0]
 	kept := fillEveryKey(t, q, 0)
-	leased := lease(t, q, queue.LeaseOptions{Records: 1, For: time.Hour})
-	again := lease(t, q, queue.LeaseOptions{Records: 1, For: time.Hour})
+	leased := lease(t, q, queue.LeaseOptions{Records: 1, Duration: time.Hour})
+	again := lease(t, q, queue.LeaseOptions{Records: 1, Duration: time.Hour})
 	must(t, q.Release(t.Context(), again, queue.ReleaseOptions{}))
 	before := books(t, q)
 
@@ -159,12 +159,12 @@ func halfASlot(t *testing.T, cl *servertest.Cluster) {
 		"extend":    func(ctx context.Context) error { return q.Extend(ctx, leased, time.Hour) },
 		"handoff":   func(ctx context.Context) error { return q.Handoff(ctx, leased) },
 		"release":   func(ctx context.Context) error { return q.Release(ctx, leased, queue.ReleaseOptions{}) },
-		"settle":    func(ctx context.Context) error { return q.Settle(ctx, leased, queue.Settlement{}) },
+		"settle":    func(ctx context.Context) error { return q.Settle(ctx, leased, queue.Resolution{}) },
 		"lease":     func(ctx context.Context) error { _, err := q.TryLease(ctx, queue.LeaseOptions{Records: 1}); return err },
 		"stats":     func(ctx context.Context) error { _, err := q.Stats(ctx); return err },
 		"delay":     func(ctx context.Context) error { return q.PushAt(ctx, time.Now().Add(time.Hour), []byte("x")) },
 		"requeue":   func(ctx context.Context) error { _, err := q.Requeue(ctx, "none"); return err },
-		"drop":      func(ctx context.Context) error { _, err := q.Drop(ctx, "none"); return err },
+		"drop":      func(ctx context.Context) error { _, err := q.Discard(ctx, "none"); return err },
 		"reconcile": func(ctx context.Context) error { return reconcileUnknown(ctx, q) },
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), 150*time.Millisecond)
@@ -197,8 +197,8 @@ func halfASlot(t *testing.T, cl *servertest.Cluster) {
 }
 
 func reconcileUnknown(ctx context.Context, q *queue.Queue) error {
-	_, err := q.Reconcile(ctx, func(_ context.Context, ids []string) ([]queue.Settled, error) {
-		return make([]queue.Settled, len(ids)), nil
+	_, err := q.Reconcile(ctx, func(_ context.Context, ids []string) ([]queue.BatchFate, error) {
+		return make([]queue.BatchFate, len(ids)), nil
 	}, nil)
 	return err
 }
@@ -209,7 +209,7 @@ func fillEveryKey(t *testing.T, q *queue.Queue, from int) (kept []*queue.Batch) 
 	ctx := t.Context()
 	must(t, q.Push(ctx, records(from, from+10)...))
 	for range 3 {
-		kept = append(kept, lease(t, q, queue.LeaseOptions{Records: 1, For: time.Hour}))
+		kept = append(kept, lease(t, q, queue.LeaseOptions{Records: 1, Duration: time.Hour}))
 	}
 	must(t, q.Handoff(ctx, kept[0]))
 	must(t, q.Release(ctx, kept[1], queue.ReleaseOptions{Delay: time.Hour}))
@@ -237,7 +237,7 @@ func startRun(t *testing.T, cl *servertest.Cluster, name string) *run {
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
 	cfg := quick
-	cfg.Logger, cfg.Lease.For, cfg.Lease.MaxCrashes = quiet, 5*time.Second, 100
+	cfg.Logger, cfg.Lease.Duration, cfg.Lease.MaxCrashes = quiet, 5*time.Second, 100
 	s, err := queue.NewShards(ctx, cl.Client, name, servertest.Masters, nil, cfg)
 	must(t, err)
 	for i, q := range s.Queues() {

@@ -16,14 +16,14 @@ const (
 	DefaultChunkBytes     = 1 << 20 // bytes of one LPUSH
 	DefaultDurableTimeout = 5 * time.Second
 
-	DefaultRecords     = 2000     // records of a batch
-	DefaultBytes       = 16 << 20 // bytes of a batch
-	DefaultFor         = 30 * time.Second
-	DefaultMaxFailures = 5
-	DefaultMaxCrashes  = 3
-	DefaultBackoff     = time.Second
-	DefaultMaxBackoff  = time.Minute
-	DefaultLook        = time.Second
+	DefaultRecords       = 2000     // records of a batch
+	DefaultBytes         = 16 << 20 // bytes of a batch
+	DefaultLeaseDuration = 30 * time.Second
+	DefaultMaxFailures   = 5
+	DefaultMaxCrashes    = 3
+	DefaultBackoff       = time.Second
+	DefaultMaxBackoff    = time.Minute
+	DefaultPollInterval  = time.Second
 )
 
 // Limits of Config.
@@ -78,7 +78,7 @@ type LeaseConfig struct {
 	// Linger is how long Lease waits for a batch to fill up once there is a first record. 0: not at all.
 	Linger time.Duration
 	// For is how long the lease lasts. A worker that needs longer extends it.
-	For time.Duration
+	Duration time.Duration
 	// MaxFailures and MaxCrashes are how often a batch may be refused by a worker (Release with a
 	// Failure), or outlive its worker's lease, before it is split, and, when it holds one record, buried.
 	// The two are counted apart: a crash mostly says little about the batch, but a record that kills
@@ -91,7 +91,7 @@ type LeaseConfig struct {
 	// Look is how often a waiting consumer looks by itself at what no push wakes it for: a batch that was released or
 	// brought back, a resumed queue. Expired leases and delayed records are timed exactly. (Redis wakes a blocked client only
 	// for an element that is in its list when the script is over, and in the ready list that would be a record.)
-	Look time.Duration
+	PollInterval time.Duration
 }
 
 func (c *Config) withDefaults() error {
@@ -102,12 +102,12 @@ func (c *Config) withDefaults() error {
 	p.DurableTimeout = cmp.Or(p.DurableTimeout, DefaultDurableTimeout)
 	l.Records = cmp.Or(l.Records, DefaultRecords)
 	l.Bytes = cmp.Or(l.Bytes, DefaultBytes)
-	l.For = cmp.Or(l.For, DefaultFor)
+	l.Duration = cmp.Or(l.Duration, DefaultLeaseDuration)
 	l.MaxFailures = cmp.Or(l.MaxFailures, DefaultMaxFailures)
 	l.MaxCrashes = cmp.Or(l.MaxCrashes, DefaultMaxCrashes)
 	l.Backoff = cmp.Or(l.Backoff, DefaultBackoff)
 	l.MaxBackoff = cmp.Or(l.MaxBackoff, max(DefaultMaxBackoff, l.Backoff))
-	l.Look = cmp.Or(l.Look, DefaultLook)
+	l.PollInterval = cmp.Or(l.PollInterval, DefaultPollInterval)
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -137,10 +137,10 @@ func (c *Config) withDefaults() error {
 	}{
 		{"Push.DurableTimeout", p.DurableTimeout, time.Millisecond, time.Hour},
 		{"Lease.Linger", l.Linger, 0, time.Hour},
-		{"Lease.For", l.For, time.Millisecond, 30 * 24 * time.Hour},
+		{"Lease.For", l.Duration, time.Millisecond, 30 * 24 * time.Hour},
 		{"Lease.Backoff", l.Backoff, time.Millisecond, 24 * time.Hour},
 		{"Lease.MaxBackoff", l.MaxBackoff, l.Backoff, 24 * time.Hour},
-		{"Lease.Look", l.Look, time.Millisecond, time.Minute},
+		{"Lease.Look", l.PollInterval, time.Millisecond, time.Minute},
 	} {
 		if f.v < f.min || f.v > f.max {
 			return fmt.Errorf("%w: Config.%s is %v: must be %v to %v", ErrConfig, f.name, f.v, f.min, f.max)

@@ -14,7 +14,7 @@ import (
 
 // Dead lists up to n dead records, the one that died first first. cursor is "" to begin, then the next of the call before; next is ""
 // at the end. Records that are requeued or dropped in between shift nothing.
-func (q *Queue) Dead(ctx context.Context, cursor string, n int) (dead []Dead, next string, err error) {
+func (q *Queue) DeadLetters(ctx context.Context, cursor string, n int) (dead []DeadLetter, next string, err error) {
 	if n < 1 || n > MaxRecords {
 		return nil, "", fmt.Errorf("%w: Dead of %d records: must be 1 to %d", ErrConfig, n, MaxRecords)
 	}
@@ -35,7 +35,7 @@ func (q *Queue) Dead(ctx context.Context, cursor string, n int) (dead []Dead, ne
 			continue // requeued or dropped since
 		}
 		num := func(field string) int64 { n, _ := strconv.ParseInt(f[field], 10, 64); return n }
-		dead = append(dead, Dead{
+		dead = append(dead, DeadLetter{
 			ID: ids[i], Payload: []byte(f["p"]), Root: f["root"], Offset: int(num("off")), Reason: f["reason"], Attempts: num("att"),
 			Failures: int(num("fails")), Crashes: int(num("crashes")), FirstSeen: time.UnixMilli(num("first")), Died: time.UnixMilli(num("died")),
 		})
@@ -124,7 +124,7 @@ func (q *Queue) RequeueAll(ctx context.Context) (int, error) {
 }
 
 // Drop throws dead records away, by choice; nothing else ever removes one. It answers how many of them there were.
-func (q *Queue) Drop(ctx context.Context, ids ...string) (int, error) {
+func (q *Queue) Discard(ctx context.Context, ids ...string) (int, error) {
 	total := 0
 	for len(ids) > 0 {
 		n := min(len(ids), page)

@@ -17,7 +17,7 @@ func bury(t *testing.T, q *queue.Queue, n int) {
 	must(t, q.Push(ctx, records(0, n)...))
 	for range n {
 		b := lease(t, q, queue.LeaseOptions{Records: 1})
-		must(t, q.Settle(ctx, b, queue.Settlement{}))
+		must(t, q.Settle(ctx, b, queue.Resolution{}))
 	}
 }
 
@@ -26,7 +26,7 @@ func TestDeadLettersPageByPage(t *testing.T) {
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
 		q := open(t, c, queue.Config{})
 		ctx := t.Context()
-		dead, next, err := q.Dead(ctx, "", 5)
+		dead, next, err := q.DeadLetters(ctx, "", 5)
 		if len(dead) != 0 || next != "" || err != nil {
 			t.Fatal(dead, next, err)
 		}
@@ -34,7 +34,7 @@ func TestDeadLettersPageByPage(t *testing.T) {
 		seen := map[string]string{}
 		cursor := ""
 		for i := 0; ; i++ {
-			dead, next, err := q.Dead(ctx, cursor, 7)
+			dead, next, err := q.DeadLetters(ctx, cursor, 7)
 			must(t, err)
 			for _, d := range dead {
 				if seen[string(d.Payload)] != "" {
@@ -43,7 +43,7 @@ func TestDeadLettersPageByPage(t *testing.T) {
 				seen[string(d.Payload)] = d.ID
 			}
 			if i == 1 { // what goes meanwhile shifts nothing
-				n, err := q.Drop(ctx, dead[0].ID, dead[1].ID, seen["0"], "none")
+				n, err := q.Discard(ctx, dead[0].ID, dead[1].ID, seen["0"], "none")
 				if n == 0 || err != nil {
 					t.Fatal(n, err)
 				}
@@ -56,7 +56,7 @@ func TestDeadLettersPageByPage(t *testing.T) {
 			t.Fatalf("saw %d of 53", len(seen))
 		}
 		s := books(t, q)
-		if s.Dead+s.Dropped != 53 || s.Dropped < 2 {
+		if s.Dead+s.Discarded != 53 || s.Discarded < 2 {
 			t.Fatalf("%+v", s)
 		}
 		n, err := q.RequeueAll(ctx)
@@ -80,14 +80,14 @@ func TestRequeueKeepsThePlace(t *testing.T) {
 		must(t, q.Push(ctx, records(0, 4)...))
 		b := lease(t, q, queue.LeaseOptions{})
 		must(t, c.Do(ctx, c.B().Hset().Key(b.Guard).FieldValue().FieldValue("r:x", "abcd").Build()).Error())
-		must(t, q.Settle(ctx, b, queue.Settlement{}))
+		must(t, q.Settle(ctx, b, queue.Resolution{}))
 		one := lease(t, q, queue.LeaseOptions{})
 		for len(one.Payloads) > 1 {
-			must(t, q.Settle(ctx, one, queue.Settlement{}))
+			must(t, q.Settle(ctx, one, queue.Resolution{}))
 			one = lease(t, q, queue.LeaseOptions{})
 		}
-		must(t, q.Settle(ctx, one, queue.Settlement{}))
-		dead, _, err := q.Dead(ctx, "", 1)
+		must(t, q.Settle(ctx, one, queue.Resolution{}))
+		dead, _, err := q.DeadLetters(ctx, "", 1)
 		must(t, err)
 		d := dead[0]
 		if d.Root != b.ID || string(d.Payload) != fmt.Sprint(d.Offset) || !d.FirstSeen.Equal(b.FirstSeen) || d.Reason == "" {

@@ -7,7 +7,7 @@
 // runs out; the attempt of each lease is the fencing token that keeps a worker that was asleep from extending, releasing or
 // handing off what is another's by now.
 //
-// The guarantee is at least once, and the books say so: Taken = Acked + InFlight + Dead + Dropped, moved in the same scripts as the
+// The guarantee is at least once, and the books say so: Taken = Acked + InFlight + Dead + Discarded, moved in the same scripts as the
 // records. With a durable ledger (package staging) it becomes exactly once.
 //
 // # Failures

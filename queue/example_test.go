@@ -38,7 +38,7 @@ func Example() {
 		panic(err)
 	}
 
-	batch, err := q.Lease(ctx, queue.LeaseOptions{Records: 2, For: time.Minute})
+	batch, err := q.Lease(ctx, queue.LeaseOptions{Records: 2, Duration: time.Minute})
 	if err != nil {
 		panic(err)
 	}
@@ -57,7 +57,7 @@ func Example() {
 }
 
 // A record that no worker can stand ends alone in the dead list, with the reason, and its neighbours go through.
-func ExampleQueue_Dead() {
+func ExampleQueue_DeadLetters() {
 	client, stop := throwaway()
 	defer stop()
 	ctx := context.Background()
@@ -68,7 +68,7 @@ func ExampleQueue_Dead() {
 	_ = q.Push(ctx, []byte("chair"), []byte("poison"), []byte("lamp"), []byte("table"))
 
 	// A real one writes the void to the ledger first; see package staging.
-	settle := func(context.Context, *queue.Batch) (queue.Settlement, error) { return queue.Settlement{}, nil }
+	settle := func(context.Context, *queue.Batch) (queue.Resolution, error) { return queue.Resolution{}, nil }
 	for {
 		s, _ := q.Stats(ctx)
 		if s.Ready+s.InFlight == 0 {
@@ -87,7 +87,7 @@ func ExampleQueue_Dead() {
 		_, _ = q.Ack(ctx, batch.ID)
 	}
 
-	dead, _, err := q.Dead(ctx, "", 10)
+	dead, _, err := q.DeadLetters(ctx, "", 10)
 	if err != nil {
 		panic(err)
 	}
@@ -124,11 +124,11 @@ func ExampleQueue_Reconcile() {
 		b, _ := q.Lease(ctx, queue.LeaseOptions{Records: 1})
 		_ = q.Handoff(ctx, b)
 	}
-	handed, _ := q.Handed(ctx)
+	handed, _ := q.HandedOff(ctx)
 	promoted := handed[0].ID // as the ledger says
 
-	r, err := q.Reconcile(ctx, func(_ context.Context, ids []string) ([]queue.Settled, error) {
-		out := make([]queue.Settled, len(ids))
+	r, err := q.Reconcile(ctx, func(_ context.Context, ids []string) ([]queue.BatchFate, error) {
+		out := make([]queue.BatchFate, len(ids))
 		for i, id := range ids {
 			if id == promoted {
 				out[i].Fate = queue.FatePromoted

@@ -18,7 +18,7 @@ import (
 // envWorker makes the test binary a worker of TestKilledWorkers; it holds the server's URL.
 const envWorker, envName = "HEADRACE_QUEUE_TEST_WORKER", "HEADRACE_QUEUE_TEST_NAME"
 
-var killConfig = queue.Config{Lease: queue.LeaseConfig{Records: 100, For: 700 * time.Millisecond, Backoff: 10 * time.Millisecond, Look: 100 * time.Millisecond}, Logger: quiet}
+var killConfig = queue.Config{Lease: queue.LeaseConfig{Records: 100, Duration: 700 * time.Millisecond, Backoff: 10 * time.Millisecond, PollInterval: 100 * time.Millisecond}, Logger: quiet}
 
 // work leases, does its work, commits it and acknowledges, until it is killed.
 func work() {
@@ -100,7 +100,7 @@ func TestKilledWorkers(t *testing.T) {
 		<-tick.C
 		st, err := q.Stats(ctx)
 		must(t, err)
-		if st.Off() != 0 {
+		if st.Imbalance() != 0 {
 			t.Fatalf("%+v", st)
 		}
 		if int(st.Acked+st.Dead) == n {

@@ -66,7 +66,7 @@ func (q *Queue) options(o LeaseOptions) (LeaseOptions, error) {
 	o.Records = cmp.Or(o.Records, l.Records)
 	o.Bytes = cmp.Or(o.Bytes, l.Bytes)
 	o.Linger = cmp.Or(o.Linger, l.Linger)
-	o.For = cmp.Or(o.For, l.For)
+	o.Duration = cmp.Or(o.Duration, l.Duration)
 	switch {
 	case o.Records < 1 || o.Records > MaxRecords:
 		return o, fmt.Errorf("%w: LeaseOptions.Records is %d: must be 1 to %d", ErrConfig, o.Records, MaxRecords)
@@ -74,8 +74,8 @@ func (q *Queue) options(o LeaseOptions) (LeaseOptions, error) {
 		return o, fmt.Errorf("%w: LeaseOptions.Bytes is %d: must be 1 to %d", ErrConfig, o.Bytes, MaxPayload)
 	case o.Linger < 0 || o.Linger > time.Hour:
 		return o, fmt.Errorf("%w: LeaseOptions.Linger is %v: must be 0 to %v", ErrConfig, o.Linger, time.Hour)
-	case o.For < time.Millisecond || o.For > 30*24*time.Hour:
-		return o, fmt.Errorf("%w: LeaseOptions.For is %v: must be %v to %v", ErrConfig, o.For, time.Millisecond, 30*24*time.Hour)
+	case o.Duration < time.Millisecond || o.Duration > 30*24*time.Hour:
+		return o, fmt.Errorf("%w: LeaseOptions.For is %v: must be %v to %v", ErrConfig, o.Duration, time.Millisecond, 30*24*time.Hour)
 	}
 	return o, nil
 }
@@ -134,7 +134,7 @@ func (q *Queue) seal(caller context.Context, o LeaseOptions, least int) (t taken
 	for try := 0; ; try++ {
 		// A new id for every call: this one may have been used, though no reply says so.
 		id := uid.New()
-		args := []string{q.prefix, id, itoa(o.Records), itoa(o.Bytes), ms(o.For), itoa(least), itoa(l.MaxFailures), itoa(l.MaxCrashes),
+		args := []string{q.prefix, id, itoa(o.Records), itoa(o.Bytes), ms(o.Duration), itoa(least), itoa(l.MaxFailures), itoa(l.MaxCrashes),
 			ms(l.Backoff), ms(l.MaxBackoff), strconv.FormatFloat(rand.Float64(), 'f', 4, 64), fast}
 		read := func() rueidis.Completed { return q.c.B().Lrange().Key(q.list(id)).Start(0).Stop(-1).Build() }
 		if err := q.inTurn(caller, o.Records, func() {
@@ -262,7 +262,7 @@ func (b *Batch) describe(meta map[string]string) {
 // itself is not changed, so that a heartbeat may run beside its worker.
 func (q *Queue) Extend(ctx context.Context, b *Batch, d time.Duration) error {
 	if d == 0 {
-		d = q.cfg.Lease.For
+		d = q.cfg.Lease.Duration
 	}
 	if d < time.Millisecond {
 		return fmt.Errorf("%w: Extend by %v: must be at least %v", ErrConfig, d, time.Millisecond)

@@ -22,18 +22,18 @@ func newLedger() *ledger {
 }
 
 // settle is the callback of the queue.
-func (l *ledger) settle(_ context.Context, b *queue.Batch) (queue.Settlement, error) {
+func (l *ledger) settle(_ context.Context, b *queue.Batch) (queue.Resolution, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.calls++
 	if l.err != nil {
-		return queue.Settlement{}, l.err
+		return queue.Resolution{}, l.err
 	}
 	if l.kind[b.ID] == queue.FatePromoted {
-		return queue.Settlement{Promoted: true}, nil
+		return queue.Resolution{Promoted: true}, nil
 	}
 	l.kind[b.ID] = queue.FateVoid
-	return queue.Settlement{}, nil
+	return queue.Resolution{}, nil
 }
 
 // promote is what a worker or promoter does with a batch that it holds, however late. It answers what the ledger has afterwards.
@@ -49,13 +49,13 @@ func (l *ledger) promote(b *queue.Batch) queue.Fate {
 	return l.kind[b.ID]
 }
 
-func (l *ledger) known(_ context.Context, ids []string) ([]queue.Settled, error) {
+func (l *ledger) known(_ context.Context, ids []string) ([]queue.BatchFate, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.err != nil {
 		return nil, l.err
 	}
-	out := make([]queue.Settled, len(ids))
+	out := make([]queue.BatchFate, len(ids))
 	for i, id := range ids {
 		switch {
 		case l.kind[id] != queue.FateUnknown:

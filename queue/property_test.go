@@ -42,7 +42,7 @@ func (m *model) check(t *rapid.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Off() != 0 || s.Ready+s.Delayed+s.Taken != int64(m.pushed) {
+	if s.Imbalance() != 0 || s.Ready+s.Delayed+s.Taken != int64(m.pushed) {
 		t.Fatalf("books: pushed %d, %+v", m.pushed, s)
 	}
 	for r, n := range m.l.times {
@@ -93,7 +93,7 @@ func (m *model) due(t *rapid.T, set, id string) {
 }
 
 func (m *model) lease(t *rapid.T, o queue.LeaseOptions) *queue.Batch {
-	o.Settle = func(ctx context.Context, b *queue.Batch) (queue.Settlement, error) {
+	o.Settle = func(ctx context.Context, b *queue.Batch) (queue.Resolution, error) {
 		s, err := m.l.settle(ctx, b)
 		if err == nil && !s.Promoted && len(b.Payloads) == 1 {
 			if !m.spoiled[string(b.Payloads[0])] {
@@ -141,7 +141,7 @@ func (m *model) finish(t *rapid.T, b *queue.Batch) {
 	if m.l.promote(b) == queue.FatePromoted {
 		_, err = m.q.Ack(m.ctx, b.ID)
 	} else {
-		err = m.q.Settle(m.ctx, b, queue.Settlement{})
+		err = m.q.Settle(m.ctx, b, queue.Resolution{})
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -173,7 +173,7 @@ func (m *model) steps() map[string]func(*rapid.T) {
 			m.pushed += n
 		},
 		"lease": func(t *rapid.T) {
-			m.lease(t, queue.LeaseOptions{Records: rapid.IntRange(1, 9).Draw(t, "records"), Bytes: rapid.SampledFrom([]int{4, 16, 1000}).Draw(t, "bytes"), For: time.Hour})
+			m.lease(t, queue.LeaseOptions{Records: rapid.IntRange(1, 9).Draw(t, "records"), Bytes: rapid.SampledFrom([]int{4, 16, 1000}).Draw(t, "bytes"), Duration: time.Hour})
 		},
 		"extend": func(t *rapid.T) {
 			h := m.any(t)
@@ -201,7 +201,7 @@ func (m *model) steps() map[string]func(*rapid.T) {
 			m.due(t, "leases", h.b.ID)
 			m.spoil(h.b)
 			h.live = false
-			m.lease(t, queue.LeaseOptions{For: time.Hour}) // this one comes again, unless it backs off or was settled
+			m.lease(t, queue.LeaseOptions{Duration: time.Hour}) // this one comes again, unless it backs off or was settled
 		},
 		"forget": func(t *rapid.T) { // a sleeping worker does not wake up
 			h := m.pick(t, func(h *held) bool { return !h.live })
@@ -232,7 +232,7 @@ func (m *model) steps() map[string]func(*rapid.T) {
 			}
 		},
 		"requeue": func(t *rapid.T) {
-			dead, _, err := m.q.Dead(m.ctx, "", 2)
+			dead, _, err := m.q.DeadLetters(m.ctx, "", 2)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -248,11 +248,11 @@ func (m *model) steps() map[string]func(*rapid.T) {
 			}
 		},
 		"drop": func(t *rapid.T) {
-			dead, _, err := m.q.Dead(m.ctx, "", 1)
+			dead, _, err := m.q.DeadLetters(m.ctx, "", 1)
 			if err != nil || len(dead) == 0 {
 				none(t)
 			}
-			if n, err := m.q.Drop(m.ctx, dead[0].ID); n != 1 || err != nil {
+			if n, err := m.q.Discard(m.ctx, dead[0].ID); n != 1 || err != nil {
 				t.Fatal(n, err)
 			}
 			delete(m.dead, string(dead[0].Payload))
@@ -295,7 +295,7 @@ func (m *model) drain(t *rapid.T) {
 	for _, id := range sortedKeys(m.handed) {
 		m.finish(t, m.handed[id])
 	}
-	for b := m.lease(t, queue.LeaseOptions{For: time.Hour}); b != nil; b = m.lease(t, queue.LeaseOptions{For: time.Hour}) {
+	for b := m.lease(t, queue.LeaseOptions{Duration: time.Hour}); b != nil; b = m.lease(t, queue.LeaseOptions{Duration: time.Hour}) {
 		m.finish(t, b)
 	}
 	m.check(t)

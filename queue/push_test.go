@@ -67,7 +67,7 @@ func TestBadNamesAndConfig(t *testing.T) {
 		{queue.Config{Push: queue.PushConfig{MaxDepth: -5}}, "Config.Push.MaxDepth is -5"},
 		{queue.Config{Lease: queue.LeaseConfig{Records: -1}}, "Config.Lease.Records is -1: must be 1 to 100000 records"},
 		{queue.Config{Lease: queue.LeaseConfig{Bytes: -1}}, "Config.Lease.Bytes"},
-		{queue.Config{Lease: queue.LeaseConfig{For: -time.Second}}, "Config.Lease.For is -1s"},
+		{queue.Config{Lease: queue.LeaseConfig{Duration: -time.Second}}, "Config.Lease.For is -1s"},
 		{queue.Config{Lease: queue.LeaseConfig{MaxCrashes: -1}}, "Config.Lease.MaxCrashes"},
 		{queue.Config{Eviction: 9}, "Config.Eviction is 9"},
 	} {
@@ -78,15 +78,15 @@ func TestBadNamesAndConfig(t *testing.T) {
 		}
 	}
 	q := open(t, c, queue.Config{})
-	for _, o := range []queue.LeaseOptions{{Records: -1}, {Records: queue.MaxRecords + 1}, {Bytes: -1}, {For: -1}, {Linger: -1}} {
+	for _, o := range []queue.LeaseOptions{{Records: -1}, {Records: queue.MaxRecords + 1}, {Bytes: -1}, {Duration: -1}, {Linger: -1}} {
 		_, err := q.TryLease(t.Context(), o)
 		wantErr(t, err, queue.ErrConfig)
 		_, err = q.Lease(t.Context(), o)
 		wantErr(t, err, queue.ErrConfig)
 	}
-	_, _, err := q.Dead(t.Context(), "", 0)
+	_, _, err := q.DeadLetters(t.Context(), "", 0)
 	wantErr(t, err, queue.ErrConfig)
-	_, _, err = q.Dead(t.Context(), "junk", 1)
+	_, _, err = q.DeadLetters(t.Context(), "junk", 1)
 	wantErr(t, err, queue.ErrConfig)
 }
 
@@ -189,7 +189,7 @@ func TestDurablePush(t *testing.T) {
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
 		q, err := queue.New(t.Context(), c, servertest.Prefix(t), queue.Config{Push: queue.PushConfig{Durable: true}, Logger: quiet})
 		if err != nil { // no WAITAOF, or no AOF
-			wantErr(t, err, queue.ErrNoDurability)
+			wantErr(t, err, queue.ErrNoAOF)
 			t.Log(err)
 			return
 		}
@@ -205,7 +205,7 @@ func TestDurablePushOnAServerThatCan(t *testing.T) {
 	if err := c.Do(t.Context(), c.B().Waitaof().Numlocal(0).Numreplicas(0).Timeout(1).Build()).Error(); err != nil {
 		// Redis 7.0 has no WAITAOF: then New must say so, and that is all there is to see here.
 		_, err := queue.New(t.Context(), c, servertest.Prefix(t), queue.Config{Push: queue.PushConfig{Durable: true}, Logger: quiet})
-		wantErr(t, err, queue.ErrNoDurability)
+		wantErr(t, err, queue.ErrNoAOF)
 		return
 	}
 	q := open(t, c, queue.Config{Push: queue.PushConfig{Durable: true, Chunk: 2}})

@@ -164,7 +164,7 @@ func (q *Queue) checkDurable(ctx context.Context) error {
 		if strings.Contains(err.Error(), "appendonly") {
 			why = "set appendonly yes"
 		}
-		return fmt.Errorf("%w: %s: %w", ErrNoDurability, why, err)
+		return fmt.Errorf("%w: %s: %w", ErrNoAOF, why, err)
 	}
 	return wrap("open "+q.name, err)
 }
@@ -178,7 +178,7 @@ func (q *Queue) Pause(ctx context.Context) error {
 	return wrap("pause", q.c.Do(ctx, q.c.B().Hset().Key(q.keys[kStat]).FieldValue().FieldValue("paused", "1").Build()).Error())
 }
 
-// Resume ends a Pause. A waiting consumer notices within Config.Lease.Look.
+// Resume ends a Pause. A waiting consumer notices within Config.Lease.PollInterval.
 func (q *Queue) Resume(ctx context.Context) error {
 	return wrap("resume", q.c.Do(ctx, q.c.B().Hdel().Key(q.keys[kStat]).Field("paused").Build()).Error())
 }
@@ -193,8 +193,8 @@ func (q *Queue) Stats(ctx context.Context) (Stats, error) {
 		return Stats{}, errors.New("queue: stats: strange reply")
 	}
 	s := Stats{
-		Ready: v[0], LeasedBatches: v[1], WaitingBatches: v[2], HandedBatches: v[3],
-		Delayed: v[5], InFlight: v[6], Handed: v[7], Dead: v[8], Taken: v[9], Acked: v[10], Dropped: v[11],
+		Ready: v[0], LeasedBatches: v[1], WaitingBatches: v[2], HandedOffBatches: v[3],
+		Delayed: v[5], InFlight: v[6], HandedOff: v[7], Dead: v[8], Taken: v[9], Acked: v[10], Discarded: v[11],
 		Redelivered: v[12], Requeued: v[13], Splits: v[14], Paused: v[15] != 0,
 	}
 	if v[4] > 0 {

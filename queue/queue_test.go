@@ -93,8 +93,8 @@ func books(t testing.TB, q *queue.Queue) queue.Stats {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Off() != 0 {
-		t.Fatalf("the books are off by %d: %+v", s.Off(), s)
+	if s.Imbalance() != 0 {
+		t.Fatalf("the books are off by %d: %+v", s.Imbalance(), s)
 	}
 	a, err := q.Audit(context.WithoutCancel(t.Context()))
 	if err != nil || len(a.Differences) > 0 {
@@ -139,7 +139,7 @@ func TestLeaseInOrderAndAck(t *testing.T) {
 		if err != nil || n != 0 {
 			t.Fatal(n, err)
 		}
-		if s := books(t, q); s.Acked != 25 || s.InFlight != 0 || s.Handed != 0 || s.LeasedBatches != 0 {
+		if s := books(t, q); s.Acked != 25 || s.InFlight != 0 || s.HandedOff != 0 || s.LeasedBatches != 0 {
 			t.Fatalf("%+v", s)
 		}
 	})
@@ -181,7 +181,7 @@ func TestStaleWorkerIsFencedOff(t *testing.T) {
 		q := open(t, c, queue.Config{Lease: queue.LeaseConfig{Backoff: time.Millisecond}})
 		ctx := t.Context()
 		must(t, q.Push(ctx, records(0, 3)...))
-		old := lease(t, q, queue.LeaseOptions{For: 20 * time.Millisecond})
+		old := lease(t, q, queue.LeaseOptions{Duration: 20 * time.Millisecond})
 		now := lease(t, q, queue.LeaseOptions{}) // waits until the lease has run out
 		if now.ID != old.ID || now.Attempt != 2 || now.Crashes != 1 || now.Failures != 0 {
 			t.Fatalf("%+v", now)

@@ -13,16 +13,16 @@ import (
 const page = 500 // batches of one question
 
 // Handed lists the batches that were handed off and are not acknowledged.
-func (q *Queue) Handed(ctx context.Context) ([]Handed, error) {
-	var all []Handed
-	err := q.eachHanded(ctx, func(h []Handed) error { all = append(all, h...); return nil })
+func (q *Queue) HandedOff(ctx context.Context) ([]HandedOff, error) {
+	var all []HandedOff
+	err := q.eachHanded(ctx, func(h []HandedOff) error { all = append(all, h...); return nil })
 	return all, err
 }
 
 // eachHanded calls f with pages of the batches that are handed off from beginning to end; those that come or go meanwhile may be missed.
-func (q *Queue) eachHanded(ctx context.Context, f func([]Handed) error) error {
+func (q *Queue) eachHanded(ctx context.Context, f func([]HandedOff) error) error {
 	seen := map[string]bool{} // ZSCAN may show an element twice
-	var todo []Handed
+	var todo []HandedOff
 	for cursor := uint64(0); ; {
 		e, err := q.c.Do(ctx, q.c.B().Zscan().Key(q.keys[kHanded]).Cursor(cursor).Count(page).Build()).AsScanEntry()
 		if err != nil {
@@ -32,7 +32,7 @@ func (q *Queue) eachHanded(ctx context.Context, f func([]Handed) error) error {
 			if id := e.Elements[i]; !seen[id] {
 				seen[id] = true
 				since, _ := strconv.ParseFloat(e.Elements[i+1], 64)
-				todo = append(todo, Handed{ID: id, Since: time.UnixMilli(int64(since))})
+				todo = append(todo, HandedOff{ID: id, Since: time.UnixMilli(int64(since))})
 			}
 		}
 		for len(todo) >= page || e.Cursor == 0 && len(todo) > 0 {
@@ -55,12 +55,12 @@ func (q *Queue) eachHanded(ctx context.Context, f func([]Handed) error) error {
 }
 
 // attempts reads the fencing tokens of a page, and leaves out what is gone.
-func (q *Queue) attempts(ctx context.Context, p []Handed) ([]Handed, error) {
+func (q *Queue) attempts(ctx context.Context, p []HandedOff) ([]HandedOff, error) {
 	cmds := make([]rueidis.Completed, len(p))
 	for i, h := range p {
 		cmds[i] = q.c.B().Hmget().Key(q.meta(h.ID)).Field("att", "n").Build()
 	}
-	var out []Handed
+	var out []HandedOff
 	for i, r := range q.c.DoMulti(ctx, cmds...) {
 		v, err := r.ToArray()
 		if err != nil {
@@ -81,10 +81,10 @@ func (q *Queue) attempts(ctx context.Context, p []Handed) ([]Handed, error) {
 // Reconcile asks known for the fate of every batch that is handed off, and acts on it: at start, after an error of the durable
 // side, and now and then. It never counts anything against a batch. It goes on after the error of one batch
 // and returns the errors joined.
-func (q *Queue) Reconcile(ctx context.Context, known Known, settle Settle) (Reconciled, error) {
-	var r Reconciled
+func (q *Queue) Reconcile(ctx context.Context, known FatesFunc, settle SettleFunc) (ReconcileResult, error) {
+	var r ReconcileResult
 	var errs []error
-	err := q.eachHanded(ctx, func(p []Handed) error {
+	err := q.eachHanded(ctx, func(p []HandedOff) error {
 		ids := make([]string, len(p))
 		for i, h := range p {
 			ids[i] = h.ID
@@ -136,7 +136,7 @@ func (q *Queue) Reconcile(ctx context.Context, known Known, settle Settle) (Reco
 
 // finishVoid splits or buries a batch that the ledger has as void. settle is asked once more, for the undo: making void what is
 // void already changes nothing.
-func (q *Queue) finishVoid(ctx context.Context, id string, undo []Undo, settle Settle) error {
+func (q *Queue) finishVoid(ctx context.Context, id string, undo []Undo, settle SettleFunc) error {
 	b, err := q.Get(ctx, id)
 	if errors.Is(err, ErrGone) {
 		return nil
@@ -144,7 +144,7 @@ func (q *Queue) finishVoid(ctx context.Context, id string, undo []Undo, settle S
 	if err != nil {
 		return err
 	}
-	s := Settlement{Undo: undo}
+	s := Resolution{Undo: undo}
 	if settle != nil {
 		if s, err = settle(ctx, b); err != nil {
 			return fmt.Errorf("queue: settle batch %s: %w", id, err)

@@ -29,12 +29,12 @@ func TestReconcile(t *testing.T) {
 		l.promote(bs[0])
 		l.regs[bs[1].ID] = true
 		l.kind[bs[2].ID] = queue.FateVoid
-		if h, err := q.Handed(ctx); err != nil || len(h) != 4 {
+		if h, err := q.HandedOff(ctx); err != nil || len(h) != 4 {
 			t.Fatal(h, err)
 		}
 		r, err := q.Reconcile(ctx, l.known, l.settle)
 		must(t, err)
-		if want := (queue.Reconciled{Seen: 4, Acked: 1, Left: 1, Settled: 1, Redelivered: 1}); r != want {
+		if want := (queue.ReconcileResult{Seen: 4, Acked: 1, Left: 1, Settled: 1, Redelivered: 1}); r != want {
 			t.Fatalf("%+v", r)
 		}
 		// The void one was split, not acknowledged: its records come again, under other ids.
@@ -55,10 +55,10 @@ func TestReconcile(t *testing.T) {
 		if len(again) != 6 || again["6"] == bs[2].ID || again["9"] != bs[3].ID {
 			t.Fatalf("delivered again: %v", again)
 		}
-		if s := books(t, q); s.Handed != 3 || s.HandedBatches != 1 || s.Acked != 3 || s.InFlight != 9 {
+		if s := books(t, q); s.HandedOff != 3 || s.HandedOffBatches != 1 || s.Acked != 3 || s.InFlight != 9 {
 			t.Fatalf("%+v", s)
 		}
-		if _, err := q.Reconcile(ctx, func(context.Context, []string) ([]queue.Settled, error) { return nil, nil }, nil); err == nil {
+		if _, err := q.Reconcile(ctx, func(context.Context, []string) ([]queue.BatchFate, error) { return nil, nil }, nil); err == nil {
 			t.Fatal("too few answers went unnoticed")
 		}
 	})
@@ -72,15 +72,15 @@ func TestReconcileIsFenced(t *testing.T) {
 		ctx := t.Context()
 		must(t, q.Push(ctx, records(0, 3)...))
 		must(t, q.Handoff(ctx, lease(t, q, queue.LeaseOptions{})))
-		unknown := func(context.Context, []string) ([]queue.Settled, error) { return []queue.Settled{{}}, nil }
-		r, err := q.Reconcile(ctx, func(ctx context.Context, ids []string) ([]queue.Settled, error) {
+		unknown := func(context.Context, []string) ([]queue.BatchFate, error) { return []queue.BatchFate{{}}, nil }
+		r, err := q.Reconcile(ctx, func(ctx context.Context, ids []string) ([]queue.BatchFate, error) {
 			if _, err := q.Reconcile(ctx, unknown, nil); err != nil {
 				return nil, err
 			}
-			return []queue.Settled{{}}, q.Handoff(ctx, lease(t, q, queue.LeaseOptions{}))
+			return []queue.BatchFate{{}}, q.Handoff(ctx, lease(t, q, queue.LeaseOptions{}))
 		}, nil)
 		must(t, err)
-		if r.Redelivered != 0 || books(t, q).HandedBatches != 1 {
+		if r.Redelivered != 0 || books(t, q).HandedOffBatches != 1 {
 			t.Fatalf("%+v", r)
 		}
 	})
@@ -122,8 +122,8 @@ func TestAnHourWithoutPostgresKillsNobody(t *testing.T) {
 			}
 		}
 		if round%6 == 5 { // it comes up for a moment, with nothing in its staging table
-			_, err := q.Reconcile(ctx, func(_ context.Context, ids []string) ([]queue.Settled, error) {
-				return make([]queue.Settled, len(ids)), nil
+			_, err := q.Reconcile(ctx, func(_ context.Context, ids []string) ([]queue.BatchFate, error) {
+				return make([]queue.BatchFate, len(ids)), nil
 			}, l.settle)
 			must(t, err)
 		}

@@ -91,7 +91,7 @@ func (q *Queue) Get(ctx context.Context, id string) (*Batch, error) {
 // record, buried. It does nothing when that was done before. Whoever meets a batch in the ledger calls it.
 //
 // Calling it for a batch that no ledger has made void may double its records.
-func (q *Queue) Settle(ctx context.Context, b *Batch, s Settlement) error {
+func (q *Queue) Settle(ctx context.Context, b *Batch, s Resolution) error {
 	if err := q.checkUndo(s.Undo); err != nil {
 		return err
 	}
@@ -104,7 +104,7 @@ func (q *Queue) Settle(ctx context.Context, b *Batch, s Settlement) error {
 
 // settleOver handles a batch that was handed out because it has failed too often. It is leased for this, so that whoever dies in
 // the middle leaves it to the next.
-func (q *Queue) settleOver(ctx context.Context, b *Batch, settle Settle) error {
+func (q *Queue) settleOver(ctx context.Context, b *Batch, settle SettleFunc) error {
 	ctx, cancel := outlive(ctx, time.Second)
 	defer cancel()
 	if settle == nil {

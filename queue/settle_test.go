@@ -16,7 +16,7 @@ import (
 )
 
 // quick makes failures come back at once.
-var quick = queue.Config{Lease: queue.LeaseConfig{Backoff: time.Millisecond, MaxBackoff: time.Millisecond, MaxFailures: 2, MaxCrashes: 2, Look: 50 * time.Millisecond}}
+var quick = queue.Config{Lease: queue.LeaseConfig{Backoff: time.Millisecond, MaxBackoff: time.Millisecond, MaxFailures: 2, MaxCrashes: 2, PollInterval: 50 * time.Millisecond}}
 
 func TestPoisonRecordStandsAlone(t *testing.T) {
 	t.Parallel()
@@ -48,7 +48,7 @@ func TestPoisonRecordStandsAlone(t *testing.T) {
 			_, err = q.Ack(ctx, b.ID)
 			must(t, err)
 		}
-		dead, next, err := q.Dead(ctx, "", 10)
+		dead, next, err := q.DeadLetters(ctx, "", 10)
 		must(t, err)
 		if len(dead) != 1 || next != "" {
 			t.Fatalf("%d dead, next %q", len(dead), next)
@@ -79,7 +79,7 @@ func TestKillerRecordStandsAlone(t *testing.T) {
 		ctx := t.Context()
 		must(t, q.Push(ctx, records(0, 9)...))
 		for {
-			b, err := leaseOrEmpty(t, q, queue.LeaseOptions{Settle: l.settle, For: 30 * time.Millisecond})
+			b, err := leaseOrEmpty(t, q, queue.LeaseOptions{Settle: l.settle, Duration: 30 * time.Millisecond})
 			if errors.Is(err, queue.ErrEmpty) {
 				break
 			}
@@ -91,7 +91,7 @@ func TestKillerRecordStandsAlone(t *testing.T) {
 			_, err = q.Ack(ctx, b.ID)
 			must(t, err)
 		}
-		dead, _, err := q.Dead(ctx, "", 10)
+		dead, _, err := q.DeadLetters(ctx, "", 10)
 		must(t, err)
 		if len(dead) != 1 || string(dead[0].Payload) != "4" || !strings.Contains(dead[0].Reason, "ran out 2 times") || dead[0].Crashes != 2 {
 			t.Fatalf("%+v", dead)
@@ -109,7 +109,7 @@ func TestParentIsVoidBeforeItIsSplit(t *testing.T) {
 		must(t, q.Push(ctx, records(0, 6)...))
 		var sleeper *queue.Batch
 		for range 2 {
-			sleeper = lease(t, q, queue.LeaseOptions{For: 5 * time.Millisecond})
+			sleeper = lease(t, q, queue.LeaseOptions{Duration: 5 * time.Millisecond})
 		}
 		child := lease(t, q, queue.LeaseOptions{Settle: l.settle}) // splits
 		if child.Root != sleeper.ID || child.ID == sleeper.ID {
@@ -245,8 +245,8 @@ func TestUndoGoesWithAckAndBurial(t *testing.T) {
 		refuseTwice(t, q)
 		lctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
 		defer cancel()
-		_, err := q.Lease(lctx, queue.LeaseOptions{Settle: func(context.Context, *queue.Batch) (queue.Settlement, error) {
-			return queue.Settlement{Undo: []queue.Undo{mine}}, nil
+		_, err := q.Lease(lctx, queue.LeaseOptions{Settle: func(context.Context, *queue.Batch) (queue.Resolution, error) {
+			return queue.Resolution{Undo: []queue.Undo{mine}}, nil
 		}})
 		wantErr(t, err, context.DeadlineExceeded)
 		if s := books(t, q); s.Dead != 1 || get() != "..--ne.." {
@@ -263,8 +263,8 @@ func TestSplitDividesAnnotations(t *testing.T) {
 		must(t, q.Push(ctx, records(0, 10)...))
 		b := lease(t, q, queue.LeaseOptions{})
 		must(t, c.Do(ctx, c.B().Hset().Key(b.Guard).FieldValue().FieldValue("r:dedup", "0123456789").Build()).Error())
-		must(t, q.Settle(ctx, b, queue.Settlement{}))
-		must(t, q.Settle(ctx, b, queue.Settlement{})) // the second does nothing
+		must(t, q.Settle(ctx, b, queue.Resolution{}))
+		must(t, q.Settle(ctx, b, queue.Resolution{})) // the second does nothing
 		_, err := q.Get(ctx, b.ID)
 		wantErr(t, err, queue.ErrGone)
 		seen := 0

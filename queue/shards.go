@@ -173,7 +173,7 @@ func (s *Shards) round(ctx context.Context, o LeaseOptions) (*Batch, []taken, er
 	return nil, ts, ErrEmpty
 }
 
-// Lease waits for a batch of any shard. It does not linger. For up to Config.Lease.Look after it has returned, a peek may go on at a shard's
+// Lease waits for a batch of any shard. It does not linger. For up to Config.Lease.PollInterval after it has returned, a peek may go on at a shard's
 // server, for whoever waits next.
 func (s *Shards) Lease(ctx context.Context, o LeaseOptions) (*Batch, error) {
 	if b, _, err := s.round(ctx, o); !errors.Is(err, ErrEmpty) && !errors.Is(err, ErrPaused) {
@@ -194,7 +194,7 @@ func (s *Shards) Lease(ctx context.Context, o LeaseOptions) (*Batch, error) {
 		look := time.Minute
 		for i, q := range s.qs {
 			s.peek(i, ts[i])
-			look = min(look, q.cfg.Lease.Look)
+			look = min(look, q.cfg.Lease.PollInterval)
 		}
 		timer := time.NewTimer(look)
 		select {
@@ -228,7 +228,7 @@ func (s *Shards) peek(i int, t taken) {
 	}
 	s.peeking[i] = true
 	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), s.qs[i].cfg.Lease.Look+10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), s.qs[i].cfg.Lease.PollInterval+10*time.Second)
 		defer cancel()
 		_ = s.qs[i].wait(ctx, t) // an error shows itself to whoever leases
 		s.mu.Lock()
@@ -254,7 +254,7 @@ func (s *Shards) Release(ctx context.Context, b *Batch, o ReleaseOptions) error 
 }
 
 // Settle is Queue.Settle.
-func (s *Shards) Settle(ctx context.Context, b *Batch, x Settlement) error {
+func (s *Shards) Settle(ctx context.Context, b *Batch, x Resolution) error {
 	return s.on(b, func(q *Queue) error { return q.Settle(ctx, b, x) })
 }
 
@@ -278,8 +278,8 @@ func (s *Shards) Ack(ctx context.Context, ids ...string) (int, error) {
 }
 
 // Reconcile reconciles every shard.
-func (s *Shards) Reconcile(ctx context.Context, known Known, settle Settle) (Reconciled, error) {
-	var sum Reconciled
+func (s *Shards) Reconcile(ctx context.Context, known FatesFunc, settle SettleFunc) (ReconcileResult, error) {
+	var sum ReconcileResult
 	var errs []error
 	for _, q := range s.qs {
 		r, err := q.Reconcile(ctx, known, settle)
@@ -307,14 +307,14 @@ func (s *Stats) add(x Stats) {
 	s.Ready += x.Ready
 	s.Delayed += x.Delayed
 	s.InFlight += x.InFlight
-	s.Handed += x.Handed
+	s.HandedOff += x.HandedOff
 	s.Dead += x.Dead
 	s.LeasedBatches += x.LeasedBatches
 	s.WaitingBatches += x.WaitingBatches
-	s.HandedBatches += x.HandedBatches
+	s.HandedOffBatches += x.HandedOffBatches
 	s.Taken += x.Taken
 	s.Acked += x.Acked
-	s.Dropped += x.Dropped
+	s.Discarded += x.Discarded
 	s.Redelivered += x.Redelivered
 	s.Requeued += x.Requeued
 	s.Splits += x.Splits

@@ -44,7 +44,7 @@ func TestShards(t *testing.T) {
 		}
 		st, err := s.Stats(ctx)
 		must(t, err)
-		if len(seen) != 90 || st.Acked != 90 || st.Off() != 0 {
+		if len(seen) != 90 || st.Acked != 90 || st.Imbalance() != 0 {
 			t.Fatalf("%d seen, %+v", len(seen), st)
 		}
 		// Whoever waits is woken by a push to any of them.
@@ -62,7 +62,7 @@ func TestShards(t *testing.T) {
 			must(t, s.Release(ctx, b, queue.ReleaseOptions{}))
 			b, err := s.Lease(ctx, queue.LeaseOptions{})
 			must(t, err)
-			must(t, s.Settle(ctx, b, queue.Settlement{Promoted: true}))
+			must(t, s.Settle(ctx, b, queue.Resolution{Promoted: true}))
 		}
 		short, cancel := context.WithTimeout(ctx, 30*time.Millisecond)
 		defer cancel()

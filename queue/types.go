@@ -39,11 +39,11 @@ type Batch struct {
 
 // LeaseOptions are the settings of one Lease; a zero field takes the queue's Config.Lease.
 type LeaseOptions struct {
-	Records, Bytes int
-	Linger, For    time.Duration
+	Records, Bytes   int
+	Linger, Duration time.Duration
 	// Settle is asked before a batch that keeps failing is split or buried. nil: there is no ledger
 	// to make it void in, and a worker that still holds the batch may yet use it.
-	Settle Settle
+	Settle SettleFunc
 }
 
 // ReleaseOptions say how a batch goes back.
@@ -72,11 +72,11 @@ type Ack struct {
 // Settle makes the id of b void in the durable ledger, so that no worker which still holds b can get
 // it promoted, or says that b is promoted already. It must be durable before it returns. An error leaves
 // the batch as it was, to be tried again later.
-type Settle func(ctx context.Context, b *Batch) (Settlement, error)
+type SettleFunc func(ctx context.Context, b *Batch) (Resolution, error)
 
-// Settlement is what the ledger says of a batch. Promoted: it is acknowledged, with Undo. Otherwise it
+// Resolution is what the ledger says of a batch. Promoted: it is acknowledged, with Undo. Otherwise it
 // is void: it is split, or, when it holds one record, buried with Undo in the same script.
-type Settlement struct {
+type Resolution struct {
 	Promoted bool
 	Undo     []Undo
 }
@@ -94,21 +94,21 @@ const (
 
 // Known says what is known of each of ids, in their order. It must read the registries first, then the
 // ledger: the other way round a promotion in between makes a batch look unknown.
-type Known func(ctx context.Context, ids []string) ([]Settled, error)
+type FatesFunc func(ctx context.Context, ids []string) ([]BatchFate, error)
 
 // Settled is the fate of one batch; Undo goes with FatePromoted.
-type Settled struct {
+type BatchFate struct {
 	Fate Fate
 	Undo []Undo
 }
 
-// Reconciled counts what Reconcile did, in batches.
-type Reconciled struct {
+// ReconcileResult counts what Reconcile did, in batches.
+type ReconcileResult struct {
 	Seen, Left, Acked, Settled, Redelivered int
 }
 
 // Handed is a batch that was handed off and is not yet acknowledged.
-type Handed struct {
+type HandedOff struct {
 	ID      string
 	Attempt int64
 	Records int
@@ -116,7 +116,7 @@ type Handed struct {
 }
 
 // Dead is a record that was buried. Its ID is that of the batch it was alone in.
-type Dead struct {
+type DeadLetter struct {
 	ID       string
 	Payload  []byte
 	Root     string
@@ -129,20 +129,20 @@ type Dead struct {
 	Died time.Time
 }
 
-// Stats are the books of a queue, read in one step: Taken = Acked + InFlight + Dead + Dropped.
+// Stats are the books of a queue, read in one step: Taken = Acked + InFlight + Dead + Discarded.
 // A requeue moves a record from Dead to InFlight.
 type Stats struct {
-	Ready    int64 // records in the ready list
-	Delayed  int64 // records pushed for later
-	InFlight int64 // records in sealed batches: leased, waiting for redelivery, or handed off
-	Handed   int64 // of these, records handed off
-	Dead     int64 // records in the dead list
+	Ready     int64 // records in the ready list
+	Delayed   int64 // records pushed for later
+	InFlight  int64 // records in sealed batches: leased, waiting for redelivery, or handed off
+	HandedOff int64 // of these, records handed off
+	Dead      int64 // records in the dead list
 
-	LeasedBatches, WaitingBatches, HandedBatches int64 // sealed batches by state
+	LeasedBatches, WaitingBatches, HandedOffBatches int64 // sealed batches by state
 
-	Taken   int64 // records ever sealed
-	Acked   int64 // records acknowledged
-	Dropped int64 // dead records dropped by hand
+	Taken     int64 // records ever sealed
+	Acked     int64 // records acknowledged
+	Discarded int64 // dead records dropped by hand
 
 	Redelivered int64 // records delivered again, counted each time
 	Requeued    int64 // dead records requeued, counted each time
@@ -157,4 +157,4 @@ type Stats struct {
 func (s Stats) Depth() int64 { return s.Ready + s.Delayed + s.InFlight }
 
 // Off says by how many records the books are off: 0.
-func (s Stats) Off() int64 { return s.Taken - s.Acked - s.InFlight - s.Dead - s.Dropped }
+func (s Stats) Imbalance() int64 { return s.Taken - s.Acked - s.InFlight - s.Dead - s.Discarded }

@@ -53,7 +53,7 @@ func (q *Queue) await(ctx context.Context, o LeaseOptions, least int) (*Batch, e
 // BLMOVE from the ready list to the same end of itself leaves the record where it is: it is a peek that blocks. A move
 // straight into a batch could deliver its record long after the lease of that batch has gone.
 func (q *Queue) wait(ctx context.Context, t taken) error {
-	d := q.cfg.Lease.Look
+	d := q.cfg.Lease.PollInterval
 	if t.next >= 0 {
 		d = min(d, t.next)
 	}

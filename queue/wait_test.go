@@ -161,7 +161,7 @@ func pushUntil(ctx context.Context, q *queue.Queue, p []byte) error {
 func TestWakesForExpiryAndDelayedRecords(t *testing.T) {
 	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
-		q := open(t, c, queue.Config{Lease: queue.LeaseConfig{Backoff: time.Millisecond, Look: 30 * time.Second}})
+		q := open(t, c, queue.Config{Lease: queue.LeaseConfig{Backoff: time.Millisecond, PollInterval: 30 * time.Second}})
 		ctx := t.Context()
 		must(t, q.PushAt(ctx, time.Now().Add(150*time.Millisecond), records(0, 5)...))
 		if s := books(t, q); s.Delayed != 5 || s.Ready != 0 || s.Depth() != 5 {
@@ -170,7 +170,7 @@ func TestWakesForExpiryAndDelayedRecords(t *testing.T) {
 		_, err := q.TryLease(ctx, queue.LeaseOptions{})
 		wantErr(t, err, queue.ErrEmpty)
 		start := time.Now()
-		b := lease(t, q, queue.LeaseOptions{For: 100 * time.Millisecond})
+		b := lease(t, q, queue.LeaseOptions{Duration: 100 * time.Millisecond})
 		wantPayloads(t, b, records(0, 5))
 		if d := time.Since(start); d > 3*time.Second {
 			t.Fatalf("delayed records came %v late", d)
@@ -311,7 +311,7 @@ func TestManyConsumersGiveUp(t *testing.T) {
 	start := time.Now()
 	var all []<-chan leased
 	for range consumers {
-		all = append(all, waiting(ctx, q, queue.LeaseOptions{Records: 1000, For: time.Millisecond}))
+		all = append(all, waiting(ctx, q, queue.LeaseOptions{Records: 1000, Duration: time.Millisecond}))
 	}
 	atOnce := 0
 	for _, ch := range all {

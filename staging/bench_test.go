@@ -110,7 +110,7 @@ func BenchmarkFigures(b *testing.B) {
 	rows := orders(n)
 	stageAll := func(rows []order) {
 		for _, l := range batchesOf(rows, size) {
-			stage(b, tab, l, staging.Staged)
+			stage(b, tab, l, staging.OutcomeStaged)
 		}
 	}
 
@@ -119,7 +119,7 @@ func BenchmarkFigures(b *testing.B) {
 	var ready [][]byte
 	for _, l := range batchesOf(rows, size) {
 		clear()
-		stage(b, tab, l, staging.Staged)
+		stage(b, tab, l, staging.OutcomeStaged)
 		promote(b, tab)
 		ready = append(ready, plainCopy(b, pool, "orders"))
 	}
@@ -182,7 +182,7 @@ func BenchmarkFigures(b *testing.B) {
 		Bare: func(int) int { insertAll(b, pool, rows[:n/10]); return n / 10 },
 		Ours: func(int) int {
 			for _, l := range batchesOf(rows[:n/10], size) {
-				stage(b, tab, l, staging.Staged)
+				stage(b, tab, l, staging.OutcomeStaged)
 			}
 			return n / 10
 		},
@@ -276,7 +276,7 @@ func BenchmarkRounds(b *testing.B) {
 		exec(b, pool, "TRUNCATE orders") // a target that grows is slower by itself: its index no longer fits
 		begun := time.Now()
 		for _, l := range batchesOf(rows, 5000) {
-			stage(b, tab, l, staging.Staged)
+			stage(b, tab, l, staging.OutcomeStaged)
 		}
 		if p := promote(b, tab); p.Rows != n {
 			b.Fatalf("%+v", p)
@@ -311,7 +311,7 @@ func BenchmarkRewrite(b *testing.B) {
 			in[i].V = strings.ToUpper(in[i].V)
 		}
 		return in, nil
-	}, Progress: func(staging.Progressed) {
+	}, Progress: func(staging.RewriteProgress) {
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
 		peak = max(peak, m.Sys)

@@ -38,24 +38,24 @@ func everything(t *testing.T, pool *pgxpool.Pool, name string) {
 	tab := newTable(t, pool, name, staging.Config[item]{Create: true, Key: []string{"id"}, Rules: []staging.Rule{{Code: "low", Where: "n < 2"}}})
 	l, void := load(items("a", 10)...), load(items("b", 10)...)
 	l.Rejects, l.Batch.Records = []staging.Reject{{Pos: 10, Code: "x"}}, 11
-	stage(t, tab, l, staging.Staged)
-	stage(t, tab, l, staging.AlreadyStaged)
+	stage(t, tab, l, staging.OutcomeStaged)
+	stage(t, tab, l, staging.OutcomeAlreadyStaged)
 	if f, err := tab.Void(t.Context(), void.Batch); err != nil || f != staging.FateVoid {
 		t.Error(f, err)
 	}
-	stage(t, tab, void, staging.AlreadyVoid)
-	if p := promote(t, tab); p.Rows != 8 || p.Ruled != 2 {
+	stage(t, tab, void, staging.OutcomeAlreadyVoid)
+	if p := promote(t, tab); p.Rows != 8 || p.RejectedByRule != 2 {
 		t.Errorf("%+v", p)
 	}
 	two := load(append(items("a", 10), item{ID: "c\x00"})...)
-	stage(t, tab, two, staging.Staged)
+	stage(t, tab, two, staging.OutcomeStaged)
 	if p := promote(t, tab); p.Conflicts != 8 || p.Rejected != 1 {
 		t.Errorf("%+v", p)
 	}
 	if f := fates(t, tab, l.Batch.ID, void.Batch.ID); f[0] != staging.FatePromoted || f[1] != staging.FateVoid {
 		t.Error(f)
 	}
-	if r, err := tab.Rejected(t.Context(), []string{l.Batch.ID}); err != nil || len(r[l.Batch.ID]) != 3 {
+	if r, err := tab.RejectsByBatch(t.Context(), []string{l.Batch.ID}); err != nil || len(r[l.Batch.ID]) != 3 {
 		t.Error(r, err)
 	}
 	rejects, err := tab.Rejects(t.Context(), staging.RejectFilter{Code: "low"})
@@ -153,7 +153,7 @@ func TestEightHundredClients(t *testing.T) {
 		wg.Go(func() {
 			for b := range batches {
 				l := load(items(fmt.Sprintf("%d-%d", i, b), 20)...)
-				if out, err := tab.Stage(t.Context(), l); err != nil || out != staging.Staged {
+				if out, err := tab.Stage(t.Context(), l); err != nil || out != staging.OutcomeStaged {
 					t.Error(out, err)
 					return
 				}

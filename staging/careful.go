@@ -31,7 +31,7 @@ func (p *promotion[T]) insertCarefully(ctx context.Context) error {
 		x.ruled += refused
 		x.conflicts = want - wrote - refused
 		p.out.Rows += int(wrote)
-		p.out.Ruled += int(refused)
+		p.out.RejectedByRule += int(refused)
 		p.out.Conflicts += int(x.conflicts)
 		if x.conflicts > 0 && len(t.cfg.Key) == 0 {
 			return fmt.Errorf("staging: %s took %d rows of %d: does it have a trigger or rule that drops rows?", t.target, wrote, want)

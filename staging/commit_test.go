@@ -68,10 +68,10 @@ func TestTheConnectionBreaksAtTheCommit(t *testing.T) {
 			}
 			armed.Store(how)
 			out, err := tab.Stage(t.Context(), l)
-			if err != nil || out != staging.Staged && out != staging.AlreadyStaged {
+			if err != nil || out != staging.OutcomeStaged && out != staging.OutcomeAlreadyStaged {
 				t.Fatalf("batch %d, cut %d: %v, %+v", i, how, out, err)
 			}
-			stage(t, tab, l, staging.AlreadyStaged)
+			stage(t, tab, l, staging.OutcomeAlreadyStaged)
 		}
 	}
 	if cuts.Load() != 40 {

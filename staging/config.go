@@ -20,9 +20,9 @@ type Conflict uint8
 
 // The conflict policies.
 const (
-	Skip    Conflict = iota // keep the row that is there; the new one is counted as a conflict
-	Replace                 // the new row replaces it (see Config.Newer and ReplaceIf); one that loses is counted as a conflict
-	Fail                    // the promotion fails with ErrConflict and changes nothing
+	ConflictSkip    Conflict = iota // keep the row that is there; the new one is counted as a conflict
+	ConflictReplace                 // the new row replaces it (see Config.Newer and ReplaceIf); one that loses is counted as a conflict
+	ConflictFail                    // the promotion fails with ErrConflict and changes nothing
 )
 
 // A Rule rejects the rows for which Where is true: they go to the rejects table with Code and Reason and the row as
@@ -77,7 +77,7 @@ type Config[T any] struct {
 	// Rules reject rows at promotion. NOT NULL, CHECK and foreign key constraints of the target are rules by themselves.
 	Rules []Rule
 	// Merge holds statements that run inside the promotion.
-	Merge []Merge
+	Merges []Merge
 
 	// ID names the column that holds the record's id for the dedup window; default: the key, if it is one column.
 	ID string
@@ -119,16 +119,16 @@ func (c *Config[T]) check() error {
 		}
 		seen[col.Name] = true
 	}
-	if c.Conflict > Fail {
+	if c.Conflict > ConflictFail {
 		return bad("Conflict is %d: must be Skip, Replace or Fail", c.Conflict)
 	}
-	if c.Newer != "" && c.Conflict != Replace {
+	if c.Newer != "" && c.Conflict != ConflictReplace {
 		return bad("Newer is %q, which needs Conflict Replace", c.Newer)
 	}
-	if c.ReplaceIf != "" && c.Conflict != Replace {
+	if c.ReplaceIf != "" && c.Conflict != ConflictReplace {
 		return bad("ReplaceIf is %q, which needs Conflict Replace", c.ReplaceIf)
 	}
-	if c.Conflict == Replace && len(c.Merge) > 0 {
+	if c.Conflict == ConflictReplace && len(c.Merges) > 0 {
 		return bad("Merge does not go with Conflict Replace: a row that replaces another would be counted twice")
 	}
 	for i, k := range c.Key {
@@ -145,11 +145,11 @@ func (c *Config[T]) check() error {
 			c.Rules[i].Reason = r.Code
 		}
 	}
-	for i, m := range c.Merge {
+	for i, m := range c.Merges {
 		if m.Name == "" || m.SQL == "" {
 			return bad("Merge[%d] needs Name and SQL", i)
 		}
-		if m.Name == "promoted" || slices.ContainsFunc(c.Merge[:i], func(o Merge) bool { return o.Name == m.Name }) {
+		if m.Name == "promoted" || slices.ContainsFunc(c.Merges[:i], func(o Merge) bool { return o.Name == m.Name }) {
 			return bad("Merge[%d].Name is %q, which is taken", i, m.Name)
 		}
 	}

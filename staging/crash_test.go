@@ -67,7 +67,7 @@ func child() {
 	tab.SetHook(stop("worker"))
 	out, err := tab.Stage(ctx, crashLoad(os.Getenv(childBatch), os.Getenv(childName)))
 	if stopped {
-		fmt.Printf("staged: %v, %v\n", out == staging.Staged, err)
+		fmt.Printf("staged: %v, %v\n", out == staging.OutcomeStaged, err)
 		os.Exit(0)
 	}
 	if err != nil {

@@ -40,7 +40,7 @@ func ExampleTable() {
 	fmt.Println(table.Stage(ctx, load)) // delivered twice
 
 	p, err := table.Promote(ctx, staging.PromoteOptions{})
-	fmt.Println(len(p.Batches), "batch:", p.Rows, "rows,", p.Ruled, "broke a rule,", p.Rejected, "rejected before", err)
+	fmt.Println(len(p.Batches), "batch:", p.Rows, "rows,", p.RejectedByRule, "broke a rule,", p.Rejected, "rejected before", err)
 	fmt.Println(table.Stage(ctx, load)) // and once more
 
 	rejects, err := table.Rejects(ctx, staging.RejectFilter{})
@@ -73,7 +73,7 @@ func ExampleConfig_replaceIf() {
 		State   string `db:"state"`
 		Version int32  `db:"version"`
 	}
-	table, err := staging.New(ctx, pool, "parcels", staging.Config[parcel]{Key: []string{"id"}, Conflict: staging.Replace,
+	table, err := staging.New(ctx, pool, "parcels", staging.Config[parcel]{Key: []string{"id"}, Conflict: staging.ConflictReplace,
 		ReplaceIf: "EXCLUDED.version > old.version AND old.state <> 'lost'"})
 	if err != nil {
 		fmt.Println(err)
@@ -103,7 +103,7 @@ func ExampleRewrite() {
 		ID  int64  `db:"id"`
 		USD string `db:"usd"`
 	}
-	table, err := staging.New(ctx, pool, "prices", staging.Config[price]{Key: []string{"id"}, Conflict: staging.Replace})
+	table, err := staging.New(ctx, pool, "prices", staging.Config[price]{Key: []string{"id"}, Conflict: staging.ConflictReplace})
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -116,7 +116,7 @@ func ExampleRewrite() {
 			}
 			return in, nil
 		},
-		Progress: func(p staging.Progressed) { fmt.Println("up to", p.Last) },
+		Progress: func(p staging.RewriteProgress) { fmt.Println("up to", p.Last) },
 	}.Run(ctx, table)
 	fmt.Println(done.Read, done.Written, done.Done, err)
 	// Output:

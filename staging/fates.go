@@ -97,7 +97,7 @@ func formatUUID(u [16]byte) string {
 
 // Rejected reads, from the durable rejects table, the records of promoted batches whose claims may be given back:
 // those of which every row was rejected. By batch id; Root and Place are filled.
-func (t *Table[T]) Rejected(ctx context.Context, ids []string) (map[string][]Reject, error) {
+func (t *Table[T]) RejectsByBatch(ctx context.Context, ids []string) (map[string][]Reject, error) {
 	out := map[string][]Reject{}
 	if len(ids) == 0 {
 		return out, nil
@@ -160,7 +160,7 @@ func (t *Table[T]) mark(ctx context.Context, q *pgx.Conn) (epoch string, err err
 func (t *Table[T]) Books(ctx context.Context, since time.Time) (Books, error) {
 	var b Books
 	err := t.pool.QueryRow(ctx, t.sql.books, since).Scan(&b.Batches, &b.Void, &b.Records, &b.Kept, &b.Duplicates, &b.Filtered, &b.Rejected,
-		&b.Staged, &b.Rows, &b.Conflicts, &b.Ruled)
+		&b.Staged, &b.Rows, &b.Conflicts, &b.RejectedByRule)
 	if err != nil {
 		return Books{}, t.explain("summing the ledger", err)
 	}
@@ -169,5 +169,5 @@ func (t *Table[T]) Books(ctx context.Context, since time.Time) (Books, error) {
 
 // Balanced says whether every record and every row is accounted for.
 func (b Books) Balanced() bool {
-	return b.Records == b.Kept+b.Duplicates+b.Filtered+b.Rejected && b.Staged == b.Rows+b.Conflicts+b.Ruled
+	return b.Records == b.Kept+b.Duplicates+b.Filtered+b.Rejected && b.Staged == b.Rows+b.Conflicts+b.RejectedByRule
 }

@@ -12,7 +12,7 @@ import (
 func TestVoidWaitsForAPromotion(t *testing.T) {
 	pool, promoter, tab := programs(t)
 	l := load(items("a", 5)...)
-	stage(t, tab, l, staging.Staged)
+	stage(t, tab, l, staging.OutcomeStaged)
 	reached, goOn := stopAt(t, promoter, "after insert")
 	p := promoting(t, promoter)
 	<-reached
@@ -29,8 +29,8 @@ func TestVoidWaitsForAPromotion(t *testing.T) {
 func TestAPromotionWaitsForVoid(t *testing.T) {
 	pool, voider, tab := programs(t)
 	l := load(items("a", 5)...)
-	stage(t, tab, l, staging.Staged)
-	stage(t, tab, load(items("b", 5)...), staging.Staged)
+	stage(t, tab, l, staging.OutcomeStaged)
+	stage(t, tab, load(items("b", 5)...), staging.OutcomeStaged)
 	reached, goOn := stopAt(t, voider, "void inserted")
 	v := background(func() (staging.Fate, error) { return voider.Void(t.Context(), l.Batch) })
 	<-reached
@@ -40,7 +40,7 @@ func TestAPromotionWaitsForVoid(t *testing.T) {
 	if f := (<-v).must(t); f != staging.FateVoid {
 		t.Errorf("void: %v", f)
 	}
-	if got := (<-p).must(t); got.Rows != 5 || !slices.Contains(got.Batches, staging.Promoted{ID: l.Batch.ID, Fate: staging.FateVoid}) {
+	if got := (<-p).must(t); got.Rows != 5 || !slices.Contains(got.Batches, staging.PromotedBatch{ID: l.Batch.ID, Fate: staging.FateVoid}) {
 		t.Errorf("promotion: %+v", got)
 	}
 	count(t, pool, 5)
@@ -51,7 +51,7 @@ func TestAPromotionWaitsForVoid(t *testing.T) {
 func TestFatesDuringAPromotion(t *testing.T) {
 	pool, asker, tab := programs(t)
 	l := load(items("a", 5)...)
-	stage(t, tab, l, staging.Staged)
+	stage(t, tab, l, staging.OutcomeStaged)
 	other := load(items("b", 5)...)
 	asker.SetHook(func(point string) error {
 		if point == "between registries and ledger" {

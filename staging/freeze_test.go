@@ -111,14 +111,14 @@ func TestAFrozenWorkerStopsNobody(t *testing.T) {
 		t.Run(point, func(t *testing.T) {
 			t.Parallel()
 			tab := newTable(t, pool, point, impatient)
-			stage(t, tab, load(items("good", 5)...), staging.Staged)
+			stage(t, tab, load(items("good", 5)...), staging.OutcomeStaged)
 			id := uid.New()
 			f := freeze(t, url, point, point, id)
 			promoteAll(t, tab, 5)
 			if said := f.thaw(t); !strings.HasPrefix(said, "staged: false, ") || strings.HasSuffix(said, "<nil>\n") {
 				t.Errorf("the thawed worker said %q", said)
 			}
-			stage(t, tab, crashLoad(id, "frozen"), staging.Staged)
+			stage(t, tab, crashLoad(id, "frozen"), staging.OutcomeStaged)
 			promoteAll(t, tab, crashRows)
 			each(t, pool, point, 5+crashRows)
 		})
@@ -134,7 +134,7 @@ func TestAFrozenPromoterStopsNobody(t *testing.T) {
 			t.Parallel()
 			tab := newTable(t, pool, point, impatient)
 			f := freeze(t, url, point, point, uid.New())
-			stage(t, tab, load(items("good", 5)...), staging.Staged)
+			stage(t, tab, load(items("good", 5)...), staging.OutcomeStaged)
 			promoteAll(t, tab, crashRows+5)
 			if said := f.thaw(t); !strings.HasPrefix(said, "promoted: 0, ") {
 				t.Errorf("the thawed promoter said %q", said)

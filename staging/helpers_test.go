@@ -25,8 +25,8 @@ func programs(t *testing.T) (pool *pgxpool.Pool, one, two *staging.Table[item]) 
 }
 
 // promoting promotes in the background.
-func promoting(t testing.TB, tab *staging.Table[item]) <-chan result[staging.Promotion] {
-	return background(func() (staging.Promotion, error) { return tab.Promote(t.Context(), staging.PromoteOptions{}) })
+func promoting(t testing.TB, tab *staging.Table[item]) <-chan result[staging.PromoteResult] {
+	return background(func() (staging.PromoteResult, error) { return tab.Promote(t.Context(), staging.PromoteOptions{}) })
 }
 
 // stagingIn stages in the background.

@@ -42,9 +42,9 @@ func TestBadInputIsNamed(t *testing.T) {
 		"key may be null":  {"good", C{Key: []string{"n"}}, staging.ErrConfig, []string{`"n"`, "NULL"}},
 		"key missing":      {"good", C{Key: []string{"zzz"}}, staging.ErrConfig, []string{`"zzz"`}},
 		"bad rule":         {"good", C{Rules: []staging.Rule{{Code: "c", Where: "zzz > 1"}}}, nil, []string{`rule "c"`, "zzz"}},
-		"bad merge":        {"good", C{Merge: []staging.Merge{{Name: "m", SQL: "SELECT zzz FROM promoted"}}}, nil, []string{"merges", "zzz"}},
-		"merge, replace":   {"good", C{Key: []string{"id"}, Conflict: staging.Replace, Merge: []staging.Merge{{Name: "m", SQL: "SELECT 1"}}}, staging.ErrConfig, []string{"Merge"}},
-		"replace, no key":  {"good", C{Conflict: staging.Replace}, staging.ErrConfig, []string{"Key"}},
+		"bad merge":        {"good", C{Merges: []staging.Merge{{Name: "m", SQL: "SELECT zzz FROM promoted"}}}, nil, []string{"merges", "zzz"}},
+		"merge, replace":   {"good", C{Key: []string{"id"}, Conflict: staging.ConflictReplace, Merges: []staging.Merge{{Name: "m", SQL: "SELECT 1"}}}, staging.ErrConfig, []string{"Merge"}},
+		"replace, no key":  {"good", C{Conflict: staging.ConflictReplace}, staging.ErrConfig, []string{"Key"}},
 		"columns, no fill": {"good", C{Columns: []staging.Column{{Name: "id"}}}, staging.ErrConfig, []string{"Fill"}},
 		"time-out":         {"good", C{LockTimeout: -1}, staging.ErrConfig, []string{"LockTimeout", "-1ns"}},
 		"bad name":         {`a".b`, C{}, staging.ErrConfig, []string{"quote"}},
@@ -97,11 +97,11 @@ func TestHostileNamesDoNoHarm(t *testing.T) {
 		tab := newTable(t, pool, target, staging.Config[row]{Create: true, Key: []string{`a"; DROP TABLE victim; --`}, Rules: []staging.Rule{{Code: "'; DROP TABLE victim; --", Reason: `%s\'; DROP TABLE victim`, Where: `"\" > 5`}}})
 		l := load(row{"1", "2", 3}, row{"2", "'; DROP TABLE victim; --", 4}, row{"3", "", 6})
 		l.Batch.Worker = "'; DROP TABLE victim; --\x00"
-		stage(t, tab, l, staging.Staged)
-		if p := promote(t, tab); p.Rows != 2 || p.Ruled != 1 {
+		stage(t, tab, l, staging.OutcomeStaged)
+		if p := promote(t, tab); p.Rows != 2 || p.RejectedByRule != 1 {
 			t.Errorf("%s: %+v", target, p)
 		}
-		stage(t, tab, l, staging.AlreadyPromoted)
+		stage(t, tab, l, staging.OutcomeAlreadyPromoted)
 		balanced(t, tab)
 		if _, err := tab.Rejects(t.Context(), staging.RejectFilter{Code: "' OR 1=1"}); err != nil {
 			t.Error(err)
@@ -190,11 +190,11 @@ func TestDriftIsExplained(t *testing.T) {
 		Extra string `db:"extra"`
 	}
 	exec(t, pool, "ALTER TABLE items ADD COLUMN extra text")
-	stage(t, tab, load(items("a", 3)...), staging.Staged)
+	stage(t, tab, load(items("a", 3)...), staging.OutcomeStaged)
 	// A new version with one more column starts beside the old one: the column is added, and the rows that are staged stay.
 	wide := newTable(t, pool, "items", staging.Config[wider]{Key: []string{"id"}})
-	stage(t, tab, load(items("b", 3)...), staging.Staged)
-	stage(t, wide, load(wider{items("c", 1)[0], "more"}), staging.Staged)
+	stage(t, tab, load(items("b", 3)...), staging.OutcomeStaged)
+	stage(t, wide, load(wider{items("c", 1)[0], "more"}), staging.OutcomeStaged)
 	// The old one would lose the column.
 	if _, err := tab.Promote(t.Context(), staging.PromoteOptions{}); !errors.Is(err, staging.ErrDrift) || !strings.Contains(err.Error(), `"extra"`) {
 		t.Errorf("the old version promotes what it does not know: %v", err)
@@ -203,7 +203,7 @@ func TestDriftIsExplained(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 	// Back to the old one: what is staged decides.
-	stage(t, wide, load(wider{items("d", 1)[0], "more"}), staging.Staged)
+	stage(t, wide, load(wider{items("d", 1)[0], "more"}), staging.OutcomeStaged)
 	var drift *staging.DriftError
 	_, err := staging.New(t.Context(), pool, "items", staging.Config[item]{Key: []string{"id"}})
 	if !errors.As(err, &drift) || drift.Drifts[0].Column != "extra" || drift.Drifts[0].Found != "text" {
@@ -214,7 +214,7 @@ func TestDriftIsExplained(t *testing.T) {
 	// A type that changes.
 	exec(t, pool, "ALTER TABLE items ALTER COLUMN n TYPE numeric(20,2)")
 	newer := newTable(t, pool, "items", staging.Config[item]{Key: []string{"id"}})
-	stage(t, newer, load(items("e", 3)...), staging.Staged)
+	stage(t, newer, load(items("e", 3)...), staging.OutcomeStaged)
 	if p := promote(t, newer); p.Rows != 3 {
 		t.Errorf("%+v", p)
 	}
@@ -240,7 +240,7 @@ func TestARowOfAnotherProgramIsNamed(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)
 	tab := itemTable(t, pool)
-	stage(t, tab, load(items("a", 3)...), staging.Staged)
+	stage(t, tab, load(items("a", 3)...), staging.OutcomeStaged)
 	exec(t, pool, "INSERT INTO items_staging_a (id) VALUES ('foreign')")
 	if _, err := tab.Promote(t.Context(), staging.PromoteOptions{}); err == nil || !strings.Contains(err.Error(), "hr_record") || !strings.Contains(err.Error(), "another program") {
 		t.Errorf("%v", err)
@@ -259,13 +259,13 @@ func TestRetention(t *testing.T) {
 	pruner, tab := ledgerOnly(t, pool, staging.Config[item]{}), ledgerOnly(t, pool, staging.Config[item]{})
 	old, fresh := load(items("a", 5)...), load(items("b", 5)...)
 	old.Batch.Sealed, fresh.Batch.Sealed = time.Now().Add(-50*time.Hour), time.Now().Add(time.Minute)
-	stage(t, tab, old, staging.Staged)
+	stage(t, tab, old, staging.OutcomeStaged)
 	promote(t, tab)
 	exec(t, pool, "UPDATE items_ledger SET committed_at = now() - interval '49 hours'")
 	// It comes once more, is staged while the ledger does not look, and the ledger forgets it before the promotion inserts it.
 	exec(t, pool, "CREATE TABLE hidden AS SELECT * FROM items_ledger; TRUNCATE items_ledger")
-	stage(t, tab, old, staging.Staged)
-	stage(t, tab, fresh, staging.Staged)
+	stage(t, tab, old, staging.OutcomeStaged)
+	stage(t, tab, fresh, staging.OutcomeStaged)
 	exec(t, pool, "INSERT INTO items_ledger SELECT * FROM hidden")
 	tab.SetHook(func(p string) error {
 		if p == "after lock" {

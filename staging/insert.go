@@ -49,7 +49,7 @@ func (p *promotion[T]) insertAll(ctx context.Context) error {
 	if len(p.t.cfg.Key) == 0 || n > p.expect { // a trigger that swallows rows, or a rule of the old kind
 		return fmt.Errorf("staging: %d rows were to be inserted into %s and %d were: does it have a trigger or rule that drops rows?", p.expect, p.t.target, n)
 	}
-	if p.t.cfg.Conflict == Fail {
+	if p.t.cfg.Conflict == ConflictFail {
 		return p.conflict(ctx)
 	}
 	r, err := one(ctx, p.q, where(p.t.sql.conflicts[p.s], p.which()))
@@ -151,7 +151,7 @@ func (t *Table[T]) learn(conflicts int) {
 // type without a known order has none, and a key that is too long for an index neither: it may be as long as a record. They
 // are printed as JSON prints them, which reads back whatever the session's DateStyle.
 func (t *Table[T]) spread() string {
-	if t.cfg.Conflict != Skip || baseName(t.lead) == "" {
+	if t.cfg.Conflict != ConflictSkip || baseName(t.lead) == "" {
 		return ""
 	}
 	k := quote(t.lead.name)
@@ -206,7 +206,7 @@ func (p *promotion[T]) exec(ctx context.Context, sql string, args ...string) (in
 	if err != nil {
 		return 0, err
 	}
-	if len(p.t.cfg.Merge) > 0 {
+	if len(p.t.cfg.Merges) > 0 {
 		return strconv.ParseInt(string(r.Rows[0][0]), 10, 64)
 	}
 	return r.CommandTag.RowsAffected(), nil
@@ -224,7 +224,7 @@ func (t *Table[T]) prepareInsert(s side) {
 	onConflict := ""
 	switch {
 	case len(t.cfg.Key) == 0:
-	case t.cfg.Conflict == Replace:
+	case t.cfg.Conflict == ConflictReplace:
 		newest = "s." + colRecord + " DESC"
 		if t.cfg.Newer != "" {
 			newest = "s." + quote(t.cfg.Newer) + " DESC NULLS LAST, " + newest
@@ -264,7 +264,7 @@ func (t *Table[T]) prepareInsert(s side) {
 		order = " ORDER BY " + list("s.", t.cfg.Key) + ", " + newest
 	}
 	one := pick(these) + order
-	if len(t.cfg.Key) > 0 && t.cfg.Conflict == Skip {
+	if len(t.cfg.Key) > 0 && t.cfg.Conflict == ConflictSkip {
 		q.insertNew[s] = t.merged(into + one)
 		// Sorted first, then joined: so the look into the target's index goes in its order too. (Joined first, Postgres
 		// looks in the order of arrival; on ten million rows that took as long as the insert.)
@@ -275,7 +275,7 @@ func (t *Table[T]) prepareInsert(s side) {
 
 	from = "pg_temp.hr_aside"
 	bit := pick("s." + colRecord + " BETWEEN $1::int8 AND $2::int8")
-	if t.cfg.Conflict == Skip {
+	if t.cfg.Conflict == ConflictSkip {
 		onConflict = " ON CONFLICT DO NOTHING" // whatever the index
 	}
 	q.insertBit[s] = t.merged(into + bit + order + onConflict)
@@ -307,12 +307,12 @@ func (t *Table[T]) keyEquals(a, b string) string {
 
 // merged puts the user's merges behind the insert. Without any, the insert stays plain: RETURNING costs.
 func (t *Table[T]) merged(insert string) string {
-	if len(t.cfg.Merge) == 0 {
+	if len(t.cfg.Merges) == 0 {
 		return insert
 	}
 	var b strings.Builder
 	b.WriteString("WITH promoted AS (" + insert + " RETURNING *)")
-	for _, m := range t.cfg.Merge {
+	for _, m := range t.cfg.Merges {
 		b.WriteString(", " + quote(m.Name) + " AS (" + m.SQL + ")")
 	}
 	b.WriteString(" SELECT count(*) FROM promoted")

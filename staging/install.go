@@ -190,7 +190,7 @@ func nullable(f *field) bool {
 
 func (t *Table[T]) matchKey(s *shape) error {
 	if len(t.cfg.Key) == 0 {
-		if t.cfg.Conflict == Replace {
+		if t.cfg.Conflict == ConflictReplace {
 			return fmt.Errorf("staging: %w: Conflict Replace needs Config.Key", ErrConfig)
 		}
 		return nil
@@ -246,7 +246,7 @@ func plainType(s string) string {
 
 func (t *Table[T]) privileges(ctx context.Context, q querier) error {
 	want := "SELECT, INSERT"
-	if t.cfg.Conflict == Replace {
+	if t.cfg.Conflict == ConflictReplace {
 		want += ", UPDATE"
 	}
 	for _, p := range strings.Split(want, ", ") {

@@ -15,8 +15,8 @@ func TestABatchWithMissingRowsIsPutAside(t *testing.T) {
 	pool := servertest.Postgres(t)
 	tab := ledgerOnly(t, pool, staging.Config[item]{})
 	bad, good := load(items("a", 5)...), load(items("b", 5)...)
-	stage(t, tab, bad, staging.Staged)
-	stage(t, tab, good, staging.Staged)
+	stage(t, tab, bad, staging.OutcomeStaged)
+	stage(t, tab, good, staging.OutcomeStaged)
 	st, _ := tab.Staging()
 	exec(t, pool, "DELETE FROM "+st[0]+" WHERE id = 'a-0003'")
 	p := promote(t, tab)
@@ -26,7 +26,7 @@ func TestABatchWithMissingRowsIsPutAside(t *testing.T) {
 	if f := fates(t, tab, bad.Batch.ID, good.Batch.ID); f[0] != staging.FateUnknown || f[1] != staging.FatePromoted {
 		t.Errorf("fates: %v", f)
 	}
-	stage(t, tab, bad, staging.Staged)
+	stage(t, tab, bad, staging.OutcomeStaged)
 	promote(t, tab)
 	count(t, pool, 10)
 }
@@ -44,8 +44,8 @@ func TestCommitsOutliveACrash(t *testing.T) {
 		t.Fatal(err)
 	}
 	void, kept, lost := load(items("v", 5)...), load(items("k", 5)...), load(items("l", 5)...)
-	stage(t, tab, kept, staging.Staged)
-	stage(t, tab, load(items("x", 5)...), staging.Staged)
+	stage(t, tab, kept, staging.OutcomeStaged)
+	stage(t, tab, load(items("x", 5)...), staging.OutcomeStaged)
 	// Bounded, for a promotion that truncates is flushed anyway: Postgres waits before it removes files.
 	if p, err := tab.Promote(t.Context(), staging.PromoteOptions{MaxRows: 5}); err != nil || !p.More || p.Rows != 5 {
 		t.Fatal(p, err)
@@ -62,7 +62,7 @@ func TestCommitsOutliveACrash(t *testing.T) {
 		t.Errorf("the promotion did not outlive the crash: %v", f)
 	}
 	count(t, pool, 5)
-	stage(t, tab, lost, staging.Staged)
+	stage(t, tab, lost, staging.OutcomeStaged)
 	if f, err := tab.Void(t.Context(), void.Batch); err != nil || f != staging.FateVoid {
 		t.Fatal(f, err)
 	}
@@ -78,8 +78,8 @@ func TestCommitsOutliveACrash(t *testing.T) {
 	if len(p.Batches) != 0 || p.Epoch != second {
 		t.Errorf("promotion: %+v", p)
 	}
-	stage(t, tab, lost, staging.Staged)
-	stage(t, tab, void, staging.AlreadyVoid)
+	stage(t, tab, lost, staging.OutcomeStaged)
+	stage(t, tab, void, staging.OutcomeAlreadyVoid)
 	promote(t, tab)
 	count(t, pool, 10)
 }
@@ -101,7 +101,7 @@ func TestAnUnknownCommit(t *testing.T) {
 		})
 	}
 	lose()
-	stage(t, tab, l, staging.AlreadyStaged)
+	stage(t, tab, l, staging.OutcomeAlreadyStaged)
 	lose()
 	if p := promote(t, tab); p.Rows != 5 || len(p.Batches) != 1 {
 		t.Errorf("promotion: %+v", p)

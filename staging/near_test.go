@@ -78,19 +78,19 @@ func TestKeysThatRise(t *testing.T) {
 				}
 				return out
 			}
-			stage(t, tab, load(rows(0, 1000)...), staging.Staged)
+			stage(t, tab, load(rows(0, 1000)...), staging.OutcomeStaged)
 			promote(t, tab)
 			exec(t, pool, "ANALYZE keyed")
 			clear(points)
-			stage(t, tab, load(rows(990, 1050)...), staging.Staged)
-			stage(t, tab, load(rows(1040, 1100)...), staging.Staged)
+			stage(t, tab, load(rows(990, 1050)...), staging.OutcomeStaged)
+			stage(t, tab, load(rows(1040, 1100)...), staging.OutcomeStaged)
 			if p := promote(t, tab); p.Rows != 100 || p.Conflicts != 20 {
 				t.Errorf("%+v", p)
 			}
 			if points["near"] != 1 || points["carefully"] != 0 {
 				t.Errorf("passed %v", points)
 			}
-			stage(t, tab, load(rows(0, 1100)...), staging.Staged) // all of it is near now: each is looked up by itself
+			stage(t, tab, load(rows(0, 1100)...), staging.OutcomeStaged) // all of it is near now: each is looked up by itself
 			clear(points)
 			exec(t, pool, "ANALYZE keyed")
 			if p := promote(t, tab); p.Rows != 0 || p.Conflicts != 1100 || points["carefully"] != 0 {
@@ -116,7 +116,7 @@ func TestInsertsThatDoNotLook(t *testing.T) {
 	next := func(rows []keyed, conflicts, blind, looking int) {
 		t.Helper()
 		clear(points)
-		stage(t, tab, load(rows...), staging.Staged)
+		stage(t, tab, load(rows...), staging.OutcomeStaged)
 		if p := promote(t, tab); p.Rows != len(rows)-conflicts || p.Conflicts != conflicts || p.More {
 			t.Fatalf("%+v", p)
 		}
@@ -150,7 +150,7 @@ func TestBlindInsertMeetsAnotherIndex(t *testing.T) {
 	pool := servertest.Postgres(t)
 	exec(t, pool, "CREATE TABLE keyed (k bigint PRIMARY KEY, other bigint UNIQUE GENERATED ALWAYS AS (k % 1000003) STORED); INSERT INTO keyed SELECT 10 * i FROM generate_series(0, 10000) i; ANALYZE keyed")
 	tab, points := keyedTable(t, pool)
-	stage(t, tab, load(keyed{int64(11)}, keyed{int64(99_999)}, keyed{int64(1_000_003)}), staging.Staged) // other is 0, as that of key 0
+	stage(t, tab, load(keyed{int64(11)}, keyed{int64(99_999)}, keyed{int64(1_000_003)}), staging.OutcomeStaged) // other is 0, as that of key 0
 	if p := promote(t, tab); p.Rows != 2 || p.Conflicts != 1 {
 		t.Errorf("%+v", p)
 	}
@@ -193,8 +193,8 @@ func TestBlindInsertIsRefusedForAnything(t *testing.T) {
 			}
 			tab, points := keyedTable(t, pool)
 			before := query[int64](t, pool, "SELECT sum(v) FROM keyed WHERE k % 10 = 0")
-			stage(t, tab, load(keyed{int64(1)}, keyed{int64(500)}, keyed{int64(999_991)}), staging.Staged)
-			if p := promote(t, tab); p.Rows != 2 || p.Conflicts != 1 || p.Ruled != 0 {
+			stage(t, tab, load(keyed{int64(1)}, keyed{int64(500)}, keyed{int64(999_991)}), staging.OutcomeStaged)
+			if p := promote(t, tab); p.Rows != 2 || p.Conflicts != 1 || p.RejectedByRule != 0 {
 				t.Errorf("%+v", p)
 			}
 			if points["blind"] != c.blind || points["looking"] != 1 || points["carefully"] != 0 {
@@ -215,18 +215,18 @@ func TestALongKeyTakesNoMemory(t *testing.T) { // alone: the memory is the whole
 	tab, _ := keyedTable(t, pool)
 	const batches = 100
 	for i := range batches {
-		stage(t, tab, load(keyed{fmt.Sprintf("k%d", i)}), staging.Staged)
+		stage(t, tab, load(keyed{fmt.Sprintf("k%d", i)}), staging.OutcomeStaged)
 	}
 	l := load(keyed{strings.Repeat("long", 250_000)})
 	for i := range 2000 { // not to be compressed below the limit
 		l.Rows[0].k = l.Rows[0].k.(string) + fmt.Sprint(i*i*7919)
 	}
-	stage(t, tab, l, staging.Staged)
+	stage(t, tab, l, staging.OutcomeStaged)
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	p := promote(t, tab)
 	runtime.ReadMemStats(&after)
-	if p.Rows != batches || p.Ruled != 1 {
+	if p.Rows != batches || p.RejectedByRule != 1 {
 		t.Errorf("%+v", p)
 	}
 	if mb := (after.TotalAlloc - before.TotalAlloc) >> 20; mb > 50 {

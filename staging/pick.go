@@ -111,7 +111,7 @@ func (p *promotion[T]) pick(ctx context.Context, list []*staged, counts, refusal
 		p.take[x.no] = x
 		rows += x.rows
 		p.multi = p.multi || x.rows != x.kept
-		p.out.Batches = append(p.out.Batches, Promoted{ID: id, Fate: FatePromoted})
+		p.out.Batches = append(p.out.Batches, PromotedBatch{ID: id, Fate: FatePromoted})
 		p.out.Records += int(x.records)
 		p.out.Kept += int(x.kept)
 		p.out.Duplicates += int(x.dups)
@@ -139,7 +139,7 @@ func (p *promotion[T]) pick(ctx context.Context, list []*staged, counts, refusal
 	kinds := kindsOf(r)
 	for _, id := range rest {
 		if f, ok := kinds[id]; ok {
-			p.out.Batches = append(p.out.Batches, Promoted{ID: id, Fate: f})
+			p.out.Batches = append(p.out.Batches, PromotedBatch{ID: id, Fate: f})
 		}
 	}
 	return nil

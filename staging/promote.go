@@ -15,7 +15,7 @@ type promotion[T any] struct {
 	t       *Table[T]
 	q       *pgx.Conn
 	s       side
-	out     Promotion
+	out     PromoteResult
 	found   int               // batches in the side's registry
 	take    map[int32]*staged // batches that this transaction commits, by number
 	chosen  []int32           // numbers of all batches that it settles
@@ -39,9 +39,9 @@ type staged struct {
 // it returns an empty Promotion. Call it again while Promotion.More is set. Promoters of one table take turns; one that
 // gets no turn within Config.LockTimeout returns ErrBusy. A promotion that runs into its Timeout changes nothing, and the
 // next one takes half as many rows.
-func (t *Table[T]) Promote(ctx context.Context, o PromoteOptions) (Promotion, error) {
+func (t *Table[T]) Promote(ctx context.Context, o PromoteOptions) (PromoteResult, error) {
 	if o.MaxRows < 0 || o.Timeout < 0 {
-		return Promotion{}, fmt.Errorf("staging: %w: PromoteOptions.MaxRows is %d, Timeout %v: must not be negative", ErrConfig, o.MaxRows, o.Timeout)
+		return PromoteResult{}, fmt.Errorf("staging: %w: PromoteOptions.MaxRows is %d, Timeout %v: must not be negative", ErrConfig, o.MaxRows, o.Timeout)
 	}
 	o.MaxRows = cmp.Or(o.MaxRows, DefaultMaxRows)
 	limit := int64(o.MaxRows)
@@ -71,15 +71,15 @@ func (t *Table[T]) Promote(ctx context.Context, o PromoteOptions) (Promotion, er
 			return p.out, nil
 		case o.Timeout > 0 && inner.Err() != nil && ctx.Err() == nil:
 			t.bound.Store(max(1, min(limit, max(p.expect, 2))/2))
-			return Promotion{}, fmt.Errorf("staging: promoting into %s took longer than %v; the next takes fewer rows: %w", t.target, o.Timeout, err)
+			return PromoteResult{}, fmt.Errorf("staging: promoting into %s took longer than %v; the next takes fewer rows: %w", t.target, o.Timeout, err)
 		case try >= 5 || ctx.Err() != nil:
 		case errors.Is(err, ErrUnknown):
 			if p.resolve(inner) {
 				return p.out, nil
 			}
 			continue
-		case isData(err) && t.cfg.Conflict == Fail && sqlState(err) == "23505":
-			return Promotion{}, fmt.Errorf("staging: promoting into %s: %w: %w", t.target, ErrConflict, err)
+		case isData(err) && t.cfg.Conflict == ConflictFail && sqlState(err) == "23505":
+			return PromoteResult{}, fmt.Errorf("staging: promoting into %s: %w: %w", t.target, ErrConflict, err)
 		case p.blind && refused(err):
 			t.learn(1)
 			continue
@@ -91,13 +91,13 @@ func (t *Table[T]) Promote(ctx context.Context, o PromoteOptions) (Promotion, er
 		case sqlState(err) == "55P03":
 			ended, eerr := t.endStalled(inner)
 			if eerr != nil {
-				return Promotion{}, t.explain("ending workers that stand in their COPY into "+t.target, eerr)
+				return PromoteResult{}, t.explain("ending workers that stand in their COPY into "+t.target, eerr)
 			}
 			if ended > 0 {
 				continue
 			}
 		}
-		return Promotion{}, t.explain("promoting into "+t.target, err)
+		return PromoteResult{}, t.explain("promoting into "+t.target, err)
 	}
 }
 

@@ -13,14 +13,14 @@ import (
 // A worker that looked at the hint before a flip copies into the sealed side after it was emptied.
 func TestALateCopyIsFoundNextTime(t *testing.T) {
 	pool, late, tab := programs(t)
-	stage(t, tab, load(items("a", 5)...), staging.Staged)
+	stage(t, tab, load(items("a", 5)...), staging.OutcomeStaged)
 	promote(t, tab) // side a is sealed now, and empty; late still believes that it is open
-	stage(t, late, load(items("b", 5)...), staging.Staged)
+	stage(t, late, load(items("b", 5)...), staging.OutcomeStaged)
 	_, registry := tab.Staging()
 	if n := query[int](t, pool, "SELECT count(*) FROM "+registry[0]); n != 1 {
 		t.Fatalf("the late batch is not in the sealed side: %d", n)
 	}
-	stage(t, tab, load(items("c", 5)...), staging.Staged)
+	stage(t, tab, load(items("c", 5)...), staging.OutcomeStaged)
 	for range 2 {
 		if p := promote(t, tab); p.Rows != 5 {
 			t.Errorf("promotion: %+v", p)
@@ -33,7 +33,7 @@ func TestALateCopyIsFoundNextTime(t *testing.T) {
 // what nobody has read.
 func TestACopyUnderWayIsNotWiped(t *testing.T) {
 	pool, worker, tab := programs(t)
-	stage(t, tab, load(items("a", 5)...), staging.Staged)
+	stage(t, tab, load(items("a", 5)...), staging.OutcomeStaged)
 	reached, goOn := stopAt(t, worker, "after copy")
 	l := load(items("b", 5)...)
 	out := stagingIn(t, worker, l)
@@ -41,7 +41,7 @@ func TestACopyUnderWayIsNotWiped(t *testing.T) {
 	p := promoting(t, tab)
 	untilWaiting(t, pool)
 	goOn()
-	if got := (<-out).must(t); got != staging.Staged {
+	if got := (<-out).must(t); got != staging.OutcomeStaged {
 		t.Errorf("outcome: %v", got)
 	}
 	(<-p).must(t)
@@ -57,12 +57,12 @@ func TestAPromotionHoldsUpNoWorker(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)
 	promoter, worker := ledgerOnly(t, pool, staging.Config[item]{}), ledgerOnly(t, pool, staging.Config[item]{LockTimeout: 300 * time.Millisecond})
-	stage(t, worker, load(items("a", 5)...), staging.Staged)
+	stage(t, worker, load(items("a", 5)...), staging.OutcomeStaged)
 	reached, goOn := stopAt(t, promoter, "after insert")
 	p := promoting(t, promoter)
 	<-reached
 	for _, prefix := range []string{"b", "c"} { // the first with the old hint
-		stage(t, worker, load(items(prefix, 5)...), staging.Staged)
+		stage(t, worker, load(items(prefix, 5)...), staging.OutcomeStaged)
 	}
 	goOn()
 	(<-p).must(t)
@@ -81,7 +81,7 @@ func TestTwoWorkersOnOneBatch(t *testing.T) {
 	untilWaiting(t, pool)
 	goOn()
 	got := []staging.Outcome{(<-a).must(t), (<-b).must(t)}
-	if want := []staging.Outcome{staging.Staged, staging.AlreadyStaged}; !slices.Equal(got, want) {
+	if want := []staging.Outcome{staging.OutcomeStaged, staging.OutcomeAlreadyStaged}; !slices.Equal(got, want) {
 		t.Errorf("outcomes %v, want %v", got, want)
 	}
 	if p := promote(t, one); p.Rows != 50 || len(p.Mismatched) != 0 {
@@ -113,11 +113,11 @@ func TestALockedBatchIsBusy(t *testing.T) {
 func TestABatchInBothSidesIsPromotedOnce(t *testing.T) {
 	pool, promoter, worker := programs(t)
 	l := load(items("a", 5)...)
-	stage(t, worker, l, staging.Staged)
+	stage(t, worker, l, staging.OutcomeStaged)
 	reached, goOn := stopAt(t, promoter, "after lock")
 	p := promoting(t, promoter)
 	<-reached
-	stage(t, worker, l, staging.Staged) // the other side knows nothing of it, and the ledger not yet
+	stage(t, worker, l, staging.OutcomeStaged) // the other side knows nothing of it, and the ledger not yet
 	goOn()
 	if got := (<-p).must(t); got.Rows != 5 {
 		t.Errorf("promotion: %+v", got)
@@ -144,7 +144,7 @@ func TestStageInATransactionOfTheCallers(t *testing.T) {
 		if _, err := tx.Exec(t.Context(), "INSERT INTO mine VALUES (1)"); err != nil {
 			t.Fatal(err)
 		}
-		for _, want := range []staging.Outcome{staging.Staged, staging.AlreadyStaged} {
+		for _, want := range []staging.Outcome{staging.OutcomeStaged, staging.OutcomeAlreadyStaged} {
 			if out, err := tab.StageTx(t.Context(), tx, l); err != nil || out != want {
 				t.Fatal(out, err)
 			}
@@ -173,7 +173,7 @@ func TestABoundedPromotion(t *testing.T) {
 	pool := servertest.Postgres(t)
 	tab := ledgerOnly(t, pool, staging.Config[item]{Rules: []staging.Rule{{Code: "four", Reason: "no fours", Where: "n = 4"}}})
 	for _, p := range []string{"a", "b", "c", "d", "e"} {
-		stage(t, tab, load(items(p, 10)...), staging.Staged)
+		stage(t, tab, load(items(p, 10)...), staging.OutcomeStaged)
 	}
 	var rows, ruled, calls int
 	for more := true; more; calls++ {
@@ -184,9 +184,9 @@ func TestABoundedPromotion(t *testing.T) {
 		if p.Rows > 25 {
 			t.Errorf("%d rows at once", p.Rows)
 		}
-		rows, ruled, more = rows+p.Rows, ruled+p.Ruled, p.More
+		rows, ruled, more = rows+p.Rows, ruled+p.RejectedByRule, p.More
 		if calls == 0 { // in between: the open side
-			stage(t, tab, load(items("f", 10)...), staging.Staged)
+			stage(t, tab, load(items("f", 10)...), staging.OutcomeStaged)
 		}
 	}
 	if rows != 45 || ruled != 5 || calls != 3 {

@@ -10,7 +10,7 @@ import (
 )
 
 // Rejected is a row of the durable rejects table.
-type Rejected struct {
+type StoredReject struct {
 	ID     int64 // of the reject, for paging, Resolve and Replay
 	Batch  string
 	Reject        // Payload: the raw record, or the row as JSON
@@ -34,7 +34,7 @@ type RejectFilter struct {
 const DefaultPage = 1000
 
 // Rejects lists rejected records and rows, oldest first, page by page.
-func (t *Table[T]) Rejects(ctx context.Context, f RejectFilter) ([]Rejected, error) {
+func (t *Table[T]) Rejects(ctx context.Context, f RejectFilter) ([]StoredReject, error) {
 	if f.Limit == 0 {
 		f.Limit = DefaultPage
 	}
@@ -51,7 +51,7 @@ func (t *Table[T]) Rejects(ctx context.Context, f RejectFilter) ([]Rejected, err
 	if err != nil {
 		return nil, t.explain("listing rejects", err)
 	}
-	out, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (r Rejected, err error) {
+	out, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (r StoredReject, err error) {
 		var staged *string
 		err = row.Scan(&r.ID, &r.Batch, &r.Pos, &r.Key, &r.Code, &r.Reason, &r.Payload, &staged, &r.Root, &r.Place, &r.Source, &r.Whole, &r.At)
 		if staged != nil {
@@ -85,14 +85,14 @@ type Correction[T any] struct {
 // Replay writes corrected rows into the target and resolves their rejects, in one transaction. It enters them into the
 // ledger as a batch of its own, so that the books go on balancing. Rejects that are resolved already are left alone, so a
 // second call is harmless. Conflict Skip and Replace hold here too; rules and merges run as well.
-func (t *Table[T]) Replay(ctx context.Context, fixed []Correction[T]) (Promotion, error) {
-	fail := func(err error) (Promotion, error) {
-		return Promotion{}, t.explain("replaying rejects into "+t.target, err)
+func (t *Table[T]) Replay(ctx context.Context, fixed []Correction[T]) (PromoteResult, error) {
+	fail := func(err error) (PromoteResult, error) {
+		return PromoteResult{}, t.explain("replaying rejects into "+t.target, err)
 	}
 	ids := make([]int64, len(fixed))
 	for i, c := range fixed {
 		if len(c.Rows) == 0 {
-			return Promotion{}, fmt.Errorf("staging: %w: Correction %d has no rows: Resolve gives a reject up", ErrLoad, i)
+			return PromoteResult{}, fmt.Errorf("staging: %w: Correction %d has no rows: Resolve gives a reject up", ErrLoad, i)
 		}
 		ids[i] = c.Reject
 	}
@@ -125,7 +125,7 @@ func (t *Table[T]) Replay(ctx context.Context, fixed []Correction[T]) (Promotion
 		}
 	}
 	if l.Batch.Records == 0 {
-		return Promotion{}, nil
+		return PromoteResult{}, nil
 	}
 	p, err := t.replay(ctx, q, &l)
 	if err != nil {
@@ -139,48 +139,48 @@ func (t *Table[T]) Replay(ctx context.Context, fixed []Correction[T]) (Promotion
 
 // replay does what stage and promote do, with a temporary table in place of a side: nothing here outlives the transaction,
 // and nothing has to outlive a crash.
-func (t *Table[T]) replay(ctx context.Context, q *pgx.Conn, l *Load[T]) (Promotion, error) {
+func (t *Table[T]) replay(ctx context.Context, q *pgx.Conn, l *Load[T]) (PromoteResult, error) {
 	spans, order := l.records()
 	var found []Reject
 	e := t.newEncoder(l, spans, order, 0, len(spans), 1, q.TypeMap(), &found)
 	if _, err := send(ctx, q, do("CREATE TEMPORARY TABLE hr_aside (LIKE "+t.staging[sideA]+") ON COMMIT DROP")); err != nil {
-		return Promotion{}, err
+		return PromoteResult{}, err
 	}
 	if err := t.copyAside(ctx, q, e); err != nil {
 		if e.err != nil {
-			return Promotion{}, e.err
+			return PromoteResult{}, e.err
 		}
-		return Promotion{}, err
+		return PromoteResult{}, err
 	}
 	if len(found) > 0 {
-		return Promotion{}, fmt.Errorf("%w: correction %d: %s: %s", ErrLoad, found[0].Pos, found[0].Code, found[0].Reason)
+		return PromoteResult{}, fmt.Errorf("%w: correction %d: %s: %s", ErrLoad, found[0].Pos, found[0].Code, found[0].Reason)
 	}
 	for _, r := range t.rules {
 		n, err := one(ctx, q, "SELECT count(*) FROM pg_temp.hr_aside s WHERE "+r.Where)
 		if err != nil {
-			return Promotion{}, err
+			return PromoteResult{}, err
 		}
 		if string(n.Rows[0][0]) != "0" {
-			return Promotion{}, fmt.Errorf("%w: %s corrected rows are rejected again: %s: %s", ErrLoad, n.Rows[0][0], r.Code, r.Reason)
+			return PromoteResult{}, fmt.Errorf("%w: %s corrected rows are rejected again: %s: %s", ErrLoad, n.Rows[0][0], r.Code, r.Reason)
 		}
 	}
 	res, err := one(ctx, q, t.sql.insertBit[sideA], text(recordOf(1, 0)), text(recordOf(1, int32(len(spans)))))
 	if err != nil {
-		return Promotion{}, err
+		return PromoteResult{}, err
 	}
 	wrote := res.CommandTag.RowsAffected()
-	if len(t.cfg.Merge) > 0 {
+	if len(t.cfg.Merges) > 0 {
 		if wrote, err = strconv.ParseInt(string(res.Rows[0][0]), 10, 64); err != nil {
-			return Promotion{}, err
+			return PromoteResult{}, err
 		}
 	}
 	made, err := one(ctx, q, `WITH id AS (SELECT gen_random_uuid() AS id) INSERT INTO `+t.ledger+` (id, kind, root, root_offset, records, kept, staged, promoted, conflicts, worker, sealed_at, staged_at)
 		SELECT id, 'promoted', id, 0, $1::int4, $1::int4, $2::int4, $3::int4, $2::int4 - $3::int4, 'replay', clock_timestamp(), clock_timestamp() FROM id RETURNING id::text`,
 		text(len(spans)), text(len(l.Rows)), text(wrote))
 	if err != nil {
-		return Promotion{}, err
+		return PromoteResult{}, err
 	}
-	return Promotion{Batches: []Promoted{{ID: texts(made)[0], Fate: FatePromoted}}, Records: len(spans), Kept: len(spans), Rows: int(wrote), Conflicts: len(l.Rows) - int(wrote)}, nil
+	return PromoteResult{Batches: []PromotedBatch{{ID: texts(made)[0], Fate: FatePromoted}}, Records: len(spans), Kept: len(spans), Rows: int(wrote), Conflicts: len(l.Rows) - int(wrote)}, nil
 }
 
 // Prune forgets ledger rows and resolved rejects that are older than before, and returns how many ledger rows went. First it

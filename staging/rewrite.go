@@ -24,15 +24,15 @@ type Rewrite[In, Out any] struct {
 	Scan pgx.RowToFunc[In]
 	// Transform makes rows of the target of rows of the source; it may return more or fewer.
 	Transform func(context.Context, []In) ([]Out, error)
-	Rows      int              // of one transaction; default 10,000
-	After     string           // begin behind this key; "": from the beginning
-	UpTo      string           // end with this key; "": at the end
-	Progress  func(Progressed) // called after each commit; may be nil
-	Restart   bool             // forget what was done under this name
+	Rows      int                   // of one transaction; default 10,000
+	After     string                // begin behind this key; "": from the beginning
+	UpTo      string                // end with this key; "": at the end
+	Progress  func(RewriteProgress) // called after each commit; may be nil
+	Restart   bool                  // forget what was done under this name
 }
 
 // Progressed says how far a Rewrite has come, over all its runs.
-type Progressed struct {
+type RewriteProgress struct {
 	Last    string // the last key that is done
 	Read    int64
 	Written int64 // rows that the target took: a conflict may have skipped some
@@ -49,9 +49,9 @@ type read[In any] struct {
 // Run does the work, from where the last run under this name ended. It uses two connections of the table's pool. The
 // table's conflict policy decides what happens to rows that are there: Replace writes a table back over itself. Rules and
 // Merge do not run, and nothing is entered into the ledger: this is not a batch of a queue.
-func (r Rewrite[In, Out]) Run(ctx context.Context, t *Table[Out]) (Progressed, error) {
-	var p Progressed
-	fail := func(err error) (Progressed, error) { return p, t.explain(fmt.Sprintf("rewrite %q", r.Name), err) }
+func (r Rewrite[In, Out]) Run(ctx context.Context, t *Table[Out]) (RewriteProgress, error) {
+	var p RewriteProgress
+	fail := func(err error) (RewriteProgress, error) { return p, t.explain(fmt.Sprintf("rewrite %q", r.Name), err) }
 	if r.Name == "" || r.Source == "" || r.Key == "" || r.Transform == nil || r.Rows < 0 {
 		return p, fmt.Errorf("staging: %w: Rewrite needs Name, Source, Key and Transform, and Rows (%d) must not be negative", ErrConfig, r.Rows)
 	}

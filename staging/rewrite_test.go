@@ -18,7 +18,7 @@ func TestRewriteGoesOnWhereItWas(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)
 	exec(t, pool, "CREATE TABLE source AS SELECT i::bigint AS id, 'v' || i AS v FROM generate_series(1, 10000) i; CREATE TABLE target (id bigint PRIMARY KEY, v text)")
-	tab := newTable(t, pool, "target", staging.Config[pair]{Key: []string{"id"}, Conflict: staging.Fail})
+	tab := newTable(t, pool, "target", staging.Config[pair]{Key: []string{"id"}, Conflict: staging.ConflictFail})
 	broken := errors.New("broken")
 	var calls, rows int
 	job := staging.Rewrite[pair, pair]{Name: "job", Source: "SELECT id, v FROM source", Key: "id", Rows: 700,
@@ -39,10 +39,10 @@ func TestRewriteGoesOnWhereItWas(t *testing.T) {
 	if p, err := job.Run(t.Context(), tab); !errors.Is(err, broken) || p.Read != 2800 || p.Last != "2800" || p.Done {
 		t.Fatalf("%+v, %v", p, err)
 	}
-	var seen []staging.Progressed
-	job.Progress = func(p staging.Progressed) { seen = append(seen, p) }
+	var seen []staging.RewriteProgress
+	job.Progress = func(p staging.RewriteProgress) { seen = append(seen, p) }
 	p, err := job.Run(t.Context(), tab) // Fail: a row that came twice would be an error
-	if err != nil || p != (staging.Progressed{Last: "10000", Read: 10000, Written: 9000, Done: true}) || len(seen) != 11 {
+	if err != nil || p != (staging.RewriteProgress{Last: "10000", Read: 10000, Written: 9000, Done: true}) || len(seen) != 11 {
 		t.Errorf("%+v, %v, %d calls of Progress", p, err, len(seen))
 	}
 	if p, err := job.Run(t.Context(), tab); err != nil || !p.Done || rows != 10700 {
@@ -52,7 +52,7 @@ func TestRewriteGoesOnWhereItWas(t *testing.T) {
 		t.Errorf("%d rows", n)
 	}
 	// Back over itself, a range of keys.
-	self := newTable(t, pool, "target", staging.Config[pair]{Key: []string{"id"}, Conflict: staging.Replace})
+	self := newTable(t, pool, "target", staging.Config[pair]{Key: []string{"id"}, Conflict: staging.ConflictReplace})
 	p, err = staging.Rewrite[pair, pair]{Name: "self", Source: "SELECT id, v FROM target", Key: "id", After: "1000", UpTo: "2000",
 		Transform: func(_ context.Context, in []pair) ([]pair, error) {
 			for i := range in {
@@ -70,7 +70,7 @@ func TestRewriteGoesOnWhereItWas(t *testing.T) {
 		t.Error("a query that fails has no error")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	job.Name, job.Progress = "cancelled", func(staging.Progressed) { cancel() }
+	job.Name, job.Progress = "cancelled", func(staging.RewriteProgress) { cancel() }
 	if _, err := job.Run(ctx, self); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}

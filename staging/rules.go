@@ -29,7 +29,7 @@ func (p *promotion[T]) reject(ctx context.Context) error {
 	ruled, err := countsOf(r)
 	for no, n := range ruled {
 		p.take[no].ruled = n
-		p.out.Ruled += int(n)
+		p.out.RejectedByRule += int(n)
 		p.expect -= n
 	}
 	return err

@@ -29,8 +29,8 @@ func TestRulesAndConstraints(t *testing.T) {
 		CREATE TABLE lines (doc text, no int, amount bigint NOT NULL CONSTRAINT positive CHECK (amount > 0), shop text REFERENCES shops DEFERRABLE INITIALLY DEFERRED, PRIMARY KEY (doc, no));
 		CREATE TABLE sums (doc text PRIMARY KEY, total bigint)`)
 	tab := newTable(t, pool, "lines", staging.Config[line]{Key: []string{"doc", "no"}, ID: "doc",
-		Rules: []staging.Rule{{Code: "odd", Reason: "it's 100% odd \\", Where: "amount % 2 = 1"}, {Code: "unlucky", Where: "s.no = 13"}},
-		Merge: []staging.Merge{{Name: "sums", SQL: `INSERT INTO sums SELECT doc, sum(amount) FROM promoted GROUP BY doc ORDER BY doc ON CONFLICT (doc) DO UPDATE SET total = sums.total + EXCLUDED.total`}},
+		Rules:  []staging.Rule{{Code: "odd", Reason: "it's 100% odd \\", Where: "amount % 2 = 1"}, {Code: "unlucky", Where: "s.no = 13"}},
+		Merges: []staging.Merge{{Name: "sums", SQL: `INSERT INTO sums SELECT doc, sum(amount) FROM promoted GROUP BY doc ORDER BY doc ON CONFLICT (doc) DO UPDATE SET total = sums.total + EXCLUDED.total`}},
 	})
 	west, north := "west", "north"
 	l := staging.Load[line]{Batch: load[line](line{}).Batch, Rows: []line{
@@ -42,12 +42,12 @@ func TestRulesAndConstraints(t *testing.T) {
 		{"f", 13, amount(101), nil}, // record 5: odd comes first
 	}, Pos: []int32{0, 0, 1, 1, 2, 2, 3, 4, 5}}
 	l.Batch.Records, l.Batch.Offset = 6, 10
-	stage(t, tab, l, staging.Staged)
+	stage(t, tab, l, staging.OutcomeStaged)
 	p := promote(t, tab)
-	if p.Rows != 3 || p.Ruled != 6 || p.Kept != 6 || p.Conflicts != 0 {
+	if p.Rows != 3 || p.RejectedByRule != 6 || p.Kept != 6 || p.Conflicts != 0 {
 		t.Errorf("promotion: %+v", p)
 	}
-	r, err := tab.Rejected(t.Context(), []string{l.Batch.ID})
+	r, err := tab.RejectsByBatch(t.Context(), []string{l.Batch.ID})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,18 +84,18 @@ func TestTheTargetRefusesARow(t *testing.T) {
 	exec(t, pool, `CREATE TABLE items (id text PRIMARY KEY, n bigint, note text UNIQUE, at timestamptz); CREATE TABLE total (one int PRIMARY KEY, n bigint);
 		CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.n = 77 THEN RAISE EXCEPTION 'no 77' USING ERRCODE = '22023'; END IF; RETURN NEW; END $$;
 		CREATE TRIGGER no BEFORE INSERT ON items FOR EACH ROW EXECUTE FUNCTION no()`)
-	tab := newTable(t, pool, "items", staging.Config[item]{Key: []string{"id"}, Merge: []staging.Merge{{Name: "m",
+	tab := newTable(t, pool, "items", staging.Config[item]{Key: []string{"id"}, Merges: []staging.Merge{{Name: "m",
 		SQL: "INSERT INTO total SELECT 1, count(*) FROM promoted ON CONFLICT (one) DO UPDATE SET n = total.n + EXCLUDED.n"}}})
 	a, b := load(items("a", 100)...), load(items("b", 100)...)
 	note := "same"
 	a.Rows[5].Note, b.Rows[6].Note = &note, &note
-	stage(t, tab, a, staging.Staged)
-	stage(t, tab, b, staging.Staged)
+	stage(t, tab, a, staging.OutcomeStaged)
+	stage(t, tab, b, staging.OutcomeStaged)
 	p := promote(t, tab)
-	if p.Rows != 197 || p.Ruled != 2 || p.Conflicts != 1 || len(p.Batches) != 2 {
+	if p.Rows != 197 || p.RejectedByRule != 2 || p.Conflicts != 1 || len(p.Batches) != 2 {
 		t.Errorf("promotion: %+v", p)
 	}
-	r, err := tab.Rejected(t.Context(), []string{a.Batch.ID, b.Batch.ID})
+	r, err := tab.RejectsByBatch(t.Context(), []string{a.Batch.ID, b.Batch.ID})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,8 +129,8 @@ func TestRulesOnColumnsWithOurNames(t *testing.T) {
 	tab := newTable(t, pool, "keyed", cfg)
 	l := load(keyed{int64(0)}, keyed{int64(1)}, keyed{int64(2)}, keyed{int64(3)}, keyed{int64(3)}, keyed{int64(1)})
 	l.Pos, l.Batch.Records = []int32{0, 1, 2, 3, 3, 3}, 4 // record 3 has three rows
-	stage(t, tab, l, staging.Staged)
-	if p := promote(t, tab); p.Rows != 2 || p.Conflicts != 1 || p.Ruled != 3 {
+	stage(t, tab, l, staging.OutcomeStaged)
+	if p := promote(t, tab); p.Rows != 2 || p.Conflicts != 1 || p.RejectedByRule != 3 {
 		t.Errorf("%+v", p)
 	}
 	if got := query[string](t, pool, `SELECT string_agg(pos || code || whole || ("row"->>'x') || ("row"->>'old'), ' ' ORDER BY pos) FROM keyed_rejects`); got != "1onetrue11 2sqlstate_22023true22 3onefalse11" {
@@ -151,11 +151,11 @@ func TestEveryRowOfManyBatchesIsRejected(t *testing.T) {
 		for i := range rows {
 			rows[i].ID = int64(b*size + i)
 		}
-		stage(t, tab, load(rows...), staging.Staged)
+		stage(t, tab, load(rows...), staging.OutcomeStaged)
 	}
 	p, err := tab.Promote(t.Context(), staging.PromoteOptions{Timeout: 90 * time.Second})
-	if err != nil || p.Rows != 0 || p.Ruled != batches*size {
-		t.Fatalf("%d rows, %d rejected, %v", p.Rows, p.Ruled, err)
+	if err != nil || p.Rows != 0 || p.RejectedByRule != batches*size {
+		t.Fatalf("%d rows, %d rejected, %v", p.Rows, p.RejectedByRule, err)
 	}
 	balanced(t, tab)
 }
@@ -168,16 +168,16 @@ func TestRejectsAtEveryPosition(t *testing.T) {
 		CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.n % 2 = 0 THEN RAISE EXCEPTION 'even' USING ERRCODE = '22023'; END IF; RETURN NEW; END $$;
 		CREATE TRIGGER no BEFORE INSERT ON items FOR EACH ROW EXECUTE FUNCTION no()`)
 	tab := newTable(t, pool, "items", staging.Config[item]{Key: []string{"id"}, Rules: []staging.Rule{{Code: "three", Reason: "a multiple of three", Where: "n % 3 = 0"}}})
-	stage(t, tab, load(items("a", 2)...), staging.Staged) // so that the other is not the first of its side
+	stage(t, tab, load(items("a", 2)...), staging.OutcomeStaged) // so that the other is not the first of its side
 	l := load(items("b", 6)...)
 	l.Pos = []int32{0, 255, 256, 65_536, 1<<30 - 2, 1<<30 - 1}
 	l.Batch.Records, l.Batch.Offset = 1<<30, 1<<29
 	l.Filtered = l.Batch.Records - len(l.Rows)
-	stage(t, tab, l, staging.Staged)
-	if p := promote(t, tab); p.Rows != 3 || p.Ruled != 5 || len(p.Batches) != 2 {
+	stage(t, tab, l, staging.OutcomeStaged)
+	if p := promote(t, tab); p.Rows != 3 || p.RejectedByRule != 5 || len(p.Batches) != 2 {
 		t.Errorf("%+v", p)
 	}
-	got, err := tab.Rejected(t.Context(), []string{l.Batch.ID})
+	got, err := tab.RejectsByBatch(t.Context(), []string{l.Batch.ID})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,27 +195,27 @@ func TestRejectsAtEveryPosition(t *testing.T) {
 func TestConflictReplace(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)
-	tab := newTable(t, pool, "items", staging.Config[item]{Create: true, Key: []string{"id"}, Conflict: staging.Replace, Newer: "n"})
-	stage(t, tab, load(items("a", 10)...), staging.Staged)
+	tab := newTable(t, pool, "items", staging.Config[item]{Create: true, Key: []string{"id"}, Conflict: staging.ConflictReplace, Newer: "n"})
+	stage(t, tab, load(items("a", 10)...), staging.OutcomeStaged)
 	promote(t, tab)
 	older, newer := items("a", 10), items("a", 10)
 	for i := range newer {
 		older[i].N -= 5
 		newer[i].N += 5
 	}
-	stage(t, tab, load(append(newer, older...)...), staging.Staged) // the newer come first and win all the same
+	stage(t, tab, load(append(newer, older...)...), staging.OutcomeStaged) // the newer come first and win all the same
 	if p := promote(t, tab); p.Rows != 10 || p.Conflicts != 10 {
 		t.Errorf("%+v", p)
 	}
-	stage(t, tab, load(older...), staging.Staged)
+	stage(t, tab, load(older...), staging.OutcomeStaged)
 	if p := promote(t, tab); p.Rows != 0 || p.Conflicts != 10 {
 		t.Errorf("%+v", p)
 	}
 	if n := query[int](t, pool, "SELECT sum(n)::int FROM items"); n != 45+50 {
 		t.Errorf("sum: %d", n)
 	}
-	last := newTable(t, pool, "items", staging.Config[item]{Key: []string{"id"}, Conflict: staging.Replace})
-	stage(t, last, load(append(newer, older...)...), staging.Staged) // without Newer the last one wins
+	last := newTable(t, pool, "items", staging.Config[item]{Key: []string{"id"}, Conflict: staging.ConflictReplace})
+	stage(t, last, load(append(newer, older...)...), staging.OutcomeStaged) // without Newer the last one wins
 	if p := promote(t, last); p.Rows != 10 || p.Conflicts != 10 {
 		t.Errorf("%+v", p)
 	}
@@ -228,7 +228,7 @@ func TestConflictReplace(t *testing.T) {
 func TestReplaceIf(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)
-	tab := newTable(t, pool, "items", staging.Config[item]{Create: true, Key: []string{"id"}, Conflict: staging.Replace, Newer: "n",
+	tab := newTable(t, pool, "items", staging.Config[item]{Create: true, Key: []string{"id"}, Conflict: staging.ConflictReplace, Newer: "n",
 		ReplaceIf: "old.note IS DISTINCT FROM 'final' OR EXCLUDED.note = 'reopened'"})
 	final, reopened := "final", "reopened"
 	for i, step := range []struct {
@@ -236,7 +236,7 @@ func TestReplaceIf(t *testing.T) {
 		note *string
 		want bool
 	}{{1, nil, true}, {3, &final, true}, {4, nil, false}, {2, &reopened, false}, {5, &reopened, true}, {6, nil, true}} {
-		stage(t, tab, load(item{ID: "a", N: step.n, Note: step.note, At: noon}), staging.Staged)
+		stage(t, tab, load(item{ID: "a", N: step.n, Note: step.note, At: noon}), staging.OutcomeStaged)
 		if p := promote(t, tab); (p.Rows == 1) != step.want || p.Rows+p.Conflicts != 1 {
 			t.Errorf("step %d: %+v", i, p)
 		}
@@ -245,7 +245,7 @@ func TestReplaceIf(t *testing.T) {
 		t.Errorf("n is %d", n)
 	}
 	balanced(t, tab)
-	_, err := staging.New(t.Context(), pool, "items", staging.Config[item]{Key: []string{"id"}, Conflict: staging.Replace, ReplaceIf: "old.nothing > 1"})
+	_, err := staging.New(t.Context(), pool, "items", staging.Config[item]{Key: []string{"id"}, Conflict: staging.ConflictReplace, ReplaceIf: "old.nothing > 1"})
 	if err == nil || !strings.Contains(err.Error(), "Config.ReplaceIf (old.nothing > 1)") {
 		t.Errorf("a condition that cannot be planned: %v", err)
 	}
@@ -254,7 +254,7 @@ func TestReplaceIf(t *testing.T) {
 	}
 	exec(t, pool, "CREATE TABLE keyed (k text PRIMARY KEY)")
 	_, err = staging.New(t.Context(), pool, "keyed", staging.Config[keyed]{Key: []string{"k"}, Columns: []staging.Column{{Name: "k"}}, Fill: func(*keyed, *staging.Row) {},
-		Conflict: staging.Replace, ReplaceIf: "true"})
+		Conflict: staging.ConflictReplace, ReplaceIf: "true"})
 	if !errors.Is(err, staging.ErrConfig) || !strings.Contains(err.Error(), "nothing is left to replace") {
 		t.Errorf("all columns are the key: %v", err)
 	}
@@ -263,13 +263,13 @@ func TestReplaceIf(t *testing.T) {
 func TestConflictFail(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)
-	tab := newTable(t, pool, "items", staging.Config[item]{Create: true, Key: []string{"id"}, Conflict: staging.Fail})
+	tab := newTable(t, pool, "items", staging.Config[item]{Create: true, Key: []string{"id"}, Conflict: staging.ConflictFail})
 	for name, second := range map[string][]item{"there": items("a", 10), "within": append(items("b", 3), items("b", 1)...)} {
 		exec(t, pool, "TRUNCATE items")
-		stage(t, tab, load(items("a", 10)...), staging.Staged)
+		stage(t, tab, load(items("a", 10)...), staging.OutcomeStaged)
 		promote(t, tab)
 		l := load(second...)
-		stage(t, tab, l, staging.Staged)
+		stage(t, tab, l, staging.OutcomeStaged)
 		if _, err := tab.Promote(t.Context(), staging.PromoteOptions{}); !errors.Is(err, staging.ErrConflict) {
 			t.Errorf("%s: %v", name, err)
 		} else {
@@ -318,7 +318,7 @@ func TestKeysOfEveryTypeAreFound(t *testing.T) {
 				rows[j].K = noon.AddDate(0, 0, j-50)
 			}
 		}
-		stage(t, tab, load(rows[0], rows[50], rows[99]), staging.Staged)
+		stage(t, tab, load(rows[0], rows[50], rows[99]), staging.OutcomeStaged)
 		promote(t, tab)
 		tab.SetHook(func(p string) error {
 			if p == "carefully" {
@@ -326,8 +326,8 @@ func TestKeysOfEveryTypeAreFound(t *testing.T) {
 			}
 			return nil
 		})
-		stage(t, tab, load(rows[:40]...), staging.Staged)
-		stage(t, tab, load(rows[40:]...), staging.Staged)
+		stage(t, tab, load(rows[:40]...), staging.OutcomeStaged)
+		stage(t, tab, load(rows[40:]...), staging.OutcomeStaged)
 		if p := promote(t, tab); p.Rows != 97 || p.Conflicts != 3 {
 			t.Errorf("%s: %+v", typ, p)
 		}
@@ -340,7 +340,7 @@ func TestAWriterOutside(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)
 	tab := itemTable(t, pool)
-	stage(t, tab, load(items("a", 10)...), staging.Staged)
+	stage(t, tab, load(items("a", 10)...), staging.OutcomeStaged)
 	tx, err := pool.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -348,7 +348,7 @@ func TestAWriterOutside(t *testing.T) {
 	if _, err := tx.Exec(t.Context(), "INSERT INTO items VALUES ('a-0003', 1, '', now())"); err != nil {
 		t.Fatal(err)
 	}
-	p := background(func() (staging.Promotion, error) { return tab.Promote(t.Context(), staging.PromoteOptions{}) })
+	p := background(func() (staging.PromoteResult, error) { return tab.Promote(t.Context(), staging.PromoteOptions{}) })
 	untilWaiting(t, pool)
 	if err := tx.Commit(t.Context()); err != nil {
 		t.Fatal(err)
@@ -366,9 +366,9 @@ func TestRejectsAreRowsToWorkWith(t *testing.T) {
 	tab := newTable(t, pool, "items", staging.Config[item]{Create: true, Key: []string{"id"}, Rules: []staging.Rule{{Code: "low", Reason: "too low", Where: "n < 3"}}})
 	l := load(items("a", 10)...)
 	l.Rejects, l.Batch.Records = []staging.Reject{{Pos: 10, Key: "raw", Code: "parse", Reason: "no JSON", Payload: []byte("{")}}, 11
-	stage(t, tab, l, staging.Staged)
+	stage(t, tab, l, staging.OutcomeStaged)
 	promote(t, tab)
-	list := func(f staging.RejectFilter) []staging.Rejected {
+	list := func(f staging.RejectFilter) []staging.StoredReject {
 		t.Helper()
 		r, err := tab.Rejects(t.Context(), f)
 		if err != nil {

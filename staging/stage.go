@@ -131,7 +131,7 @@ func (t *Table[T]) stageOnce(ctx context.Context, l *Load[T], spans []span, orde
 	defer t.rollback(q)
 	// The first try does not wait: a side that is locked is the one that a promoter is at work on, so the hint is old.
 	out, err := t.stageIn(ctx, q, l, spans, order, stageHow{begin: true, nowait: try == 0, careful: careful})
-	if err != nil || out != Staged {
+	if err != nil || out != OutcomeStaged {
 		return out, err
 	}
 	if err := t.at("before commit"); err != nil {
@@ -140,7 +140,7 @@ func (t *Table[T]) stageOnce(ctx context.Context, l *Load[T], spans []span, orde
 	if err := commit(ctx, q, ""); err != nil {
 		return 0, err
 	}
-	return Staged, t.at("after commit")
+	return OutcomeStaged, t.at("after commit")
 }
 
 // commit ends the transaction, with a last statement in the same message. An error that is not the server's own answer
@@ -205,13 +205,13 @@ func (t *Table[T]) stageIn(ctx context.Context, q *pgx.Conn, l *Load[T], spans [
 	t.hint.Store(int32(sideOf(string(seen[2]))))
 	switch {
 	case string(seen[3]) == "void":
-		return AlreadyVoid, nil
+		return OutcomeAlreadyVoid, nil
 	case seen[3] != nil:
-		return AlreadyPromoted, nil
+		return OutcomeAlreadyPromoted, nil
 	case string(seen[4]) == "t":
 		return 0, fmt.Errorf("staging: %w: batch %s was sealed at %v", ErrTooOld, b.ID, b.Sealed)
 	case len(made) == 0: // it is in the registry, or in the ledger since a moment ago
-		return AlreadyStaged, nil
+		return OutcomeAlreadyStaged, nil
 	}
 	no, err := strconv.ParseInt(string(made[0][0]), 10, 32)
 	if err != nil {
@@ -229,7 +229,7 @@ func (t *Table[T]) stageIn(ctx context.Context, q *pgx.Conn, l *Load[T], spans [
 			return 0, err
 		}
 	}
-	return Staged, t.at("after copy")
+	return OutcomeStaged, t.at("after copy")
 }
 
 // copyAll copies the rows, and returns the records that neither the encoder nor Postgres could take.
@@ -272,7 +272,7 @@ func (t *Table[T]) StageTx(ctx context.Context, tx pgx.Tx, l Load[T]) (Outcome, 
 			return 0, err
 		}
 		out, err := t.stageIn(ctx, tx.Conn(), &l, spans, order, stageHow{careful: careful})
-		if err == nil && out == Staged {
+		if err == nil && out == OutcomeStaged {
 			return out, sp.Commit(ctx)
 		}
 		if rerr := sp.Rollback(ctx); rerr != nil {

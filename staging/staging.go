@@ -52,21 +52,21 @@ type Outcome uint8
 
 // The outcomes of Stage.
 const (
-	Staged          Outcome = iota + 1 // written now: hand the batch off
-	AlreadyStaged                      // written before: hand the batch off
-	AlreadyPromoted                    // committed: acknowledge the batch
-	AlreadyVoid                        // declared void: finish its split or burial, never acknowledge it
+	OutcomeStaged          Outcome = iota + 1 // written now: hand the batch off
+	OutcomeAlreadyStaged                      // written before: hand the batch off
+	OutcomeAlreadyPromoted                    // committed: acknowledge the batch
+	OutcomeAlreadyVoid                        // declared void: finish its split or burial, never acknowledge it
 )
 
 func (o Outcome) String() string {
 	switch o {
-	case Staged:
+	case OutcomeStaged:
 		return "staged"
-	case AlreadyStaged:
+	case OutcomeAlreadyStaged:
 		return "already staged"
-	case AlreadyPromoted:
+	case OutcomeAlreadyPromoted:
 		return "already promoted"
-	case AlreadyVoid:
+	case OutcomeAlreadyVoid:
 		return "already void"
 	}
 	return "unknown outcome"
@@ -102,25 +102,25 @@ type PromoteOptions struct {
 }
 
 // Promoted is a batch that a promotion found in staging and settled.
-type Promoted struct {
+type PromotedBatch struct {
 	ID   string
 	Fate Fate // FatePromoted (now or before): acknowledge it; FateVoid: finish its split or burial
 }
 
 // A Promotion says what one call of Promote did. The counts are those of the batches that it committed itself.
-type Promotion struct {
-	Batches    []Promoted
+type PromoteResult struct {
+	Batches    []PromotedBatch
 	Mismatched []string // put aside, because staged rows differ from the registry's count: deliver them again
 	TooOld     []string // put aside, because they were sealed before the ledger's floor
 
-	Records    int // records of the batches
-	Kept       int // records that had rows
-	Duplicates int
-	Filtered   int
-	Rejected   int // records that were rejected before staging
-	Rows       int // rows written into the target
-	Conflicts  int // rows whose key was there already
-	Ruled      int // rows that a rule rejected
+	Records        int // records of the batches
+	Kept           int // records that had rows
+	Duplicates     int
+	Filtered       int
+	Rejected       int // records that were rejected before staging
+	Rows           int // rows written into the target
+	Conflicts      int // rows whose key was there already
+	RejectedByRule int // rows that a rule rejected
 
 	More  bool   // more is staged than MaxRows let through: call again at once
 	Epoch string // as of Table.Epoch
@@ -128,17 +128,17 @@ type Promotion struct {
 
 // Books sums the ledger. Records = Kept + Duplicates + Filtered + Rejected; Staged = Rows + Conflicts + Ruled.
 type Books struct {
-	Batches    int64 // promoted
-	Void       int64
-	Records    int64
-	Kept       int64
-	Duplicates int64
-	Filtered   int64
-	Rejected   int64
-	Staged     int64 // rows that the kept records made
-	Rows       int64 // rows written into the target
-	Conflicts  int64
-	Ruled      int64
+	Batches        int64 // promoted
+	Void           int64
+	Records        int64
+	Kept           int64
+	Duplicates     int64
+	Filtered       int64
+	Rejected       int64
+	Staged         int64 // rows that the kept records made
+	Rows           int64 // rows written into the target
+	Conflicts      int64
+	RejectedByRule int64
 }
 
 // A Table stages and promotes rows of type T for one target. This type is concurrency safe.

@@ -70,7 +70,7 @@ func stage[T any](t testing.TB, tab *staging.Table[T], l staging.Load[T], want s
 	}
 }
 
-func promote[T any](t testing.TB, tab *staging.Table[T]) staging.Promotion {
+func promote[T any](t testing.TB, tab *staging.Table[T]) staging.PromoteResult {
 	t.Helper()
 	p, err := tab.Promote(t.Context(), staging.PromoteOptions{})
 	if err != nil {
@@ -124,17 +124,17 @@ func TestABatchGoesThrough(t *testing.T) {
 	if got := fates(t, tab, l.Batch.ID); got[0] != staging.FateUnknown {
 		t.Errorf("before: %v", got)
 	}
-	stage(t, tab, l, staging.Staged)
-	stage(t, tab, l, staging.AlreadyStaged)
+	stage(t, tab, l, staging.OutcomeStaged)
+	stage(t, tab, l, staging.OutcomeAlreadyStaged)
 	if got := fates(t, tab, l.Batch.ID); got[0] != staging.FateStaged {
 		t.Errorf("staged: %v", got)
 	}
 	p := promote(t, tab)
-	want := staging.Promotion{Batches: []staging.Promoted{{ID: l.Batch.ID, Fate: staging.FatePromoted}}, Records: 100, Kept: 100, Rows: 100, Epoch: p.Epoch}
+	want := staging.PromoteResult{Batches: []staging.PromotedBatch{{ID: l.Batch.ID, Fate: staging.FatePromoted}}, Records: 100, Kept: 100, Rows: 100, Epoch: p.Epoch}
 	if d := cmp.Diff(want, p); d != "" || p.Epoch == "" {
 		t.Errorf("promotion (-want +got):\n%s", d)
 	}
-	stage(t, tab, l, staging.AlreadyPromoted)
+	stage(t, tab, l, staging.OutcomeAlreadyPromoted)
 	if got := fates(t, tab, l.Batch.ID); got[0] != staging.FatePromoted {
 		t.Errorf("promoted: %v", got)
 	}
@@ -171,14 +171,14 @@ func TestCountsOfEveryKind(t *testing.T) {
 		Duplicates: 2, Filtered: 1, Rejects: []staging.Reject{{Pos: 4, Key: "k4", Code: "bad", Reason: "no good\x00", Payload: []byte{0xff, 0}}, {Pos: 7, Code: "bad"}},
 	}
 	l.Batch.Records = 3 + 2 + 1 + 2
-	stage(t, tab, l, staging.Staged)
+	stage(t, tab, l, staging.OutcomeStaged)
 	only := staging.Load[item]{Batch: staging.Batch{ID: uid.New(), Records: 3}, Duplicates: 3}
-	stage(t, tab, only, staging.Staged)
+	stage(t, tab, only, staging.OutcomeStaged)
 	p := promote(t, tab)
 	if len(p.Batches) != 2 || p.Records != 11 || p.Kept != 3 || p.Rows != 4 || p.Duplicates != 5 || p.Filtered != 1 || p.Rejected != 2 || p.Conflicts != 0 {
 		t.Errorf("promotion: %+v", p)
 	}
-	r, err := tab.Rejected(t.Context(), []string{l.Batch.ID, only.Batch.ID})
+	r, err := tab.RejectsByBatch(t.Context(), []string{l.Batch.ID, only.Batch.ID})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,15 +205,15 @@ func TestVoid(t *testing.T) {
 	}
 	void(a, staging.FateVoid)
 	void(a, staging.FateVoid)
-	stage(t, tab, a, staging.AlreadyVoid)
-	stage(t, tab, b, staging.Staged)
-	stage(t, tab, c, staging.Staged)
+	stage(t, tab, a, staging.OutcomeAlreadyVoid)
+	stage(t, tab, b, staging.OutcomeStaged)
+	stage(t, tab, c, staging.OutcomeStaged)
 	void(b, staging.FateVoid) // staged already: the ledger drops it
 	if got := fates(t, tab, b.Batch.ID, c.Batch.ID); got[0] != staging.FateVoid || got[1] != staging.FateStaged {
 		t.Errorf("fates: %v", got)
 	}
 	p := promote(t, tab)
-	want := []staging.Promoted{{ID: c.Batch.ID, Fate: staging.FatePromoted}, {ID: b.Batch.ID, Fate: staging.FateVoid}}
+	want := []staging.PromotedBatch{{ID: c.Batch.ID, Fate: staging.FatePromoted}, {ID: b.Batch.ID, Fate: staging.FateVoid}}
 	if d := cmp.Diff(want, p.Batches); d != "" || p.Rows != 3 {
 		t.Errorf("promotion %+v (-want +got):\n%s", p, d)
 	}
@@ -231,12 +231,12 @@ func TestConflictsAreCountedForEachBatch(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)
 	tab := itemTable(t, pool)
-	stage(t, tab, load(items("a", 10)...), staging.Staged)
+	stage(t, tab, load(items("a", 10)...), staging.OutcomeStaged)
 	promote(t, tab)
 	one := load(append(items("a", 3), items("b", 5)...)...)
 	two := load(append(items("b", 5), items("c", 2)...)...) // b is twice in this promotion
-	stage(t, tab, one, staging.Staged)
-	stage(t, tab, two, staging.Staged)
+	stage(t, tab, one, staging.OutcomeStaged)
+	stage(t, tab, two, staging.OutcomeStaged)
 	p := promote(t, tab)
 	if p.Rows != 7 || p.Conflicts != 8 {
 		t.Errorf("promotion: %+v", p)

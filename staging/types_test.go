@@ -72,9 +72,9 @@ func TestEveryType(t *testing.T) {
 		Inet: pgtype.Text{String: "n", Valid: true}, Span: 90 * time.Second}
 	empty := wide{ID: [16]byte{2}, UID: "01890a5dac96774bbcceb302099a8057", Mood: "glad", Text: "NaN", Email: "@"}
 	l := load(full, empty)
-	stage(t, tab, l, staging.Staged)
+	stage(t, tab, l, staging.OutcomeStaged)
 	if p := promote(t, tab); p.Rows != 2 || p.Rejected != 0 {
-		r, _ := tab.Rejected(t.Context(), []string{l.Batch.ID})
+		r, _ := tab.RejectsByBatch(t.Context(), []string{l.Batch.ID})
 		t.Fatalf("%+v: %+v", p, r)
 	}
 	got := query[string](t, pool, `SELECT row_to_json(w)::text FROM (SELECT * FROM "Odd ""Schema"."Wide. Table" WHERE no = 1) w`)
@@ -117,7 +117,7 @@ func TestNumericIsExact(t *testing.T) {
 		"00012.3400", "100000000000000000000000000000000000"} {
 		rows = append(rows, num{S: s, N: s})
 	}
-	stage(t, tab, load(rows...), staging.Staged)
+	stage(t, tab, load(rows...), staging.OutcomeStaged)
 	if p := promote(t, tab); p.Rows != len(rows) {
 		t.Fatalf("%+v", p)
 	}
@@ -169,12 +169,12 @@ func TestValuesThatPostgresRefuses(t *testing.T) {
 	for i := range rows {
 		l.Payloads[i] = []byte{byte(i), 0xff}
 	}
-	stage(t, tab, l, staging.Staged)
+	stage(t, tab, l, staging.OutcomeStaged)
 	p := promote(t, tab)
-	if p.Rows != len(rows)-len(spoil) || p.Rejected != len(spoil)-1 || p.Kept != p.Rows+1 || p.Ruled != 1 {
+	if p.Rows != len(rows)-len(spoil) || p.Rejected != len(spoil)-1 || p.Kept != p.Rows+1 || p.RejectedByRule != 1 {
 		t.Errorf("promotion: %+v", p)
 	}
-	r, err := tab.Rejected(t.Context(), []string{l.Batch.ID})
+	r, err := tab.RejectsByBatch(t.Context(), []string{l.Batch.ID})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,7 +213,7 @@ func TestManyRefusedRows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if out, err := tab.StageTx(t.Context(), tx, l); err != nil || out != staging.Staged {
+	if out, err := tab.StageTx(t.Context(), tx, l); err != nil || out != staging.OutcomeStaged {
 		t.Fatal(out, err)
 	}
 	if err := tx.Commit(t.Context()); err != nil {
@@ -245,11 +245,11 @@ func TestFillWithoutReflection(t *testing.T) {
 	rows := items("a", 10)
 	rows[4].N = 1 << 40
 	l := load(rows...)
-	stage(t, tab, l, staging.Staged)
+	stage(t, tab, l, staging.OutcomeStaged)
 	if p := promote(t, tab); p.Rows != 9 || p.Rejected != 1 {
 		t.Errorf("%+v", p)
 	}
-	r, err := tab.Rejected(t.Context(), []string{l.Batch.ID})
+	r, err := tab.RejectsByBatch(t.Context(), []string{l.Batch.ID})
 	if err != nil || len(r[l.Batch.ID]) != 1 || r[l.Batch.ID][0].Key != "a-0004" {
 		t.Errorf("%+v, %v", r, err)
 	}
@@ -273,17 +273,17 @@ func TestPartitionedTargets(t *testing.T) {
 	rows := append(items("a", 100), items("a", 30)...) // 30 conflicts
 	rows[7].At = noon.AddDate(0, 0, 5)                 // no partition takes it
 	hash := newTable(t, pool, "by_hash", staging.Config[item]{Key: []string{"id"}})
-	stage(t, hash, load(rows...), staging.Staged)
+	stage(t, hash, load(rows...), staging.OutcomeStaged)
 	if p := promote(t, hash); p.Rows != 100 || p.Conflicts != 30 {
 		t.Errorf("by hash: %+v", p)
 	}
 	byTime := newTable(t, pool, "by_time", staging.Config[item]{Key: []string{"id", "at"}})
 	l := load(rows...)
-	stage(t, byTime, l, staging.Staged)
-	if p := promote(t, byTime); p.Rows != 100 || p.Conflicts != 29 || p.Ruled != 1 {
+	stage(t, byTime, l, staging.OutcomeStaged)
+	if p := promote(t, byTime); p.Rows != 100 || p.Conflicts != 29 || p.RejectedByRule != 1 {
 		t.Errorf("by time: %+v", p)
 	}
-	r, err := byTime.Rejected(t.Context(), []string{l.Batch.ID})
+	r, err := byTime.RejectsByBatch(t.Context(), []string{l.Batch.ID})
 	if err != nil || len(r[l.Batch.ID]) != 1 || r[l.Batch.ID][0].Pos != 7 {
 		t.Errorf("%+v, %v", r, err)
 	}

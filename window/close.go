@@ -23,7 +23,7 @@ var (
 	settleScript = rueidis.NewLuaScript(settleLua)
 )
 
-// MaxClose is how many windows [Windows.CloseDue] leases at most in one call.
+// MaxClose is how many windows [Store.CloseDue] leases at most in one call.
 const MaxClose = 1000
 
 // Reason says why a window was closed, or why an event was put aside.
@@ -31,20 +31,20 @@ type Reason string
 
 const (
 	// Watermark says that the newest event of the key had passed the window's end by Lateness.
-	Watermark Reason = "watermark"
+	ReasonWatermark Reason = "watermark"
 	// Idle says that nothing came for the key for Config.Idle.
-	Idle Reason = "idle"
+	ReasonIdle Reason = "idle"
 	// AlreadyClosed says that the window is with a closer, though the key's marks have expired.
-	AlreadyClosed Reason = "closed"
+	ReasonClosed Reason = "closed"
 	// Ahead says that the event is further than Config.MaxAhead ahead of the server's clock.
-	Ahead Reason = "ahead"
+	ReasonAhead Reason = "ahead"
 	// Old says that the event is older than the sliding window reaches.
-	Old Reason = "old"
+	ReasonOld Reason = "old"
 )
 
 // Closed is a tumbling window that is complete: nothing will be added to it any more. Name, Key and Start make an
-// idempotency key, for a closer that writes its result elsewhere and dies before [Windows.Done].
-type Closed struct {
+// idempotency key, for a closer that writes its result elsewhere and dies before [Store.Done].
+type ClosedWindow struct {
 	Key        string
 	Start, End time.Time
 	// Reason is Watermark or Idle.
@@ -60,21 +60,21 @@ type Closed struct {
 }
 
 // CloseDue leases up to n windows that are complete and reads them: those whose closer has let the lease expire first, then those that the
-// watermark has passed, then those of idle keys. Call [Windows.Done] for each when its result is safe.
-func (w *Windows) CloseDue(ctx context.Context, n int) ([]Closed, error) {
+// watermark has passed, then those of idle keys. Call [Store.Done] for each when its result is safe.
+func (w *Store) CloseDue(ctx context.Context, n int) ([]ClosedWindow, error) {
 	if w.cfg.Size == 0 {
 		return nil, fmt.Errorf("window: %s: %w", w.name, ErrNoTumbling)
 	}
 	if n < 1 || n > MaxClose {
 		return nil, fmt.Errorf("window: %s: n is %d: must be 1 to %d", w.name, n, MaxClose)
 	}
-	deadline := time.Now().Add(w.cfg.Lease)
+	deadline := time.Now().Add(w.cfg.LeaseDuration)
 	reply, err := takeScript.Exec(ctx, w.client, []string{w.prefix + "idle", w.prefix + "due", w.prefix + "closed", w.prefix + "leases"},
-		[]string{w.prefix, strconv.Itoa(n), ms(w.cfg.Lease), ms(w.cfg.Idle), ms(w.cfg.Retention)}).ToArray()
+		[]string{w.prefix, strconv.Itoa(n), ms(w.cfg.LeaseDuration), ms(w.cfg.Idle), ms(w.cfg.Retention)}).ToArray()
 	if err != nil {
 		return nil, fmt.Errorf("window: %s: close: %w", w.name, err)
 	}
-	var closed []Closed
+	var closed []ClosedWindow
 	for _, r := range reply {
 		c, size, err := parse(r)
 		if err != nil {
@@ -96,7 +96,7 @@ func (w *Windows) CloseDue(ctx context.Context, n int) ([]Closed, error) {
 	return closed, nil
 }
 
-func parse(r rueidis.RedisMessage) (c Closed, size int, err error) {
+func parse(r rueidis.RedisMessage) (c ClosedWindow, size int, err error) {
 	v, err := r.ToArray()
 	if err == nil && len(v) != 4 {
 		err = fmt.Errorf("a reply of %d values, want 4", len(v))
@@ -132,10 +132,10 @@ func parse(r rueidis.RedisMessage) (c Closed, size int, err error) {
 
 // Done says that the result of a closed window is safe, and deletes it. [ErrLeaseLost]: another closer has it, or had
 // it and is done; the same events then have two results, which the idempotency key of [Closed] tells apart.
-func (w *Windows) Done(ctx context.Context, c Closed) error { return w.settle(ctx, "done", c, -1) }
+func (w *Store) Done(ctx context.Context, c ClosedWindow) error { return w.settle(ctx, "done", c, -1) }
 
 // Extend leases the window for d from now.
-func (w *Windows) Extend(ctx context.Context, c Closed, d time.Duration) error {
+func (w *Store) Extend(ctx context.Context, c ClosedWindow, d time.Duration) error {
 	if d < time.Millisecond || d > w.cfg.Retention {
 		return fmt.Errorf("window: %s: extend by %v: must be 1ms to Config.Retention, %v", w.name, d, w.cfg.Retention)
 	}
@@ -143,14 +143,14 @@ func (w *Windows) Extend(ctx context.Context, c Closed, d time.Duration) error {
 }
 
 // Release gives the window to the next closer after a delay, 0 for at once.
-func (w *Windows) Release(ctx context.Context, c Closed, delay time.Duration) error {
+func (w *Store) Release(ctx context.Context, c ClosedWindow, delay time.Duration) error {
 	if delay < 0 || delay > w.cfg.Retention {
 		return fmt.Errorf("window: %s: release after %v: must be 0 to Config.Retention, %v", w.name, delay, w.cfg.Retention)
 	}
 	return w.settle(ctx, "release", c, delay)
 }
 
-func (w *Windows) settle(ctx context.Context, what string, c Closed, d time.Duration) error {
+func (w *Store) settle(ctx context.Context, what string, c ClosedWindow, d time.Duration) error {
 	arg := "-1"
 	if what != "done" {
 		arg = ms(d)

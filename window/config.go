@@ -9,12 +9,12 @@ import (
 
 // The defaults of [Config].
 const (
-	DefaultLateness  = 5 * time.Second
-	DefaultIdle      = time.Minute
-	DefaultMaxAhead  = 5 * time.Minute
-	DefaultRetention = 7 * 24 * time.Hour
-	DefaultLease     = time.Minute
-	DefaultPoll      = 500 * time.Millisecond
+	DefaultLateness      = 5 * time.Second
+	DefaultIdle          = time.Minute
+	DefaultMaxAhead      = 5 * time.Minute
+	DefaultRetention     = 7 * 24 * time.Hour
+	DefaultLeaseDuration = time.Minute
+	DefaultPollInterval  = 500 * time.Millisecond
 )
 
 // Config configures [Windows]. At least one of Size and Keep is set; all programs of one name use the same values.
@@ -35,11 +35,11 @@ type Config struct {
 	// Retention is how long anything stays that nobody touches: windows that no closer comes for, late events, what a key
 	// remembers of its watermark. Default [DefaultRetention].
 	Retention time.Duration
-	// Lease is how long a closer has a window to itself. Default [DefaultLease].
-	Lease time.Duration
-	// Poll is how often [Windows.Run] looks for windows that are due. Default [DefaultPoll].
-	Poll time.Duration
-	// OnError hears of errors that [Windows.Run] goes on after. nil: nobody does.
+	// Lease is how long a closer has a window to itself. Default [DefaultLeaseDuration].
+	LeaseDuration time.Duration
+	// Poll is how often [Store.Run] looks for windows that are due. Default [DefaultPollInterval].
+	PollInterval time.Duration
+	// OnError hears of errors that [Store.Run] goes on after. nil: nobody does.
 	OnError func(error)
 }
 
@@ -48,8 +48,8 @@ func (c Config) withDefaults() Config {
 	c.Idle = cmp.Or(c.Idle, DefaultIdle)
 	c.MaxAhead = cmp.Or(c.MaxAhead, DefaultMaxAhead)
 	c.Retention = cmp.Or(c.Retention, DefaultRetention)
-	c.Lease = cmp.Or(c.Lease, DefaultLease)
-	c.Poll = cmp.Or(c.Poll, DefaultPoll)
+	c.LeaseDuration = cmp.Or(c.LeaseDuration, DefaultLeaseDuration)
+	c.PollInterval = cmp.Or(c.PollInterval, DefaultPollInterval)
 	if c.OnError == nil {
 		c.OnError = func(error) {}
 	}
@@ -69,7 +69,7 @@ func (c Config) validate(name string) error {
 		value, min time.Duration
 	}{
 		{"Size", c.Size, 0}, {"Keep", c.Keep, 0}, {"Lateness", c.Lateness, 0}, {"Idle", c.Idle, time.Millisecond}, {"MaxAhead", c.MaxAhead, time.Millisecond},
-		{"Retention", c.Retention, time.Millisecond}, {"Lease", c.Lease, time.Millisecond}, {"Poll", c.Poll, time.Millisecond},
+		{"Retention", c.Retention, time.Millisecond}, {"Lease", c.LeaseDuration, time.Millisecond}, {"Poll", c.PollInterval, time.Millisecond},
 	} {
 		if d.value < d.min || d.value > year {
 			return fmt.Errorf("window: Config.%s is %v: must be %v to %v", d.field, d.value, d.min, year)
@@ -78,7 +78,7 @@ func (c Config) validate(name string) error {
 			return fmt.Errorf("window: Config.%s is %v: must be whole milliseconds", d.field, d.value)
 		}
 	}
-	if least := c.Size + c.Lateness + c.Idle + c.Lease; c.Retention < least {
+	if least := c.Size + c.Lateness + c.Idle + c.LeaseDuration; c.Retention < least {
 		return fmt.Errorf("window: Config.Retention is %v: must be at least Size + Lateness + Idle + Lease, %v", c.Retention, least)
 	}
 	return nil

@@ -3,7 +3,7 @@
 //
 // # Guarantee
 //
-// An event that [Windows.Add] took in is in the window of its time once, however often it is added while the window is there. A tumbling
+// An event that [Store.Add] took in is in the window of its time once, however often it is added while the window is there. A tumbling
 // window is closed when the key's watermark (its newest event minus Config.Lateness) has passed its end, or when nothing came for the
 // key for Config.Idle by the server's clock. From that moment its events never change, so every closer that is given it sees the same. One
 // closer has it at a time, under a lease that only the holder of the current attempt can end; if he dies the window is

@@ -54,7 +54,7 @@ func Example() {
 }
 
 // A limit of three logins in ten minutes.
-func ExampleWindows_LastCount() {
+func ExampleStore_LastCount() {
 	ctx := context.Background()
 	client, stop := servertest.ExampleRedis()
 	defer stop()

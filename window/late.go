@@ -22,9 +22,9 @@ type LateEvent struct {
 // MaxLate is how many late events are read or dropped at most in one call.
 const MaxLate = 1000
 
-// Late returns the n late events that came first. They stay until [Windows.DropLate] or the end of Config.Retention. An event that came late twice,
+// Late returns the n late events that came first. They stay until [Store.DiscardLate] or the end of Config.Retention. An event that came late twice,
 // with the same data and time, is there once.
-func (w *Windows) Late(ctx context.Context, n int) ([]LateEvent, error) {
+func (w *Store) Late(ctx context.Context, n int) ([]LateEvent, error) {
 	if n < 1 || n > MaxLate {
 		return nil, fmt.Errorf("window: %s: late: n is %d: must be 1 to %d", w.name, n, MaxLate)
 	}
@@ -52,8 +52,8 @@ func (w *Windows) Late(ctx context.Context, n int) ([]LateEvent, error) {
 	return out, nil
 }
 
-// DropLate deletes late events that have been dealt with.
-func (w *Windows) DropLate(ctx context.Context, events ...LateEvent) error {
+// DiscardLate deletes late events that have been dealt with.
+func (w *Store) DiscardLate(ctx context.Context, events ...LateEvent) error {
 	if len(events) > MaxLate {
 		return fmt.Errorf("window: %s: drop late: %d events: must be 0 to %d", w.name, len(events), MaxLate)
 	}
@@ -71,7 +71,7 @@ func (w *Windows) DropLate(ctx context.Context, events ...LateEvent) error {
 }
 
 // State counts what is where.
-type State struct {
+type Stats struct {
 	// Keys have open windows; Due windows wait for a closer, Leased ones are with one.
 	Keys, Due, Leased int64
 	// Late events wait for somebody to look at them.
@@ -79,15 +79,15 @@ type State struct {
 }
 
 // State reads the counts in one round trip. It changes nothing.
-func (w *Windows) State(ctx context.Context) (State, error) {
+func (w *Store) Stats(ctx context.Context) (Stats, error) {
 	var n [4]int64
 	b := w.client.B
 	for i, r := range w.client.DoMulti(ctx, b().Zcard().Key(w.prefix+"idle").Build(), b().Zcard().Key(w.prefix+"due").Build(),
 		b().Zcard().Key(w.prefix+"leases").Build(), b().Zcard().Key(w.prefix+"late").Build()) {
 		var err error
 		if n[i], err = r.AsInt64(); err != nil {
-			return State{}, fmt.Errorf("window: %s: state: %w", w.name, err)
+			return Stats{}, fmt.Errorf("window: %s: state: %w", w.name, err)
 		}
 	}
-	return State{Keys: n[0], Due: n[1], Leased: n[2], Late: n[3]}, nil
+	return Stats{Keys: n[0], Due: n[1], Leased: n[2], Late: n[3]}, nil
 }

@@ -16,7 +16,7 @@ const (
 // again, to whoever is next. The context of handle ends at the lease's deadline, not with ctx: when ctx ends, the window in hand is
 // finished and the others are released. Any number of programs may run it. It returns nil after ctx, and an error only for a
 // configuration without tumbling windows; what goes wrong meanwhile is told to Config.OnError and tried again.
-func (w *Windows) Run(ctx context.Context, handle func(ctx context.Context, c Closed) error) error {
+func (w *Store) Run(ctx context.Context, handle func(ctx context.Context, c ClosedWindow) error) error {
 	if w.cfg.Size == 0 {
 		return fmt.Errorf("window: %s: %w", w.name, ErrNoTumbling)
 	}
@@ -29,7 +29,7 @@ func (w *Windows) Run(ctx context.Context, handle func(ctx context.Context, c Cl
 			w.handle(ctx, c, handle)
 		}
 		if len(closed) < runBatch || err != nil {
-			wait := time.NewTimer(w.cfg.Poll)
+			wait := time.NewTimer(w.cfg.PollInterval)
 			select {
 			case <-wait.C:
 			case <-ctx.Done():
@@ -40,7 +40,7 @@ func (w *Windows) Run(ctx context.Context, handle func(ctx context.Context, c Cl
 	return nil
 }
 
-func (w *Windows) handle(ctx context.Context, c Closed, handle func(ctx context.Context, c Closed) error) {
+func (w *Store) handle(ctx context.Context, c ClosedWindow, handle func(ctx context.Context, c ClosedWindow) error) {
 	run := ctx
 	// Settling is not cut off by the end of ctx: what is done must be told.
 	settle, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleGrace)
@@ -49,9 +49,9 @@ func (w *Windows) handle(ctx context.Context, c Closed, handle func(ctx context.
 		w.report(w.Release(settle, c, 0))
 		return
 	}
-	if time.Until(c.Deadline) < w.cfg.Lease/2 { // it waited for those before it
-		deadline := time.Now().Add(w.cfg.Lease)
-		if err := w.Extend(settle, c, w.cfg.Lease); err != nil {
+	if time.Until(c.Deadline) < w.cfg.LeaseDuration/2 { // it waited for those before it
+		deadline := time.Now().Add(w.cfg.LeaseDuration)
+		if err := w.Extend(settle, c, w.cfg.LeaseDuration); err != nil {
 			cancel()
 			w.report(err)
 			return
@@ -66,13 +66,13 @@ func (w *Windows) handle(ctx context.Context, c Closed, handle func(ctx context.
 	defer cancel()
 	if err != nil {
 		w.report(fmt.Errorf("window: %s: handle %q at %v, attempt %d: %w", w.name, c.Key, c.Start, c.Attempt, err))
-		w.report(w.Release(settle, c, min(runRetry, w.cfg.Lease)))
+		w.report(w.Release(settle, c, min(runRetry, w.cfg.LeaseDuration)))
 		return
 	}
 	w.report(w.Done(settle, c))
 }
 
-func (w *Windows) report(err error) {
+func (w *Store) report(err error) {
 	if err != nil {
 		w.cfg.OnError(err)
 	}

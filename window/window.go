@@ -42,7 +42,7 @@ type Event struct {
 }
 
 // Windows are the windows of one name, for any number of keys. This type is concurrency safe.
-type Windows struct {
+type Store struct {
 	client rueidis.Client
 	prefix string
 	name   string
@@ -50,26 +50,26 @@ type Windows struct {
 }
 
 // New makes windows. It asks the server nothing. The client stays the caller's.
-func New(client rueidis.Client, name string, cfg Config) (*Windows, error) {
+func New(client rueidis.Client, name string, cfg Config) (*Store, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(name); err != nil {
 		return nil, err
 	}
-	return &Windows{client: client, name: name, prefix: "{" + name + "}:", cfg: cfg}, nil
+	return &Store{client: client, name: name, prefix: "{" + name + "}:", cfg: cfg}, nil
 }
 
 // Added says what became of the events of one Add. They add up.
-type Added struct {
+type AddResult struct {
 	// New were added; Repeated were there already.
 	New, Repeated int
-	// Late came too late, or are too far ahead, and were put aside with their reason: see [Windows.Late].
+	// Late came too late, or are too far ahead, and were put aside with their reason: see [Store.Late].
 	Late int
 }
 
 // Add adds events of one key. It costs a round trip for every 1,000 events or 100 windows. After an error some of them may have been
 // added; adding all of them again is harmless.
-func (w *Windows) Add(ctx context.Context, key string, events ...Event) (Added, error) {
-	var sum Added
+func (w *Store) Add(ctx context.Context, key string, events ...Event) (AddResult, error) {
+	var sum AddResult
 	if err := w.checkKey(key); err != nil {
 		return sum, err
 	}
@@ -93,7 +93,7 @@ func (w *Windows) Add(ctx context.Context, key string, events ...Event) (Added, 
 }
 
 // addSome adds as many of the events as one script may.
-func (w *Windows) addSome(ctx context.Context, key string, events []Event) (n int, added []int64, err error) {
+func (w *Store) addSome(ctx context.Context, key string, events []Event) (n int, added []int64, err error) {
 	keys := []string{w.prefix + "m:" + key, w.prefix + "o:" + key, w.prefix + "idle", w.prefix + "due", w.prefix + "closed", w.prefix + "late", w.prefix + "s:" + key}
 	c := w.cfg
 	args := []string{key, ms(c.Size), ms(c.Lateness), ms(c.Keep), ms(c.Retention), ms(c.MaxAhead), ""}
@@ -133,14 +133,14 @@ func windowName(start, size int64, key string) string {
 
 func ms(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
 
-func (w *Windows) checkKey(key string) error {
+func (w *Store) checkKey(key string) error {
 	if key == "" || len(key) > MaxKey {
 		return fmt.Errorf("window: %s: key has %d bytes: must be 1 to %d", w.name, len(key), MaxKey)
 	}
 	return nil
 }
 
-func (w *Windows) sliding(key string) error {
+func (w *Store) sliding(key string) error {
 	if w.cfg.Keep == 0 {
 		return fmt.Errorf("window: %s: %w", w.name, ErrNoSliding)
 	}
@@ -148,7 +148,7 @@ func (w *Windows) sliding(key string) error {
 }
 
 // Count counts the key's events at from or later and before to, in what the sliding window keeps.
-func (w *Windows) Count(ctx context.Context, key string, from, to time.Time) (int64, error) {
+func (w *Store) Count(ctx context.Context, key string, from, to time.Time) (int64, error) {
 	if err := w.sliding(key); err != nil {
 		return 0, err
 	}
@@ -160,7 +160,7 @@ func (w *Windows) Count(ctx context.Context, key string, from, to time.Time) (in
 }
 
 // Range returns the key's events at from or later and before to, in the order of time, from what the sliding window keeps.
-func (w *Windows) Range(ctx context.Context, key string, from, to time.Time) ([]Event, error) {
+func (w *Store) Range(ctx context.Context, key string, from, to time.Time) ([]Event, error) {
 	if err := w.sliding(key); err != nil {
 		return nil, err
 	}
@@ -172,7 +172,7 @@ func (w *Windows) Range(ctx context.Context, key string, from, to time.Time) ([]
 }
 
 // Last returns the key's events of the last d, by the server's clock. d is at most Config.Keep.
-func (w *Windows) Last(ctx context.Context, key string, d time.Duration) ([]Event, error) {
+func (w *Store) Last(ctx context.Context, key string, d time.Duration) ([]Event, error) {
 	reply, err := w.last(ctx, key, d, page)
 	if err != nil {
 		return nil, err
@@ -194,7 +194,7 @@ func (w *Windows) Last(ctx context.Context, key string, d time.Duration) ([]Even
 }
 
 // LastCount counts the key's events of the last d, by the server's clock, without reading them.
-func (w *Windows) LastCount(ctx context.Context, key string, d time.Duration) (int64, error) {
+func (w *Store) LastCount(ctx context.Context, key string, d time.Duration) (int64, error) {
 	reply, err := w.last(ctx, key, d, 0)
 	if err != nil {
 		return 0, err
@@ -206,7 +206,7 @@ func (w *Windows) LastCount(ctx context.Context, key string, d time.Duration) (i
 	return n, nil
 }
 
-func (w *Windows) last(ctx context.Context, key string, d time.Duration, n int) ([]rueidis.RedisMessage, error) {
+func (w *Store) last(ctx context.Context, key string, d time.Duration, n int) ([]rueidis.RedisMessage, error) {
 	if err := w.sliding(key); err != nil {
 		return nil, err
 	}
@@ -224,7 +224,7 @@ func (w *Windows) last(ctx context.Context, key string, d time.Duration, n int) 
 }
 
 // rest reads a sorted set page by page, from where events end. Ranks would shift while old events leave; times do not.
-func (w *Windows) rest(ctx context.Context, key string, events []Event, from, to string) ([]Event, error) {
+func (w *Store) rest(ctx context.Context, key string, events []Event, from, to string) ([]Event, error) {
 	for {
 		skip := int64(0) // events of the last time that we have already
 		if n := len(events); n > 0 {

@@ -27,12 +27,12 @@ func at(offset time.Duration, data string) window.Event {
 	return window.Event{At: noon.Add(offset), Data: data}
 }
 
-func newWindows(t testing.TB, c rueidis.Client, cfg window.Config) *window.Windows {
+func newWindows(t testing.TB, c rueidis.Client, cfg window.Config) *window.Store {
 	t.Helper()
 	return named(t, c, servertest.Prefix(t), cfg)
 }
 
-func named(t testing.TB, c rueidis.Client, name string, cfg window.Config) *window.Windows {
+func named(t testing.TB, c rueidis.Client, name string, cfg window.Config) *window.Store {
 	t.Helper()
 	if cfg.OnError == nil {
 		cfg.OnError = func(err error) { t.Error(err) }
@@ -44,7 +44,7 @@ func named(t testing.TB, c rueidis.Client, name string, cfg window.Config) *wind
 	return w
 }
 
-func add(t testing.TB, w *window.Windows, key string, events ...window.Event) window.Added {
+func add(t testing.TB, w *window.Store, key string, events ...window.Event) window.AddResult {
 	t.Helper()
 	a, err := w.Add(t.Context(), key, events...)
 	if err != nil {
@@ -53,7 +53,7 @@ func add(t testing.TB, w *window.Windows, key string, events ...window.Event) wi
 	return a
 }
 
-func closeDue(t testing.TB, w *window.Windows, n int) []window.Closed {
+func closeDue(t testing.TB, w *window.Store, n int) []window.ClosedWindow {
 	t.Helper()
 	c, err := w.CloseDue(t.Context(), n)
 	if err != nil {
@@ -63,7 +63,7 @@ func closeDue(t testing.TB, w *window.Windows, n int) []window.Closed {
 }
 
 // show is a closed window in one line.
-func show(closed ...window.Closed) []string {
+func show(closed ...window.ClosedWindow) []string {
 	out := []string{}
 	for _, c := range closed {
 		s := fmt.Sprintf("%s %s-%s %s %d:", c.Key, c.Start.Format("15:04:05"), c.End.Format("15:04:05"), c.Reason, c.Attempt)
@@ -75,7 +75,7 @@ func show(closed ...window.Closed) []string {
 	return out
 }
 
-func lates(t testing.TB, w *window.Windows) []string {
+func lates(t testing.TB, w *window.Store) []string {
 	t.Helper()
 	l, err := w.Late(t.Context(), 100)
 	if err != nil {
@@ -100,36 +100,36 @@ func TestTumbling(t *testing.T) {
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
 		w := newWindows(t, c, window.Config{Size: time.Minute, Lateness: 10 * time.Second})
 		const s = time.Second
-		want(t, "first", add(t, w, "a b", at(59*s, "y"), at(1*s, "x"), at(61*s, "z"), at(1*s, "x")), window.Added{New: 3, Repeated: 1})
+		want(t, "first", add(t, w, "a b", at(59*s, "y"), at(1*s, "x"), at(61*s, "z"), at(1*s, "x")), window.AddResult{New: 3, Repeated: 1})
 		want(t, "not due", show(closeDue(t, w, 10)...), []string{})
-		want(t, "10 s late is in time", add(t, w, "a b", at(69*s, "v"), at(59*s, "w")), window.Added{New: 2})
+		want(t, "10 s late is in time", add(t, w, "a b", at(69*s, "v"), at(59*s, "w")), window.AddResult{New: 2})
 		// One call does not make its own events late, but closes what it has passed.
-		want(t, "passes", add(t, w, "a b", at(2*s, "u"), at(70*s, "t")), window.Added{New: 2})
-		want(t, "late", add(t, w, "a b", at(3*s, "late 1"), at(59*s, "w"), at(71*s, "r")), window.Added{New: 1, Repeated: 1, Late: 1})
-		want(t, "another key has its own watermark", add(t, w, "b", at(3*s, "x")), window.Added{New: 1})
+		want(t, "passes", add(t, w, "a b", at(2*s, "u"), at(70*s, "t")), window.AddResult{New: 2})
+		want(t, "late", add(t, w, "a b", at(3*s, "late 1"), at(59*s, "w"), at(71*s, "r")), window.AddResult{New: 1, Repeated: 1, Late: 1})
+		want(t, "another key has its own watermark", add(t, w, "b", at(3*s, "x")), window.AddResult{New: 1})
 
 		closed := closeDue(t, w, 10)
 		want(t, "closed", show(closed...), []string{"a b 12:00:00-12:01:00 watermark 1: x u w y"})
 		want(t, "it is leased", show(closeDue(t, w, 10)...), []string{})
-		want(t, "late while it is with a closer", add(t, w, "a b", at(4*s, "late 2")), window.Added{Late: 1})
+		want(t, "late while it is with a closer", add(t, w, "a b", at(4*s, "late 2")), window.AddResult{Late: 1})
 		if err := w.Done(t.Context(), closed[0]); err != nil {
 			t.Error(err)
 		}
 		if err := w.Done(t.Context(), closed[0]); !errors.Is(err, window.ErrLeaseLost) || !strings.Contains(err.Error(), `done "a b" at 2026-01-02 12:00:00`) {
 			t.Error(err)
 		}
-		want(t, "late when it is done", add(t, w, "a b", at(4*s, "late 2"), at(5*s, "late 3")), window.Added{Late: 2})
+		want(t, "late when it is done", add(t, w, "a b", at(4*s, "late 2"), at(5*s, "late 3")), window.AddResult{Late: 2})
 		want(t, "late events", lates(t, w), []string{"a b 12:00:03 late 1 watermark", "a b 12:00:04 late 2 watermark", "a b 12:00:05 late 3 watermark"})
 		late, _ := w.Late(t.Context(), 2)
-		if err := w.DropLate(t.Context(), late...); err != nil {
+		if err := w.DiscardLate(t.Context(), late...); err != nil {
 			t.Error(err)
 		}
 		want(t, "rest", lates(t, w), []string{"a b 12:00:05 late 3 watermark"})
-		state, err := w.State(t.Context())
+		state, err := w.Stats(t.Context())
 		if err != nil {
 			t.Error(err)
 		}
-		want(t, "state", state, window.State{Keys: 2, Late: 1})
+		want(t, "state", state, window.Stats{Keys: 2, Late: 1})
 	})
 }
 
@@ -138,8 +138,8 @@ func TestAhead(t *testing.T) {
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
 		w := newWindows(t, c, window.Config{Size: time.Minute, Keep: time.Hour})
 		now := time.Now()
-		want(t, "added", add(t, w, "k", window.Event{At: now, Data: "now"}, window.Event{At: now.Add(time.Hour), Data: "wrong clock"}), window.Added{New: 1, Late: 1})
-		want(t, "it closed nothing", add(t, w, "k", window.Event{At: now, Data: "now too"}), window.Added{New: 1})
+		want(t, "added", add(t, w, "k", window.Event{At: now, Data: "now"}, window.Event{At: now.Add(time.Hour), Data: "wrong clock"}), window.AddResult{New: 1, Late: 1})
+		want(t, "it closed nothing", add(t, w, "k", window.Event{At: now, Data: "now too"}), window.AddResult{New: 1})
 		if l := lates(t, w); len(l) != 1 || !strings.HasSuffix(l[0], "wrong clock ahead") {
 			t.Error(l)
 		}
@@ -154,12 +154,12 @@ func TestIdle(t *testing.T) {
 		w := named(t, c, name, window.Config{Size: time.Minute, Idle: time.Millisecond})
 		add(t, w, "k", at(0, "x"), at(30*time.Second, "y"), at(61*time.Second, "z"))
 		want(t, "not idle yet", show(closeDue(t, patient, 10)...), []string{})
-		var closed []window.Closed
+		var closed []window.ClosedWindow
 		for len(closed) == 0 { // a millisecond
 			closed = closeDue(t, w, 10)
 		}
 		want(t, "closed", show(closed...), []string{"k 12:00:00-12:01:00 idle 1: x y", "k 12:01:00-12:02:00 idle 1: z"})
-		want(t, "late", add(t, w, "k", at(62*time.Second, "q"), at(120*time.Second, "r")), window.Added{New: 1, Late: 1})
+		want(t, "late", add(t, w, "k", at(62*time.Second, "q"), at(120*time.Second, "r")), window.AddResult{New: 1, Late: 1})
 		want(t, "late events", lates(t, w), []string{"k 12:01:02 q idle"})
 	})
 }
@@ -171,11 +171,11 @@ func TestCloserDies(t *testing.T) {
 		name := servertest.Prefix(t)
 		cfg := window.Config{Size: time.Minute, Lateness: -1}
 		long := named(t, c, name, cfg)
-		cfg.Lease = time.Millisecond
+		cfg.LeaseDuration = time.Millisecond
 		short := named(t, c, name, cfg)
 		add(t, long, "k", at(0, "x"), at(60*time.Second, "y"))
 		dead := closeDue(t, short, 1)
-		var closed []window.Closed
+		var closed []window.ClosedWindow
 		for len(closed) == 0 {
 			closed = closeDue(t, long, 1)
 		}
@@ -212,9 +212,9 @@ func TestNothingIsLost(t *testing.T) {
 	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
 		const producers, adds, keys = 6, 40, 5
-		w := newWindows(t, c, window.Config{Size: 10 * time.Second, Lateness: 5 * time.Second, Idle: 300 * time.Millisecond, Lease: 50 * time.Millisecond})
+		w := newWindows(t, c, window.Config{Size: 10 * time.Second, Lateness: 5 * time.Second, Idle: 300 * time.Millisecond, LeaseDuration: 50 * time.Millisecond})
 		var mu sync.Mutex
-		var added window.Added
+		var added window.AddResult
 		found := map[string]int{}
 		windows := map[string]bool{}
 		var wg, closers sync.WaitGroup
@@ -283,7 +283,7 @@ func TestNothingIsLost(t *testing.T) {
 		}
 		wg.Wait()
 		for {
-			s, err := w.State(t.Context())
+			s, err := w.Stats(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -306,7 +306,7 @@ func TestNothingIsLost(t *testing.T) {
 			for _, e := range l {
 				found[e.Data]++
 			}
-			if err := w.DropLate(t.Context(), l...); err != nil {
+			if err := w.DiscardLate(t.Context(), l...); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -331,9 +331,9 @@ func TestSliding(t *testing.T) {
 		for i := range 2500 { // many share a millisecond, across the pages too
 			events = append(events, window.Event{At: now.Add(-time.Duration(i/700) * 10 * time.Minute).UTC(), Data: fmt.Sprintf("%04d", i)})
 		}
-		want(t, "added", add(t, w, "k", events...), window.Added{New: 2500})
-		want(t, "again", add(t, w, "k", events[:100]...), window.Added{Repeated: 100})
-		want(t, "too old", add(t, w, "k", window.Event{At: now.Add(-61 * time.Minute), Data: "old"}), window.Added{Late: 1})
+		want(t, "added", add(t, w, "k", events...), window.AddResult{New: 2500})
+		want(t, "again", add(t, w, "k", events[:100]...), window.AddResult{Repeated: 100})
+		want(t, "too old", add(t, w, "k", window.Event{At: now.Add(-61 * time.Minute), Data: "old"}), window.AddResult{Late: 1})
 		all = slices.Clone(events)
 		slices.SortFunc(all, func(a, b window.Event) int {
 			if d := a.At.Compare(b.At); d != 0 {
@@ -422,8 +422,8 @@ func TestExpiredWindowIsReported(t *testing.T) {
 	if len(heard) != 1 || !strings.Contains(heard[0], `the window of "k" at 2026-01-02 12:00:00 +0000 UTC has expired`) {
 		t.Errorf("heard %q", heard)
 	}
-	state, err := w.State(t.Context())
-	want(t, "state", state, window.State{Keys: 1})
+	state, err := w.Stats(t.Context())
+	want(t, "state", state, window.Stats{Keys: 1})
 	if err != nil {
 		t.Error(err)
 	}
@@ -437,9 +437,9 @@ func TestClosedStaysClosed(t *testing.T) {
 	w := named(t, c, name, window.Config{Size: time.Minute, Lateness: -1})
 	add(t, w, "k", at(0, "x"), at(60*time.Second, "y"))
 	c.Do(t.Context(), c.B().Del().Key("{"+name+"}:m:k").Build())
-	want(t, "due", add(t, w, "k", at(time.Second, "too late")), window.Added{Late: 1})
+	want(t, "due", add(t, w, "k", at(time.Second, "too late")), window.AddResult{Late: 1})
 	closed := closeDue(t, w, 1)
-	want(t, "with a closer", add(t, w, "k", at(2*time.Second, "too late too")), window.Added{Late: 1})
+	want(t, "with a closer", add(t, w, "k", at(2*time.Second, "too late too")), window.AddResult{Late: 1})
 	want(t, "closed", show(closed...), []string{"k 12:00:00-12:01:00 watermark 1: x"})
 	want(t, "late", lates(t, w), []string{"k 12:00:01 too late closed", "k 12:00:02 too late too closed"})
 }
@@ -476,7 +476,7 @@ func TestRun(t *testing.T) {
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
 		var failures atomic.Int32
 		w := newWindows(t, c, window.Config{
-			Size: time.Minute, Lateness: -1, Poll: 5 * time.Millisecond, Lease: 100 * time.Millisecond,
+			Size: time.Minute, Lateness: -1, PollInterval: 5 * time.Millisecond, LeaseDuration: 100 * time.Millisecond,
 			OnError: func(err error) {
 				if !strings.Contains(err.Error(), "attempt 1: not today") {
 					t.Error(err)
@@ -487,7 +487,7 @@ func TestRun(t *testing.T) {
 		add(t, w, "k", at(0, "x"), at(60*time.Second, "y"), at(120*time.Second, "z"), at(180*time.Second, "w"))
 		ctx, cancel := context.WithCancel(t.Context())
 		var got []string
-		err := w.Run(ctx, func(hctx context.Context, c window.Closed) error {
+		err := w.Run(ctx, func(hctx context.Context, c window.ClosedWindow) error {
 			if c.Events[0].Data == "x" && c.Attempt == 1 {
 				return errors.New("not today")
 			}
@@ -504,12 +504,12 @@ func TestRun(t *testing.T) {
 		if failures.Load() != 1 {
 			t.Errorf("%d failures", failures.Load())
 		}
-		state, err := w.State(t.Context())
-		want(t, "all done", state, window.State{Keys: 1})
+		state, err := w.Stats(t.Context())
+		want(t, "all done", state, window.Stats{Keys: 1})
 		if err != nil {
 			t.Error(err)
 		}
-		want(t, "nothing new", add(t, w, "k", at(0, "x")), window.Added{Late: 1})
+		want(t, "nothing new", add(t, w, "k", at(0, "x")), window.AddResult{Late: 1})
 	})
 }
 
@@ -520,7 +520,7 @@ func TestErrors(t *testing.T) {
 		"Config.Size is -1s: must be 0s to 8784h0m0s":                {Size: -time.Second},
 		"Config.Size is 1.5ms: must be whole milliseconds":           {Size: 1500 * time.Microsecond},
 		"Config.Keep is 10000h0m0s: must be 0s to 8784h0m0s":         {Keep: 10000 * time.Hour},
-		"Config.Lease is -1s: must be 1ms to":                        {Size: time.Second, Lease: -time.Second},
+		"Config.Lease is -1s: must be 1ms to":                        {Size: time.Second, LeaseDuration: -time.Second},
 		"Config.Retention is 1m0s: must be at least Size + Lateness": {Size: time.Minute, Retention: time.Minute},
 	} {
 		if _, err := window.New(nil, "w", cfg); err == nil || !strings.Contains(err.Error(), want) {
@@ -551,8 +551,8 @@ func TestErrors(t *testing.T) {
 		{noSliding, window.ErrNoSliding.Error()},
 		{lastD, "last 1h0m0s: must be 1ms to Config.Keep, 1m0s"},
 		{lateN, "late: n is 0: must be 1 to 1000"},
-		{tumbling.Extend(t.Context(), window.Closed{}, 0), "extend by 0s: must be 1ms to Config.Retention"},
-		{tumbling.Release(t.Context(), window.Closed{}, -1), "release after -1ns: must be 0 to"},
+		{tumbling.Extend(t.Context(), window.ClosedWindow{}, 0), "extend by 0s: must be 1ms to Config.Retention"},
+		{tumbling.Release(t.Context(), window.ClosedWindow{}, -1), "release after -1ns: must be 0 to"},
 	} {
 		if c.err == nil || !strings.Contains(c.err.Error(), c.want) {
 			t.Errorf("got %v, want %q", c.err, c.want)

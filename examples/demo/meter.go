@@ -55,7 +55,7 @@ func (m *meter) Observe(e pipeline.Event) {
 	}
 	switch e.Op {
 	case pipeline.OpTransform, pipeline.OpStage, pipeline.OpPromote:
-		m.add(string(e.Op), int64(e.Records), e.Took)
+		m.add(string(e.Op), int64(e.Records), e.Duration)
 	}
 	switch e.Op {
 	case pipeline.OpPromote:

@@ -26,7 +26,7 @@ func report(ctx context.Context, out io.Writer, app *orders.App, flow pipeline.F
 	var off []error
 	fmt.Fprintln(out, "\nThe books")
 	for _, l := range books.Lines() {
-		fmt.Fprintf(out, "  %s %-9s %s\n", mark(l.Off() == 0), l.Name, l.Sum)
+		fmt.Fprintf(out, "  %s %-9s %s\n", mark(l.Imbalance() == 0), l.Name, l.Sum)
 	}
 	off = append(off, books.Balanced())
 
@@ -50,7 +50,7 @@ func report(ctx context.Context, out io.Writer, app *orders.App, flow pipeline.F
 		{"records", books.Redis.Taken, int64(want.Orders)},
 		{"promoted", books.Postgres.Rows, int64(want.Unique)},
 		{"duplicates", books.Postgres.Duplicates, int64(want.Duplicates)},
-		{"rejected", books.Postgres.Rejected + books.Postgres.Ruled, int64(wantRejected)},
+		{"rejected", books.Postgres.Rejected + books.Postgres.RejectedByRule, int64(wantRejected)},
 		{"dead", books.Redis.Dead, 0},
 		{"groups of the roll-up that differ from the table", int64(len(rollupOff)), 0},
 	} {

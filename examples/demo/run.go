@@ -88,7 +88,7 @@ func produce(ctx context.Context, app *orders.App, gen *orders.Generator, m *met
 	batch := make([][]byte, 0, pushSize)
 	push := func() error {
 		start := time.Now()
-		room, err := app.Gate.Wait(ctx, len(batch))
+		room, err := app.Gate.Acquire(ctx, len(batch))
 		if err != nil {
 			return err
 		}
@@ -99,7 +99,7 @@ func produce(ctx context.Context, app *orders.App, gen *orders.Generator, m *met
 		}
 		m.pushed(len(batch), time.Since(start), waited)
 		batch = batch[:0]
-		return room.Done(ctx)
+		return room.Release(ctx)
 	}
 	for payload := range gen.All() {
 		if batch = append(batch, payload); len(batch) == pushSize {

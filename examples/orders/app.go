@@ -30,7 +30,7 @@ type App struct {
 
 	Queue   *queue.Queue
 	Gate    *backpressure.Gate
-	Window  *dedup.Window
+	Window  *dedup.Deduplicator
 	Table   *staging.Table[Row]
 	Signals *pipeline.Signals
 
@@ -91,9 +91,9 @@ func (a *App) openTable(ctx context.Context, pg *pgxpool.Pool) error {
 			{Name: "category", Type: "text"},
 		},
 		Measures: []matview.Measure{
-			{Name: "orders", Merge: matview.Count},
-			{Name: "units", Expr: "quantity", Type: "bigint", Merge: matview.Sum},
-			{Name: "revenue_usd", Expr: "total_usd", Type: "numeric", Merge: matview.Sum},
+			{Name: "orders", Aggregate: matview.AggregateCount},
+			{Name: "units", Expr: "quantity", Type: "bigint", Aggregate: matview.AggregateSum},
+			{Name: "revenue_usd", Expr: "total_usd", Type: "numeric", Aggregate: matview.AggregateSum},
 		},
 	}
 	if err := a.Rollup.Create(ctx, pg); err != nil {
@@ -104,8 +104,8 @@ func (a *App) openTable(ctx context.Context, pg *pgxpool.Pool) error {
 		return err
 	}
 	a.Table, err = staging.New[Row](ctx, pg, Table, staging.Config[Row]{
-		Key:   []string{"order_id"},
-		Merge: []staging.Merge{{Name: name, SQL: sql}},
+		Key:    []string{"order_id"},
+		Merges: []staging.Merge{{Name: name, SQL: sql}},
 		Rules: []staging.Rule{{
 			Code: "total_too_low", Reason: "an order of less than one cent", Where: "total_usd < 0.01",
 		}},
@@ -132,7 +132,7 @@ func (a *App) openLookups(redis rueidis.Client, pg *pgxpool.Pool, name string) (
 
 // Refresh reads the lookup tables from Postgres and makes them the current versions everywhere.
 func (a *App) Refresh(ctx context.Context) error {
-	for _, refresh := range []func(context.Context) (lookup.Refreshed, error){a.Products.Refresh, a.Rates.Refresh, a.Zips.Refresh} {
+	for _, refresh := range []func(context.Context) (lookup.RefreshResult, error){a.Products.Refresh, a.Rates.Refresh, a.Zips.Refresh} {
 		if _, err := refresh(ctx); err != nil {
 			return err
 		}
@@ -185,14 +185,14 @@ func (a *App) Flow() pipeline.Flow[Row] {
 
 // Push sends payloads as soon as the gate has room for them.
 func (a *App) Push(ctx context.Context, payloads ...[]byte) error {
-	room, err := a.Gate.Wait(ctx, len(payloads))
+	room, err := a.Gate.Acquire(ctx, len(payloads))
 	if err != nil {
 		return err
 	}
 	if err := a.Queue.Push(ctx, payloads...); err != nil {
 		return err // the reservation expires by itself: nobody knows whether the records came in
 	}
-	return room.Done(ctx)
+	return room.Release(ctx)
 }
 
 // RejectCode files a refused order under its code.

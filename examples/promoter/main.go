@@ -40,7 +40,7 @@ func run(ctx context.Context) error {
 		Refresh: func(ctx context.Context) error { _, err := app.Views.Refresh(ctx); return err },
 		Observer: pipeline.ObserverFunc(func(e pipeline.Event) {
 			if e.Op == pipeline.OpPromote && e.Err == nil {
-				fmt.Printf("promoted %d records, %d rows, in %v\n", e.Records, e.Rows, e.Took.Round(time.Millisecond))
+				fmt.Printf("promoted %d records, %d rows, in %v\n", e.Records, e.Rows, e.Duration.Round(time.Millisecond))
 			}
 		}),
 	})

@@ -68,13 +68,13 @@ func show(ctx context.Context, app *orders.App) error {
 	q := books.Redis
 	fmt.Printf("%s  balanced: %v\n", time.Now().Format(time.TimeOnly), books.Balanced() == nil)
 	fmt.Printf("  queue    ready %d, delayed %d, in flight %d (handed off %d), dead %d, redelivered %d, oldest %v\n",
-		q.Ready, q.Delayed, q.InFlight, q.Handed, q.Dead, q.Redelivered, q.OldestAge)
+		q.Ready, q.Delayed, q.InFlight, q.HandedOff, q.Dead, q.Redelivered, q.OldestAge)
 	fmt.Printf("  window   about %d ids\n", window)
 	for _, l := range books.Lines() {
 		fmt.Printf("  %-8s %s\n", l.Name, l.Sum)
 	}
 	for _, v := range views {
-		fmt.Printf("  view     %s: refreshed %v ago in %v, %d bytes, about %d rows\n", v.View, v.Age.Round(time.Second), v.Took.Round(time.Millisecond), v.Bytes, v.Rows)
+		fmt.Printf("  view     %s: refreshed %v ago in %v, %d bytes, about %d rows\n", v.View, v.Age.Round(time.Second), v.Duration.Round(time.Millisecond), v.Bytes, v.Rows)
 	}
 	return nil
 }

@@ -31,7 +31,7 @@ func run(ctx context.Context) error {
 	var cfg pipeline.WorkerConfig
 	flag.IntVar(&cfg.Concurrency, "concurrency", 2, "batches in hand at once")
 	flag.IntVar(&cfg.Records, "batch", 2000, "records of a batch")
-	flag.DurationVar(&cfg.Lease, "lease", pipeline.DefaultLease, "how long a batch stays with a worker that gives no sign of life")
+	flag.DurationVar(&cfg.LeaseDuration, "lease", pipeline.DefaultLeaseDuration, "how long a batch stays with a worker that gives no sign of life")
 	flag.Parse()
 	redis, pg, closeBoth, err := orders.Connect(ctx)
 	if err != nil {
