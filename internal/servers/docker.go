@@ -1,76 +1,26 @@
 package servers
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
-	"github.com/ory/dockertest/v3"
-	"github.com/ory/dockertest/v3/docker"
+	"github.com/headrace/headrace/internal/servers/container"
 )
 
-// engineTimeout is how long a Docker engine may take to say that it is there.
-const engineTimeout = time.Second
+// findEngine finds the Docker engine. UseEngine replaces it.
+var findEngine = container.Find
 
-// engine is a Docker engine that answered.
-type engine struct {
-	pool     *dockertest.Pool
-	endpoint string
-	// bind is the address on which it publishes ports, and dial the one where we find them.
-	bind, dial string
-}
+// UseEngine makes the package drive Docker through another implementation. Call it from an init
+// function: the engine is looked up once in a process.
+func UseEngine(find func() (container.Engine, error)) { findEngine = find }
 
 // dockerEngine looks for an engine once in a process.
-var dockerEngine = sync.OnceValues(findEngine)
-
-// findEngine looks for an engine. A client without an engine is no Docker. The client is needed too: the watchdog, a
-// shell, removes containers with it.
-func findEngine() (*engine, error) {
-	client, err := exec.LookPath("docker")
-	if err != nil {
-		return nil, errors.New("no docker command found")
-	}
-	e := &engine{endpoint: dockerEndpoint(client), bind: "127.0.0.1", dial: "127.0.0.1"}
-	u, err := url.Parse(e.endpoint)
-	if err != nil || u.Scheme == "ssh" {
-		return nil, errors.New("the engine's address is none that is understood here")
-	}
-	if host := u.Hostname(); host != "" && host != "localhost" && host != "127.0.0.1" {
-		e.bind, e.dial = "0.0.0.0", host // an engine elsewhere, as a CI's sidecar
-	}
-	if e.pool, err = dockertest.NewPool(e.endpoint); err != nil {
-		return nil, fmt.Errorf("its client cannot be set up: %w", err)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), engineTimeout)
-	defer cancel()
-	if err := e.pool.Client.PingWithContext(ctx); err != nil {
-		return nil, errors.New("no engine answers")
-	}
-	return e, nil
-}
-
-// dockerEndpoint is where the docker command itself would look: DOCKER_HOST, or the current context, which on a
-// desktop is rarely the default socket.
-func dockerEndpoint(client string) string {
-	if host := os.Getenv("DOCKER_HOST"); host != "" {
-		return host
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), engineTimeout)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, client, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}").Output()
-	if host := strings.TrimSpace(string(out)); err == nil && strings.Contains(host, "://") {
-		return host
-	}
-	return "unix:///var/run/docker.sock"
-}
+var dockerEngine = sync.OnceValues(func() (container.Engine, error) { return findEngine() })
 
 // DockerError is nil when a Docker engine answers.
 func DockerError() error {
@@ -78,40 +28,33 @@ func DockerError() error {
 	return err
 }
 
-// HasImage says whether a Docker engine answers and has the image.
+// HasImage reports whether a Docker engine answers and has the image.
 func HasImage(image string) bool {
 	e, err := dockerEngine()
-	return err == nil && e.has(image)
+	return err == nil && e.HasImage(image)
 }
 
-func (e *engine) has(image string) bool {
-	_, err := e.pool.Client.InspectImage(image)
-	return err == nil
-}
-
-func (e *engine) pull(ctx context.Context, image string, log func(string)) error {
+func pull(ctx context.Context, e container.Engine, image string, log func(string)) error {
 	ctx, cancel := context.WithTimeout(ctx, pullTimeout)
 	defer cancel()
 	log("pulling the image " + image)
-	repository, tag, _ := strings.Cut(image, ":")
-	err := e.pool.Client.PullImage(docker.PullImageOptions{Context: ctx, Repository: repository, Tag: tag}, docker.AuthConfiguration{})
-	if err != nil {
-		return fmt.Errorf("the image %s cannot be pulled: %w", image, err)
+	if err := e.Pull(ctx, image); err != nil {
+		return fmt.Errorf("cannot pull the image %s: %w", image, err)
 	}
 	return nil
 }
 
-// container is a server that runs in a container.
-type container struct {
-	e     *engine
+// contained is a server that runs in a container.
+type contained struct {
+	e     container.Engine
 	name  string
 	watch *watchdog
 	quit  func() error
-	fresh atomic.Bool // nobody has called start
+	fresh atomic.Bool // start has not been called yet
 }
 
-// removeContainer is run with the name of a container. Its creation may be under way at that moment: it looks again
-// for a few seconds.
+// removeContainer runs with the name of a container. The container may be under construction at
+// that moment, so the script tries for a few seconds.
 const removeContainer = `trap '' HUP INT TERM
 read -r line && exit 0
 i=0
@@ -121,95 +64,49 @@ while [ $i -lt 10 ]; do
 	i=$((i+1))
 done`
 
-// label marks the containers of this package with the process that they belong to, for a person who finds one.
+// label marks the containers of this package with the id of the process that they belong to.
 const label = "headrace.pid"
 
-// run starts a container whose port is published as the given one of this machine.
-func (e *engine) run(image string, port int, o *dockertest.RunOptions, inside string, host ...func(*docker.HostConfig)) (*container, error) {
-	c := &container{e: e, name: "headrace-" + newPassword()[:16]}
+// runContainer starts a container. It fills the name and the labels of spec.
+func runContainer(e container.Engine, spec container.Spec) (*contained, error) {
+	c := &contained{e: e, name: "headrace-" + newPassword()[:16]}
 	var err error
 	if c.watch, err = startWatchdog(removeContainer, c.name); err != nil {
 		return nil, err
 	}
 	c.quit = sync.OnceValue(c.remove)
 	c.fresh.Store(true)
-	o.Name = c.name
-	o.Repository, o.Tag, _ = strings.Cut(image, ":")
-	o.Labels = map[string]string{label: fmt.Sprint(os.Getpid())}
-	o.PortBindings = map[docker.Port][]docker.PortBinding{
-		docker.Port(inside): {{HostIP: e.bind, HostPort: fmt.Sprint(port)}},
-	}
-	publish := func(h *docker.HostConfig) {
-		h.PublishAllPorts = false
-		h.ShmSize = 256 << 20 // Postgres' parallel workers run out of the default 64 MB
-	}
-	if _, err := e.pool.RunWithOptions(o, append(host, publish)...); err != nil {
+	spec.Name, spec.Labels = c.name, map[string]string{label: fmt.Sprint(os.Getpid())}
+	if err := e.Run(spec); err != nil {
 		c.stop() //nolint:errcheck // the first error counts
-		return nil, fmt.Errorf("%s: %w", image, err)
+		return nil, fmt.Errorf("%s: %w", spec.Image, err)
 	}
 	return c, nil
 }
 
-func (c *container) kill() error {
-	err := c.e.pool.Client.KillContainer(docker.KillContainerOptions{ID: c.name, Signal: docker.SIGKILL})
-	var not *docker.ContainerNotRunning
-	if err != nil && !errors.As(err, &not) {
-		return err
-	}
-	_, err = c.e.pool.Client.WaitContainer(c.name)
-	return err
-}
+func (c *contained) kill() error { return c.e.Kill(c.name) }
 
-func (c *container) start() error {
+func (c *contained) start() error {
 	if c.fresh.Swap(false) {
-		return nil // it has been running since its creation
+		return nil // the engine started it when it was created
 	}
-	return c.e.pool.Client.StartContainer(c.name, nil)
+	return c.e.Start(c.name)
 }
 
-func (c *container) alive() error {
-	in, err := c.e.pool.Client.InspectContainer(c.name)
-	if err != nil {
+func (c *contained) alive() error {
+	s, err := c.e.Inspect(c.name)
+	if err != nil || s.Running {
 		return err
 	}
-	if in.State.Running {
-		return nil
-	}
-	var log bytes.Buffer
-	c.e.pool.Client.Logs(docker.LogsOptions{ //nolint:errcheck // then the log is empty
-		Container: c.name, OutputStream: &log, ErrorStream: &log, Stdout: true, Stderr: true, Tail: "8",
-	})
-	text := strings.ReplaceAll(strings.TrimSpace(log.String()), "\n", " | ")
-	return fmt.Errorf("the container ended: %s", strings.ToValidUTF8(text, "?"))
+	return errors.New("the container ended: " + strings.ReplaceAll(s.Log, "\n", " | "))
 }
 
-// exec runs a command of the shell in the container.
-func (c *container) exec(command string) error {
-	in, err := c.e.pool.Client.InspectContainer(c.name)
-	if err != nil {
-		return err
-	}
-	r, ok := c.e.pool.ContainerByName(strings.TrimPrefix(in.Name, "/"))
-	if !ok {
-		return fmt.Errorf("no container %s", c.name)
-	}
-	var out bytes.Buffer
-	code, err := r.Exec([]string{"sh", "-c", command}, dockertest.ExecOptions{StdOut: &out, StdErr: &out})
-	if err == nil && code != 0 {
-		err = fmt.Errorf("%s: exit code %d: %s", command, code, strings.TrimSpace(out.String()))
-	}
-	return err
-}
+func (c *contained) exec(command string) error { return c.e.Exec(c.name, command) }
 
-func (c *container) stop() error { return c.quit() }
+func (c *contained) stop() error { return c.quit() }
 
-func (c *container) remove() error {
-	err := c.e.pool.Client.RemoveContainer(docker.RemoveContainerOptions{ID: c.name, Force: true, RemoveVolumes: true})
-	var gone *docker.NoSuchContainer
-	if errors.As(err, &gone) {
-		err = nil
-	}
-	if err != nil {
+func (c *contained) remove() error {
+	if err := c.e.Remove(c.name); err != nil {
 		c.watch.alert()
 		return err
 	}

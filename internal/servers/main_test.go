@@ -72,7 +72,7 @@ func (r *report) add(in instance) {
 	case *local:
 		r.Dirs = append(r.Dirs, in.dir)
 		r.PIDs = append(r.PIDs, in.cmd.Process.Pid, in.watch.cmd.Process.Pid)
-	case *container:
+	case *contained:
 		r.Containers = append(r.Containers, in.name)
 		r.PIDs = append(r.PIDs, in.watch.cmd.Process.Pid)
 	}

@@ -10,8 +10,8 @@ import (
 	"syscall"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/ory/dockertest/v3"
-	"github.com/ory/dockertest/v3/docker"
+
+	"github.com/headrace/headrace/internal/servers/container"
 )
 
 // PgBouncerServer is a PgBouncer in transaction mode before one Postgres server, all its databases.
@@ -38,7 +38,7 @@ func StartPgBouncer(ctx context.Context, databaseURL string, o Options) (*PgBoun
 	}
 	return ways[*PgBouncerServer]{
 		server: "PgBouncer", image: PgBouncerImage,
-		docker: func(ctx context.Context, e *engine, image string) (*PgBouncerServer, error) {
+		docker: func(ctx context.Context, e container.Engine, image string) (*PgBouncerServer, error) {
 			return onFreePort(func(port int) (*PgBouncerServer, error) {
 				return bouncerContainer(ctx, e, image, port, db, o)
 			})
@@ -75,29 +75,28 @@ const inContainer = `umask 077; d=$(mktemp -d) && printf '%s' "$USERS" >$d/users
 [ "$(id -u)" = 0 ] || exec pgbouncer $d/pgbouncer.ini
 chown -R postgres $d && exec pgbouncer -u postgres $d/pgbouncer.ini`
 
-func bouncerContainer(ctx context.Context, e *engine, image string, port int, db *pgx.ConnConfig, o Options) (*PgBouncerServer, error) {
+func bouncerContainer(ctx context.Context, e container.Engine, image string, port int, db *pgx.ConnConfig, o Options) (*PgBouncerServer, error) {
 	// The database is seen from this machine. On Linux the container shares its network; elsewhere the engine
 	// runs in a virtual machine, which knows this one by name.
-	host, listen, inside := db.Host, e.bind, port
-	network := func(h *docker.HostConfig) { h.NetworkMode = "host" }
-	if runtime.GOOS != "linux" || e.dial != "127.0.0.1" {
-		network = func(h *docker.HostConfig) { h.ExtraHosts = append(h.ExtraHosts, "host.docker.internal:host-gateway") }
-		listen, inside = "0.0.0.0", 5432
+	at := e.Address()
+	host, listen := db.Host, at.Bind
+	spec := container.Spec{Image: image, Port: port, Inside: port, HostNetwork: true, Entrypoint: "sh", Cmd: []string{"-c", inContainer}}
+	if runtime.GOOS != "linux" || at.Dial != "127.0.0.1" {
+		spec.HostNetwork, spec.ExtraHosts = false, []string{"host.docker.internal:host-gateway"}
+		listen, spec.Inside = "0.0.0.0", 5432
 		if host == "localhost" || host == "127.0.0.1" || host == "::1" {
 			host = "host.docker.internal"
 		}
 	}
-	c, err := e.run(image, port, &dockertest.RunOptions{
-		Entrypoint: []string{"sh", "-c", inContainer},
-		Env: []string{
-			"USERS=" + bouncerUsers(db),
-			"INI=" + bouncerConfig(host, db, listen, inside, "@DIR@/users.txt", o.Settings),
-		},
-	}, "5432/tcp", network)
+	spec.Env = map[string]string{
+		"USERS": bouncerUsers(db),
+		"INI":   bouncerConfig(host, db, listen, spec.Inside, "@DIR@/users.txt", o.Settings),
+	}
+	c, err := runContainer(e, spec)
 	if err != nil {
 		return nil, err
 	}
-	s := &PgBouncerServer{URL: bouncerURL(e.dial, port, db), in: c}
+	s := &PgBouncerServer{URL: bouncerURL(at.Dial, port, db), in: c}
 	return s, s.launch(ctx, nil, "container "+image)
 }
 

@@ -10,7 +10,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/ory/dockertest/v3"
+
+	"github.com/headrace/headrace/internal/servers/container"
 )
 
 // PostgresServer is a Postgres server. Its methods are safe for concurrent use.
@@ -34,7 +35,7 @@ func StartPostgres(ctx context.Context, o Options) (*PostgresServer, error) {
 	}
 	return ways[*PostgresServer]{
 		server: "Postgres", image: PostgresImage,
-		docker: func(ctx context.Context, e *engine, image string) (*PostgresServer, error) {
+		docker: func(ctx context.Context, e container.Engine, image string) (*PostgresServer, error) {
 			return onFreePort(func(port int) (*PostgresServer, error) { return postgresContainer(ctx, e, image, port, o) })
 		},
 		local: func(ctx context.Context) (*PostgresServer, error) {
@@ -81,19 +82,20 @@ func runPostgres(ctx context.Context, l *local, prog program, port int, o Option
 	return s, s.launch(ctx, err, how)
 }
 
-func postgresContainer(ctx context.Context, e *engine, image string, port int, o Options) (*PostgresServer, error) {
+func postgresContainer(ctx context.Context, e container.Engine, image string, port int, o Options) (*PostgresServer, error) {
 	password := newPassword()
-	c, err := e.run(image, port, &dockertest.RunOptions{
-		Env: []string{
-			"POSTGRES_USER=" + superuser, "POSTGRES_PASSWORD=" + password, "POSTGRES_HOST_AUTH_METHOD=scram-sha-256",
-			"POSTGRES_INITDB_ARGS=--encoding=UTF8 --locale=C --no-sync",
+	c, err := runContainer(e, container.Spec{
+		Image: image, Port: port, Inside: 5432,
+		Env: map[string]string{
+			"POSTGRES_USER": superuser, "POSTGRES_PASSWORD": password, "POSTGRES_HOST_AUTH_METHOD": "scram-sha-256",
+			"POSTGRES_INITDB_ARGS": "--encoding=UTF8 --locale=C --no-sync",
 		},
 		Cmd: append([]string{"postgres"}, asFlags(o.Settings)...),
-	}, "5432/tcp")
+	})
 	if err != nil {
 		return nil, err
 	}
-	s := &PostgresServer{URL: postgresURL(e.dial, port, password), in: c}
+	s := &PostgresServer{URL: postgresURL(e.Address().Dial, port, password), in: c}
 	// The pids that SQL sees are the container's own.
 	s.killBackend = func(pid int) error { return c.exec(fmt.Sprintf("kill -9 %d", pid)) }
 	return s, s.launch(ctx, nil, "container "+image)

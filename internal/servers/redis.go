@@ -8,8 +8,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/ory/dockertest/v3"
 	"github.com/redis/rueidis"
+
+	"github.com/headrace/headrace/internal/servers/container"
 )
 
 // RedisServer is a Redis or Valkey server. Its methods are safe for concurrent use.
@@ -39,7 +40,7 @@ func StartRedis(ctx context.Context, o Options) (*RedisServer, error) {
 	}
 	return ways[*RedisServer]{
 		server: "Redis", image: RedisImage,
-		docker: func(ctx context.Context, e *engine, image string) (*RedisServer, error) {
+		docker: func(ctx context.Context, e container.Engine, image string) (*RedisServer, error) {
 			return onFreePort(func(port int) (*RedisServer, error) { return redisContainer(ctx, e, image, port, o) })
 		},
 		local: func(ctx context.Context) (*RedisServer, error) {
@@ -102,7 +103,7 @@ func redisProcess(ctx context.Context, prog program, port int, o Options) (*Redi
 	return s, s.launch(ctx, l.write("redis.conf", conf), prog.name()+" on this machine")
 }
 
-func redisContainer(ctx context.Context, e *engine, image string, port int, o Options) (*RedisServer, error) {
+func redisContainer(ctx context.Context, e container.Engine, image string, port int, o Options) (*RedisServer, error) {
 	password := newPassword()
 	server := "redis-server"
 	if strings.Contains(image, "valkey") {
@@ -112,11 +113,11 @@ func redisContainer(ctx context.Context, e *engine, image string, port int, o Op
 	for _, d := range redisDefaults {
 		cmd = append(cmd, "--"+d[0], d[1])
 	}
-	c, err := e.run(image, port, &dockertest.RunOptions{Cmd: append(cmd, o.Settings...)}, "6379/tcp")
+	c, err := runContainer(e, container.Spec{Image: image, Port: port, Inside: 6379, Cmd: append(cmd, o.Settings...)})
 	if err != nil {
 		return nil, err
 	}
-	s := &RedisServer{URL: redisURL(e.dial, port, password), in: c}
+	s := &RedisServer{URL: redisURL(e.Address().Dial, port, password), in: c}
 	return s, s.launch(ctx, nil, "container "+image)
 }
 

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/headrace/headrace/internal/servers/container"
 )
 
 // pullTimeout bounds the pull of one image.
@@ -15,11 +17,11 @@ const pullTimeout = 5 * time.Minute
 type ways[S any] struct {
 	server   string // "Redis"
 	image    string // the usual one
-	docker   func(ctx context.Context, e *engine, image string) (S, error)
+	docker   func(ctx context.Context, e container.Engine, image string) (S, error)
 	local    func(ctx context.Context) (S, error)
 	embedded func(ctx context.Context) (S, error) // nil: there is no such thing
 
-	engine func() (*engine, error) // nil: dockerEngine
+	engine func() (container.Engine, error) // nil: dockerEngine
 }
 
 // find goes the ways that the options allow, in the order of the package comment. It returns the first server that
@@ -55,17 +57,17 @@ func (w ways[S]) find(ctx context.Context, o Options) (S, error) {
 		}
 		return none, false
 	}
-	docker := func(pull bool) func(context.Context) (S, error) {
+	docker := func(mayPull bool) func(context.Context) (S, error) {
 		return func(ctx context.Context) (S, error) {
 			e, err := w.engine()
 			if err != nil {
 				return none, absent{err}
 			}
-			if !e.has(image) {
-				if !pull {
+			if !e.HasImage(image) {
+				if !mayPull {
 					return none, absent{fmt.Errorf("the engine does not have the image %s", image)}
 				}
-				if err := e.pull(ctx, image, o.log); err != nil {
+				if err := pull(ctx, e, image, o.log); err != nil {
 					return none, absent{err}
 				}
 			}
@@ -83,7 +85,7 @@ func (w ways[S]) find(ctx context.Context, o Options) (S, error) {
 		}
 	}
 	// An engine that is not there is not there a second time, and a container that failed fails again.
-	if e, _ := w.engine(); mode == Docker || mode == Auto && e != nil && !e.has(image) {
+	if e, _ := w.engine(); mode == Docker || mode == Auto && e != nil && !e.HasImage(image) {
 		if s, ok := try("Docker", docker(true)); ok {
 			return s, nil
 		}

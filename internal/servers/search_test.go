@@ -6,60 +6,44 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"net"
-	"net/http"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/ory/dockertest/v3"
+	"github.com/headrace/headrace/internal/servers/container"
 )
 
 // fakeEngine is a Docker engine that has some images and can pull others.
-func fakeEngine(t *testing.T, has, pulls []string) func() (*engine, error) {
-	t.Helper()
-	socket := filepath.Join(t.TempDir(), "engine")
-	l, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /images/{name}/json", func(w http.ResponseWriter, r *http.Request) {
-		if !slices.Contains(has, r.PathValue("name")) {
-			w.WriteHeader(http.StatusNotFound)
-			return
-		}
-		w.Write([]byte("{}")) //nolint:errcheck // the client would report it
-	})
-	mux.HandleFunc("POST /images/create", func(w http.ResponseWriter, r *http.Request) {
-		if !slices.Contains(pulls, r.FormValue("fromImage")+":"+r.FormValue("tag")) {
-			w.WriteHeader(http.StatusInternalServerError)
-		}
-	})
-	srv := &http.Server{Handler: mux}
-	go srv.Serve(l) //nolint:errcheck // it ends with the test
-	t.Cleanup(func() { _ = srv.Close() })
-	pool, err := dockertest.NewPool("unix://" + socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return func() (*engine, error) { return &engine{pool: pool}, nil }
+type fakeEngine struct {
+	container.Engine // nil: the search calls nothing but the methods below
+	has, pulls       []string
 }
 
-func noEngine() (*engine, error) { return nil, errors.New("no engine answers") }
+func (e *fakeEngine) HasImage(image string) bool { return slices.Contains(e.has, image) }
+
+func (e *fakeEngine) Pull(_ context.Context, image string) error {
+	if !slices.Contains(e.pulls, image) {
+		return errors.New("no such image")
+	}
+	return nil
+}
+
+func newFakeEngine(has, pulls []string) func() (container.Engine, error) {
+	return func() (container.Engine, error) { return &fakeEngine{has: has, pulls: pulls}, nil }
+}
+
+func noEngine() (container.Engine, error) { return nil, errors.New("no engine answers") }
 
 func TestSearchOrder(t *testing.T) {
 	t.Parallel()
-	present := fakeEngine(t, []string{"x:1"}, nil)
-	canPull := fakeEngine(t, nil, []string{"x:1"})
-	empty := fakeEngine(t, nil, nil)
+	present := newFakeEngine([]string{"x:1"}, nil)
+	canPull := newFakeEngine(nil, []string{"x:1"})
+	empty := newFakeEngine(nil, nil)
 	failed := errors.New("it failed")
 
 	for name, c := range map[string]struct {
 		o       Options
-		engine  func() (*engine, error)
+		engine  func() (container.Engine, error)
 		docker  error
 		local   error
 		want    string // the way that wins, or ""
@@ -70,7 +54,7 @@ func TestSearchOrder(t *testing.T) {
 		"then a pull":                                  {engine: canPull, local: absent{failed}, want: "docker x:1"},
 		"no engine, no Docker":                         {engine: noEngine, want: "local"},
 		"a container that fails is no end":             {engine: present, docker: failed, want: "local"},
-		"no demo, nothing embedded":                    {engine: empty, local: absent{failed}, message: "cannot be pulled"},
+		"no demo, nothing embedded":                    {engine: empty, local: absent{failed}, message: "cannot pull the image x:1"},
 		"a demo may use what is embedded":              {o: Options{Demo: true}, engine: noEngine, local: absent{failed}, want: "embedded"},
 		"a demo still prefers real servers":            {o: Options{Demo: true}, engine: noEngine, want: "local"},
 		"local means local":                            {o: Options{Mode: Local}, engine: present, want: "local"},
@@ -78,8 +62,8 @@ func TestSearchOrder(t *testing.T) {
 		"docker means docker":                          {o: Options{Mode: Docker}, engine: noEngine, message: "Docker: no engine answers"},
 		"docker pulls":                                 {o: Options{Mode: Docker}, engine: canPull, want: "docker x:1"},
 		"embedded means embedded":                      {o: Options{Mode: Embedded}, engine: present, want: "embedded"},
-		"an image of its own limits it to containers":  {o: Options{Image: "y:2"}, engine: fakeEngine(t, []string{"y:2"}, nil), want: "docker y:2"},
-		"an image of its own is looked for":            {o: Options{Image: "y:2"}, engine: present, message: "y:2 cannot be pulled"},
+		"an image of its own limits it to containers":  {o: Options{Image: "y:2"}, engine: newFakeEngine([]string{"y:2"}, nil), want: "docker y:2"},
+		"an image of its own is looked for":            {o: Options{Image: "y:2"}, engine: present, message: "cannot pull the image y:2"},
 		"an image of its own and local cannot be both": {o: Options{Image: "y:2", Mode: Local}, engine: present, message: "allows no container"},
 		"a bad mode":                                   {o: Options{Mode: "remote"}, engine: present, message: `"remote": must be auto, local, docker or embedded`},
 	} {
@@ -87,7 +71,9 @@ func TestSearchOrder(t *testing.T) {
 			t.Parallel()
 			w := ways[string]{
 				server: "Thing", image: "x:1", engine: c.engine,
-				docker:   func(_ context.Context, _ *engine, image string) (string, error) { return "docker " + image, c.docker },
+				docker: func(_ context.Context, _ container.Engine, image string) (string, error) {
+					return "docker " + image, c.docker
+				},
 				local:    func(context.Context) (string, error) { return "local", c.local },
 				embedded: func(context.Context) (string, error) { return "embedded", nil },
 			}
@@ -154,29 +140,5 @@ func TestSearchEndsWithItsContext(t *testing.T) {
 	}.find(ctx, Options{Mode: Auto, Demo: true})
 	if !errors.Is(err, context.Canceled) || tried != 1 {
 		t.Errorf("got %v after %d tries, want the cancellation after one", err, tried)
-	}
-}
-
-// A client without an engine is no Docker, and says so at once.
-func TestEngineThatDoesNotAnswer(t *testing.T) {
-	dir := t.TempDir()
-	silent, err := net.Listen("unix", filepath.Join(dir, "silent"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer silent.Close() // connections are queued, nobody reads them
-	for name, socket := range map[string]string{"no socket": "nothing", "a silent one": "silent"} {
-		t.Setenv("DOCKER_HOST", "unix://"+filepath.Join(dir, socket))
-		start := time.Now()
-		if e, err := findEngine(); err == nil {
-			t.Errorf("%s: found %v", name, e)
-		}
-		if took := time.Since(start); took > 2*engineTimeout {
-			t.Errorf("%s: took %v to find out", name, took)
-		}
-	}
-	t.Setenv("PATH", dir)
-	if _, err := findEngine(); err == nil || !strings.Contains(err.Error(), "no docker command") {
-		t.Errorf("without a client: %v", err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/headrace/headrace/internal/servers"
+	"github.com/headrace/headrace/internal/servers/container/dockertestengine"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/rueidis"
@@ -304,3 +305,6 @@ func stopAfter(t testing.TB, stop func() error) {
 		}
 	})
 }
+
+// Tests drive Docker through dockertest; the programs use the docker command.
+func init() { servers.UseEngine(dockertestengine.Find) }
