@@ -13,10 +13,10 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-//go:embed schema.sql
+//go:embed schema_target.sql
 var schemaSQL string
 
-//go:embed pair.sql
+//go:embed schema_side.sql
 var pairSQL string
 
 // install finds or makes the target and the tables beside it, and fills t.names, t.cols and t.rules.
