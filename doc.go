@@ -1,30 +1,42 @@
-// Package headrace is a catalogue of data-pipeline patterns on Redis and Postgres, and nothing else. Each pattern is a package
-// that you can import by itself; package pipeline composes them. Its promise: every record is accounted for. A record that a
-// producer was told is accepted ends promoted into its durable table once, dropped as the duplicate of a record that is
-// itself accounted for, filtered by a stage that says so, rejected with a reason and its payload, or in the dead list.
+// Package headrace is a catalogue of data-pipeline patterns on Redis and Postgres, and nothing else. Each pattern is a
+// package that you can import alone; package pipeline composes them.
 //
-//	use …                                                       when …                                                  limit
-//	[github.com/headrace/headrace/queue]         work arrives faster than it is done and none may be lost    at least once: make the consumer idempotent by batch id
-//	[github.com/headrace/headrace/dedup]         producers send things twice                                 exact within its window, forgets after it
-//	[github.com/headrace/headrace/lookup]        each record needs reference data                            a snapshot must fit the process (or use its remote table)
-//	[github.com/headrace/headrace/window]        events are summed up by their own time                      late events come as such
-//	[github.com/headrace/headrace/backpressure]  producers outrun consumers                                  producers must ask the gate
-//	[github.com/headrace/headrace/staging]       batches go into Postgres fast, once, and validated          one target table for one staging pair
-//	[github.com/headrace/headrace/matview]       dashboards must not read the live table                     a full refresh costs what the table weighs; a roll-up does not
-//	[github.com/headrace/headrace/pipeline]      all of these at once                                        one chain for one queue
+// The promise: every record is accounted for. A record that a producer was told is accepted ends in exactly one place:
+// promoted into its durable table once, dropped as the duplicate of a record that is itself accounted for, filtered by
+// a stage, rejected with a reason and its payload, or in the dead list.
 //
-// A chain, composed:
+// # Which package to use
+//
+//   - [github.com/headrace/headrace/queue] when work arrives faster than it is done and none may be lost.
+//     Limit: at least once, so make the consumer idempotent by batch id.
+//   - [github.com/headrace/headrace/dedup] when producers send records twice.
+//     Limit: exact within its window; after that it forgets.
+//   - [github.com/headrace/headrace/lookup] when each record needs reference data.
+//     Limit: a snapshot must fit into the process; larger tables use its Remote.
+//   - [github.com/headrace/headrace/window] when events are counted by their own time.
+//     Limit: events that come after their window was closed are kept apart, as late.
+//   - [github.com/headrace/headrace/backpressure] when producers outrun consumers.
+//     Limit: producers must ask the gate.
+//   - [github.com/headrace/headrace/staging] when batches go into Postgres fast, once, and validated.
+//     Limit: one target table for one pair of staging tables.
+//   - [github.com/headrace/headrace/matview] when dashboards must not read the live table.
+//     Limit: a full refresh costs as much as its query over the whole table; a roll-up costs what the new rows cost.
+//   - [github.com/headrace/headrace/pipeline] when you want all of these as one chain.
+//     Limit: one chain for one queue.
+//
+// # A chain
 //
 //	chain := pipeline.Then3(
-//		pipeline.Decode(orders.Decode),                           // []byte → Order, or rejected with a reason
-//		pipeline.Dedup(window, orders.ID),                        // one of each id
-//		pipeline.Lookup("enrich", app.Catalog, orders.Enrich), // one version of the reference data a batch
+//		pipeline.Decode(orders.Decode),                        // []byte → Order, or rejected with a reason
+//		pipeline.Dedup(window, orders.ID),                     // one of each id
+//		pipeline.Lookup("enrich", app.Catalog, orders.Enrich), // one version of the reference data for a batch
 //	)
 //	flow := pipeline.Flow[orders.Row]{Queue: q, Chain: chain, Table: table, Signals: signals}
 //	worker, err := pipeline.NewWorker(flow, pipeline.WorkerConfig{})
 //	promoter, err := pipeline.NewPromoter(flow, pipeline.PromoterConfig{})
 //	// worker.Run(ctx) and promoter.Run(ctx), in one program or in many
-//	books, err := flow.Books(ctx, time.Time{}) // and books.Balanced() says whether every record is accounted for
+//	books, err := flow.Books(ctx, time.Time{})
+//	err = books.Balanced() // nil, or an error that names the line that is off
 //
-// The programs under examples/ show each package where a service would use it.
+// The README has a complete program; the programs under examples/ show each package where a service would use it.
 package headrace
