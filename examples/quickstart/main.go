@@ -49,8 +49,8 @@ func main() {
 
 	record := []byte(`{"id":"attic","celsius":21.5}`)
 	check(readings.Push(ctx, record, record, []byte("not JSON")))
-	for range time.Tick(100 * time.Millisecond) { // until nothing waits and nothing is under way
-		if books := must(flow.Books(ctx, time.Time{})); books.Redis.Depth() == 0 {
+	for range time.Tick(100 * time.Millisecond) { // until nothing waits, and nothing moves
+		if books := must(flow.Books(ctx, time.Time{})); books.Quiet && books.Redis.Depth() == 0 {
 			for _, line := range books.Lines() {
 				fmt.Println(line.Sum)
 			}
