@@ -19,9 +19,10 @@ import (
 
 const benchRecords = 50_000
 
-// BenchmarkFigures compares the whole way of an order, from the push to the acknowledgement, with the bare tools' times for the same records
-// added up: pipelined LPUSH, RPOP with a count, pipelined HSETNX, COPY of ready bytes into an UNLOGGED table, INSERT … SELECT … ON CONFLICT DO NOTHING. The bare
-// tools neither decode nor look up, and lose records.
+// BenchmarkFigures compares the whole way of an order, from the push to the acknowledgement, with
+// the bare tools' times for the same records added up: pipelined LPUSH, RPOP with a count,
+// pipelined HSETNX, COPY of ready bytes into an UNLOGGED table, INSERT … SELECT … ON CONFLICT DO
+// NOTHING. The bare tools neither decode nor look up, and lose records.
 func BenchmarkFigures(b *testing.B) {
 	ctx := context.Background()
 	redis, pool, name := servertest.Redis(b), servertest.Postgres(b), servertest.Prefix(b)

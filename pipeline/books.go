@@ -3,40 +3,45 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/headrace/headrace/queue"
 	"github.com/headrace/headrace/staging"
 )
 
-// Books say what became of every record, each store by itself and one against the other.
+// Books state what became of every record: each store alone, and one compared with the other.
 type Books struct {
 	Redis    queue.Stats
 	Postgres staging.Books
-	// Unacked is the number of records that are committed in Postgres and still in flight in Redis: their acknowledgement is on its way.
+	// Unacked is the number of records that are committed in Postgres and still in flight in Redis.
+	// Their acknowledgement is on its way.
 	Unacked int64
-	// Quiet says that the two stores can be compared: no batch was with a worker and nothing moved while the books were read, and all of the
-	// ledger was summed. It takes a table that only this queue feeds, and a ledger that was neither pruned nor had rejects replayed into it.
+	// Quiet reports that the two stores can be compared: no worker held a batch, nothing moved
+	// while the books were read, and the whole ledger was summed. The comparison needs a table that
+	// only this queue feeds, and a ledger that was neither pruned nor had rejects replayed into it.
 	Quiet bool
 }
 
-// Books reads the books of both stores; since bounds the part of the ledger that is summed (zero: all of it). Each store's own
-// sum is exact at any time. The comparison between them is made when nothing moved meanwhile ([Books.Quiet]).
+// Books reads the books of both stores. since bounds the part of the ledger that is summed (zero:
+// all of it). The sum of each store is exact at any time. The stores are compared when nothing
+// moved meanwhile ([Books.Quiet]).
 func (f Flow[T]) Books(ctx context.Context, since time.Time) (Books, error) {
-	if err := f.check(); err != nil {
+	f, err := f.validate()
+	if err != nil {
 		return Books{}, err
 	}
 	before, err := f.Queue.Stats(ctx)
 	if err != nil {
-		return Books{}, fmt.Errorf("pipeline: the queue's books: %w", err)
+		return Books{}, queueBooksError(err)
 	}
 	committed, err := f.Table.Books(ctx, since)
 	if err != nil {
-		return Books{}, fmt.Errorf("pipeline: the table's books: %w", err)
+		return Books{}, tableBooksError(err)
 	}
 	handed, err := f.Queue.HandedOff(ctx)
 	if err != nil {
-		return Books{}, fmt.Errorf("pipeline: the queue's books: %w", err)
+		return Books{}, queueBooksError(err)
 	}
 	ids := make([]string, len(handed))
 	for i, h := range handed {
@@ -44,7 +49,7 @@ func (f Flow[T]) Books(ctx context.Context, since time.Time) (Books, error) {
 	}
 	fates, err := f.Table.Fates(ctx, ids)
 	if err != nil {
-		return Books{}, fmt.Errorf("pipeline: the table's books: %w", err)
+		return Books{}, tableBooksError(err)
 	}
 	b := Books{}
 	for i, fate := range fates {
@@ -53,32 +58,40 @@ func (f Flow[T]) Books(ctx context.Context, since time.Time) (Books, error) {
 		}
 	}
 	if b.Postgres, err = f.Table.Books(ctx, since); err != nil {
-		return Books{}, fmt.Errorf("pipeline: the table's books: %w", err)
+		return Books{}, tableBooksError(err)
 	}
 	if b.Redis, err = f.Queue.Stats(ctx); err != nil {
-		return Books{}, fmt.Errorf("pipeline: the queue's books: %w", err)
+		return Books{}, queueBooksError(err)
 	}
-	b.Quiet = before.Taken == b.Redis.Taken && before.Acked == b.Redis.Acked && before.HandedOff == b.Redis.HandedOff && committed == b.Postgres &&
-		b.Redis.LeasedBatches == 0 && b.Redis.WaitingBatches == 0 && since.IsZero()
+	still := before.Taken == b.Redis.Taken && before.Acked == b.Redis.Acked && before.HandedOff == b.Redis.HandedOff && committed == b.Postgres
+	b.Quiet = still && b.Redis.LeasedBatches == 0 && b.Redis.WaitingBatches == 0 && since.IsZero()
 	return b, nil
 }
 
-// Line is one sum of the books.
+func queueBooksError(err error) error {
+	return fmt.Errorf("pipeline: could not read the books of the queue: %w", err)
+}
+
+func tableBooksError(err error) error {
+	return fmt.Errorf("pipeline: could not read the books of the table: %w", err)
+}
+
+// Line is one equation of the books.
 type Line struct {
 	Name        string
 	Left, Right int64
-	Sum         string // the right side, written out
+	Sum         string // the equation with its figures
 }
 
-// Off is by how much the line is off: 0.
+// Imbalance is the difference between the two sides, 0 if the line balances.
 func (l Line) Imbalance() int64 { return l.Left - l.Right }
 
-// Lines are the sums of the books.
+// Lines returns the equations of the books.
 func (b Books) Lines() []Line {
 	r, p := b.Redis, b.Postgres
 	lines := []Line{
 		{"Redis", r.Taken, r.Acked + r.InFlight + r.Dead + r.Discarded,
-			fmt.Sprintf("taken %d = acked %d + in flight %d + dead %d + dropped %d", r.Taken, r.Acked, r.InFlight, r.Dead, r.Discarded)},
+			fmt.Sprintf("taken %d = acked %d + in flight %d + dead %d + discarded %d", r.Taken, r.Acked, r.InFlight, r.Dead, r.Discarded)},
 		{"Postgres", p.Records, p.Kept + p.Duplicates + p.Filtered + p.Rejected,
 			fmt.Sprintf("records %d = kept %d + duplicates %d + filtered %d + rejected %d", p.Records, p.Kept, p.Duplicates, p.Filtered, p.Rejected)},
 		{"rows", p.Staged, p.Rows + p.Conflicts + p.RejectedByRule,
@@ -91,12 +104,17 @@ func (b Books) Lines() []Line {
 	return lines
 }
 
-// Balanced is nil if every line of the books balances; otherwise it wraps [ErrUnbalanced] and names the lines that are off.
+// Balanced returns nil if every line of the books balances. Otherwise the error wraps
+// [ErrUnbalanced] and names each line that does not, with the difference.
 func (b Books) Balanced() error {
+	var off []string
 	for _, l := range b.Lines() {
 		if l.Imbalance() != 0 {
-			return fmt.Errorf("%w: %s is off by %d: %s", ErrUnbalanced, l.Name, l.Imbalance(), l.Sum)
+			off = append(off, fmt.Sprintf("%s is off by %d: %s", l.Name, l.Imbalance(), l.Sum))
 		}
+	}
+	if len(off) > 0 {
+		return fmt.Errorf("%w: %s", ErrUnbalanced, strings.Join(off, "; "))
 	}
 	return nil
 }

@@ -13,7 +13,8 @@ import (
 	"github.com/headrace/headrace/staging"
 )
 
-// chaos breaks calls at random: before they are done, or after (the reply is lost), or it freezes the caller past its lease.
+// chaos breaks calls at random: before they are done, or after (the reply is lost), or it freezes
+// the caller past its lease.
 type chaos struct {
 	mu   sync.Mutex
 	rnd  *rand.Rand
@@ -85,8 +86,9 @@ func (t *chaosTable) Void(ctx context.Context, b staging.Batch) (f staging.Fate,
 	return f, err
 }
 
-// Two programs of workers and two promoters on one queue, whose calls fail, lose their replies or freeze past the lease, one in five. Batches are redelivered,
-// voided and split while others still hold them. Every record ends once.
+// Two programs of workers and two promoters on one queue, whose calls fail, lose their replies or
+// freeze past the lease, one in five. Batches are redelivered, voided and split while others still
+// hold them. Every record ends once.
 func TestChaos(t *testing.T) {
 	t.Parallel()
 	const seed = 7
@@ -120,7 +122,8 @@ func TestChaos(t *testing.T) {
 	c.mu.Lock()
 	c.off = true
 	c.mu.Unlock()
-	// A lease that ran out is a crash to the queue, so a healthy record may have been buried here: it is requeued, and must end like the others.
+	// A lease that ran out is a crash to the queue, so a healthy record may have been buried here:
+	// it is requeued, and must end like the others.
 	eventually(t, 60*time.Second, func() error {
 		if _, err := r.queue.RequeueAll(context.Background()); err != nil {
 			return err

@@ -1,14 +1,13 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"time"
 
-	"github.com/headrace/headrace/queue"
 	"github.com/headrace/headrace/staging"
 )
 
@@ -26,78 +25,32 @@ const (
 	DefaultRefreshInterval   = 5 * time.Second
 )
 
-// Queue is what a worker and a promoter need of a queue: *[queue.Queue] has it.
-type Queue interface {
-	Name() string
-	Lease(ctx context.Context, o queue.LeaseOptions) (*queue.Batch, error)
-	Extend(ctx context.Context, b *queue.Batch, d time.Duration) error
-	Handoff(ctx context.Context, b *queue.Batch) error
-	Release(ctx context.Context, b *queue.Batch, o queue.ReleaseOptions) error
-	AckWith(ctx context.Context, acks ...queue.Ack) (int, error)
-	Settle(ctx context.Context, b *queue.Batch, s queue.Resolution) error
-	Reconcile(ctx context.Context, known queue.FatesFunc, settle queue.SettleFunc) (queue.ReconcileResult, error)
-	Stats(ctx context.Context) (queue.Stats, error)
-	HandedOff(ctx context.Context) ([]queue.HandedOff, error)
-}
-
-// Table is what a worker and a promoter need of a staged table: *[staging.Table] has it.
-type Table[T any] interface {
-	Stage(ctx context.Context, l staging.Load[T]) (staging.Outcome, error)
-	Void(ctx context.Context, b staging.Batch) (staging.Fate, error)
-	Fates(ctx context.Context, ids []string) ([]staging.Fate, error)
-	RejectsByBatch(ctx context.Context, ids []string) (map[string][]staging.Reject, error)
-	Promote(ctx context.Context, o staging.PromoteOptions) (staging.PromoteResult, error)
-	Epoch(ctx context.Context) (string, error)
-	Books(ctx context.Context, since time.Time) (staging.Books, error)
-}
-
-// Flow is what the programs of one pipeline share: give the same to the workers and to the promoter.
-type Flow[T any] struct {
-	// Queue is what producers push to.
-	Queue Queue
-	// Chain makes rows of payloads. Its [Dedup] stage, if any, names the window that the claims of rejected records are given back to.
-	Chain Stage[[]byte, T]
-	// Table is what the rows end in.
-	Table Table[T]
-	// Signals wake the next program within milliseconds; nil: each looks by itself, as often as its configuration says.
-	Signals *Signals
-	// Gate is told when acknowledged records have made room, so that waiting producers wake at once; nil: none is told. A *[backpressure.Gate] fits.
-	Gate interface {
-		Notify(ctx context.Context) error
-	}
-}
-
-func (f Flow[T]) check() error {
-	switch {
-	case f.Queue == nil:
-		return errors.New("pipeline: Flow.Queue is nil: give the *queue.Queue that the producers push to")
-	case f.Chain.run == nil:
-		return errors.New("pipeline: Flow.Chain is empty: begin it with Decode")
-	case f.Table == nil:
-		return errors.New("pipeline: Flow.Table is nil: give the *staging.Table that the rows end in")
-	}
-	return nil
-}
-
-// WorkerConfig is how a [Worker] works. The zero value is good.
+// WorkerConfig configures a [Worker]. The zero value takes the defaults.
 type WorkerConfig struct {
 	// Name stands in the ledger beside each batch. Default: host name and process id.
 	Name string
-	// Concurrency is how many batches are in hand at once: while one waits for Postgres, the next is transformed. Default [DefaultConcurrency], at most 1024.
+	// Concurrency is how many batches the worker holds at once: while one waits for Postgres, the
+	// next is transformed. Default [DefaultConcurrency], at most 1024.
 	Concurrency int
-	// Records and Bytes bound a batch; Linger is how long it may take to fill up. Defaults [DefaultRecords], [DefaultBytes], [DefaultLinger].
+	// Records and Bytes bound a batch. Linger is how long a batch may take to fill up. Defaults
+	// [DefaultRecords], [DefaultBytes] and [DefaultLinger].
 	Records int
 	Bytes   int
 	Linger  time.Duration
-	// Lease is how long a batch stays with a worker that gives no sign of life; a healthy one extends it by itself. Default [DefaultLease], at least 100 ms.
+	// LeaseDuration is how long a batch stays with a worker that gives no sign of life. A healthy
+	// worker extends its leases. Default [DefaultLeaseDuration], at least 100 ms.
 	LeaseDuration time.Duration
-	// Hold is how long the chain may take for one batch, and one try of staging. A transform that hangs loses its batch then, which counts as a crash; waiting for
-	// Postgres is not bounded by it. Default [DefaultBatchTimeout].
+	// BatchTimeout bounds the chain for one batch, and one attempt to stage it. A transform that
+	// hangs then loses its batch, which counts as a crash. It does not bound the wait for Postgres.
+	// Default [DefaultBatchTimeout], or LeaseDuration if that is longer.
 	BatchTimeout time.Duration
-	// Grace is how long a worker that was told to stop may take to finish what it has in hand. Default [DefaultShutdownTimeout].
+	// ShutdownTimeout is how long a worker may take to finish the batches in hand when its context
+	// has ended. Default [DefaultShutdownTimeout].
 	ShutdownTimeout time.Duration
-	Observer        Observer
-	Logger          *slog.Logger // default: slog.Default()
+	// Observer receives an event for every step. Nil: none.
+	Observer Observer
+	// Logger receives errors that the worker retries. Nil: slog.Default().
+	Logger *slog.Logger
 }
 
 func (c WorkerConfig) withDefaults() (WorkerConfig, error) {
@@ -105,81 +58,119 @@ func (c WorkerConfig) withDefaults() (WorkerConfig, error) {
 		host, _ := os.Hostname()
 		c.Name = fmt.Sprintf("%s-%d", host, os.Getpid())
 	}
-	orInt(&c.Concurrency, DefaultConcurrency)
-	orInt(&c.Records, DefaultRecords)
-	orInt(&c.Bytes, DefaultBytes)
-	orDur(&c.Linger, DefaultLinger)
-	orDur(&c.LeaseDuration, DefaultLeaseDuration)
-	orDur(&c.BatchTimeout, max(DefaultBatchTimeout, c.LeaseDuration))
-	orDur(&c.ShutdownTimeout, DefaultShutdownTimeout)
-	if c.Logger == nil {
-		c.Logger = slog.Default()
+	c.Concurrency = cmp.Or(c.Concurrency, DefaultConcurrency)
+	c.Records = cmp.Or(c.Records, DefaultRecords)
+	c.Bytes = cmp.Or(c.Bytes, DefaultBytes)
+	c.Linger = cmp.Or(c.Linger, DefaultLinger)
+	c.LeaseDuration = cmp.Or(c.LeaseDuration, DefaultLeaseDuration)
+	c.BatchTimeout = cmp.Or(c.BatchTimeout, max(DefaultBatchTimeout, c.LeaseDuration))
+	c.ShutdownTimeout = cmp.Or(c.ShutdownTimeout, DefaultShutdownTimeout)
+	c.Observer, c.Logger = sinks(c.Observer, c.Logger)
+	for _, f := range []intField{
+		{"WorkerConfig.Concurrency", c.Concurrency, 1, 1024},
+		{"WorkerConfig.Records", c.Records, 1, 100_000},
+		{"WorkerConfig.Bytes", c.Bytes, 1, 512 << 20},
+	} {
+		if err := f.validate(); err != nil {
+			return c, err
+		}
 	}
-	switch {
-	case c.Concurrency < 1 || c.Concurrency > 1024:
-		return c, fmt.Errorf("pipeline: WorkerConfig.Concurrency is %d: must be from 1 to 1024", c.Concurrency)
-	case c.Records < 1 || c.Records > 100_000:
-		return c, fmt.Errorf("pipeline: WorkerConfig.Records is %d: must be from 1 to 100000", c.Records)
-	case c.Bytes < 1 || c.Bytes > 512<<20:
-		return c, fmt.Errorf("pipeline: WorkerConfig.Bytes is %d: must be from 1 to %d", c.Bytes, 512<<20)
-	case c.Linger < 0 || c.Linger > time.Hour:
-		return c, fmt.Errorf("pipeline: WorkerConfig.Linger is %v: must be from 0 to 1h", c.Linger)
-	case c.LeaseDuration < 100*time.Millisecond || c.LeaseDuration > 30*24*time.Hour:
-		return c, fmt.Errorf("pipeline: WorkerConfig.Lease is %v: must be from 100ms to 720h", c.LeaseDuration)
-	case c.BatchTimeout < c.LeaseDuration:
-		return c, fmt.Errorf("pipeline: WorkerConfig.Hold is %v: must be at least Lease, %v", c.BatchTimeout, c.LeaseDuration)
-	case c.ShutdownTimeout < 0:
-		return c, fmt.Errorf("pipeline: WorkerConfig.Grace is %v: must not be negative", c.ShutdownTimeout)
-	}
-	return c, nil
-}
-
-// PromoterConfig is how a [Promoter] works. The zero value is good.
-type PromoterConfig struct {
-	// Every is how often the promoter looks by itself, without a signal. Default [DefaultPollInterval].
-	PollInterval time.Duration
-	// Reconcile is how often handed-off batches are compared with the registries and the ledger though nothing seems wrong. It
-	// is done at start and after every error too. Default [DefaultReconcileInterval].
-	ReconcileInterval time.Duration
-	// Promote bounds one promotion.
-	Promote staging.PromoteOptions
-	// Refresh is called after promotions, not more often than RefreshInterval, and never for two at once; the promoter goes on
-	// meanwhile. A [matview.Refresher] fits in by a closure. Nil: nothing is refreshed.
-	Refresh         func(ctx context.Context) error
-	RefreshInterval time.Duration // default [DefaultRefreshInterval]
-	// Grace is how long a promoter that was told to stop may take to finish the promotion in hand. Default [DefaultShutdownTimeout].
-	ShutdownTimeout time.Duration
-	Observer        Observer
-	Logger          *slog.Logger // default: slog.Default()
-}
-
-func (c PromoterConfig) withDefaults() (PromoterConfig, error) {
-	orDur(&c.PollInterval, DefaultPollInterval)
-	orDur(&c.ReconcileInterval, DefaultReconcileInterval)
-	orDur(&c.RefreshInterval, DefaultRefreshInterval)
-	orDur(&c.ShutdownTimeout, DefaultShutdownTimeout)
-	if c.Logger == nil {
-		c.Logger = slog.Default()
-	}
-	for _, f := range []struct {
-		name string
-		d    time.Duration
-	}{{"Every", c.PollInterval}, {"Reconcile", c.ReconcileInterval}, {"RefreshEvery", c.RefreshInterval}, {"Grace", c.ShutdownTimeout}} {
-		if f.d < 0 {
-			return c, fmt.Errorf("pipeline: PromoterConfig.%s is %v: must not be negative", f.name, f.d)
+	for _, f := range []durationField{
+		{"WorkerConfig.Linger", c.Linger, 0, time.Hour},
+		{"WorkerConfig.LeaseDuration", c.LeaseDuration, 100 * time.Millisecond, 30 * 24 * time.Hour},
+		{"WorkerConfig.BatchTimeout", c.BatchTimeout, c.LeaseDuration, maxDuration},
+		{"WorkerConfig.ShutdownTimeout", c.ShutdownTimeout, 0, maxDuration},
+	} {
+		if err := f.validate(); err != nil {
+			return c, err
 		}
 	}
 	return c, nil
 }
 
-func orInt(v *int, def int) {
-	if *v == 0 {
-		*v = def
-	}
+// PromoterConfig configures a [Promoter]. The zero value takes the defaults.
+type PromoterConfig struct {
+	// PollInterval is how often the promoter polls for staged batches without a signal. Default
+	// [DefaultPollInterval].
+	PollInterval time.Duration
+	// ReconcileInterval is how often the promoter compares handed-off batches with the registries
+	// and the ledger although nothing seems wrong. It also does so at start and after every error.
+	// Default [DefaultReconcileInterval].
+	ReconcileInterval time.Duration
+	// Promote bounds one promotion.
+	Promote staging.PromoteOptions
+	// Refresh is called after promotions, at most once per RefreshInterval, and once more on
+	// shutdown if rows were promoted since. Calls never overlap. The promoter goes on meanwhile. A
+	// closure around a [matview.Refresher] fits. Nil: nothing is refreshed.
+	Refresh func(ctx context.Context) error
+	// RefreshInterval is the least time between two calls of Refresh. Default
+	// [DefaultRefreshInterval].
+	RefreshInterval time.Duration
+	// ShutdownTimeout is how long a promoter may take to finish the promotion in hand, and a
+	// refresh that is due, when its context has ended. Default [DefaultShutdownTimeout].
+	ShutdownTimeout time.Duration
+	// Observer receives an event for every step. Nil: none.
+	Observer Observer
+	// Logger receives errors that the promoter retries. Nil: slog.Default().
+	Logger *slog.Logger
 }
 
-func orDur(v *time.Duration, def time.Duration) {
-	if *v == 0 {
-		*v = def
+func (c PromoterConfig) withDefaults() (PromoterConfig, error) {
+	c.PollInterval = cmp.Or(c.PollInterval, DefaultPollInterval)
+	c.ReconcileInterval = cmp.Or(c.ReconcileInterval, DefaultReconcileInterval)
+	c.RefreshInterval = cmp.Or(c.RefreshInterval, DefaultRefreshInterval)
+	c.ShutdownTimeout = cmp.Or(c.ShutdownTimeout, DefaultShutdownTimeout)
+	c.Observer, c.Logger = sinks(c.Observer, c.Logger)
+	for _, f := range []durationField{
+		{"PromoterConfig.PollInterval", c.PollInterval, time.Millisecond, maxDuration},
+		{"PromoterConfig.ReconcileInterval", c.ReconcileInterval, time.Millisecond, maxDuration},
+		{"PromoterConfig.RefreshInterval", c.RefreshInterval, time.Millisecond, maxDuration},
+		{"PromoterConfig.ShutdownTimeout", c.ShutdownTimeout, 0, maxDuration},
+		{"PromoterConfig.Promote.Timeout", c.Promote.Timeout, 0, maxDuration},
+	} {
+		if err := f.validate(); err != nil {
+			return c, err
+		}
 	}
+	if err := (intField{"PromoterConfig.Promote.MaxRows", c.Promote.MaxRows, 0, 1 << 30}).validate(); err != nil {
+		return c, err
+	}
+	return c, nil
+}
+
+// sinks replaces a nil observer or logger, also a nil pointer in the interface.
+func sinks(o Observer, l *slog.Logger) (Observer, *slog.Logger) {
+	if isNil(o) {
+		o = nil
+	}
+	if l == nil {
+		l = slog.Default()
+	}
+	return o, l
+}
+
+const maxDuration = 366 * 24 * time.Hour
+
+type intField struct {
+	name               string
+	value, least, most int
+}
+
+func (f intField) validate() error {
+	if f.value < f.least || f.value > f.most {
+		return fmt.Errorf("%w: %s is %d, must be %d to %d", ErrConfig, f.name, f.value, f.least, f.most)
+	}
+	return nil
+}
+
+type durationField struct {
+	name               string
+	value, least, most time.Duration
+}
+
+func (f durationField) validate() error {
+	if f.value < f.least || f.value > f.most {
+		return fmt.Errorf("%w: %s is %v, must be %v to %v", ErrConfig, f.name, f.value, f.least, f.most)
+	}
+	return nil
 }

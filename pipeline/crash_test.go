@@ -34,7 +34,8 @@ var crashPoints = []string{
 	"before promotion", "between commit and ack", "after ack",
 }
 
-// child runs a worker and a promoter until one reaches the point at which the process is killed, as kill -9 would.
+// child runs a worker and a promoter until one reaches the point at which the process is killed, as
+// kill -9 would.
 func child() {
 	ctx := context.Background()
 	opt, err := rueidis.ParseURL(os.Getenv(childRedis))
@@ -123,7 +124,8 @@ func (k *killQueue) AckWith(ctx context.Context, acks ...queue.Ack) (int, error)
 	return n, err
 }
 
-// A process is killed with -9 at each point of the protocol, several times over, then a healthy one finishes: nothing lost, nothing twice.
+// A process is killed with -9 at each point of the protocol, several times over, then a healthy one
+// finishes: nothing lost, nothing twice.
 func TestKilledAtEveryPoint(t *testing.T) {
 	t.Parallel()
 	for _, point := range crashPoints {
@@ -170,7 +172,8 @@ func TestKilledAtEveryPoint(t *testing.T) {
 	}
 }
 
-// The postmaster is killed with -9 while staging is full: recovery empties the UNLOGGED tables. The batches come again, at once.
+// The postmaster is killed with -9 while staging is full: recovery empties the UNLOGGED tables. The
+// batches come again, at once.
 func TestPostgresCrashWithFullStaging(t *testing.T) {
 	t.Parallel()
 	pg := servertest.OwnPostgres(t)

@@ -4,30 +4,42 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 )
 
 var (
-	// ErrUnaccounted says that a stage did not account for each record that it was given. It is a mistake in the stage: the
-	// batch is not staged, comes again, and in the end its records stand in the dead list with this reason.
+	// ErrConfig is wrapped by every error about a configuration or a [Flow] that cannot be used.
+	ErrConfig = errors.New("pipeline: invalid configuration")
+	// ErrUnaccounted reports a stage that did not account for each record that it received. The
+	// stage has a bug. Its batch is not staged. The batch is redelivered, and in the end its
+	// records stand in the dead-letter list with this reason.
 	ErrUnaccounted = errors.New("pipeline: a record is not accounted for")
-	// ErrUnbalanced says that the books do not balance; the error that wraps it names the line that is off.
+	// ErrUnbalanced reports that the books do not balance. The error that wraps it names the line
+	// and the difference.
 	ErrUnbalanced = errors.New("pipeline: the books do not balance")
+	// ErrRunning is returned by Run when another call of Run is in progress.
+	ErrRunning = errors.New("pipeline: already running")
+	// ErrStageHangs is returned by Worker.Run when a function in the chain does not return after
+	// its context has ended. Run leaves it behind. Its batch is redelivered when the lease has
+	// expired.
+	ErrStageHangs = errors.New("pipeline: a function in the chain does not return although its context has ended")
 
-	errKeysKnown = errors.New("pipeline: the chain was run only to learn the ids")
-	errBatchGone = errors.New("pipeline: the batch is gone: it was acknowledged, split or buried elsewhere")
+	errKeysKnown    = errors.New("pipeline: the chain ran only to find the ids")
+	errBatchGone    = errors.New("pipeline: the batch is gone: it was acknowledged, split or buried elsewhere")
+	errBatchTimeout = errors.New("pipeline: the chain took longer than WorkerConfig.BatchTimeout")
 )
 
-// Rejection is the error of a record that is bad: a code for programs and a reason for people. See [Reject].
+// Rejection is the error of a bad record: a code for programs and a reason for people. See
+// [Reject].
 type Rejection struct{ Code, Reason string }
 
 func (r *Rejection) Error() string { return r.Reason }
 
-// RejectCode is the code under which the record is filed. Any error with this method is filed under its code.
+// RejectCode returns the code under which the record is filed. Any error with this method is filed
+// under its code.
 func (r *Rejection) RejectCode() string { return r.Code }
 
-// Reject makes the error by which a function in a stage refuses a record. The code is a stable lower-case word, such as
-// "unknown_product"; the reason is for people.
+// Reject returns the error with which a function in a stage rejects a record. The code is a stable
+// lower-case word, such as "unknown_product". The reason is for people.
 func Reject(code, format string, args ...any) error {
 	return &Rejection{Code: code, Reason: fmt.Sprintf(format, args...)}
 }
@@ -37,8 +49,9 @@ type unavailable struct{ err error }
 func (u *unavailable) Error() string { return u.err.Error() }
 func (u *unavailable) Unwrap() error { return u.err }
 
-// Unavailable marks an error as one of the surroundings, not of the batch: a store or service is away. The batch comes again
-// after a pause, as often as it takes, and this is never counted against it.
+// Unavailable marks an error as one of the surroundings, not of the batch: a store or a service
+// cannot be reached. The batch is redelivered after a pause, as often as it takes. This never
+// counts against the batch. Unavailable returns nil for a nil error.
 func Unavailable(err error) error {
 	if err == nil {
 		return nil
@@ -51,11 +64,9 @@ func isUnavailable(err error) bool {
 	return errors.As(err, &u)
 }
 
-// concernsBatch tells an error of the batch or its surroundings from one of the record.
+// concernsBatch reports whether an error of a function in a stage concerns the whole batch or its
+// surroundings, and not one record.
 func concernsBatch(err error) bool {
-	return isUnavailable(err) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrUnaccounted)
+	return isUnavailable(err) || isMisconfigured(err) || errors.Is(err, ErrUnaccounted) ||
+		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
-
-func isEOF(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
-
-func asCoded(err error, target *interface{ RejectCode() string }) bool { return errors.As(err, target) }

@@ -14,7 +14,8 @@ import (
 	"github.com/headrace/headrace/staging"
 )
 
-// A reading is "sensor value": the sensor's name is its id here, so a second reading of the same sensor is a duplicate.
+// A reading is "sensor value": the sensor's name is its id here, so a second reading of the same
+// sensor is a duplicate.
 type reading struct {
 	Sensor  string `db:"sensor"`
 	Celsius int32  `db:"celsius"`
@@ -29,7 +30,8 @@ func parseReading(payload []byte) (reading, error) {
 	return reading{sensor, int32(n)}, nil
 }
 
-// The whole way of a few records: pushed, transformed, staged, promoted, acknowledged, and accounted for.
+// The whole way of a few records: pushed, transformed, staged, promoted, acknowledged, and
+// accounted for.
 func Example() {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
@@ -90,7 +92,7 @@ func Example() {
 	stop()
 	fmt.Println(<-ended, <-ended)
 	// Output:
-	// taken 5 = acked 5 + in flight 0 + dead 0 + dropped 0
+	// taken 5 = acked 5 + in flight 0 + dead 0 + discarded 0
 	// records 5 = kept 2 + duplicates 1 + filtered 1 + rejected 1
 	// rows of the kept 2 = promoted 2 + conflicts 0 + rejected by a rule 0
 	// committed 5 = acked 5 + committed and not yet acked 0

@@ -32,8 +32,9 @@ func (s *stallTable) Stage(ctx context.Context, l staging.Load[item]) (staging.O
 	return s.Table.Stage(ctx, l)
 }
 
-// A worker stalls before its COPY until its batch has been given up for lost, made void and split, and the children are promoted. When it wakes up, its COPY
-// must not count: the ledger says void. Without the void, every record of the batch is promoted twice.
+// A worker stalls before its COPY until its batch has been given up for lost, made void and split,
+// and the children are promoted. When it wakes up, its COPY must not count: the ledger says void.
+// Without the void, every record of the batch is promoted twice.
 func TestStalledWorkerCannotStageASplitBatch(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{lease: queue.LeaseConfig{MaxCrashes: 1}})
@@ -76,7 +77,8 @@ func TestStalledWorkerCannotStageASplitBatch(t *testing.T) {
 	other.check(want{rows: idsOf(records)})
 }
 
-// noExtend is the queue of a worker that is frozen: it gives no sign of life, and leases nothing new once stopped.
+// noExtend is the queue of a worker that is frozen: it gives no sign of life, and leases nothing
+// new once stopped.
 type noExtend struct {
 	*queue.Queue
 	stop atomic.Bool
@@ -91,7 +93,8 @@ func (q *noExtend) Lease(ctx context.Context, o queue.LeaseOptions) (*queue.Batc
 	return q.Queue.Lease(ctx, o)
 }
 
-// Postgres is away for longer than a worker may hold a batch; no batch is blamed for it, and all goes through when it is back.
+// Postgres is away for longer than a worker may hold a batch; no batch is blamed for it, and all
+// goes through when it is back.
 func TestPostgresAwayIsNobodysFault(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{lease: queue.LeaseConfig{MaxFailures: 1, MaxCrashes: 1}})
@@ -122,7 +125,8 @@ func (a *awayTable) Stage(ctx context.Context, l staging.Load[item]) (staging.Ou
 	return a.Table.Stage(ctx, l)
 }
 
-// A transform that hangs loses its batch to another worker after Hold; the batch goes through there.
+// A transform that hangs loses its batch to another worker after Hold; the batch goes through
+// there.
 func TestHungTransformLosesItsBatch(t *testing.T) {
 	t.Parallel()
 	var calls atomic.Int64
@@ -177,7 +181,8 @@ func (b *busyTable) Promote(ctx context.Context, o staging.PromoteOptions) (stag
 	return p, err
 }
 
-// A batch that is older than the ledger remembers may have been promoted before: it is not promoted again, whole or in parts.
+// A batch that is older than the ledger remembers may have been promoted before: it is not promoted
+// again, whole or in parts.
 func TestBatchBelowTheFloorIsNotPromotedTwice(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{lease: queue.LeaseConfig{MaxFailures: 1, MaxCrashes: 1}})

@@ -15,8 +15,8 @@ import (
 	"github.com/headrace/headrace/staging"
 )
 
-// Every way that a record may end, in one run: promoted, duplicate (in its batch and of an earlier one), filtered, refused by a stage, malformed,
-// rejected by a rule.
+// Every way that a record may end, in one run: promoted, duplicate (in its batch and of an earlier
+// one), filtered, refused by a stage, malformed, rejected by a rule.
 func TestEachRecordEndsSomewhere(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{})
@@ -39,7 +39,8 @@ func TestEachRecordEndsSomewhere(t *testing.T) {
 	}
 }
 
-// A record that was rejected gives its id back with the acknowledgement, so that a corrected one may come; the id of a promoted one stays taken.
+// A record that was rejected gives its id back with the acknowledgement, so that a corrected one
+// may come; the id of a promoted one stays taken.
 func TestRejectedRecordMayComeAgain(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{})
@@ -53,7 +54,8 @@ func TestRejectedRecordMayComeAgain(t *testing.T) {
 	r.check(want{rows: []string{"x", "y", "z"}, rejects: []string{"x", "y"}})
 }
 
-// Until the rejection is committed the id stays taken: it may yet turn out otherwise, and then two would be promoted.
+// Until the rejection is committed the id stays taken: it may yet turn out otherwise, and then two
+// would be promoted.
 func TestClaimOfARejectIsKeptUntilTheCommit(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{})
@@ -77,8 +79,8 @@ func TestClaimOfARejectIsKeptUntilTheCommit(t *testing.T) {
 	}
 }
 
-// A record that fails every batch it is in ends alone in the dead list; its neighbours go through, each once; and, its claim given back, a cured
-// one of the same id may come.
+// A record that fails every batch it is in ends alone in the dead list; its neighbours go through,
+// each once; and, its claim given back, a cured one of the same id may come.
 func TestPoisonRecordEndsAlone(t *testing.T) {
 	t.Parallel()
 	poison := pipeline.Map("poison", func(v item) (item, error) {
@@ -188,7 +190,8 @@ func TestStopGivesBackAfterGrace(t *testing.T) {
 	}
 }
 
-// A stage that loses a record is a failure of the batch, again and again, and says so in the dead list.
+// A stage that loses a record is a failure of the batch, again and again, and says so in the dead
+// list.
 func TestStageThatLosesARecord(t *testing.T) {
 	t.Parallel()
 	stage := pipeline.Func("sieve", func(_ context.Context, _ *pipeline.Batch, in pipeline.Records[item]) (pipeline.Records[item], error) {

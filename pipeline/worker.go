@@ -3,8 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
-	"fmt"
-	"runtime/debug"
+	"strconv"
 	"sync"
 	"time"
 
@@ -12,55 +11,60 @@ import (
 	"github.com/headrace/headrace/staging"
 )
 
-// Worker leases batches, runs them through a chain, stages what remains in Postgres and hands the batches off to the
-// promoter. Any number of workers, in any number of processes, may work on one queue. A Worker is safe for concurrent use, but Run may be
-// under way only once.
+// Worker leases batches, runs them through a chain, stages the rows in Postgres and hands the
+// batches off to the promoter. Any number of workers, in any number of processes, may work on one
+// queue. A Worker is safe for concurrent use, but only one Run may be in progress.
 type Worker[T any] struct {
 	flow   Flow[T]
 	cfg    WorkerConfig
 	settle queue.SettleFunc
 	run    sync.Mutex
+
+	redis    *outage // steps on the queue
+	postgres *outage // staging
+	chain    *outage // batches that came back through no fault of their own
 }
 
-// NewWorker makes a worker for a flow.
+// NewWorker returns a worker for a flow. It performs no I/O.
 func NewWorker[T any](flow Flow[T], cfg WorkerConfig) (*Worker[T], error) {
-	if err := flow.check(); err != nil {
-		return nil, err
-	}
-	cfg, err := cfg.withDefaults()
+	flow, err := flow.validate()
 	if err != nil {
 		return nil, err
 	}
-	return &Worker[T]{flow: flow, cfg: cfg, settle: flow.settler(cfg.Name, cfg.Logger)}, nil
+	cfg, err = cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	name := flow.Queue.Name()
+	return &Worker[T]{
+		flow: flow, cfg: cfg, settle: flow.settler(cfg.Name, cfg.Logger),
+		redis:    newOutage(cfg.Logger, "queue access", "queue", name),
+		postgres: newOutage(cfg.Logger, "staging", "queue", name),
+		chain:    newOutage(cfg.Logger, "processing", "queue", name),
+	}, nil
 }
 
-// Run works until ctx is done, then stops leasing, finishes the batches in hand, and returns nil. What is not finished within Grace is
-// given back to the queue. A function in the chain that neither ends nor looks at its context is left behind 5 s later, with an error. While Redis or Postgres is away it waits
-// and tries again; an absent Postgres is never counted against a batch, an outage of Redis that outlasts a lease counts as a crash. A second Run at the
-// same time is an error.
+// hangTimeout is how long Run waits, after ShutdownTimeout, for functions that may ignore their
+// context.
+const hangTimeout = 5 * time.Second
+
+// Run works until ctx is done. Then it stops leasing, finishes the batches in hand, and returns
+// nil. It gives back to the queue what is not finished within ShutdownTimeout. A function in the
+// chain that neither returns nor checks its context is left behind 5 s later, with ErrStageHangs.
+// While Redis or Postgres is unavailable, Run waits and retries. An unavailable Postgres never
+// counts against a batch. An outage of Redis that outlasts a lease counts as a crash. A second Run
+// at the same time returns ErrRunning.
 func (w *Worker[T]) Run(ctx context.Context) error {
 	if !w.run.TryLock() {
-		return errors.New("pipeline: Worker.Run: already running")
+		return ErrRunning
 	}
 	defer w.run.Unlock()
-
-	// What is in hand outlives ctx by Grace.
-	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	work, cancel := withGrace(ctx, w.cfg.ShutdownTimeout) // for what is in hand
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() {
-		t := time.NewTimer(w.cfg.ShutdownTimeout)
-		defer t.Stop()
-		select {
-		case <-t.C:
-			cancel()
-		case <-work.Done():
-		}
-	})
-	defer stop()
 
 	var wg sync.WaitGroup
-	for range w.cfg.Concurrency {
-		wg.Go(func() { w.loop(ctx, work) })
+	for i := range w.cfg.Concurrency {
+		wg.Go(func() { w.loop(ctx, work, "loop "+strconv.Itoa(i)) })
 	}
 	ended := make(chan struct{})
 	go func() { wg.Wait(); close(ended) }()
@@ -69,24 +73,25 @@ func (w *Worker[T]) Run(ctx context.Context) error {
 		return nil
 	case <-work.Done():
 	}
-	// Time is up; what looks at its context ends now. A function that does not cannot be stopped.
-	t := time.NewTimer(stopWait)
+	// The time is up, and functions that check their context return now. Nothing can stop the
+	// others.
+	t := time.NewTimer(hangTimeout)
 	defer t.Stop()
 	select {
 	case <-ended:
 		return nil
 	case <-t.C:
-		return errors.New("pipeline: Worker.Run: a function in the chain does not return though its context has ended; its batch comes again after the lease")
+		return ErrStageHangs
 	}
 }
 
-// stopWait is how long Run waits, after Grace, for functions that may not look at their context.
-const stopWait = 5 * time.Second
-
-// loop holds one batch at a time. While Postgres is away it holds on to the batch that it could not stage, and so leases no other.
-func (w *Worker[T]) loop(ctx, work context.Context) {
+// loop holds one batch at a time. While Postgres is unavailable it keeps the batch that it could
+// not stage, and so leases no other.
+func (w *Worker[T]) loop(ctx, work context.Context, name string) {
+	defer w.redis.gone(name)
+	defer w.chain.gone(name)
 	opts := queue.LeaseOptions{Records: w.cfg.Records, Bytes: w.cfg.Bytes, Linger: w.cfg.Linger, Duration: w.cfg.LeaseDuration, Settle: w.settle}
-	pause := backoff{}
+	leasing, processing := backoff{}, backoff{}
 	for ctx.Err() == nil {
 		start := time.Now()
 		b, err := w.flow.Queue.Lease(ctx, opts)
@@ -95,54 +100,67 @@ func (w *Worker[T]) loop(ctx, work context.Context) {
 				return
 			}
 			observe(w.cfg.Observer, Event{Op: OpLease, Duration: time.Since(start), Err: err})
-			w.cfg.Logger.Warn("leasing failed; trying again", "queue", w.flow.Queue.Name(), "err", err)
-			_ = sleep(ctx, pause.next())
+			w.redis.failed(name, err, "step", "lease")
+			_ = sleep(ctx, leasing.next())
 			continue
 		}
+		leasing = backoff{}
+		w.redis.succeeded(name)
 		observe(w.cfg.Observer, Event{Op: OpLease, Batch: b.ID, Records: len(b.Payloads), Duration: time.Since(start)})
-		if err := w.handle(work, b); err != nil {
-			if isUnavailable(err) {
-				_ = sleep(ctx, pause.next())
+		if err := w.handle(work, b, name); err != nil {
+			if isUnavailable(err) || isMisconfigured(err) {
+				_ = sleep(ctx, processing.next())
 			}
 			continue
 		}
-		pause = backoff{}
+		w.chain.succeeded(name)
+		processing = backoff{}
 	}
 }
 
-// handle takes one leased batch through the chain into staging. The error is what kept it from being handed off.
-func (w *Worker[T]) handle(work context.Context, qb *queue.Batch) error {
+// handle takes one leased batch through the chain into staging. It returns the error that kept the
+// batch from being handed off.
+func (w *Worker[T]) handle(work context.Context, qb *queue.Batch, loop string) error {
 	b := newBatch(qb)
 	ctx, end := w.heartbeat(work, b)
 	err := w.process(ctx, b)
 	cause := context.Cause(ctx)
 	end()
+	log := w.cfg.Logger.With("queue", w.flow.Queue.Name(), "batch", qb.ID, "attempt", qb.Attempt)
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, queue.ErrLeaseLost), errors.Is(err, errBatchGone), errors.Is(cause, queue.ErrLeaseLost):
-		// Somebody else has the batch, or it is done. Nothing to give back.
-		w.cfg.Logger.Info("batch lost to another worker", "batch", qb.ID, "attempt", qb.Attempt)
+		// Another worker has the batch, or it is finished. There is nothing to give back.
+		log.Info("lost a batch to another worker")
 		observe(w.cfg.Observer, Event{Op: OpRelease, Batch: qb.ID, Records: len(qb.Payloads), Err: queue.ErrLeaseLost})
 		return err
-	case errors.Is(cause, errHeldTooLong):
-		// The transform hung; whatever it does now, the lease runs out, and that counts as a crash.
-		w.cfg.Logger.Error("batch held too long; its lease is left to expire", "batch", qb.ID, "hold", w.cfg.BatchTimeout)
-		observe(w.cfg.Observer, Event{Op: OpRelease, Batch: qb.ID, Records: len(qb.Payloads), Err: errHeldTooLong})
+	case errors.Is(cause, errBatchTimeout):
+		// The transform hangs. Whatever it does now, the lease expires, and that counts as a crash.
+		log.Error("the chain hangs; the lease of its batch is left to expire", "timeout", w.cfg.BatchTimeout)
+		observe(w.cfg.Observer, Event{Op: OpRelease, Batch: qb.ID, Records: len(qb.Payloads), Err: errBatchTimeout})
 		return err
 	}
 	release := queue.ReleaseOptions{}
-	if isUnavailable(err) || work.Err() != nil {
-		w.cfg.Logger.Warn("batch given back: not its fault", "batch", qb.ID, "err", err)
-	} else {
-		release.Failure = err.Error()
-		w.cfg.Logger.Warn("batch failed", "batch", qb.ID, "attempt", qb.Attempt, "failures", qb.Failures+1, "err", err)
+	switch {
+	case work.Err() != nil:
+		log.Info("gave back a batch on shutdown", "err", oneLine(err))
+	case isUnavailable(err), isMisconfigured(err):
+		w.chain.failed(loop, err, "batch", qb.ID)
+	default:
+		release.Failure = oneLine(err)
+		args := []any{"failures", qb.Failures + 1, "err", oneLine(err)}
+		var p *panicError
+		if errors.As(err, &p) {
+			args = append(args, "stack", string(p.stack))
+		}
+		log.Warn("a batch failed", args...)
 	}
 	observe(w.cfg.Observer, Event{Op: OpRelease, Batch: qb.ID, Records: len(qb.Payloads), Err: err})
 	rctx, cancel := context.WithTimeout(context.WithoutCancel(work), 5*time.Second)
 	defer cancel()
 	if rerr := w.flow.Queue.Release(rctx, qb, release); rerr != nil && !errors.Is(rerr, queue.ErrLeaseLost) {
-		w.cfg.Logger.Warn("releasing failed; the lease will expire", "batch", qb.ID, "err", rerr)
+		log.Warn("could not release a batch; its lease will expire", "err", oneLine(rerr))
 	}
 	return err
 }
@@ -155,7 +173,7 @@ func (w *Worker[T]) process(ctx context.Context, b *Batch) error {
 		return err
 	}
 	b.staging.Store(true)
-	b.Annotated = b.Annotated || b.keys != nil // it has been claimed just now
+	b.Annotated = b.Annotated || b.keys != nil // the chain has just claimed its records
 	start = time.Now()
 	outcome, err := w.stage(ctx, load)
 	observe(w.cfg.Observer, Event{Op: OpStage, Batch: b.ID, Records: len(b.Payloads), Rows: int64(len(load.Rows)), Duration: time.Since(start), Err: err})
@@ -163,27 +181,30 @@ func (w *Worker[T]) process(ctx context.Context, b *Batch) error {
 		return err
 	}
 	if outcome == staging.OutcomeAlreadyPromoted || outcome == staging.OutcomeAlreadyVoid {
-		// The ledger has decided; finish what it says.
-		s, err := w.settle(ctx, b.Batch)
-		if err == nil {
-			err = w.flow.Queue.Settle(ctx, b.Batch, s)
-		}
-		if err == nil {
-			observe(w.cfg.Observer, Event{Op: OpAck, Batch: b.ID, Records: 1})
-			w.flow.madeRoom(ctx)
-		}
-		return Unavailable(err)
+		return w.finish(ctx, b)
 	}
-	// Staged, now or before: whoever promotes takes it from here.
+	// The batch is staged, now or before. The promoter takes it from here.
 	start = time.Now()
 	err = w.flow.Queue.Handoff(ctx, b.Batch)
 	observe(w.cfg.Observer, Event{Op: OpHandoff, Batch: b.ID, Records: len(b.Payloads), Duration: time.Since(start), Err: err})
 	if err != nil {
 		return Unavailable(err)
 	}
-	if w.flow.Signals != nil {
-		_ = w.flow.Signals.Send(ctx, SignalStaged) // a hint: the promoter looks by itself too
+	w.flow.signal(ctx, SignalStaged)
+	return nil
+}
+
+// finish completes what the ledger has decided about a batch: promoted or void.
+func (w *Worker[T]) finish(ctx context.Context, b *Batch) error {
+	s, err := w.settle(ctx, b.Batch)
+	if err != nil {
+		return Unavailable(err)
 	}
+	if err := w.flow.Queue.Settle(ctx, b.Batch, s); err != nil {
+		return Unavailable(err)
+	}
+	observe(w.cfg.Observer, Event{Op: OpAck, Batch: b.ID, Records: 1})
+	w.flow.notifyGate(ctx)
 	return nil
 }
 
@@ -199,34 +220,39 @@ func (w *Worker[T]) transform(ctx context.Context, b *Batch) (load staging.Load[
 	}, nil
 }
 
-// stage copies the rows into staging. While Postgres is away it waits, with the lease kept alive: a batch never pays for that.
+// stage copies the rows into staging. While Postgres is unavailable it waits and keeps the lease: a
+// batch never pays for that.
 func (w *Worker[T]) stage(ctx context.Context, load staging.Load[T]) (staging.Outcome, error) {
+	id := load.Batch.ID
+	defer w.postgres.gone(id)
 	pause := backoff{}
 	for {
 		outcome, err := w.stageOnce(ctx, load)
 		if err == nil {
+			w.postgres.succeeded(id)
 			return outcome, nil
 		}
 		if ctx.Err() != nil {
 			return outcome, Unavailable(err)
 		}
-		if !transient(err) && !errors.Is(err, context.DeadlineExceeded) {
+		if !isTransient(err) && !errors.Is(err, context.DeadlineExceeded) {
 			return outcome, err
 		}
-		w.cfg.Logger.Warn("staging failed; trying again", "batch", load.Batch.ID, "err", err)
+		w.postgres.failed(id, err, "batch", id)
 		if sleep(ctx, pause.next()) != nil {
 			return outcome, Unavailable(err)
 		}
 	}
 }
 
-// stageOnce bounds one try, so that a server that answers nothing is left, and catches panics of the caller's code in the encoding of rows.
+// stageOnce bounds one attempt, so that a worker leaves a server that does not answer. It catches
+// panics of the caller's code that encodes rows.
 func (w *Worker[T]) stageOnce(ctx context.Context, load staging.Load[T]) (outcome staging.Outcome, err error) {
 	ctx, cancel := context.WithTimeout(ctx, w.cfg.BatchTimeout)
 	defer cancel()
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("pipeline: panic while staging: %v\n%s", p, debug.Stack())
+			err = newPanicError("the encoding of rows", p)
 		}
 	}()
 	return w.flow.Table.Stage(ctx, load)

@@ -77,7 +77,8 @@ func TestChainAccountsForEachRecord(t *testing.T) {
 	}
 }
 
-// A record of several rows is one record to the stages behind: it is filtered when none of its rows is kept, and rejected, with all of them, when one is.
+// A record of several rows is one record to later stages. It is filtered when none of its rows is
+// kept, and rejected with all of them when one is rejected.
 func TestRowsOfOneRecord(t *testing.T) {
 	chain := Then4(
 		FlatMap("chars", func(p []byte) ([]byte, error) { return p, nil }),
@@ -114,32 +115,35 @@ func TestRowsOfOneRecord(t *testing.T) {
 func TestDedupBehindFlatMapPanics(t *testing.T) {
 	defer func() {
 		if p := recover(); p == nil || !strings.Contains(p.(string), "Dedup behind FlatMap") {
-			t.Errorf("panic %v: want one that says what is wrong", p)
+			t.Errorf("panic %v: want one that names the fault", p)
 		}
 	}()
 	var w *dedup.Deduplicator
 	Then(FlatMap("spread", func(p []byte) ([]byte, error) { return p, nil }), Dedup(w, func(byte) string { return "" }))
 }
 
-// A mistake in the wiring counts against the batch, or it would come again for ever; a window that is away does not.
+// A window that cannot be reached and a wrong configuration never count against the batch. An id
+// that the window refuses does.
 func TestErrorsOfTheWindow(t *testing.T) {
 	id := func(p []byte) string { return string(p) }
 	for _, c := range []struct {
-		err         error
-		unavailable bool
+		err                        error
+		unavailable, misconfigured bool
 	}{
-		{fmt.Errorf("%w: no hash tag", dedup.ErrBatch), false},
-		{fmt.Errorf("%w: odd", dedup.ErrID), false},
-		{errors.New("connection refused"), true},
+		{fmt.Errorf("%w: no hash tag", dedup.ErrBatch), false, true},
+		{fmt.Errorf("%w: odd", dedup.ErrID), false, false},
+		{errors.New("connection refused"), true, false},
 	} {
 		_, err := runStage(Dedup(brokenWindow{c.err}, id), batchOf("a"))
-		if !errors.Is(err, c.err) || isUnavailable(err) != c.unavailable {
-			t.Errorf("%v: unavailable %v, want %v", err, isUnavailable(err), c.unavailable)
+		if !errors.Is(err, c.err) || isUnavailable(err) != c.unavailable || isMisconfigured(err) != c.misconfigured {
+			t.Errorf("%v: unavailable %v, misconfigured %v, want %v, %v", err, isUnavailable(err), isMisconfigured(err), c.unavailable, c.misconfigured)
 		}
 	}
 }
 
 type brokenWindow struct{ err error }
+
+func (w brokenWindow) Name() string { return "" }
 
 func (w brokenWindow) Claim(context.Context, dedup.Batch, []int32, []string) ([]dedup.Verdict, error) {
 	return nil, w.err
@@ -150,7 +154,7 @@ func (w brokenWindow) Undo(context.Context, []dedup.Claim) ([][]dedup.Undo, erro
 }
 
 // A stage of slow calls ends soon after its context, not after the batch.
-func TestStageLooksAtItsContext(t *testing.T) {
+func TestStageChecksItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	calls := 0
 	s := Map("slow", func(p []byte) (int, error) { calls++; cancel(); return 0, nil })
@@ -160,19 +164,19 @@ func TestStageLooksAtItsContext(t *testing.T) {
 	}
 }
 
-// A stage that loses, doubles or invents a record is caught before anything is staged.
+// A stage that loses, duplicates or invents a record is caught before anything is staged.
 func TestUnaccountedRecordIsAnError(t *testing.T) {
 	type rs = Records[[]byte]
 	for name, c := range map[string]struct {
 		run  func(b *Batch, in rs) rs
 		want string
 	}{
-		"lost":           {func(_ *Batch, in rs) rs { return rs{in.Values[1:], in.Pos[1:]} }, "position 0 is gone"},
+		"lost":           {func(_ *Batch, in rs) rs { return rs{in.Values[1:], in.Pos[1:]} }, "it lost the record at position 0"},
 		"both":           {func(b *Batch, in rs) rs { b.Filter(1); return in }, "both passed on and dropped the record at position 1"},
-		"dropped twice":  {func(b *Batch, in rs) rs { b.Filter(1); b.Duplicate(1); return rs{} }, "position 1 is dropped twice"},
-		"invented":       {func(_ *Batch, in rs) rs { return rs{in.Values, []int32{0, 1, 7}} }, "position 7, which it was not given"},
-		"dropped beyond": {func(b *Batch, in rs) rs { b.Reject(9, "x", "y"); return in }, "position 9 of a batch of 3"},
-		"ragged":         {func(_ *Batch, in rs) rs { return rs{in.Values, in.Pos[:2]} }, "3 values but 2 positions"},
+		"dropped twice":  {func(b *Batch, in rs) rs { b.Filter(1); b.Duplicate(1); return rs{} }, "dropped the record at position 1 twice"},
+		"invented":       {func(_ *Batch, in rs) rs { return rs{in.Values, []int32{0, 1, 7}} }, "position 7, which it did not receive"},
+		"dropped beyond": {func(b *Batch, in rs) rs { b.Reject(9, "x", "y"); return in }, "position 9 of a batch of 3 records"},
+		"ragged":         {func(_ *Batch, in rs) rs { return rs{in.Values, in.Pos[:2]} }, "3 values and 2 positions"},
 		"out of order":   {func(_ *Batch, in rs) rs { return rs{in.Values, []int32{1, 0, 2}} }, "positions must rise"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -201,10 +205,23 @@ func TestDroppedRecordStaysDropped(t *testing.T) {
 	}
 }
 
+// The error of a panic is one line that names the place. The stack is kept apart.
 func TestPanicIsAnErrorOfTheBatch(t *testing.T) {
-	s := Map("boom", func([]byte) (int, error) { panic("out of cheese") })
-	if _, err := runStage(s, batchOf("a")); err == nil || !strings.Contains(err.Error(), "out of cheese") {
-		t.Errorf("error %v: want the panic in it", err)
+	for name, boom := range map[string]func([]byte) (int, error){
+		"value":   func([]byte) (int, error) { panic("out of cheese") },
+		"error":   func([]byte) (int, error) { panic(errors.New("out of cheese")) },
+		"runtime": func(p []byte) (int, error) { return int(p[7]), nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := runStage(Map("boom", boom), batchOf("a"))
+			var p *panicError
+			if !errors.As(err, &p) || !strings.Contains(err.Error(), "chain_test.go:") || strings.Contains(err.Error(), "\n") {
+				t.Fatalf("error %v, want one line that names this file", err)
+			}
+			if !strings.Contains(string(p.stack), "TestPanicIsAnErrorOfTheBatch") {
+				t.Errorf("stack %s, want the function that panicked in it", p.stack)
+			}
+		})
 	}
 }
 
@@ -218,21 +235,6 @@ func TestUnavailableConcernsTheBatch(t *testing.T) {
 	s = Map("remote", func([]byte) (int, error) { return 0, Unavailable(away) })
 	if _, err := runStage(s, b); !isUnavailable(err) || len(b.rejects) != 0 {
 		t.Errorf("error %v, %d rejects: want an unavailable one and none", err, len(b.rejects))
-	}
-}
-
-func TestConfigErrorsNameTheField(t *testing.T) {
-	if _, err := (WorkerConfig{Concurrency: -1}).withDefaults(); err == nil || !strings.Contains(err.Error(), "WorkerConfig.Concurrency is -1: must be from 1 to 1024") {
-		t.Error(err)
-	}
-	if _, err := (WorkerConfig{LeaseDuration: 1}).withDefaults(); err == nil || !strings.Contains(err.Error(), "WorkerConfig.Lease is 1ns") {
-		t.Error(err)
-	}
-	if _, err := (PromoterConfig{PollInterval: -1}).withDefaults(); err == nil || !strings.Contains(err.Error(), "PromoterConfig.Every") {
-		t.Error(err)
-	}
-	if _, err := NewWorker(Flow[int]{}, WorkerConfig{}); err == nil || !strings.Contains(err.Error(), "Flow.Queue") {
-		t.Error(err)
 	}
 }
 
@@ -271,28 +273,4 @@ func FuzzAccount(f *testing.F) {
 			t.Errorf("account(%v) after dropping %v: %v, want ok %v", out, drop, err, ok)
 		}
 	})
-}
-
-// Each line of the books that is off is named, with both sides.
-func TestBooksNameTheLineThatIsOff(t *testing.T) {
-	good := Books{
-		Redis:    queue.Stats{Taken: 10, Acked: 6, InFlight: 3, Dead: 1},
-		Postgres: staging.Books{Records: 8, Kept: 5, Duplicates: 1, Filtered: 1, Rejected: 1, Staged: 6, Rows: 4, Conflicts: 1, RejectedByRule: 1},
-		Unacked:  2, Quiet: true,
-	}
-	if err := good.Balanced(); err != nil {
-		t.Fatal(err)
-	}
-	for want, spoil := range map[string]func(*Books){
-		"Redis is off by 1":     func(b *Books) { b.Redis.Dead-- },
-		"Postgres is off by -1": func(b *Books) { b.Postgres.Duplicates++ },
-		"rows is off by 2":      func(b *Books) { b.Postgres.Rows -= 2 },
-		"between is off by 1":   func(b *Books) { b.Unacked-- },
-	} {
-		b := good
-		spoil(&b)
-		if err := b.Balanced(); !errors.Is(err, ErrUnbalanced) || !strings.Contains(err.Error(), want) {
-			t.Errorf("error %v, want %q", err, want)
-		}
-	}
 }

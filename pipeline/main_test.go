@@ -54,7 +54,8 @@ func refuse(v item) (item, error) {
 	return v, nil
 }
 
-// rig is one pipeline of its own on real servers. The target has no unique key: whatever is promoted twice shows.
+// rig is one pipeline of its own on real servers. The target has no unique key: whatever is
+// promoted twice shows.
 type rig struct {
 	t      *testing.T
 	redis  rueidis.Client
@@ -155,7 +156,8 @@ func numbered(prefix string, n int, kind string) []string {
 
 var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
 
-// start runs a worker and a promoter until the returned function is called; that fails the test if one does not end well.
+// start runs a worker and a promoter until the returned function is called; that fails the test if
+// one does not end well.
 func (r *rig) start(w pipeline.WorkerConfig, p pipeline.PromoterConfig) (stop func()) {
 	r.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -165,7 +167,9 @@ func (r *rig) start(w pipeline.WorkerConfig, p pipeline.PromoterConfig) (stop fu
 
 func (r *rig) startWorker(ctx context.Context, cfg pipeline.WorkerConfig) (wait func()) {
 	r.t.Helper()
-	cfg.Logger = quiet
+	if cfg.Logger == nil {
+		cfg.Logger = quiet
+	}
 	if cfg.Records == 0 {
 		cfg.Records = 100
 	}
@@ -181,7 +185,9 @@ func (r *rig) startWorker(ctx context.Context, cfg pipeline.WorkerConfig) (wait 
 
 func (r *rig) startPromoter(ctx context.Context, cfg pipeline.PromoterConfig) (wait func()) {
 	r.t.Helper()
-	cfg.Logger = quiet
+	if cfg.Logger == nil {
+		cfg.Logger = quiet
+	}
 	if cfg.PollInterval == 0 {
 		cfg.PollInterval = 50 * time.Millisecond
 	}
@@ -228,7 +234,8 @@ func (r *rig) settled() {
 	})
 }
 
-// eventually asks until f is content. Between two looks it waits a little: there is no signal for everything that a test may wait for.
+// eventually asks until f is content. Between two looks it waits a little: there is no signal for
+// everything that a test may wait for.
 func eventually(t *testing.T, limit time.Duration, f func() error) {
 	t.Helper()
 	deadline := time.After(limit)
@@ -247,7 +254,8 @@ func eventually(t *testing.T, limit time.Duration, f func() error) {
 	}
 }
 
-// want is what must have become of the records, by id: how many rows, rejects and dead records there are of it.
+// want is what must have become of the records, by id: how many rows, rejects and dead records
+// there are of it.
 type want struct{ rows, rejects, dead []string }
 
 // check compares the final state with what is wanted, exactly, and the books.

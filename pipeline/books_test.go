@@ -1,0 +1,40 @@
+package pipeline
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/headrace/headrace/queue"
+	"github.com/headrace/headrace/staging"
+)
+
+// Each line of the books that does not balance is named, with both sides.
+func TestBooksNameTheLineThatIsOff(t *testing.T) {
+	good := Books{
+		Redis:    queue.Stats{Taken: 10, Acked: 6, InFlight: 3, Dead: 1},
+		Postgres: staging.Books{Records: 8, Kept: 5, Duplicates: 1, Filtered: 1, Rejected: 1, Staged: 6, Rows: 4, Conflicts: 1, RejectedByRule: 1},
+		Unacked:  2, Quiet: true,
+	}
+	if err := good.Balanced(); err != nil {
+		t.Fatal(err)
+	}
+	for want, spoil := range map[string]func(*Books){
+		"Redis is off by 1":     func(b *Books) { b.Redis.Dead-- },
+		"Postgres is off by -1": func(b *Books) { b.Postgres.Duplicates++ },
+		"rows is off by 2":      func(b *Books) { b.Postgres.Rows -= 2 },
+		"between is off by 1":   func(b *Books) { b.Unacked-- },
+	} {
+		b := good
+		spoil(&b)
+		if err := b.Balanced(); !errors.Is(err, ErrUnbalanced) || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q", err, want)
+		}
+	}
+	b := good
+	b.Redis.Dead--
+	b.Postgres.Rows -= 2
+	if err := b.Balanced(); err == nil || !strings.Contains(err.Error(), "Redis is off by 1") || !strings.Contains(err.Error(), "rows is off by 2") {
+		t.Errorf("error %v, want both lines named", err)
+	}
+}

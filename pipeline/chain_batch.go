@@ -1,0 +1,143 @@
+package pipeline
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/headrace/headrace/queue"
+	"github.com/headrace/headrace/staging"
+)
+
+// Batch is a leased batch on its way through a chain. It extends the queue's batch by the fate of
+// each record. It belongs to the worker that runs it. Stages use it from one goroutine at a time,
+// and not after they have returned.
+type Batch struct {
+	*queue.Batch
+
+	fate     []fate   // by position
+	keys     []string // by position: ids for the dedup window; nil in a chain without Dedup
+	mark     []uint32 // by position: the round in which account met the record
+	round    uint32
+	rejects  []staging.Reject
+	dups     int
+	filtered int
+	keysOnly bool        // the chain runs only to find the ids: nothing is claimed
+	staging  atomic.Bool // the chain has run; what is left concerns Postgres
+	misuse   error       // a stage named a position that it did not receive, or one twice
+}
+
+type fate uint8
+
+const (
+	live fate = iota
+	duplicate
+	filtered
+	rejected
+)
+
+func newBatch(qb *queue.Batch) *Batch {
+	n := len(qb.Payloads)
+	return &Batch{Batch: qb, fate: make([]fate, n), mark: make([]uint32, n)}
+}
+
+// Duplicate drops the record at pos as the duplicate of a record that is accounted for.
+func (b *Batch) Duplicate(pos int32) {
+	if b.drop(pos, duplicate) {
+		b.dups++
+	}
+}
+
+// Filter drops the record at pos because it is not wanted. It is counted as filtered.
+func (b *Batch) Filter(pos int32) {
+	if b.drop(pos, filtered) {
+		b.filtered++
+	}
+}
+
+// Reject drops the record at pos because it is bad. The durable rejects table receives its payload,
+// the reason for people, and the code for programs, a stable lower-case word such as
+// "unknown_product".
+func (b *Batch) Reject(pos int32, code, reason string) {
+	if !b.drop(pos, rejected) {
+		return
+	}
+	r := staging.Reject{Pos: pos, Code: code, Reason: reason, Payload: b.Payloads[pos]}
+	if b.keys != nil {
+		r.Key = b.keys[pos]
+	}
+	b.rejects = append(b.rejects, r)
+}
+
+// rejectError rejects a record because of an error of a function in a stage. An error that concerns
+// the batch is returned instead.
+func (b *Batch) rejectError(pos int32, code string, err error) error {
+	if concernsBatch(err) {
+		return err
+	}
+	var coded interface{ RejectCode() string }
+	if errors.As(err, &coded) {
+		code = coded.RejectCode()
+	}
+	b.Reject(pos, code, err.Error())
+	return nil
+}
+
+func (b *Batch) drop(pos int32, f fate) bool {
+	if pos < 0 || int(pos) >= len(b.fate) {
+		b.misuse = fmt.Errorf("%w: it dropped position %d of a batch of %d records", ErrUnaccounted, pos, len(b.fate))
+		return false
+	}
+	if b.fate[pos] != live {
+		b.misuse = fmt.Errorf("%w: it dropped the record at position %d twice", ErrUnaccounted, pos)
+		return false
+	}
+	b.fate[pos] = f
+	return true
+}
+
+func (b *Batch) setKey(pos int32, key string) {
+	if b.keys == nil {
+		b.keys = make([]string, len(b.Payloads))
+	}
+	b.keys[pos] = key
+}
+
+// account checks that each record of in was either passed on in out or dropped, and never both. It
+// costs two passes over the positions, about 2 ns per record.
+func (b *Batch) account(in, out []int32) error {
+	if b.misuse != nil {
+		return b.misuse
+	}
+	received, passed := b.round+1, b.round+2
+	b.round = passed
+	for _, p := range in {
+		b.mark[p] = received
+	}
+	last := int32(-1)
+	for _, p := range out {
+		switch {
+		case p < 0 || int(p) >= len(b.mark) || b.mark[p] < received:
+			return fmt.Errorf("%w: it passed on position %d, which it did not receive", ErrUnaccounted, p)
+		case b.fate[p] != live:
+			return fmt.Errorf("%w: it both passed on and dropped the record at position %d", ErrUnaccounted, p)
+		case p < last:
+			return fmt.Errorf("%w: positions must rise, but %d follows %d", ErrUnaccounted, p, last)
+		}
+		b.mark[p], last = passed, p
+	}
+	for _, p := range in {
+		if b.mark[p] != passed && b.fate[p] == live {
+			return fmt.Errorf("%w: it lost the record at position %d", ErrUnaccounted, p)
+		}
+	}
+	return nil
+}
+
+// stagingBatch describes a leased batch to the table.
+func stagingBatch(b *queue.Batch, worker string) staging.Batch {
+	return staging.Batch{
+		ID: b.ID, Root: b.Root, Offset: b.Offset, Records: len(b.Payloads),
+		Attempt: b.Attempt, Worker: worker, Sealed: b.Sealed,
+	}
+}

@@ -1,0 +1,94 @@
+package pipeline
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/headrace/headrace/dedup"
+	"github.com/headrace/headrace/queue"
+	"github.com/headrace/headrace/staging"
+)
+
+// isMisconfigured reports whether an error comes from the program's configuration. Every batch
+// meets such an error, and waiting does not help, so it never counts against a batch.
+func isMisconfigured(err error) bool {
+	for _, target := range []error{ErrConfig, queue.ErrConfig, dedup.ErrBatch, staging.ErrConfig, staging.ErrDrift} {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	return false
+}
+
+// dataClasses are the SQLSTATE classes that concern values: cardinality, data, constraints, the
+// check option, and program limits.
+var dataClasses = []string{"21", "22", "23", "44", "54"}
+
+// isTransient reports whether an error comes from the surroundings and not from the data. A batch
+// never pays for a Postgres that is unreachable, full, restarting, locked or set up wrongly. Of the
+// errors that Postgres itself returns, only those of dataClasses count against the batch.
+func isTransient(err error) bool {
+	if isUnavailable(err) || errors.Is(err, staging.ErrBusy) || errors.Is(err, staging.ErrUnknown) {
+		return true
+	}
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		for _, class := range dataClasses {
+			if strings.HasPrefix(pg.Code, class) {
+				return false
+			}
+		}
+		return true
+	}
+	var connect *pgconn.ConnectError
+	var network net.Error
+	return errors.As(err, &connect) || errors.As(err, &network) || pgconn.SafeToRetry(err) || pgconn.Timeout(err) ||
+		errors.Is(err, net.ErrClosed) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// panicError is a panic in the caller's code. Its text is one line. The stack goes to the log.
+type panicError struct {
+	where string // "the chain"
+	at    string // file:line of the panic
+	value any
+	stack []byte
+}
+
+// newPanicError describes a recovered panic. Call it in the deferred function that recovers.
+func newPanicError(where string, value any) *panicError {
+	return &panicError{where: where, at: panicSite(), value: value, stack: debug.Stack()}
+}
+
+func (p *panicError) Error() string {
+	return fmt.Sprintf("pipeline: panic in %s at %s: %v", p.where, p.at, p.value)
+}
+
+func (p *panicError) Unwrap() error {
+	err, _ := p.value.(error)
+	return err
+}
+
+// panicSite returns the place of the innermost frame below the panic, outside the runtime.
+func panicSite() string {
+	pcs := make([]uintptr, 64)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(1, pcs)])
+	panicking := false
+	for {
+		f, more := frames.Next()
+		if strings.HasPrefix(f.Function, "runtime.") {
+			panicking = panicking || f.Function == "runtime.gopanic"
+		} else if panicking {
+			return fmt.Sprintf("%s:%d", f.File[strings.LastIndexByte(f.File, '/')+1:], f.Line)
+		}
+		if !more {
+			return "unknown"
+		}
+	}
+}

@@ -1,0 +1,108 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/headrace/headrace/dedup"
+	"github.com/headrace/headrace/queue"
+	"github.com/headrace/headrace/staging"
+)
+
+// Every configuration error wraps ErrConfig and names the field, its value and the range.
+func TestConfigErrorsNameTheField(t *testing.T) {
+	for want, validate := range map[string]func() error{
+		"WorkerConfig.Concurrency is -1, must be 1 to 1024":                worker(WorkerConfig{Concurrency: -1}),
+		"WorkerConfig.Records is 100001, must be 1 to 100000":              worker(WorkerConfig{Records: 100_001}),
+		"WorkerConfig.Bytes is -1, must be 1 to 536870912":                 worker(WorkerConfig{Bytes: -1}),
+		"WorkerConfig.Linger is -1ns, must be 0s to 1h0m0s":                worker(WorkerConfig{Linger: -1}),
+		"WorkerConfig.LeaseDuration is 1ns, must be 100ms to 720h0m0s":     worker(WorkerConfig{LeaseDuration: 1}),
+		"WorkerConfig.BatchTimeout is 1s, must be 1m0s to":                 worker(WorkerConfig{LeaseDuration: time.Minute, BatchTimeout: time.Second}),
+		"WorkerConfig.ShutdownTimeout is -1ns, must be 0s to":              worker(WorkerConfig{ShutdownTimeout: -1}),
+		"PromoterConfig.PollInterval is -1ns, must be 1ms to":              promoter(PromoterConfig{PollInterval: -1}),
+		"PromoterConfig.ReconcileInterval is 1ns, must be 1ms to":          promoter(PromoterConfig{ReconcileInterval: 1}),
+		"PromoterConfig.RefreshInterval is -1s, must be 1ms to":            promoter(PromoterConfig{RefreshInterval: -time.Second}),
+		"PromoterConfig.ShutdownTimeout is -1ns, must be 0s to":            promoter(PromoterConfig{ShutdownTimeout: -1}),
+		"PromoterConfig.Promote.MaxRows is -1, must be 0 to 1073741824":    promoter(PromoterConfig{Promote: staging.PromoteOptions{MaxRows: -1}}),
+		"PromoterConfig.Promote.Timeout is -1ns, must be 0s to":            promoter(PromoterConfig{Promote: staging.PromoteOptions{Timeout: -1}}),
+		"Flow.Queue is nil, must be":                                       flow(Flow[int]{}),
+		"Flow.Queue is nil, must":                                          flow(Flow[int]{Queue: (*queue.Queue)(nil)}),
+		"Flow.Chain is empty, must begin with Decode":                      flow(Flow[int]{Queue: named{}}),
+		"Flow.Table is nil, must be":                                       flow(Flow[int]{Queue: named{}, Chain: Decode(atoi)}),
+		"Flow.Table is nil, must":                                          flow(Flow[int]{Queue: named{}, Chain: Decode(atoi), Table: (*staging.Table[int])(nil)}),
+		"the window of the Dedup stage in Flow.Chain is nil, must be":      flow(Flow[int]{Queue: named{}, Table: someTable{}, Chain: deduped(nil)}),
+		"the window of the Dedup stage in Flow.Chain is nil, must":         flow(Flow[int]{Queue: named{}, Table: someTable{}, Chain: deduped((*dedup.Deduplicator)(nil))}),
+		`Dedup stage in Flow.Chain is named "", must be "orders" like the`: flow(Flow[int]{Queue: named{}, Table: someTable{}, Chain: deduped(brokenWindow{})}),
+		"the client of NewSignals is nil":                                  func() error { _, err := NewSignals(nil, "orders"); return err },
+	} {
+		if err := validate(); !errors.Is(err, ErrConfig) || !strings.HasPrefix(err.Error(), "pipeline: invalid configuration: ") || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want ErrConfig with %q", err, want)
+		}
+	}
+}
+
+func worker(c WorkerConfig) func() error {
+	return func() error { _, err := c.withDefaults(); return err }
+}
+
+func promoter(c PromoterConfig) func() error {
+	return func() error { _, err := c.withDefaults(); return err }
+}
+
+func flow(f Flow[int]) func() error {
+	return func() error {
+		_, werr := NewWorker(f, WorkerConfig{})
+		_, perr := NewPromoter(f, PromoterConfig{})
+		_, berr := f.Books(context.Background(), time.Time{})
+		if werr == nil || perr == nil || berr == nil || werr.Error() != perr.Error() || werr.Error() != berr.Error() {
+			return errors.New("NewWorker, NewPromoter and Books disagree about a flow")
+		}
+		return werr
+	}
+}
+
+func deduped(w Deduplicator) Stage[[]byte, int] {
+	return Then(Decode(atoi), Dedup(w, func(int) string { return "" }))
+}
+
+type named struct{ Queue }
+
+func (named) Name() string { return "orders" }
+
+type someTable struct{ Table[int] }
+
+type gate struct{ notified int }
+
+func (g *gate) Notify(context.Context) error { g.notified++; return nil }
+
+// A nil pointer in an optional field is no value at all.
+func TestNilPointersInOptionalFields(t *testing.T) {
+	f := Flow[int]{Queue: named{}, Table: someTable{}, Chain: Decode(atoi), Gate: (*gate)(nil)}
+	w, err := NewWorker(f, WorkerConfig{Observer: ObserverFunc(nil)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.flow.notifyGate(t.Context())
+	observe(w.cfg.Observer, Event{})
+	p, err := NewPromoter(f, PromoterConfig{Observer: (*observerPointer)(nil)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.flow.notifyGate(t.Context())
+	observe(p.cfg.Observer, Event{})
+	g := &gate{}
+	if f.Gate = g; true {
+		f, err = f.validate()
+	}
+	f.notifyGate(t.Context())
+	if err != nil || g.notified != 1 {
+		t.Errorf("notified %d times, %v, want once", g.notified, err)
+	}
+}
+
+type observerPointer struct{ n int }
+
+func (o *observerPointer) Observe(Event) { o.n++ }

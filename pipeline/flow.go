@@ -1,0 +1,96 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"time"
+
+	"github.com/headrace/headrace/queue"
+	"github.com/headrace/headrace/staging"
+)
+
+// Queue is the part of a queue that workers and promoters use. *[queue.Queue] implements it.
+type Queue interface {
+	Name() string
+	Lease(ctx context.Context, o queue.LeaseOptions) (*queue.Batch, error)
+	Extend(ctx context.Context, b *queue.Batch, d time.Duration) error
+	Handoff(ctx context.Context, b *queue.Batch) error
+	Release(ctx context.Context, b *queue.Batch, o queue.ReleaseOptions) error
+	AckWith(ctx context.Context, acks ...queue.Ack) (int, error)
+	Settle(ctx context.Context, b *queue.Batch, s queue.Resolution) error
+	Reconcile(ctx context.Context, fates queue.FatesFunc, settle queue.SettleFunc) (queue.ReconcileResult, error)
+	Stats(ctx context.Context) (queue.Stats, error)
+	HandedOff(ctx context.Context) ([]queue.HandedOff, error)
+}
+
+// Table is the part of a staged table that workers and promoters use. *[staging.Table] implements
+// it.
+type Table[T any] interface {
+	Stage(ctx context.Context, l staging.Load[T]) (staging.Outcome, error)
+	Void(ctx context.Context, b staging.Batch) (staging.Fate, error)
+	Fates(ctx context.Context, ids []string) ([]staging.Fate, error)
+	RejectsByBatch(ctx context.Context, ids []string) (map[string][]staging.Reject, error)
+	Promote(ctx context.Context, o staging.PromoteOptions) (staging.PromoteResult, error)
+	Epoch(ctx context.Context) (string, error)
+	Books(ctx context.Context, since time.Time) (staging.Books, error)
+}
+
+// Gate is notified when acknowledged records have made room. *[backpressure.Gate] implements it.
+type Gate interface {
+	Notify(ctx context.Context) error
+}
+
+// Flow is what the programs of one pipeline share. Give the same Flow to the workers and to the
+// promoter.
+type Flow[T any] struct {
+	// Queue is the queue that producers push to.
+	Queue Queue
+	// Chain turns payloads into rows. Claims of rejected records are given back to the window of
+	// its [Dedup] stage, if it has one. That window must have the name of the queue.
+	Chain Stage[[]byte, T]
+	// Table is the destination of the rows.
+	Table Table[T]
+	// Signals wake the next program within milliseconds. Nil: each program polls, as often as its
+	// configuration states.
+	Signals *Signals
+	// Gate wakes waiting producers when acknowledged records have made room. Nil, also a nil
+	// pointer in the interface: no producer is notified.
+	Gate Gate
+}
+
+// validate returns the flow without nil pointers in optional fields, or an error that wraps
+// ErrConfig.
+func (f Flow[T]) validate() (Flow[T], error) {
+	if isNil(f.Gate) {
+		f.Gate = nil
+	}
+	switch {
+	case isNil(f.Queue):
+		return f, fmt.Errorf("%w: Flow.Queue is nil, must be the *queue.Queue that the producers push to", ErrConfig)
+	case f.Chain.run == nil:
+		return f, fmt.Errorf("%w: Flow.Chain is empty, must begin with Decode", ErrConfig)
+	case isNil(f.Table):
+		return f, fmt.Errorf("%w: Flow.Table is nil, must be the *staging.Table that receives the rows", ErrConfig)
+	case f.Chain.dedups && f.Chain.window == nil:
+		return f, fmt.Errorf("%w: the window of the Dedup stage in Flow.Chain is nil, must be a *dedup.Deduplicator", ErrConfig)
+	}
+	if w := f.Chain.window; w != nil && w.Name() != f.Queue.Name() {
+		return f, fmt.Errorf("%w: the window of the Dedup stage in Flow.Chain is named %q, must be %q like the queue, to share its hash slot",
+			ErrConfig, w.Name(), f.Queue.Name())
+	}
+	return f, nil
+}
+
+// isNil reports whether an interface holds nothing or a nil pointer.
+func isNil(v any) bool {
+	if v == nil {
+		return true
+	}
+	r := reflect.ValueOf(v)
+	switch r.Kind() {
+	case reflect.Pointer, reflect.Map, reflect.Func, reflect.Chan, reflect.Slice:
+		return r.IsNil()
+	}
+	return false
+}

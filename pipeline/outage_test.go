@@ -1,0 +1,90 @@
+package pipeline
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// clock is a clock that the test moves.
+type clock struct{ at time.Time }
+
+func (c *clock) now() time.Time { return c.at }
+
+func newTestOutage() (*outage, *clock, *bytes.Buffer) {
+	var out bytes.Buffer
+	c := &clock{at: time.Unix(1_000_000, 0)}
+	o := newOutage(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}})), "staging")
+	o.now = c.now
+	return o, c, &out
+}
+
+func linesOf(out *bytes.Buffer) []string {
+	return strings.Split(strings.TrimSpace(out.String()), "\n")
+}
+
+// A minute's outage with four failures a second: the beginning, reminders at growing intervals, the
+// end.
+func TestOutageIsLoggedOnceAndAtGrowingIntervals(t *testing.T) {
+	o, c, out := newTestOutage()
+	for i := range 240 {
+		o.failed(fmt.Sprintf("batch %d", i%3), errors.New("refused:\n\tdial one\n\tdial two"))
+		c.at = c.at.Add(250 * time.Millisecond)
+	}
+	o.succeeded("batch 0")
+	o.succeeded("batch 1")
+	o.succeeded("batch 2")
+	o.succeeded("batch 2")
+	want := []string{
+		`level=WARN msg="staging failed; retrying" err="refused: dial one dial two"`,
+		`level=WARN msg="staging still fails; retrying" err="refused: dial one dial two" failures=41 since=10s`,
+		`level=WARN msg="staging still fails; retrying" err="refused: dial one dial two" failures=121 since=30s`,
+		`level=INFO msg="staging works again" after=1m0s failures=240`,
+	}
+	if diff := cmp.Diff(want, linesOf(out)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// What comes and goes does not log each time. A new outage after a quiet while does.
+func TestFlappingIsNotLoggedEachTime(t *testing.T) {
+	o, c, out := newTestOutage()
+	for range 20 {
+		o.failed("a", errors.New("away"))
+		c.at = c.at.Add(50 * time.Millisecond)
+		o.succeeded("a")
+		c.at = c.at.Add(50 * time.Millisecond)
+	}
+	if got := linesOf(out); len(got) != 2 {
+		t.Errorf("%d lines, want the beginning and the end of the first outage:\n%s", len(got), out)
+	}
+	c.at = c.at.Add(time.Hour)
+	o.failed("a", errors.New("away"))
+	o.succeeded("a")
+	if got := linesOf(out); len(got) != 4 {
+		t.Errorf("%d lines, want two more:\n%s", len(got), out)
+	}
+}
+
+// An outage goes on while one of many still fails, and a shutdown does not end it.
+func TestOutageEndsWithTheLastThatFails(t *testing.T) {
+	o, _, out := newTestOutage()
+	o.failed("a", errors.New("away"))
+	o.failed("b", errors.New("away"))
+	o.succeeded("a")
+	o.gone("b")
+	if got := linesOf(out); len(got) != 1 {
+		t.Errorf("%d lines, want only the beginning:\n%s", len(got), out)
+	}
+}
