@@ -1,0 +1,153 @@
+package conventions
+
+import (
+	"go/token"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestWords(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		file, src string
+		want      []int // lines
+	}{
+		{"a.go", "package a\n// Nobody waits.\n", []int{2}},
+		{"a.go", "package a\n/* one\nrefreshes by itself\n*/\nvar _ = `a lock\nwas not to be had`\n", []int{3, 6}},
+		{"a.go", "package a\nfunc TestNobodyWaits() {}\n", []int{2}},
+		{"a.go", "package a\n// It reports whether a lock is held. It says nothing.\nvar nobler = \"body\"\n", nil},
+		{"a.go", "package a\nvar e = \"queue: lease: strange reply\"\n", []int{2}},
+		{"a.lua", "-- says whether\nlocal nobody = 1 -- whoever\n", []int{1, 2}},
+		{"a.sql", "SELECT 'nobody'; -- fine\n-- TODO\n", []int{2}},
+		{"a.md", "one\n`says how` it works\n", []int{2}},
+	} {
+		var got []int
+		for _, p := range Words(c.file, []byte(c.src)) {
+			got = append(got, p.Line)
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s %q: lines (-want +got):\n%s", c.file, c.src, diff)
+		}
+	}
+}
+
+func TestWidth(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("word ", 30)
+	for _, c := range []struct {
+		file, src string
+		want      []int
+	}{
+		{"a.go", "package a\n\n// " + long + "\nvar x = 1 // " + long + "\n", []int{3}},
+		{"a.go", "package a\n\n\t// " + strings.Repeat("ä", 90) + " ä\n", nil},
+		{"a.go", "package a\n\n//go:generate " + long + "\n// https://" + strings.Repeat("x", 200) + "\n", nil},
+		{"a.go", "package a\n/* short\n" + long + "\n*/\nvar s = `// " + long + "`\n", []int{3}},
+		{"a.lua", "-- " + long + "\nlocal x = 1 -- " + long + "\n", []int{1}},
+		{"a.sql", "  -- " + long + "\n", []int{1}},
+	} {
+		var got []int
+		for _, p := range Width(c.file, []byte(c.src), 100) {
+			got = append(got, p.Line)
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s %q: lines (-want +got):\n%s", c.file, c.src, diff)
+		}
+	}
+}
+
+func TestLinks(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write := func(name, text string) {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("queue/a_test.go", "package queue\nfunc TestThere() {}\n")
+	write("docs/other.md", "# A `code` heading, with a comma\n```\n# not a heading\n```\n")
+	write("docs/a.md", "[ok](other.md) [ok](other.md#a-code-heading-with-a-comma) [ok](https://example.com/x)\n"+
+		"[no](none.md)\n[no](other.md#not-a-heading)\n```\n[fine](none.md)\n```\n`queue/TestThere/sub` `queue/TestGone`\n")
+	problems, err := Links(dir, "docs/a.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []int
+	for _, p := range problems {
+		got = append(got, p.Line)
+	}
+	if diff := cmp.Diff([]int{2, 3, 7}, got); diff != "" {
+		t.Errorf("lines (-want +got):\n%s\n%v", diff, problems)
+	}
+}
+
+func TestNames(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		check func(*Package) []Problem
+		src   string
+		want  []int
+	}{
+		{Retired, "type Handed struct{}\ntype Config struct { Grace int\nPollInterval int }\nfunc (c Config) Off() int { return 0 }\ntype Stats struct { Dead int }\n", []int{2, 3, 5}},
+		{Sentinels, "var ErrA = errors.New(\"a: b\")\nvar (\nErrB = errors.New(\"b\")\nErrC = fmt.Errorf(\"ac: %w\", ErrA)\n)\n", []int{4, 5}},
+		{Constants, "type Kind int\nconst (\nKindA Kind = iota\nB\nc\n)\nconst D = 1\nconst E Kind = 2\nconst F time.Duration = 1\n", []int{5, 9}},
+		{Constructors, "func New(ctx context.Context, c rueidis.Client, name string, cfg Config) {}\n", nil},
+		{Constructors, "func New[K, V any](ctx context.Context, c *pgxpool.Pool, name string, cfg Config[K, V]) {}\n", nil},
+		{Constructors, "func New(c rueidis.Client, name string, cfg Config) {}\n", []int{2}},
+		{Constructors, "func NewRemote(ctx context.Context, c rueidis.Client, a, b string) {}\nfunc NewSignals() {}\n", []int{2}},
+	} {
+		p := parse(t, map[string]string{"a.go": "package a\n" + c.src})
+		var got []int
+		for _, x := range c.check(p) {
+			got = append(got, x.Line)
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%q: lines (-want +got):\n%s", c.src, diff)
+		}
+	}
+}
+
+func TestExamples(t *testing.T) {
+	t.Parallel()
+	p := parse(t, map[string]string{
+		"a.go": "package a\nfunc Shown() {}\nfunc Not() {}\ntype T struct{}\nfunc (t *T) Shown2() {}\nfunc (t T) Not2() {}\n" +
+			"func (t T) Error() string { return \"\" }\nfunc Silent() {}\nfunc hidden() {}\ntype h struct{}\nfunc (h) Fine() {}\n",
+		"a_test.go": "package a_test\nfunc Example() {\na.Shown()\nx.Shown2()\n// Output: 1\n}\nfunc Example_silent() { a.Silent() }\n",
+		"b_test.go": "package a_test\nimport \"github.com/headrace/headrace/internal/servers\"\nfunc Example_b() {\n// Output:\n}\n",
+		"c_test.go": "package a_test\nimport \"github.com/headrace/headrace/internal/servers\"\nfunc TestC() { a.Not() }\n",
+	})
+	var got []string
+	for _, x := range Examples(p) {
+		got = append(got, x.String())
+	}
+	slices.Sort(got)
+	want := []string{
+		"a.go:3: no example calls Not",
+		"a.go:6: no example calls T.Not2",
+		"a.go:8: no example calls Silent",
+		"a_test.go:7: Example_silent has no Output comment, so it is never run",
+		"b_test.go:2: an example imports \"github.com/headrace/headrace/internal/servers\", which a reader cannot: move the set-up to setup_test.go",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("problems (-want +got):\n%s", diff)
+	}
+}
+
+func parse(t *testing.T, src map[string]string) *Package {
+	t.Helper()
+	p := &Package{set: token.NewFileSet()}
+	for name, text := range src {
+		if err := p.add(name, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return p
+}
