@@ -34,7 +34,7 @@ func TestReadmeShowsThisProgram(t *testing.T) {
 	}
 }
 
-const output = `taken 3 = acked 3 + in flight 0 + dead 0 + dropped 0
+const output = `taken 3 = acked 3 + in flight 0 + dead 0 + discarded 0
 records 3 = kept 1 + duplicates 1 + filtered 0 + rejected 1
 rows of the kept 1 = promoted 1 + conflicts 0 + rejected by a rule 0
 committed 3 = acked 3 + committed and not yet acked 0
