@@ -104,7 +104,7 @@ func posOf(prefix string) string   { return "(" + prefix + colRecord + " & 42949
 // check fills in defaults and says what cannot be.
 func (c *Config[T]) check() error {
 	bad := func(format string, args ...any) error {
-		return fmt.Errorf("staging: %w: Config."+format, append([]any{ErrConfig}, args...)...)
+		return fmt.Errorf("%w: Config."+format, append([]any{ErrConfig}, args...)...)
 	}
 	if (c.Fill == nil) != (len(c.Columns) == 0) {
 		return bad("Columns and Config.Fill go together: give both or none")

@@ -4,32 +4,36 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 var (
-	// ErrConfig is wrapped by every error about a Config that cannot be used.
-	ErrConfig = errors.New("bad configuration")
-	// ErrLoad is wrapped by every error about a Load that does not add up; nothing was written.
-	ErrLoad = errors.New("bad load")
-	// ErrDrift is wrapped by a [DriftError]: a table that exists has another shape than the program expects.
-	ErrDrift = errors.New("table has another shape")
-	// ErrNotTable says that the target is a view, a foreign table or something else that cannot be promoted into.
-	ErrNotTable = errors.New("not a table")
-	// ErrNoTarget says that the target does not exist and Config.Create is not set.
-	ErrNoTarget = errors.New("target does not exist")
-	// ErrPermission says that the role lacks a privilege; the text names the privilege and the table.
-	ErrPermission = errors.New("permission denied")
-	// ErrBusy says that a lock was not to be had within its time-out: another promoter is at work, or a worker is
-	// slow. Nothing was changed; try again.
-	ErrBusy = errors.New("locked by another transaction")
-	// ErrTooOld says that a batch was sealed before the floor under which the ledger was pruned: whether it has been
-	// promoted is not known any more, so it is not promoted.
-	ErrTooOld = errors.New("batch is older than the ledger remembers")
-	// ErrConflict is wrapped by the error of a promotion that met a key that exists, with Conflict Fail.
-	ErrConflict = errors.New("key exists")
-	// ErrUnknown is wrapped by the error of a commit whose outcome is not known. Everything here is idempotent by
-	// batch id: do it again.
-	ErrUnknown = errors.New("outcome of the commit is not known")
+	// ErrConfig is wrapped by every error about a configuration that cannot be used.
+	ErrConfig = errors.New("staging: invalid configuration")
+	// ErrLoad is wrapped by every error about a Load that does not add up. Nothing was written.
+	ErrLoad = errors.New("staging: invalid load")
+	// ErrDrift is wrapped by a [DriftError]: an existing table has another shape than the program expects.
+	ErrDrift = errors.New("staging: table has another shape")
+	// ErrNotTable is returned when the target is a view, a foreign table or something else that takes no promotion.
+	ErrNotTable = errors.New("staging: not a table")
+	// ErrNoTarget is returned when the target does not exist and Config.Create is not set.
+	ErrNoTarget = errors.New("staging: target does not exist")
+	// ErrPermission is returned when the role lacks a privilege. The text names the privilege and the table.
+	ErrPermission = errors.New("staging: permission denied")
+	// ErrBusy is returned when a lock could not be acquired within its time-out: another promoter is at work, or a
+	// worker is slow. Nothing was changed; try again.
+	ErrBusy = errors.New("staging: locked by another transaction")
+	// ErrTooOld is returned for a batch that was sealed before the ledger's floor. The ledger no longer knows whether
+	// it was promoted, so it is not promoted.
+	ErrTooOld = errors.New("staging: batch is older than the ledger's floor")
+	// ErrConflict is wrapped by the error of a promotion that met an existing key under ConflictFail.
+	ErrConflict = errors.New("staging: key exists")
+	// ErrUnknown is wrapped by the error of a commit whose outcome is unknown. Everything here is idempotent by batch
+	// id: do it again.
+	ErrUnknown = errors.New("staging: outcome of the commit is unknown")
+	// ErrUnbalanced is wrapped by the error of [Books.Balanced].
+	ErrUnbalanced = errors.New("staging: the books do not balance")
 )
 
 // Drift is one difference between the shape of a table and what the program expects.
@@ -66,3 +70,36 @@ func (e *DriftError) Error() string {
 
 // Unwrap makes errors.Is(err, ErrDrift) true.
 func (e *DriftError) Unwrap() error { return ErrDrift }
+
+// explain wraps an error of Postgres with what was being done, and marks a missing privilege and a lock that could not be
+// acquired.
+func (t *Table[T]) explain(doing string, err error) error {
+	switch sqlState(err) {
+	case "42501":
+		return fmt.Errorf("%w: %s: %w", ErrPermission, doing, err)
+	case "55P03":
+		return fmt.Errorf("%w: %s: %w", ErrBusy, doing, err)
+	}
+	return &contextError{doing, err}
+}
+
+// contextError is an error with what was being done. Its text begins with the package's name once.
+type contextError struct {
+	doing string
+	err   error
+}
+
+func (e *contextError) Error() string {
+	return "staging: " + e.doing + ": " + strings.TrimPrefix(e.err.Error(), "staging: ")
+}
+
+func (e *contextError) Unwrap() error { return e.err }
+
+// sqlState returns the code of an error that came from Postgres, or "".
+func sqlState(err error) string {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return pg.Code
+	}
+	return ""
+}

@@ -51,7 +51,7 @@ func ExampleTable() {
 		fmt.Println(r.Code, r.Place, string(r.Payload) != "")
 	}
 	books, err := table.Books(ctx, now.Add(-time.Hour))
-	fmt.Println(books.Records, "=", books.Kept, "+", books.Rejected, books.Balanced(), err)
+	fmt.Println(books.Records, "=", books.Kept, "+", books.Rejected, books.Balanced() == nil, err)
 	// Output:
 	// staged <nil>
 	// already staged <nil>

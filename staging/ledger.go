@@ -30,18 +30,20 @@ func (t *Table[T]) Void(ctx context.Context, b Batch) (Fate, error) {
 
 func (t *Table[T]) void(ctx context.Context, q *pgx.Conn, b Batch) (Fate, error) {
 	// The unique index waits for a promoter that has inserted the batch and not committed yet.
-	if _, err := send(ctx, q, append(t.beginning(true), do(t.sql.void, b.ID, b.Root, text(b.Offset), text(b.Records), text(b.Attempt), b.Worker,
-		timeText(b.Sealed)))...); err != nil {
+	if _, err := send(ctx, q, append(t.beginning(true), t.sql.ledgerVoid.with(args{
+		"id": b.ID, "root": b.Root, "offset": text(b.Offset), "records": text(b.Records), "attempt": text(b.Attempt), "worker": b.Worker,
+		"sealed": timeText(b.Sealed),
+	}))...); err != nil {
 		return 0, err
 	}
 	if err := t.at("void inserted"); err != nil {
 		return 0, err
 	}
-	r, err := one(ctx, q, t.sql.kinds, array([]string{b.ID})) // a new snapshot: it sees what the insert has waited for
+	r, err := sendOne(ctx, q, t.sql.ledgerKinds.with(args{"ids": array([]string{b.ID})})) // a new snapshot: it sees what the insert has waited for
 	if err != nil {
 		return 0, err
 	}
-	for _, f := range kindsOf(r) {
+	for _, f := range fatesOf(r) {
 		return f, commit(ctx, q, "")
 	}
 	return 0, fmt.Errorf("the ledger's row was pruned meanwhile")
@@ -56,7 +58,7 @@ func (t *Table[T]) Fates(ctx context.Context, ids []string) ([]Fate, error) {
 	}
 	for _, id := range ids {
 		if _, ok := parseUUID(id); !ok {
-			return nil, fmt.Errorf("staging: %w: batch id %q: must be a UUID", ErrLoad, id)
+			return nil, fmt.Errorf("%w: batch id %q: must be a UUID", ErrLoad, id)
 		}
 	}
 	known := make(map[string]Fate, len(ids))
@@ -67,21 +69,21 @@ func (t *Table[T]) Fates(ctx context.Context, ids []string) ([]Fate, error) {
 	defer c.Release()
 	q := c.Conn()
 	defer t.rollback(q)
-	res, err := send(ctx, q, append(t.beginning(false), do(t.sql.registries, array(ids)))...)
+	res, err := send(ctx, q, append(t.beginning(false), t.sql.registered.with(args{"ids": array(ids)}))...)
 	if err != nil {
 		return nil, t.explain("reading the fates of batches", err)
 	}
-	for _, id := range texts(res[2]) {
+	for _, id := range res[2].texts("id") {
 		known[id] = FateStaged
 	}
 	if err := t.at("between registries and ledger"); err != nil {
 		return nil, err
 	}
-	res, err = send(ctx, q, do(t.sql.kinds, array(ids)), do("commit"))
+	res, err = send(ctx, q, t.sql.ledgerKinds.with(args{"ids": array(ids)}), do("commit"))
 	if err != nil {
 		return nil, t.explain("reading the fates of batches", err)
 	}
-	for id, f := range kindsOf(res[0]) {
+	for id, f := range fatesOf(res[0]) {
 		known[id] = f
 	}
 	for i, id := range ids {
@@ -102,23 +104,24 @@ func (t *Table[T]) RejectsByBatch(ctx context.Context, ids []string) (map[string
 	if len(ids) == 0 {
 		return out, nil
 	}
-	rows, err := t.pool.Query(ctx, t.sql.rejected, ids)
+	for _, id := range ids {
+		if _, ok := parseUUID(id); !ok {
+			return nil, fmt.Errorf("%w: batch id %q: must be a UUID", ErrLoad, id)
+		}
+	}
+	rows, err := t.query(ctx, t.sql.rejectsByBatch.with(args{"batches": array(ids)}))
 	if err != nil {
 		return nil, t.explain("reading rejects", err)
 	}
-	var batch string
-	var r Reject
-	var row *string
-	_, err = pgx.ForEachRow(rows, []any{&batch, &r.Pos, &r.Key, &r.Code, &r.Reason, &r.Payload, &row, &r.Root, &r.Place}, func() error {
-		x := r
-		if row != nil {
-			x.Payload = []byte(*row)
-		} else {
-			x.Payload = append([]byte(nil), r.Payload...)
+	defer rows.Close()
+	for rows.Next() {
+		var x rejectRow
+		if x, err = pgx.RowToStructByNameLax[rejectRow](rows); err != nil {
+			break
 		}
-		out[batch] = append(out[batch], x)
-		return nil
-	})
+		out[x.Batch] = append(out[x.Batch], x.stored().Reject)
+	}
+	err = errors.Join(err, rows.Err())
 	if err != nil {
 		return nil, t.explain("reading rejects", err)
 	}
@@ -142,14 +145,14 @@ func (t *Table[T]) Epoch(ctx context.Context) (string, error) {
 // mark reads the marker, and sets one if a crash has emptied its table.
 func (t *Table[T]) mark(ctx context.Context, q *pgx.Conn) (epoch string, err error) {
 	for range 3 {
-		r, err := one(ctx, q, t.sql.epoch)
+		r, err := sendOne(ctx, q, t.sql.readEpoch.with(nil))
 		if err != nil {
 			return "", err
 		}
-		if e := texts(r); len(e) > 0 {
+		if e := r.texts("epoch"); len(e) > 0 {
 			return e[0], nil
 		}
-		if _, err = one(ctx, q, t.sql.setEpoch); err != nil {
+		if _, err = sendOne(ctx, q, t.sql.setEpoch.with(nil)); err != nil {
 			return "", err
 		}
 	}
@@ -158,16 +161,28 @@ func (t *Table[T]) mark(ctx context.Context, q *pgx.Conn) (epoch string, err err
 
 // Books sums the ledger over the batches committed since.
 func (t *Table[T]) Books(ctx context.Context, since time.Time) (Books, error) {
-	var b Books
-	err := t.pool.QueryRow(ctx, t.sql.books, since).Scan(&b.Batches, &b.Void, &b.Records, &b.Kept, &b.Duplicates, &b.Filtered, &b.Rejected,
-		&b.Staged, &b.Rows, &b.Conflicts, &b.RejectedByRule)
+	rows, err := t.query(ctx, t.sql.ledgerBooks.with(args{"since": timeText(since)}))
+	if err != nil {
+		return Books{}, t.explain("summing the ledger", err)
+	}
+	b, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Books])
 	if err != nil {
 		return Books{}, t.explain("summing the ledger", err)
 	}
 	return b, nil
 }
 
-// Balanced says whether every record and every row is accounted for.
-func (b Books) Balanced() bool {
-	return b.Records == b.Kept+b.Duplicates+b.Filtered+b.Rejected && b.Staged == b.Rows+b.Conflicts+b.RejectedByRule
+// Balanced returns nil if every record and every row is accounted for. The error names the line that does not balance,
+// and by how much.
+func (b Books) Balanced() error {
+	return errors.Join(
+		b.line("records", b.Records, "kept + duplicates + filtered + rejected", b.Kept+b.Duplicates+b.Filtered+b.Rejected),
+		b.line("staged rows", b.Staged, "promoted + conflicts + rejected by a rule", b.Rows+b.Conflicts+b.RejectedByRule))
+}
+
+func (Books) line(name string, have int64, parts string, sum int64) error {
+	if have == sum {
+		return nil
+	}
+	return fmt.Errorf("%w: %d %s, but %s = %d (off by %+d)", ErrUnbalanced, have, name, parts, sum, have-sum)
 }

@@ -41,7 +41,7 @@ type staged struct {
 // next one takes half as many rows.
 func (t *Table[T]) Promote(ctx context.Context, o PromoteOptions) (PromoteResult, error) {
 	if o.MaxRows < 0 || o.Timeout < 0 {
-		return PromoteResult{}, fmt.Errorf("staging: %w: PromoteOptions.MaxRows is %d, Timeout %v: must not be negative", ErrConfig, o.MaxRows, o.Timeout)
+		return PromoteResult{}, fmt.Errorf("%w: PromoteOptions.MaxRows is %d, Timeout %v: must not be negative", ErrConfig, o.MaxRows, o.Timeout)
 	}
 	o.MaxRows = cmp.Or(o.MaxRows, DefaultMaxRows)
 	limit := int64(o.MaxRows)
@@ -125,13 +125,13 @@ func (t *Table[T]) promoteOnce(ctx context.Context, limit int64, careful bool) (
 // transaction of its own. A worker that looked at the hint before and copies into the sealed side afterwards is found the
 // next time.
 func (t *Table[T]) choose(ctx context.Context, q *pgx.Conn) (side, string, error) {
-	res, err := send(ctx, q, append(t.beginning(false), do(t.sql.full), do(t.sql.epoch), do("commit"))...)
+	res, err := send(ctx, q, append(t.beginning(false), t.sql.fullSides.with(nil), t.sql.readEpoch.with(nil), do("commit"))...)
 	if err != nil {
 		return noSide, "", err
 	}
-	row, epoch := res[2].Rows[0], ""
-	open, full := string(row[0]), [2]bool{string(row[1]) == "t", string(row[2]) == "t"}
-	if e := texts(res[3]); len(e) > 0 {
+	sides, epoch := res[2].row(0), ""
+	full := [2]bool{sides.bool("full_a"), sides.bool("full_b")}
+	if e := res[3].texts("epoch"); len(e) > 0 {
 		epoch = e[0]
 	}
 	if epoch == "" {
@@ -139,7 +139,7 @@ func (t *Table[T]) choose(ctx context.Context, q *pgx.Conn) (side, string, error
 			return noSide, "", err
 		}
 	}
-	s := sideOf(open)
+	s := sideOf(sides.text("open"))
 	switch {
 	case full[s.other()]:
 		return s.other(), epoch, nil
@@ -147,7 +147,7 @@ func (t *Table[T]) choose(ctx context.Context, q *pgx.Conn) (side, string, error
 		return noSide, epoch, nil
 	}
 	t.hint.Store(int32(s.other()))
-	if _, err := one(ctx, q, t.sql.flip, s.other().String(), s.String()); err != nil {
+	if _, err := sendOne(ctx, q, t.sql.flip.with(args{"to": s.other().String(), "from": s.String()})); err != nil {
 		return noSide, "", err
 	}
 	return s, epoch, t.at("after flip")
@@ -208,12 +208,12 @@ func (p *promotion[T]) run(ctx context.Context, limit int64) error {
 func (p *promotion[T]) finish(ctx context.Context) error {
 	if p.out.More {
 		// The rows stay behind without their registry, which nobody promotes, until the side's last part truncates it.
-		if _, err := one(ctx, p.q, p.t.sql.forget[p.s], array(p.chosen)); err != nil {
+		if _, err := sendOne(ctx, p.q, p.t.sql.side[p.s].forget.with(args{"numbers": array(p.chosen)})); err != nil {
 			return err
 		}
 		return commit(ctx, p.q, "")
 	}
-	return commit(ctx, p.q, p.t.sql.truncate[p.s]+"; ")
+	return commit(ctx, p.q, p.t.sql.side[p.s].truncate.text+"; ")
 }
 
 // resolve looks how a commit ended whose answer was lost: the ledger has all of its batches, or none.

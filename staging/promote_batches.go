@@ -3,7 +3,6 @@ package staging
 import (
 	"context"
 	"slices"
-	"strconv"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -13,33 +12,23 @@ const sqlMemory = `SELECT set_config('work_mem', '64MB', true) WHERE pg_size_byt
 
 // lock takes the sealed side, which waits for the COPYs under way, and reads what is in it.
 func (p *promotion[T]) lock(ctx context.Context) (list []*staged, counts, refusals map[int32]int64, err error) {
-	t := p.t
+	t, sql := p.t, &p.t.sql.side[p.s]
 	// A deferred constraint would fail the commit, where nobody can tell which row it was.
-	res, err := send(ctx, p.q, append(t.beginning(true), do("SET CONSTRAINTS ALL IMMEDIATE"), do(sqlMemory), do(t.sql.lockSide[p.s]), do(t.sql.shape[p.s]),
-		do(t.sql.batches[p.s]), do(t.sql.counts[p.s]), do(t.sql.refusals[p.s]))...)
+	res, err := send(ctx, p.q, append(t.beginning(true), do("SET CONSTRAINTS ALL IMMEDIATE"), do(sqlMemory), sql.lock.with(nil), sql.shape.with(nil),
+		sql.batches.with(nil), sql.counts.with(nil), sql.rejections.with(nil))...)
 	if err != nil {
 		return nil, nil, nil, err
 	}
 	res = res[6:]
-	if err := t.sameColumns(p.s, texts(res[0])); err != nil {
+	if err := t.sameColumns(p.s, res[0].texts("name")); err != nil {
 		return nil, nil, nil, err
 	}
-	for _, row := range res[1].Rows {
-		x := &staged{id: string(row[1])}
-		var no int64
-		for i, n := range []*int64{&no, nil, &x.rows, &x.rejected, &x.records, &x.kept, &x.dups, &x.filters} {
-			if n == nil {
-				continue
-			}
-			if *n, err = strconv.ParseInt(string(row[i]), 10, 64); err != nil {
-				return nil, nil, nil, err
-			}
-		}
-		x.no = int32(no)
-		list = append(list, x)
+	for row := range res[1].each() {
+		list = append(list, &staged{no: int32(row.int("no")), id: row.text("id"), rows: row.int("rows"), rejected: row.int("rejected"),
+			records: row.int("records"), kept: row.int("kept"), dups: row.int("duplicates"), filters: row.int("filtered")})
 	}
-	if rows := res[2].Rows; len(rows) > 0 && len(rows[0]) > 2 {
-		p.lo, p.hi = string(rows[0][2]), string(rows[0][3])
+	if len(res[2].Rows) > 0 && t.spread() != "" {
+		p.lo, p.hi = res[2].row(0).text("least"), res[2].row(0).text("greatest")
 	}
 	if counts, err = countsOf(res[2]); err != nil {
 		return nil, nil, nil, err
@@ -87,17 +76,17 @@ func (p *promotion[T]) pick(ctx context.Context, list []*staged, counts, refusal
 		byID[x.id] = x
 		nos = append(nos, x.no)
 	}
-	own, err := column1(ctx, q, t.sql.ledger[p.s], nos)
+	own, err := idsOf(ctx, q, len(nos), t.sql.side[p.s].ledger.with(args{"numbers": array(nos)}))
 	if err != nil {
 		return err
 	}
 	// The floor is read after the insert: when the ledger's old row was pruned before it, this snapshot sees the floor too.
-	old, err := column1(ctx, q, t.sql.old, own)
+	old, err := idsOf(ctx, q, len(own), t.sql.ledgerTooOld.with(args{"ids": array(own)}))
 	if err != nil {
 		return err
 	}
 	if len(old) > 0 {
-		if _, err := one(ctx, q, t.sql.unledger, array(old)); err != nil {
+		if _, err := sendOne(ctx, q, t.sql.ledgerDelete.with(args{"ids": array(old)})); err != nil {
 			return err
 		}
 		p.out.TooOld = old
@@ -132,11 +121,11 @@ func (p *promotion[T]) pick(ctx context.Context, list []*staged, counts, refusal
 		rest = append(rest, id)
 	}
 	slices.Sort(rest)
-	r, err := one(ctx, q, t.sql.kinds, array(rest))
+	r, err := sendOne(ctx, q, t.sql.ledgerKinds.with(args{"ids": array(rest)}))
 	if err != nil {
 		return err
 	}
-	kinds := kindsOf(r)
+	kinds := fatesOf(r)
 	for _, id := range rest {
 		if f, ok := kinds[id]; ok {
 			p.out.Batches = append(p.out.Batches, PromotedBatch{ID: id, Fate: f})
@@ -145,16 +134,16 @@ func (p *promotion[T]) pick(ctx context.Context, list []*staged, counts, refusal
 	return nil
 }
 
-// column1 runs a statement on an array and returns its one column; an empty array needs no statement.
-func column1[E int32 | string](ctx context.Context, q *pgx.Conn, sql string, in []E) ([]string, error) {
-	if len(in) == 0 {
+// idsOf runs a statement about n batches and returns their ids. For none it runs nothing.
+func idsOf(ctx context.Context, q *pgx.Conn, n int, c call) ([]string, error) {
+	if n == 0 {
 		return nil, nil
 	}
-	r, err := one(ctx, q, sql, array(in))
+	r, err := sendOne(ctx, q, c)
 	if err != nil {
 		return nil, err
 	}
-	return texts(r), nil
+	return r.texts("id"), nil
 }
 
 // correct writes what the ledger could not know at first.
@@ -167,7 +156,7 @@ func (p *promotion[T]) correct(ctx context.Context) error {
 		}
 	}
 	if len(ids) > 0 {
-		if _, err := one(ctx, p.q, p.t.sql.correct, array(ids), array(conflicts), array(ruled)); err != nil {
+		if _, err := sendOne(ctx, p.q, p.t.sql.ledgerCorrect.with(args{"ids": array(ids), "conflicts": array(conflicts), "refused": array(ruled)})); err != nil {
 			return err
 		}
 	}

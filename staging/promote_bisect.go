@@ -15,7 +15,7 @@ func (p *promotion[T]) insertCarefully(ctx context.Context) error {
 	if err := t.at("carefully"); err != nil {
 		return err
 	}
-	if _, err := send(ctx, q, do(where(t.sql.aside[p.s], p.which())), do("CREATE INDEX ON pg_temp.hr_aside ("+colRecord+")")); err != nil {
+	if _, err := send(ctx, q, t.sql.side[p.s].aside.where(p.which()).with(nil), do("CREATE INDEX ON pg_temp.hr_aside ("+colRecord+")")); err != nil {
 		return err
 	}
 	for _, no := range p.numbers() {
@@ -45,7 +45,7 @@ func (p *promotion[T]) insertSpan(ctx context.Context, no, lo, hi int32) (wrote,
 	if _, err := p.q.Exec(ctx, "savepoint hr_insert"); err != nil {
 		return 0, 0, err
 	}
-	wrote, err = p.exec(ctx, p.t.sql.insertBit[p.s], text(recordOf(no, lo)), text(recordOf(no, hi)))
+	wrote, err = p.exec(ctx, p.t.sql.side[p.s].bitInsert.with(args{"first": text(recordOf(no, lo)), "last": text(recordOf(no, hi))}))
 	if err == nil {
 		_, err = p.q.Exec(ctx, "release savepoint hr_insert")
 		return wrote, 0, err
@@ -60,11 +60,11 @@ func (p *promotion[T]) insertSpan(ctx context.Context, no, lo, hi int32) (wrote,
 	if lo == hi {
 		code, reason := refusal(cause)
 		// Nothing of this record is left: its other rows, if any, are among these or were rejected by a rule.
-		r, err := one(ctx, p.q, p.t.sql.rejectBit[p.s], text(recordOf(no, lo)), code, plain(reason))
+		r, err := sendOne(ctx, p.q, p.t.sql.side[p.s].bitReject.with(args{"record": text(recordOf(no, lo)), "code": code, "reason": plain(reason)}))
 		if err != nil {
 			return 0, 0, err
 		}
-		return 0, r.CommandTag.RowsAffected(), nil
+		return 0, r.affected(), nil
 	}
 	mid := lo + (hi-lo)/2
 	for _, half := range [2][2]int32{{lo, mid}, {mid + 1, hi}} {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgtype"
@@ -15,7 +14,7 @@ import (
 // which is the condition on rows, with the numbers of the batches in it: numbers are not text to be quoted.
 func (p *promotion[T]) which() string {
 	if p.every {
-		return all
+		return everyRow
 	}
 	return batchOf("s.") + " = ANY('" + array(p.numbers()) + "'::int8[])"
 }
@@ -38,7 +37,7 @@ func (p *promotion[T]) insertAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n, err := p.exec(ctx, sql)
+	n, err := p.exec(ctx, sql.with(nil))
 	if err != nil {
 		return err
 	}
@@ -52,7 +51,7 @@ func (p *promotion[T]) insertAll(ctx context.Context) error {
 	if p.t.cfg.Conflict == ConflictFail {
 		return p.conflict(ctx)
 	}
-	r, err := one(ctx, p.q, where(p.t.sql.conflicts[p.s], p.which()))
+	r, err := sendOne(ctx, p.q, p.t.sql.side[p.s].conflicts.where(p.which()).with(nil))
 	if err != nil {
 		return err
 	}
@@ -76,30 +75,30 @@ func (p *promotion[T]) insertAll(ctx context.Context) error {
 // each key is looked up by itself, which is a tenth of the promotion; where none was found in a while, not even that: the
 // index refuses what it has, and the promotion starts again, looking. A trigger that runs before the insert would see rows
 // that are not to be inserted, so with one every promotion looks.
-func (p *promotion[T]) chooseInsert(ctx context.Context) (string, error) {
+func (p *promotion[T]) chooseInsert(ctx context.Context) (statement, error) {
 	t := p.t
-	looking, fresh := where(t.sql.insert[p.s], p.which()), t.sql.insertNew[p.s]
-	if fresh == "" {
+	looking, fresh := t.sql.side[p.s].insert.where(p.which()), t.sql.side[p.s].insertNew
+	if fresh.text == "" {
 		return looking, nil
 	}
 	near, err := p.near(ctx)
 	switch {
 	case err != nil:
-		return "", err
+		return statement{}, err
 	case near != "":
-		return where(fresh, p.which()+" AND NOT EXISTS (SELECT FROM "+near+" AND "+t.keyEquals("hr_there.", "s.")+")"), t.at("near")
+		return fresh.where(p.which() + " AND NOT EXISTS (SELECT FROM " + near + " AND " + t.keyEquals("hr_there.", "s.") + ")"), t.at("near")
 	case t.look.Load() > 0:
 		return looking, t.at("looking")
 	}
-	r, err := one(ctx, p.q, t.sql.triggers)
+	r, err := sendOne(ctx, p.q, t.sql.hasTriggers.with(nil))
 	if err != nil {
-		return "", err
+		return statement{}, err
 	}
-	if string(r.Rows[0][0]) == "t" {
+	if r.row(0).bool("found") {
 		return looking, t.at("looking")
 	}
 	p.blind = true
-	return where(fresh, p.which()), t.at("blind")
+	return fresh.where(p.which()), t.at("blind")
 }
 
 // near is the part of the target between the least and the greatest staged key, if it has fewer rows there than are
@@ -109,7 +108,7 @@ func (p *promotion[T]) near(ctx context.Context) (string, error) {
 		return "", nil
 	}
 	near := p.t.target + " hr_there WHERE " + p.t.between(p.lo, p.hi)
-	r, err := one(ctx, p.q, "EXPLAIN (FORMAT JSON) SELECT FROM "+near)
+	r, err := sendOne(ctx, p.q, do("EXPLAIN (FORMAT JSON) SELECT FROM "+near))
 	if err != nil {
 		return "", err
 	}
@@ -158,8 +157,8 @@ func (t *Table[T]) spread() string {
 	if t.lead.kind == kUUID { // min knows no uuid in older servers; as text it sorts the same
 		k += `::text COLLATE "C"`
 	}
-	const once = "CASE WHEN row_number() OVER () = 1 AND octet_length((%[1]s)::text) < 2700 THEN to_json(%[1]s) #>> '{}' END"
-	return fmt.Sprintf(", "+once, "min(min("+k+")) OVER ()") + fmt.Sprintf(", "+once, "max(max("+k+")) OVER ()")
+	const once = ", CASE WHEN row_number() OVER () = 1 AND octet_length((%[1]s)::text) < 2700 THEN to_json(%[1]s) #>> '{}' END AS %[2]s"
+	return fmt.Sprintf(once, "min(min("+k+")) OVER ()", "least") + fmt.Sprintf(once, "max(max("+k+")) OVER ()", "greatest")
 }
 
 // baseName is the type in which the column's values are compared; a domain could bring a collation that is not the
@@ -201,100 +200,78 @@ func (p *promotion[T]) conflict(ctx context.Context) error {
 }
 
 // exec runs the insert and says how many rows it wrote. With merges that is an answer, without them the tag.
-func (p *promotion[T]) exec(ctx context.Context, sql string, args ...string) (int64, error) {
-	r, err := one(ctx, p.q, sql, args...)
+func (p *promotion[T]) exec(ctx context.Context, c call) (int64, error) {
+	r, err := sendOne(ctx, p.q, c)
 	if err != nil {
 		return 0, err
 	}
 	if len(p.t.cfg.Merges) > 0 {
-		return strconv.ParseInt(string(r.Rows[0][0]), 10, 64)
+		return r.row(0).int("n"), nil
 	}
-	return r.CommandTag.RowsAffected(), nil
+	return r.affected(), nil
 }
 
-// prepareInsert makes the statements that bring rows into the target. The rows come sorted by key, so that the key's
-// index is walked once and in order. Rows that are there already are left out before the insert, or looked for when it is
-// refused (chooseInsert); the plain insert is the fastest, and a conflict with a concurrent writer makes the promotion start
-// again, carefully.
-func (t *Table[T]) prepareInsert(s side) {
-	q := &t.sql
-	cols, from := list("", t.colNames), t.staging[s]
-	into := "INSERT INTO " + t.target + " AS old (" + cols + ") "
-	newest := "s." + colRecord
-	onConflict := ""
+// insertName names the statement that brings rows into the target under the table's conflict policy. The rows come sorted
+// by key, so that the key's index is walked once and in order. Rows that are there already are left out before the insert,
+// or looked for when it is refused (chooseInsert): the plain insert is the fastest, and a conflict with a concurrent writer
+// makes the promotion start again, carefully.
+func (t *Table[T]) insertName(of string) string {
 	switch {
 	case len(t.cfg.Key) == 0:
+		return "insert_" + of + "_plain"
+	case of == "bit":
+		return "insert_bit_keyed"
 	case t.cfg.Conflict == ConflictReplace:
-		newest = "s." + colRecord + " DESC"
-		if t.cfg.Newer != "" {
-			newest = "s." + quote(t.cfg.Newer) + " DESC NULLS LAST, " + newest
-		}
-		onConflict = " ON CONFLICT (" + list("", t.cfg.Key) + ") DO "
-		var set []string
-		for _, c := range t.colNames {
-			if !slices.Contains(t.cfg.Key, c) {
-				set = append(set, quote(c)+" = EXCLUDED."+quote(c))
-			}
-		}
-		if len(set) == 0 {
-			onConflict += "NOTHING"
-		} else {
-			onConflict += "UPDATE SET " + strings.Join(set, ", ")
-			var when []string
-			if n := quote(t.cfg.Newer); t.cfg.Newer != "" {
-				when = append(when, "(old."+n+" IS NULL OR EXCLUDED."+n+" > old."+n+")")
-			}
-			if t.cfg.ReplaceIf != "" {
-				when = append(when, "("+t.cfg.ReplaceIf+")")
-			}
-			if len(when) > 0 {
-				onConflict += " WHERE " + strings.Join(when, " AND ")
-			}
-		}
-		q.replace = into + "SELECT " + cols + " FROM " + t.target + onConflict
+		return "insert_all_replace"
+	case t.cfg.Conflict == ConflictFail:
+		return "insert_all_fail"
 	}
-	pick := func(where string) string {
-		if len(t.cfg.Key) == 0 {
-			return "SELECT " + list("s.", t.colNames) + " FROM " + from + " s WHERE " + where
-		}
-		return "SELECT DISTINCT ON (" + list("s.", t.cfg.Key) + ") " + list("s.", t.colNames) + " FROM " + from + " s WHERE " + where
-	}
-	order := ""
-	if len(t.cfg.Key) > 0 {
-		order = " ORDER BY " + list("s.", t.cfg.Key) + ", " + newest
-	}
-	one := pick(these) + order
-	if len(t.cfg.Key) > 0 && t.cfg.Conflict == ConflictSkip {
-		q.insertNew[s] = t.merged(into + one)
-		// Sorted first, then joined: so the look into the target's index goes in its order too. (Joined first, Postgres
-		// looks in the order of arrival; on ten million rows that took as long as the insert.)
-		one = "SELECT " + list("s.", t.colNames) + " FROM (" + one + " OFFSET 0) s WHERE NOT EXISTS (SELECT FROM " + t.target + " hr_there WHERE " +
-			t.keyEquals("hr_there.", "s.") + ") ORDER BY " + list("s.", t.cfg.Key)
-	}
-	q.insert[s] = t.merged(into + one + onConflict)
+	return "insert_all_skip"
+}
 
-	from = "pg_temp.hr_aside"
-	bit := pick("s." + colRecord + " BETWEEN $1::int8 AND $2::int8")
-	if t.cfg.Conflict == ConflictSkip {
-		onConflict = " ON CONFLICT DO NOTHING" // whatever the index
+// newestFirst orders rows of one key: the one that counts comes first.
+func (t *Table[T]) newestFirst() string {
+	newest := "s." + colRecord
+	if t.cfg.Conflict != ConflictReplace {
+		return newest
 	}
-	q.insertBit[s] = t.merged(into + bit + order + onConflict)
-	q.bulkBit = into + bit + order + onConflict
-
-	q.rejectBit[s] = `WITH bad AS (SELECT s.* FROM ` + from + ` s WHERE s.` + colRecord + ` = $1::int8)
-		INSERT INTO ` + t.rejects + ` (batch, root, place, pos, whole, source, key, code, reason, row)
-		SELECT r.id, r.root, r.root_offset + ` + posOf("s.") + `, ` + posOf("s.") + `, true, 'insert', ` + t.idSQL("s.") + `, $2::text, $3::text, ` + t.rowSQL() + `
-		FROM bad s JOIN ` + t.registry[s] + ` r ON r.no = ` + batchOf("s.")
-
-	if len(t.cfg.Key) > 0 {
-		// Which rows were not written: all but the first of a key in this promotion, and that one too unless the
-		// target's row is this transaction's own.
-		q.conflicts[s] = `SELECT no, count(*) FROM (
-				SELECT ` + batchOf("s.") + ` AS no, row_number() OVER (PARTITION BY ` + list("s.", t.cfg.Key) + ` ORDER BY ` + newest + `) AS n,
-					coalesce(t.xmin::text = (pg_current_xact_id()::text::numeric % 4294967296)::text, false) AS ours
-				FROM ` + t.staging[s] + ` s LEFT JOIN ` + t.target + ` t ON ` + t.keyEquals("t.", "s.") + ` WHERE ` + these + `) x
-			WHERE n > 1 OR NOT ours GROUP BY 1`
+	newest += " DESC"
+	if t.cfg.Newer != "" {
+		newest = "s." + quote(t.cfg.Newer) + " DESC NULLS LAST, " + newest
 	}
+	return newest
+}
+
+// onConflict is what happens to a row whose key is in the target.
+func (t *Table[T]) onConflict() string {
+	switch {
+	case len(t.cfg.Key) == 0 || t.cfg.Conflict == ConflictFail:
+		return ""
+	case t.cfg.Conflict == ConflictSkip:
+		return "ON CONFLICT DO NOTHING" // whatever the index
+	}
+	on := "ON CONFLICT (" + list("", t.cfg.Key) + ") DO "
+	var set []string
+	for _, c := range t.colNames {
+		if !slices.Contains(t.cfg.Key, c) {
+			set = append(set, quote(c)+" = EXCLUDED."+quote(c))
+		}
+	}
+	if len(set) == 0 {
+		return on + "NOTHING"
+	}
+	on += "UPDATE SET " + strings.Join(set, ", ")
+	var when []string
+	if n := quote(t.cfg.Newer); t.cfg.Newer != "" {
+		when = append(when, "(old."+n+" IS NULL OR EXCLUDED."+n+" > old."+n+")")
+	}
+	if t.cfg.ReplaceIf != "" {
+		when = append(when, "("+t.cfg.ReplaceIf+"\n)")
+	}
+	if len(when) > 0 {
+		on += " WHERE " + strings.Join(when, " AND ")
+	}
+	return on
 }
 
 func (t *Table[T]) keyEquals(a, b string) string {
@@ -306,15 +283,16 @@ func (t *Table[T]) keyEquals(a, b string) string {
 }
 
 // merged puts the user's merges behind the insert. Without any, the insert stays plain: RETURNING costs.
-func (t *Table[T]) merged(insert string) string {
+func (t *Table[T]) merged(insert statement) statement {
 	if len(t.cfg.Merges) == 0 {
 		return insert
 	}
 	var b strings.Builder
-	b.WriteString("WITH promoted AS (" + insert + " RETURNING *)")
+	b.WriteString("WITH promoted AS (" + insert.text + " RETURNING *)")
 	for _, m := range t.cfg.Merges {
-		b.WriteString(", " + quote(m.Name) + " AS (" + m.SQL + ")")
+		b.WriteString(", " + quote(m.Name) + " AS (" + m.SQL + "\n)")
 	}
-	b.WriteString(" SELECT count(*) FROM promoted")
-	return b.String()
+	b.WriteString(" SELECT count(*) AS n FROM promoted")
+	insert.text = b.String()
+	return insert
 }

@@ -39,30 +39,59 @@ func (t *Table[T]) Rejects(ctx context.Context, f RejectFilter) ([]StoredReject,
 		f.Limit = DefaultPage
 	}
 	if f.Limit < 0 {
-		return nil, fmt.Errorf("staging: %w: RejectFilter.Limit is %d: must not be negative", ErrConfig, f.Limit)
+		return nil, fmt.Errorf("%w: RejectFilter.Limit is %d: must not be negative", ErrConfig, f.Limit)
 	}
 	if _, ok := parseUUID(f.Batch); f.Batch != "" && !ok {
-		return nil, fmt.Errorf("staging: %w: RejectFilter.Batch is %q: must be a UUID", ErrConfig, f.Batch)
+		return nil, fmt.Errorf("%w: RejectFilter.Batch is %q: must be a UUID", ErrConfig, f.Batch)
 	}
-	rows, err := t.pool.Query(ctx, `SELECT id, batch::text, pos, key, code, reason, payload, row::text, root::text, place, source, whole, rejected_at FROM `+t.rejects+`
-		WHERE id > $1::int8 AND ($2::text = '' OR code = $2::text) AND ($3::text = '' OR batch = nullif($3::text, '')::uuid) AND ($4::text = '' OR key = $4::text)
-			AND rejected_at >= $5::timestamptz AND ($6::bool OR resolved_at IS NULL) ORDER BY id LIMIT $7::int8`,
-		f.After, f.Code, f.Batch, f.Key, f.Since, f.Resolved, int64(f.Limit))
+	rows, err := t.query(ctx, t.sql.rejectsList.with(args{"after": text(f.After), "code": f.Code, "batch": f.Batch, "key": f.Key,
+		"since": timeText(f.Since), "resolved": strconv.FormatBool(f.Resolved), "limit": text(f.Limit)}))
 	if err != nil {
 		return nil, t.explain("listing rejects", err)
 	}
-	out, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (r StoredReject, err error) {
-		var staged *string
-		err = row.Scan(&r.ID, &r.Batch, &r.Pos, &r.Key, &r.Code, &r.Reason, &r.Payload, &staged, &r.Root, &r.Place, &r.Source, &r.Whole, &r.At)
-		if staged != nil {
-			r.Payload = []byte(*staged)
-		}
-		return r, err
+	out, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (StoredReject, error) {
+		x, err := pgx.RowToStructByName[rejectRow](row)
+		return x.stored(), err
 	})
 	if err != nil {
 		return nil, t.explain("listing rejects", err)
 	}
 	return out, nil
+}
+
+// rejectRow is a row of the rejects table.
+type rejectRow struct {
+	ID      int64
+	Batch   string
+	Pos     int32
+	Key     string
+	Code    string
+	Reason  string
+	Payload []byte
+	Row     *string
+	Root    string
+	Place   int
+	Source  string
+	Whole   bool
+	At      time.Time `db:"rejected_at"`
+}
+
+func (r rejectRow) stored() StoredReject {
+	x := StoredReject{ID: r.ID, Batch: r.Batch, Source: r.Source, Whole: r.Whole, At: r.At,
+		Reject: Reject{Pos: r.Pos, Key: r.Key, Code: r.Code, Reason: r.Reason, Payload: r.Payload, Root: r.Root, Place: r.Place}}
+	if r.Row != nil {
+		x.Payload = []byte(*r.Row)
+	}
+	return x
+}
+
+// query runs a statement outside any transaction and returns its rows, to be read by the names of their columns.
+func (t *Table[T]) query(ctx context.Context, c call) (pgx.Rows, error) {
+	values := make([]any, len(c.args))
+	for i, a := range c.args {
+		values[i] = string(a)
+	}
+	return t.pool.Query(ctx, c.sql, values...)
 }
 
 // Resolve marks rejects as done with: pushed into the queue again after a correction, or given up. It returns how many
@@ -92,7 +121,7 @@ func (t *Table[T]) Replay(ctx context.Context, fixed []Correction[T]) (PromoteRe
 	ids := make([]int64, len(fixed))
 	for i, c := range fixed {
 		if len(c.Rows) == 0 {
-			return PromoteResult{}, fmt.Errorf("staging: %w: Correction %d has no rows: Resolve gives a reject up", ErrLoad, i)
+			return PromoteResult{}, fmt.Errorf("%w: Correction %d has no rows: Resolve gives a reject up", ErrLoad, i)
 		}
 		ids[i] = c.Reject
 	}
@@ -156,31 +185,27 @@ func (t *Table[T]) replay(ctx context.Context, q *pgx.Conn, l *Load[T]) (Promote
 		return PromoteResult{}, fmt.Errorf("%w: correction %d: %s: %s", ErrLoad, found[0].Pos, found[0].Code, found[0].Reason)
 	}
 	for _, r := range t.rules {
-		n, err := one(ctx, q, "SELECT count(*) FROM pg_temp.hr_aside s WHERE "+r.Where)
+		found, err := sendOne(ctx, q, do("SELECT count(*) AS n FROM pg_temp.hr_aside s WHERE ("+r.Where+"\n)"))
 		if err != nil {
 			return PromoteResult{}, err
 		}
-		if string(n.Rows[0][0]) != "0" {
-			return PromoteResult{}, fmt.Errorf("%w: %s corrected rows are rejected again: %s: %s", ErrLoad, n.Rows[0][0], r.Code, r.Reason)
+		if n := found.row(0).int("n"); n != 0 {
+			return PromoteResult{}, fmt.Errorf("%w: %d corrected rows are rejected again: %s: %s", ErrLoad, n, r.Code, r.Reason)
 		}
 	}
-	res, err := one(ctx, q, t.sql.insertBit[sideA], text(recordOf(1, 0)), text(recordOf(1, int32(len(spans)))))
+	res, err := sendOne(ctx, q, t.sql.replayInsert.with(args{"first": text(recordOf(1, 0)), "last": text(recordOf(1, int32(len(spans))))}))
 	if err != nil {
 		return PromoteResult{}, err
 	}
-	wrote := res.CommandTag.RowsAffected()
+	wrote := res.affected()
 	if len(t.cfg.Merges) > 0 {
-		if wrote, err = strconv.ParseInt(string(res.Rows[0][0]), 10, 64); err != nil {
-			return PromoteResult{}, err
-		}
+		wrote = res.row(0).int("n")
 	}
-	made, err := one(ctx, q, `WITH id AS (SELECT gen_random_uuid() AS id) INSERT INTO `+t.ledger+` (id, kind, root, root_offset, records, kept, staged, promoted, conflicts, worker, sealed_at, staged_at)
-		SELECT id, 'promoted', id, 0, $1::int4, $1::int4, $2::int4, $3::int4, $2::int4 - $3::int4, 'replay', clock_timestamp(), clock_timestamp() FROM id RETURNING id::text`,
-		text(len(spans)), text(len(l.Rows)), text(wrote))
+	entered, err := sendOne(ctx, q, t.sql.ledgerReplay.with(args{"records": text(len(spans)), "rows": text(len(l.Rows)), "written": text(wrote)}))
 	if err != nil {
 		return PromoteResult{}, err
 	}
-	return PromoteResult{Batches: []PromotedBatch{{ID: texts(made)[0], Fate: FatePromoted}}, Records: len(spans), Kept: len(spans), Rows: int(wrote), Conflicts: len(l.Rows) - int(wrote)}, nil
+	return PromoteResult{Batches: []PromotedBatch{{ID: entered.row(0).text("id"), Fate: FatePromoted}}, Records: len(spans), Kept: len(spans), Rows: int(wrote), Conflicts: len(l.Rows) - int(wrote)}, nil
 }
 
 // Prune forgets ledger rows and resolved rejects that are older than before, and returns how many ledger rows went. First it

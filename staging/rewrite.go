@@ -53,10 +53,10 @@ func (r Rewrite[In, Out]) Run(ctx context.Context, t *Table[Out]) (RewriteProgre
 	var p RewriteProgress
 	fail := func(err error) (RewriteProgress, error) { return p, t.explain(fmt.Sprintf("rewrite %q", r.Name), err) }
 	if r.Name == "" || r.Source == "" || r.Key == "" || r.Transform == nil || r.Rows < 0 {
-		return p, fmt.Errorf("staging: %w: Rewrite needs Name, Source, Key and Transform, and Rows (%d) must not be negative", ErrConfig, r.Rows)
+		return p, fmt.Errorf("%w: Rewrite needs Name, Source, Key and Transform, and Rows (%d) must not be negative", ErrConfig, r.Rows)
 	}
 	if n := t.pool.Config().MaxConns; n < 2 {
-		return p, fmt.Errorf("staging: %w: the pool has %d connection: a Rewrite needs 2", ErrConfig, n)
+		return p, fmt.Errorf("%w: the pool has %d connection: a Rewrite needs 2", ErrConfig, n)
 	}
 	if r.Rows == 0 {
 		r.Rows = DefaultRewriteRows
@@ -79,7 +79,7 @@ func (r Rewrite[In, Out]) Run(ctx context.Context, t *Table[Out]) (RewriteProgre
 		return fail(err)
 	}
 	if r.Restart {
-		if _, err := one(ctx, q, "DELETE FROM "+progress+" WHERE name = $1::text", r.Name); err != nil {
+		if _, err := sendOne(ctx, q, do("DELETE FROM "+progress+" WHERE name = $1::text", r.Name)); err != nil {
 			return fail(err)
 		}
 	}
@@ -132,7 +132,7 @@ func (r Rewrite[In, Out]) Run(ctx context.Context, t *Table[Out]) (RewriteProgre
 	if err := ctx.Err(); err != nil {
 		return fail(err)
 	}
-	if _, err := one(ctx, q, "INSERT INTO "+progress+" (name, last, done) VALUES ($1::text, $2::text, true) ON CONFLICT (name) DO UPDATE SET done = true, at = now()", r.Name, p.Last); err != nil {
+	if _, err := sendOne(ctx, q, do("INSERT INTO "+progress+" (name, last, done) VALUES ($1::text, $2::text, true) ON CONFLICT (name) DO UPDATE SET done = true, at = now()", r.Name, p.Last)); err != nil {
 		return fail(err)
 	}
 	p.Done = true
@@ -247,14 +247,14 @@ func (t *Table[T]) rewriteBatch(ctx context.Context, q *pgx.Conn, rows []T, prog
 		if len(found) > 0 {
 			return 0, fmt.Errorf("%w: row %d behind key %s: %s: %s", ErrLoad, found[0].Pos, last, found[0].Code, found[0].Reason)
 		}
-		res, err := one(ctx, q, t.sql.bulkBit, text(recordOf(1, 0)), text(recordOf(1, int32(len(rows)))))
+		res, err := sendOne(ctx, q, t.sql.bulkInsert.with(args{"first": text(recordOf(1, 0)), "last": text(recordOf(1, int32(len(rows))))}))
 		if err != nil {
 			return 0, err
 		}
-		wrote = res.CommandTag.RowsAffected()
+		wrote = res.affected()
 	}
-	if _, err := one(ctx, q, "INSERT INTO "+progress+" AS w (name, last, read, written) VALUES ($1::text, $2::text, $3::int8, $4::int8) ON CONFLICT (name) DO UPDATE SET last = EXCLUDED.last, read = w.read + EXCLUDED.read, written = w.written + EXCLUDED.written, at = now()",
-		name, last, text(n), text(wrote)); err != nil {
+	if _, err := sendOne(ctx, q, do("INSERT INTO "+progress+" AS w (name, last, read, written) VALUES ($1::text, $2::text, $3::int8, $4::int8) ON CONFLICT (name) DO UPDATE SET last = EXCLUDED.last, read = w.read + EXCLUDED.read, written = w.written + EXCLUDED.written, at = now()",
+		name, last, text(n), text(wrote))); err != nil {
 		return 0, err
 	}
 	return wrote, commit(ctx, q, "")

@@ -79,7 +79,7 @@ type Row struct {
 
 func (r *Row) next() *column {
 	if r.i >= len(r.cols) {
-		r.err = fmt.Errorf("staging: %w: more than %d values: %s", ErrConfig, len(r.cols), badCalls)
+		r.err = fmt.Errorf("%w: more than %d values: %s", ErrConfig, len(r.cols), badCalls)
 		r.i++
 		return &column{name: "?", kind: kBytea}
 	}
@@ -97,7 +97,7 @@ func (r *Row) refuse(c *column, code, format string, args ...any) {
 
 func (r *Row) wrongType(c *column, what string) {
 	if r.err == nil {
-		r.err = fmt.Errorf("staging: %w: column %q is %s, which takes no %s", ErrConfig, c.name, c.sqlType, what)
+		r.err = fmt.Errorf("%w: column %q is %s, which takes no %s", ErrConfig, c.name, c.sqlType, what)
 	}
 	r.null()
 }

@@ -39,7 +39,7 @@ var (
 // taggedFields lists the fields of T that have a `db` tag, also those of embedded structs.
 func taggedFields(t reflect.Type) ([]field, error) {
 	if t.Kind() != reflect.Struct {
-		return nil, fmt.Errorf("staging: %w: rows of type %v: give Config.Columns and Config.Fill, or use a struct with `db` tags", ErrConfig, t)
+		return nil, fmt.Errorf("%w: rows of type %v: give Config.Columns and Config.Fill, or use a struct with `db` tags", ErrConfig, t)
 	}
 	var out []field
 	seen := map[string]bool{}
@@ -68,13 +68,13 @@ func taggedFields(t reflect.Type) ([]field, error) {
 			case name == "-":
 				continue
 			case name == "":
-				return fmt.Errorf("staging: %w: field %s of %v: the tag `db:%q` names no column", ErrConfig, f.Name, t, tag)
+				return fmt.Errorf("%w: field %s of %v: the tag `db:%q` names no column", ErrConfig, f.Name, t, tag)
 			case option != "" && option != "nullzero":
-				return fmt.Errorf("staging: %w: field %s of %v: the option %q of its `db` tag is not known (nullzero is)", ErrConfig, f.Name, t, option)
+				return fmt.Errorf("%w: field %s of %v: the option %q of its `db` tag is not known (nullzero is)", ErrConfig, f.Name, t, option)
 			case !f.IsExported():
-				return fmt.Errorf("staging: %w: field %s of %v has a `db` tag and is not exported", ErrConfig, f.Name, t)
+				return fmt.Errorf("%w: field %s of %v has a `db` tag and is not exported", ErrConfig, f.Name, t)
 			case seen[name]:
-				return fmt.Errorf("staging: %w: column %q has two fields in %v", ErrConfig, name, t)
+				return fmt.Errorf("%w: column %q has two fields in %v", ErrConfig, name, t)
 			}
 			seen[name] = true
 			sqlType := f.Tag.Get("dbtype")
@@ -86,7 +86,7 @@ func taggedFields(t reflect.Type) ([]field, error) {
 		return nil, err
 	}
 	if len(out) == 0 {
-		return nil, fmt.Errorf("staging: %w: %v has no field with a `db` tag, and Config.Columns is empty", ErrConfig, t)
+		return nil, fmt.Errorf("%w: %v has no field with a `db` tag, and Config.Columns is empty", ErrConfig, t)
 	}
 	return out, nil
 }

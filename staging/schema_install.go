@@ -2,7 +2,6 @@ package staging
 
 import (
 	"context"
-	_ "embed"
 	"errors"
 	"fmt"
 	"reflect"
@@ -10,14 +9,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 )
-
-//go:embed schema_target.sql
-var schemaSQL string
-
-//go:embed schema_side.sql
-var pairSQL string
 
 // install finds or makes the target and the tables beside it, and fills t.names, t.cols and t.rules.
 func (t *Table[T]) install(ctx context.Context, q *pgx.Conn, target string) error {
@@ -79,7 +71,7 @@ func (t *Table[T]) createTarget(ctx context.Context, q *pgx.Conn, schema, table 
 		id = pgx.Identifier{schema, table}
 	}
 	if !t.cfg.Create {
-		return nil, fmt.Errorf("staging: %w: %s (Config.Create makes it)", ErrNoTarget, id.Sanitize())
+		return nil, fmt.Errorf("%w: %s (Config.Create makes it)", ErrNoTarget, id.Sanitize())
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "CREATE TABLE IF NOT EXISTS %s (", id.Sanitize())
@@ -89,7 +81,7 @@ func (t *Table[T]) createTarget(ctx context.Context, q *pgx.Conn, schema, table 
 			typ = defaultType(t.fields[i].typ)
 		}
 		if typ == "" {
-			return nil, fmt.Errorf("staging: %w: column %q: Config.Create needs its SQL type (Column.Type or the tag `dbtype`)", ErrConfig, c.Name)
+			return nil, fmt.Errorf("%w: column %q: Config.Create needs its SQL type (Column.Type or the tag `dbtype`)", ErrConfig, c.Name)
 		}
 		if i > 0 {
 			b.WriteString(", ")
@@ -123,7 +115,7 @@ func (t *Table[T]) match(s *shape, q *pgx.Conn) error {
 			continue
 		}
 		if w.Name == colRecord {
-			return fmt.Errorf("staging: %w: column %q: this name is taken by the staging tables", ErrConfig, w.Name)
+			return fmt.Errorf("%w: column %q: this name is taken by the staging tables", ErrConfig, w.Name)
 		}
 		if w.Type != "" && !sameType(w.Type, c.sqlType) {
 			drifts = append(drifts, Drift{Column: w.Name, Expected: w.Type, Found: c.sqlType})
@@ -131,9 +123,9 @@ func (t *Table[T]) match(s *shape, q *pgx.Conn) error {
 		}
 		switch {
 		case c.generated != "":
-			return fmt.Errorf("staging: %w: column %q of %s is GENERATED ALWAYS: leave it out of the columns", ErrConfig, w.Name, t.target)
+			return fmt.Errorf("%w: column %q of %s is GENERATED ALWAYS: leave it out of the columns", ErrConfig, w.Name, t.target)
 		case c.identity == "a":
-			return fmt.Errorf("staging: %w: column %q of %s is GENERATED ALWAYS AS IDENTITY: leave it out of the columns", ErrConfig, w.Name, t.target)
+			return fmt.Errorf("%w: column %q of %s is GENERATED ALWAYS AS IDENTITY: leave it out of the columns", ErrConfig, w.Name, t.target)
 		}
 		if t.fields != nil {
 			f := &t.fields[i]
@@ -150,7 +142,7 @@ func (t *Table[T]) match(s *shape, q *pgx.Conn) error {
 	}
 	for _, c := range s.columns {
 		if c.notNull && !c.hasDefault && c.identity == "" && c.generated == "" && !slices.Contains(t.colNames, c.name) {
-			return fmt.Errorf("staging: %w: column %q of %s is NOT NULL, has no default and is not among the columns", ErrConfig, c.name, t.target)
+			return fmt.Errorf("%w: column %q of %s is NOT NULL, has no default and is not among the columns", ErrConfig, c.name, t.target)
 		}
 	}
 	if err := t.matchKey(s); err != nil {
@@ -160,7 +152,7 @@ func (t *Table[T]) match(s *shape, q *pgx.Conn) error {
 		t.cfg.ID = t.cfg.Key[0]
 	}
 	if t.cfg.ID != "" && !slices.Contains(t.colNames, t.cfg.ID) {
-		return fmt.Errorf("staging: %w: Config.ID is %q, which is not among the columns", ErrConfig, t.cfg.ID)
+		return fmt.Errorf("%w: Config.ID is %q, which is not among the columns", ErrConfig, t.cfg.ID)
 	}
 	// What the target would refuse becomes a rule, so that it costs a row and not the promotion.
 	for i := range t.cols {
@@ -191,7 +183,7 @@ func nullable(f *field) bool {
 func (t *Table[T]) matchKey(s *shape) error {
 	if len(t.cfg.Key) == 0 {
 		if t.cfg.Conflict == ConflictReplace {
-			return fmt.Errorf("staging: %w: Conflict Replace needs Config.Key", ErrConfig)
+			return fmt.Errorf("%w: Conflict Replace needs Config.Key", ErrConfig)
 		}
 		return nil
 	}
@@ -199,9 +191,9 @@ func (t *Table[T]) matchKey(s *shape) error {
 		c := s.column(k)
 		switch {
 		case c == nil || !slices.Contains(t.colNames, k):
-			return fmt.Errorf("staging: %w: Config.Key names column %q, which is not among the columns", ErrConfig, k)
+			return fmt.Errorf("%w: Config.Key names column %q, which is not among the columns", ErrConfig, k)
 		case !c.notNull:
-			return fmt.Errorf("staging: %w: Config.Key names column %q, which may be NULL: a key is NOT NULL", ErrConfig, k)
+			return fmt.Errorf("%w: Config.Key names column %q, which may be NULL: a key is NOT NULL", ErrConfig, k)
 		}
 	}
 	want := slices.Sorted(slices.Values(t.cfg.Key))
@@ -209,12 +201,12 @@ func (t *Table[T]) matchKey(s *shape) error {
 		if slices.Equal(slices.Sorted(slices.Values(u)), want) {
 			t.lead = s.column(u[0])
 			if (t.cfg.ReplaceIf != "" || t.cfg.Newer != "") && len(t.colNames) == len(t.cfg.Key) {
-				return fmt.Errorf("staging: %w: Config.ReplaceIf and Newer choose between rows of one key, and here all columns are the key: nothing is left to replace", ErrConfig)
+				return fmt.Errorf("%w: Config.ReplaceIf and Newer choose between rows of one key, and here all columns are the key: nothing is left to replace", ErrConfig)
 			}
 			return nil
 		}
 	}
-	return fmt.Errorf("staging: %w: Config.Key (%s): %s has no unique index of just these columns", ErrConfig, list("", t.cfg.Key), t.target)
+	return fmt.Errorf("%w: Config.Key (%s): %s has no unique index of just these columns", ErrConfig, list("", t.cfg.Key), t.target)
 }
 
 // typeNames maps the usual other names of types to what format_type prints.
@@ -256,7 +248,7 @@ func (t *Table[T]) privileges(ctx context.Context, q querier) error {
 			return fmt.Errorf("staging: %w", err)
 		}
 		if !ok {
-			return fmt.Errorf("staging: %w: role %q lacks %s on table %s", ErrPermission, role, p, t.target)
+			return fmt.Errorf("%w: role %q lacks %s on table %s", ErrPermission, role, p, t.target)
 		}
 	}
 	return nil
@@ -273,20 +265,18 @@ func (t *Table[T]) tables(ctx context.Context, q *pgx.Conn) error {
 		return fmt.Errorf("staging: %w", err)
 	}
 	if len(have) < len(t.own) {
-		create := []string{}
-		logged := strings.NewReplacer("{ledger}", t.ledger, "{ledger_at}", t.ledgerAt, "{rejects}", t.rejects, "{rejects_batch}", t.rejectsBatch,
-			"{control}", t.control, "{epoch}", t.epoch, "{target_text}", literal(t.target))
-		create = append(create, logged.Replace(schemaSQL))
+		create := []string{fill("schema_target", pieces{"ledger": t.ledger, "ledger_at": t.ledgerAt, "rejects": t.rejects,
+			"rejects_batch": t.rejectsBatch, "control": t.control, "epoch": t.epoch, "target_text": literal(t.target)}).text}
 		for s := range t.staging {
 			var cols []string
 			for i := range t.cols {
 				cols = append(cols, quote(t.cols[i].name)+" "+t.cols[i].sqlType+t.cols[i].collate)
 			}
-			pair := strings.NewReplacer("{registry}", t.registry[s], "{staging}", t.staging[s], "{refused}", t.refused[s], "{columns}", strings.Join(cols, ",\n    "))
-			create = append(create, pair.Replace(pairSQL))
+			create = append(create, fill("schema_side", pieces{"registry": t.registry[s], "staging": t.staging[s], "refused": t.refused[s],
+				"columns": strings.Join(cols, ",\n    ")}).text)
 		}
 		// In one message with the commit, for the reason that promotion.finish gives. Then go on where we were.
-		if _, err := q.Exec(ctx, strings.Join(create, "\n")+"\ncommit"); err != nil {
+		if _, err := q.Exec(ctx, strings.Join(create, ";\n")+";\ncommit"); err != nil {
 			return t.explain("creating the tables beside "+t.target, err)
 		}
 		if err := t.lockInstall(ctx, q); err != nil {
@@ -302,7 +292,7 @@ func (t *Table[T]) tables(ctx context.Context, q *pgx.Conn) error {
 	case err != nil:
 		return t.explain("reading "+t.control, err)
 	case owner != t.target:
-		return fmt.Errorf("staging: %w: %s belongs to the target %s", ErrDrift, t.control, owner)
+		return fmt.Errorf("%w: %s belongs to the target %s", ErrDrift, t.control, owner)
 	}
 	for s := range t.staging {
 		if err := t.checkStaging(ctx, q, side(s)); err != nil {
@@ -320,7 +310,7 @@ func (t *Table[T]) checkStaging(ctx context.Context, q *pgx.Conn, s side) error 
 		return t.explain("reading the shape of "+t.staging[s], err)
 	}
 	if found == nil {
-		return fmt.Errorf("staging: %w: %s", ErrNoTarget, t.staging[s])
+		return fmt.Errorf("%w: %s", ErrNoTarget, t.staging[s])
 	}
 	if err := found.check(t.staging[s]); err != nil {
 		return err
@@ -368,30 +358,4 @@ func (t *Table[T]) checkStaging(ctx context.Context, q *pgx.Conn, s side) error 
 		return t.explain("changing "+t.staging[s], err)
 	}
 	return nil
-}
-
-// explain wraps an error of Postgres with what was being done, and marks a lack of permission and a lock that was not
-// to be had.
-func (t *Table[T]) explain(doing string, err error) error {
-	if code := sqlState(err); code == "42501" {
-		return fmt.Errorf("staging: %s: %w: %w", doing, ErrPermission, err)
-	}
-	return fmt.Errorf("staging: %s: %w", doing, busy(err))
-}
-
-// sqlState returns the code of an error that came from Postgres, or "".
-func sqlState(err error) string {
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
-		return pg.Code
-	}
-	return ""
-}
-
-// busy marks a lock time-out.
-func busy(err error) error {
-	if sqlState(err) == "55P03" {
-		return fmt.Errorf("%w: %w", ErrBusy, err)
-	}
-	return err
 }

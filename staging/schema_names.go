@@ -87,7 +87,7 @@ func derived(table, suffix string) string {
 // so is what stands without: it is not folded to lower case.
 func parseName(s string) (schema, table string, err error) {
 	bad := func(why string) (string, string, error) {
-		return "", "", fmt.Errorf("staging: %w: target %q: %s", ErrConfig, s, why)
+		return "", "", fmt.Errorf("%w: target %q: %s", ErrConfig, s, why)
 	}
 	if !utf8.ValidString(s) || strings.ContainsRune(s, 0) {
 		return bad("not valid UTF-8 without NUL")

@@ -247,7 +247,7 @@ func (s *shape) check(name string) error {
 		if what == "" {
 			what = "of kind " + s.relkind
 		}
-		return fmt.Errorf("staging: %w: %s is %s", ErrNotTable, name, what)
+		return fmt.Errorf("%w: %s is %s", ErrNotTable, name, what)
 	}
 	return nil
 }

@@ -1,116 +1,237 @@
 package staging
 
-import "strings"
+import (
+	"embed"
+	"fmt"
+	"regexp"
+	"strings"
+)
 
-// statements are the SQL texts of one table, made once. Parameters are cast from text where pgx's modes without
-// prepared statements would otherwise guess.
-type statements struct {
-	open        string
-	lockStage   [2]string
-	look        string
-	register    [2]string
-	copyRows    [2]string
-	copyRejects [2]string
-	recount     [2]string
+// The statements of this package stand in .sql files. A line "-- name: x" begins statement x. Two kinds of placeholders
+// are filled here and nowhere else: {name} is a table, a list of columns or another piece of SQL, filled once for each
+// Table; @name is a parameter, which the server gets as $1, $2, … Files whose name begins with schema_ hold one
+// statement without a name.
+//
+//go:embed stage.sql promote.sql promote_insert.sql promote_rules.sql ledger.sql reject.sql schema_side.sql schema_target.sql
+var sqlFiles embed.FS
 
-	full       string
-	flip       string
-	lockSide   [2]string
-	shape      [2]string
-	batches    [2]string
-	counts     [2]string
-	refusals   [2]string
-	ledger     [2]string
-	kinds      string
-	old        string
-	unledger   string
-	rules      [2]string // where(…, which rows)
-	refuse     [2]string
-	insert     [2]string // where(…, which rows), for all at once
-	insertNew  [2]string // where(…, which rows that are not there)
-	triggers   string    // whether the target or a partition has one that runs before the insert of a row
-	replace    string    // the target into itself, to be planned
-	insertBit  [2]string // $1 to $2 of hr_record; ON CONFLICT
-	rejectBit  [2]string
-	bulkBit    string    // insertBit without merges
-	conflicts  [2]string // where(…, which rows)
-	correct    string
-	forget     [2]string
-	truncate   [2]string
-	aside      [2]string // where(…, which rows)
-	void       string
-	registries string
-	rejected   string
-	epoch      string
-	setEpoch   string
-	books      string
+var templates = loadTemplates()
+
+var (
+	piecePattern     = regexp.MustCompile(`\{[a-z_]+\}`)
+	parameterPattern = regexp.MustCompile(`@[a-z_]+`)
+)
+
+// loadTemplates cuts the files into statements. Lines that hold nothing but a comment are left out.
+func loadTemplates() map[string]string {
+	out := map[string]string{}
+	files, err := sqlFiles.ReadDir(".")
+	if err != nil {
+		panic(err)
+	}
+	for _, f := range files {
+		text, err := sqlFiles.ReadFile(f.Name())
+		if err != nil {
+			panic(err)
+		}
+		name := strings.TrimSuffix(f.Name(), ".sql")
+		for line := range strings.Lines(string(text)) {
+			switch trimmed := strings.TrimSpace(line); {
+			case strings.HasPrefix(trimmed, "-- name: "):
+				name = strings.TrimPrefix(trimmed, "-- name: ")
+				if _, twice := out[name]; twice {
+					panic("staging: two statements are named " + name)
+				}
+			case trimmed == "" || strings.HasPrefix(trimmed, "--"):
+			default:
+				out[name] += line
+			}
+		}
+	}
+	return out
 }
 
-// all takes the place of a condition on rows when a promotion takes every row of its side.
-const all = "true"
+// statement is SQL that is ready to run, with the names of its parameters: the first is $1.
+type statement struct {
+	text   string
+	params []string
+}
 
-// these stands in a statement where the condition on rows goes. No name can hold it.
-const these = "\x00"
+// pieces are the values of {placeholders}.
+type pieces map[string]string
 
-func where(sql, cond string) string { return strings.ReplaceAll(sql, these, cond) }
+// fill makes a statement of a template. A placeholder without a value is a mistake in this package.
+func fill(name string, values pieces) statement {
+	text, ok := templates[name]
+	if !ok {
+		panic("staging: no statement is named " + name)
+	}
+	var s statement
+	// Parameters first: the pieces may hold the user's SQL, where @ is an operator.
+	text = parameterPattern.ReplaceAllStringFunc(text, func(p string) string {
+		for i, known := range s.params {
+			if known == p[1:] {
+				return fmt.Sprintf("$%d", i+1)
+			}
+		}
+		s.params = append(s.params, p[1:])
+		return fmt.Sprintf("$%d", len(s.params))
+	})
+	s.text = piecePattern.ReplaceAllStringFunc(text, func(p string) string {
+		v, ok := values[p[1:len(p)-1]]
+		if !ok {
+			panic("staging: statement " + name + ": no value for " + p)
+		}
+		return v
+	})
+	s.text = strings.TrimSuffix(strings.TrimSpace(s.text), ";")
+	return s
+}
 
+// where fills in the condition on rows, which is known only when a promotion runs.
+func (s statement) where(condition string) statement {
+	s.text = strings.ReplaceAll(s.text, laterCondition, condition)
+	return s
+}
+
+// laterCondition stands in a statement where its condition on rows goes. No name can hold it.
+const laterCondition = "\x00"
+
+// everyRow is the condition on rows of a promotion that takes all rows of its side.
+const everyRow = "true"
+
+// args are the values of a statement's parameters, in text form. The SQL casts them.
+type args map[string]string
+
+// with binds parameters.
+func (s statement) with(a args) call {
+	c := call{sql: s.text, args: make([][]byte, len(s.params))}
+	if len(a) != len(s.params) {
+		panic(fmt.Sprintf("staging: %d values for %d parameters of %.80s", len(a), len(s.params), s.text))
+	}
+	for i, p := range s.params {
+		v, ok := a[p]
+		if !ok {
+			panic("staging: no value for parameter " + p)
+		}
+		c.args[i] = []byte(v)
+	}
+	return c
+}
+
+// statements are the SQL texts of one table, made once.
+type statements struct {
+	side [2]sideStatements
+
+	readControl    statement
+	stageLook      statement
+	fullSides      statement
+	flip           statement
+	ledgerKinds    statement
+	ledgerTooOld   statement
+	ledgerDelete   statement
+	ledgerCorrect  statement
+	ledgerVoid     statement
+	ledgerBooks    statement
+	ledgerReplay   statement
+	registered     statement
+	readEpoch      statement
+	setEpoch       statement
+	rejectsByBatch statement
+	rejectsList    statement
+	replaceInto    statement // the target into itself, to be planned; empty without ConflictReplace
+	hasTriggers    statement
+	bulkInsert     statement // rows of pg_temp.hr_aside, without merges
+	replayInsert   statement // the same with merges
+}
+
+// sideStatements are those that name one side of the staging tables.
+type sideStatements struct {
+	stageLock     statement
+	stageRegister statement
+	stageRecount  statement
+	copyRows      statement
+	copyRejects   statement
+
+	lock       statement
+	shape      statement
+	batches    statement
+	counts     statement
+	rejections statement
+	ledger     statement
+	rejects    statement
+	forget     statement
+	truncate   statement
+	rules      statement // empty without rules
+	insert     statement
+	insertNew  statement // the rows' keys are not looked up; empty unless ConflictSkip has a key
+	conflicts  statement
+	aside      statement
+	bitInsert  statement
+	bitReject  statement
+}
+
+// prepare fills in all statements.
 func (t *Table[T]) prepare() {
 	q := &t.sql
-	cols := list("", t.colNames)
-	q.open = "SELECT open FROM " + t.control
-	q.look = `SELECT set_config('lock_timeout', coalesce(nullif($2::text, ''), current_setting('lock_timeout')), true),
-		set_config('idle_in_transaction_session_timeout', coalesce(nullif($3::text, ''), current_setting('idle_in_transaction_session_timeout')), true),
-		c.open, (SELECT kind FROM ` + t.ledger + ` WHERE id = $1::text::uuid), $4::timestamptz < c.floor FROM ` + t.control + ` c`
-	for s := range t.staging {
-		reg, stg, ref := t.registry[s], t.staging[s], t.refused[s]
-		// In the order in which Stage takes them, or the two would deadlock.
-		q.lockSide[s] = "LOCK TABLE " + reg + ", " + stg + ", " + ref + " IN ACCESS EXCLUSIVE MODE"
-		q.lockStage[s] = "LOCK TABLE " + reg + " IN ROW EXCLUSIVE MODE"
-		q.register[s] = `INSERT INTO ` + reg + ` (id, root, root_offset, records, kept, duplicates, filtered, rejected, rows, attempt, worker, sealed_at)
-			SELECT $1::text::uuid, $2::text::uuid, $3::int4, $4::int4, $5::int4, $6::int4, $7::int4, $8::int4, $9::int4, $10::int8, $11::text, $12::timestamptz
-			WHERE NOT EXISTS (SELECT FROM ` + t.ledger + ` WHERE id = $1::text::uuid) ON CONFLICT DO NOTHING RETURNING no`
-		q.copyRows[s] = "COPY " + stg + " (" + cols + ", " + colRecord + ") FROM STDIN BINARY"
-		q.copyRejects[s] = "COPY " + ref + " (hr_batch, pos, key, code, reason, payload) FROM STDIN BINARY"
-		q.recount[s] = "UPDATE " + reg + " SET kept = $2::int4, rows = $3::int4, rejected = rejected + $4::int4 WHERE no = $1::int4"
+	common := t.commonPieces()
+	get := func(name string) statement { return fill(name, common) }
+	q.readControl, q.stageLook = get("read_control"), get("stage_look")
+	q.fullSides, q.flip = get("full_sides"), get("flip")
+	q.ledgerKinds, q.ledgerTooOld, q.ledgerDelete = get("ledger_kinds"), get("ledger_too_old"), get("ledger_delete")
+	q.ledgerCorrect, q.ledgerVoid, q.ledgerBooks, q.ledgerReplay = get("ledger_correct"), get("ledger_void"), get("ledger_books"), get("ledger_replay")
+	q.registered, q.readEpoch, q.setEpoch = get("registered"), get("read_epoch"), get("set_epoch")
+	q.rejectsByBatch, q.rejectsList = get("rejects_by_batch"), get("rejects_list")
+	q.hasTriggers = get("has_triggers")
+	if t.cfg.Conflict == ConflictReplace {
+		q.replaceInto = get("replace_into")
+	}
+	q.bulkInsert = get(t.insertName("bit"))
+	q.replayInsert = t.merged(q.bulkInsert)
+	for s := range q.side {
+		p := t.sidePieces(side(s), common)
+		get := func(name string) statement { return fill(name, p) }
+		x := &q.side[s]
+		x.stageLock, x.stageRegister, x.stageRecount = get("stage_lock"), get("stage_register"), get("stage_recount")
+		x.copyRows, x.copyRejects = get("copy_rows"), get("copy_rejects")
+		x.lock, x.shape, x.batches = get("lock_side"), get("shape"), get("batches")
+		x.counts, x.rejections, x.ledger = get("counts"), get("rejections"), get("ledger_insert")
+		x.rejects, x.forget, x.truncate = get("move_rejects"), get("forget"), get("truncate")
+		x.aside, x.bitReject = get("aside"), get("bit_reject")
+		x.insert = t.merged(get(t.insertName("all")))
+		x.bitInsert = t.merged(q.bulkInsert)
+		if len(t.cfg.Key) > 0 {
+			x.conflicts = get("conflicts")
+			if t.cfg.Conflict == ConflictSkip {
+				x.insertNew = t.merged(get("insert_new"))
+			}
+		}
+		if len(t.rules) > 0 {
+			x.rules = get("apply_rules")
+		}
+	}
+}
 
-		q.shape[s] = `SELECT attname::text FROM pg_attribute
-			WHERE attrelid = ` + literal(stg) + `::regclass AND attnum > 0 AND NOT attisdropped`
-		q.batches[s] = `SELECT no, id::text, rows, rejected, records, kept, duplicates, filtered FROM ` + reg + ` ORDER BY no`
-		q.counts[s] = `SELECT ` + batchOf("") + `, count(*)` + t.spread() + ` FROM ` + stg + ` GROUP BY 1`
-		q.refusals[s] = `SELECT hr_batch, count(*) FROM ` + ref + ` GROUP BY 1`
-		q.ledger[s] = `INSERT INTO ` + t.ledger + ` (id, kind, root, root_offset, records, kept, duplicates, filtered, rejected, staged, promoted, attempt, worker, sealed_at, staged_at)
-			SELECT id, 'promoted', root, root_offset, records, kept, duplicates, filtered, rejected, rows, rows, attempt, worker, sealed_at, staged_at
-			FROM ` + reg + ` WHERE no = ANY($1::int4[]) ORDER BY id ON CONFLICT (id) DO NOTHING RETURNING id::text`
-		q.refuse[s] = `INSERT INTO ` + t.rejects + ` (batch, root, place, pos, whole, source, key, code, reason, payload)
-			SELECT r.id, r.root, r.root_offset + f.pos, f.pos, true, 'stage', f.key, f.code, f.reason, f.payload
-			FROM ` + ref + ` f JOIN ` + reg + ` r ON r.no = f.hr_batch WHERE r.no = ANY($1::int4[]) ORDER BY r.id, f.pos`
-		q.forget[s] = "DELETE FROM " + reg + " WHERE no = ANY($1::int4[])"
-		q.truncate[s] = "TRUNCATE " + reg + ", " + stg + ", " + ref
-		// A temporary table, because an index on the UNLOGGED one would have the trouble that finish describes.
-		q.aside[s] = "CREATE TEMPORARY TABLE hr_aside ON COMMIT DROP AS SELECT * FROM " + stg + " s WHERE " + these
-		t.prepareInsert(side(s))
-		t.prepareRules(side(s))
+// commonPieces are the values of the placeholders that both sides share.
+func (t *Table[T]) commonPieces() pieces {
+	key := list("s.", t.cfg.Key)
+	p := pieces{
+		"target": t.target, "target_text": literal(t.target), "ledger": t.ledger, "rejects": t.rejects, "control": t.control, "epoch": t.epoch,
+		"registry_a": t.registry[sideA], "registry_b": t.registry[sideB],
+		"columns": list("", t.colNames), "s_columns": list("s.", t.colNames), "key": list("", t.cfg.Key), "s_key": key,
+		"record": colRecord, "which": laterCondition, "newest": t.newestFirst(), "on_conflict": t.onConflict(),
+		"key_in_target": t.keyEquals("hr_there.", "s."), "record_id": t.idSQL("s."), "row_json": t.rowSQL(),
+		"batch_no": batchOf("s."), "position": posOf("s."), "spread": t.spread(),
 	}
-	q.triggers = `SELECT EXISTS (SELECT FROM pg_trigger WHERE tgtype & 7 = 7 AND tgenabled <> 'D' AND NOT tgisinternal AND tgrelid IN
-		(SELECT ` + literal(t.target) + `::regclass::oid UNION ALL SELECT relid::oid FROM pg_partition_tree(` + literal(t.target) + `::regclass)))`
-	q.full = "SELECT open, EXISTS (SELECT FROM " + t.registry[sideA] + "), EXISTS (SELECT FROM " + t.registry[sideB] + ") FROM " + t.control
-	q.flip = "UPDATE " + t.control + " SET open = $1::text WHERE open = $2::text"
-	q.kinds = "SELECT id::text, kind FROM " + t.ledger + " WHERE id = ANY($1::text[]::uuid[])"
-	q.old = "SELECT l.id::text FROM " + t.ledger + " l, " + t.control + " c WHERE l.id = ANY($1::text[]::uuid[]) AND l.sealed_at < c.floor"
-	q.unledger = "DELETE FROM " + t.ledger + " WHERE id = ANY($1::text[]::uuid[])"
-	q.correct = `UPDATE ` + t.ledger + ` l SET conflicts = u.c, ruled = u.r, promoted = l.staged - u.c - u.r
-		FROM unnest($1::text[]::uuid[], $2::int4[], $3::int4[]) u(id, c, r) WHERE l.id = u.id`
-	q.void = `INSERT INTO ` + t.ledger + ` (id, kind, root, root_offset, records, attempt, worker, sealed_at)
-		VALUES ($1::text::uuid, 'void', $2::text::uuid, $3::int4, $4::int4, $5::int8, $6::text, $7::timestamptz) ON CONFLICT (id) DO NOTHING`
-	q.registries = "SELECT id::text FROM " + t.registry[sideA] + " WHERE id = ANY($1::text[]::uuid[]) UNION ALL SELECT id::text FROM " + t.registry[sideB] +
-		" WHERE id = ANY($1::text[]::uuid[])"
-	q.rejected = `SELECT DISTINCT ON (batch, pos) batch::text, pos, key, code, reason, payload, row::text, root::text, place FROM ` + t.rejects + `
-		WHERE batch = ANY($1::text[]::uuid[]) AND whole ORDER BY batch, pos, id`
-	q.epoch = "SELECT epoch FROM " + t.epoch
-	q.setEpoch = "INSERT INTO " + t.epoch + " DEFAULT VALUES ON CONFLICT DO NOTHING"
-	q.books = `SELECT count(*) FILTER (WHERE kind = 'promoted'), count(*) FILTER (WHERE kind = 'void')`
-	for _, c := range []string{"records", "kept", "duplicates", "filtered", "rejected", "staged", "promoted", "conflicts", "ruled"} {
-		q.books += ", coalesce(sum(" + c + ") FILTER (WHERE kind = 'promoted'), 0)::int8"
+	p["rule_verdict"], p["rule_code"], p["rule_reason"] = t.ruleCases()
+	return p
+}
+
+// sidePieces adds the tables of one side.
+func (t *Table[T]) sidePieces(s side, common pieces) pieces {
+	p := pieces{"registry": t.registry[s], "staging": t.staging[s], "staging_text": literal(t.staging[s]), "refused": t.refused[s]}
+	for k, v := range common {
+		p[k] = v
 	}
-	q.books += " FROM " + t.ledger + " WHERE committed_at >= $1::timestamptz"
+	return p
 }

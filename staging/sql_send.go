@@ -3,6 +3,8 @@ package staging
 import (
 	"context"
 	"fmt"
+	"iter"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -11,85 +13,133 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// stmt is one statement with its parameters in text form; the SQL casts them.
-type stmt struct {
+// call is one statement with its parameters in text form; the SQL casts them.
+type call struct {
 	sql  string
-	args []string
+	args [][]byte
 }
 
-func do(sql string, args ...string) stmt { return stmt{sql, args} }
-
-// send runs statements one behind the other in one round trip, whatever mode the pool's connections have. Each is parsed
-// when its turn comes. That is the point: parsing takes the tables' locks, and what pgx prepares ahead of the transaction
-// would wait for a promoter's lock without a time-out. So no prepared statement is needed either, which any PgBouncer likes.
-// A statement that fails ends the rest; the results are those before it.
-func send(ctx context.Context, q *pgx.Conn, stmts ...stmt) ([]*pgconn.Result, error) {
-	b := new(pgconn.Batch)
-	for _, s := range stmts {
-		var args [][]byte
-		for _, a := range s.args {
-			args = append(args, []byte(a))
-		}
-		b.ExecParams(s.sql, args, nil, nil, nil)
+// do is a call of a short statement without a template.
+func do(sql string, args ...string) call {
+	c := call{sql: sql}
+	for _, a := range args {
+		c.args = append(c.args, []byte(a))
 	}
-	out, err := q.PgConn().ExecBatch(ctx, b).ReadAll()
-	for n := len(out); n > 0 && out[n-1].Err != nil; n-- {
-		out = out[:n-1]
+	return c
+}
+
+// send runs statements in one round trip, whatever mode the pool's connections have. Each statement is parsed when its
+// turn comes. Parsing takes the tables' locks: a statement that pgx prepared before the transaction would wait for a
+// promoter's lock without a time-out. So no prepared statement is needed, and every PgBouncer works.
+// A statement that fails ends the rest. The results are those of the statements before it.
+func send(ctx context.Context, q *pgx.Conn, calls ...call) ([]result, error) {
+	b := new(pgconn.Batch)
+	for _, c := range calls {
+		b.ExecParams(c.sql, c.args, nil, nil, nil)
+	}
+	raw, err := q.PgConn().ExecBatch(ctx, b).ReadAll()
+	for n := len(raw); n > 0 && raw[n-1].Err != nil; n-- {
+		raw = raw[:n-1]
+	}
+	out := make([]result, len(raw))
+	for i, r := range raw {
+		out[i] = result{r}
 	}
 	return out, err
 }
 
-// one runs one statement.
-func one(ctx context.Context, q *pgx.Conn, sql string, args ...string) (*pgconn.Result, error) {
-	out, err := send(ctx, q, stmt{sql, args})
+// sendOne runs one statement.
+func sendOne(ctx context.Context, q *pgx.Conn, c call) (result, error) {
+	out, err := send(ctx, q, c)
 	if err != nil {
-		return nil, err
+		return result{}, err
 	}
 	return out[0], nil
 }
 
-// texts returns the first column of a result.
-func texts(r *pgconn.Result) []string {
-	out := make([]string, len(r.Rows))
-	for i, row := range r.Rows {
-		out[i] = string(row[0])
+// result is what a statement returned, in text form. Values are read by the name of their column.
+type result struct{ *pgconn.Result }
+
+// affected is the number of rows that the statement wrote.
+func (r result) affected() int64 { return r.CommandTag.RowsAffected() }
+
+// row returns one row.
+func (r result) row(i int) record { return record{r, r.Rows[i]} }
+
+// each returns the rows one by one.
+func (r result) each() iter.Seq[record] {
+	return func(yield func(record) bool) {
+		for _, row := range r.Rows {
+			if !yield(record{r, row}) {
+				return
+			}
+		}
+	}
+}
+
+// texts returns one column of all rows.
+func (r result) texts(column string) []string {
+	out := make([]string, 0, len(r.Rows))
+	for row := range r.each() {
+		out = append(out, row.text(column))
 	}
 	return out
 }
 
-// kindsOf reads rows of batch id and kind.
-func kindsOf(r *pgconn.Result) map[string]Fate {
+// record is one row of a result.
+type record struct {
+	of     result
+	values [][]byte
+}
+
+func (r record) value(column string) []byte {
+	i := slices.IndexFunc(r.of.FieldDescriptions, func(f pgconn.FieldDescription) bool { return f.Name == column })
+	if i < 0 {
+		panic("staging: a statement has no column " + column)
+	}
+	return r.values[i]
+}
+
+func (r record) null(column string) bool   { return r.value(column) == nil }
+func (r record) text(column string) string { return string(r.value(column)) }
+func (r record) bool(column string) bool   { return r.text(column) == "t" }
+
+// int reads a number. The statements cast to integers whatever they return as numbers.
+func (r record) int(column string) int64 {
+	n, err := strconv.ParseInt(r.text(column), 10, 64)
+	if err != nil {
+		panic("staging: column " + column + ": " + err.Error())
+	}
+	return n
+}
+
+// fatesOf reads batch ids and kinds.
+func fatesOf(r result) map[string]Fate {
 	out := make(map[string]Fate, len(r.Rows))
-	for _, row := range r.Rows {
+	for row := range r.each() {
 		f := FatePromoted
-		if string(row[1]) == "void" {
+		if row.text("kind") == "void" {
 			f = FateVoid
 		}
-		out[string(row[0])] = f
+		out[row.text("id")] = f
 	}
 	return out
 }
 
-// countsOf reads rows of batch number and count.
-func countsOf(r *pgconn.Result) (map[int32]int64, error) {
+// countsOf reads counts by batch number.
+func countsOf(r result) (map[int32]int64, error) {
 	out := make(map[int32]int64, len(r.Rows))
-	for _, row := range r.Rows {
-		if row[0] == nil {
+	for row := range r.each() {
+		if row.null("no") {
 			return nil, fmt.Errorf("staging: a row in a staging table has no %s: another program has written it", colRecord)
 		}
-		no, err := strconv.ParseInt(string(row[0]), 10, 32)
-		if err != nil {
-			return nil, err
-		}
-		if out[int32(no)], err = strconv.ParseInt(string(row[1]), 10, 64); err != nil {
-			return nil, err
-		}
+		out[int32(row.int("no"))] = row.int("n")
 	}
 	return out, nil
 }
 
 // array prints numbers, or ids that are known to be uuids, as an array.
-func array[E int32 | string](in []E) string {
+func array[E int32 | int64 | string](in []E) string {
 	var b strings.Builder
 	b.WriteByte('{')
 	for i, x := range in {

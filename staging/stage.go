@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -14,20 +13,20 @@ import (
 func checkBatch(b *Batch) error {
 	id, ok := parseUUID(b.ID)
 	if !ok {
-		return fmt.Errorf("staging: %w: Batch.ID is %q: must be a UUID", ErrLoad, b.ID)
+		return fmt.Errorf("%w: Batch.ID is %q: must be a UUID", ErrLoad, b.ID)
 	}
 	if b.Root == "" {
 		b.Root = b.ID
 	}
 	if _, ok := parseUUID(b.Root); !ok {
-		return fmt.Errorf("staging: %w: Batch.Root is %q: must be a UUID or empty", ErrLoad, b.Root)
+		return fmt.Errorf("%w: Batch.Root is %q: must be a UUID or empty", ErrLoad, b.Root)
 	}
 	if b.Records < 1 || b.Offset < 0 || b.Records > 1<<30 || b.Offset > 1<<30 {
-		return fmt.Errorf("staging: %w: Batch.Records is %d, Offset %d: must be 1 to 2^30, and 0 to 2^30", ErrLoad, b.Records, b.Offset)
+		return fmt.Errorf("%w: Batch.Records is %d, Offset %d: must be 1 to 2^30, and 0 to 2^30", ErrLoad, b.Records, b.Offset)
 	}
 	if b.Sealed.IsZero() {
 		if id[6]>>4 != 7 {
-			return fmt.Errorf("staging: %w: Batch.Sealed is zero, and Batch.ID %q has no time in it", ErrLoad, b.ID)
+			return fmt.Errorf("%w: Batch.Sealed is zero, and Batch.ID %q has no time in it", ErrLoad, b.ID)
 		}
 		ms := int64(id[0])<<40 | int64(id[1])<<32 | int64(id[2])<<24 | int64(id[3])<<16 | int64(id[4])<<8 | int64(id[5])
 		b.Sealed = time.UnixMilli(ms)
@@ -42,17 +41,17 @@ func (l *Load[T]) check(spans []span) error {
 		return err
 	}
 	if l.Pos != nil && len(l.Pos) != len(l.Rows) {
-		return fmt.Errorf("staging: %w: %d rows and %d positions", ErrLoad, len(l.Rows), len(l.Pos))
+		return fmt.Errorf("%w: %d rows and %d positions", ErrLoad, len(l.Rows), len(l.Pos))
 	}
 	kept := len(l.Rows)
 	if l.Pos != nil {
 		kept = len(spans)
 		if kept > 0 && (spans[0].pos < 0 || int(spans[kept-1].pos) >= l.Batch.Records) {
-			return fmt.Errorf("staging: %w: a row has position %d or %d in a batch of %d records", ErrLoad, spans[0].pos, spans[kept-1].pos, l.Batch.Records)
+			return fmt.Errorf("%w: a row has position %d or %d in a batch of %d records", ErrLoad, spans[0].pos, spans[kept-1].pos, l.Batch.Records)
 		}
 	}
 	if l.Duplicates < 0 || l.Filtered < 0 || kept+l.Duplicates+l.Filtered+len(l.Rejects) != l.Batch.Records {
-		return fmt.Errorf("staging: %w: batch %s: %d records are not %d kept + %d duplicates + %d filtered + %d rejected",
+		return fmt.Errorf("%w: batch %s: %d records are not %d kept + %d duplicates + %d filtered + %d rejected",
 			ErrLoad, l.Batch.ID, l.Batch.Records, kept, l.Duplicates, l.Filtered, len(l.Rejects))
 	}
 	if len(l.Rejects) > 0 {
@@ -60,19 +59,19 @@ func (l *Load[T]) check(spans []span) error {
 		for _, r := range l.Rejects {
 			_, twice := taken[r.Pos]
 			if twice || r.Pos < 0 || int(r.Pos) >= l.Batch.Records {
-				return fmt.Errorf("staging: %w: batch %s: a reject has position %d: must be 0 to %d, each once", ErrLoad, l.Batch.ID, r.Pos, l.Batch.Records-1)
+				return fmt.Errorf("%w: batch %s: a reject has position %d: must be 0 to %d, each once", ErrLoad, l.Batch.ID, r.Pos, l.Batch.Records-1)
 			}
 			taken[r.Pos] = struct{}{}
 		}
 		for _, s := range spans {
 			if _, both := taken[s.pos]; both {
-				return fmt.Errorf("staging: %w: batch %s: record %d has rows and is rejected", ErrLoad, l.Batch.ID, s.pos)
+				return fmt.Errorf("%w: batch %s: record %d has rows and is rejected", ErrLoad, l.Batch.ID, s.pos)
 			}
 		}
 		if l.Pos == nil {
 			for p := range taken {
 				if int(p) < kept {
-					return fmt.Errorf("staging: %w: batch %s: record %d has a row (Pos is nil) and is rejected", ErrLoad, l.Batch.ID, p)
+					return fmt.Errorf("%w: batch %s: record %d has a row (Pos is nil) and is rejected", ErrLoad, l.Batch.ID, p)
 				}
 			}
 		}
@@ -122,11 +121,9 @@ func (t *Table[T]) stageOnce(ctx context.Context, l *Load[T], spans []span, orde
 	defer c.Release()
 	q := c.Conn()
 	if try > 0 {
-		open, err := one(ctx, q, t.sql.open)
-		if err != nil {
+		if err := t.readHint(ctx, q); err != nil {
 			return 0, err
 		}
-		t.hint.Store(int32(sideOf(texts(open)[0])))
 	}
 	defer t.rollback(q)
 	// The first try does not wait: a side that is locked is the one that a promoter is at work on, so the hint is old.
@@ -141,6 +138,16 @@ func (t *Table[T]) stageOnce(ctx context.Context, l *Load[T], spans []span, orde
 		return 0, err
 	}
 	return OutcomeStaged, t.at("after commit")
+}
+
+// readHint reads which side is open.
+func (t *Table[T]) readHint(ctx context.Context, q *pgx.Conn) error {
+	control, err := sendOne(ctx, q, t.sql.readControl.with(nil))
+	if err != nil {
+		return err
+	}
+	t.hint.Store(int32(sideOf(control.row(0).text("open"))))
+	return nil
 }
 
 // commit ends the transaction, with a last statement in the same message. An error that is not the server's own answer
@@ -175,25 +182,29 @@ func (t *Table[T]) stageIn(ctx context.Context, q *pgx.Conn, l *Load[T], spans [
 	if l.Pos == nil {
 		kept = len(l.Rows)
 	}
-	var run []stmt
-	lockFor, idle := "", "" // in a transaction of the caller's they stay as they are
+	sql := &t.sql.side[s]
+	var run []call
+	lockTimeout, idleTimeout := "", "" // in a transaction of the caller's they stay as they are
 	if how.begin {
 		run = append(run, do("begin"))
-		lockFor, idle = millis(t.cfg.LockTimeout), millis(t.cfg.IdleTimeout)
+		lockTimeout, idleTimeout = millis(t.cfg.LockTimeout), millis(t.cfg.IdleTimeout)
 	}
-	lock := do(t.sql.lockStage[s])
+	lock := do(sql.stageLock.text)
 	if how.nowait {
 		lock.sql += " NOWAIT"
 		run = append(run, lock)
 	}
 	looked := len(run)
 	b := &l.Batch
-	run = append(run, do(t.sql.look, b.ID, lockFor, idle, timeText(b.Sealed)))
+	run = append(run, t.sql.stageLook.with(args{"id": b.ID, "lock_timeout": lockTimeout, "idle_timeout": idleTimeout, "sealed": timeText(b.Sealed)}))
 	if !how.nowait {
 		run = append(run, lock)
 	}
-	run = append(run, do(t.sql.register[s], b.ID, b.Root, text(b.Offset), text(b.Records), text(kept), text(l.Duplicates), text(l.Filtered),
-		text(len(l.Rejects)), text(len(l.Rows)), text(b.Attempt), b.Worker, timeText(b.Sealed)))
+	run = append(run, sql.stageRegister.with(args{
+		"id": b.ID, "root": b.Root, "offset": text(b.Offset), "records": text(b.Records), "kept": text(kept), "duplicates": text(l.Duplicates),
+		"filtered": text(l.Filtered), "rejected": text(len(l.Rejects)), "rows": text(len(l.Rows)), "attempt": text(b.Attempt), "worker": b.Worker,
+		"sealed": timeText(b.Sealed),
+	}))
 	res, err := send(ctx, q, run...)
 	if err != nil {
 		if how.nowait && len(res) < looked && sqlState(err) == "55P03" {
@@ -201,31 +212,28 @@ func (t *Table[T]) stageIn(ctx context.Context, q *pgx.Conn, l *Load[T], spans [
 		}
 		return 0, err
 	}
-	seen, made := res[looked].Rows[0], res[len(res)-1].Rows // time-outs, open, kind, older than the floor
-	t.hint.Store(int32(sideOf(string(seen[2]))))
+	seen, registered := res[looked].row(0), res[len(res)-1]
+	t.hint.Store(int32(sideOf(seen.text("open"))))
 	switch {
-	case string(seen[3]) == "void":
+	case seen.text("kind") == "void":
 		return OutcomeAlreadyVoid, nil
-	case seen[3] != nil:
+	case !seen.null("kind"):
 		return OutcomeAlreadyPromoted, nil
-	case string(seen[4]) == "t":
-		return 0, fmt.Errorf("staging: %w: batch %s was sealed at %v", ErrTooOld, b.ID, b.Sealed)
-	case len(made) == 0: // it is in the registry, or in the ledger since a moment ago
+	case seen.bool("too_old"):
+		return 0, fmt.Errorf("%w: batch %s was sealed at %v", ErrTooOld, b.ID, b.Sealed)
+	case len(registered.Rows) == 0: // it is in the registry, or in the ledger since a moment ago
 		return OutcomeAlreadyStaged, nil
 	}
-	no, err := strconv.ParseInt(string(made[0][0]), 10, 32)
-	if err != nil {
-		return 0, err
-	}
+	no := int32(registered.row(0).int("no"))
 	if err := t.at("before copy"); err != nil {
 		return 0, err
 	}
-	found, err := t.copyAll(ctx, q, s, l, spans, order, kept, int32(no), how.careful)
+	found, err := t.copyAll(ctx, q, s, l, spans, order, kept, no, how.careful)
 	if err != nil {
 		return 0, err
 	}
 	if rejects := append(l.Rejects[:len(l.Rejects):len(l.Rejects)], found...); len(rejects) > 0 {
-		if err := t.copyRejects(ctx, q, s, int32(no), rejects); err != nil {
+		if err := t.copyRejects(ctx, q, s, no, rejects); err != nil {
 			return 0, err
 		}
 	}
@@ -249,7 +257,7 @@ func (t *Table[T]) copyAll(ctx context.Context, q *pgx.Conn, s side, l *Load[T],
 		err = t.copyRows(ctx, q, s, e)
 	}
 	if err == nil && len(found) > 0 {
-		_, err = one(ctx, q, t.sql.recount[s], text(no), text(e.kept), text(e.rows), text(len(found)))
+		_, err = sendOne(ctx, q, t.sql.side[s].stageRecount.with(args{"no": text(no), "kept": text(e.kept), "rows": text(e.rows), "refused": text(len(found))}))
 	}
 	return found, err
 }
@@ -261,11 +269,9 @@ func (t *Table[T]) StageTx(ctx context.Context, tx pgx.Tx, l Load[T]) (Outcome, 
 	if err := l.check(spans); err != nil {
 		return 0, err
 	}
-	open, err := one(ctx, tx.Conn(), t.sql.open)
-	if err != nil {
+	if err := t.readHint(ctx, tx.Conn()); err != nil {
 		return 0, t.explain("staging batch "+l.Batch.ID, err)
 	}
-	t.hint.Store(int32(sideOf(texts(open)[0])))
 	for _, careful := range []bool{false, true} {
 		sp, err := tx.Begin(ctx) // a savepoint: what fails here leaves the caller's work alone
 		if err != nil {

@@ -112,7 +112,7 @@ func (e *encoder[T]) record(i int) {
 			r.i = 0
 			e.t.cfg.Fill(v, r)
 			if r.i != len(r.cols) && r.err == nil {
-				r.err = fmt.Errorf("staging: %w: %d values for %d columns: %s", ErrConfig, r.i, len(r.cols), badCalls)
+				r.err = fmt.Errorf("%w: %d values for %d columns: %s", ErrConfig, r.i, len(r.cols), badCalls)
 			}
 		}
 		if r.flaw != nil || r.err != nil {
@@ -211,7 +211,7 @@ func (t *Table[T]) idOf(v *T) string {
 
 // copyRows streams records [from, to) into the staging table of s.
 func (t *Table[T]) copyRows(ctx context.Context, q *pgx.Conn, s side, e *encoder[T]) error {
-	err := copyIn(ctx, q, t.sql.copyRows[s], e)
+	err := copyIn(ctx, q, t.sql.side[s].copyRows.text, e)
 	if e.err != nil {
 		return e.err // the server's answer only repeats it
 	}
@@ -233,7 +233,7 @@ func (t *Table[T]) copyRejects(ctx context.Context, q *pgx.Conn, s side, no int3
 		r.Bytes(x.Payload)
 	}
 	r.buf = append(r.buf, copyTail...)
-	return copyIn(ctx, q, t.sql.copyRejects[s], bytes.NewReader(r.buf))
+	return copyIn(ctx, q, t.sql.side[s].copyRejects.text, bytes.NewReader(r.buf))
 }
 
 var rejectCols = []column{{name: "hr_batch", kind: kInt4}, {name: "pos", kind: kInt4}, {name: "key", kind: kText}, {name: "code", kind: kText},

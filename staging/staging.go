@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/headrace/headrace/internal/uid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
@@ -21,6 +22,9 @@ type Batch struct {
 	Worker  string // for the ledger
 	Sealed  time.Time
 }
+
+// NewBatchID returns an id for a new batch: a UUIDv7, which carries the time. An id must never be used for two batches.
+func NewBatchID() string { return uid.New() }
 
 // A Reject is a record, or a row of it, that does not go into the target.
 type Reject struct {
@@ -136,9 +140,9 @@ type Books struct {
 	Filtered       int64
 	Rejected       int64
 	Staged         int64 // rows that the kept records made
-	Rows           int64 // rows written into the target
+	Rows           int64 `db:"promoted"` // rows written into the target
 	Conflicts      int64
-	RejectedByRule int64
+	RejectedByRule int64 `db:"ruled"`
 }
 
 // A Table stages and promotes rows of type T for one target. This type is concurrency safe.
@@ -163,7 +167,7 @@ type Table[T any] struct {
 // New checks cfg and the target, and creates what is missing. The pool stays the caller's.
 func New[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg Config[T]) (*Table[T], error) {
 	if pool == nil {
-		return nil, fmt.Errorf("staging: %w: the pool is nil", ErrConfig)
+		return nil, fmt.Errorf("%w: the pool is nil", ErrConfig)
 	}
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -203,8 +207,8 @@ func (t *Table[T]) at(point string) error {
 
 // beginning opens a transaction with the time-outs that keep a frozen program from holding up others. With durable, its
 // commit waits for the disk whatever the server's default is.
-func (t *Table[T]) beginning(durable bool) []stmt {
-	out := []stmt{do("begin"), do(sqlLimits, millis(t.cfg.LockTimeout), millis(t.cfg.IdleTimeout))}
+func (t *Table[T]) beginning(durable bool) []call {
+	out := []call{do("begin"), do(sqlLimits, millis(t.cfg.LockTimeout), millis(t.cfg.IdleTimeout))}
 	if durable {
 		out = append(out, do(sqlDurable))
 	}

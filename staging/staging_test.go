@@ -110,8 +110,8 @@ func balanced[T any](t testing.TB, tab *staging.Table[T]) staging.Books {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !b.Balanced() {
-		t.Errorf("the books do not balance: %+v", b)
+	if err := b.Balanced(); err != nil {
+		t.Errorf("%v: %+v", err, b)
 	}
 	return b
 }

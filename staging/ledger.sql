@@ -1,0 +1,55 @@
+-- name: ledger_kinds
+SELECT id::text AS id, kind FROM {ledger} WHERE id = ANY(@ids::text[]::uuid[]);
+
+-- name: ledger_too_old
+SELECT l.id::text AS id FROM {ledger} l, {control} c WHERE l.id = ANY(@ids::text[]::uuid[]) AND l.sealed_at < c.floor;
+
+-- name: ledger_delete
+DELETE FROM {ledger} WHERE id = ANY(@ids::text[]::uuid[]);
+
+-- name: ledger_correct
+-- Writes what the ledger could not know when the batches were inserted.
+UPDATE {ledger} l
+SET conflicts = u.conflicts, ruled = u.refused, promoted = l.staged - u.conflicts - u.refused
+FROM unnest(@ids::text[]::uuid[], @conflicts::int4[], @refused::int4[]) u(id, conflicts, refused)
+WHERE l.id = u.id;
+
+-- name: ledger_void
+-- The unique index waits for a promoter that has inserted the batch and has not committed yet.
+INSERT INTO {ledger} (id, kind, root, root_offset, records, attempt, worker, sealed_at)
+VALUES (@id::text::uuid, 'void', @root::text::uuid, @offset::int4, @records::int4, @attempt::int8, @worker::text, @sealed::timestamptz)
+ON CONFLICT (id) DO NOTHING;
+
+-- name: ledger_replay
+-- Enters corrected rejects as a batch of their own.
+WITH id AS (SELECT gen_random_uuid() AS id)
+INSERT INTO {ledger} (id, kind, root, root_offset, records, kept, staged, promoted, conflicts, worker, sealed_at, staged_at)
+SELECT id, 'promoted', id, 0, @records::int4, @records::int4, @rows::int4, @written::int4, @rows::int4 - @written::int4,
+       'replay', clock_timestamp(), clock_timestamp()
+FROM id
+RETURNING id::text AS id;
+
+-- name: ledger_books
+SELECT count(*) FILTER (WHERE kind = 'promoted') AS batches,
+       count(*) FILTER (WHERE kind = 'void') AS void,
+       coalesce(sum(records)    FILTER (WHERE kind = 'promoted'), 0)::int8 AS records,
+       coalesce(sum(kept)       FILTER (WHERE kind = 'promoted'), 0)::int8 AS kept,
+       coalesce(sum(duplicates) FILTER (WHERE kind = 'promoted'), 0)::int8 AS duplicates,
+       coalesce(sum(filtered)   FILTER (WHERE kind = 'promoted'), 0)::int8 AS filtered,
+       coalesce(sum(rejected)   FILTER (WHERE kind = 'promoted'), 0)::int8 AS rejected,
+       coalesce(sum(staged)     FILTER (WHERE kind = 'promoted'), 0)::int8 AS staged,
+       coalesce(sum(promoted)   FILTER (WHERE kind = 'promoted'), 0)::int8 AS promoted,
+       coalesce(sum(conflicts)  FILTER (WHERE kind = 'promoted'), 0)::int8 AS conflicts,
+       coalesce(sum(ruled)      FILTER (WHERE kind = 'promoted'), 0)::int8 AS ruled
+FROM {ledger} WHERE committed_at >= @since::timestamptz;
+
+-- name: registered
+SELECT id::text AS id FROM {registry_a} WHERE id = ANY(@ids::text[]::uuid[])
+UNION ALL
+SELECT id::text FROM {registry_b} WHERE id = ANY(@ids::text[]::uuid[]);
+
+-- name: read_epoch
+SELECT epoch FROM {epoch};
+
+-- name: set_epoch
+INSERT INTO {epoch} DEFAULT VALUES ON CONFLICT DO NOTHING;

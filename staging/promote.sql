@@ -1,0 +1,47 @@
+-- name: full_sides
+SELECT open, EXISTS (SELECT FROM {registry_a}) AS full_a, EXISTS (SELECT FROM {registry_b}) AS full_b FROM {control};
+
+-- name: flip
+UPDATE {control} SET open = @to::text WHERE open = @from::text;
+
+-- name: lock_side
+-- In the order in which Stage takes the tables, or the two would deadlock.
+LOCK TABLE {registry}, {staging}, {refused} IN ACCESS EXCLUSIVE MODE;
+
+-- name: shape
+SELECT attname::text AS name FROM pg_attribute WHERE attrelid = {staging_text}::regclass AND attnum > 0 AND NOT attisdropped;
+
+-- name: batches
+SELECT no, id::text AS id, records, kept, duplicates, filtered, rejected, rows FROM {registry} ORDER BY no;
+
+-- name: counts
+-- The staged rows of each batch. With them, in the first row, the least and the greatest key, where they are of use.
+SELECT ({record} >> 32) AS no, count(*) AS n{spread} FROM {staging} GROUP BY 1;
+
+-- name: rejections
+SELECT hr_batch AS no, count(*) AS n FROM {refused} GROUP BY 1;
+
+-- name: ledger_insert
+-- Returns the batches that were not in the ledger.
+INSERT INTO {ledger} (id, kind, root, root_offset, records, kept, duplicates, filtered, rejected, staged, promoted,
+                      attempt, worker, sealed_at, staged_at)
+SELECT id, 'promoted', root, root_offset, records, kept, duplicates, filtered, rejected, rows, rows,
+       attempt, worker, sealed_at, staged_at
+FROM {registry} WHERE no = ANY(@numbers::int4[])
+ORDER BY id
+ON CONFLICT (id) DO NOTHING
+RETURNING id::text AS id;
+
+-- name: move_rejects
+-- Moves the records that were rejected before they were staged into the durable table.
+INSERT INTO {rejects} (batch, root, place, pos, whole, source, key, code, reason, payload)
+SELECT r.id, r.root, r.root_offset + f.pos, f.pos, true, 'stage', f.key, f.code, f.reason, f.payload
+FROM {refused} f JOIN {registry} r ON r.no = f.hr_batch
+WHERE r.no = ANY(@numbers::int4[])
+ORDER BY r.id, f.pos;
+
+-- name: forget
+DELETE FROM {registry} WHERE no = ANY(@numbers::int4[]);
+
+-- name: truncate
+TRUNCATE {registry}, {staging}, {refused};

@@ -1,0 +1,87 @@
+-- name: insert_all_plain
+INSERT INTO {target} AS old ({columns})
+SELECT {s_columns} FROM {staging} s WHERE {which}
+
+-- name: insert_new
+-- Each key once, in the order of the key, so that the key's index is walked once. The keys are not looked up.
+INSERT INTO {target} AS old ({columns})
+SELECT DISTINCT ON ({s_key}) {s_columns} FROM {staging} s
+WHERE {which}
+ORDER BY {s_key}, {newest}
+
+-- name: insert_all_skip
+-- Sorted first, then joined: so the look into the target's index goes in its order too. (Joined first, Postgres looks in
+-- the order of arrival. On ten million rows that took as long as the insert.)
+INSERT INTO {target} AS old ({columns})
+SELECT {s_columns}
+FROM (
+    SELECT DISTINCT ON ({s_key}) {s_columns} FROM {staging} s
+    WHERE {which}
+    ORDER BY {s_key}, {newest}
+    OFFSET 0
+) s
+WHERE NOT EXISTS (SELECT FROM {target} hr_there WHERE {key_in_target})
+ORDER BY {s_key}
+
+-- name: insert_all_fail
+INSERT INTO {target} AS old ({columns})
+SELECT DISTINCT ON ({s_key}) {s_columns} FROM {staging} s
+WHERE {which}
+ORDER BY {s_key}, {newest}
+
+-- name: insert_all_replace
+INSERT INTO {target} AS old ({columns})
+SELECT DISTINCT ON ({s_key}) {s_columns} FROM {staging} s
+WHERE {which}
+ORDER BY {s_key}, {newest}
+{on_conflict}
+
+-- name: insert_bit_plain
+INSERT INTO {target} AS old ({columns})
+SELECT {s_columns} FROM pg_temp.hr_aside s
+WHERE s.{record} BETWEEN @first::int8 AND @last::int8
+
+-- name: insert_bit_keyed
+INSERT INTO {target} AS old ({columns})
+SELECT DISTINCT ON ({s_key}) {s_columns} FROM pg_temp.hr_aside s
+WHERE s.{record} BETWEEN @first::int8 AND @last::int8
+ORDER BY {s_key}, {newest}
+{on_conflict}
+
+-- name: replace_into
+INSERT INTO {target} AS old ({columns})
+SELECT {columns} FROM {target}
+{on_conflict}
+
+-- name: bit_reject
+WITH bad AS (SELECT s.* FROM pg_temp.hr_aside s WHERE s.{record} = @record::int8)
+INSERT INTO {rejects} (batch, root, place, pos, whole, source, key, code, reason, row)
+SELECT r.id, r.root, r.root_offset + {position}, {position}, true, 'insert', {record_id}, @code::text, @reason::text, {row_json}
+FROM bad s JOIN {registry} r ON r.no = {batch_no}
+
+-- name: aside
+-- A temporary table: an index on the UNLOGGED one would have the trouble that promotion.finish describes.
+CREATE TEMPORARY TABLE hr_aside ON COMMIT DROP AS SELECT * FROM {staging} s WHERE {which}
+
+-- name: conflicts
+-- Counts, by batch, the rows that were not written: all but one of a key in this promotion, and that one too unless the
+-- target's row is this transaction's own.
+SELECT no, count(*) AS n
+FROM (
+    SELECT {batch_no} AS no,
+           row_number() OVER (PARTITION BY {s_key} ORDER BY {newest}) AS n,
+           coalesce(hr_there.xmin::text = (pg_current_xact_id()::text::numeric % 4294967296)::text, false) AS ours
+    FROM {staging} s LEFT JOIN {target} hr_there ON {key_in_target}
+    WHERE {which}
+) x
+WHERE n > 1 OR NOT ours
+GROUP BY 1
+
+-- name: has_triggers
+-- Whether the target or one of its partitions has a trigger that runs before the insert of a row.
+SELECT EXISTS (
+    SELECT FROM pg_trigger
+    WHERE tgtype & 7 = 7 AND tgenabled <> 'D' AND NOT tgisinternal
+      AND tgrelid IN (SELECT {target_text}::regclass::oid
+                      UNION ALL SELECT relid::oid FROM pg_partition_tree({target_text}::regclass))
+) AS found

@@ -1,0 +1,19 @@
+-- name: rejects_by_batch
+-- One reject for each record of which every row was rejected.
+SELECT DISTINCT ON (batch, pos)
+       batch::text AS batch, pos, key, code, reason, payload, row::text AS row, root::text AS root, place
+FROM {rejects}
+WHERE batch = ANY(@batches::text[]::uuid[]) AND whole
+ORDER BY batch, pos, id;
+
+-- name: rejects_list
+SELECT id, batch::text AS batch, pos, key, code, reason, payload, row::text AS row, root::text AS root, place, source, whole, rejected_at
+FROM {rejects}
+WHERE id > @after::int8
+  AND (@code::text = '' OR code = @code::text)
+  AND (@batch::text = '' OR batch = nullif(@batch::text, '')::uuid)
+  AND (@key::text = '' OR key = @key::text)
+  AND rejected_at >= @since::timestamptz
+  AND (@resolved::bool OR resolved_at IS NULL)
+ORDER BY id
+LIMIT @limit::int8;

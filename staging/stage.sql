@@ -1,0 +1,37 @@
+-- name: read_control
+SELECT open FROM {control};
+
+-- name: stage_look
+-- Sets the time-outs of the transaction (an empty value leaves one as it is) and looks for the batch in the ledger.
+SELECT set_config('lock_timeout', coalesce(nullif(@lock_timeout::text, ''), current_setting('lock_timeout')), true),
+       set_config('idle_in_transaction_session_timeout',
+                  coalesce(nullif(@idle_timeout::text, ''), current_setting('idle_in_transaction_session_timeout')), true),
+       c.open,
+       (SELECT kind FROM {ledger} WHERE id = @id::text::uuid) AS kind,
+       @sealed::timestamptz < c.floor AS too_old
+FROM {control} c;
+
+-- name: stage_lock
+LOCK TABLE {registry} IN ROW EXCLUSIVE MODE
+
+-- name: stage_register
+-- Returns the batch's number, or no row if the batch is in the registry or in the ledger.
+INSERT INTO {registry}
+       (id, root, root_offset, records, kept, duplicates, filtered, rejected, rows, attempt, worker, sealed_at)
+SELECT @id::text::uuid, @root::text::uuid, @offset::int4, @records::int4, @kept::int4, @duplicates::int4, @filtered::int4,
+       @rejected::int4, @rows::int4, @attempt::int8, @worker::text, @sealed::timestamptz
+WHERE NOT EXISTS (SELECT FROM {ledger} WHERE id = @id::text::uuid)
+ON CONFLICT DO NOTHING
+RETURNING no;
+
+-- name: stage_recount
+-- Corrects the counts of a batch of which COPY refused records.
+UPDATE {registry}
+SET kept = @kept::int4, rows = @rows::int4, rejected = rejected + @refused::int4
+WHERE no = @no::int4;
+
+-- name: copy_rows
+COPY {staging} ({columns}, {record}) FROM STDIN BINARY;
+
+-- name: copy_rejects
+COPY {refused} (hr_batch, pos, key, code, reason, payload) FROM STDIN BINARY;
