@@ -1,0 +1,36 @@
+package redisx
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// MaxName is the length of the longest name, in bytes.
+const MaxName = 200
+
+// CheckName returns an error unless name can stand in a hash tag: {name}. The caller wraps it with its package.
+func CheckName(name string) error {
+	switch {
+	case name == "":
+		return errors.New("name is empty, must have 1 to 200 bytes")
+	case len(name) > MaxName:
+		return fmt.Errorf("name has %d bytes, must have 1 to %d", len(name), MaxName)
+	case !utf8.ValidString(name):
+		return fmt.Errorf("name is %q, must be valid UTF-8", name)
+	case strings.ContainsAny(name, "{}"):
+		return fmt.Errorf("name is %q, must have no brace: it would break the hash tag of the keys", name)
+	}
+	for _, r := range name {
+		if r <= ' ' || r == 0x7f {
+			return fmt.Errorf("name is %q, must have no space and no control character", name)
+		}
+	}
+	return nil
+}
+
+var globEscaper = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`)
+
+// EscapeGlob escapes s for a MATCH pattern, which then matches exactly s.
+func EscapeGlob(s string) string { return globEscaper.Replace(s) }

@@ -1,0 +1,320 @@
+package redisx
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/headrace/headrace/internal/redisx/redisxtest"
+	"github.com/headrace/headrace/internal/servers/servertest"
+)
+
+func TestMain(m *testing.M) { servertest.Main(m) }
+
+func open(t *testing.T, c rueidis.Client) *Server {
+	t.Helper()
+	s, err := Open(t.Context(), c, "{"+servertest.Prefix(t)+"}:never")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// refusal returns the error that the client makes of an error reply.
+func refusal(t *testing.T, c rueidis.Client, text string) error {
+	t.Helper()
+	err := c.Do(t.Context(), c.B().Eval().Script("return redis.error_reply(ARGV[1])").Numkeys(0).Arg(text).Build()).Error()
+	if err == nil || !strings.HasPrefix(err.Error(), text) {
+		t.Fatalf("got error %v, want %q", err, text)
+	}
+	return err
+}
+
+func TestRefused(t *testing.T) {
+	t.Parallel()
+	c := servertest.Redis(t)
+	for _, text := range []string{
+		"TRYAGAIN Multiple keys request during rehashing of slot", "CLUSTERDOWN The cluster is down", "LOADING Redis is loading the dataset in memory",
+		"MASTERDOWN Link with MASTER is down", "READONLY You can't write against a read only replica.", "UNBLOCKED force unblock from blocking operation",
+		"BUSY Redis is busy running a script.", "MISCONF Redis is configured to save RDB snapshots", "NOREPLICAS Not enough good replicas to write.",
+		"MOVED 1 127.0.0.1:1", "ASK 1 127.0.0.1:1",
+	} {
+		if err := refusal(t, c, text); !Refused(err) {
+			t.Errorf("Refused(%v) = false, want true", err)
+		}
+	}
+	for _, text := range []string{"OOM command not allowed", "WRONGTYPE Operation against a key", "NOPERM this user has no permissions", "BUSYGROUP exists"} {
+		if err := refusal(t, c, text); Refused(err) {
+			t.Errorf("Refused(%v) = true, want false", err)
+		}
+	}
+	for err, want := range map[error]bool{nil: false, rueidis.ErrNoSlot: true, errors.New("LOADING of our own"): false, context.Canceled: false} {
+		if got := Refused(err); got != want {
+			t.Errorf("Refused(%v) = %v, want %v", err, got, want)
+		}
+	}
+}
+
+// The clock of these is virtual: pauses only add up.
+func TestRetryEnds(t *testing.T) {
+	t.Parallel()
+	c := servertest.Redis(t)
+	for text, limit := range map[string]time.Duration{"TRYAGAIN x": patience, "MISCONF x": shortPatience, "OOM x": 0} {
+		s := open(t, c)
+		var now time.Time
+		tries := 0
+		s.now = func() time.Time { return now }
+		s.sleep = func(_ context.Context, d time.Duration) bool { now = now.Add(d); return true }
+		want := refusal(t, c, text)
+		got := s.Retry(t.Context(), func() error { tries++; return want })
+		waited := now.Sub(time.Time{})
+		if !errors.Is(got, want) || waited < limit || waited > limit+2*maxPause || (tries == 1) != (limit == 0) {
+			t.Errorf("%s: got error %v after %v and %d tries, want %v after %v", text, got, waited, tries, want, limit)
+		}
+	}
+}
+
+func TestRetryStopsWithItsContext(t *testing.T) {
+	t.Parallel()
+	c := servertest.Redis(t)
+	s := open(t, c)
+	ctx, cancel := context.WithCancel(t.Context())
+	want := refusal(t, c, "LOADING x")
+	tries := 0
+	if got := s.Retry(ctx, func() error {
+		if tries++; tries == 3 {
+			cancel()
+		}
+		return want
+	}); !errors.Is(got, want) || tries != 3 {
+		t.Errorf("got error %v after %d tries, want %v after 3", got, tries, want)
+	}
+}
+
+func TestScriptRunsKnownOrNot(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		s := open(t, c)
+		for _, oom := range []bool{false, true} {
+			call := Call{Script: NewScript("local x = ARGV[1]\n", "return {x, '"+servertest.Prefix(t)+"'}"), Keys: []string{s.guard}, Args: []string{"a"}, AllowOOM: oom}
+			for range 2 { // the second one by its hash
+				got, err := s.Run(t.Context(), call).AsStrSlice()
+				if err != nil || len(got) != 2 || got[0] != "a" {
+					t.Errorf("allow-oom %v: got %q, %v, want [a …]", oom, got, err)
+				}
+			}
+		}
+		r := s.Once(t.Context(), Call{Script: NewScript("return 7 -- " + s.guard), Keys: []string{s.guard}}, func() []rueidis.Completed {
+			return []rueidis.Completed{s.Command("EXISTS", s.guard)}
+		})
+		if n, err := r[0].AsInt64(); n != 7 || err != nil {
+			t.Errorf("script: got %d, %v, want 7", n, err)
+		}
+		if n, err := r[1].AsInt64(); n != 0 || err != nil {
+			t.Errorf("the command after it: got %d, %v, want 0", n, err)
+		}
+	})
+}
+
+// A server that refuses writes for the moment lacks nothing.
+func TestProbesWaitForARefusalToEnd(t *testing.T) {
+	t.Parallel()
+	c := servertest.OwnRedis(t).Client(t)
+	must(t, c.Do(t.Context(), c.B().Arbitrary("CONFIG", "SET", "min-replicas-to-write", "1").Build()).Error())
+	s := &Server{client: c, guard: "{p}:never", now: time.Now}
+	pauses := 0
+	s.sleep = func(context.Context, time.Duration) bool {
+		if pauses++; pauses == 3 {
+			must(t, c.Do(t.Context(), c.B().Arbitrary("CONFIG", "SET", "min-replicas-to-write", "0").Build()).Error())
+		}
+		return true
+	}
+	ok, err := s.Probe(t.Context(), "redis.call('UNLINK', KEYS[1]) return 1")
+	if !ok || err != nil || pauses < 3 {
+		t.Errorf("got %v, %v after %d pauses, want true after at least 3", ok, err, pauses)
+	}
+}
+
+func TestProbe(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		s := open(t, c)
+		for body, want := range map[string]bool{"return 1": true, "return 2": false, "return redis.call('NOSUCH')": false, "this is no Lua": false} {
+			if got, err := s.Probe(t.Context(), body); got != want || err != nil {
+				t.Errorf("%s: got %v, %v, want %v", body, got, err, want)
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := s.Probe(ctx, "return 1"); !errors.Is(err, context.Canceled) {
+			t.Errorf("with a cancelled context: got error %v, want %v", err, context.Canceled)
+		}
+	})
+}
+
+func TestAOF(t *testing.T) {
+	t.Parallel()
+	with := servertest.OwnRedis(t).Client(t)
+	s := open(t, with)
+	has, err := s.Probe(t.Context(), "return redis.call('COMMAND', 'INFO', 'WAITAOF')[1] and 1 or 0")
+	must(t, err)
+	err = s.ProbeAOF(t.Context())
+	if has != (err == nil) {
+		t.Fatalf("WAITAOF there: %v, ProbeAOF: %v", has, err)
+	}
+	if has {
+		r, aof := s.RunDurably(t.Context(), time.Minute, Call{Script: NewScript("return redis.call('INCR', KEYS[2])"), Keys: []string{s.guard, strings.Replace(s.guard, "never", "n", 1)}})
+		if n, err := r.AsInt64(); n != 1 || err != nil || aof != nil {
+			t.Errorf("got %d, %v, on disk: %v, want 1 on disk", n, err, aof)
+		}
+	}
+	without := open(t, servertest.OwnRedis(t, "--appendonly", "no").Client(t))
+	if err := without.ProbeAOF(t.Context()); !errors.Is(err, ErrNoAOF) {
+		t.Errorf("without an append-only file: got %v, want %v", err, ErrNoAOF)
+	}
+}
+
+func TestEvictionPolicy(t *testing.T) {
+	t.Parallel()
+	c := servertest.OwnRedis(t, "--maxmemory-policy", "volatile-lru").Client(t)
+	s := open(t, c)
+	want := "volatile-lru"
+	for _, denied := range []string{"-info", "-config"} { // each way, and none
+		if got, err := s.EvictionPolicy(t.Context()); got != want || err != nil {
+			t.Errorf("got %q, %v, want %q", got, err, want)
+		}
+		must(t, c.Do(t.Context(), c.B().Arbitrary("ACL", "SETUSER", "default", denied).Build()).Error())
+	}
+	if got, err := s.EvictionPolicy(t.Context()); got != "" || err != nil {
+		t.Errorf("without permission: got %q, %v, want none", got, err)
+	}
+	if got, err := open(t, servertest.OwnRedis(t).Client(t)).EvictionPolicy(t.Context()); got != "" || err != nil {
+		t.Errorf("noeviction: got %q, %v, want none", got, err)
+	}
+}
+
+// A client that reads from replicas gets the truth all the same.
+func TestReadsComeFromThePrimary(t *testing.T) {
+	t.Parallel()
+	primary, replica := servertest.OwnRedis(t), servertest.OwnRedis(t)
+	o := redisxtest.Options(t, primary.URL)
+	o.Standalone.ReplicaAddress = []string{redisxtest.SamePassword(t, replica.URL, primary.URL)}
+	o.SendToReplicas = func(cmd rueidis.Completed) bool { return cmd.IsReadOnly() }
+	c, err := rueidis.NewClient(o)
+	must(t, err)
+	t.Cleanup(c.Close)
+	s, err := Open(t.Context(), c, "{r}:never")
+	must(t, err)
+	must(t, c.Do(t.Context(), c.B().Set().Key("{r}:x").Value("primary").Build()).Error())
+	if err := c.Do(t.Context(), c.B().Get().Key("{r}:x").Build()).Error(); !rueidis.IsRedisNil(err) {
+		t.Fatalf("the client itself read %v, want nothing from the replica", err)
+	}
+	got, err := s.Read(t.Context(), "GET", "{r}:x").ToString()
+	if got != "primary" || err != nil {
+		t.Errorf("Read: got %q, %v, want %q", got, err, "primary")
+	}
+	r := s.ReadAll(t.Context(), func() []rueidis.Completed {
+		return []rueidis.Completed{s.Command("GET", "{r}:x"), s.Command("STRLEN", "{r}:x")}
+	})
+	if n, err := r[1].AsInt64(); n != 7 || err != nil {
+		t.Errorf("ReadAll: got %d, %v, want 7", n, err)
+	}
+}
+
+// The address leads to a new primary; the old one is a replica now, and keeps its connections.
+func TestReadOnlyConnectionsAreLeft(t *testing.T) {
+	t.Parallel()
+	was, is := servertest.OwnRedis(t), servertest.OwnRedis(t)
+	p := redisxtest.NewProxy(t, was.URL)
+	c := p.Client(t, func(o *rueidis.ClientOption) { o.PipelineMultiplex = 2 })
+	s := open(t, c)
+	durable := s.ProbeAOF(t.Context()) == nil
+	work := func() error {
+		var all []error
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		for i := range 32 { // on all connections
+			wg.Go(func() {
+				call := Call{Script: NewScript("return redis.call('INCR', KEYS[2])"), Keys: []string{s.guard, s.guard + fmt.Sprint(i)}}
+				r := s.Run(t.Context(), call)
+				if durable {
+					r, _ = s.RunDurably(t.Context(), time.Second, call)
+				}
+				mu.Lock()
+				all = append(all, r.Error())
+				mu.Unlock()
+			})
+		}
+		wg.Wait()
+		return errors.Join(all...)
+	}
+	must(t, work())
+	old := was.Client(t)
+	must(t, old.Do(t.Context(), old.B().Arbitrary("REPLICAOF", "127.0.0.1", "1").Build()).Error())
+	p.Point(t, is.URL)
+	servertest.Eventually(t, "every connection leads to the new primary", func() bool { return work() == nil })
+	if err := s.Retry(t.Context(), func() error { return work() }); err != nil {
+		t.Errorf("after that: %v", err)
+	}
+}
+
+func TestCheckName(t *testing.T) {
+	t.Parallel()
+	for _, good := range []string{"a", "orders.v2", strings.Repeat("x", MaxName), "grüße", "a:b*[c]"} {
+		if err := CheckName(good); err != nil {
+			t.Errorf("CheckName(%q) = %v, want nil", good, err)
+		}
+	}
+	for _, bad := range []string{"", strings.Repeat("x", MaxName+1), "a b", "a\nb", "{a", "a}", "\xff", "a\x7f"} {
+		if err := CheckName(bad); err == nil {
+			t.Errorf("CheckName(%q) = nil, want an error", bad)
+		}
+	}
+}
+
+func TestEscapeGlob(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		tag := servertest.Prefix(t)
+		odd := tag + `a*b?c[d]e\f^-`
+		must(t, c.Do(t.Context(), c.B().Set().Key(odd).Value("").Build()).Error())
+		must(t, c.Do(t.Context(), c.B().Set().Key(tag+`aXbYcde\f^-`).Value("").Build()).Error())
+		got, err := c.Do(t.Context(), c.B().Keys().Pattern(EscapeGlob(odd)).Build()).AsStrSlice()
+		if err != nil || len(got) != 1 || got[0] != odd {
+			t.Errorf("got %q, %v, want %q", got, err, odd)
+		}
+	})
+}
+
+func TestOutlive(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	c, end := Outlive(ctx, time.Hour)
+	defer end()
+	cancel()
+	if err := c.Err(); err != nil {
+		t.Errorf("within the grace: got %v, want nil", err)
+	}
+	end()
+	if err := c.Err(); !errors.Is(err, context.Canceled) {
+		t.Errorf("after its end: got %v, want %v", err, context.Canceled)
+	}
+	ctx, cancel = context.WithCancel(t.Context())
+	c, end = Outlive(ctx, 0)
+	defer end()
+	cancel()
+	<-c.Done() // hangs when it does not follow
+}

@@ -1,0 +1,89 @@
+package redisx
+
+import (
+	"context"
+	"crypto/sha1"
+	"encoding/hex"
+	"strings"
+
+	"github.com/redis/rueidis"
+)
+
+// allowOOM is the header that lets a script write while Redis is at maxmemory.
+const allowOOM = "#!lua flags=allow-oom\n"
+
+// Script is a Lua script in both its forms, without and with the allow-oom header. It is immutable.
+type Script struct {
+	plain, oom text
+}
+
+type text struct{ body, sha string }
+
+// NewScript returns the script that consists of parts, in their order.
+func NewScript(parts ...string) *Script {
+	body := strings.Join(parts, "")
+	return &Script{plain: newText(body), oom: newText(allowOOM + body)}
+}
+
+func newText(body string) text {
+	sum := sha1.Sum([]byte(body))
+	return text{body: body, sha: hex.EncodeToString(sum[:])}
+}
+
+// Call is one run of a script.
+type Call struct {
+	Script *Script
+	// Keys are its KEYS. One of them must be a key that never exists; see the package comment.
+	Keys []string
+	Args []string
+	// AllowOOM lets the script write while Redis is at maxmemory: for scripts that free memory in the end.
+	AllowOOM bool
+}
+
+// Run runs a script, and retries while the server refuses it.
+func (s *Server) Run(ctx context.Context, c Call) (r rueidis.RedisResult) {
+	_ = s.Retry(ctx, func() error { // its error is the last one of r
+		r = s.Once(ctx, c, nil)[0]
+		return r.Error()
+	})
+	return r
+}
+
+// Once runs a script and then the commands that more returns, in one round trip: one pipeline, except in a cluster,
+// where the client may use several connections. It does not retry. The result of the script comes first. When the
+// server does not know the script, everything is sent again with its text, so the commands of more must be reads.
+func (s *Server) Once(ctx context.Context, c Call, more func() []rueidis.Completed) []rueidis.RedisResult {
+	r := s.send(ctx, s.evalsha(c), more)
+	if IsNoScript(r[0].Error()) {
+		r = s.send(ctx, s.eval(c), more)
+	}
+	return r
+}
+
+func (s *Server) send(ctx context.Context, script rueidis.Completed, more func() []rueidis.Completed) []rueidis.RedisResult {
+	if more == nil {
+		return []rueidis.RedisResult{s.client.Do(ctx, script)}
+	}
+	return s.client.DoMulti(ctx, append([]rueidis.Completed{script}, more()...)...)
+}
+
+func (s *Server) text(c Call) text {
+	if c.AllowOOM && s.takesHeaders {
+		return c.Script.oom
+	}
+	return c.Script.plain
+}
+
+func (s *Server) evalsha(c Call) rueidis.Completed {
+	return s.client.B().Evalsha().Sha1(s.text(c).sha).Numkeys(int64(len(c.Keys))).Key(c.Keys...).Arg(c.Args...).Build()
+}
+
+func (s *Server) eval(c Call) rueidis.Completed {
+	return s.client.B().Eval().Script(s.text(c).body).Numkeys(int64(len(c.Keys))).Key(c.Keys...).Arg(c.Args...).Build()
+}
+
+// IsNoScript reports whether the server does not know a script.
+func IsNoScript(err error) bool {
+	e, ok := rueidis.IsRedisErr(err)
+	return ok && e.IsNoScript()
+}
