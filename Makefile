@@ -11,7 +11,7 @@ WITH    = $(GO) run ./internal/servers/cmd/with-servers
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: ## the main job on whatever servers can be had (ORDERS=10000; more: go run ./examples/demo -h)
+demo: ## the main job on throwaway servers (ORDERS=10000; more: go run ./examples/demo -h)
 	@$(GO) run ./examples/demo -orders $(ORDERS)
 
 test: ## all tests on real servers; installs or starts what is missing (PKG=./queue for one package)
@@ -23,13 +23,14 @@ race: ## the same with the race detector
 bench: ## every figure against the bare tool in the same run (PKG=queue for one package, JSON=1 for machines)
 	@$(WITH) -install -- $(GO) run ./internal/bench/cmd/bench $(if $(JSON),-json) $(filter-out ./...,$(PKG))
 
-lint: ## gofmt, go vet, golangci-lint (which also holds the pattern packages to their imports)
+lint: ## gofmt, go vet, golangci-lint (also the imports of the pattern packages), conventions
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "gofmt: run gofmt -w on these"; exit 1; }
 	@$(GO) vet ./...
 	@$(LINT) run ./...
+	@$(GO) test ./internal/conventions
 
 fuzz: ## each fuzz target for 10 seconds
 	@./.ci/fuzz 10s
 
 ci: ## what CI runs
-	@CI=true bash .ci/run
+	@.ci/run
