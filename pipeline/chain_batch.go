@@ -15,42 +15,60 @@ import (
 type Batch struct {
 	*queue.Batch
 
-	fate     []fate   // by position
+	fate     []Fate   // by position
 	keys     []string // by position: ids for the dedup window; nil in a chain without Dedup
 	mark     []uint32 // by position: the round in which account met the record
 	round    uint32
 	rejects  []staging.Reject
 	dups     int
 	filtered int
-	keysOnly bool        // the chain runs only to find the ids: nothing is claimed
-	staging  atomic.Bool // the chain has run; what is left concerns Postgres
-	misuse   error       // a stage named a position that it did not receive, or one twice
+	window   Deduplicator // claims ids in place of the chain's own window; nil: that one does
+	keysOnly bool         // the chain runs only to find the ids: nothing is claimed
+	staging  atomic.Bool  // the chain has run; what is left concerns Postgres
+	misuse   error        // a stage named a position that it did not receive, or one twice
 }
 
-type fate uint8
+// Fate is how a record left a chain.
+type Fate uint8
 
+// The fates.
 const (
-	live fate = iota
-	duplicate
-	filtered
-	rejected
+	FateKept      Fate = iota // it made the rows that go into the table
+	FateDuplicate             // it is the duplicate of a record that is accounted for
+	FateFiltered              // a stage did not want it
+	FateRejected              // it is bad
 )
+
+// String returns the name of the fate.
+func (f Fate) String() string {
+	switch f {
+	case FateKept:
+		return "kept"
+	case FateDuplicate:
+		return "duplicate"
+	case FateFiltered:
+		return "filtered"
+	case FateRejected:
+		return "rejected"
+	}
+	return fmt.Sprintf("Fate(%d)", uint8(f))
+}
 
 func newBatch(qb *queue.Batch) *Batch {
 	n := len(qb.Payloads)
-	return &Batch{Batch: qb, fate: make([]fate, n), mark: make([]uint32, n)}
+	return &Batch{Batch: qb, fate: make([]Fate, n), mark: make([]uint32, n)}
 }
 
 // Duplicate drops the record at pos as the duplicate of a record that is accounted for.
 func (b *Batch) Duplicate(pos int32) {
-	if b.drop(pos, duplicate) {
+	if b.drop(pos, FateDuplicate) {
 		b.dups++
 	}
 }
 
 // Filter drops the record at pos because it is not wanted. It is counted as filtered.
 func (b *Batch) Filter(pos int32) {
-	if b.drop(pos, filtered) {
+	if b.drop(pos, FateFiltered) {
 		b.filtered++
 	}
 }
@@ -59,7 +77,7 @@ func (b *Batch) Filter(pos int32) {
 // the reason for people, and the code for programs, a stable lower-case word such as
 // "unknown_product".
 func (b *Batch) Reject(pos int32, code, reason string) {
-	if !b.drop(pos, rejected) {
+	if !b.drop(pos, FateRejected) {
 		return
 	}
 	r := staging.Reject{Pos: pos, Code: code, Reason: reason, Payload: b.Payloads[pos]}
@@ -83,12 +101,12 @@ func (b *Batch) rejectError(pos int32, code string, err error) error {
 	return nil
 }
 
-func (b *Batch) drop(pos int32, f fate) bool {
+func (b *Batch) drop(pos int32, f Fate) bool {
 	if pos < 0 || int(pos) >= len(b.fate) {
 		b.misuse = fmt.Errorf("%w: it dropped position %d of a batch of %d records", ErrUnaccounted, pos, len(b.fate))
 		return false
 	}
-	if b.fate[pos] != live {
+	if b.fate[pos] != FateKept {
 		b.misuse = fmt.Errorf("%w: it dropped the record at position %d twice", ErrUnaccounted, pos)
 		return false
 	}
@@ -119,7 +137,7 @@ func (b *Batch) account(in, out []int32) error {
 		switch {
 		case p < 0 || int(p) >= len(b.mark) || b.mark[p] < received:
 			return fmt.Errorf("%w: it passed on position %d, which it did not receive", ErrUnaccounted, p)
-		case b.fate[p] != live:
+		case b.fate[p] != FateKept:
 			return fmt.Errorf("%w: it both passed on and dropped the record at position %d", ErrUnaccounted, p)
 		case p < last:
 			return fmt.Errorf("%w: positions must rise, but %d follows %d", ErrUnaccounted, p, last)
@@ -127,7 +145,7 @@ func (b *Batch) account(in, out []int32) error {
 		b.mark[p], last = passed, p
 	}
 	for _, p := range in {
-		if b.mark[p] != passed && b.fate[p] == live {
+		if b.mark[p] != passed && b.fate[p] == FateKept {
 			return fmt.Errorf("%w: it lost the record at position %d", ErrUnaccounted, p)
 		}
 	}

@@ -41,7 +41,11 @@ func Dedup[T any](w Deduplicator, id func(T) string) Stage[T, T] {
 		if len(ids) == 0 {
 			return Records[T]{}, nil
 		}
-		verdicts, err := w.Claim(ctx, dedup.Batch{Guard: b.Guard, Root: b.Root, Offset: b.Offset, Records: len(b.Payloads)}, out.Pos, ids)
+		window := w
+		if b.window != nil {
+			window = b.window
+		}
+		verdicts, err := window.Claim(ctx, dedup.Batch{Guard: b.Guard, Root: b.Root, Offset: b.Offset, Records: len(b.Payloads)}, out.Pos, ids)
 		if err != nil {
 			return Records[T]{}, claimError(err)
 		}
