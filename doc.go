@@ -1,14 +1,15 @@
-// Package headrace is a catalogue of data-pipeline patterns on Redis and Postgres, and nothing else. Each pattern is a
-// package that you can import alone; package pipeline composes them.
+// Package headrace is a catalogue of data-pipeline patterns on Redis and Postgres, and nothing
+// else. Each pattern is a package that you can import alone; package pipeline composes them.
 //
-// The promise: every record is accounted for. A record that a producer was told is accepted ends in exactly one place:
-// promoted into its durable table once, dropped as the duplicate of a record that is itself accounted for, filtered by
-// a stage, rejected with a reason and its payload, or in the dead list.
+// The promise: every record is accounted for. A record that a producer was told is accepted ends in
+// exactly one place: promoted into its durable table once, dropped as the duplicate of a record
+// that is itself accounted for, filtered by a stage, rejected with a reason and its payload, or in
+// the dead list.
 //
 // # Which package to use
 //
-//   - [github.com/headrace/headrace/queue] when work arrives faster than it is done and none may be lost.
-//     Limit: at least once, so make the consumer idempotent by batch id.
+//   - [github.com/headrace/headrace/queue] when work arrives faster than it is done and none may be
+//     lost. Limit: at least once, so make the consumer idempotent by batch id.
 //   - [github.com/headrace/headrace/dedup] when producers send records twice.
 //     Limit: exact within its window; after that it forgets.
 //   - [github.com/headrace/headrace/lookup] when each record needs reference data.
@@ -17,10 +18,11 @@
 //     Limit: events that come after their window was closed are kept apart, as late.
 //   - [github.com/headrace/headrace/backpressure] when producers outrun consumers.
 //     Limit: producers must ask the gate.
-//   - [github.com/headrace/headrace/staging] when batches go into Postgres fast, once, and validated.
-//     Limit: one target table for one pair of staging tables.
-//   - [github.com/headrace/headrace/matview] when dashboards must not read the live table.
-//     Limit: a full refresh costs as much as its query over the whole table; a roll-up costs what the new rows cost.
+//   - [github.com/headrace/headrace/staging] when batches go into Postgres fast, once, and
+//     validated. Limit: one target table for one pair of staging tables.
+//   - [github.com/headrace/headrace/matview] when dashboards must not read the live table. Limit: a
+//     full refresh costs as much as its query over the whole table; a roll-up costs what the new
+//     rows cost.
 //   - [github.com/headrace/headrace/pipeline] when you want all of these as one chain.
 //     Limit: one chain for one queue.
 //
@@ -38,5 +40,6 @@
 //	books, err := flow.Books(ctx, time.Time{})
 //	err = books.Balanced() // nil, or an error that names the line that is off
 //
-// The README has a complete program; the programs under examples/ show each package where a service would use it.
+// The README has a complete program; the programs under examples/ show each package where a service
+// would use it.
 package headrace

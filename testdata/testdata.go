@@ -28,7 +28,8 @@ var CurrencyRatesCSV string
 //go:embed zip_codes.csv
 var ZipCodesCSV string
 
-// OrdersJSONL is 21 orders, one a line: 12 good ones, 2 repeated, 7 to be refused for different reasons.
+// OrdersJSONL is 21 orders, one a line: 12 good ones, 2 repeated, 7 to be refused for different
+// reasons.
 //
 //go:embed orders.jsonl
 var OrdersJSONL string

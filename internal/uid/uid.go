@@ -1,12 +1,13 @@
-// Package uid makes and reads the identifiers that must never repeat: UUID version 7 (RFC 9562), 48 bits of
-// milliseconds and 74 random bits.
+// Package uid makes and reads the identifiers that must never repeat: UUID version 7 (RFC 9562), 48
+// bits of milliseconds and 74 random bits.
 //
-// A batch is known by such an id everywhere: in its lists, in the staging registry, in the ledger. A
-// sequence number would not do. After a FLUSHALL it starts again, meets its own past in the ledger, and fresh
-// records are swallowed as "promoted already".
+// A batch is known by such an id everywhere: in its lists, in the staging registry, in the ledger.
+// A sequence number would not do. After a FLUSHALL it starts again, meets its own past in the
+// ledger, and fresh records are swallowed as "promoted already".
 //
-// The ids of one process are not monotonic within a millisecond: nothing here sorts by them. Their time is the
-// clock of the program that made them, so it is good for a person who reads a log, not for a deadline.
+// The ids of one process are not monotonic within a millisecond: nothing here sorts by them. Their
+// time is the clock of the program that made them, so it is good for a person who reads a log, not
+// for a deadline.
 package uid
 
 import (
@@ -24,8 +25,8 @@ const Len = 36
 // ErrInvalid is wrapped by every error of this package.
 var ErrInvalid = errors.New("uid: not a UUID of version 7")
 
-// New returns a new id in the usual lower-case form with hyphens. It is safe for concurrent use and cannot
-// fail: crypto/rand ends the program where the system has no randomness.
+// New returns a new id in the usual lower-case form with hyphens. It is safe for concurrent use and
+// cannot fail: crypto/rand ends the program where the system has no randomness.
 func New() string {
 	return at(time.Now())
 }
@@ -52,8 +53,9 @@ func at(now time.Time) string {
 	return string(s[:])
 }
 
-// Parse returns the 16 bytes of an id. It accepts only what New makes: version 7, lower case, hyphens in their
-// places. So one id has one text form, and a comparison of strings is a comparison of ids.
+// Parse returns the 16 bytes of an id. It accepts only what New makes: version 7, lower case,
+// hyphens in their places. So one id has one text form, and a comparison of strings is a comparison
+// of ids.
 func Parse(id string) ([16]byte, error) {
 	var b [16]byte
 	if len(id) != Len {
