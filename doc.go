@@ -4,7 +4,7 @@
 // The promise: every record is accounted for. A record that a producer was told is accepted ends in
 // exactly one place: promoted into its durable table once, dropped as the duplicate of a record
 // that is itself accounted for, filtered by a stage, rejected with a reason and its payload, or in
-// the dead list.
+// the dead-letter list.
 //
 // # Which package to use
 //

@@ -44,8 +44,10 @@ func main() {
 		),
 		Table: table,
 	}
-	go must(pipeline.NewWorker(flow, pipeline.WorkerConfig{})).Run(ctx)     // any number, in any process
-	go must(pipeline.NewPromoter(flow, pipeline.PromoterConfig{})).Run(ctx) // one is enough
+	worker := must(pipeline.NewWorker(flow, pipeline.WorkerConfig{}))       // any number, in any process
+	promoter := must(pipeline.NewPromoter(flow, pipeline.PromoterConfig{})) // one is enough
+	go func() { check(worker.Run(ctx)) }()
+	go func() { check(promoter.Run(ctx)) }()
 
 	record := []byte(`{"id":"attic","celsius":21.5}`)
 	check(readings.Push(ctx, record, record, []byte("not JSON")))

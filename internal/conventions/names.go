@@ -10,22 +10,23 @@ import (
 	"strings"
 )
 
-// retired are names that were replaced by the field's own terms. They must not come back as
-// exported names: as a type (T), a function or method (F), or a field (V).
+// retired are names that were replaced by the field's own terms. They must not come back as exported
+// names: as a type (T), a function or method (F), or a variable or field (V). A name with a package
+// in front was replaced there alone.
 var retired = map[string]string{
 	"Settle": "T", "Known": "T", "Settled": "T", "Settlement": "T", "Audited": "T", "Reconciled": "T", "Handed": "TF",
 	"Added": "T", "Refreshed": "T", "Closed": "T", "Progressed": "T", "Progress": "T", "Promoted": "T", "Promotion": "T",
 	"Rejected": "T", "Dead": "TF", "Drop": "F", "Off": "F", "State": "TF", "Windows": "T", "Window": "T",
 	"Look": "V", "Every": "V", "For": "V", "Hold": "V", "Grace": "V", "Negative": "V", "Local": "V", "Expect": "V",
 	"Ruled": "V", "Strict": "V", "FenceTimeout": "V", "OnError": "V", "ErrNoDurability": "V",
-	"Wait": "F", "Try": "F", "Done": "F",
+	"backpressure.Wait": "F", "backpressure.Try": "F", "backpressure.Done": "F",
 }
 
 // Retired finds exported names that were replaced.
 func Retired(p *Package) []Problem {
 	var out []Problem
 	check := func(name *ast.Ident, kind string) {
-		if ast.IsExported(name.Name) && strings.Contains(retired[name.Name], kind) {
+		if ast.IsExported(name.Name) && strings.Contains(retired[name.Name]+retired[p.Name+"."+name.Name], kind) {
 			out = append(out, p.at(name.Pos(), "%s was replaced by another word: see the names of the other packages", name.Name))
 		}
 	}
