@@ -4,98 +4,138 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
+	"strings"
 	"time"
+
+	"github.com/headrace/headrace/internal/pgschema"
 )
 
 // The defaults of [Config].
 const (
-	DefaultStateTable  = "headrace_views"
 	DefaultTimeout     = 15 * time.Minute
 	DefaultLockTimeout = 30 * time.Second
 )
 
+// The limits of [Config].
+const (
+	minTimeout = time.Millisecond
+	maxTimeout = 24 * time.Hour
+)
+
 // View is one materialized view.
 type View struct {
-	// Name of the view, "view" or "schema.view", spelled as in the catalogue: it is quoted, so "Sales" and "sales" are two.
+	// Name of the view: `view`, `schema.view` or `"any name"."any name"`. It is spelled as in the
+	// catalogue: "Sales" and "sales" are two views.
 	Name string
 	// SQL is the query, without a semicolon. It is code: never build it from input.
 	SQL string
-	// UniqueIndex names the columns that identify a row. It is what allows a concurrent refresh; without it readers wait.
-	// NULLs in these columns are allowed, but their rows are rewritten at every refresh.
+	// UniqueIndex names the columns that identify a row. A concurrent refresh needs it; without it,
+	// readers wait. NULLs in these columns are allowed, but every refresh rewrites their rows.
 	UniqueIndex []string
-	// DependsOn names views of the same Config that SQL reads. They are refreshed first, also when only this one is asked for.
+	// DependsOn names views of the same Config that SQL reads. The refresh order comes from the
+	// catalogue, so DependsOn is needed only for what the catalogue does not know: a view that is
+	// read inside the body of a function. [SQL] creates the views in this order too.
 	DependsOn []string
 }
 
 // Config configures a [Refresher].
 type Config struct {
-	// Views in any order; the dependencies order them.
+	// Views in any order.
 	Views []View
-	// Changed returns a token that differs whenever the tables under the views have changed, for example the number and
-	// the newest time of the commits in the ledger. A view whose last refresh had this token is skipped. The token of
-	// a maximum alone can hide a commit that became visible late; add the count. nil means: never skip.
+	// Changed returns a token that differs whenever the tables under the views have changed, for
+	// example the number and the newest time of the commits in the ledger. A view whose last
+	// refresh had this token is skipped. A maximum alone can hide a commit that became visible
+	// late; add the count. nil: never skip.
 	Changed func(ctx context.Context) (string, error)
-	// Populate fills new views when they are created. The default creates them empty: reading one is an error
-	// until its first Refresh, and a service starts without waiting for a query over the whole table.
+	// Populate fills new views when they are created. The default creates them empty: reading one
+	// is an error until its first Refresh, and a service starts without waiting for a query over
+	// the whole table.
 	Populate bool
-	// StateTable holds one row a view. "table" or "schema.table". Default [DefaultStateTable].
-	StateTable string
-	// Timeout bounds one view's refresh, on the server. Default [DefaultTimeout].
+	// NoCreate makes New check the state table, the views and their indexes, and create nothing.
+	// What is missing is an [ErrMissing]. [SQL] is the schema for a migration tool.
+	NoCreate bool
+	// Timeout bounds the refresh of one view, on the server. Default [DefaultTimeout].
 	Timeout time.Duration
-	// LockTimeout bounds the wait for a lock: for another process that refreshes the same view, or for
-	// readers where the refresh is not concurrent. Default [DefaultLockTimeout].
+	// LockTimeout bounds a wait for a lock: for another process that refreshes the same view, or
+	// for readers where the refresh is not concurrent. Default [DefaultLockTimeout].
 	LockTimeout time.Duration
-	// SkipAnalyze leaves out the ANALYZE after a refresh, without which neither the planner nor [Freshness] knows
-	// how many rows a view has until autovacuum comes by.
+	// SkipAnalyze leaves out the ANALYZE after a refresh. Then neither the planner nor
+	// [Refresher.Freshness] knows how many rows a view has until autovacuum analyzes it.
 	SkipAnalyze bool
+	// Logger receives what no caller can receive: the failure of a refresh whose callers have all
+	// gone, and a definition that New could not compare. nil: slog.Default().
+	Logger *slog.Logger
 }
 
 func (c Config) withDefaults() Config {
-	c.StateTable = cmp.Or(c.StateTable, DefaultStateTable)
 	c.Timeout = cmp.Or(c.Timeout, DefaultTimeout)
 	c.LockTimeout = cmp.Or(c.LockTimeout, DefaultLockTimeout)
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
 	return c
 }
 
-func (c Config) validate() error {
+// check finds the first field that cannot be used.
+func (c Config) check() error {
 	if len(c.Views) == 0 {
-		return fmt.Errorf("matview: Config.Views is empty: must name at least 1 view")
-	}
-	if _, err := parseName(c.StateTable); err != nil {
-		return fmt.Errorf("matview: Config.StateTable: %w", err)
+		return invalid("Config.Views is empty, must have at least 1 view")
 	}
 	for _, d := range []struct {
 		field string
 		value time.Duration
 	}{{"Timeout", c.Timeout}, {"LockTimeout", c.LockTimeout}} {
-		if d.value < time.Millisecond || d.value > 24*time.Hour {
-			return fmt.Errorf("matview: Config.%s is %v: must be 1ms to 24h", d.field, d.value)
+		if d.value < minTimeout || d.value > maxTimeout {
+			return invalid("Config.%s is %v, must be 1ms to 24h", d.field, d.value)
 		}
 	}
 	seen := make(map[string]bool, len(c.Views))
 	for i, v := range c.Views {
-		if _, err := parseName(v.Name); err != nil {
-			return fmt.Errorf("matview: Config.Views[%d].Name: %w", i, err)
+		if err := v.check(fmt.Sprintf("Config.Views[%d]", i)); err != nil {
+			return err
 		}
-		if seen[v.Name] {
-			return fmt.Errorf("matview: Config.Views[%d].Name is %q: already used by another view", i, v.Name)
+		if seen[v.ident()] {
+			return invalid("Config.Views[%d].Name is %q, must be another than that of an earlier view", i, v.Name)
 		}
-		seen[v.Name] = true
-		if v.SQL == "" {
-			return fmt.Errorf("matview: Config.Views[%d].SQL (view %s) is empty: must be a query", i, v.Name)
-		}
-		for j, c := range v.UniqueIndex {
-			if c == "" {
-				return fmt.Errorf("matview: Config.Views[%d].UniqueIndex[%d] (view %s) is empty: must be a column", i, j, v.Name)
-			}
-		}
+		seen[v.ident()] = true
 	}
 	for i, v := range c.Views {
 		for j, d := range v.DependsOn {
-			if !seen[d] {
-				return fmt.Errorf("matview: Config.Views[%d].DependsOn[%d] (view %s) is %q: must be the Name of a view in Config.Views", i, j, v.Name, d)
+			if _, err := pgschema.ParseName(d); err != nil || !seen[ident(d)] {
+				return invalid("Config.Views[%d].DependsOn[%d] is %q, must be the Name of a view in Config.Views", i, j, d)
 			}
 		}
 	}
 	return nil
+}
+
+func (v View) check(field string) error {
+	if _, err := pgschema.ParseName(v.Name); err != nil {
+		return invalid("%s.Name is %q, %w", field, v.Name, err)
+	}
+	if v.query() == "" {
+		return invalid("%s.SQL is empty, must be a query", field)
+	}
+	for i, c := range v.UniqueIndex {
+		if c == "" {
+			return invalid("%s.UniqueIndex[%d] is empty, must be a column of the view", field, i)
+		}
+	}
+	return nil
+}
+
+// ident is the quoted name.
+func (v View) ident() string { return ident(v.Name) }
+
+// query is the SQL without what may stand behind a statement.
+func (v View) query() string { return strings.TrimRight(v.SQL, "; \t\r\n") }
+
+// ident quotes a name that was checked before.
+func ident(name string) string {
+	n, err := pgschema.ParseName(name)
+	if err != nil {
+		panic("matview: a name was not checked: " + name)
+	}
+	return n.String()
 }

@@ -3,30 +3,34 @@ package matview_test
 import (
 	"context"
 	"fmt"
+	"strings"
 
-	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/matview"
 )
 
-// A dashboard of two views, one built on the other, refreshed when something was promoted.
-func ExampleRefresher() {
-	ctx := context.Background()
-	pool, stop := servertest.ExamplePool(
-		`CREATE TABLE orders (id bigint, category text, total numeric)`,
-		`INSERT INTO orders VALUES (1, 'Books', 10), (2, 'Games', 25)`)
-	defer stop()
+// dashboard is two views, of which one reads the other.
+var dashboard = []matview.View{
+	{
+		Name: "best_category", UniqueIndex: []string{"category"},
+		SQL: `SELECT category, revenue FROM sales_by_category ORDER BY revenue DESC LIMIT 1`,
+	},
+	{
+		Name: "sales_by_category", UniqueIndex: []string{"category"},
+		SQL: `SELECT category, count(*) AS orders, sum(total) AS revenue FROM orders GROUP BY category`,
+	},
+}
 
-	r, err := matview.NewRefresher(ctx, pool, matview.Config{
-		Views: []matview.View{
-			{
-				Name: "sales_by_category", UniqueIndex: []string{"category"},
-				SQL: `SELECT category, count(*) AS orders, sum(total) AS revenue FROM orders GROUP BY category`,
-			},
-			{
-				Name: "best_category", UniqueIndex: []string{"category"}, DependsOn: []string{"sales_by_category"},
-				SQL: `SELECT category, revenue FROM sales_by_category ORDER BY revenue DESC LIMIT 1`,
-			},
-		},
+const ordersTable = `CREATE TABLE orders (id bigint, category text, total numeric(12,2))`
+
+// Views are refreshed in the order in which they read each other, and only after something was
+// promoted.
+func ExampleRefresher_Refresh() {
+	ctx := context.Background()
+	pool, drop := database(ordersTable, `INSERT INTO orders VALUES (1, 'Books', 10), (2, 'Games', 25)`)
+	defer drop()
+
+	r, err := matview.New(ctx, pool, "dashboard", matview.Config{
+		Views: dashboard,
 		Changed: func(ctx context.Context) (token string, err error) {
 			err = pool.QueryRow(ctx, `SELECT count(*) || '/' || coalesce(max(id), 0) FROM orders`).Scan(&token)
 			return token, err
@@ -60,28 +64,100 @@ func ExampleRefresher() {
 	// best_category refreshed readers go on: true
 }
 
-// A roll-up that grows with each promotion, in the promotion's own statement.
-func ExampleRollup() {
+// New creates what is missing, and finds a view that differs from its definition.
+func ExampleNew() {
 	ctx := context.Background()
-	pool, stop := servertest.ExamplePool(`CREATE TABLE orders (id bigint, category text, total numeric)`)
-	defer stop()
+	pool, drop := database(ordersTable)
+	defer drop()
 
-	sales := matview.Rollup{
-		Table:   "sales",
-		GroupBy: []matview.Column{{Name: "category", Type: "text"}},
-		Measures: []matview.Measure{
-			{Name: "orders", Aggregate: matview.AggregateCount},
-			{Name: "revenue", Expr: "total", Aggregate: matview.AggregateSum},
-		},
-	}
-	if err := sales.Create(ctx, pool); err != nil {
+	if _, err := matview.New(ctx, pool, "dashboard", matview.Config{Views: dashboard, Populate: true}); err != nil {
 		fmt.Println(err)
-		return
 	}
-	name, merge, err := sales.Merge() // staging.Config.Merge takes the two
+	_, err := matview.New(ctx, pool, "dashboard", matview.Config{Views: []matview.View{
+		{Name: "sales_by_category", SQL: `SELECT category, sum(total) AS revenue FROM orders GROUP BY category`},
+	}})
+	fmt.Println(fold(err))
+	// Output:
+	// matview: materialized view sales_by_category differs from its definition: column
+	// "orders" (bigint) is not in the definition; DROP MATERIALIZED VIEW
+	// "sales_by_category" (CASCADE also drops what is built on it) and create it again,
+	// or change the definition back
+}
+
+// A migration tool applies the schema; the program itself creates nothing.
+func ExampleSQL() {
+	ctx := context.Background()
+	pool, drop := database(ordersTable)
+	defer drop()
+
+	cfg := matview.Config{NoCreate: true, Views: []matview.View{{Name: "orders_total", SQL: `SELECT sum(total) AS total FROM orders`}}}
+	_, err := matview.New(ctx, pool, "dashboard", cfg)
+	fmt.Println(fold(err))
+	schema, err := matview.SQL("dashboard", cfg)
+	if err != nil {
+		fmt.Println(err)
+	}
+	fmt.Println(strings.SplitN(schema, "\n", 2)[0])
+	if _, err := pool.Exec(ctx, schema); err != nil {
+		fmt.Println(err)
+	}
+	_, err = matview.New(ctx, pool, "dashboard", cfg)
+	fmt.Println(fold(err))
+	// Output:
+	// matview: object does not exist: table "dashboard_views", materialized view
+	// "orders_total" (Config.NoCreate is set: apply the schema that SQL returns)
+	// -- headrace matview schema 1: the set of views dashboard
+	// <nil>
+}
+
+func ExampleRefresher_Freshness() {
+	ctx := context.Background()
+	pool, drop := database(ordersTable)
+	defer drop()
+
+	r, err := matview.New(ctx, pool, "dashboard", matview.Config{Views: dashboard})
 	if err != nil {
 		fmt.Println(err)
 		return
+	}
+	if _, err := r.Refresh(ctx, "sales_by_category"); err != nil {
+		fmt.Println(err)
+	}
+	views, err := r.Freshness(ctx)
+	for _, v := range views {
+		fmt.Println(v.View, "populated:", v.Populated, "refreshes:", v.Refreshes)
+	}
+	fmt.Println(err)
+	// Output:
+	// sales_by_category populated: true refreshes: 1
+	// best_category populated: false refreshes: 0
+	// <nil>
+}
+
+// sales is a roll-up of the orders.
+var sales = matview.Rollup{
+	Table:   "sales",
+	From:    "orders",
+	GroupBy: []matview.Column{{Name: "category", Type: "text"}},
+	Measures: []matview.Measure{
+		{Name: "orders", Aggregate: matview.AggregateCount},
+		{Name: "revenue", Expr: "total", Aggregate: matview.AggregateSum},
+	},
+}
+
+// A roll-up grows with each promotion, in the promotion's own statement. staging.Config.Merges
+// takes the name and the text.
+func ExampleRollup_Merge() {
+	ctx := context.Background()
+	pool, drop := database(ordersTable)
+	defer drop()
+
+	if err := sales.Create(ctx, pool); err != nil {
+		fmt.Println(err)
+	}
+	name, merge, err := sales.Merge()
+	if err != nil {
+		fmt.Println(err)
 	}
 	for _, values := range []string{`(1, 'Books', 10), (2, 'Games', 25)`, `(3, 'Books', 99), (4, NULL, 1)`} {
 		promotion := `WITH promoted AS (INSERT INTO orders VALUES ` + values + ` RETURNING *), ` + name + ` AS (` + merge + `) SELECT`
@@ -89,16 +165,118 @@ func ExampleRollup() {
 			fmt.Println(err)
 		}
 	}
+	rows, err := pool.Query(ctx, `SELECT coalesce(category, 'none'), orders, revenue::text FROM sales ORDER BY 1`)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer rows.Close()
+	for rows.Next() {
+		v, err := rows.Values()
+		fmt.Println(v, err)
+	}
+	// Output:
+	// [Books 2 109.00] <nil>
+	// [Games 1 25.00] <nil>
+	// [none 1 1.00] <nil>
+}
 
-	// Somebody meddles with it.
-	if _, err := pool.Exec(ctx, `UPDATE sales SET revenue = 1 WHERE category = 'Games'`); err != nil {
+// A sum that would be rounded is refused: the rounded sums of two promotions do not add up to the
+// rounded sum.
+func ExampleRollup_Create() {
+	ctx := context.Background()
+	pool, drop := database(`CREATE TABLE orders (category text, total numeric, weight real)`)
+	defer drop()
+
+	rounded := sales
+	rounded.Measures = []matview.Measure{{Name: "revenue", Expr: "total", Type: "numeric(12,2)", Aggregate: matview.AggregateSum}}
+	fmt.Println(fold(rounded.Create(ctx, pool)))
+	float := sales
+	float.Measures = []matview.Measure{{Name: "weight", Expr: "weight", Aggregate: matview.AggregateSum}}
+	fmt.Println(fold(float.Create(ctx, pool)))
+	fmt.Println(sales.Create(ctx, pool))
+	// Output:
+	// matview: invalid configuration: Rollup.Measures[0].Type (column revenue) is
+	// numeric(12,2), must hold every sum of numeric exactly: take numeric and round
+	// when you read, or round each row in Expr
+	// matview: invalid configuration: Rollup.Measures[0].Expr (column weight) is of
+	// type real, must be exact for a sum: write (weight)::numeric
+	// <nil>
+}
+
+// Verify checks, and creates nothing.
+func ExampleRollup_Verify() {
+	ctx := context.Background()
+	pool, drop := database(ordersTable)
+	defer drop()
+
+	fmt.Println(fold(sales.Verify(ctx, pool)))
+	schema, err := sales.SQL()
+	if err != nil {
 		fmt.Println(err)
 	}
-	differences, err := sales.Check(ctx, pool, "orders", 10)
-	fmt.Println(differences, err)
-	changed, err := sales.Rebuild(ctx, pool, "orders")
-	fmt.Println(changed, err)
+	if _, err := pool.Exec(ctx, schema); err != nil { // a migration tool does this
+		fmt.Println(err)
+	}
+	fmt.Println(sales.Verify(ctx, pool))
 	// Output:
-	// [(Games): have (1, 1), want (1, 25)] <nil>
-	// 1 <nil>
+	// matview: object does not exist: roll-up "sales" (Verify creates nothing: apply
+	// the schema that Rollup.SQL returns)
+	// <nil>
+}
+
+func ExampleRollup_SQL() {
+	schema, err := sales.SQL()
+	if err != nil {
+		fmt.Println(err)
+	}
+	table, rest, _ := strings.Cut(schema[strings.Index(schema, "CREATE"):], " WITH ")
+	fmt.Println(table)
+	fmt.Println(strings.Count(rest, ";"), "statements, then:", rest[strings.Index(rest, "ALTER"):])
+	// Output:
+	// CREATE TABLE "sales" ("category" text, "orders" bigint, "revenue" numeric)
+	// 3 statements, then: ALTER TABLE "sales" REPLICA IDENTITY FULL;
+}
+
+func ExampleRollup_Validate() {
+	r := sales
+	r.GroupBy = nil
+	fmt.Println(fold(r.Validate()))
+	// Output:
+	// matview: invalid configuration: Rollup.GroupBy has 0 columns, must have 1 to 32
+}
+
+// A change to the table outside of a promotion is not merged. Check finds it.
+func ExampleRollup_Check() {
+	ctx := context.Background()
+	pool, drop := database(ordersTable)
+	defer drop()
+
+	if err := sales.Create(ctx, pool); err != nil {
+		fmt.Println(err)
+	}
+	if _, err := pool.Exec(ctx, `INSERT INTO orders VALUES (1, 'Games', 25)`); err != nil {
+		fmt.Println(err)
+	}
+	differences, err := sales.Check(ctx, pool, 10)
+	fmt.Println(differences, err)
+	// Output:
+	// [(Games): have none, want (1, 25.00)] <nil>
+}
+
+func ExampleRollup_Rebuild() {
+	ctx := context.Background()
+	pool, drop := database(ordersTable, `INSERT INTO orders VALUES (1, 'Books', 10), (2, 'Games', 25)`)
+	defer drop()
+
+	if err := sales.Create(ctx, pool); err != nil {
+		fmt.Println(err)
+	}
+	changed, err := sales.Rebuild(ctx, pool)
+	fmt.Println(changed, err)
+	differences, err := sales.Check(ctx, pool, 10)
+	fmt.Println(differences, err)
+	// Output:
+	// 2 <nil>
+	// [] <nil>
 }

@@ -2,26 +2,40 @@ package matview
 
 import (
 	"context"
+	_ "embed"
 	"errors"
 	"fmt"
 	"time"
 
+	"github.com/headrace/headrace/internal/pgschema"
 	"github.com/jackc/pgx/v5"
 )
 
-// Action is what Refresh did with a view.
+var (
+	//go:embed started.sql
+	startedSQL string
+	//go:embed refresh_state.sql
+	refreshStateSQL string
+	//go:embed refresh_unchanged.sql
+	refreshUnchangedSQL string
+	//go:embed refresh_record.sql
+	refreshRecordSQL string
+)
+
+// Action is what a refresh did with a view.
 type Action uint8
 
 const (
-	// Refreshed means that the view was refreshed.
+	// ActionRefreshed means that the view was refreshed.
 	ActionRefreshed Action = iota + 1
-	// Unchanged means that the version token was the same as at the last refresh.
+	// ActionUnchanged means that the version token was the same as at the last refresh.
 	ActionUnchanged
-	// Shared means that another process refreshed the view in a run that began after this one.
+	// ActionShared means that another process refreshed the view in a run that began after this
+	// one.
 	ActionShared
-	// Failed means that the refresh failed; the view is as it was.
+	// ActionFailed means that the refresh failed. The view is as it was.
 	ActionFailed
-	// Blocked means that a view it depends on failed.
+	// ActionBlocked means that a view which this one reads failed.
 	ActionBlocked
 )
 
@@ -43,7 +57,8 @@ func (a Action) String() string {
 	}
 }
 
-// Report says what one run did, in dependency order. Callers that shared a run get the same report.
+// RefreshReport is what one run did, in dependency order. Callers that shared a run get the same
+// report.
 type RefreshReport struct {
 	Views []ViewResult
 	// Version is the token of this run.
@@ -51,23 +66,23 @@ type RefreshReport struct {
 	Duration time.Duration
 }
 
-// Refresh is one view in a [Report].
+// ViewResult is what one run did with one view.
 type ViewResult struct {
 	View   string
 	Action Action
-	// Concurrent says whether readers could go on while it was refreshed.
+	// Concurrent is true if readers could go on during the refresh.
 	Concurrent bool
-	// Reason says why the refresh was not concurrent.
+	// Reason is why the refresh was not concurrent.
 	Reason string
-	// Took is the time of this refresh, the wait for the lock included.
+	// Duration is the time of this refresh, with the wait for the lock.
 	Duration time.Duration
 	// Err is why it failed or was blocked.
 	Err error
 }
 
-// run is one pass over the views, for all callers who wait for it.
+// run is one pass over the views, for all callers that wait for it.
 type run struct {
-	ctx     context.Context // with the values of its first caller; ends when the last one has left
+	ctx     context.Context // with the values of the first caller; ends when the last caller has left
 	cancel  context.CancelFunc
 	names   map[string]bool
 	waiters int
@@ -76,16 +91,19 @@ type run struct {
 	err     error // the run did not get as far as the views
 }
 
-// Refresh brings the named views, and those they depend on, up to date; no names means all of them. When a refresh is under way in this
-// process, all calls that come meanwhile share the next one: what was committed before a call is in the views when it returns.
-// A view that fails does not stop those that do not depend on it; the error joins the failures of the views that this call asked for.
+// Refresh brings the named views, and those that they read, up to date. No names means all views.
+//
+// What was committed before the call is in the views when it returns. All calls that arrive while a
+// refresh is under way in this process share the next one. A view that fails does not stop those
+// that do not read it. The error joins the failures of the views that this call asked for. When the
+// last caller of a run leaves, the run is cancelled on the server.
 func (r *Refresher) Refresh(ctx context.Context, names ...string) (RefreshReport, error) {
 	mine, err := r.closure(names)
 	if err != nil {
 		return RefreshReport{}, err
 	}
 	if err := ctx.Err(); err != nil {
-		return RefreshReport{}, fmt.Errorf("matview: refresh: %w", err)
+		return RefreshReport{}, explain(err, "refresh")
 	}
 	r.mu.Lock()
 	q := r.next
@@ -98,49 +116,62 @@ func (r *Refresher) Refresh(ctx context.Context, names ...string) (RefreshReport
 			r.next = q
 		}
 	}
-	start := r.current == q
+	idle := r.current == q
 	q.waiters++
 	for n := range mine {
 		q.names[n] = true
 	}
 	r.mu.Unlock()
-	if start {
+	if idle {
 		go r.loop(q)
 	}
 
 	select {
 	case <-q.done:
 	case <-ctx.Done():
-		r.mu.Lock()
-		q.waiters--
-		last := q.waiters == 0
-		if last {
-			q.cancel()
-			if r.next == q {
-				r.next = nil
-				r.mu.Unlock()
-				return RefreshReport{}, fmt.Errorf("matview: refresh: %w", ctx.Err())
-			}
-		}
-		r.mu.Unlock()
-		if last {
-			<-q.done // so that nothing of it runs on when the caller closes the pool
-		}
-		return RefreshReport{}, fmt.Errorf("matview: refresh: %w", ctx.Err())
+		r.leave(q)
+		return RefreshReport{}, explain(ctx.Err(), "refresh")
 	}
 	if q.err != nil {
 		return q.report, q.err
 	}
-	var errs []error
-	for _, v := range q.report.Views {
-		if v.Err != nil && mine[v.View] {
-			errs = append(errs, fmt.Errorf("matview: refresh %s: %w", v.View, v.Err))
-		}
-	}
-	return q.report, errors.Join(errs...)
+	return q.report, q.report.errorOf(mine)
 }
 
-// loop does one run after the other until nobody waits.
+// errorOf joins the failures of some of the views.
+func (rep RefreshReport) errorOf(views map[string]bool) error {
+	var errs []error
+	for _, v := range rep.Views {
+		if v.Err != nil && views[v.View] {
+			errs = append(errs, &contextError{"refresh " + v.View, v.Err})
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// leave takes a caller whose context is done out of a run. The last one cancels the run, and waits
+// for its end, so that nothing of it is under way when the caller closes the pool.
+func (r *Refresher) leave(q *run) {
+	r.mu.Lock()
+	q.waiters--
+	last, waiting := q.waiters == 0, r.next == q
+	if last {
+		q.cancel()
+		if waiting {
+			r.next = nil
+		}
+	}
+	r.mu.Unlock()
+	if !last || waiting {
+		return
+	}
+	<-q.done
+	if err := errors.Join(q.err, q.report.errorOf(q.names)); err != nil && !errors.Is(err, context.Canceled) {
+		r.cfg.Logger.Error("matview: a refresh failed after its callers had left", "error", err)
+	}
+}
+
+// loop does one run after the other until no caller waits.
 func (r *Refresher) loop(q *run) {
 	for q != nil {
 		q.report, q.err = r.do(q)
@@ -153,21 +184,30 @@ func (r *Refresher) loop(q *run) {
 	}
 }
 
+// start is the moment at which a run began.
+type start struct {
+	at  time.Time // by the server's clock
+	xid string    // by a transaction id of its own
+}
+
 // do is one pass.
 //
-// Its token and its time are taken once, before the first view. A token read later, for a view that is built on another, could
-// be newer than what that other view holds, and the next pass would call the upper one unchanged for ever.
+// Its token and its start are read once, before the first view. A token that was read later, for a
+// view that is built on another, could be newer than the contents of that other view, and the next
+// pass would call the upper one unchanged for ever.
 func (r *Refresher) do(q *run) (RefreshReport, error) {
-	start := time.Now()
-	var began time.Time
-	if err := r.pool.QueryRow(q.ctx, `SELECT clock_timestamp()`).Scan(&began); err != nil {
-		return RefreshReport{}, fmt.Errorf("matview: refresh: %w", err)
+	begun := time.Now()
+	var s start
+	err := pgx.BeginTxFunc(q.ctx, r.pool, ownTx, func(tx pgx.Tx) error {
+		return tx.QueryRow(q.ctx, startedSQL).Scan(&s.at, &s.xid)
+	})
+	if err != nil {
+		return RefreshReport{}, explain(err, "refresh")
 	}
 	var rep RefreshReport
 	if r.cfg.Changed != nil {
-		var err error
 		if rep.Version, err = r.cfg.Changed(q.ctx); err != nil {
-			return RefreshReport{}, fmt.Errorf("matview: refresh: Config.Changed: %w", err)
+			return RefreshReport{}, &contextError{"refresh: Config.Changed", err}
 		}
 	}
 	failed := map[string]bool{}
@@ -175,85 +215,93 @@ func (r *Refresher) do(q *run) (RefreshReport, error) {
 		if !q.names[v.Name] {
 			continue
 		}
-		viewStart := time.Now()
+		viewBegun := time.Now()
 		res := ViewResult{View: v.Name}
-		for _, d := range v.DependsOn {
+		for _, d := range r.deps[v.Name] {
 			if failed[d] {
 				res.Action, res.Err = ActionBlocked, fmt.Errorf("%w: %s", ErrBlocked, d)
 			}
 		}
 		if res.Err == nil {
-			if err := r.one(q.ctx, v, began, rep.Version, &res); err != nil {
+			if err := r.one(q.ctx, v, s, rep.Version, &res); err != nil {
 				res.Action, res.Err = ActionFailed, err
 			}
 		}
 		failed[v.Name] = res.Err != nil
-		res.Duration = time.Since(viewStart)
+		res.Duration = time.Since(viewBegun)
 		rep.Views = append(rep.Views, res)
 	}
-	rep.Duration = time.Since(start)
+	rep.Duration = time.Since(begun)
 	return rep, nil
 }
 
+const lockViewSQL = `SELECT pg_advisory_xact_lock(hashtextextended('headrace/matview/' || to_regclass($1)::oid, 0))`
+
+// viewState is what the catalogue and the state table hold about a view.
+type viewState struct {
+	OID       *uint32
+	Populated bool
+	Shared    bool // a run that began later has refreshed it
+	SameToken bool
+	Indexed   bool // it can be refreshed concurrently
+}
+
 // one refreshes one view in a transaction of its own, or finds that there is no need to.
-func (r *Refresher) one(ctx context.Context, v View, began time.Time, version string, res *ViewResult) error {
-	name, state := mustIdent(v.Name), mustIdent(r.cfg.StateTable)
-	return pgx.BeginTxFunc(ctx, r.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
-		if err := r.limits(ctx, tx); err != nil {
-			return err
-		}
-		// One process at a time, until the transaction ends: a session lock would stay with PgBouncer's server connection.
-		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended('headrace/matview/' || to_regclass($1)::oid, 0))`, name); err != nil {
+func (r *Refresher) one(ctx context.Context, v View, s start, version string, res *ViewResult) error {
+	return r.begin(ctx, func(tx pgx.Tx) error {
+		// One process at a time, until the transaction ends: a session lock would stay with
+		// PgBouncer's server connection.
+		if _, err := tx.Exec(ctx, lockViewSQL, v.ident()); err != nil {
 			return fmt.Errorf("wait for another process that refreshes it: %w", err)
 		}
-		// A statement of its own: its snapshot is taken after the lock, and sees what the one before us has written.
-		var oid *uint32
-		var populated, current, same, plain bool
-		if err := tx.QueryRow(ctx, `
-			SELECT c.oid, coalesce(c.relispopulated, false), coalesce(s.as_of >= $2, false), coalesce(s.version = $3, false),
-				EXISTS (`+plainUnique+`)
-			FROM (SELECT to_regclass($1) AS oid) n LEFT JOIN pg_class c ON c.oid = n.oid
-			LEFT JOIN `+state+` s ON s.name = $4 AND s.view = c.oid`,
-			name, began, version, v.Name).Scan(&oid, &populated, &current, &same, &plain); err != nil {
+		// A statement of its own: its snapshot is taken after the lock, so it sees what the process
+		// before has committed.
+		rows, err := tx.Query(ctx, pgschema.Fill(refreshStateSQL, "state", r.state), v.ident(), v.Name, s.xid, version)
+		if err != nil {
+			return fmt.Errorf("read its state: %w", err)
+		}
+		have, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[viewState])
+		if err != nil {
 			return fmt.Errorf("read its state: %w", err)
 		}
 		switch {
-		case oid == nil:
-			return errNoView
-		case populated && current:
+		case have.OID == nil:
+			return fmt.Errorf("%w: the view was dropped; New creates it", ErrMissing)
+		case have.Populated && have.Shared:
 			res.Action = ActionShared
 			return nil
-		case populated && same && r.cfg.Changed != nil:
+		case have.Populated && have.SameToken && r.cfg.Changed != nil:
 			res.Action = ActionUnchanged
-			_, err := tx.Exec(ctx, `UPDATE `+state+` SET as_of = greatest(as_of, $2) WHERE name = $1`, v.Name, began)
+			_, err := tx.Exec(ctx, pgschema.Fill(refreshUnchangedSQL, "state", r.state), v.Name, s.at, s.xid)
 			return err
-		case !populated:
+		case !have.Populated:
 			res.Reason = "it was not populated yet"
-		case !plain:
+		case !have.Indexed:
 			res.Reason = "it has no unique index on plain columns"
 		default:
 			res.Concurrent = true
 		}
-		concurrently := ""
-		if res.Concurrent {
-			concurrently = "CONCURRENTLY "
-		}
-		start := time.Now()
-		if _, err := tx.Exec(ctx, "REFRESH MATERIALIZED VIEW "+concurrently+name); err != nil {
+		return r.refresh(ctx, tx, v, *have.OID, s, version, res)
+	})
+}
+
+// refresh runs REFRESH and records it, in one transaction: a recorded token is never newer than the
+// view.
+func (r *Refresher) refresh(ctx context.Context, tx pgx.Tx, v View, oid uint32, s start, version string, res *ViewResult) error {
+	concurrently := ""
+	if res.Concurrent {
+		concurrently = "CONCURRENTLY "
+	}
+	begun := time.Now()
+	if _, err := tx.Exec(ctx, "REFRESH MATERIALIZED VIEW "+concurrently+v.ident()); err != nil {
+		return err
+	}
+	if !r.cfg.SkipAnalyze {
+		if _, err := tx.Exec(ctx, "ANALYZE "+v.ident()); err != nil {
 			return err
 		}
-		if !r.cfg.SkipAnalyze {
-			if _, err := tx.Exec(ctx, "ANALYZE "+name); err != nil {
-				return err
-			}
-		}
-		res.Action = ActionRefreshed
-		// In the same transaction, so a token is never newer than the view.
-		_, err := tx.Exec(ctx, `
-			INSERT INTO `+state+` AS s (name, view, version, as_of, refreshed_at, took, refreshes) VALUES ($1, $2, $3, $4, clock_timestamp(), $5, 1)
-			ON CONFLICT (name) DO UPDATE SET view = excluded.view, version = excluded.version, as_of = excluded.as_of,
-				refreshed_at = excluded.refreshed_at, took = excluded.took, refreshes = s.refreshes + 1`,
-			v.Name, *oid, version, began, time.Since(start))
-		return err
-	})
+	}
+	res.Action = ActionRefreshed
+	_, err := tx.Exec(ctx, pgschema.Fill(refreshRecordSQL, "state", r.state), v.Name, oid, v.query(), version, s.at, s.xid, time.Since(begun))
+	return err
 }

@@ -40,7 +40,12 @@ func countRows(pool *pgxpool.Pool) func(context.Context) (string, error) {
 
 func newRefresher(t testing.TB, pool *pgxpool.Pool, cfg matview.Config) *matview.Refresher {
 	t.Helper()
-	r, err := matview.NewRefresher(t.Context(), pool, cfg)
+	return newNamed(t, pool, "dashboard", cfg)
+}
+
+func newNamed(t testing.TB, pool *pgxpool.Pool, name string, cfg matview.Config) *matview.Refresher {
+	t.Helper()
+	r, err := matview.New(t.Context(), pool, name, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +111,7 @@ func TestRefreshSkips(t *testing.T) {
 
 	// A view that was dropped is made again, and the token of the old one says nothing about it.
 	exec(t, pool, `DROP MATERIALIZED VIEW totals CASCADE`)
-	if _, err := r.Refresh(t.Context()); err == nil || !strings.Contains(err.Error(), "totals: the view does not exist") {
+	if _, err := r.Refresh(t.Context()); err == nil || !strings.Contains(err.Error(), "totals: object does not exist: the view was dropped") {
 		t.Errorf("dropped view: %v", err)
 	}
 	r = newRefresher(t, pool, cfg)
@@ -114,8 +119,9 @@ func TestRefreshSkips(t *testing.T) {
 	want(t, "made again", refresh(t, r), []string{"totals refreshed concurrently", "best refreshed"})
 }
 
-// A row that arrives while a run goes up from the lower view to the upper one must not be lost to the upper one. It would be
-// if each view took its own token: the upper one's would be newer than the lower one's contents.
+// A row that arrives while a run goes up from the lower view to the upper one must not be lost to
+// the upper one. It would be if each view took its own token: the upper one's would be newer than
+// the lower one's contents.
 func TestTokenIsReadOnceARun(t *testing.T) {
 	t.Parallel()
 	pool := newSales(t)
@@ -133,7 +139,8 @@ func TestTokenIsReadOnceARun(t *testing.T) {
 	want(t, "best", one[string](t, pool, `SELECT total::text FROM best`), "100")
 }
 
-// Two processes: the second one's run began before the first one's, so what the first one did is enough for it.
+// Two processes: the second one's run began before the first one's, so what the first one did is
+// enough for it.
 func TestRefreshSharedAcrossProcesses(t *testing.T) {
 	t.Parallel()
 	pool := newSales(t)
@@ -152,7 +159,8 @@ func TestRefreshSharedAcrossProcesses(t *testing.T) {
 	want(t, "slow", <-result, []string{"totals shared", "best shared"})
 }
 
-// Many processes at once: no two refresh a view at the same time, none fails, and every one sees its own row.
+// Many processes at once: no two refresh a view at the same time, none fails, and every one sees
+// its own row.
 func TestRefreshOneAtATime(t *testing.T) {
 	t.Parallel()
 	pool := newSales(t)
@@ -193,7 +201,8 @@ func TestReadersDoNotWait(t *testing.T) {
 	}
 	want(t, "with an index", refresh(t, r, "totals"), []string{"totals refreshed concurrently"})
 
-	// best has no unique index: its refresh needs the lock that the reader has, and gives up in time.
+	// best has no unique index: its refresh needs the lock that the reader has, and gives up in
+	// time.
 	rep, err := r.Refresh(t.Context())
 	want(t, "without", actions(rep), []string{"totals refreshed concurrently", "best failed"})
 	if err == nil || !strings.Contains(err.Error(), "refresh best: ") || !strings.Contains(err.Error(), "lock timeout") {
@@ -243,7 +252,7 @@ func TestDrift(t *testing.T) {
 	} {
 		views := twoViews()
 		views[1].SQL = c.sql
-		_, err := matview.NewRefresher(t.Context(), pool, matview.Config{Views: views})
+		_, err := matview.New(t.Context(), pool, "dashboard", matview.Config{Views: views})
 		var drift *matview.DriftError
 		if !errors.Is(err, matview.ErrDrift) || !errors.As(err, &drift) {
 			t.Fatalf("%s: %v", c.name, err)
@@ -254,23 +263,23 @@ func TestDrift(t *testing.T) {
 			}
 		}
 	}
-	_, err := matview.NewRefresher(t.Context(), pool, matview.Config{Views: []matview.View{{Name: "sales", SQL: "SELECT 1"}}})
+	_, err := matview.New(t.Context(), pool, "dashboard", matview.Config{Views: []matview.View{{Name: "sales", SQL: "SELECT 1"}}})
 	if !errors.Is(err, matview.ErrDrift) {
 		t.Errorf("a table of that name: %v", err)
 	}
-	_, err = matview.NewRefresher(t.Context(), pool, matview.Config{Views: []matview.View{{Name: "broken", SQL: "SELECT nosuch FROM sales"}}})
+	_, err = matview.New(t.Context(), pool, "dashboard", matview.Config{Views: []matview.View{{Name: "broken", SQL: "SELECT nosuch FROM sales"}}})
 	if err == nil || !strings.Contains(err.Error(), "create view broken: ERROR: column") {
 		t.Errorf("broken query: %v", err)
 	}
 }
 
-func TestNewRefresherTogether(t *testing.T) {
+func TestNewTogether(t *testing.T) {
 	t.Parallel()
 	pool := newSales(t)
 	var wg sync.WaitGroup
 	for range 6 {
 		wg.Go(func() {
-			if _, err := matview.NewRefresher(t.Context(), pool, matview.Config{Views: twoViews(), Populate: true}); err != nil {
+			if _, err := matview.New(t.Context(), pool, "dashboard", matview.Config{Views: twoViews(), Populate: true}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -280,7 +289,8 @@ func TestNewRefresherTogether(t *testing.T) {
 	want(t, "indexes", one[int](t, pool, `SELECT count(*)::int FROM pg_index WHERE indrelid = 'totals'::regclass`), 1)
 }
 
-// Transaction mode hands each transaction another server connection: session state would be lost or, worse, stay.
+// Transaction mode hands each transaction another server connection: session state would be lost
+// or, worse, stay.
 func TestPgBouncer(t *testing.T) {
 	t.Parallel()
 	direct := servertest.PostgresURL(t)
@@ -290,7 +300,7 @@ func TestPgBouncer(t *testing.T) {
 	}
 	defer pool.Close()
 	exec(t, pool, `CREATE SCHEMA "My Shop"`, `CREATE TABLE "My Shop".sales (product text, amount numeric)`, `INSERT INTO "My Shop".sales VALUES ('pen', 2)`)
-	r := newRefresher(t, pool, matview.Config{StateTable: "My Shop.State", Views: []matview.View{
+	r := newNamed(t, pool, "My Shop.State", matview.Config{Views: []matview.View{
 		{Name: "My Shop.Totals", SQL: `SELECT product AS "Product", sum(amount) AS total FROM "My Shop".sales GROUP BY 1`, UniqueIndex: []string{"Product"}},
 	}})
 	var wg sync.WaitGroup
@@ -306,13 +316,13 @@ func TestPgBouncer(t *testing.T) {
 	wg.Wait()
 	want(t, "again", refresh(t, r), []string{"My Shop.Totals refreshed concurrently"})
 	roll := matview.Rollup{
-		Table: "My Shop.Roll Up", GroupBy: []matview.Column{{Name: "Product", Expr: "product", Type: "text"}},
+		Table: "My Shop.Roll Up", From: "My Shop.sales", GroupBy: []matview.Column{{Name: "Product", Expr: "product", Type: "text"}},
 		Measures: []matview.Measure{{Name: "Total", Expr: "amount", Aggregate: matview.AggregateSum}},
 	}
 	if err := roll.Create(t.Context(), pool); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := roll.Rebuild(t.Context(), pool, "My Shop.sales"); err != nil || n != 1 {
+	if n, err := roll.Rebuild(t.Context(), pool); err != nil || n != 1 {
 		t.Fatalf("rebuild: %d, %v", n, err)
 	}
 	want(t, "locks left", one[int](t, pool, `SELECT count(*)::int FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`), 0)
@@ -342,21 +352,27 @@ func TestFreshness(t *testing.T) {
 func TestConfigErrors(t *testing.T) {
 	t.Parallel()
 	ok := matview.View{Name: "v", SQL: "SELECT 1"}
+	w := matview.View{Name: "w", SQL: "SELECT 1", DependsOn: []string{"v"}}
+	onW := matview.View{Name: "v", SQL: "SELECT 1", DependsOn: []string{"w"}}
 	for want, cfg := range map[string]matview.Config{
-		"Config.Views is empty: must name at least 1 view":                   {},
-		"Config.Timeout is -1ns: must be 1ms to 24h":                         {Views: []matview.View{ok}, Timeout: -1},
-		"Config.LockTimeout is 48h0m0s: must be 1ms to 24h":                  {Views: []matview.View{ok}, LockTimeout: 48 * time.Hour},
-		`Config.StateTable: "a.b.c" has 2 dots: must be name or schema.name`: {Views: []matview.View{ok}, StateTable: "a.b.c"},
-		`Config.Views[1].Name is "v": already used by another view`:          {Views: []matview.View{ok, ok}},
-		"Config.Views[0].SQL (view v) is empty: must be a query":             {Views: []matview.View{{Name: "v"}}},
-		"Config.Views[0].Name: name is empty: must be 1 to 63 bytes":         {Views: []matview.View{{SQL: "SELECT 1"}}},
-		`has 64 bytes: must be 1 to 63`:                                      {Views: []matview.View{{Name: strings.Repeat("x", 64), SQL: "SELECT 1"}}},
-		`DependsOn[0] (view v) is "w": must be the Name of a view`:           {Views: []matview.View{{Name: "v", SQL: "SELECT 1", DependsOn: []string{"w"}}}},
-		"views depend on each other in a circle: v → w → v":                  {Views: []matview.View{{Name: "v", SQL: "SELECT 1", DependsOn: []string{"w"}}, {Name: "w", SQL: "SELECT 1", DependsOn: []string{"v"}}}},
-		"Config.Views[0].UniqueIndex[0] (view v) is empty: must be a column": {Views: []matview.View{{Name: "v", SQL: "SELECT 1", UniqueIndex: []string{""}}}},
+		"Config.Views is empty, must have at least 1 view":                               {},
+		"Config.Timeout is -1ns, must be 1ms to 24h":                                     {Views: []matview.View{ok}, Timeout: -1},
+		"Config.LockTimeout is 48h0m0s, must be 1ms to 24h":                              {Views: []matview.View{ok}, LockTimeout: 48 * time.Hour},
+		`Config.Views[1].Name is "\"v\"", must be another than that of an earlier view`:  {Views: []matview.View{ok, {Name: `"v"`, SQL: "SELECT 1"}}},
+		"Config.Views[0].SQL is empty, must be a query":                                  {Views: []matview.View{{Name: "v", SQL: " ;\n"}}},
+		`Config.Views[0].Name is "", must be name or schema.name, each of 1 to 63 bytes`: {Views: []matview.View{{SQL: "SELECT 1"}}},
+		`x", must be name or schema.name, each of 1 to 63 bytes`:                         {Views: []matview.View{{Name: strings.Repeat("x", 64), SQL: "SELECT 1"}}},
+		`Config.Views[0].DependsOn[0] is "w", must be the Name of a view`:                {Views: []matview.View{onW}},
+		"Config.Views[].DependsOn has the cycle v → w → v, must have none":               {Views: []matview.View{onW, w}},
+		"Config.Views[0].UniqueIndex[0] is empty, must be a column of the view":          {Views: []matview.View{{Name: "v", SQL: "SELECT 1", UniqueIndex: []string{""}}}},
+		"pool is nil, must be a pool":                                                    {Views: []matview.View{ok}},
 	} {
-		if _, err := matview.NewRefresher(t.Context(), nil, cfg); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := matview.New(t.Context(), nil, "dashboard", cfg); !errors.Is(err, matview.ErrConfig) || !strings.HasPrefix(err.Error(), "matview: invalid configuration: ") || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
 		}
+	}
+	_, err := matview.New(t.Context(), nil, "a.b.c", matview.Config{Views: []matview.View{ok}})
+	if !errors.Is(err, matview.ErrConfig) || !strings.Contains(err.Error(), `name is "a.b.c", must be name or schema.name`) {
+		t.Errorf("got %v", err)
 	}
 }

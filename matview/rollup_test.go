@@ -17,7 +17,8 @@ import (
 
 func daily() matview.Rollup {
 	return matview.Rollup{
-		Table: `odd "Daily`, // names are quoted
+		Table: `"odd ""Daily"`, // names are quoted
+		From:  "orders",
 		GroupBy: []matview.Column{
 			{Name: "day", Expr: "date_trunc('day', at, 'UTC')", Type: "timestamptz"},
 			{Name: "product", Type: "text"},
@@ -25,7 +26,7 @@ func daily() matview.Rollup {
 		Measures: []matview.Measure{
 			{Name: "n", Aggregate: matview.AggregateCount},
 			{Name: "priced", Expr: "amount", Aggregate: matview.AggregateCount},
-			{Name: "total", Expr: "amount", Aggregate: matview.AggregateSum, Type: "numeric(12, 2)"},
+			{Name: "total", Expr: "amount", Aggregate: matview.AggregateSum, Type: "numeric(14, 2)"},
 			{Name: "low", Expr: "promoted.amount", Aggregate: matview.AggregateMin, Type: "numeric"},
 			{Name: "high", Expr: "amount", Aggregate: matview.AggregateMax, Type: "double precision"},
 		},
@@ -34,11 +35,12 @@ func daily() matview.Rollup {
 
 func newTarget(t testing.TB) *pgxpool.Pool {
 	pool := servertest.Postgres(t)
-	exec(t, pool, `CREATE TABLE orders (at timestamptz, product text, amount numeric)`)
+	exec(t, pool, `CREATE TABLE orders (at timestamptz, product text, amount numeric(12,2))`)
 	return pool
 }
 
-// promote inserts n random rows and merges them, as a promotion does. Some products, amounts and times are NULL.
+// promote inserts n random rows and merges them, as a promotion does. Some products, amounts and
+// times are NULL.
 func promote(ctx context.Context, db matview.DB, r matview.Rollup, rnd *rand.Rand, n, products int) error {
 	_, merge, err := r.Merge()
 	if err != nil {
@@ -67,7 +69,7 @@ func promote(ctx context.Context, db matview.DB, r matview.Rollup, rnd *rand.Ran
 
 func same(t testing.TB, pool *pgxpool.Pool, r matview.Rollup) {
 	t.Helper()
-	diffs, err := r.Check(t.Context(), pool, "orders", 5)
+	diffs, err := r.Check(t.Context(), pool, 5)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,9 +78,10 @@ func same(t testing.TB, pool *pgxpool.Pool, r matview.Rollup) {
 	}
 }
 
-// Promoters on several connections, in different time zones, merge into the same groups, while the roll-up is rebuilt and
-// compared: it equals the recomputation at every moment. Without the sorted order the promoters deadlock; without NULLS NOT
-// DISTINCT a NULL group has several rows; without the lock a rebuild loses or doubles what is being promoted.
+// Promoters on several connections, in different time zones, merge into the same groups, while the
+// roll-up is rebuilt and compared: it equals the recomputation at every moment. Without the sorted
+// order the promoters deadlock; without NULLS NOT DISTINCT a NULL group has several rows; without
+// the lock a rebuild loses or doubles what is being promoted.
 func TestRollupEqualsRecomputation(t *testing.T) {
 	t.Parallel()
 	pool := newTarget(t)
@@ -116,7 +119,7 @@ func TestRollupEqualsRecomputation(t *testing.T) {
 				return
 			default:
 			}
-			if n, err := r.Rebuild(t.Context(), pool, "orders"); err != nil || n != 0 {
+			if n, err := r.Rebuild(t.Context(), pool); err != nil || n != 0 {
 				t.Errorf("rebuild changed %d groups: %v", n, err)
 			}
 			same(t, pool, r)
@@ -143,11 +146,12 @@ func TestRollupSumsAfterNull(t *testing.T) {
 		exec(t, pool, `WITH promoted AS (INSERT INTO orders VALUES ('2026-01-01', 'pen', `+amount+`) RETURNING *) `+merge)
 	}
 	same(t, pool, r)
-	want(t, "total", one[string](t, pool, `SELECT total || ' ' || low || ' ' || high || ' ' || n || ' ' || priced FROM "odd ""Daily"`), "7.50 2.5 5 4 2")
+	want(t, "total", one[string](t, pool, `SELECT total || ' ' || low || ' ' || high || ' ' || n || ' ' || priced FROM "odd ""Daily"`), "7.50 2.50 5 4 2")
 }
 
-// A rebuild that meets a promotion which has merged and not yet committed waits for it. Without the lock it would write what the
-// table held before: the promotion's rows would be lost to the roll-up.
+// A rebuild that meets a promotion which has merged and not yet committed waits for it. Without the
+// lock it would write what the table held before: the promotion's rows would be lost to the
+// roll-up.
 func TestRebuildWaitsForPromotion(t *testing.T) {
 	t.Parallel()
 	pool := newTarget(t)
@@ -169,7 +173,7 @@ func TestRebuildWaitsForPromotion(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() {
-		n, err := r.Rebuild(t.Context(), pool, "orders")
+		n, err := r.Rebuild(t.Context(), pool)
 		if err == nil && n != 0 {
 			err = fmt.Errorf("rebuild changed %d groups, want 0", n)
 		}
@@ -207,7 +211,7 @@ func TestRollupRollsBack(t *testing.T) {
 	if err := promote(t.Context(), tx, r, rand.New(rand.NewPCG(1, 1)), 10, 3); err != nil {
 		t.Fatal(err)
 	}
-	if diffs, err := r.Check(t.Context(), tx, "orders", 0); err != nil || len(diffs) > 0 {
+	if diffs, err := r.Check(t.Context(), tx, 0); err != nil || len(diffs) > 0 {
 		t.Errorf("inside the transaction: %v, %v", diffs, err)
 	}
 	if err := tx.Rollback(t.Context()); err != nil {
@@ -220,31 +224,31 @@ func TestRollupCheckAndRebuild(t *testing.T) {
 	t.Parallel()
 	pool := newTarget(t)
 	r := matview.Rollup{
-		Table: "by_product", GroupBy: []matview.Column{{Name: "product", Type: "text"}},
+		Table: "by_product", From: "orders", GroupBy: []matview.Column{{Name: "product", Type: "text"}},
 		Measures: []matview.Measure{{Name: "n", Aggregate: matview.AggregateCount}, {Name: "total", Expr: "amount", Aggregate: matview.AggregateSum}},
 	}
 	if err := r.Create(t.Context(), pool); err != nil {
 		t.Fatal(err)
 	}
 	exec(t, pool, `INSERT INTO orders VALUES (NULL, 'ink', 1), (NULL, 'ink', 2), (NULL, 'pen', 3), (NULL, NULL, 4)`)
-	if n, err := r.Rebuild(t.Context(), pool, "orders"); n != 3 || err != nil {
+	if n, err := r.Rebuild(t.Context(), pool); n != 3 || err != nil {
 		t.Fatalf("rebuild: %d, %v", n, err)
 	}
 	same(t, pool, r)
 	exec(t, pool, `UPDATE by_product SET total = 7, n = 1 WHERE product = 'ink'`, `DELETE FROM by_product WHERE product IS NULL`, `INSERT INTO by_product VALUES ('cap', 1, NULL)`)
-	diffs, err := r.Check(t.Context(), pool, "orders", 0)
+	diffs, err := r.Check(t.Context(), pool, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want(t, "differences", fmt.Sprint(diffs), "[(cap): have (1, NULL), want none (ink): have (1, 7), want (2, 3) (NULL): have none, want (1, 4)]")
-	diffs, _ = r.Check(t.Context(), pool, "orders", 2)
-	want(t, "first two", fmt.Sprint(diffs), "[(cap): have (1, NULL), want none (ink): have (1, 7), want (2, 3)]")
-	if _, err := r.Check(t.Context(), pool, "orders", -1); err == nil || !strings.Contains(err.Error(), "limit is -1: must be 0 to 1000000") {
+	want(t, "differences", fmt.Sprint(diffs), "[(cap): have (1, NULL), want none (ink): have (1, 7), want (2, 3.00) (NULL): have none, want (1, 4.00)]")
+	diffs, _ = r.Check(t.Context(), pool, 2)
+	want(t, "first two", fmt.Sprint(diffs), "[(cap): have (1, NULL), want none (ink): have (1, 7), want (2, 3.00)]")
+	if _, err := r.Check(t.Context(), pool, -1); err == nil || !strings.Contains(err.Error(), "limit is -1, must be 0 to 1000000") {
 		t.Error(err)
 	}
 	ink := `SELECT xmin::text FROM by_product WHERE product = 'pen'`
 	before := one[string](t, pool, ink)
-	if n, err := r.Rebuild(t.Context(), pool, "public.orders"); n != 3 || err != nil {
+	if n, err := r.Rebuild(t.Context(), pool); n != 3 || err != nil {
 		t.Fatalf("rebuild: %d, %v", n, err)
 	}
 	same(t, pool, r)
@@ -264,7 +268,7 @@ func TestRollupCreate(t *testing.T) {
 	}
 	wg.Wait()
 	r := daily()
-	r.Measures[2].Type = "decimal(12,2)" // another spelling
+	r.Measures[2].Type = "decimal(14,2)" // another spelling
 	if err := r.Create(t.Context(), pool); err != nil {
 		t.Error(err)
 	}
@@ -276,7 +280,7 @@ func TestRollupCreate(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(t, "drift", drift.Differences, []string{
-		`column "total" is numeric(12,2), the definition has numeric`,
+		`column "total" is numeric(14,2), the definition has numeric`,
 		`column "lowest" (numeric) is missing`,
 		`column "low" (numeric) is not in the definition`,
 	})
@@ -285,19 +289,20 @@ func TestRollupCreate(t *testing.T) {
 func TestRollupErrors(t *testing.T) {
 	t.Parallel()
 	for want, change := range map[string]func(r *matview.Rollup){
-		`Rollup.Table: name is empty`:                                       func(r *matview.Rollup) { r.Table = "" },
-		`GroupBy has 0 columns: must be 1 to 32`:                            func(r *matview.Rollup) { r.GroupBy = nil },
-		`Measures has 0 columns: must be 1 to 1000`:                         func(r *matview.Rollup) { r.Measures = nil },
-		`GroupBy[1].Type (column product) is empty`:                         func(r *matview.Rollup) { r.GroupBy[1].Type = "" },
-		`Measures[0].Name is "day": already used by another column`:         func(r *matview.Rollup) { r.Measures[0].Name = "day" },
-		`Measures[0].Merge (column n) is 0: must be Sum, Count, Min or Max`: func(r *matview.Rollup) { r.Measures[0].Aggregate = 0 },
-		`Measures[2].Expr (column total) is empty: only Count may leave`:    func(r *matview.Rollup) { r.Measures[2].Expr = "" },
-		`Measures[3].Type (column low) is empty: Min and Max need`:          func(r *matview.Rollup) { r.Measures[3].Type = "" },
-		`Measures[2].Type (column total) is float8: a Sum must be exact`:    func(r *matview.Rollup) { r.Measures[2].Type = "float8" },
+		`Rollup.Table is "", must be name or schema.name`:                                  func(r *matview.Rollup) { r.Table = "" },
+		`Rollup.From is "", must be name or schema.name`:                                   func(r *matview.Rollup) { r.From = "" },
+		`Rollup.GroupBy has 0 columns, must have 1 to 32`:                                  func(r *matview.Rollup) { r.GroupBy = nil },
+		`Rollup.Measures has 0 columns, must have 1 to 500`:                                func(r *matview.Rollup) { r.Measures = nil },
+		`Rollup.GroupBy[1].Type (column product) is empty, must be an SQL type`:            func(r *matview.Rollup) { r.GroupBy[1].Type = "" },
+		`Rollup.Measures[0].Name is "day", must be another than that of an earlier column`: func(r *matview.Rollup) { r.Measures[0].Name = "day" },
+		`Rollup.Measures[0].Name is "", must be 1 to 63 bytes without NUL`:                 func(r *matview.Rollup) { r.Measures[0].Name = "" },
+		`Rollup.Measures[0].Aggregate (column n) is 0, must be AggregateSum`:               func(r *matview.Rollup) { r.Measures[0].Aggregate = 0 },
+		`Rollup.Measures[2].Expr (column total) is empty, must be an expression`:           func(r *matview.Rollup) { r.Measures[2].Expr = "" },
+		`Rollup.Measures[3].Type (column low) is empty, must be an SQL type`:               func(r *matview.Rollup) { r.Measures[3].Type = "" },
 	} {
 		r := daily()
 		change(&r)
-		if _, _, err := r.Merge(); err == nil || !strings.Contains(err.Error(), want) {
+		if _, _, err := r.Merge(); !errors.Is(err, matview.ErrConfig) || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
 		}
 	}

@@ -12,13 +12,14 @@ import (
 	"github.com/headrace/headrace/internal/servers/servertest"
 )
 
-// Callers that come while a run is under way share the next one; one that goes away takes nobody along.
+// Callers that arrive while a run is under way share the next one. One that leaves takes no other
+// along.
 func TestRefreshIsShared(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)
 	var runs atomic.Int32
 	inChanged, goOn := make(chan bool), make(chan bool)
-	r, err := NewRefresher(t.Context(), pool, Config{
+	r, err := New(t.Context(), pool, "dashboard", Config{
 		Views: []View{{Name: "v", SQL: "SELECT 1 AS one"}},
 		Changed: func(ctx context.Context) (string, error) {
 			inChanged <- true

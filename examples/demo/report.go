@@ -34,7 +34,7 @@ func report(ctx context.Context, out io.Writer, app *orders.App, flow pipeline.F
 	if err != nil {
 		return err
 	}
-	rollupOff, err := app.Rollup.Check(ctx, app.Postgres, orders.Table, 1)
+	rollupOff, err := app.Rollup.Check(ctx, app.Postgres, 1)
 	if err != nil {
 		return err
 	}

@@ -77,7 +77,7 @@ func Open(ctx context.Context, redis rueidis.Client, pg *pgxpool.Pool, name stri
 	for _, v := range Views() {
 		views = append(views, matview.View{Name: v.Name, SQL: v.SQL, UniqueIndex: v.Unique})
 	}
-	a.Views, err = matview.NewRefresher(ctx, pg, matview.Config{Views: views, Populate: true})
+	a.Views, err = matview.New(ctx, pg, Name, matview.Config{Views: views, Populate: true})
 	return a, err
 }
 
@@ -86,6 +86,7 @@ func Open(ctx context.Context, redis rueidis.Client, pg *pgxpool.Pool, name stri
 func (a *App) openTable(ctx context.Context, pg *pgxpool.Pool) error {
 	a.Rollup = matview.Rollup{
 		Table: "sales_rollup",
+		From:  Table,
 		GroupBy: []matview.Column{
 			{Name: "hour", Expr: "date_trunc('hour', ordered_at, 'UTC')", Type: "timestamptz"},
 			{Name: "category", Type: "text"},

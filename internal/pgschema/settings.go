@@ -1,0 +1,20 @@
+package pgschema
+
+import (
+	_ "embed"
+	"strconv"
+	"time"
+)
+
+// Settings is a statement that takes over settings of the current transaction, whatever the server,
+// the database or the role set. Its parameters are milliseconds as text: the longest statement, the
+// longest wait for a lock, the longest time that the transaction may be idle. "0" is no limit, ""
+// leaves a setting as it is. The transaction as a whole has no limit (transaction_timeout is new in
+// PostgreSQL 17). quote_all_identifiers is off: with it, PostgreSQL 15's own REFRESH … CONCURRENTLY
+// fails at a name that it has quoted and then extended.
+//
+//go:embed settings.sql
+var Settings string
+
+// Millis is a parameter of [Settings].
+func Millis(d time.Duration) string { return strconv.FormatInt(max(1, d.Milliseconds()), 10) }

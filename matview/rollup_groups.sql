@@ -1,0 +1,3 @@
+SELECT {columns}
+FROM {from}
+GROUP BY {key_ordinals}
