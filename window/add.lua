@@ -1,89 +1,180 @@
 -- Adds events of one key to their tumbling windows and to the key's sliding set.
--- KEYS 1 key's marks, 2 key's open windows, 3 keys by their last event, 4 due windows, 5 closed and not done, 6 late events,
---      7 key's sliding set, 8… one tumbling window each
--- ARGV 1 key, 2 size, 3 lateness, 4 keep, 5 retention, 6 ahead (ms), 7 number of windows, then for each window: its start, how many
---      events, and for each event time and data. Without tumbling windows (size 0) there is one group, and no KEYS 8.
-local key, size, lateness, keep = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local retention, ahead = tonumber(ARGV[5]), tonumber(ARGV[6])
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local function s(n) return string.format('%.0f', n) end -- tostring would round to 14 digits
+-- ARGV 7 key, 8 lateness, 9 keep, 10 ahead (ms), 11 a byte for each event (its bucket), then time and data of each, by time
+local FIRST, MAX_WINDOWS, MAX_CLOSED, MAX_CHANGES = 12, 100, 200, 16
+local key, lateness, keep, ahead, bytes = ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]), ARGV[11]
+local total = (#ARGV - FIRST + 1) / 2
+local function at(i) return tonumber(ARGV[FIRST + 2 * i - 2]) end
+local function data(i) return ARGV[FIRST + 2 * i - 1] end
+local function bucket(i) return string.byte(bytes, i) + 1 end
 
--- Late is judged by what was there before this call, so one call cannot make its own events late.
-local newest = tonumber(redis.call('HGET', KEYS[1], 'newest') or '-inf') or -math.huge
-local floor = tonumber(redis.call('HGET', KEYS[1], 'floor') or '-inf') or -math.huge
-local mark = newest - lateness
-
-local added, repeated, late, entered = 0, 0, 0, 0
-local function tooLate(reason, at, data)
-  late = late + 1
-  redis.call('ZADD', KEYS[6], 'NX', s(now), reason .. ' ' .. at .. ' ' .. #key .. ' ' .. key .. data)
+-- before returns the last event of first to last whose time is less than limit; first - 1: none.
+local function lastBefore(limit, first, last)
+  if at(last) < limit then return last end
+  local low, high = first - 1, last -- low is before the limit, high is not
+  while high - low > 1 do
+    local middle = math.floor((low + high) / 2)
+    if at(middle) < limit then low = middle else high = middle end
+  end
+  return low
 end
 
-local arg = 8
-for w = 1, tonumber(ARGV[7]) do
-  local start, n = ARGV[arg], tonumber(ARGV[arg + 1])
-  arg = arg + 2
-  local reason, name, inWindow = nil, nil, {}
-  if size > 0 then
-    local stop = start + size
-    name = start .. ' ' .. ARGV[2] .. ' ' .. key
-    if stop <= mark then reason = 'watermark'
-    elseif stop <= floor then reason = 'idle'
-    elseif redis.call('HEXISTS', KEYS[5], name) == 1 then reason = 'closed' end
-  end
-  for i = 1, n do
-    local at, data = ARGV[arg], ARGV[arg + 1]
-    local ms = tonumber(at)
-    arg = arg + 2
-    if ms > now + ahead then
-      tooLate('ahead', at, data)
-    else
-      local slid = nil
-      if keep > 0 and ms > now - keep then slid = redis.call('ZADD', KEYS[7], 'NX', at, data) end
-      if size == 0 then
-        if slid == nil then tooLate('old', at, data)
-        elseif slid == 1 then added = added + 1
-        else repeated = repeated + 1 end
-      elseif reason == nil then
-        if redis.call('ZADD', KEYS[7 + w], 'NX', at, data) == 1 then added = added + 1 else repeated = repeated + 1 end
-        entered = entered + 1
-        inWindow[1] = true
-        if ms > newest then newest = ms end
-      elseif redis.call('ZSCORE', KEYS[7 + w], data) then
-        repeated = repeated + 1 -- a retry of what was in time
-      else
-        tooLate(reason, at, data)
-      end
+-- put adds events to a set and returns how many are new. What is there already keeps its time.
+local function put(kind, name, split, ms, first, last)
+  local whole = setKey(kind, name, 0)
+  if not split then return redis.call('ZADD', whole, 'NX', unpack(ARGV, FIRST + 2 * first - 2, FIRST + 2 * last - 1)) end
+  local members = {}
+  for i = first, last do members[#members + 1] = data(i) end
+  local old = redis.call('ZMSCORE', whole, unpack(members))
+  local groups = {}
+  for i = first, last do
+    if not old[i - first + 1] then
+      local b = bucket(i)
+      local group = groups[b]
+      if not group then group = {} groups[b] = group end
+      group[#group + 1] = ARGV[FIRST + 2 * i - 2]
+      group[#group + 1] = data(i)
     end
   end
-  if inWindow[1] then
-    redis.call('PEXPIRE', KEYS[7 + w], s(retention))
-    redis.call('ZADD', KEYS[2], s(start + size), start)
+  local new = 0
+  for b, group in pairs(groups) do
+    new = new + redis.call('ZADD', setKey(kind, name, b), 'NX', unpack(group))
+    redis.call('PEXPIRE', setKey(kind, name, b), int(ms + SLACK + JITTER + b * SPREAD))
+  end
+  return new
+end
+
+local function has(kind, name, split, i)
+  if redis.call('ZSCORE', setKey(kind, name, 0), data(i)) then return true end
+  return split and redis.call('ZSCORE', setKey(kind, name, bucket(i)), data(i))
+end
+
+tick()
+local marks = redis.call('HMGET', marksKey(key), 'newest', 'floor', 'size', 'sizes', 'split')
+-- An event is judged by what was there before this call, so one call cannot make its own events late.
+local newest, floor = tonumber(marks[1] or '-inf') or -INFINITY, tonumber(marks[2] or '-inf') or -INFINITY
+local mark = newest - lateness
+local slideSplit = marks[5]
+local added, repeated, late, entered = 0, 0, 0, false
+
+-- A late event names the window that it missed; "0 0": none.
+local function tooLate(reason, i, start, length)
+  late = late + 1
+  local member = table.concat({reason, ARGV[FIRST + 2 * i - 2], int(start), int(length), #key, key .. data(i)}, ' ')
+  local name, b = '', 0
+  if lateSplit then
+    if redis.call('ZSCORE', setKey('late', name, 0), member) then return end
+    b = bucket(i)
+  end
+  redis.call('ZADD', setKey('late', name, b), 'NX', int(clock), member)
+  redis.call('PEXPIRE', setKey('late', name, b), int(RETENTION + SLACK + JITTER + b * SPREAD))
+end
+
+-- The size of windows may have been changed. Windows that were open keep theirs, and events before the end of the last one
+-- of them still belong to windows of the size that held then: changes has {end, size}, the oldest first.
+local changes = {}
+for stop, length in string.gmatch(marks[4] or '', '(%d+):(%d+)') do changes[#changes + 1] = {tonumber(stop), tonumber(length)} end
+local function sizeAt(ms)
+  for _, change in ipairs(changes) do
+    if ms < change[1] then return change[2], change[1] end
+  end
+  return size, INFINITY
+end
+if marks[3] and tonumber(marks[3]) ~= size then
+  local last = changes[#changes]
+  local old = tonumber(marks[3])
+  if newest > -INFINITY and old > 0 and (not last or newest >= last[1]) then
+    changes[#changes + 1] = {newest - newest % old + old, old}
+    if #changes > MAX_CHANGES then table.remove(changes, 1) end
+    local texts = {}
+    for i, change in ipairs(changes) do texts[i] = int(change[1]) .. ':' .. int(change[2]) end
+    redis.call('HSET', marksKey(key), 'sizes', table.concat(texts, ','))
+  end
+end
+redis.call('HSET', marksKey(key), 'size', int(size))
+
+local function enter(window, start, length, state, split, first, last)
+  local new = put('events', window, split, RETENTION, first, last)
+  added, repeated, entered = added + new, repeated + last - first + 1 - new, true
+  newest = math.max(newest, at(last))
+  if not state then
+    redis.call('HSET', infoKey(window), 'state', 'open')
+    redis.call('ZADD', openKey(key), int(start + length), int(start) .. ' ' .. int(length))
+  end
+  local n = redis.call('HINCRBY', infoKey(window), 'n', int(new))
+  book('added', new)
+  book('open', new)
+  redis.call('ZADD', EXPIRY, int(clock + RETENTION), window)
+  redis.call('PEXPIRE', infoKey(window), int(4 * RETENTION))
+  redis.call('PEXPIRE', setKey('events', window, 0), int(RETENTION + SLACK + JITTER))
+  if not split and n > SPLIT_ABOVE then
+    redis.call('HSET', infoKey(window), 'split', '1', 'kept', int(clock))
+  elseif split and clock - tonumber(redis.call('HGET', infoKey(window), 'kept') or '0') > RETENTION / 4 then
+    keepSet('events', window, split, RETENTION) -- buckets that got nothing must not go before the others
+    redis.call('HSET', infoKey(window), 'kept', int(clock))
   end
 end
 
-if keep > 0 then
-  local old = redis.call('ZRANGEBYSCORE', KEYS[7], '-inf', s(now - keep), 'LIMIT', 0, 2000)
-  for i = 1, #old, 500 do redis.call('ZREM', KEYS[7], unpack(old, i, math.min(i + 499, #old))) end
-  redis.call('PEXPIRE', KEYS[7], s(keep + ahead))
-end
-if entered > 0 then
-  redis.call('HSET', KEYS[1], 'newest', s(newest))
-  -- The watermark has moved: what it has passed is closed from this moment on.
-  local due = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', s(newest - lateness), 'LIMIT', 0, 1000)
-  for _, start in ipairs(due) do
-    local name = start .. ' ' .. ARGV[2] .. ' ' .. key
-    redis.call('ZADD', KEYS[4], s(now), name)
-    redis.call('HSET', KEYS[5], name, '0 watermark')
-    redis.call('ZREM', KEYS[2], start)
+local inTime = total > 0 and lastBefore(now + ahead + 1, 1, total) or 0
+local done, windows = 0, 0
+if size > 0 then
+  while done < inTime and windows < MAX_WINDOWS do
+    local first = done + 1
+    local length, boundary = sizeAt(at(first))
+    local start = at(first) - at(first) % length
+    local last = lastBefore(math.min(start + length, boundary), first, inTime)
+    local window = int(start) .. ' ' .. int(length) .. ' ' .. key
+    local info = redis.call('HMGET', infoKey(window), 'state', 'split')
+    local reason
+    if start + length <= mark then reason = 'watermark'
+    elseif start + length <= floor then reason = 'idle'
+    elseif info[1] and info[1] ~= 'open' then reason = 'closed' end
+    if not reason then
+      enter(window, start, length, info[1], info[2], first, last)
+    else
+      for i = first, last do
+        -- The events of a window outlive it, so that a retry of what was in time is known.
+        if info[1] and has('events', window, info[2], i) then repeated = repeated + 1 else tooLate(reason, i, start, length) end
+      end
+    end
+    done, windows = last, windows + 1
   end
-  if redis.call('EXISTS', KEYS[2]) == 1 then redis.call('ZADD', KEYS[3], s(now), key) else redis.call('ZREM', KEYS[3], key) end
+else
+  done = inTime
 end
-local old = redis.call('ZRANGEBYSCORE', KEYS[6], '-inf', s(now - retention), 'LIMIT', 0, 2000)
-for i = 1, #old, 500 do redis.call('ZREM', KEYS[6], unpack(old, i, math.min(i + 499, #old))) end
--- The keys of one key live as long as its windows; what all keys share lives twice as long.
-redis.call('PEXPIRE', KEYS[1], s(retention))
-redis.call('PEXPIRE', KEYS[2], s(retention))
-for i = 3, 6 do redis.call('PEXPIRE', KEYS[i], s(2 * retention)) end
-return {added, repeated, late}
+if keep > 0 and done > 0 then
+  local first = lastBefore(now - keep + 1, 1, done) + 1
+  if first <= done then
+    local new = put('slide', key, slideSplit, keep + ahead, first, done)
+    if size == 0 then added, repeated = added + new, repeated + done - first + 1 - new end
+    redis.call('PEXPIRE', setKey('slide', key, 0), int(keep + ahead + SLACK + JITTER))
+    if not slideSplit and redis.call('ZCARD', setKey('slide', key, 0)) > SPLIT_ABOVE then
+      redis.call('HSET', marksKey(key), 'split', '1')
+    end
+  end
+  if size == 0 then
+    for i = 1, first - 1 do tooLate('old', i, 0, 0) end
+  end
+end
+if keep > 0 then trim('slide', key, slideSplit, now - keep) end
+if done == inTime then
+  for i = inTime + 1, total do tooLate('ahead', i, 0, 0) end
+  done = total
+end
+
+if entered then
+  redis.call('HSET', marksKey(key), 'newest', int(newest))
+  -- The watermark has moved: the windows that it has passed are closed from this moment on.
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', openKey(key), '-inf', int(newest - lateness), 'LIMIT', 0, MAX_CLOSED)) do
+    local start, length = string.match(name, '^(%d+) (%d+)$')
+    close(start, length, key, 'watermark')
+  end
+  if redis.call('EXISTS', openKey(key)) == 1 then redis.call('ZADD', IDLE, int(clock), key) else redis.call('ZREM', IDLE, key) end
+end
+if late > 0 then
+  if not lateSplit and redis.call('ZCARD', setKey('late', '', 0)) > SPLIT_ABOVE then redis.call('HSET', META, 'latesplit', '1') end
+  trim('late', '', lateSplit, clock - RETENTION)
+end
+redis.call('PEXPIRE', marksKey(key), int(2 * RETENTION + keep))
+redis.call('PEXPIRE', openKey(key), int(2 * RETENTION))
+keepShared()
+return {done, added, repeated, late}

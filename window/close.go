@@ -2,7 +2,6 @@ package window
 
 import (
 	"context"
-	_ "embed"
 	"fmt"
 	"strconv"
 	"strings"
@@ -11,95 +10,137 @@ import (
 	"github.com/redis/rueidis"
 )
 
-//go:embed take.lua
-var takeLua string
-
-//go:embed settle.lua
-var settleLua string
-
-var (
-	// Not retryable: a lease whose reply was lost expires, and the window is redelivered.
-	takeScript   = rueidis.NewLuaScript(takeLua)
-	settleScript = rueidis.NewLuaScript(settleLua)
-)
-
 // MaxClose is how many windows [Store.CloseDue] leases at most in one call.
 const MaxClose = 1000
 
-// Reason says why a window was closed, or why an event was put aside.
+// maxScriptWindows is how many windows one script leases at most.
+const maxScriptWindows = 100
+
+// Reason is why a window was closed, or why an event was put aside.
 type Reason string
 
 const (
-	// Watermark says that the newest event of the key had passed the window's end by Lateness.
+	// ReasonWatermark means that the newest event of the key is past the window's end by Lateness.
 	ReasonWatermark Reason = "watermark"
-	// Idle says that nothing came for the key for Config.Idle.
+	// ReasonIdle means that the key got no event for Config.Idle.
 	ReasonIdle Reason = "idle"
-	// AlreadyClosed says that the window is with a closer, though the key's marks have expired.
+	// ReasonClosed means that the window is closed, though the watermark of the key has expired or was moved by a larger Lateness.
 	ReasonClosed Reason = "closed"
-	// Ahead says that the event is further than Config.MaxAhead ahead of the server's clock.
+	// ReasonAhead means that the event is further than Config.MaxAhead ahead of the server's clock.
 	ReasonAhead Reason = "ahead"
-	// Old says that the event is older than the sliding window reaches.
+	// ReasonOld means that the event is older than the sliding window reaches.
 	ReasonOld Reason = "old"
 )
 
-// Closed is a tumbling window that is complete: nothing will be added to it any more. Name, Key and Start make an
-// idempotency key, for a closer that writes its result elsewhere and dies before [Store.Done].
+// ClosedWindow is a tumbling window that is complete: its events do not change any more. Name, Key, Start and End make an
+// idempotency key for a closer that writes its result elsewhere and dies before [Store.Done].
 type ClosedWindow struct {
 	Key        string
 	Start, End time.Time
-	// Reason is Watermark or Idle.
+	// Reason is ReasonWatermark or ReasonIdle.
 	Reason Reason
-	// Attempt counts the closers that were given the window, this one included; it is the token of the lease.
+	// Attempt counts the leases of the window, this one included. It is the fencing token of the lease.
 	Attempt int64
-	// Deadline is until when the window is this closer's alone, by this process' clock and on the safe side.
+	// Deadline is when the lease ends, by this process's clock and on the safe side.
 	Deadline time.Time
-	// Events in the order of time.
+	// Events in the order of time and data.
 	Events []Event
 
 	name string
 }
 
-// CloseDue leases up to n windows that are complete and reads them: those whose closer has let the lease expire first, then those that the
-// watermark has passed, then those of idle keys. Call [Store.Done] for each when its result is safe.
-func (w *Store) CloseDue(ctx context.Context, n int) ([]ClosedWindow, error) {
-	if w.cfg.Size == 0 {
-		return nil, fmt.Errorf("window: %s: %w", w.name, ErrNoTumbling)
+// windowName is a window's name in every key: start, size, key.
+type windowName struct {
+	key        string
+	start, end time.Time
+}
+
+func parseName(name string) (windowName, error) {
+	start, rest, _ := strings.Cut(name, " ")
+	size, key, ok := strings.Cut(rest, " ")
+	from, err1 := strconv.ParseInt(start, 10, 64)
+	length, err2 := strconv.ParseInt(size, 10, 64)
+	if err1 != nil || err2 != nil || !ok {
+		return windowName{}, fmt.Errorf("invalid window name %q", name)
+	}
+	return windowName{key: key, start: time.UnixMilli(from).UTC(), end: time.UnixMilli(from + length).UTC()}, nil
+}
+
+// taken is the reply of take.lua.
+type taken struct {
+	expired []string
+	leased  []ClosedWindow
+	events  []int64 // how many each of leased has
+}
+
+// CloseDue leases up to n windows that are complete and reads their events, the longest due first. Call [Store.Done] for each
+// when its result is safe. It takes a round trip for every 100 windows and one for every 1,000 events or 1 MiB of a window.
+// After an error, windows that were leased already are leased again when their leases have expired.
+func (s *Store) CloseDue(ctx context.Context, n int) ([]ClosedWindow, error) {
+	if err := s.tumbling(); err != nil {
+		return nil, err
 	}
 	if n < 1 || n > MaxClose {
-		return nil, fmt.Errorf("window: %s: n is %d: must be 1 to %d", w.name, n, MaxClose)
-	}
-	deadline := time.Now().Add(w.cfg.LeaseDuration)
-	reply, err := takeScript.Exec(ctx, w.client, []string{w.prefix + "idle", w.prefix + "due", w.prefix + "closed", w.prefix + "leases"},
-		[]string{w.prefix, strconv.Itoa(n), ms(w.cfg.LeaseDuration), ms(w.cfg.Idle), ms(w.cfg.Retention)}).ToArray()
-	if err != nil {
-		return nil, fmt.Errorf("window: %s: close: %w", w.name, err)
+		return nil, s.argument("n is %d: must be 1 to %d", n, MaxClose)
 	}
 	var closed []ClosedWindow
-	for _, r := range reply {
-		c, size, err := parse(r)
+	for n > 0 {
+		some := min(n, maxScriptWindows)
+		t, err := s.take(ctx, some)
 		if err != nil {
-			return nil, fmt.Errorf("window: %s: close: %w", w.name, err)
+			return nil, s.wrap("close", err)
 		}
-		if size == 0 {
-			w.cfg.OnError(fmt.Errorf("window: %s: the window of %q at %v has expired before any closer came for it", w.name, c.Key, c.Start))
-			continue
+		for i, c := range t.leased {
+			complete, err := s.readClosed(ctx, &c, t.events[i])
+			if err != nil {
+				return nil, s.wrap("close", err)
+			}
+			if complete {
+				closed = append(closed, c)
+			}
 		}
-		c.Deadline = deadline
-		if c.Events, err = w.rest(ctx, w.prefix+"w:"+c.name, nil, "-inf", "+inf"); err != nil {
-			return nil, fmt.Errorf("window: %s: close: %w", w.name, err)
-		}
-		// A closed window does not change until somebody is done with it: then it is no longer ours.
-		if len(c.Events) == size {
-			closed = append(closed, c)
+		if n -= some; len(t.leased) < some {
+			break
 		}
 	}
 	return closed, nil
 }
 
-func parse(r rueidis.RedisMessage) (c ClosedWindow, size int, err error) {
-	v, err := r.ToArray()
+func (s *Store) take(ctx context.Context, n int) (t taken, err error) {
+	deadline := time.Now().Add(s.cfg.LeaseDuration - time.Millisecond) // before the server starts its clock; that counts whole milliseconds
+	c := s.cfg
+	r, err := s.run(ctx, takeScript, true, strconv.Itoa(n), ms(c.LeaseDuration), ms(c.Idle), ms(c.Backoff), ms(c.MaxBackoff), strconv.Itoa(c.MaxFailures))
+	v, err := array(r, err, 2)
+	if err != nil {
+		return t, err
+	}
+	if t.expired, err = v[0].AsStrSlice(); err != nil {
+		return t, err
+	}
+	for _, name := range t.expired {
+		w, _ := parseName(name)
+		c.Logger.ErrorContext(ctx, "window: a window expired before any closer took it",
+			"window", s.name, "key", w.key, "start", w.start, "end", w.end)
+	}
+	leased, err := v[1].ToArray()
+	if err != nil {
+		return t, err
+	}
+	for _, m := range leased {
+		w, n, err := parseLeased(m)
+		if err != nil {
+			return t, err
+		}
+		w.Deadline = deadline
+		t.leased, t.events = append(t.leased, w), append(t.events, n)
+	}
+	return t, nil
+}
+
+func parseLeased(m rueidis.RedisMessage) (c ClosedWindow, events int64, err error) {
+	v, err := m.ToArray()
 	if err == nil && len(v) != 4 {
-		err = fmt.Errorf("a reply of %d values, want 4", len(v))
+		err = fmt.Errorf("unexpected reply: got %d elements, want 4", len(v))
 	}
 	if err != nil {
 		return c, 0, err
@@ -114,54 +155,30 @@ func parse(r rueidis.RedisMessage) (c ClosedWindow, size int, err error) {
 	if err != nil {
 		return c, 0, err
 	}
-	c.Reason = Reason(reason)
-	n, err := v[3].AsInt64()
-	if err != nil {
+	if events, err = v[3].AsInt64(); err != nil {
 		return c, 0, err
 	}
-	start, rest, _ := strings.Cut(c.name, " ")
-	length, key, _ := strings.Cut(rest, " ")
-	from, err1 := strconv.ParseInt(start, 10, 64)
-	span, err2 := strconv.ParseInt(length, 10, 64)
-	if err1 != nil || err2 != nil {
-		return c, 0, fmt.Errorf("window name %q", c.name)
-	}
-	c.Key, c.Start, c.End = key, time.UnixMilli(from).UTC(), time.UnixMilli(from+span).UTC()
-	return c, int(n), nil
+	w, err := parseName(c.name)
+	c.Reason, c.Key, c.Start, c.End = Reason(reason), w.key, w.start, w.end
+	return c, events, err
 }
 
-// Done says that the result of a closed window is safe, and deletes it. [ErrLeaseLost]: another closer has it, or had
-// it and is done; the same events then have two results, which the idempotency key of [Closed] tells apart.
-func (w *Store) Done(ctx context.Context, c ClosedWindow) error { return w.settle(ctx, "done", c, -1) }
-
-// Extend leases the window for d from now.
-func (w *Store) Extend(ctx context.Context, c ClosedWindow, d time.Duration) error {
-	if d < time.Millisecond || d > w.cfg.Retention {
-		return fmt.Errorf("window: %s: extend by %v: must be 1ms to Config.Retention, %v", w.name, d, w.cfg.Retention)
-	}
-	return w.settle(ctx, "extend", c, d)
-}
-
-// Release gives the window to the next closer after a delay, 0 for at once.
-func (w *Store) Release(ctx context.Context, c ClosedWindow, delay time.Duration) error {
-	if delay < 0 || delay > w.cfg.Retention {
-		return fmt.Errorf("window: %s: release after %v: must be 0 to Config.Retention, %v", w.name, delay, w.cfg.Retention)
-	}
-	return w.settle(ctx, "release", c, delay)
-}
-
-func (w *Store) settle(ctx context.Context, what string, c ClosedWindow, d time.Duration) error {
-	arg := "-1"
-	if what != "done" {
-		arg = ms(d)
-	}
-	ok, err := settleScript.Exec(ctx, w.client, []string{w.prefix + "leases", w.prefix + "closed", w.prefix + "w:" + c.name},
-		[]string{c.name, strconv.FormatInt(c.Attempt, 10), arg}).AsInt64()
-	if err == nil && ok == 0 {
-		err = ErrLeaseLost
-	}
+// readClosed reads the events of a window that was leased. false: the caller does not get it.
+func (s *Store) readClosed(ctx context.Context, c *ClosedWindow, want int64) (bool, error) {
+	entries, err := s.all(ctx, eventSet{"events", c.name}, "-inf", "+inf")
 	if err != nil {
-		return fmt.Errorf("window: %s: %s %q at %v: %w", w.name, what, c.Key, c.Start, err)
+		return false, err
 	}
-	return nil
+	if int64(len(entries)) == want {
+		c.Events = toEvents(entries)
+		return true, nil
+	}
+	// Either the lease has expired and another closer is done with the window, or events are gone. What is left of it would
+	// give a wrong result.
+	done, err := s.repairOne(ctx, c.name)
+	if err != nil || done == "" {
+		return false, err
+	}
+	s.cfg.Logger.ErrorContext(ctx, "window: a window lost events", "window", s.name, "key", c.Key, "start", c.Start, "action", done)
+	return false, nil
 }

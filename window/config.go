@@ -3,8 +3,10 @@ package window
 import (
 	"cmp"
 	"fmt"
-	"strings"
+	"log/slog"
 	"time"
+
+	"github.com/headrace/headrace/internal/redisx"
 )
 
 // The defaults of [Config].
@@ -14,33 +16,65 @@ const (
 	DefaultMaxAhead      = 5 * time.Minute
 	DefaultRetention     = 7 * 24 * time.Hour
 	DefaultLeaseDuration = time.Minute
+	DefaultMaxFailures   = 8
+	DefaultBackoff       = time.Second
+	DefaultMaxBackoff    = 5 * time.Minute
 	DefaultPollInterval  = 500 * time.Millisecond
 )
 
-// Config configures [Windows]. At least one of Size and Keep is set; all programs of one name use the same values.
+// Eviction is what [New] does about a server whose maxmemory-policy is not noeviction.
+type Eviction uint8
+
+const (
+	// EvictionWarn logs a warning.
+	EvictionWarn Eviction = iota
+	// EvictionRefuse returns [ErrEviction].
+	EvictionRefuse
+	// EvictionIgnore does not check the policy.
+	EvictionIgnore
+)
+
+// Config configures a [Store]. At least one of Size and Keep must be set. All programs of one name use the same values.
 type Config struct {
-	// Size of the tumbling windows, which begin at multiples of it since 1970 in UTC. 0: none.
+	// Size is the size of the tumbling windows. They begin at multiples of it since 1970 in UTC. 0: none.
+	//
+	// A new size takes effect when a program that has it starts, for the programs that run already too. Windows that are
+	// open keep their size, and close as they would have. For each key the new size holds from the end of the last one.
 	Size time.Duration
 	// Keep is how far back the sliding window reaches. 0: none.
 	Keep time.Duration
 
-	// Lateness is how far an event may be behind the newest of its key and still be in time: the watermark of a key is its newest event
-	// minus Lateness, and closes the windows that it passes. Default [DefaultLateness]; negative means none.
+	// Lateness is how far an event may be behind the newest event of its key and still be in time. The watermark of a key
+	// is its newest event minus Lateness. It closes the windows that it passes. Default [DefaultLateness]; negative: none.
 	Lateness time.Duration
-	// Idle closes all windows of a key for which nothing came for so long, by the server's clock. Default [DefaultIdle].
+	// Idle closes the windows of a key that got no event for this long, by the server's clock. A window whose end is still
+	// ahead of that clock stays open until then. Default [DefaultIdle].
 	Idle time.Duration
-	// MaxAhead is how far an event may be ahead of the server's clock. One wrong clock could otherwise close every
+	// MaxAhead is how far an event may be ahead of the server's clock. Without it one wrong clock could close every
 	// window. Default [DefaultMaxAhead].
 	MaxAhead time.Duration
-	// Retention is how long anything stays that nobody touches: windows that no closer comes for, late events, what a key
-	// remembers of its watermark. Default [DefaultRetention].
+	// Retention is how long data stays that nothing touches: windows that no closer takes, dead windows, late events, the
+	// watermark of a key. Default [DefaultRetention].
 	Retention time.Duration
-	// Lease is how long a closer has a window to itself. Default [DefaultLeaseDuration].
+	// Remember is how long the events of a window stay after [Store.Done], so that a retry of an Add counts as repeated and
+	// not as late. They take as much memory as before. Default Retention; negative: they are deleted at once.
+	Remember time.Duration
+
+	// LeaseDuration is how long a closer has a window to itself. Default [DefaultLeaseDuration].
 	LeaseDuration time.Duration
-	// Poll is how often [Store.Run] looks for windows that are due. Default [DefaultPollInterval].
+	// MaxFailures is how often a window may fail before it moves to the dead list: its handler returned an error, or its
+	// closer let the lease expire. Default [DefaultMaxFailures].
+	MaxFailures int
+	// Backoff is the delay after the first failure. It doubles with each further one, up to MaxBackoff. The first expired
+	// lease costs no delay beyond the lease. Defaults [DefaultBackoff] and [DefaultMaxBackoff].
+	Backoff, MaxBackoff time.Duration
+	// PollInterval is how often [Store.Run] polls for windows that are due. Default [DefaultPollInterval].
 	PollInterval time.Duration
-	// OnError hears of errors that [Store.Run] goes on after. nil: nobody does.
-	OnError func(error)
+
+	// Eviction is what New does about a server that may evict keys. Default: log a warning.
+	Eviction Eviction
+	// Logger receives what [Store.Run] retries and windows that expired. nil: slog.Default().
+	Logger *slog.Logger
 }
 
 func (c Config) withDefaults() Config {
@@ -48,38 +82,56 @@ func (c Config) withDefaults() Config {
 	c.Idle = cmp.Or(c.Idle, DefaultIdle)
 	c.MaxAhead = cmp.Or(c.MaxAhead, DefaultMaxAhead)
 	c.Retention = cmp.Or(c.Retention, DefaultRetention)
+	c.Remember = max(0, cmp.Or(c.Remember, c.Retention))
 	c.LeaseDuration = cmp.Or(c.LeaseDuration, DefaultLeaseDuration)
+	c.MaxFailures = cmp.Or(c.MaxFailures, DefaultMaxFailures)
+	c.Backoff = cmp.Or(c.Backoff, DefaultBackoff)
+	c.MaxBackoff = cmp.Or(c.MaxBackoff, max(DefaultMaxBackoff, c.Backoff))
 	c.PollInterval = cmp.Or(c.PollInterval, DefaultPollInterval)
-	if c.OnError == nil {
-		c.OnError = func(error) {}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
 	}
 	return c
 }
 
 func (c Config) validate(name string) error {
-	if name == "" || len(name) > 200 || strings.ContainsAny(name, "{}") {
-		return fmt.Errorf("window: name is %q: must be 1 to 200 bytes without braces", name)
+	if err := redisx.CheckName(name); err != nil {
+		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	if c.Size == 0 && c.Keep == 0 {
-		return fmt.Errorf("window: Config.Size and Config.Keep are 0: must set at least one")
+		return fmt.Errorf("%w: Config.Size and Config.Keep are 0: must set at least one", ErrConfig)
 	}
 	const year = 366 * 24 * time.Hour
 	for _, d := range []struct {
 		field      string
 		value, min time.Duration
 	}{
-		{"Size", c.Size, 0}, {"Keep", c.Keep, 0}, {"Lateness", c.Lateness, 0}, {"Idle", c.Idle, time.Millisecond}, {"MaxAhead", c.MaxAhead, time.Millisecond},
-		{"Retention", c.Retention, time.Millisecond}, {"Lease", c.LeaseDuration, time.Millisecond}, {"Poll", c.PollInterval, time.Millisecond},
+		{"Size", c.Size, 0}, {"Keep", c.Keep, 0}, {"Lateness", c.Lateness, 0}, {"Idle", c.Idle, time.Millisecond},
+		{"MaxAhead", c.MaxAhead, time.Millisecond}, {"Retention", c.Retention, time.Millisecond},
+		{"LeaseDuration", c.LeaseDuration, time.Millisecond}, {"Backoff", c.Backoff, time.Millisecond},
+		{"MaxBackoff", c.MaxBackoff, time.Millisecond}, {"PollInterval", c.PollInterval, time.Millisecond},
 	} {
 		if d.value < d.min || d.value > year {
-			return fmt.Errorf("window: Config.%s is %v: must be %v to %v", d.field, d.value, d.min, year)
+			return fmt.Errorf("%w: Config.%s is %v: must be %v to %v", ErrConfig, d.field, d.value, d.min, year)
 		}
 		if d.value%time.Millisecond != 0 {
-			return fmt.Errorf("window: Config.%s is %v: must be whole milliseconds", d.field, d.value)
+			return fmt.Errorf("%w: Config.%s is %v: must be whole milliseconds", ErrConfig, d.field, d.value)
 		}
 	}
+	if c.Remember > c.Retention {
+		return fmt.Errorf("%w: Config.Remember is %v: must be at most Config.Retention, %v", ErrConfig, c.Remember, c.Retention)
+	}
+	if c.MaxFailures < 1 || c.MaxFailures > 1000 {
+		return fmt.Errorf("%w: Config.MaxFailures is %d: must be 1 to 1000", ErrConfig, c.MaxFailures)
+	}
+	if c.MaxBackoff < c.Backoff {
+		return fmt.Errorf("%w: Config.MaxBackoff is %v: must be at least Config.Backoff, %v", ErrConfig, c.MaxBackoff, c.Backoff)
+	}
+	if c.Eviction > EvictionIgnore {
+		return fmt.Errorf("%w: Config.Eviction is %d: must be 0 to %d", ErrConfig, c.Eviction, EvictionIgnore)
+	}
 	if least := c.Size + c.Lateness + c.Idle + c.LeaseDuration; c.Retention < least {
-		return fmt.Errorf("window: Config.Retention is %v: must be at least Size + Lateness + Idle + Lease, %v", c.Retention, least)
+		return fmt.Errorf("%w: Config.Retention is %v: must be at least Size + Lateness + Idle + LeaseDuration, %v", ErrConfig, c.Retention, least)
 	}
 	return nil
 }

@@ -3,10 +3,20 @@ package window
 import "errors"
 
 var (
-	// ErrLeaseLost says that another closer has taken the window over, or is done with it.
-	ErrLeaseLost = errors.New("lease of the window is lost")
-	// ErrNoSliding says that Config.Keep is 0, so no events are kept to look back on.
-	ErrNoSliding = errors.New("Config.Keep is 0: no sliding window is kept")
-	// ErrNoTumbling says that Config.Size is 0, so there are no windows to close.
-	ErrNoTumbling = errors.New("Config.Size is 0: there are no tumbling windows")
+	// ErrConfig reports an invalid name or Config. The text names the field, its value and its range.
+	ErrConfig = errors.New("window: invalid configuration")
+	// ErrLayout reports data that a program of another layout version wrote. The text names both versions.
+	ErrLayout = errors.New("window: layout of the data differs")
+	// ErrEviction reports a server that evicts keys when its memory is full; see Config.Eviction.
+	ErrEviction = errors.New("window: the server may evict keys")
+	// ErrLeaseLost reports that the lease has expired and that another closer may have the window or be done with it.
+	ErrLeaseLost = errors.New("window: lease lost")
+	// ErrNoSliding reports a call for the sliding window when Config.Keep is 0.
+	ErrNoSliding = errors.New("window: Config.Keep is 0: no sliding window is kept")
+	// ErrNoTumbling reports a call for tumbling windows when Config.Size is 0.
+	ErrNoTumbling = errors.New("window: Config.Size is 0: there are no tumbling windows")
+	// ErrArgument reports an argument that is out of its range.
+	ErrArgument = errors.New("window: invalid argument")
+	// ErrImbalance is what [Stats.Balanced] and [AuditReport.Balanced] return.
+	ErrImbalance = errors.New("window: the books do not balance")
 )

@@ -13,81 +13,79 @@ type LateEvent struct {
 	Key string
 	Event
 	Reason Reason
-	// Seen is when it came, by the server's clock.
+	// Start and End are those of the tumbling window that the event missed. Both are zero when it missed none: it was too far
+	// ahead of the clock, or too old for the sliding window.
+	Start, End time.Time
+	// Seen is when it came, by a clock that never goes back; see [Stats].ClockSetBack.
 	Seen time.Time
 
-	member string
+	entry entry
 }
 
-// MaxLate is how many late events are read or dropped at most in one call.
-const MaxLate = 1000
-
-// Late returns the n late events that came first. They stay until [Store.DiscardLate] or the end of Config.Retention. An event that came late twice,
-// with the same data and time, is there once.
-func (w *Store) Late(ctx context.Context, n int) ([]LateEvent, error) {
-	if n < 1 || n > MaxLate {
-		return nil, fmt.Errorf("window: %s: late: n is %d: must be 1 to %d", w.name, n, MaxLate)
-	}
-	zs, err := w.client.Do(ctx, w.client.B().Zrange().Key(w.prefix+"late").Min("0").Max(strconv.Itoa(n-1)).Withscores().Build()).AsZScores()
+// Late returns up to n late events, the first to come first, and the cursor of the next page. The first cursor is "", and ""
+// comes back with the last page. The events stay until [Store.DiscardLate] or the end of Config.Retention. An event that
+// came late twice, with the same time, data and reason, is there once.
+func (s *Store) Late(ctx context.Context, cursor string, n int) (page []LateEvent, next string, err error) {
+	entries, next, err := s.nextPage(ctx, eventSet{"late", ""}, "-inf", "+inf", cursor, n)
 	if err != nil {
-		return nil, fmt.Errorf("window: %s: late: %w", w.name, err)
+		return nil, "", s.wrap("late", err)
 	}
-	out := make([]LateEvent, len(zs))
-	for i, z := range zs {
-		// reason, time, length of the key, key and data
-		f := strings.SplitN(z.Member, " ", 4)
-		if len(f) != 4 {
-			return nil, fmt.Errorf("window: %s: late: entry %q", w.name, z.Member)
+	for _, e := range entries {
+		l, err := parseLate(e)
+		if err != nil {
+			return nil, "", s.wrap("late", err)
 		}
-		at, err1 := strconv.ParseInt(f[1], 10, 64)
-		n, err2 := strconv.Atoi(f[2])
-		if err1 != nil || err2 != nil || n < 0 || n > len(f[3]) {
-			return nil, fmt.Errorf("window: %s: late: entry %q", w.name, z.Member)
-		}
-		out[i] = LateEvent{
-			Key: f[3][:n], Event: Event{At: time.UnixMilli(at).UTC(), Data: f[3][n:]}, Reason: Reason(f[0]),
-			Seen: time.UnixMilli(int64(z.Score)).UTC(), member: z.Member,
+		page = append(page, l)
+	}
+	return page, next, nil
+}
+
+// parseLate parses "<reason> <time> <start> <size> <length of the key> <key><data>".
+func parseLate(e entry) (LateEvent, error) {
+	l := LateEvent{Seen: time.UnixMilli(e.at).UTC(), entry: e}
+	f := strings.SplitN(e.member, " ", 6)
+	if len(f) != 6 {
+		return l, fmt.Errorf("invalid entry %q", e.member)
+	}
+	var n [4]int64
+	for i := range n {
+		var err error
+		if n[i], err = strconv.ParseInt(f[i+1], 10, 64); err != nil {
+			return l, fmt.Errorf("invalid entry %q: %w", e.member, err)
 		}
 	}
-	return out, nil
+	at, start, size, key := n[0], n[1], n[2], n[3]
+	if key < 0 || key > int64(len(f[5])) {
+		return l, fmt.Errorf("invalid entry %q", e.member)
+	}
+	l.Reason, l.Key = Reason(f[0]), f[5][:key]
+	l.Event = Event{At: time.UnixMilli(at).UTC(), Data: f[5][key:]}
+	if size > 0 {
+		l.Start, l.End = time.UnixMilli(start).UTC(), time.UnixMilli(start+size).UTC()
+	}
+	return l, nil
 }
 
 // DiscardLate deletes late events that have been dealt with.
-func (w *Store) DiscardLate(ctx context.Context, events ...LateEvent) error {
-	if len(events) > MaxLate {
-		return fmt.Errorf("window: %s: drop late: %d events: must be 0 to %d", w.name, len(events), MaxLate)
-	}
-	if len(events) == 0 {
-		return nil
-	}
-	members := make([]string, len(events))
-	for i, e := range events {
-		members[i] = e.member
-	}
-	if err := w.client.Do(ctx, w.client.B().Zrem().Key(w.prefix+"late").Member(members...).Build()).Error(); err != nil {
-		return fmt.Errorf("window: %s: drop late: %w", w.name, err)
+func (s *Store) DiscardLate(ctx context.Context, events ...LateEvent) error {
+	for len(events) > 0 {
+		some := min(len(events), MaxPage)
+		data := make([]Event, some)
+		for i, e := range events[:some] {
+			data[i] = e.Event
+		}
+		args := []string{s.buckets(data)}
+		for _, e := range events[:some] {
+			args = append(args, e.entry.member)
+		}
+		r, err := s.run(ctx, discardScript, true, args...)
+		if err == nil {
+			_, err = r.AsInt64()
+		}
+		if err != nil {
+			return s.wrap("discard late", err)
+		}
+		events = events[some:]
 	}
 	return nil
-}
-
-// State counts what is where.
-type Stats struct {
-	// Keys have open windows; Due windows wait for a closer, Leased ones are with one.
-	Keys, Due, Leased int64
-	// Late events wait for somebody to look at them.
-	Late int64
-}
-
-// State reads the counts in one round trip. It changes nothing.
-func (w *Store) Stats(ctx context.Context) (Stats, error) {
-	var n [4]int64
-	b := w.client.B
-	for i, r := range w.client.DoMulti(ctx, b().Zcard().Key(w.prefix+"idle").Build(), b().Zcard().Key(w.prefix+"due").Build(),
-		b().Zcard().Key(w.prefix+"leases").Build(), b().Zcard().Key(w.prefix+"late").Build()) {
-		var err error
-		if n[i], err = r.AsInt64(); err != nil {
-			return Stats{}, fmt.Errorf("window: %s: state: %w", w.name, err)
-		}
-	}
-	return Stats{Keys: n[0], Due: n[1], Leased: n[2], Late: n[3]}, nil
 }

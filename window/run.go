@@ -1,79 +1,121 @@
 package window
 
 import (
+	"cmp"
 	"context"
-	"fmt"
+	"errors"
+	"sync"
 	"time"
+
+	"github.com/headrace/headrace/internal/redisx"
 )
 
 const (
-	runBatch    = 16
-	runRetry    = time.Second
-	settleGrace = 5 * time.Second
+	runBatch      = 16
+	settleTimeout = 5 * time.Second
 )
 
-// Run closes windows until ctx is done, and calls handle for each. When handle returns nil the window is done; after an error it comes
-// again, to whoever is next. The context of handle ends at the lease's deadline, not with ctx: when ctx ends, the window in hand is
-// finished and the others are released. Any number of programs may run it. It returns nil after ctx, and an error only for a
-// configuration without tumbling windows; what goes wrong meanwhile is told to Config.OnError and tried again.
-func (w *Store) Run(ctx context.Context, handle func(ctx context.Context, c ClosedWindow) error) error {
-	if w.cfg.Size == 0 {
-		return fmt.Errorf("window: %s: %w", w.name, ErrNoTumbling)
+// Handler handles a closed window. The context is cancelled when the lease ends, with the cause [ErrLeaseLost]; [Store.Extend]
+// prolongs it. It reports no deadline, because the deadline can move. It does not end with the context of [Store.Run].
+type Handler func(ctx context.Context, c ClosedWindow) error
+
+// Run closes windows until ctx is done, and calls handle for each, one after the other. When handle returns nil the window is
+// done. An error counts as a failure: the window is due again after Config.Backoff, and moves to the dead list after
+// Config.MaxFailures. When ctx ends, the window in hand is finished and the others are released. Any number of programs may
+// run it. Run returns nil after ctx, and an error only for a configuration without tumbling windows. It logs other errors to
+// Config.Logger and goes on.
+func (s *Store) Run(ctx context.Context, handle Handler) error {
+	if err := s.tumbling(); err != nil {
+		return err
 	}
 	for ctx.Err() == nil {
-		closed, err := w.CloseDue(ctx, runBatch)
+		closed, err := s.CloseDue(ctx, runBatch)
 		if ctx.Err() == nil && err != nil {
-			w.cfg.OnError(err)
+			s.cfg.Logger.ErrorContext(ctx, "window: could not close windows", "window", s.name, "error", err)
 		}
 		for _, c := range closed {
-			w.handle(ctx, c, handle)
+			s.handle(ctx, c, handle)
 		}
 		if len(closed) < runBatch || err != nil {
-			wait := time.NewTimer(w.cfg.PollInterval)
-			select {
-			case <-wait.C:
-			case <-ctx.Done():
-			}
-			wait.Stop()
+			redisx.Sleep(ctx, s.cfg.PollInterval)
 		}
 	}
 	return nil
 }
 
-func (w *Store) handle(ctx context.Context, c ClosedWindow, handle func(ctx context.Context, c ClosedWindow) error) {
-	run := ctx
-	// Settling is not cut off by the end of ctx: what is done must be told.
-	settle, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleGrace)
-	if run.Err() != nil {
+func (s *Store) handle(ctx context.Context, c ClosedWindow, handle Handler) {
+	// The end of ctx does not cut off settling: Redis must learn what is done.
+	settle := func(f func(context.Context) error) error {
+		sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 		defer cancel()
-		w.report(w.Release(settle, c, 0))
+		err := f(sctx)
+		if err != nil {
+			s.log(ctx, c, "could not settle a window", err)
+		}
+		return err
+	}
+	if ctx.Err() != nil {
+		_ = settle(func(ctx context.Context) error { return s.Release(ctx, c, ReleaseOptions{}) })
 		return
 	}
-	if time.Until(c.Deadline) < w.cfg.LeaseDuration/2 { // it waited for those before it
-		deadline := time.Now().Add(w.cfg.LeaseDuration)
-		if err := w.Extend(settle, c, w.cfg.LeaseDuration); err != nil {
-			cancel()
-			w.report(err)
+	if time.Until(c.Deadline) < s.cfg.LeaseDuration/2 { // it waited for those before it
+		deadline := time.Now().Add(s.cfg.LeaseDuration - time.Millisecond)
+		if settle(func(ctx context.Context) error { return s.Extend(ctx, c, s.cfg.LeaseDuration) }) != nil {
 			return
 		}
 		c.Deadline = deadline
 	}
-	cancel()
-	hctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), c.Deadline)
-	err := handle(hctx, c)
-	cancel()
-	settle, cancel = context.WithTimeout(context.WithoutCancel(ctx), settleGrace)
-	defer cancel()
-	if err != nil {
-		w.report(fmt.Errorf("window: %s: handle %q at %v, attempt %d: %w", w.name, c.Key, c.Start, c.Attempt, err))
-		w.report(w.Release(settle, c, min(runRetry, w.cfg.LeaseDuration)))
+	l := newLeaseContext(ctx, c.Deadline)
+	s.leases.Store(c.lease(), l)
+	err := handle(l.ctx, c)
+	s.leases.Delete(c.lease())
+	l.stop()
+	if err == nil {
+		_ = settle(func(ctx context.Context) error { return s.Done(ctx, c) })
 		return
 	}
-	w.report(w.Done(settle, c))
+	buried := false
+	_ = settle(func(ctx context.Context) (err2 error) {
+		buried, err2 = s.settle(ctx, "release", c, 0, cmp.Or(cut(err.Error()), "the handler failed"))
+		return err2
+	})
+	text := "a handler failed"
+	if buried {
+		text = "a handler failed for the last time: the window is in the dead list"
+	}
+	s.log(ctx, c, text, err)
 }
 
-func (w *Store) report(err error) {
-	if err != nil {
-		w.cfg.OnError(err)
-	}
+func (s *Store) log(ctx context.Context, c ClosedWindow, text string, err error) {
+	s.cfg.Logger.ErrorContext(ctx, "window: "+text, "window", s.name, "key", c.Key, "start", c.Start, "attempt", c.Attempt, "error", err)
+}
+
+// leaseContext is a context that is cancelled at the end of a lease, which can move.
+type leaseContext struct {
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+
+	mu    sync.Mutex
+	timer *time.Timer
+}
+
+func newLeaseContext(ctx context.Context, deadline time.Time) *leaseContext {
+	l := &leaseContext{}
+	l.ctx, l.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	l.timer = time.AfterFunc(time.Until(deadline), func() { l.cancel(ErrLeaseLost) })
+	return l
+}
+
+// endAt moves the end of the lease.
+func (l *leaseContext) endAt(deadline time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.timer.Reset(time.Until(deadline))
+}
+
+func (l *leaseContext) stop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.timer.Stop()
+	l.cancel(errors.New("window: the handler has returned"))
 }

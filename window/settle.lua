@@ -1,15 +1,45 @@
 -- Ends or moves the lease of a closed window, if the caller still has it.
--- KEYS 1 leases, 2 closed and not done, 3 the window
--- ARGV 1 name, 2 attempt, 3 -1: done, else the new lease from now in ms
-if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0 end
-if string.match(redis.call('HGET', KEYS[2], ARGV[1]) or '', '^%d+') ~= ARGV[2] then return 0 end
-redis.call('ZREM', KEYS[1], '') -- a first write that needs no memory: see take.lua
-if ARGV[3] == '-1' then
-  redis.call('UNLINK', KEYS[3])
-  redis.call('HDEL', KEYS[2], ARGV[1])
-  redis.call('ZREM', KEYS[1], ARGV[1])
+-- ARGV 7 done, extend or release, 8 window, 9 attempt, 10 ms (done: how long its events are remembered, extend: the new lease from
+--      now, release: the delay), 11 failure, 12 backoff, 13 longest backoff (ms), 14 failures until a window is buried
+-- Reply 1; 2: the window was buried; 0: the lease is lost
+local op, window, attempt, ms = ARGV[7], ARGV[8], ARGV[9], tonumber(ARGV[10])
+local failure, backoff, maxBackoff, maxFailures = ARGV[11], tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
+local info = redis.call('HMGET', infoKey(window), 'state', 'attempt', 'n', 'split')
+if info[1] ~= 'leased' or info[2] ~= attempt or not redis.call('ZSCORE', LEASES, window) then return 0 end
+local n, split = tonumber(info[3] or '0'), info[4]
+
+tick()
+if op == 'done' then
+  redis.call('ZREM', LEASES, window)
+  move('leased', 'done', n)
+  if ms > 0 then
+    redis.call('HSET', infoKey(window), 'state', 'done')
+    redis.call('HDEL', infoKey(window), 'failure')
+    keepWindow(window, split, ms)
+  else
+    removeEvents(window, split)
+    redis.call('UNLINK', infoKey(window))
+    redis.call('ZREM', EXPIRY, window)
+  end
+elseif op == 'extend' then
+  redis.call('ZADD', LEASES, int(clock + ms), window)
+  keepWindow(window, split, RETENTION + ms)
 else
-  local time = redis.call('TIME')
-  redis.call('ZADD', KEYS[1], 'XX', string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[3])), ARGV[1])
+  if failure ~= '' then
+    local failures = redis.call('HINCRBY', infoKey(window), 'failures', 1)
+    redis.call('HSET', infoKey(window), 'failure', failure)
+    if failures >= maxFailures then
+      bury(window, 'leased', n, split, failure)
+      keepShared()
+      return 2
+    end
+    if ms == 0 then ms = delay(failures, backoff, maxBackoff) end
+  end
+  redis.call('ZREM', LEASES, window)
+  redis.call('ZADD', DUE, int(clock + ms), window)
+  redis.call('HSET', infoKey(window), 'state', 'due')
+  keepWindow(window, split, RETENTION + ms)
+  move('leased', 'due', n)
 end
+keepShared()
 return 1

@@ -1,50 +1,77 @@
--- Closes the windows of idle keys, then leases windows that are closed: first those whose closer has gone, then the due ones.
--- KEYS 1 keys by their last event, 2 due windows, 3 closed and not done, 4 leases
--- ARGV 1 prefix of the keys, 2 how many at most, 3 lease, 4 idle, 5 retention (ms)
--- The keys of a window are made from its name here; they are in the same slot.
-local prefix, n = ARGV[1], tonumber(ARGV[2])
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local function s(n) return string.format('%.0f', n) end
+-- Closes the windows of idle keys and leases windows that are due. What must expire is removed before.
+-- ARGV 7 how many at most, 8 lease, 9 idle, 10 backoff, 11 longest backoff (ms), 12 failures until a window is buried
+-- Reply {windows that expired before any closer came, {window, attempt, reason, events} for each that is leased}
+local MAX_EXPIRED, MAX_IDLE_KEYS, MAX_IDLE_WINDOWS = 50, 20, 100
+local most, lease, idle = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local backoff, maxBackoff, maxFailures = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
 
--- A server at its maxmemory refuses a script's first write if it needs memory, and none after one that does not. Closing
--- is what frees memory, so it must go on then: begin with a write that frees nothing.
-redis.call('ZREM', KEYS[2], '')
+-- removeExpired forgets a window at the end of its retention, and one that is done at the end of its.
+local function removeExpired(window, lost)
+  local info = redis.call('HMGET', infoKey(window), 'state', 'n', 'split')
+  local start, length, key = parts(window)
+  redis.call('ZREM', EXPIRY, window)
+  redis.call('ZREM', openKey(key), start .. ' ' .. length)
+  for _, set in ipairs({DUE, LEASES, DEAD}) do redis.call('ZREM', set, window) end
+  removeEvents(window, info[3])
+  redis.call('UNLINK', infoKey(window))
+  if info[1] == 'done' then return end
+  lost[#lost + 1] = window
+  if info[1] then move(info[1], 'expired', tonumber(info[2] or '0')) end
+end
 
-for _, key in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', s(now - tonumber(ARGV[4])), 'LIMIT', 0, math.min(n, 20))) do
-  local open = redis.call('ZRANGE', prefix .. 'o:' .. key, 0, 49, 'WITHSCORES')
-  for i = 1, #open, 2 do
-    local start, stop = open[i], tonumber(open[i + 1])
-    local name = start .. ' ' .. s(stop - start) .. ' ' .. key
-    redis.call('ZADD', KEYS[2], s(now), name)
-    redis.call('HSET', KEYS[3], name, '0 idle')
-    redis.call('ZREM', prefix .. 'o:' .. key, start)
-    local floor = tonumber(redis.call('HGET', prefix .. 'm:' .. key, 'floor') or '-inf') or -math.huge
-    if stop > floor then redis.call('HSET', prefix .. 'm:' .. key, 'floor', s(stop)) end
+-- closeIdle closes the windows of a key that are over by the server's clock. Those that run are looked at when they end.
+local function closeIdle(key, room)
+  local closed = 0
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', openKey(key), '-inf', int(now), 'LIMIT', 0, room)) do
+    local start, length = string.match(name, '^(%d+) (%d+)$')
+    close(start, length, key, 'idle')
+    closed = closed + 1
+    local stop, floor = start + length, tonumber(redis.call('HGET', marksKey(key), 'floor') or '-inf') or -INFINITY
+    if stop > floor then redis.call('HSET', marksKey(key), 'floor', int(stop)) end
   end
-  redis.call('PEXPIRE', prefix .. 'm:' .. key, ARGV[5])
-  if redis.call('EXISTS', prefix .. 'o:' .. key) == 0 then redis.call('ZREM', KEYS[1], key) end
+  if closed > 0 and redis.call('PTTL', marksKey(key)) < 2 * RETENTION then redis.call('PEXPIRE', marksKey(key), int(2 * RETENTION)) end
+  local next = redis.call('ZRANGE', openKey(key), 0, 0, 'WITHSCORES')
+  if not next[1] then redis.call('ZREM', IDLE, key)
+  elseif tonumber(next[2]) > now then redis.call('ZADD', IDLE, int(clock + next[2] - now - idle), key) end
+  return closed
 end
 
-local names = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', s(now), 'LIMIT', 0, n)
-if #names < n then
-  for _, name in ipairs(redis.call('ZRANGE', KEYS[2], 0, n - #names - 1)) do names[#names + 1] = name end
+-- endLease ends a lease that has run out. The closer may have died of the window.
+local function endLease(window)
+  local info = redis.call('HMGET', infoKey(window), 'attempt', 'n', 'split')
+  redis.call('ZREM', LEASES, window)
+  local n = tonumber(info[2] or '0')
+  local failures = redis.call('HINCRBY', infoKey(window), 'failures', 1)
+  local failure = 'the lease of attempt ' .. (info[1] or '?') .. ' expired'
+  if failures >= maxFailures then return bury(window, 'leased', n, info[3], failure) end
+  redis.call('ZADD', DUE, int(clock + delay(failures - 1, backoff, maxBackoff)), window)
+  redis.call('HSET', infoKey(window), 'state', 'due', 'failure', failure)
+  move('leased', 'due', n)
 end
-local reply = {}
-for _, name in ipairs(names) do
-  local size = redis.call('ZCARD', prefix .. 'w:' .. name)
-  local attempt, reason = string.match(redis.call('HGET', KEYS[3], name) or '0 unknown', '^(%d+) (%a+)$')
-  redis.call('ZREM', KEYS[2], name)
-  if size == 0 then
-    -- Nobody came for it in all its retention.
-    redis.call('ZREM', KEYS[4], name)
-    redis.call('HDEL', KEYS[3], name)
+
+tick()
+local lost, leased = {}, {}
+for _, window in ipairs(redis.call('ZRANGEBYSCORE', EXPIRY, '-inf', int(clock), 'LIMIT', 0, MAX_EXPIRED)) do removeExpired(window, lost) end
+trim('late', '', lateSplit, clock - RETENTION)
+local room = MAX_IDLE_WINDOWS
+for _, key in ipairs(redis.call('ZRANGEBYSCORE', IDLE, '-inf', int(clock - idle), 'LIMIT', 0, MAX_IDLE_KEYS)) do
+  if room > 0 then room = room - closeIdle(key, room) end
+end
+for _, window in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', int(clock), 'LIMIT', 0, most)) do endLease(window) end
+for _, window in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', int(clock), 'LIMIT', 0, most)) do
+  local info = redis.call('HMGET', infoKey(window), 'n', 'reason', 'split')
+  redis.call('ZREM', DUE, window)
+  if not info[1] then
+    lost[#lost + 1] = window -- its keys were deleted by hand
+    redis.call('ZREM', EXPIRY, window)
   else
-    redis.call('HSET', KEYS[3], name, s(attempt + 1) .. ' ' .. reason)
-    redis.call('ZADD', KEYS[4], s(now + tonumber(ARGV[3])), name)
-    redis.call('PEXPIRE', prefix .. 'w:' .. name, ARGV[5])
+    local attempt = redis.call('HINCRBY', infoKey(window), 'attempt', 1)
+    redis.call('HSET', infoKey(window), 'state', 'leased')
+    redis.call('ZADD', LEASES, int(clock + lease), window)
+    keepWindow(window, info[3], RETENTION)
+    move('due', 'leased', tonumber(info[1]))
+    leased[#leased + 1] = {window, attempt, info[2] or 'unknown', tonumber(info[1])}
   end
-  reply[#reply + 1] = {name, attempt + 1, reason, size}
 end
-for i = 1, 4 do redis.call('PEXPIRE', KEYS[i], s(2 * tonumber(ARGV[5]))) end
-return reply
+keepShared()
+return {lost, leased}

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,17 +27,17 @@ func at(offset time.Duration, data string) window.Event {
 	return window.Event{At: noon.Add(offset), Data: data}
 }
 
-func newWindows(t testing.TB, c rueidis.Client, cfg window.Config) *window.Store {
+func newStore(t testing.TB, c rueidis.Client, cfg window.Config) *window.Store {
 	t.Helper()
 	return named(t, c, servertest.Prefix(t), cfg)
 }
 
 func named(t testing.TB, c rueidis.Client, name string, cfg window.Config) *window.Store {
 	t.Helper()
-	if cfg.OnError == nil {
-		cfg.OnError = func(err error) { t.Error(err) }
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(&logs{level: slog.LevelError, got: func(line string) { t.Errorf("logged: %s", line) }})
 	}
-	w, err := window.New(c, name, cfg)
+	w, err := window.New(t.Context(), c, name, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,6 +62,35 @@ func closeDue(t testing.TB, w *window.Store, n int) []window.ClosedWindow {
 	return c
 }
 
+// logs is a slog.Handler that hands lines to a function.
+type logs struct {
+	level slog.Level
+	got   func(line string)
+}
+
+func (l *logs) Enabled(_ context.Context, level slog.Level) bool { return level >= l.level }
+func (l *logs) WithAttrs([]slog.Attr) slog.Handler               { return l }
+func (l *logs) WithGroup(string) slog.Handler                    { return l }
+func (l *logs) Handle(_ context.Context, r slog.Record) error {
+	line := r.Message
+	r.Attrs(func(a slog.Attr) bool { line += fmt.Sprintf(" %s=%v", a.Key, a.Value); return true })
+	l.got(line)
+	return nil
+}
+
+// collect returns a logger and the lines that it got.
+func collect() (*slog.Logger, func() []string) {
+	var mu sync.Mutex
+	var lines []string
+	l := &logs{level: slog.LevelWarn, got: func(line string) { mu.Lock(); defer mu.Unlock(); lines = append(lines, line) }}
+	return slog.New(l), func() []string { mu.Lock(); defer mu.Unlock(); return slices.Clone(lines) }
+}
+
+// windowName is how a window is called in the keys.
+func windowName(offset, size time.Duration, key string) string {
+	return fmt.Sprintf("%d %d %s", noon.Add(offset).UnixMilli(), size.Milliseconds(), key)
+}
+
 // show is a closed window in one line.
 func show(closed ...window.ClosedWindow) []string {
 	out := []string{}
@@ -77,7 +106,7 @@ func show(closed ...window.ClosedWindow) []string {
 
 func lates(t testing.TB, w *window.Store) []string {
 	t.Helper()
-	l, err := w.Late(t.Context(), 100)
+	l, _, err := w.Late(t.Context(), "", 100)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +127,7 @@ func want(t testing.TB, what string, got, want any) {
 func TestTumbling(t *testing.T) {
 	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
-		w := newWindows(t, c, window.Config{Size: time.Minute, Lateness: 10 * time.Second})
+		w := newStore(t, c, window.Config{Size: time.Minute, Lateness: 10 * time.Second})
 		const s = time.Second
 		want(t, "first", add(t, w, "a b", at(59*s, "y"), at(1*s, "x"), at(61*s, "z"), at(1*s, "x")), window.AddResult{New: 3, Repeated: 1})
 		want(t, "not due", show(closeDue(t, w, 10)...), []string{})
@@ -111,16 +140,16 @@ func TestTumbling(t *testing.T) {
 		closed := closeDue(t, w, 10)
 		want(t, "closed", show(closed...), []string{"a b 12:00:00-12:01:00 watermark 1: x u w y"})
 		want(t, "it is leased", show(closeDue(t, w, 10)...), []string{})
-		want(t, "late while it is with a closer", add(t, w, "a b", at(4*s, "late 2")), window.AddResult{Late: 1})
+		want(t, "late while a closer has it", add(t, w, "a b", at(4*s, "late 2")), window.AddResult{Late: 1})
 		if err := w.Done(t.Context(), closed[0]); err != nil {
 			t.Error(err)
 		}
-		if err := w.Done(t.Context(), closed[0]); !errors.Is(err, window.ErrLeaseLost) || !strings.Contains(err.Error(), `done "a b" at 2026-01-02 12:00:00`) {
+		if err := w.Done(t.Context(), closed[0]); !errors.Is(err, window.ErrLeaseLost) || !strings.Contains(err.Error(), `done "a b" at 2026-01-02T12:00:00Z`) {
 			t.Error(err)
 		}
 		want(t, "late when it is done", add(t, w, "a b", at(4*s, "late 2"), at(5*s, "late 3")), window.AddResult{Late: 2})
 		want(t, "late events", lates(t, w), []string{"a b 12:00:03 late 1 watermark", "a b 12:00:04 late 2 watermark", "a b 12:00:05 late 3 watermark"})
-		late, _ := w.Late(t.Context(), 2)
+		late, _, _ := w.Late(t.Context(), "", 2)
 		if err := w.DiscardLate(t.Context(), late...); err != nil {
 			t.Error(err)
 		}
@@ -129,14 +158,14 @@ func TestTumbling(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		want(t, "state", state, window.Stats{Keys: 2, Late: 1})
+		want(t, "state", state, window.Stats{Keys: 2, Windows: 3, Late: 1, Events: window.EventCounts{Added: 9, Open: 5, Done: 4}})
 	})
 }
 
 func TestAhead(t *testing.T) {
 	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
-		w := newWindows(t, c, window.Config{Size: time.Minute, Keep: time.Hour})
+		w := newStore(t, c, window.Config{Size: time.Minute, Keep: time.Hour})
 		now := time.Now()
 		want(t, "added", add(t, w, "k", window.Event{At: now, Data: "now"}, window.Event{At: now.Add(time.Hour), Data: "wrong clock"}), window.AddResult{New: 1, Late: 1})
 		want(t, "it closed nothing", add(t, w, "k", window.Event{At: now, Data: "now too"}), window.AddResult{New: 1})
@@ -182,18 +211,22 @@ func TestCloserDies(t *testing.T) {
 		want(t, "the dead one's", show(dead...), []string{"k 12:00:00-12:01:00 watermark 1: x"})
 		want(t, "redelivered", show(closed...), []string{"k 12:00:00-12:01:00 watermark 2: x"})
 		for what, err := range map[string]error{
-			"done": long.Done(t.Context(), dead[0]), "extend": long.Extend(t.Context(), dead[0], time.Hour), "release": long.Release(t.Context(), dead[0], 0),
+			"done": long.Done(t.Context(), dead[0]), "extend": long.Extend(t.Context(), dead[0], time.Hour), "release": long.Release(t.Context(), dead[0], window.ReleaseOptions{}),
 		} {
 			if !errors.Is(err, window.ErrLeaseLost) {
 				t.Errorf("%s by the dead one: %v", what, err)
 			}
 		}
-		if err := long.Release(t.Context(), closed[0], time.Hour); err != nil {
+		if err := long.Release(t.Context(), closed[0], window.ReleaseOptions{Delay: time.Hour}); err != nil {
 			t.Error(err)
 		}
 		want(t, "released for later", show(closeDue(t, long, 1)...), []string{})
-		if err := long.Release(t.Context(), closed[0], 0); err != nil {
-			t.Error(err)
+		if err := long.Release(t.Context(), closed[0], window.ReleaseOptions{}); !errors.Is(err, window.ErrLeaseLost) {
+			t.Errorf("released twice: got %v, want %v", err, window.ErrLeaseLost)
+		}
+		// The delay, without the wait for it.
+		if err := c.Do(t.Context(), c.B().Zadd().Key("{"+name+"}:window:due").ScoreMember().ScoreMember(1, windowName(0, time.Minute, "k")).Build()).Error(); err != nil {
+			t.Fatal(err)
 		}
 		closed = closeDue(t, long, 1)
 		want(t, "released", show(closed...), []string{"k 12:00:00-12:01:00 watermark 3: x"})
@@ -212,7 +245,7 @@ func TestNothingIsLost(t *testing.T) {
 	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
 		const producers, adds, keys = 6, 40, 5
-		w := newWindows(t, c, window.Config{Size: 10 * time.Second, Lateness: 5 * time.Second, Idle: 300 * time.Millisecond, LeaseDuration: 50 * time.Millisecond})
+		w := newStore(t, c, window.Config{Size: 10 * time.Second, Lateness: 5 * time.Second, Idle: 300 * time.Millisecond, LeaseDuration: 50 * time.Millisecond, Backoff: time.Millisecond, MaxBackoff: time.Millisecond, MaxFailures: 1000})
 		var mu sync.Mutex
 		var added window.AddResult
 		found := map[string]int{}
@@ -295,7 +328,7 @@ func TestNothingIsLost(t *testing.T) {
 		closers.Wait()
 		late := 0
 		for {
-			l, err := w.Late(t.Context(), window.MaxLate)
+			l, _, err := w.Late(t.Context(), "", window.MaxPage)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -325,7 +358,7 @@ func TestNothingIsLost(t *testing.T) {
 func TestSliding(t *testing.T) {
 	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
-		w := newWindows(t, c, window.Config{Keep: time.Hour})
+		w := newStore(t, c, window.Config{Keep: time.Hour})
 		now := time.Now().Truncate(time.Millisecond)
 		var events, all []window.Event
 		for i := range 2500 { // many share a millisecond, across the pages too
@@ -392,41 +425,29 @@ func TestEverythingExpires(t *testing.T) {
 	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
 		name := servertest.Prefix(t)
-		w := named(t, c, name, window.Config{Size: time.Minute, Keep: 24 * time.Hour, Lateness: -1})
-		add(t, w, "k", at(0, "x"), at(60*time.Second, "y"), at(120*time.Second, "z"))
+		w := named(t, c, name, window.Config{Size: time.Minute, Keep: 24 * time.Hour, Lateness: -1, MaxFailures: 1})
+		add(t, w, "k", at(0, "x"), at(60*time.Second, "y"), at(120*time.Second, "z"), at(180*time.Second, "z"), at(240*time.Second, "z"))
 		add(t, w, "k", at(0, "late"))
 		add(t, w, "j", window.Event{At: time.Now(), Data: "slides too"})
-		closeDue(t, w, 1)
+		closed := closeDue(t, w, 3)
+		for _, err := range []error{w.Done(t.Context(), closed[0]), w.Release(t.Context(), closed[1], window.ReleaseOptions{Failure: "x"})} {
+			if err != nil {
+				t.Error(err)
+			}
+		}
 		keys, err := c.Do(t.Context(), c.B().Keys().Pattern("{"+name+"}:*").Build()).AsStrSlice()
-		if err != nil || len(keys) != 14 {
-			t.Errorf("%d keys, want 14: %q, %v", len(keys), keys, err)
+		if err != nil || len(keys) != 6+2*6+5+1 {
+			t.Errorf("%d keys, want 24: %q, %v", len(keys), keys, err)
 		}
 		for _, k := range keys {
+			if !strings.HasPrefix(k, "{"+name+"}:window:") {
+				t.Errorf("got key %q, want the prefix {%s}:window:", k, name)
+			}
 			if ttl, err := c.Do(t.Context(), c.B().Pttl().Key(k).Build()).AsInt64(); err != nil || ttl <= 0 {
 				t.Errorf("%s never expires: %d, %v", k, ttl, err)
 			}
 		}
 	})
-}
-
-// A window for which nobody came in time is gone, and that is not kept secret.
-func TestExpiredWindowIsReported(t *testing.T) {
-	t.Parallel()
-	c := servertest.Redis(t)
-	name := servertest.Prefix(t)
-	var heard []string
-	w := named(t, c, name, window.Config{Size: time.Minute, Lateness: -1, OnError: func(err error) { heard = append(heard, err.Error()) }})
-	add(t, w, "k", at(0, "x"), at(60*time.Second, "y"))
-	c.Do(t.Context(), c.B().Del().Key(fmt.Sprintf("{%s}:w:%d 60000 k", name, noon.UnixMilli())).Build())
-	want(t, "closed", show(closeDue(t, w, 1)...), []string{})
-	if len(heard) != 1 || !strings.Contains(heard[0], `the window of "k" at 2026-01-02 12:00:00 +0000 UTC has expired`) {
-		t.Errorf("heard %q", heard)
-	}
-	state, err := w.Stats(t.Context())
-	want(t, "state", state, window.Stats{Keys: 1})
-	if err != nil {
-		t.Error(err)
-	}
 }
 
 // Even when the key has forgotten its watermark, a window that is with a closer does not change.
@@ -436,7 +457,7 @@ func TestClosedStaysClosed(t *testing.T) {
 	name := servertest.Prefix(t)
 	w := named(t, c, name, window.Config{Size: time.Minute, Lateness: -1})
 	add(t, w, "k", at(0, "x"), at(60*time.Second, "y"))
-	c.Do(t.Context(), c.B().Del().Key("{"+name+"}:m:k").Build())
+	c.Do(t.Context(), c.B().Del().Key("{"+name+"}:window:marks:k").Build())
 	want(t, "due", add(t, w, "k", at(time.Second, "too late")), window.AddResult{Late: 1})
 	closed := closeDue(t, w, 1)
 	want(t, "with a closer", add(t, w, "k", at(2*time.Second, "too late too")), window.AddResult{Late: 1})
@@ -471,48 +492,6 @@ func TestMaxmemory(t *testing.T) {
 	want(t, "idle", show(closed...), []string{"k 12:01:00-12:02:00 idle 1: y"})
 }
 
-func TestRun(t *testing.T) {
-	t.Parallel()
-	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
-		var failures atomic.Int32
-		w := newWindows(t, c, window.Config{
-			Size: time.Minute, Lateness: -1, PollInterval: 5 * time.Millisecond, LeaseDuration: 100 * time.Millisecond,
-			OnError: func(err error) {
-				if !strings.Contains(err.Error(), "attempt 1: not today") {
-					t.Error(err)
-				}
-				failures.Add(1)
-			},
-		})
-		add(t, w, "k", at(0, "x"), at(60*time.Second, "y"), at(120*time.Second, "z"), at(180*time.Second, "w"))
-		ctx, cancel := context.WithCancel(t.Context())
-		var got []string
-		err := w.Run(ctx, func(hctx context.Context, c window.ClosedWindow) error {
-			if c.Events[0].Data == "x" && c.Attempt == 1 {
-				return errors.New("not today")
-			}
-			got = append(got, show(c)...)
-			if len(got) == 3 {
-				cancel() // shut down in the middle of the last one
-			}
-			return hctx.Err()
-		})
-		if err != nil {
-			t.Error(err)
-		}
-		want(t, "handled", got, []string{"k 12:01:00-12:02:00 watermark 1: y", "k 12:02:00-12:03:00 watermark 1: z", "k 12:00:00-12:01:00 watermark 2: x"})
-		if failures.Load() != 1 {
-			t.Errorf("%d failures", failures.Load())
-		}
-		state, err := w.Stats(t.Context())
-		want(t, "all done", state, window.Stats{Keys: 1})
-		if err != nil {
-			t.Error(err)
-		}
-		want(t, "nothing new", add(t, w, "k", at(0, "x")), window.AddResult{Late: 1})
-	})
-}
-
 func TestErrors(t *testing.T) {
 	t.Parallel()
 	for want, cfg := range map[string]window.Config{
@@ -520,25 +499,26 @@ func TestErrors(t *testing.T) {
 		"Config.Size is -1s: must be 0s to 8784h0m0s":                {Size: -time.Second},
 		"Config.Size is 1.5ms: must be whole milliseconds":           {Size: 1500 * time.Microsecond},
 		"Config.Keep is 10000h0m0s: must be 0s to 8784h0m0s":         {Keep: 10000 * time.Hour},
-		"Config.Lease is -1s: must be 1ms to":                        {Size: time.Second, LeaseDuration: -time.Second},
+		"Config.LeaseDuration is -1s: must be 1ms to":                {Size: time.Second, LeaseDuration: -time.Second},
 		"Config.Retention is 1m0s: must be at least Size + Lateness": {Size: time.Minute, Retention: time.Minute},
 	} {
-		if _, err := window.New(nil, "w", cfg); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := window.New(t.Context(), nil, "w", cfg); !errors.Is(err, window.ErrConfig) || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
 		}
 	}
-	if _, err := window.New(nil, "{w}", window.Config{Size: time.Minute}); err == nil || !strings.Contains(err.Error(), `name is "{w}": must be`) {
+	if _, err := window.New(t.Context(), nil, "{w}", window.Config{Size: time.Minute}); !errors.Is(err, window.ErrConfig) || !strings.Contains(err.Error(), `name is "{w}", must have no brace`) {
 		t.Error(err)
 	}
-	sliding, _ := window.New(nil, "w", window.Config{Keep: time.Minute})
-	tumbling, _ := window.New(nil, "w", window.Config{Size: time.Minute})
+	c := servertest.Miniredis(t)
+	sliding, tumbling := named(t, c, "s", window.Config{Keep: time.Minute}), named(t, c, "t", window.Config{Size: time.Minute})
 	_, addKey := sliding.Add(t.Context(), "", at(0, "x"))
 	_, addTime := sliding.Add(t.Context(), "k", window.Event{})
 	_, noTumbling := sliding.CloseDue(t.Context(), 1)
 	_, closeN := tumbling.CloseDue(t.Context(), 1001)
 	_, noSliding := tumbling.Last(t.Context(), "k", time.Second)
 	_, lastD := sliding.Last(t.Context(), "k", time.Hour)
-	_, lateN := sliding.Late(t.Context(), 0)
+	_, _, lateN := sliding.Late(t.Context(), "", 0)
+	_, _, lateCursor := sliding.Late(t.Context(), "x", 1)
 	for _, c := range []struct {
 		err  error
 		want string
@@ -550,9 +530,10 @@ func TestErrors(t *testing.T) {
 		{closeN, "n is 1001: must be 1 to 1000"},
 		{noSliding, window.ErrNoSliding.Error()},
 		{lastD, "last 1h0m0s: must be 1ms to Config.Keep, 1m0s"},
-		{lateN, "late: n is 0: must be 1 to 1000"},
+		{lateN, "n is 0: must be 1 to 1000"},
 		{tumbling.Extend(t.Context(), window.ClosedWindow{}, 0), "extend by 0s: must be 1ms to Config.Retention"},
-		{tumbling.Release(t.Context(), window.ClosedWindow{}, -1), "release after -1ns: must be 0 to"},
+		{lateCursor, `invalid cursor "x"`},
+		{tumbling.Release(t.Context(), window.ClosedWindow{}, window.ReleaseOptions{Delay: -1}), "release after -1ns: must be 0 to"},
 	} {
 		if c.err == nil || !strings.Contains(c.err.Error(), c.want) {
 			t.Errorf("got %v, want %q", c.err, c.want)

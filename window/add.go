@@ -1,0 +1,90 @@
+package window
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"slices"
+	"strconv"
+)
+
+// What one script adds at most, so that it holds the server for a few milliseconds.
+const (
+	maxScriptEvents = 1000
+	maxScriptBytes  = 1 << 20
+)
+
+// AddResult counts what became of the events of one Add: New + Repeated + Late is their number.
+type AddResult struct {
+	// New events were added; Repeated ones were there already.
+	New, Repeated int
+	// Late events came too late, or are too far ahead of the clock. They were put aside with their reason: see [Store.Late].
+	Late int
+}
+
+// Add adds events of one key. It takes a round trip for every 1,000 events, 1 MiB or 100 windows. After an error some of the
+// events may have been added. Adding all of them again is harmless.
+func (s *Store) Add(ctx context.Context, key string, events ...Event) (AddResult, error) {
+	var sum AddResult
+	if err := s.checkKey(key); err != nil {
+		return sum, err
+	}
+	for i, e := range events {
+		if ms := e.At.UnixMilli(); ms < 0 || ms >= 1<<47 {
+			return sum, s.argument("event %d is at %v: must be 1970 to 6429", i, e.At)
+		}
+		if len(e.Data) > MaxData {
+			return sum, s.argument("event %d has %d bytes of data: must be 0 to %d", i, len(e.Data), MaxData)
+		}
+	}
+	// In the order of time, so that no part of one Add can make another part late.
+	events = slices.Clone(events)
+	slices.SortStableFunc(events, func(a, b Event) int { return a.At.Compare(b.At) })
+	for len(events) > 0 {
+		n, some, err := s.addSome(ctx, key, events)
+		for try := 0; errors.Is(err, errSeed) && try < 3; try++ {
+			n, some, err = s.addSome(ctx, key, events)
+		}
+		if err != nil {
+			return sum, s.wrap("add", err)
+		}
+		sum.New, sum.Repeated, sum.Late = sum.New+some.New, sum.Repeated+some.Repeated, sum.Late+some.Late
+		events = events[n:]
+	}
+	return sum, nil
+}
+
+// addSome adds as many of the events as one script may, and returns how many.
+func (s *Store) addSome(ctx context.Context, key string, events []Event) (int, AddResult, error) {
+	n, size := 0, 0
+	for n < len(events) && n < maxScriptEvents && (n == 0 || size+len(events[n].Data) <= maxScriptBytes) {
+		size += len(events[n].Data)
+		n++
+	}
+	events = events[:n]
+	c := s.cfg
+	args := make([]string, 5, 5+2*n)
+	copy(args, []string{key, ms(c.Lateness), ms(c.Keep), ms(c.MaxAhead), s.buckets(events)})
+	for _, e := range events {
+		args = append(args, strconv.FormatInt(e.At.UnixMilli(), 10), e.Data)
+	}
+	r, err := s.run(ctx, addScript, false, args...)
+	v, err := integers(r, err, 4)
+	if err != nil {
+		return 0, AddResult{}, err
+	}
+	return int(v[0]), AddResult{New: int(v[1]), Repeated: int(v[2]), Late: int(v[3])}, nil
+}
+
+// buckets returns a byte for each event: its bucket in a large set. The seed is secret, so that those who choose the data cannot
+// choose the bucket.
+func (s *Store) buckets(events []Event) string {
+	seed := s.seed.Load().(string)
+	out := make([]byte, len(events))
+	buf := make([]byte, 0, 256)
+	for i, e := range events {
+		buf = append(append(buf[:0], seed...), e.Data...)
+		out[i] = sha256.Sum256(buf)[0]
+	}
+	return string(out)
+}

@@ -1,0 +1,132 @@
+-- Every script of this package begins with this.
+-- KEYS 1 meta, 2 a key that never exists (see internal/redisx), 3 idle, 4 due, 5 leases, 6 dead, 7 expiry
+-- ARGV 1 prefix of the keys, 2 layout version, 3 seed, 4 window size, 5 retention, 6 jitter (ms); the script's own follow
+-- All other keys are built from the prefix, so they are in the same slot.
+local META, IDLE, DUE, LEASES, DEAD, EXPIRY = KEYS[1], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local PREFIX, LAYOUT, SEED = ARGV[1], ARGV[2], ARGV[3]
+local RETENTION, JITTER = tonumber(ARGV[5]), tonumber(ARGV[6])
+
+-- A set of events is one sorted set until it has more than SPLIT_ABOVE members, and from then on 256 buckets beside it.
+-- Redis frees an expired key in one go: 5 million events in one key would hold it for seconds.
+local BUCKETS, SPLIT_ABOVE = 256, 2048
+-- The buckets of one set expire SPREAD ms after each other, and sets of the same age apart by JITTER.
+local SPREAD, SLACK = 100, 1000
+local INFINITY = math.huge
+
+local function int(n) return string.format('%.0f', n) end -- tostring would round to 14 digits
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local meta = redis.call('HMGET', META, 'layout', 'seed', 'size', 'clock', 'offset', 'latesplit')
+if meta[1] and meta[1] ~= LAYOUT then return redis.error_reply('HEADRACE layout ' .. meta[1]) end
+if meta[2] and meta[2] ~= SEED then return redis.error_reply('HEADRACE seed ' .. meta[2]) end
+local size = tonumber(meta[3] or ARGV[4])
+local lateSplit = meta[6]
+
+-- Durations are measured by a clock of our own. It is the server's, and goes on where it was when that is set back.
+local offset = tonumber(meta[5] or '0')
+local before = tonumber(meta[4] or '0')
+if now < before then offset = offset + before - now end
+local clock = now + offset
+
+-- tick is called by each script that writes, before its other writes.
+local function tick()
+  redis.call('HSET', META, 'layout', LAYOUT, 'seed', SEED, 'size', int(size), 'clock', int(now), 'offset', int(offset))
+end
+
+-- What all windows share lives twice as long as they do. Called at the end of a script that writes.
+local function keepShared()
+  for _, key in ipairs({META, IDLE, DUE, LEASES, DEAD, EXPIRY}) do redis.call('PEXPIRE', key, int(2 * RETENTION)) end
+end
+
+local function infoKey(window) return PREFIX .. 'info:' .. window end
+local function marksKey(key) return PREFIX .. 'marks:' .. key end
+local function openKey(key) return PREFIX .. 'open:' .. key end
+
+-- setKey returns the key of a set of events: kind is events, slide or late; bucket 0 is the set before it was split.
+local function setKey(kind, name, bucket)
+  if kind == 'dead' then return DEAD end
+  if bucket > 0 then kind = kind .. '.' .. bucket end
+  return PREFIX .. kind .. ':' .. name
+end
+
+local function isSplit(kind, name)
+  if kind == 'events' then return redis.call('HGET', infoKey(name), 'split') end
+  if kind == 'slide' then return redis.call('HGET', marksKey(name), 'split') end
+  return kind == 'late' and lateSplit
+end
+
+-- keepSet sets when a whole set expires.
+local function keepSet(kind, name, split, ms)
+  for bucket = 0, split and BUCKETS or 0 do
+    redis.call('PEXPIRE', setKey(kind, name, bucket), int(ms + SLACK + JITTER + bucket * SPREAD))
+  end
+end
+
+-- trim removes what is not younger than upTo: a bounded part of it, in a few buckets chosen at random.
+local function trim(kind, name, split, upTo)
+  local function trimOne(key, most)
+    local old = redis.call('ZCOUNT', key, '-inf', int(upTo))
+    if old > 0 then redis.call('ZREMRANGEBYRANK', key, 0, math.min(old, most) - 1) end
+  end
+  trimOne(setKey(kind, name, 0), 2 * SPLIT_ABOVE)
+  if split then
+    for i = 0, 7 do trimOne(setKey(kind, name, (JITTER + i) % BUCKETS + 1), 500) end
+  end
+end
+
+-- The books: how many events are in windows of each state. move is applied at once.
+local function book(state, n)
+  if n ~= 0 then redis.call('HINCRBY', META, state, int(n)) end
+end
+local function move(from, to, n)
+  book(from, -n)
+  book(to, n)
+end
+
+-- A window is named "<start> <size> <key>". open:<key> holds the first two.
+local function parts(window)
+  local start, length, key = string.match(window, '^(%d+) (%d+) (.*)$')
+  return start, length, key
+end
+
+-- keepWindow prolongs the life of a window by its retention.
+local function keepWindow(window, split, ms)
+  keepSet('events', window, split, ms)
+  redis.call('PEXPIRE', infoKey(window), int(4 * RETENTION))
+  redis.call('ZADD', EXPIRY, int(clock + ms), window)
+end
+
+-- close makes an open window due. Its events do not change from now on.
+local function close(start, length, key, reason)
+  local window = start .. ' ' .. length .. ' ' .. key
+  local n = tonumber(redis.call('HGET', infoKey(window), 'n') or '0')
+  redis.call('ZREM', openKey(key), start .. ' ' .. length)
+  redis.call('ZADD', DUE, int(clock), window)
+  redis.call('HSET', infoKey(window), 'state', 'due', 'reason', reason)
+  redis.call('PEXPIRE', infoKey(window), int(4 * RETENTION))
+  move('open', 'due', n)
+end
+
+-- removeEvents deletes the events of a window. The server frees them in the background.
+local function removeEvents(window, split)
+  local keys = {}
+  for bucket = 0, split and BUCKETS or 0 do keys[#keys + 1] = setKey('events', window, bucket) end
+  redis.call('UNLINK', unpack(keys))
+end
+
+-- bury moves a window into the dead list, for as long as a window that waits for a closer lives.
+local function bury(window, state, n, split, failure)
+  redis.call('ZREM', DUE, window)
+  redis.call('ZREM', LEASES, window)
+  redis.call('ZADD', DEAD, int(clock), window)
+  redis.call('HSET', infoKey(window), 'state', 'dead', 'failure', failure)
+  keepWindow(window, split, RETENTION)
+  move(state, 'dead', n)
+end
+
+-- delay returns how long a window waits after so many failures.
+local function delay(failures, first, most)
+  if failures < 1 then return 0 end
+  return math.min(most, first * 2 ^ math.min(failures - 1, 40))
+end

@@ -1,0 +1,25 @@
+-- Takes windows out of the dead list.
+-- ARGV 7 requeue or discard, then windows. Reply how many of them were there.
+local count = 0
+tick()
+for i = 8, #ARGV do
+  local window = ARGV[i]
+  local info = redis.call('HMGET', infoKey(window), 'state', 'n', 'split')
+  if info[1] == 'dead' and redis.call('ZREM', DEAD, window) == 1 then
+    local n = tonumber(info[2] or '0')
+    count = count + 1
+    if ARGV[7] == 'requeue' then
+      redis.call('HSET', infoKey(window), 'state', 'due', 'failures', '0')
+      redis.call('ZADD', DUE, int(clock), window)
+      keepWindow(window, info[3], RETENTION)
+      move('dead', 'due', n)
+    else
+      removeEvents(window, info[3])
+      redis.call('UNLINK', infoKey(window))
+      redis.call('ZREM', EXPIRY, window)
+      move('dead', 'discarded', n)
+    end
+  end
+end
+keepShared()
+return count

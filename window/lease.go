@@ -1,0 +1,89 @@
+package window
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// MaxFailure is how much of ReleaseOptions.Failure is stored, in bytes.
+const MaxFailure = 1000
+
+// ReleaseOptions are options of [Store.Release].
+type ReleaseOptions struct {
+	// Delay is how long the window waits before it is due again. 0: at once or, after a Failure, Config.Backoff.
+	Delay time.Duration
+	// Failure is why the closer failed at the window. It counts as a failure, and the last one is stored, cut to MaxFailure
+	// bytes. "": the closer is shutting down, or what it needs is away. That counts as nothing.
+	Failure string
+}
+
+// Done ends a lease: the result of the window is safe. [ErrLeaseLost]: another closer has the window, or had it and is done.
+// The same events then have two results, which the idempotency key of [ClosedWindow] tells apart.
+func (s *Store) Done(ctx context.Context, c ClosedWindow) error {
+	_, err := s.settle(ctx, "done", c, s.cfg.Remember, "")
+	return err
+}
+
+// Extend makes the lease end d from now. In a handler of [Store.Run] it also prolongs the handler's context.
+func (s *Store) Extend(ctx context.Context, c ClosedWindow, d time.Duration) error {
+	if d < time.Millisecond || d > s.cfg.Retention {
+		return s.argument("extend by %v: must be 1ms to Config.Retention, %v", d, s.cfg.Retention)
+	}
+	deadline := time.Now().Add(d - time.Millisecond)
+	if _, err := s.settle(ctx, "extend", c, d, ""); err != nil {
+		return err
+	}
+	if l, ok := s.leases.Load(c.lease()); ok {
+		l.(*leaseContext).endAt(deadline)
+	}
+	return nil
+}
+
+// Release gives a window back. After the last failure of Config.MaxFailures it moves to the dead list.
+func (s *Store) Release(ctx context.Context, c ClosedWindow, o ReleaseOptions) error {
+	if o.Delay < 0 || o.Delay > s.cfg.Retention {
+		return s.argument("release after %v: must be 0 to Config.Retention, %v", o.Delay, s.cfg.Retention)
+	}
+	_, err := s.settle(ctx, "release", c, o.Delay, cut(o.Failure))
+	return err
+}
+
+// cut keeps text bounded and valid UTF-8.
+func cut(text string) string {
+	text = strings.ToValidUTF8(text, "\uFFFD")
+	if len(text) <= MaxFailure {
+		return text
+	}
+	n := MaxFailure
+	for !utf8.RuneStart(text[n]) {
+		n--
+	}
+	return text[:n]
+}
+
+// leaseID names one lease of a window.
+type leaseID struct {
+	window  string
+	attempt int64
+}
+
+func (c ClosedWindow) lease() leaseID { return leaseID{c.name, c.Attempt} }
+
+func (s *Store) settle(ctx context.Context, op string, c ClosedWindow, d time.Duration, failure string) (buried bool, err error) {
+	r, err := s.run(ctx, settleScript, true, op, c.name, strconv.FormatInt(c.Attempt, 10), ms(d), failure,
+		ms(s.cfg.Backoff), ms(s.cfg.MaxBackoff), strconv.Itoa(s.cfg.MaxFailures))
+	var result int64
+	if err == nil {
+		result, err = r.AsInt64()
+	}
+	if err == nil && result == 0 {
+		err = ErrLeaseLost
+	}
+	if err != nil {
+		return false, s.wrap(op+" "+strconv.Quote(c.Key)+" at "+c.Start.Format(time.RFC3339Nano), err)
+	}
+	return result == 2, nil
+}

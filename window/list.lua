@@ -1,0 +1,10 @@
+-- Lists the open windows of a key. ARGV 7 key, 8 end of the last one known (ms), 9 how many
+-- Reply {window, events} for each, by its end. Those that end with the last one come too.
+local key, reply = ARGV[7], {}
+local first = redis.call('ZCOUNT', openKey(key), '-inf', ARGV[8])
+local last = redis.call('ZRANGE', openKey(key), first + ARGV[9] - 1, first + ARGV[9] - 1, 'WITHSCORES')[2] or '+inf'
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', openKey(key), '(' .. ARGV[8], last)) do
+  local window = name .. ' ' .. key
+  reply[#reply + 1] = {window, tonumber(redis.call('HGET', infoKey(window), 'n') or '0')}
+end
+return reply

@@ -1,0 +1,265 @@
+package window
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Stats counts what is where, in one step.
+type Stats struct {
+	// Keys have open windows. Due windows wait for a closer, Leased ones are with one, Dead ones failed too often.
+	Keys, Due, Leased, Dead int64
+	// Windows are all that Redis knows, those included that are done and remembered.
+	Windows int64
+	// Late events wait to be dealt with.
+	Late int64
+	// Events of tumbling windows.
+	Events EventCounts
+	// ClockSetBack is by how much the server's clock has been set back. Leases, delays and retentions are measured by a clock
+	// that goes on where it was.
+	ClockSetBack time.Duration
+}
+
+// EventCounts are the books of tumbling windows: Added is the sum of all the others.
+type EventCounts struct {
+	Added int64
+	// Open to Dead events are in windows of that state.
+	Open, Due, Leased, Dead int64
+	// Done, Discarded and Expired events were in windows that ended so.
+	Done, Discarded, Expired int64
+}
+
+// Balanced returns nil, or an [ErrImbalance] that names the line and by how much it is off.
+func (s Stats) Balanced() error {
+	e := s.Events
+	if sum := e.Open + e.Due + e.Leased + e.Dead + e.Done + e.Discarded + e.Expired; sum != e.Added {
+		return fmt.Errorf("%w: %d events were added, but open + due + leased + dead + done + discarded + expired are %d: off by %d",
+			ErrImbalance, e.Added, sum, e.Added-sum)
+	}
+	return nil
+}
+
+// Stats reads the counts in one round trip. It changes nothing.
+func (s *Store) Stats(ctx context.Context) (Stats, error) {
+	r, err := s.run(ctx, statsScript, false)
+	v, err := integers(r, err, 15)
+	if err != nil {
+		return Stats{}, s.wrap("stats", err)
+	}
+	return Stats{
+		Keys: v[0], Due: v[1], Leased: v[2], Dead: v[3], Windows: v[4], Late: v[5], ClockSetBack: time.Duration(v[6]) * time.Millisecond,
+		Events: EventCounts{Added: v[7], Open: v[8], Due: v[9], Leased: v[10], Dead: v[11], Done: v[12], Discarded: v[13], Expired: v[14]},
+	}, nil
+}
+
+// AuditReport is what [Store.Audit] and [Store.Repair] found.
+type AuditReport struct {
+	// Windows is how many were compared.
+	Windows int
+	// Differences name each window whose keys disagree, and how.
+	Differences []string
+	// Repaired is what Repair did about them.
+	Repaired []string
+}
+
+// Balanced returns nil, or an [ErrImbalance] with the first difference.
+func (a AuditReport) Balanced() error {
+	if len(a.Differences) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: %d differences, the first: %s", ErrImbalance, len(a.Differences), a.Differences[0])
+}
+
+// Audit recounts: it compares each window's record, its events and the sets that it stands in, each window in one step. It
+// holds nobody up and changes nothing, but it reads the keys of every window.
+func (s *Store) Audit(ctx context.Context) (AuditReport, error) { return s.audit(ctx, false) }
+
+// Repair audits and mends what it can. A window goes back into the set of its state. A window that lost events moves to the
+// dead list, where its Failure says how many. A window without a record is given up. A key of another type is deleted.
+func (s *Store) Repair(ctx context.Context) (AuditReport, error) { return s.audit(ctx, true) }
+
+func (s *Store) audit(ctx context.Context, repair bool) (a AuditReport, err error) {
+	if err := s.auditTypes(ctx, repair, &a); err != nil {
+		return a, s.wrap("audit", err)
+	}
+	names, err := s.windows(ctx)
+	if err != nil {
+		return a, s.wrap("audit", err)
+	}
+	a.Windows = len(names)
+	for len(names) > 0 {
+		some := names[:min(len(names), maxScriptWindows)]
+		names = names[len(some):]
+		all, err := s.describe(ctx, some)
+		if err != nil {
+			return a, s.wrap("audit", err)
+		}
+		for i, d := range all {
+			why := d.difference()
+			if why == "" {
+				continue
+			}
+			a.Differences = append(a.Differences, fmt.Sprintf("window %q: %s", some[i], why))
+			if repair {
+				done, err := s.repairOne(ctx, some[i])
+				if err != nil {
+					return a, s.wrap("repair", err)
+				}
+				a.Repaired = append(a.Repaired, fmt.Sprintf("window %q: %s", some[i], done))
+			}
+		}
+	}
+	st, err := s.Stats(ctx)
+	if err != nil {
+		return a, err
+	}
+	if err := st.Balanced(); err != nil {
+		a.Differences = append(a.Differences, err.Error())
+	}
+	return a, nil
+}
+
+// auditTypes checks the types of the shared keys. Others are checked when they are read.
+func (s *Store) auditTypes(ctx context.Context, repair bool, a *AuditReport) error {
+	for i, key := range s.keys {
+		want := "zset"
+		switch i {
+		case 0:
+			want = "hash"
+		case 1:
+			want = "none"
+		}
+		got, err := s.server.Read(ctx, "TYPE", key).ToString()
+		if err != nil {
+			return err
+		}
+		if got == want || got == "none" {
+			continue
+		}
+		a.Differences = append(a.Differences, fmt.Sprintf("key %s: type is %s, must be %s", key, got, want))
+		if !repair {
+			return errors.New(a.Differences[len(a.Differences)-1])
+		}
+		if err := s.server.Client().Do(ctx, s.server.Client().B().Unlink().Key(key).Build()).Error(); err != nil {
+			return err
+		}
+		a.Repaired = append(a.Repaired, "deleted key "+key)
+	}
+	return nil
+}
+
+// windows returns the names of all windows, from every set that has some and from the keys.
+func (s *Store) windows(ctx context.Context) ([]string, error) {
+	seen := map[string]bool{}
+	var out []string
+	visit := func(name string) {
+		if _, err := parseName(name); err == nil && !seen[name] {
+			seen[name] = true
+			out = append(out, name)
+		}
+	}
+	for _, key := range s.keys[3:] {
+		if err := s.zscan(ctx, key, visit); err != nil {
+			return nil, err
+		}
+	}
+	info, events := s.prefix+"info:", s.prefix+"events:"
+	err := s.scanKeys(ctx, func(key string) {
+		for _, p := range []string{info, events} {
+			if len(key) > len(p) && key[:len(p)] == p {
+				visit(key[len(p):])
+			}
+		}
+	})
+	return out, err
+}
+
+// description is what describe.lua returns of a window.
+type description struct {
+	state               string
+	events, there       int64
+	attempts            int64
+	reason              string
+	failures            int64
+	failure             string
+	inOpen, inDue       bool
+	inLeases, inDead    bool
+	inExpiry, forgotten bool
+}
+
+// difference returns in what the keys of a window disagree, or "".
+func (d description) difference() string {
+	switch {
+	case d.forgotten && d.there == 0 && !d.inOpen && !d.inDue && !d.inLeases && !d.inDead && !d.inExpiry:
+		return "" // it ended meanwhile
+	case d.forgotten:
+		return fmt.Sprintf("it has no record, but %d events", d.there)
+	case d.there != d.events:
+		return fmt.Sprintf("its record counts %d events, but %d are there", d.events, d.there)
+	case d.inOpen != (d.state == "open"), d.inDue != (d.state == "due"), d.inLeases != (d.state == "leased"), d.inDead != (d.state == "dead"):
+		return fmt.Sprintf("its state is %s, but it is in open %v, due %v, leases %v, dead %v", d.state, d.inOpen, d.inDue, d.inLeases, d.inDead)
+	case !d.inExpiry:
+		return "it is not in expiry"
+	}
+	return ""
+}
+
+func (s *Store) describe(ctx context.Context, names []string) ([]description, error) {
+	var out []description
+	for len(names) > 0 {
+		some := names[:min(len(names), maxScriptWindows)]
+		names = names[len(some):]
+		r, err := s.run(ctx, describeScript, false, some...)
+		v, err := array(r, err, len(some))
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range v {
+			f, err := m.ToArray()
+			if err != nil || len(f) != 8 {
+				return nil, fmt.Errorf("unexpected reply: got %d elements, want 8: %w", len(f), err)
+			}
+			var d description
+			var sets string
+			for i, p := range []any{&d.state, &d.events, &d.there, &d.attempts, &d.reason, &d.failures, &d.failure, &sets} {
+				switch p := p.(type) {
+				case *string:
+					*p, err = f[i].ToString()
+				case *int64:
+					*p, err = f[i].AsInt64()
+				}
+				if err != nil {
+					return nil, fmt.Errorf("unexpected reply: element %d: %w", i, err)
+				}
+			}
+			d.forgotten = d.state == ""
+			for _, c := range sets {
+				switch c {
+				case 'O':
+					d.inOpen = true
+				case 'D':
+					d.inDue = true
+				case 'L':
+					d.inLeases = true
+				case 'B':
+					d.inDead = true
+				case 'X':
+					d.inExpiry = true
+				}
+			}
+			out = append(out, d)
+		}
+	}
+	return out, nil
+}
+
+func (s *Store) repairOne(ctx context.Context, window string) (string, error) {
+	r, err := s.run(ctx, repairScript, true, window)
+	v, err := array(r, err, 1)
+	if err != nil {
+		return "", err
+	}
+	return v[0].ToString()
+}
