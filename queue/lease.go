@@ -267,7 +267,20 @@ func (q *Queue) Extend(ctx context.Context, b *Batch, d time.Duration) error {
 	if d < time.Millisecond {
 		return fmt.Errorf("%w: Extend by %v: must be at least %v", ErrConfig, d, time.Millisecond)
 	}
-	return q.own(ctx, "extend", "L", b, ms(d))
+	return q.own(ctx, "extend", "L", b, ms(d), "0")
+}
+
+// ExtendWaiting is Extend for a batch that the caller's own code has finished with, and that now waits
+// for the durable side. If the caller dies then, the batch is not suspected: the lease expires without
+// counting as a crash. The next Extend takes this back.
+func (q *Queue) ExtendWaiting(ctx context.Context, b *Batch, d time.Duration) error {
+	if d == 0 {
+		d = q.cfg.Lease.Duration
+	}
+	if d < time.Millisecond {
+		return fmt.Errorf("%w: ExtendWaiting by %v: must be at least %v", ErrConfig, d, time.Millisecond)
+	}
+	return q.own(ctx, "extend", "L", b, ms(d), "1")
 }
 
 // Handoff passes the lease of b from the worker to whoever promotes. From here on nothing runs out: only

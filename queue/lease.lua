@@ -18,14 +18,16 @@ redis.call('ZCARD', open)
 local len = redis.call('LLEN', ready)
 if known[1] then return {'P', 0, len} end
 
--- Leases that ran out. Only a worker's lease is a crash; who settled a batch and died has nothing against it.
+-- Leases that ran out. Only the lease of a worker whose own code held the batch is a crash. An expired settling lease is not,
+-- nor is one whose holder last extended it as waiting for the durable side.
 for i, x in ipairs(expired) do
   local m = prefix .. 'm:' .. x
-  local st = redis.call('HGET', m, 'st')
+  local held = redis.call('HMGET', m, 'st', 'waits')
+  local st, waits = held[1], held[2]
   redis.call('ZREM', leases, x)
   if st then
     local due = now
-    if st == 'L' then
+    if st == 'L' and not waits then
       local k = redis.call('HINCRBY', m, 'crashes', 1)
       local wait = math.min(ARGV[9] * 2 ^ math.min(k - 1, 40), tonumber(ARGV[10]))
       due = now + math.floor(wait * (1 - (ARGV[11] + i * 0.37) % 1 / 2))
@@ -64,6 +66,7 @@ if waiting > 0 then
       local over = tonumber(f.fails or 0) >= tonumber(ARGV[7]) or tonumber(f.crashes or 0) >= tonumber(ARGV[8])
       local att = redis.call('HINCRBY', m, 'att', 1)
       redis.call('HSET', m, 'st', over and 'S' or 'L')
+      if f.waits then redis.call('HDEL', m, 'waits') end
       redis.call('ZADD', leases, int(deadline), x)
       if not over then redis.call('HINCRBY', stat, 'redelivered', f.n) end
       return {over and 'S' or 'R', x, att, deadline, now, flat}

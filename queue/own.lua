@@ -1,16 +1,21 @@
 -- What only the holder of a lease may do: extend it, hand the batch off, or give it back. Answers -1 to anybody else.
 -- KEYS ready stat leases redo handed open delayed never
--- ARGV prefix, op, id, attempt, state, then by op: extend: ms; release: delay ms (-1: backoff), failure, backoff ms, max backoff ms, random
+-- ARGV prefix, op, id, attempt, state, then by op: extend: ms, waiting (1 or 0); release: delay ms (-1: backoff), failure, backoff ms, max backoff ms, random
 local stat, leases, redo, handed = KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local op, id = ARGV[2], ARGV[3]
 local m = ARGV[1] .. 'm:' .. id
-local f = redis.call('HMGET', m, 'st', 'att', 'n')
+local f = redis.call('HMGET', m, 'st', 'att', 'n', 'waits')
 if f[1] ~= ARGV[5] or f[2] ~= ARGV[4] then return -1 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function int(x) return string.format('%.0f', x) end
 if op == 'extend' then
   redis.call('ZADD', leases, int(now + ARGV[6]), id)
+  if ARGV[7] == '1' then
+    redis.call('HSET', m, 'waits', 1)
+  elseif f[4] then
+    redis.call('HDEL', m, 'waits')
+  end
   return now + ARGV[6]
 end
 if op == 'handoff' then
