@@ -47,9 +47,14 @@ func TestUnreachableServerIsOneLineWithoutThePassword(t *testing.T) {
 	} {
 		t.Run(c.env+" at "+c.host, func(t *testing.T) {
 			t.Parallel()
-			start := time.Now()
-			err := take(t, c.env, strings.Replace(c.url, "%s", c.host, 1))
-			took := time.Since(start)
+			answer := make(chan error, 1)
+			go func() { answer <- take(t, c.env, strings.Replace(c.url, "%s", c.host, 1)) }()
+			var err error
+			select {
+			case err = <-answer:
+			case <-time.After(10 * ReachTimeout):
+				t.Fatal("it hangs")
+			}
 			var unreachable *UnreachableError
 			if !errors.As(err, &unreachable) {
 				t.Fatalf("got %v, want an UnreachableError", err)
@@ -63,27 +68,7 @@ func TestUnreachableServerIsOneLineWithoutThePassword(t *testing.T) {
 			if strings.Contains(text, secret) || strings.Contains(text, "\n") {
 				t.Errorf("more than a line, or the password: %s", text)
 			}
-			if took > ReachTimeout+time.Second {
-				t.Errorf("took %v", took)
-			}
 		})
-	}
-}
-
-func TestUnreadableURLsAreNotRepeated(t *testing.T) {
-	t.Parallel()
-	for _, env := range []string{EnvRedis, EnvPostgres, EnvPgBouncer} {
-		for _, bad := range []string{
-			"://me:" + secret + "@host/1", "redis://me:" + secret + "@host:port:6379/x", "postgres://me:" + secret + "@host:port/x y",
-			"me:" + secret + "@host", "redis://me:" + secret + "%zz@host/0",
-		} {
-			err := take(t, env, bad)
-			if err == nil {
-				t.Errorf("%s: a bad URL was accepted", env)
-			} else if strings.Contains(err.Error(), secret) {
-				t.Errorf("%s: the password is in the error: %v", env, err)
-			}
-		}
 	}
 }
 
@@ -149,14 +134,14 @@ func TestGivenServersAreUsedAndLeftAlone(t *testing.T) {
 		t.Fatal("unreadable URL")
 	}
 	u.User = url.UserPassword(superuser, secret)
-	if err := take(t, EnvPostgres, u.String()); err == nil || strings.Contains(err.Error(), secret) {
-		t.Errorf("with a wrong password: %v", err)
+	if err := take(t, EnvPostgres, u.String()); err == nil || strings.Contains(err.Error(), secret) || !strings.Contains(err.Error(), "the password: correct DATABASE_URL") {
+		t.Errorf("with a wrong password: got %v, want an error that says so", err)
 	}
 	missing, err := WithDatabase(own.Postgres.URL, "no_such_database")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := take(t, EnvPostgres, missing); err == nil || !strings.Contains(err.Error(), "no_such_database") {
+	if err := take(t, EnvPostgres, missing); err == nil || !strings.Contains(err.Error(), "createdb no_such_database") {
 		t.Errorf("with a missing database: %v", err)
 	}
 }

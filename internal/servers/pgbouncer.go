@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/headrace/headrace/internal/reach"
 	"github.com/headrace/headrace/internal/servers/container"
 )
 
@@ -34,7 +35,7 @@ func StartPgBouncer(ctx context.Context, databaseURL string, o Options) (*PgBoun
 	}
 	db, err := pgx.ParseConfig(databaseURL)
 	if err != nil {
-		return nil, unreadable("the URL of Postgres", "postgres://user:password@host:5432/database")
+		return nil, reach.Unreadable("the URL of Postgres", "postgres://user:password@host:5432/database")
 	}
 	return ways[*PgBouncerServer]{
 		server: "PgBouncer", image: PgBouncerImage,
@@ -177,7 +178,7 @@ func askPgBouncer(ctx context.Context, url string) (version string, err error) {
 	}
 	cfg, err := pgx.ParseConfig(console)
 	if err != nil {
-		return "", unreadable("the URL of PgBouncer", "postgres://user:password@host:5432/database")
+		return "", reach.Unreadable("the URL of PgBouncer", "postgres://user:password@host:5432/database")
 	}
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol // all that the console speaks
 	c, err := pgx.ConnectConfig(ctx, cfg)

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/headrace/headrace/internal/reach"
 	"github.com/headrace/headrace/internal/servers/container"
 )
 
@@ -177,7 +178,7 @@ func (s *PostgresServer) Pool(t TB) *pgxpool.Pool {
 func askPostgres(ctx context.Context, url string) (name, version string, err error) {
 	cfg, err := pgx.ParseConfig(url)
 	if err != nil {
-		return "", "", unreadable("the URL of Postgres", "postgres://user:password@host:5432/database")
+		return "", "", reach.Unreadable("the URL of Postgres", "postgres://user:password@host:5432/database")
 	}
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol // it may lead through an old PgBouncer
 	c, err := pgx.ConnectConfig(ctx, cfg)
@@ -199,7 +200,7 @@ func WithDatabase(databaseURL, name string) (string, error) {
 	}
 	u, err := url.Parse(databaseURL)
 	if err != nil {
-		return "", unreadable("the URL of Postgres", "postgres://user:password@host:5432/database")
+		return "", reach.Unreadable("the URL of Postgres", "postgres://user:password@host:5432/database")
 	}
 	u.Path = "/" + name
 	return u.String(), nil

@@ -10,6 +10,7 @@ import (
 
 	"github.com/redis/rueidis"
 
+	"github.com/headrace/headrace/internal/reach"
 	"github.com/headrace/headrace/internal/servers/container"
 )
 
@@ -179,7 +180,7 @@ func (s *RedisServer) Client(t TB) rueidis.Client {
 func (s *RedisServer) Dial() (rueidis.Client, error) {
 	opt, err := rueidis.ParseURL(s.URL)
 	if err != nil {
-		return nil, unreadable("the URL of Redis", "redis://user:password@host:6379/0")
+		return nil, reach.Unreadable("the URL of Redis", "redis://user:password@host:6379/0")
 	}
 	if _, ok := s.in.(*mini); ok {
 		// Miniredis knows no client tracking, and it is one server.
@@ -193,7 +194,7 @@ func (s *RedisServer) Dial() (rueidis.Client, error) {
 func askRedis(ctx context.Context, url string) (name, version string, err error) {
 	opt, err := rueidis.ParseURL(url)
 	if err != nil {
-		return "", "", unreadable("the URL of Redis", "redis://user:password@host:6379/0")
+		return "", "", reach.Unreadable("the URL of Redis", "redis://user:password@host:6379/0")
 	}
 	opt.ForceSingleClient, opt.DisableCache, opt.DisableRetry = true, true, true
 	opt.Dialer.Timeout = ReachTimeout

@@ -22,8 +22,12 @@ import (
 
 // Main is for TestMain. It runs the tests, stops the servers that were started for them, fails the run if a
 // goroutine was left behind, and exits.
-func Main(m *testing.M) {
+func Main(m *testing.M) { MainAfter(m, func() {}) }
+
+// MainAfter is Main with a clean-up after the last test.
+func MainAfter(m *testing.M, cleanup func()) {
 	code := m.Run()
+	cleanup()
 	if err := stopAll(); err != nil {
 		fmt.Fprintln(os.Stderr, "servertest:", err)
 		code = max(code, 1)
