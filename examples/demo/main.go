@@ -1,76 +1,62 @@
-// Command demo runs the main job end to end: it generates orders, with duplicates and bad ones among them, pushes them into a Redis
-// queue, decodes, deduplicates and enriches them in batches, stages them in Postgres, promotes them, refreshes the views, and shows the
-// books: what became of every single record. It exits with 1 if they do not balance.
+// Command demo runs the main job end to end: it generates orders, with duplicates and bad ones among
+// them, pushes them into a Redis queue, decodes, deduplicates and enriches them in batches, stages them
+// in Postgres, promotes them, refreshes the views, and shows the books: what became of every record. It
+// exits with 1 if they do not balance.
 //
-// Look at run.go for the wiring of a whole pipeline in one program; package examples/orders holds the parts that the separate programs (producer,
-// worker, promoter) share. The servers are throwaway ones, unless REDIS_URL and DATABASE_URL name yours.
+// Look at run.go for the wiring of a whole pipeline in one program; package examples/orders holds the
+// parts that the separate programs (producer, worker, promoter) share. The servers are throwaway ones,
+// unless REDIS_URL and DATABASE_URL name yours.
 package main
 
 import (
 	"context"
-	"errors"
-	"flag"
-	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
-	"syscall"
 
+	"github.com/headrace/headrace/examples/internal/program"
 	"github.com/headrace/headrace/examples/orders"
+	"github.com/headrace/headrace/pipeline"
 )
 
+const help = `
+Usage: demo [flags]
+
+Runs the whole job: generates orders, pushes them into Redis, decodes,
+deduplicates, enriches and stages them, promotes them in Postgres, refreshes the
+views, and compares the books with what was generated. It starts throwaway
+servers, or uses REDIS_URL and DATABASE_URL, where it leaves nothing behind.
+
+Example:
+  demo -orders 1000000 -duplicates 0.1
+`
+
 type options struct {
-	orders, workers, batch int
-	duplicates, bad        float64
-	burst                  bool
-	seed                   uint64
+	orders orders.Config
+	worker pipeline.WorkerConfig
 }
 
-func parse(args []string) (options, error) {
-	var o options
-	fs := flag.NewFlagSet("demo", flag.ContinueOnError)
-	fs.IntVar(&o.orders, "orders", orders.DefaultOrders, "records to push, 1 to 100000000")
-	fs.Float64Var(&o.duplicates, "duplicates", orders.DefaultDuplicates, "share of them that repeat an earlier order, 0 to 0.9")
-	fs.Float64Var(&o.bad, "bad", orders.DefaultBad, "share of them that must be rejected, 0 to 0.9")
-	fs.BoolVar(&o.burst, "burst", false, "give all orders one timestamp")
-	fs.IntVar(&o.workers, "workers", 2, "batches in hand at once, 1 to 64")
-	fs.IntVar(&o.batch, "batch", 2000, "records of a batch, 1 to 100000")
-	fs.Uint64Var(&o.seed, "seed", 1, "the same seed makes the same orders")
-	if err := fs.Parse(args); err != nil {
+// parse reads the command line.
+func parse(p *program.Program, args []string) (o options, err error) {
+	o.orders.Seed = 1
+	flags := program.NewFlags(p.Name, help)
+	orders.GeneratorFlags(flags, &o.orders)
+	orders.WorkerFlags(flags, &o.worker)
+	if err := flags.Parse(p, args); err != nil {
 		return o, err
 	}
-	switch {
-	case fs.NArg() > 0:
-		return o, fmt.Errorf("unexpected argument %q; -h lists the flags", fs.Arg(0))
-	case o.orders < 1 || o.orders > 100_000_000:
-		return o, fmt.Errorf("-orders is %d: must be from 1 to 100000000", o.orders)
-	case !(o.duplicates >= 0 && o.duplicates <= 0.9):
-		return o, fmt.Errorf("-duplicates is %v: must be from 0 to 0.9", o.duplicates)
-	case !(o.bad >= 0 && o.bad <= 0.9):
-		return o, fmt.Errorf("-bad is %v: must be from 0 to 0.9", o.bad)
-	case o.duplicates+o.bad > 1:
-		return o, fmt.Errorf("-duplicates and -bad are %v together: must be at most 1", o.duplicates+o.bad)
-	case o.workers < 1 || o.workers > 64:
-		return o, fmt.Errorf("-workers is %d: must be from 1 to 64", o.workers)
-	case o.batch < 1 || o.batch > 100_000:
-		return o, fmt.Errorf("-batch is %d: must be from 1 to 100000", o.batch)
+	if err := o.orders.Check(); err != nil {
+		return o, &program.UsageError{Text: err.Error()}
 	}
 	return o, nil
 }
 
 func main() {
-	o, err := parse(os.Args[1:])
-	if errors.Is(err, flag.ErrHelp) {
-		os.Exit(0)
-	}
-	if err == nil {
+	program.Main("demo", func(ctx context.Context, p *program.Program, args []string) error {
+		o, err := parse(p, args)
+		if err != nil {
+			return err
+		}
 		slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		err = run(ctx, os.Stdout, o)
-		stop()
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "demo:", err)
-		os.Exit(1)
-	}
+		return run(ctx, p, o)
+	})
 }

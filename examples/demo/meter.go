@@ -3,24 +3,24 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/headrace/headrace/examples/internal/program"
 	"github.com/headrace/headrace/pipeline"
 )
 
 // meter counts what the three parts of the pipeline do. It is the pipeline's observer.
 type meter struct {
-	acked chan struct{} // poked after each acknowledgement
+	acked chan struct{} // receives a value after an acknowledgement
 	total int
 
 	mu       sync.Mutex
 	began    time.Time
 	took     time.Duration // from the first push to the last acknowledgement
 	steps    map[string]*step
-	done     bool
+	done     bool  // the producer has pushed everything
 	promoted int64 // records
 	err      error
 }
@@ -45,7 +45,7 @@ func (m *meter) add(name string, records int64, busy time.Duration) {
 	s.busy += busy
 }
 
-// Observe is told of everything that worker and promoter do.
+// Observe receives the events of the worker and the promoter.
 func (m *meter) Observe(e pipeline.Event) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -102,8 +102,8 @@ func (m *meter) lastError() error {
 	return m.err
 }
 
-// line is the state in one line.
-func (m *meter) line() string {
+// line is the state in one line of at most width columns.
+func (m *meter) line(width int, bar bool) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var pushed, staged int64
@@ -114,30 +114,41 @@ func (m *meter) line() string {
 		staged = s.records
 	}
 	rate := float64(m.promoted) / time.Since(m.began).Seconds()
-	return fmt.Sprintf("pushed %d  staged %d  promoted %d of %d  %.0f/s", pushed, staged, m.promoted, m.total, rate)
-}
-
-func (m *meter) share() float64 {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return float64(m.promoted) / float64(m.total)
-}
-
-// startProgress shows a bar where out is a terminal and a plain line every two seconds where it is not, until the returned function is called.
-func startProgress(out io.Writer, m *meter) (stop func()) {
-	f, ok := out.(*os.File)
-	terminal := false
-	if ok {
-		if info, err := f.Stat(); err == nil {
-			terminal = info.Mode()&os.ModeCharDevice != 0
-		}
+	text := fmt.Sprintf("pushed %s  staged %s  promoted %s of %s  %s/s",
+		short(pushed), short(staged), short(m.promoted), short(int64(m.total)), short(int64(rate)))
+	if !bar {
+		return program.Fit("progress    "+text, width)
 	}
-	every, show := 2*time.Second, func() { fmt.Fprintln(out, "progress   ", m.line()) }
+	const most = 30
+	columns := min(most, width-len(text)-len("[] "))
+	if columns < 5 {
+		return program.Fit(text, width)
+	}
+	full := int(m.promoted * int64(columns) / int64(m.total))
+	return fmt.Sprintf("[%s%s] %s", strings.Repeat("█", full), strings.Repeat("░", columns-full), text)
+}
+
+// short prints a number with three or four digits: 987, 12.3k, 4.56M.
+func short(n int64) string {
+	switch {
+	case n >= 1e6:
+		return fmt.Sprintf("%.2fM", float64(n)/1e6)
+	case n >= 1e4:
+		return fmt.Sprintf("%.1fk", float64(n)/1e3)
+	}
+	return fmt.Sprint(n)
+}
+
+// startProgress shows a bar if out is a terminal, and otherwise a line every two seconds. The returned
+// function shows the last state and ends it.
+func startProgress(out io.Writer, m *meter) (stop func()) {
+	_, terminal := program.Width(out)
+	every, show := 2*time.Second, func() { fmt.Fprintln(out, m.line(program.DefaultWidth, false)) }
 	if terminal {
 		every, show = 100*time.Millisecond, func() {
-			const width = 30
-			full := int(m.share() * width)
-			fmt.Fprintf(out, "\r\033[K[%s%s] %s", strings.Repeat("█", full), strings.Repeat("░", width-full), m.line())
+			width, _ := program.Width(out) // the window may have been resized
+			// A terminal moves to the next line when its last column is written.
+			fmt.Fprint(out, "\r\033[K", m.line(width-1, true))
 		}
 	}
 	quit, ended := make(chan struct{}), make(chan struct{})

@@ -13,11 +13,13 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/headrace/headrace/examples/internal/program"
 	"github.com/headrace/headrace/examples/orders"
 	"github.com/headrace/headrace/pipeline"
 )
 
-// report prints what became of the orders and compares it with what was generated. Its error names the line that is off.
+// report prints what became of the orders and compares it with what was generated. Its error names the
+// line that is off.
 func report(ctx context.Context, out io.Writer, app *orders.App, flow pipeline.Flow[orders.Row], m *meter, want orders.Expected) error {
 	books, err := flow.Books(ctx, time.Time{})
 	if err != nil {
@@ -26,7 +28,7 @@ func report(ctx context.Context, out io.Writer, app *orders.App, flow pipeline.F
 	var off []error
 	fmt.Fprintln(out, "\nThe books")
 	for _, l := range books.Lines() {
-		fmt.Fprintf(out, "  %s %-9s %s\n", mark(l.Imbalance() == 0), l.Name, l.Sum)
+		fmt.Fprintln(out, program.Wrap(fmt.Sprintf("  %s %-9s ", mark(l.Imbalance() == 0), l.Name), l.Sum, program.DefaultWidth))
 	}
 	off = append(off, books.Balanced())
 
@@ -86,8 +88,8 @@ func report(ctx context.Context, out io.Writer, app *orders.App, flow pipeline.F
 	}
 
 	for _, v := range []struct{ title, sql string }{
-		{"sales_hourly", "SELECT hour, category, orders, units, revenue_usd, average_usd, customers FROM sales_hourly ORDER BY hour, category LIMIT 4"},
-		{"product_performance_daily", "SELECT day, product_id, product_name, orders, units, revenue_usd FROM product_performance_daily ORDER BY day, revenue_usd DESC LIMIT 4"},
+		{"sales_hourly", "SELECT to_char(hour, 'YYYY-MM-DD HH24:MI TZ') AS hour, category, orders, units, revenue_usd, customers FROM sales_hourly s ORDER BY s.hour, category LIMIT 4"},
+		{"product_performance_daily", "SELECT day, product_id, product_name, orders, revenue_usd FROM product_performance_daily ORDER BY day, revenue_usd DESC LIMIT 4"},
 		{"shipping_zone_stats", "SELECT shipping_zone, country, orders, revenue_usd, average_usd, customers FROM shipping_zone_stats ORDER BY revenue_usd DESC LIMIT 4"},
 	} {
 		if err := table(ctx, out, app, v.title, v.sql); err != nil {
@@ -122,7 +124,7 @@ func counts(ctx context.Context, app *orders.App, sql string) (map[string]int64,
 
 // table prints the first rows of a view.
 func table(ctx context.Context, out io.Writer, app *orders.App, title, sql string) error {
-	// The text protocol: what is shown is what Postgres says, numbers not rounded by anyone.
+	// The text protocol: the numbers are shown as Postgres prints them, not rounded.
 	rows, err := app.Postgres.Query(ctx, sql, pgx.QueryExecModeSimpleProtocol)
 	if err != nil {
 		return err

@@ -4,26 +4,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"sync"
 	"time"
 
+	"github.com/headrace/headrace/examples/internal/program"
 	"github.com/headrace/headrace/examples/orders"
 	"github.com/headrace/headrace/pipeline"
 )
 
-// stuck is how long nothing may move before the demo gives up.
+// stuck is how long the demo waits without any progress before it gives up.
 const stuck = 60 * time.Second
 
-// pushSize is how many orders the producer pushes at once.
-const pushSize = 500
-
-func run(ctx context.Context, out io.Writer, o options) error {
-	gen, err := orders.NewGenerator(orders.Config{Seed: o.seed, Orders: o.orders, Duplicates: o.duplicates, Bad: o.bad, Burst: o.burst})
+func run(ctx context.Context, p *program.Program, o options) error {
+	gen, err := orders.NewGenerator(o.orders)
 	if err != nil {
 		return err
 	}
-	s, err := openStores(ctx, out)
+	s, err := openStores(ctx, p)
 	if err != nil {
 		return err
 	}
@@ -37,14 +34,15 @@ func run(ctx context.Context, out io.Writer, o options) error {
 		return err
 	}
 
-	meter := newMeter(o.orders)
+	meter := newMeter(o.orders.Orders)
 	flow := app.Flow()
-	worker, err := pipeline.NewWorker(flow, pipeline.WorkerConfig{Name: "demo", Concurrency: o.workers, Records: o.batch, Observer: meter})
+	o.worker.Name, o.worker.Observer = "demo", meter
+	worker, err := pipeline.NewWorker(flow, o.worker)
 	if err != nil {
 		return err
 	}
 	promoter, err := pipeline.NewPromoter(flow, pipeline.PromoterConfig{
-		Refresh:  func(ctx context.Context) error { _, err := app.Views.Refresh(ctx); return err },
+		Refresh:  app.RefreshViews,
 		Observer: meter,
 	})
 	if err != nil {
@@ -62,11 +60,15 @@ func run(ctx context.Context, out io.Writer, o options) error {
 		})
 	}
 	wg.Go(func() {
-		if err := produce(running, app, gen, meter); err != nil && running.Err() == nil {
+		report := orders.Report(p.Say)
+		report.Pushed, report.Full, report.Room = meter.pushed, nil, nil // the progress line shows them
+		if _, err := app.PushAll(running, gen.All(), report); err != nil && running.Err() == nil {
 			stop(err)
+			return
 		}
+		meter.producerDone()
 	})
-	show := startProgress(out, meter)
+	show := startProgress(p.Out, meter)
 	err = settled(running, app, meter)
 	show()
 	if cause := context.Cause(running); cause != nil {
@@ -77,44 +79,10 @@ func run(ctx context.Context, out io.Writer, o options) error {
 	if err != nil {
 		return err
 	}
-	if _, err := app.Views.Refresh(ctx); err != nil {
+	if err := app.RefreshViews(ctx); err != nil {
 		return err
 	}
-	return report(ctx, out, app, flow, meter, gen.Expected())
-}
-
-// produce pushes the generator's orders; the gate holds it back while too many wait.
-func produce(ctx context.Context, app *orders.App, gen *orders.Generator, m *meter) error {
-	batch := make([][]byte, 0, pushSize)
-	push := func() error {
-		start := time.Now()
-		room, err := app.Gate.Acquire(ctx, len(batch))
-		if err != nil {
-			return err
-		}
-		waited := time.Since(start)
-		start = time.Now()
-		if err := app.Queue.Push(ctx, batch...); err != nil {
-			return err
-		}
-		m.pushed(len(batch), time.Since(start), waited)
-		batch = batch[:0]
-		return room.Release(ctx)
-	}
-	for payload := range gen.All() {
-		if batch = append(batch, payload); len(batch) == pushSize {
-			if err := push(); err != nil {
-				return err
-			}
-		}
-	}
-	if len(batch) > 0 {
-		if err := push(); err != nil {
-			return err
-		}
-	}
-	m.producerDone()
-	return nil
+	return report(ctx, p.Out, app, flow, meter, gen.Expected())
 }
 
 // settled returns when every order that was pushed has been acknowledged or buried.
@@ -132,7 +100,7 @@ func settled(ctx context.Context, app *orders.App, m *meter) error {
 		st, err := app.Queue.Stats(ctx)
 		if err != nil {
 			if time.Since(moved) > stuck {
-				return fmt.Errorf("the queue's books cannot be read for %v: %w", stuck, err)
+				return fmt.Errorf("cannot read the queue's statistics for %v: %w", stuck, err)
 			}
 			continue
 		}
@@ -145,7 +113,7 @@ func settled(ctx context.Context, app *orders.App, m *meter) error {
 			moved, last = time.Now(), now
 		}
 		if time.Since(moved) > stuck {
-			return errors.Join(fmt.Errorf("nothing has moved for %v: %d of %d orders are accounted for", stuck, st.Acked+st.Dead, pushed), m.lastError())
+			return errors.Join(fmt.Errorf("no progress for %v: %d of %d orders are accounted for", stuck, st.Acked+st.Dead, pushed), m.lastError())
 		}
 	}
 }

@@ -4,18 +4,19 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	"io"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/rueidis"
 
+	"github.com/headrace/headrace/examples/internal/program"
 	"github.com/headrace/headrace/internal/servers"
 )
 
-// stores are the two servers of a run, and in them a database and a name of its own: a demo on your servers
-// touches nothing of yours and leaves nothing behind.
+// stores are the two servers of a run. The demo has a database and key names of its own in them, so a
+// run on your servers touches nothing of yours, and close removes both.
 type stores struct {
 	redis rueidis.Client
 	pg    *pgxpool.Pool
@@ -23,7 +24,7 @@ type stores struct {
 	undo  []func()
 }
 
-func openStores(ctx context.Context, out io.Writer) (_ *stores, err error) {
+func openStores(ctx context.Context, p *program.Program) (_ *stores, err error) {
 	s := &stores{name: "demo-" + strings.ToLower(rand.Text()[:12])}
 	defer func() {
 		if err != nil {
@@ -35,12 +36,13 @@ func openStores(ctx context.Context, out io.Writer) (_ *stores, err error) {
 		redis *servers.RedisServer
 		err   error
 	}
+	find := servers.Options{Demo: true, Log: func(text string) { p.Say("%s", text) }}
 	redis := make(chan started, 1)
 	go func() {
-		r, err := servers.StartRedis(ctx, servers.Options{Demo: true})
+		r, err := servers.StartRedis(ctx, find)
 		redis <- started{r, err}
 	}()
-	pg, pgErr := servers.StartPostgres(ctx, servers.Options{Demo: true})
+	pg, pgErr := servers.StartPostgres(ctx, find)
 	if pgErr == nil {
 		s.undo = append(s.undo, func() { _ = pg.Stop() })
 	}
@@ -54,7 +56,7 @@ func openStores(ctx context.Context, out io.Writer) (_ *stores, err error) {
 	if r.err != nil {
 		return s, r.err
 	}
-	fmt.Fprintf(out, "servers     %s\n            %s\n", r.redis.Chosen, pg.Chosen)
+	fmt.Fprintf(p.Out, "servers     %s\n            %s\n", r.redis.Chosen, pg.Chosen)
 
 	if s.redis, err = r.redis.Dial(); err != nil {
 		return s, err
@@ -68,7 +70,7 @@ func openStores(ctx context.Context, out io.Writer) (_ *stores, err error) {
 	}
 	defer admin.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is under way on it
 	if _, err := admin.Exec(ctx, "CREATE DATABASE "+db); err != nil {
-		return s, fmt.Errorf("the demo wants a database of its own on %s: %w", pg.Chosen, err)
+		return s, fmt.Errorf("the demo needs a database of its own on %s, so its role needs CREATEDB: %w", pg.Chosen, err)
 	}
 	s.undo = append(s.undo, func() { dropDatabase(pg.URL, db) })
 	url, err := servers.WithDatabase(pg.URL, db)
@@ -89,8 +91,12 @@ func (s *stores) close() {
 	s.undo = nil
 }
 
+// cleanupTimeout bounds each step of the clean-up: a server that has gone must not keep the demo from ending.
+const cleanupTimeout = 10 * time.Second
+
 func dropDatabase(url, db string) {
-	ctx := context.Background()
+	ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
+	defer cancel()
 	c, err := pgx.Connect(ctx, url)
 	if err != nil {
 		return // the server is gone, and the database with it
@@ -100,7 +106,8 @@ func dropDatabase(url, db string) {
 }
 
 func dropKeys(c rueidis.Client, pattern string) {
-	ctx := context.Background()
+	ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
+	defer cancel()
 	for cursor := uint64(0); ; {
 		e, err := c.Do(ctx, c.B().Scan().Cursor(cursor).Match(pattern).Count(1000).Build()).AsScanEntry()
 		if err != nil {

@@ -10,26 +10,23 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/rueidis"
 
-	"github.com/headrace/headrace/backpressure"
 	"github.com/headrace/headrace/dedup"
 	"github.com/headrace/headrace/lookup"
 	"github.com/headrace/headrace/matview"
 	"github.com/headrace/headrace/pipeline"
-	"github.com/headrace/headrace/queue"
 	"github.com/headrace/headrace/staging"
 )
 
 // Name is the usual name of the queue, and of the dedup window beside it: they share the hash tag, and so the slot.
 const Name = "orders"
 
-// App is the pipeline of the example programs, each pattern wired once, as a service would do it. The programs use the parts
-// that they need.
+// App is the pipeline of the example programs, each pattern wired once, as a service would do it. The
+// programs use the parts that they need.
 type App struct {
 	Redis    rueidis.Client
 	Postgres *pgxpool.Pool
 
-	Queue   *queue.Queue
-	Gate    *backpressure.Gate
+	*Producer
 	Window  *dedup.Deduplicator
 	Table   *staging.Table[Row]
 	Signals *pipeline.Signals
@@ -42,23 +39,15 @@ type App struct {
 	Rollup matview.Rollup
 }
 
-// Depth is how many records may wait or be under way before producers are held back.
-const Depth = 100_000
-
-// Open creates what is missing in both stores and wires the pipeline whose queue has that name. It opens no connection of its own and closes none.
+// Open creates what is missing in Postgres and wires the pipeline whose queue has that name. It opens
+// no connection of its own and closes none.
 func Open(ctx context.Context, redis rueidis.Client, pg *pgxpool.Pool, name string) (*App, error) {
 	a := &App{Redis: redis, Postgres: pg}
 	if err := Setup(ctx, pg); err != nil {
 		return nil, err
 	}
 	var err error
-	if a.Queue, err = queue.New(ctx, redis, name, queue.Config{}); err != nil {
-		return nil, err
-	}
-	if a.Gate, err = backpressure.New(redis, name, backpressure.Config{
-		Records: []backpressure.Source{{List: "{" + name + "}:ready"}, {Hash: "{" + name + "}:stat", Field: "inflight"}},
-		High:    Depth,
-	}); err != nil {
+	if a.Producer, err = OpenProducer(ctx, redis, name); err != nil {
 		return nil, err
 	}
 	if a.Window, err = dedup.New(ctx, redis, name, dedup.Config{Window: time.Hour}); err != nil {
@@ -141,6 +130,12 @@ func (a *App) Refresh(ctx context.Context) error {
 	return nil
 }
 
+// RefreshViews refreshes the dashboard views.
+func (a *App) RefreshViews(ctx context.Context) error {
+	_, err := a.Views.Refresh(ctx)
+	return err
+}
+
 // RunLookups keeps this process' snapshots current until ctx is done.
 func (a *App) RunLookups(ctx context.Context) error {
 	var wg sync.WaitGroup
@@ -182,18 +177,6 @@ func (a *App) Flow() pipeline.Flow[Row] {
 		Signals: a.Signals,
 		Gate:    a.Gate,
 	}
-}
-
-// Push sends payloads as soon as the gate has room for them.
-func (a *App) Push(ctx context.Context, payloads ...[]byte) error {
-	room, err := a.Gate.Acquire(ctx, len(payloads))
-	if err != nil {
-		return err
-	}
-	if err := a.Queue.Push(ctx, payloads...); err != nil {
-		return err // the reservation expires by itself: nobody knows whether the records came in
-	}
-	return room.Release(ctx)
 }
 
 // RejectCode files a refused order under its code.

@@ -57,6 +57,9 @@ func (c Config) validate() error {
 	return nil
 }
 
+// Check returns an error that names the field whose value cannot be used, and its range.
+func (c Config) Check() error { return c.withDefaults().validate() }
+
 // Expected is the truth about the records that a Generator handed out.
 type Expected struct {
 	Orders     int            // all of them: Unique + Duplicates + the sum of Rejected

@@ -1,64 +1,63 @@
-// Command producer pushes generated orders into the Redis queue. Look at the push: the gate holds the producer back while the workers lag
-// behind, so Redis' memory stays bounded. Any other program may produce too: redis-cli LPUSH '{orders}:ready' '{"order_id":…}' does.
+// Command producer pushes generated orders into the Redis queue. Look at [orders.Producer.PushAll]: the
+// gate holds the producer back while the workers lag behind, so Redis' memory stays bounded. Any other
+// program may produce too: redis-cli LPUSH '{orders}:ready' '{"order_id":…}' does.
 //
-//	REDIS_URL=redis://localhost:6379 DATABASE_URL=postgres://localhost/shop go run ./examples/producer -orders 100000
+//	REDIS_URL=redis://localhost:6379 go run ./examples/producer -orders 100000
 package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
+	"github.com/headrace/headrace/examples/internal/program"
 	"github.com/headrace/headrace/examples/orders"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop) // a second Ctrl-C ends it at once
-	if err := run(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "producer:", err)
-		os.Exit(1)
-	}
-}
+const help = `
+Usage: producer [flags]
 
-func run(ctx context.Context) error {
-	cfg := orders.Config{}
-	flag.IntVar(&cfg.Orders, "orders", 10_000, "records to push")
-	flag.Float64Var(&cfg.Duplicates, "duplicates", 0.05, "share of them that repeat an earlier order, 0 to 1")
-	flag.Float64Var(&cfg.Bad, "bad", 0.005, "share of them that must be rejected, 0 to 1")
-	flag.BoolVar(&cfg.Burst, "burst", false, "give all orders one timestamp")
-	flag.Uint64Var(&cfg.Seed, "seed", uint64(time.Now().UnixNano()), "the same seed makes the same orders")
-	flag.Parse()
+Pushes generated orders into the Redis queue of REDIS_URL. While too many orders
+wait, it waits for the workers. While Redis is away, it tries again.
+
+Example:
+  REDIS_URL=redis://localhost:6379 producer -orders 100000 -bad 0.01
+`
+
+func main() { program.Main("producer", run) }
+
+func run(ctx context.Context, p *program.Program, args []string) error {
+	var cfg orders.Config
+	flags := program.NewFlags(p.Name, help)
+	orders.GeneratorFlags(flags, &cfg)
+	if err := flags.Parse(p, args); err != nil {
+		return err
+	}
 	gen, err := orders.NewGenerator(cfg)
 	if err != nil {
-		return err
+		return &program.UsageError{Text: err.Error()}
 	}
-	redis, pg, closeBoth, err := orders.Connect(ctx)
+	redis, err := p.Redis(ctx)
 	if err != nil {
 		return err
 	}
-	defer closeBoth()
-	app, err := orders.Open(ctx, redis, pg, orders.Name)
+	defer redis.Close()
+	producer, err := program.Open(ctx, p, func(ctx context.Context) (*orders.Producer, error) {
+		return orders.OpenProducer(ctx, redis, orders.Name)
+	})
 	if err != nil {
 		return err
 	}
 	start := time.Now()
-	batch := make([][]byte, 0, 500)
-	for payload, more := gen.Next(); more; {
-		batch = append(batch, payload)
-		if payload, more = gen.Next(); len(batch) == cap(batch) || !more {
-			if err := app.Push(ctx, batch...); err != nil {
-				return err
-			}
-			batch = batch[:0]
-		}
+	pushed, err := producer.PushAll(ctx, gen.All(), orders.Report(p.Say))
+	if err != nil {
+		return fmt.Errorf("%d of %d orders are in the queue: %w", pushed.Records, cfg.Orders, err)
 	}
 	want := gen.Expected()
-	fmt.Printf("pushed %d orders in %v: %d unique, %d duplicates, rejects %v\n", want.Orders, time.Since(start).Round(time.Millisecond), want.Unique, want.Duplicates, want.Rejected)
+	fmt.Fprintf(p.Out, "pushed %d orders in %v: %d unique, %d duplicates, rejects %v\n",
+		pushed.Records, time.Since(start).Round(time.Millisecond), want.Unique, want.Duplicates, want.Rejected)
+	if pushed.Repeated > 0 {
+		fmt.Fprintf(p.Out, "%d of them were pushed twice, because a reply was lost; the workers drop those that arrived twice\n", pushed.Repeated)
+	}
 	return nil
 }

@@ -1,5 +1,6 @@
-// Command promoter moves staged orders into the durable table, acknowledges their batches after the commit, and refreshes the views. One is
-// enough; several take turns. Look at how it reports: the books, each time something was promoted.
+// Command promoter moves staged orders into the durable table, acknowledges their batches after the
+// commit, and refreshes the views. One is enough; several take turns. It prints each promotion, and the
+// books at the end.
 //
 //	REDIS_URL=redis://localhost:6379 DATABASE_URL=postgres://localhost/shop go run ./examples/promoter
 package main
@@ -7,58 +8,64 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
+	"github.com/headrace/headrace/examples/internal/program"
 	"github.com/headrace/headrace/examples/orders"
 	"github.com/headrace/headrace/pipeline"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop) // a second Ctrl-C ends it at once
-	if err := run(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "promoter:", err)
-		os.Exit(1)
-	}
-}
+const help = `
+Usage: promoter
 
-func run(ctx context.Context) error {
-	redis, pg, closeBoth, err := orders.Connect(ctx)
+Moves staged orders into the table "orders" of the database of DATABASE_URL,
+acknowledges their batches in the Redis of REDIS_URL, and refreshes the views.
+Ctrl-C finishes the promotion in hand and prints the books. The exit code is 1
+if they do not balance.
+
+Example:
+  export REDIS_URL=redis://localhost:6379
+  export DATABASE_URL=postgres://localhost/shop
+  promoter
+`
+
+// booksTimeout bounds the reading of the books after the end.
+const booksTimeout = 10 * time.Second
+
+func main() { program.Main("promoter", run) }
+
+func run(ctx context.Context, p *program.Program, args []string) error {
+	if err := program.NewFlags(p.Name, help).Parse(p, args); err != nil {
+		return err
+	}
+	app, done, err := orders.Connect(ctx, p)
 	if err != nil {
 		return err
 	}
-	defer closeBoth()
-	app, err := orders.Open(ctx, redis, pg, orders.Name)
-	if err != nil {
-		return err
-	}
+	defer done()
 	promoter, err := pipeline.NewPromoter(app.Flow(), pipeline.PromoterConfig{
-		Refresh: func(ctx context.Context) error { _, err := app.Views.Refresh(ctx); return err },
+		Refresh: app.RefreshViews,
 		Observer: pipeline.ObserverFunc(func(e pipeline.Event) {
 			if e.Op == pipeline.OpPromote && e.Err == nil {
-				fmt.Printf("promoted %d records, %d rows, in %v\n", e.Records, e.Rows, e.Duration.Round(time.Millisecond))
+				fmt.Fprintf(p.Out, "promoted %d records, %d rows, in %v\n", e.Records, e.Rows, e.Duration.Round(time.Millisecond))
 			}
 		}),
 	})
 	if err != nil {
 		return err
 	}
-	fmt.Println("promoting; Ctrl-C finishes the promotion in hand")
+	p.Say("promoting; Ctrl-C finishes the promotion in hand")
 	if err := promoter.Run(ctx); err != nil {
 		return err
 	}
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), booksTimeout)
 	defer cancel()
 	books, err := app.Flow().Books(last, time.Time{})
 	if err != nil {
 		return err
 	}
 	for _, l := range books.Lines() {
-		fmt.Println(l.Name+":", l.Sum)
+		fmt.Fprintln(p.Out, l.Name+":", l.Sum)
 	}
 	return books.Balanced()
 }

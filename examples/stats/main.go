@@ -1,80 +1,62 @@
-// Command stats shows the state of the orders pipeline: the books of both stores, what waits where, how old it is, and how fresh the views are. The
-// queue's side costs the same whatever waits in it; the table's side sums the ledger, one row a batch. With -watch it looks again every few seconds.
+// Command stats shows the state of the orders pipeline: the books of both stores, what waits where, how
+// old it is, and how fresh the views are. It only reads, so a role with SELECT is enough. The queue's
+// side costs the same whatever waits in it; the table's side sums the ledger, one row a batch.
 //
-//	REDIS_URL=redis://localhost:6379 DATABASE_URL=postgres://localhost/shop go run ./examples/stats -watch 5s
+//	REDIS_URL=redis://localhost:6379 DATABASE_URL=postgres://localhost/shop go run ./examples/stats -watch 5
 package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
+	"github.com/headrace/headrace/examples/internal/ops"
+	"github.com/headrace/headrace/examples/internal/program"
 	"github.com/headrace/headrace/examples/orders"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx); err != nil && ctx.Err() == nil {
-		fmt.Fprintln(os.Stderr, "stats:", err)
-		os.Exit(1)
-	}
-}
+const help = `
+Usage: stats [flags]
 
-func run(ctx context.Context) error {
-	watch := flag.Duration("watch", 0, "look again after this time; 0: look once")
-	flag.Parse()
-	if *watch < 0 || *watch > 0 && *watch < 100*time.Millisecond {
-		return fmt.Errorf("-watch is %v: must be 0 or at least 100ms", *watch)
-	}
-	redis, pg, closeBoth, err := orders.Connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer closeBoth()
-	app, err := orders.Open(ctx, redis, pg, orders.Name)
-	if err != nil {
-		return err
-	}
-	for {
-		if err := show(ctx, app); err != nil || *watch == 0 {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(*watch):
-		}
-	}
-}
+Shows the state of the orders pipeline in the Redis of REDIS_URL and the
+database of DATABASE_URL. It only reads. The exit code is 1 if the books do not
+balance.
 
-func show(ctx context.Context, app *orders.App) error {
-	books, err := app.Flow().Books(ctx, time.Time{})
+Example:
+  export REDIS_URL=redis://localhost:6379
+  export DATABASE_URL=postgres://localhost/shop
+  stats -watch 5
+`
+
+func main() { program.Main("stats", run) }
+
+func run(ctx context.Context, p *program.Program, args []string) error {
+	var watch time.Duration
+	flags := program.NewFlags(p.Name, help)
+	flags.Duration(&watch, "watch", 0, 100*time.Millisecond, "show the state again after this time")
+	if err := flags.Parse(p, args); err != nil {
+		return err
+	}
+	redis, pg, done, err := p.Both(ctx)
 	if err != nil {
 		return err
 	}
-	window, err := app.Window.Len(ctx)
-	if err != nil {
-		return err
+	defer done()
+	read := func(ctx context.Context) (ops.Stats, error) {
+		pipeline, err := ops.Open(ctx, redis, pg, orders.Names) // anew each time: the table may come
+		if err != nil {
+			return ops.Stats{}, err
+		}
+		return pipeline.Stats(ctx)
 	}
-	views, err := app.Views.Freshness(ctx)
-	if err != nil {
-		return err
-	}
-	q := books.Redis
-	fmt.Printf("%s  balanced: %v\n", time.Now().Format(time.TimeOnly), books.Balanced() == nil)
-	fmt.Printf("  queue    ready %d, delayed %d, in flight %d (handed off %d), dead %d, redelivered %d, oldest %v\n",
-		q.Ready, q.Delayed, q.InFlight, q.HandedOff, q.Dead, q.Redelivered, q.OldestAge)
-	fmt.Printf("  window   about %d ids\n", window)
-	for _, l := range books.Lines() {
-		fmt.Printf("  %-8s %s\n", l.Name, l.Sum)
-	}
-	for _, v := range views {
-		fmt.Printf("  view     %s: refreshed %v ago in %v, %d bytes, about %d rows\n", v.View, v.Age.Round(time.Second), v.Duration.Round(time.Millisecond), v.Bytes, v.Rows)
-	}
-	return nil
+	var before *ops.Stats
+	return program.Watch(ctx, p, watch, func(ctx context.Context, width int) (string, error) {
+		now, err := read(ctx)
+		if err != nil {
+			return "", fmt.Errorf("cannot read the state: %w", err)
+		}
+		text := now.Text(width, before)
+		before = &now
+		return text, now.Balanced()
+	})
 }

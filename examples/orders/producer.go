@@ -1,0 +1,192 @@
+package orders
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"strings"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/headrace/headrace/backpressure"
+	"github.com/headrace/headrace/queue"
+)
+
+// Depth is how many records may wait or be under way before the gate holds producers back.
+const Depth = 100_000
+
+// PushSize is the number of records that PushAll pushes at once.
+const PushSize = 500
+
+// A Producer is what a program that only pushes needs: the queue and the gate before it. It needs no
+// Postgres.
+type Producer struct {
+	Queue *queue.Queue
+	Gate  *backpressure.Gate
+}
+
+// OpenProducer opens the queue of that name and its gate. It creates nothing and does not close redis.
+func OpenProducer(ctx context.Context, redis rueidis.Client, name string) (*Producer, error) {
+	q, err := queue.New(ctx, redis, name, queue.Config{})
+	if err != nil {
+		return nil, err
+	}
+	gate, err := backpressure.New(redis, name, backpressure.Config{
+		Records: []backpressure.Source{{List: "{" + name + "}:ready"}, {Hash: "{" + name + "}:stat", Field: "inflight"}},
+		High:    Depth,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Producer{Queue: q, Gate: gate}, nil
+}
+
+// Push pushes payloads as soon as the gate has room for them.
+func (p *Producer) Push(ctx context.Context, payloads ...[]byte) error {
+	room, err := p.Gate.Acquire(ctx, len(payloads))
+	if err != nil {
+		return err
+	}
+	return p.push(ctx, room, payloads)
+}
+
+func (p *Producer) push(ctx context.Context, room *backpressure.Reservation, payloads [][]byte) error {
+	if err := p.Queue.Push(ctx, payloads...); err != nil {
+		return err // the reservation expires: whether the records are in the queue may be unknown
+	}
+	return room.Release(ctx)
+}
+
+// PushObserver follows PushAll. Each function may be nil.
+type PushObserver struct {
+	// Pushed reports a chunk of records with the time that the push took and the time that the gate
+	// held it back.
+	Pushed func(records int, took, waited time.Duration)
+	// Full reports that the gate has closed and PushAll waits, Room that it goes on.
+	Full func(why *backpressure.FullError)
+	Room func()
+	// Away reports that Redis does not accept a push and PushAll tries again, Back that it goes on.
+	Away func(err error)
+	Back func()
+}
+
+// PushResult is what PushAll did.
+type PushResult struct {
+	// Records is the number of records that are in the queue.
+	Records int
+	// Repeated is the number of records that were pushed again because the reply to their first push
+	// was lost. The dedup stage drops those that arrived twice.
+	Repeated int
+}
+
+// PushAll pushes payloads in chunks until there are none left or ctx is done. While the gate is closed
+// and while Redis is away it waits. A record whose reply is lost is pushed again, so a record may
+// arrive twice and never zero times.
+func (p *Producer) PushAll(ctx context.Context, payloads iter.Seq[[]byte], o PushObserver) (PushResult, error) {
+	var done PushResult
+	var err error
+	chunk := make([][]byte, 0, PushSize)
+	for payload := range payloads {
+		if chunk = append(chunk, payload); len(chunk) == cap(chunk) {
+			if err = p.pushChunk(ctx, chunk, o, &done); err != nil {
+				return done, err
+			}
+			chunk = chunk[:0]
+		}
+	}
+	if len(chunk) > 0 {
+		err = p.pushChunk(ctx, chunk, o, &done)
+	}
+	return done, err
+}
+
+// The pauses between two tries while Redis is away.
+const (
+	firstPause = 50 * time.Millisecond
+	lastPause  = 2 * time.Second
+)
+
+func (p *Producer) pushChunk(ctx context.Context, chunk [][]byte, o PushObserver, done *PushResult) error {
+	away := false
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		pushed, err := p.tryChunk(ctx, chunk, o)
+		done.Records += pushed
+		chunk = chunk[pushed:]
+		if err == nil {
+			if away && o.Back != nil {
+				o.Back()
+			}
+			return nil
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if !temporary(err) {
+			return err
+		}
+		if failed := new(queue.PushError); errors.As(err, &failed) {
+			done.Repeated += failed.Unknown
+		}
+		if !away && o.Away != nil {
+			o.Away(err)
+		}
+		away = true
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(pause):
+		}
+	}
+}
+
+// tryChunk waits for the gate and pushes once. It returns the number of records that are in the queue.
+func (p *Producer) tryChunk(ctx context.Context, chunk [][]byte, o PushObserver) (pushed int, err error) {
+	start := time.Now()
+	room, err := p.Gate.TryAcquire(ctx, len(chunk))
+	if full := new(backpressure.FullError); errors.As(err, &full) {
+		if o.Full != nil {
+			o.Full(full)
+		}
+		if room, err = p.Gate.Acquire(ctx, len(chunk)); err == nil && o.Room != nil {
+			o.Room()
+		}
+	}
+	if err != nil {
+		return 0, err
+	}
+	waited := time.Since(start)
+	start = time.Now()
+	err = p.push(ctx, room, chunk)
+	failed := new(queue.PushError)
+	switch {
+	case errors.As(err, &failed):
+		pushed = failed.Pushed
+	case err == nil, errors.Is(err, backpressure.ErrExpired):
+		pushed, err = len(chunk), nil // an expired reservation was pushed all the same
+	default:
+		return 0, err
+	}
+	if pushed > 0 && o.Pushed != nil {
+		o.Pushed(pushed, time.Since(start), waited)
+	}
+	return pushed, err
+}
+
+// temporary reports whether a push may succeed later: Redis is away, loads its data, is at its
+// maxmemory or changes roles. An answer of any other kind is final.
+func temporary(err error) bool {
+	if errors.Is(err, queue.ErrMemory) || errors.Is(err, backpressure.ErrFull) {
+		return true
+	}
+	answer, ok := rueidis.IsRedisErr(err)
+	if !ok {
+		return !errors.Is(err, queue.ErrTooLarge) && !errors.Is(err, queue.ErrWrongType)
+	}
+	for _, prefix := range []string{"LOADING", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "READONLY", "BUSY", "UNBLOCKED", "NOREPLICAS"} {
+		if strings.HasPrefix(answer.Error(), prefix) {
+			return true
+		}
+	}
+	return false
+}

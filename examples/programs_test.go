@@ -1,0 +1,242 @@
+// Package examples_test runs the example programs as a user does: as processes, on real servers.
+package examples_test
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/headrace/headrace/internal/servers/servertest"
+)
+
+// hang is how long a test waits for a program before it calls it hung.
+const hang = 2 * time.Minute
+
+var binaries string // the directory of the programs
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "headrace-programs-")
+	if err != nil {
+		panic(err)
+	}
+	binaries = dir
+	servertest.MainAfter(m, func() { os.RemoveAll(dir) })
+}
+
+// build compiles the programs, once.
+var build = sync.OnceValues(func() (string, error) {
+	list := make([]string, len(programs))
+	for i, p := range programs {
+		list[i] = "./" + p
+	}
+	out, err := exec.Command("go", append([]string{"build", "-o", binaries + "/"}, list...)...).CombinedOutput()
+	return string(out), err
+})
+
+var programs = []string{"demo", "producer", "worker", "promoter", "stats"}
+
+func command(t *testing.T, name string, env []string, args ...string) *exec.Cmd {
+	t.Helper()
+	if out, err := build(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	cmd := exec.Command(filepath.Join(binaries, name), args...)
+	// A clean environment: HEADRACE_SERVERS and the URLs of the tests' servers must not leak in.
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "TMPDIR=" + os.TempDir()}, env...)
+	return cmd
+}
+
+// result is what a program left when it ended.
+type result struct {
+	code     int
+	out, err string
+}
+
+// run runs a program to its end.
+func run(t *testing.T, name string, env []string, args ...string) result {
+	t.Helper()
+	p := start(t, name, env, args...)
+	return p.wait()
+}
+
+// process is a running program.
+type process struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	out    bytes.Buffer
+	errors *lines
+	exited chan struct{}
+}
+
+func start(t *testing.T, name string, env []string, args ...string) *process {
+	t.Helper()
+	p := &process{t: t, cmd: command(t, name, env, args...), exited: make(chan struct{}), errors: newLines()}
+	p.cmd.Stdout, p.cmd.Stderr = &p.out, p.errors
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = p.cmd.Wait() // the exit code is in ProcessState
+		close(p.exited)
+	}()
+	t.Cleanup(func() {
+		_ = p.cmd.Process.Kill() // it may have ended
+		<-p.exited
+	})
+	return p
+}
+
+func (p *process) wait() result {
+	p.t.Helper()
+	select {
+	case <-p.exited:
+	case <-time.After(hang):
+		p.t.Fatalf("%v hangs; standard error:\n%s", p.cmd.Args, p.errors.text())
+	}
+	return result{p.cmd.ProcessState.ExitCode(), p.out.String(), p.errors.text()}
+}
+
+// reports waits until the program has printed a line that contains the text on standard error.
+func (p *process) reports(text string) {
+	p.t.Helper()
+	if !p.errors.await(text, p.exited) {
+		p.t.Fatalf("%v: standard error lacks %q:\n%s", p.cmd.Args, text, p.errors.text())
+	}
+}
+
+// lines collects an output and lets a test wait for a text in it.
+type lines struct {
+	mu      sync.Mutex
+	buf     strings.Builder
+	changed chan struct{} // closed and replaced by each write
+}
+
+func newLines() *lines { return &lines{changed: make(chan struct{})} }
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	close(l.changed)
+	l.changed = make(chan struct{})
+	return l.buf.Write(b)
+}
+
+func (l *lines) text() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+func (l *lines) await(text string, end <-chan struct{}) bool {
+	deadline := time.After(hang)
+	for {
+		l.mu.Lock()
+		found, changed := strings.Contains(l.buf.String(), text), l.changed
+		l.mu.Unlock()
+		if found {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-end:
+			return strings.Contains(l.text(), text)
+		case <-deadline:
+			return false
+		}
+	}
+}
+
+func TestHelpFitsAScreen(t *testing.T) {
+	t.Parallel()
+	for _, name := range programs {
+		for _, flag := range []string{"-h", "--help"} {
+			r := run(t, name, nil, flag) // without any server
+			if r.code != 0 || r.err != "" {
+				t.Errorf("%s %s: exit code %d, standard error %q; want 0 and nothing", name, flag, r.code, r.err)
+			}
+			text := strings.Split(strings.TrimSuffix(r.out, "\n"), "\n")
+			if len(text) > 24 {
+				t.Errorf("%s %s prints %d lines, want at most 24:\n%s", name, flag, len(text), r.out)
+			}
+			for _, line := range text {
+				if n := utf8.RuneCountInString(line); n > 80 {
+					t.Errorf("%s %s prints a line of %d columns, want at most 80: %s", name, flag, n, line)
+				}
+			}
+			for _, want := range []string{"Usage: " + name, "Example:"} {
+				if !strings.Contains(r.out, want) {
+					t.Errorf("%s %s: the output lacks %q:\n%s", name, flag, want, r.out)
+				}
+			}
+		}
+	}
+}
+
+func TestBadCommandLines(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ line, want string }{
+		{"promoter -x", "unknown flag -x"},
+		{"promoter -orders 5", "unknown flag -orders"},
+		{"promoter now", `unexpected argument "now"`},
+		{"worker whatever", `unexpected argument "whatever"`},
+		{"worker -worker 4", "did you mean -workers?"},
+		{"worker batch=5", "did you mean -batch?"},
+		{"worker -batch 0", `"0" for flag -batch: must be a whole number from 1 to 100000`},
+		{"worker -batch 1e3", "must be a whole number"},
+		{"worker -workers 65", "from 1 to 64"},
+		{"worker -lease 1ms", "such as 5s or 5 (seconds), at least 1s"},
+		{"producer -ordres 10", "did you mean -orders?"},
+		{"producer --order=10", "did you mean -orders?"},
+		{"producer -orders 0", `"0" for flag -orders: must be a whole number from 1 to 100000000`},
+		{"producer -orders", "flag needs an argument: -orders"},
+		{"producer -bad NaN", "must be a number from 0 to 0.9"},
+		{"producer -bad -1", "must be a number from 0 to 0.9"},
+		{"producer -bad 0.6 -duplicates 0.6", "at most 1"},
+		{"producer -burst=maybe", "-burst"},
+		{"demo -orders many", "must be a whole number"},
+		{"demo -bad 0.6 -duplicates 0.6", "at most 1"},
+		{"demo -quiet", "unknown flag -quiet"},
+		{"stats -wacht 5", "did you mean -watch?"},
+		{"stats -watch 5 5", `unexpected argument "5"`},
+		{"stats -watch 0.01", "at least 100ms"},
+		{"stats -watch soon", "such as 5s or 5 (seconds)"},
+	} {
+		args := strings.Fields(c.line)
+		r := run(t, args[0], nil, args[1:]...)
+		if r.code != 2 {
+			t.Errorf("%s: exit code %d, want 2", c.line, r.code)
+		}
+		if !strings.Contains(r.err, c.want) || strings.Count(r.err, "\n") != 1 || !strings.HasPrefix(r.err, args[0]+": ") || r.out != "" {
+			t.Errorf("%s: got %q and %q, want one line on standard error that contains %q", c.line, r.out, r.err, c.want)
+		}
+	}
+}
+
+// firstLine runs a command until it has printed a line, and closes its output, as head -1 does.
+func firstLine(t *testing.T, cmd *exec.Cmd) (line string) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdout = w
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	line, err = bufio.NewReader(r).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	r.Close()
+	return line
+}
