@@ -13,6 +13,9 @@ import (
 // ErrNoAOF reports that the server has no append-only file to wait for.
 var ErrNoAOF = errors.New("the server has no append-only file to wait for")
 
+// errUnconfirmed reports that the disk did not confirm the writes in time.
+var errUnconfirmed = errors.New("WAITAOF: no confirmation")
+
 // Durably runs the commands that build returns and then WAITAOF, on one connection, and does not retry. It returns
 // the results of the commands, and whether the server confirmed their writes on its own disk within timeout. A nil
 // error of the second kind says nothing about a command that failed.
@@ -68,13 +71,14 @@ func onDisk(r rueidis.RedisResult, timeout time.Duration) error {
 	case len(n) != 2:
 		return fmt.Errorf("WAITAOF: unexpected reply: got %d elements, want 2", len(n))
 	case n[0] < 1:
-		return fmt.Errorf("WAITAOF: no confirmation within %v", timeout)
+		return fmt.Errorf("%w within %v", errUnconfirmed, timeout)
 	}
 	return nil
 }
 
 // ProbeAOF reports whether the server can confirm writes on disk. ErrNoAOF: it cannot, and the text says what is
-// missing. It tries WAITAOF on a connection that has written nothing, which has nothing to wait for.
+// missing. It tries WAITAOF, which has nothing to wait for on a connection that has written nothing. A pooled connection
+// may have written before: its writes need not be confirmed for this.
 func (s *Server) ProbeAOF(ctx context.Context) error {
 	err := s.Retry(ctx, func() error {
 		// The first command takes WAITAOF to the node that has the keys.
@@ -88,6 +92,8 @@ func (s *Server) ProbeAOF(ctx context.Context) error {
 	})
 	_, isReply := rueidis.IsRedisErr(err)
 	switch {
+	case errors.Is(err, errUnconfirmed):
+		return nil
 	case !isReply || Refused(err):
 		return err
 	case strings.Contains(err.Error(), "appendonly"):

@@ -1,0 +1,204 @@
+package dedup_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/headrace/headrace/dedup"
+	"github.com/headrace/headrace/internal/servers"
+	"github.com/headrace/headrace/internal/servers/servertest"
+	"github.com/redis/rueidis"
+)
+
+// durableServer starts a server that can be killed: the usual one, or Redis 8 from Docker's image where that is too old
+// for strict mode. With neither, it has checked that New says so, and reports false.
+func durableServer(t *testing.T) (*servers.RedisServer, rueidis.Client, bool) {
+	s := servertest.OwnRedis(t)
+	c := s.Client(t)
+	_, err := dedup.New(t.Context(), c, "probe", dedup.Config{Durable: true})
+	if errors.Is(err, dedup.ErrNoAOF) && servers.HasImage(servers.RedisImage) {
+		if s, err = servers.StartRedis(t.Context(), servers.Options{Mode: servers.Docker, Private: true, Image: servers.RedisImage}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := s.Stop(); err != nil {
+				t.Error(err)
+			}
+		})
+		c = s.Client(t)
+		_, err = dedup.New(t.Context(), c, "probe", dedup.Config{Durable: true})
+	}
+	if errors.Is(err, dedup.ErrNoAOF) {
+		t.Logf("%s has no WAITAOF: all that strict mode can do there is refuse, and it did: %v", s.Chosen, err)
+		return s, c, false
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, c, true
+}
+
+func set(t testing.TB, c rueidis.Client, name, value string) {
+	t.Helper()
+	do(t, c, c.B().ConfigSet().ParameterValue().ParameterValue(name, value).Build())
+}
+
+func TestDurableWithoutAOF(t *testing.T) {
+	t.Parallel()
+	for what, c := range map[string]rueidis.Client{
+		"appendonly no": servertest.OwnRedis(t, "--appendonly", "no").Client(t),
+		"no WAITAOF":    servertest.Miniredis(t),
+	} {
+		if _, err := dedup.New(t.Context(), c, "w", dedup.Config{Durable: true}); !errors.Is(err, dedup.ErrNoAOF) {
+			t.Errorf("%s: %v, want ErrNoAOF", what, err)
+		}
+	}
+}
+
+// † X_WFENCE, B_OTHERCONN, B_FENCENOWRITE: no strict claim returns before the disk has it: neither the first one, nor
+// one that only hands back kept verdicts, on whatever connection it comes.
+func TestDurableWaitsForTheDisk(t *testing.T) {
+	t.Parallel()
+	s, c, ok := durableServer(t)
+	if !ok {
+		return
+	}
+	cfg := dedup.Config{Durable: true, DurableTimeout: 100 * time.Millisecond}
+	d := open(t, c, "w", cfg)
+	b := dedup.Batch{Guard: guard(t, c, "w", "b"), Root: "b", Records: 2}
+	ids := []string{"x", "y"}
+
+	set(t, c, "appendfsync", "no") // from now on nothing is synced
+	if v, err := d.Claim(t.Context(), b, nil, ids); !errors.Is(err, dedup.ErrNotDurable) || v != nil {
+		t.Fatalf("claim that is not on disk: %v, %v, want ErrNotDurable", v, err)
+	}
+	other := open(t, s.Client(t), "w", cfg)
+	if v, err := other.Claim(t.Context(), b, nil, ids); !errors.Is(err, dedup.ErrNotDurable) || v != nil {
+		t.Fatalf("kept verdicts that are not on disk, asked for by another worker: %v, %v, want ErrNotDurable", v, err)
+	}
+	set(t, c, "appendfsync", "everysec")
+	want(t, claim(t, open(t, c, "w", dedup.Config{Durable: true}), b, nil, ids...), fresh, fresh)
+}
+
+// store is what the durable side does with the verdicts: it takes each batch once.
+type store struct {
+	ledger map[string]bool
+	rows   map[string]int // rows per id
+}
+
+func (s *store) promote(batch string, ids []string, verdicts []dedup.Verdict) {
+	if s.ledger[batch] {
+		return
+	}
+	s.ledger[batch] = true
+	for i, v := range verdicts {
+		if v == fresh {
+			s.rows[ids[i]]++
+		}
+	}
+}
+
+// crash makes the server lose what it was told since lose was called, as a crash under everysec does.
+func lose(t testing.TB, c rueidis.Client) { set(t, c, "appendonly", "no") }
+
+func crash(t testing.TB, s *servers.RedisServer, c rueidis.Client) {
+	t.Helper()
+	if err := s.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for c.Do(ctx, c.B().Ping().Build()).Error() != nil && ctx.Err() == nil {
+	}
+}
+
+// † RCR: Redis is killed between claim and stage, again and again, and loses its last writes. Batches whose claim
+// fails are delivered again. In the end each id is in the table once.
+func TestDurableSurvivesCrashes(t *testing.T) {
+	t.Parallel()
+	s, c, ok := durableServer(t)
+	if !ok {
+		return
+	}
+	d := open(t, c, "w", dedup.Config{Durable: true, DurableTimeout: 2 * time.Second, ExpectedIDs: 1})
+	const seed = 6
+	r := rand.New(rand.NewPCG(seed, seed))
+	durable := &store{ledger: make(map[string]bool), rows: make(map[string]int)}
+	type batch struct {
+		name string
+		ids  []string
+	}
+	var batches []batch
+	wanted := make(map[string]bool)
+	for i := range 40 {
+		b := batch{name: fmt.Sprint("b", i)}
+		for range 20 {
+			id := fmt.Sprint("id", r.IntN(300))
+			wanted[id] = true
+			b.ids = append(b.ids, id)
+		}
+		batches = append(batches, b)
+		guard(t, c, "w", b.name)
+	}
+	if err := c.Do(t.Context(), c.B().Waitaof().Numlocal(1).Numreplicas(0).Timeout(5000).Build()).Error(); err != nil {
+		t.Fatal(err)
+	}
+	set(t, c, "appendfsync", "always") // WAITAOF then answers at once; what lose loses is the same
+	crashes, refused := 0, 0
+	for round := 0; len(durable.ledger) < len(batches); round++ {
+		if round == 400 {
+			t.Fatal("no end")
+		}
+		b := batches[r.IntN(len(batches))]
+		losing := crashes < 6 && r.IntN(6) == 0
+		if losing {
+			lose(t, c)
+		}
+		// Guards that are lost are none of this test's business: the queue's own strictness covers them.
+		v, err := d.Claim(t.Context(), dedup.Batch{Guard: "{w}:m:" + b.name, Root: b.name, Records: len(b.ids)}, nil, b.ids)
+		if err != nil {
+			refused++
+		} else {
+			durable.promote(b.name, b.ids, v)
+		}
+		if losing {
+			crash(t, s, c)
+			set(t, c, "appendfsync", "always")
+			crashes++
+		}
+	}
+	doubled, lost := 0, 0
+	for id := range wanted {
+		switch n := durable.rows[id]; {
+		case n == 0:
+			lost++
+		case n > 1:
+			doubled++
+		}
+	}
+	t.Logf("%d crashes, %d claims refused, %d ids, lost %d, doubled %d", crashes, refused, len(wanted), lost, doubled)
+	if lost+doubled > 0 || crashes < 3 || refused < 3 {
+		t.Fatalf("%d crashes, %d claims refused: lost %d, doubled %d", crashes, refused, lost, doubled)
+	}
+}
+
+// What the crash of the test above does to a window that is not strict: the proof that it loses something.
+func TestACrashDoublesWithoutDurable(t *testing.T) {
+	t.Parallel()
+	s, c, ok := durableServer(t)
+	if !ok {
+		return
+	}
+	d := open(t, c, "w", dedup.Config{})
+	lose(t, c)
+	want(t, claim(t, d, dedup.Batch{Root: "a", Records: 1}, nil, "x"), fresh) // … and is promoted
+	crash(t, s, c)
+	want(t, claim(t, d, dedup.Batch{Root: "b", Records: 1}, nil, "x"), fresh) // … and x is there twice
+}

@@ -1,0 +1,81 @@
+package dedup
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"slices"
+)
+
+// perFind is the number of claims that Undo looks up in one call.
+const perFind = 10_000
+
+// Claim is a claim: an id and the place that holds it.
+type Claim struct {
+	Root  string
+	Place int // Batch.Offset + position
+	ID    string
+}
+
+// Undo gives one claim back: where the string Key has Old at Offset, the bytes there must be overwritten with New.
+type Undo struct {
+	Key      string
+	Offset   int64
+	Old, New string
+}
+
+// Undo returns, for each claim, how to give it back: undo[i] belongs to claims[i], and is empty if the place does not
+// hold the id. It changes nothing. Let the script that acknowledges or buries the batch apply it, so that both happen
+// or neither. One round trip for 10,000 claims, which cost the server 3 to 5 µs each.
+//
+// Call it after the claim was made; a caller that knows of a rejected record has done so. A place claims an id only
+// once, and no other claim ever takes its place in memory, unless Redis forgets its last writes in between.
+func (d *Deduplicator) Undo(ctx context.Context, claims []Claim) (undo [][]Undo, err error) {
+	undo = make([][]Undo, 0, len(claims))
+	for part := range slices.Chunk(claims, perFind) {
+		fields, reply, err := d.find(ctx, "where", ids(part), places(part))
+		if err != nil {
+			return nil, err
+		}
+		list, err := reply.ToArray()
+		if err == nil && len(list) != 2*len(part) {
+			err = fmt.Errorf("unexpected reply: got %d elements, want %d", len(list), 2*len(part))
+		}
+		for i := 0; err == nil && i < len(part); i++ {
+			var u Undo
+			if u.Key, err = list[2*i].ToString(); err != nil || u.Key == "" {
+				undo = append(undo, nil)
+				continue
+			}
+			u.Offset, err = list[2*i+1].AsInt64()
+			u.Old, u.New = string(appendID(nil, fields[i])), "\x00\x00"
+			undo = append(undo, []Undo{u})
+		}
+		if err != nil {
+			return nil, fmt.Errorf("dedup: undo: %w", err)
+		}
+	}
+	return undo, nil
+}
+
+// Release gives claims back at once, where the place still holds them, and returns how many it gave back. Call it only
+// after the commit, and not for batches of a queue: there, Undo makes it one step with the acknowledgement.
+func (d *Deduplicator) Release(ctx context.Context, claims ...Claim) (int, error) {
+	return d.remove(ctx, ids(claims), places(claims))
+}
+
+func ids(claims []Claim) []string {
+	ids := make([]string, len(claims))
+	for i, c := range claims {
+		ids[i] = c.ID
+	}
+	return ids
+}
+
+func places(claims []Claim) string {
+	b := make([]byte, 0, 12*len(claims))
+	for _, c := range claims {
+		b = binary.BigEndian.AppendUint32(append(b, root(c.Root)...), uint32(c.Place))
+	}
+	return string(b)
+}

@@ -1,0 +1,146 @@
+package lookup
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/headrace/headrace/internal/redisx"
+	"github.com/redis/rueidis"
+)
+
+//go:embed ask.lua
+var askLua string
+
+//go:embed write.lua
+var writeLua string
+
+//go:embed swap.lua
+var swapLua string
+
+//go:embed lock.lua
+var lockLua string
+
+// Every script names a key that never exists. While a slot of a cluster moves, the server then refuses the whole script
+// instead of running it until the first key that has moved.
+var (
+	askScript   = redisx.NewScript(askLua)
+	writeScript = redisx.NewScript(writeLua)
+	swapScript  = redisx.NewScript(swapLua)
+	lockScript  = redisx.NewScript(lockLua)
+)
+
+// layout is the layout of the keys in Redis, which {name}:lookup:current begins with.
+const layout = 1
+
+// version is the description of a version: {name}:lookup:current has "layout id entries parts milliseconds".
+type version struct {
+	id      string
+	entries int
+	parts   int    // the hashes that hold the entries
+	text    string // as Redis has it; "" for no version
+	made    int64  // server time in ms
+}
+
+// key returns the key of a part of a version.
+func (t *Table[K, V]) key(id string, part int) string {
+	return t.versions + id + ":" + strconv.Itoa(part)
+}
+
+// keys returns the keys of all parts of a version.
+func (t *Table[K, V]) keys(id string, parts int) []string {
+	keys := make([]string, parts)
+	for i := range keys {
+		keys[i] = t.key(id, i)
+	}
+	return keys
+}
+
+// describe returns the text of a version without its time, which the server adds.
+func (v version) describe() string {
+	return fmt.Sprintf("%d %s %d %d", layout, v.id, v.entries, v.parts)
+}
+
+// parseVersion parses the text of {name}:lookup:current.
+func parseVersion(text string) (version, error) {
+	f := strings.Fields(text)
+	if len(f) > 0 && f[0] != strconv.Itoa(layout) {
+		return version{}, fmt.Errorf("%w: the table has layout %s, this program knows layout %d", ErrLayout, keyText(f[0]), layout)
+	}
+	if len(f) == 5 {
+		entries, err1 := strconv.Atoi(f[2])
+		parts, err2 := strconv.Atoi(f[3])
+		made, err3 := strconv.ParseInt(f[4], 10, 64)
+		if err1 == nil && err2 == nil && err3 == nil && entries >= 0 && parts >= 0 {
+			return version{id: f[1], entries: entries, parts: parts, made: made, text: text}, nil
+		}
+	}
+	return version{text: text}, fmt.Errorf("%w: the current version is %s, want layout, id, entries, parts and time", ErrIncomplete, keyText(text))
+}
+
+// ask asks Redis which version is current, and how old it is by the server's clock. A script also goes to the primary
+// where the client reads from replicas.
+func (t *Table[K, V]) ask(ctx context.Context) (v version, age time.Duration, err error) {
+	// Without a deadline a frozen server would keep Run from noticing anything.
+	ctx, cancel := context.WithTimeout(ctx, max(t.cfg.MaxAge, time.Second))
+	defer cancel()
+	reply, err := t.server.Run(ctx, redisx.Call{Script: askScript, Keys: []string{t.current, t.never}}).ToArray()
+	if err != nil {
+		return version{}, 0, fmt.Errorf("read %s: %w", t.current, err)
+	}
+	if len(reply) != 2 {
+		return version{}, 0, fmt.Errorf("read %s: unexpected reply: got %d elements, want 2", t.current, len(reply))
+	}
+	text, err := reply[0].ToString()
+	if rueidis.IsRedisNil(err) {
+		return version{}, 0, ErrNotLoaded
+	} else if err != nil {
+		return version{}, 0, fmt.Errorf("read %s: %w", t.current, err)
+	}
+	now, err := reply[1].AsInt64()
+	if err != nil {
+		return version{}, 0, fmt.Errorf("read %s: %w", t.current, err)
+	}
+	if v, err = parseVersion(text); err != nil {
+		return v, 0, err
+	}
+	return v, time.Duration(now-v.made) * time.Millisecond, nil
+}
+
+// partsPerTrip is the number of parts that one round trip reads.
+const partsPerTrip = 8
+
+// read reads a whole version, or fails.
+func (t *Table[K, V]) read(ctx context.Context, v version) (*Snapshot[K, V], error) {
+	entries := make(map[K]V, v.entries)
+	for from := 0; from < v.parts; from += partsPerTrip {
+		to := min(from+partsPerTrip, v.parts)
+		for _, r := range t.server.ReadAll(ctx, func() (cmds []rueidis.Completed) {
+			for i := from; i < to; i++ {
+				cmds = append(cmds, t.server.Command("HGETALL", t.key(v.id, i)))
+			}
+			return cmds
+		}) {
+			part, err := r.AsStrMap()
+			if err != nil {
+				return nil, fmt.Errorf("read version %s: %w", v.id, err)
+			}
+			for key, value := range part {
+				k, err := t.cfg.Keys.Decode([]byte(key))
+				if err == nil {
+					entries[k], err = t.cfg.Values.Decode([]byte(value))
+				}
+				if err != nil {
+					return nil, &EntryError{Key: key, Err: err, kind: ErrDecode}
+				}
+			}
+		}
+	}
+	if len(entries) != v.entries {
+		return nil, fmt.Errorf("%w: version %s has %d of %d entries", ErrIncomplete, v.id, len(entries), v.entries)
+	}
+	return &Snapshot[K, V]{version: v.id, entries: entries}, nil
+}

@@ -1,0 +1,155 @@
+package lookup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/headrace/headrace/internal/redisx"
+	"github.com/redis/rueidis"
+)
+
+const (
+	// unfinished is the time to live of a version that is being written. It is renewed until the version is current.
+	unfinished = 2 * time.Minute
+	// maxPartBytes ends a part before it has Config.Chunk entries.
+	maxPartBytes = 1 << 20
+	// maxParts bounds the script that makes a version current, which names all its parts.
+	maxParts = 10_000
+	// stagger is the time between the expiry of two parts of an old version: the server frees them one by one.
+	stagger = 2 * time.Millisecond
+	// keysPerTrip is the number of keys that are renewed or deleted in one round trip.
+	keysPerTrip = 100
+)
+
+// writer writes one version, part by part.
+type writer[K comparable, V any] struct {
+	t     *Table[K, V]
+	id    string
+	seen  map[K]struct{}
+	pairs []string // fields and values of the next part
+	bytes int
+	parts atomic.Int64 // written, or about to be
+}
+
+// put adds an entry.
+func (w *writer[K, V]) put(ctx context.Context, k K, v V) error {
+	key, err := w.t.cfg.Keys.Encode(k)
+	if err != nil {
+		return &EntryError{Key: fmt.Sprint(k), Err: err, kind: ErrEncode}
+	}
+	if _, twice := w.seen[k]; twice {
+		return fmt.Errorf("%w: %s", ErrDuplicateKey, keyText(string(key)))
+	}
+	value, err := w.t.cfg.Values.Encode(v)
+	if err != nil {
+		return &EntryError{Key: string(key), Err: err, kind: ErrEncode}
+	}
+	w.seen[k] = struct{}{}
+	w.pairs = append(w.pairs, string(key), string(value))
+	w.bytes += len(key) + len(value)
+	if len(w.pairs) == 2*w.t.cfg.Chunk || w.bytes >= maxPartBytes {
+		return w.flush(ctx)
+	}
+	return nil
+}
+
+// flush writes the next part.
+func (w *writer[K, V]) flush(ctx context.Context) error {
+	if len(w.pairs) == 0 {
+		return nil
+	}
+	part := int(w.parts.Load())
+	if part == maxParts {
+		return fmt.Errorf("%w: the table has more than %d parts of Config.Chunk = %d entries, must have fewer: raise Config.Chunk", ErrConfig, maxParts, w.t.cfg.Chunk)
+	}
+	w.parts.Add(1)
+	args := append([]string{strconv.FormatInt(unfinished.Milliseconds(), 10)}, w.pairs...)
+	err := w.t.server.Run(ctx, redisx.Call{Script: writeScript, Keys: []string{w.t.key(w.id, part), w.t.never}, Args: args}).Error()
+	if err != nil && !rueidis.IsRedisNil(err) {
+		return fmt.Errorf("write version %s: %w", w.id, err)
+	}
+	w.pairs, w.bytes = w.pairs[:0], 0
+	return nil
+}
+
+// extend renews the time to live of the parts written so far.
+func (w *writer[K, V]) extend(ctx context.Context) error {
+	return w.each(ctx, func(key string) rueidis.Completed {
+		return w.t.server.Client().B().Pexpire().Key(key).Milliseconds(unfinished.Milliseconds()).Build()
+	})
+}
+
+// discard deletes the parts written so far. What it cannot delete expires.
+func (w *writer[K, V]) discard(ctx context.Context) error {
+	return w.each(ctx, func(key string) rueidis.Completed {
+		return w.t.server.Client().B().Unlink().Key(key).Build()
+	})
+}
+
+// each runs one command for each part written so far.
+func (w *writer[K, V]) each(ctx context.Context, cmd func(key string) rueidis.Completed) error {
+	var errs []error
+	for keys := range slices.Chunk(w.t.keys(w.id, int(w.parts.Load())), keysPerTrip) {
+		cmds := make(rueidis.Commands, len(keys))
+		for i, key := range keys {
+			cmds[i] = cmd(key)
+		}
+		for _, r := range w.t.server.Client().DoMulti(ctx, cmds...) {
+			errs = append(errs, r.Error())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// write loads the source into a new version, makes it current in place of old, and returns it as it reads back.
+func (t *Table[K, V]) write(ctx context.Context, w *writer[K, V], token string, old version) (s *Snapshot[K, V], err error) {
+	defer func() {
+		if err != nil {
+			done, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			defer cancel()
+			// The reply of a swap may have been lost: a version that has become current must stay. If Redis cannot be asked,
+			// the version either expires, or is current and does not.
+			if now, _, err := t.ask(done); err == nil && now.id != w.id || err != nil && replaceable(err) {
+				_ = w.discard(done)
+			}
+		}
+	}()
+	w.seen = make(map[K]struct{})
+	if err = t.cfg.Load(ctx, func(k K, v V) error { return w.put(ctx, k, v) }); err != nil {
+		return nil, err
+	}
+	if err = w.flush(ctx); err != nil {
+		return nil, err
+	}
+	v := version{id: w.id, entries: len(w.seen), parts: int(w.parts.Load())}
+	if v.entries == 0 && !t.cfg.AllowEmpty {
+		return nil, ErrEmpty
+	}
+	// A version that does not read back whole must not become current: no process could load it.
+	if s, err = t.read(ctx, v); err != nil {
+		return nil, err
+	}
+	return s, t.swap(ctx, token, old, v)
+}
+
+// swap makes a version current.
+func (t *Table[K, V]) swap(ctx context.Context, token string, old, v version) error {
+	keys := append([]string{t.current, t.lock, t.never}, t.keys(v.id, v.parts)...)
+	keys = append(keys, t.keys(old.id, old.parts)...)
+	n, err := t.server.Run(ctx, redisx.Call{Script: swapScript, Keys: keys, Args: []string{
+		token, old.text, v.describe(), strconv.Itoa(v.entries), strconv.Itoa(v.parts),
+		strconv.FormatInt(t.cfg.Keep.Milliseconds(), 10), strconv.FormatInt(stagger.Milliseconds(), 10), t.channel, v.id,
+	}}).AsInt64()
+	switch {
+	case err != nil:
+		return fmt.Errorf("make version %s current: %w", v.id, err)
+	case n == 0:
+		return ErrOvertaken
+	}
+	return nil
+}
