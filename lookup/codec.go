@@ -2,13 +2,12 @@ package lookup
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"reflect"
 	"strconv"
 )
 
-// Codec turns a T into bytes and back. For keys, two different ones must never encode to the same bytes.
+// Codec turns a T into bytes and back. Two different keys must never encode to the same bytes.
 type Codec[T any] struct {
 	Encode func(T) ([]byte, error)
 	Decode func([]byte) (T, error)
@@ -34,7 +33,7 @@ func valueCodec[V any](c Codec[V]) Codec[V] {
 
 func keyCodec[K comparable](c Codec[K]) (Codec[K], error) {
 	if (c.Encode == nil) != (c.Decode == nil) {
-		return c, errors.New("lookup: Keys has only one of Encode and Decode")
+		return c, fmt.Errorf("%w: Keys has one of Encode and Decode, must have both or neither", ErrConfig)
 	}
 	if c.Encode != nil {
 		return c, nil
@@ -79,5 +78,5 @@ func keyCodec[K comparable](c Codec[K]) (Codec[K], error) {
 	case reflect.Struct, reflect.Array, reflect.Bool, reflect.Float32, reflect.Float64:
 		return jsonCodec[K](), nil
 	}
-	return c, fmt.Errorf("lookup: keys of type %v need a Codec", t)
+	return c, fmt.Errorf("%w: the key type is %v, must have a kind of string, integer, struct, array, bool or float, or a Codec in Keys", ErrConfig, t)
 }

@@ -3,10 +3,11 @@ package lookup
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"strings"
+	"log/slog"
 	"time"
+
+	"github.com/headrace/headrace/internal/redisx"
 )
 
 // Defaults and limits of [Config] and [RemoteConfig].
@@ -21,71 +22,87 @@ const (
 	MinMaxAge = 20 * time.Millisecond
 	MaxChunk  = 10_000
 	// MaxName is the length of the longest name of a table, in bytes.
-	MaxName = 200
+	MaxName = redisx.MaxName
 )
 
-// Loader reads the whole table from its source: it calls put for each entry and returns the first error that put or
-// the source gives. put refuses a key that it has had already ([ErrDuplicateKey]) and a value that cannot be encoded.
+// Loader reads the whole table from its source. It calls put for each entry, and returns the first
+// error of put or of the source. put rejects a key that it already has ([ErrDuplicateKey]) and a
+// value that it cannot encode.
 type Loader[K comparable, V any] func(ctx context.Context, put func(K, V) error) error
 
-// Stale says what a table does when it could not check its version for longer than MaxAge.
+// Stale is the choice of what a table does when it could not check its version for longer than
+// MaxAge.
 type Stale uint8
 
 const (
-	// Serve goes on with the snapshot it has.
+	// StaleServe keeps serving the snapshot.
 	StaleServe Stale = iota
-	// Fail makes Snapshot and GetMany return [ErrStale].
+	// StaleFail makes Snapshot and GetMany return [ErrStale].
 	StaleFail
 )
 
-// Config sets up a [Table]. All its fields are optional; without Load, this process only reads the table.
+// Config configures a [Table]. All its fields are optional. Without Load, this process only reads
+// the table.
 type Config[K comparable, V any] struct {
 	// Load reads the table from its source; see [FromQuery] and [FromMap].
 	Load Loader[K, V]
-	// MaxAge bounds how late a new version arrives when every signal is lost: Run asks Redis twice in that time. And it
-	// is the age of the last answer from which on Stale applies. Default 10 s.
+	// MaxAge bounds how late a new version arrives when every signal is lost: Run polls Redis twice in
+	// that time. It is also the age of the last answer from which on Stale applies. Default 10 s.
 	MaxAge time.Duration
-	// Stale says what to do when Redis could not be asked for longer than MaxAge: Serve (the default) or Fail.
+	// Stale is what to do when Redis could not be asked for longer than MaxAge. Default StaleServe.
 	Stale Stale
-	// Every makes Run refresh the table from its source when its version is that old. However many processes Run, one
-	// of them does it. 0 means never: call Refresh.
+	// RefreshInterval makes Run refresh the table from its source when its version is that old. Of all
+	// processes that run the table, one does it. 0 means never: call Refresh.
 	RefreshInterval time.Duration
 	// AllowEmpty lets a refresh replace the table by an empty one.
 	AllowEmpty bool
-	// Keep is how long a version outlives its successor, for processes that are still reading it. Default 1 minute.
+	// Keep is how long a version outlives its successor, for processes that are still reading it.
+	// Default 1 minute.
 	Keep time.Duration
-	// Chunk is how many entries one write or read command carries. Default 1,000.
+	// Chunk is the number of entries that one write or read command carries, and that one hash in
+	// Redis holds. Default 1,000.
 	Chunk int
-	// Keys and Values turn keys and values into bytes and back. Default: keys of a string or integer kind as text,
-	// others as JSON; values as JSON.
+	// Keys and Values turn keys and values into bytes and back. Default: keys of a string or integer
+	// kind as text, others as JSON; values as JSON.
 	Keys   Codec[K]
 	Values Codec[V]
-	// OnError is told of errors that Run retries, and of nothing else. It must not block.
-	OnError func(error)
+	// Logger receives the errors that Run retries: the first of a series, and the recovery. Default
+	// slog.Default().
+	Logger *slog.Logger
 }
 
-// RemoteConfig sets up a [Remote]. All its fields are optional.
+// RemoteConfig configures a [Remote]. All its fields are optional.
 type RemoteConfig[K comparable, V any] struct {
-	// Fetch reads keys from the source and returns those that exist. Without it, what is not in Redis is missing.
-	// See [FetchQuery].
+	// Fetch reads keys from the source and returns those that exist. Without it, a key that is not in
+	// Redis is missing. See [FetchQuery].
 	Fetch func(ctx context.Context, keys []K) (map[K]V, error)
-	// TTL is how long an entry stays in Redis (default 1 hour), NegativeTTL how long a key that the source does not have
-	// stays known as missing (default 1 minute): the bounds on how late a change of the source is seen.
+	// TTL is how long an entry stays in Redis (default 1 hour), NegativeTTL how long a key that the
+	// source does not have is remembered as missing (default 1 minute). They bound how late a change
+	// of the source is seen.
 	TTL, NegativeTTL time.Duration
-	// Local is how long this process may answer from its own memory without asking Redis. A change in Redis ends it
-	// at once, where the client has client-side caching. Default 1 minute.
+	// LocalTTL is how long this process may answer from its own memory without asking Redis. Where the
+	// client has client-side caching, a change in Redis ends it at once. Default 1 minute.
 	LocalTTL time.Duration
-	// Chunk is how many keys one Fetch is asked for. Default 1,000.
+	// Chunk is the number of keys that one call of Fetch gets. Default 1,000.
 	Chunk int
 	// Keys and Values are as in [Config].
 	Keys   Codec[K]
 	Values Codec[V]
+	// Logger receives the errors of writes to Redis that fail no look-up: the first of a series, and
+	// the recovery. Default slog.Default().
+	Logger *slog.Logger
+}
+
+// configErr returns an ErrConfig that names a field, its value and the allowed range.
+func configErr(field string, value any, allowed string, args ...any) error {
+	return fmt.Errorf("%w: %s is %v, must be %s", ErrConfig, field, value, fmt.Sprintf(allowed, args...))
 }
 
 func (c Config[K, V]) withDefaults(name string) (Config[K, V], error) {
 	c.MaxAge = cmp.Or(c.MaxAge, DefaultMaxAge)
 	c.Keep = cmp.Or(c.Keep, DefaultKeep)
 	c.Chunk = cmp.Or(c.Chunk, DefaultChunk)
+	c.Logger = cmp.Or(c.Logger, slog.Default())
 	var err error
 	if c.Keys, err = keyCodec(c.Keys); err != nil {
 		return c, err
@@ -93,17 +110,17 @@ func (c Config[K, V]) withDefaults(name string) (Config[K, V], error) {
 	c.Values = valueCodec(c.Values)
 	switch {
 	case c.MaxAge < MinMaxAge:
-		return c, fmt.Errorf("lookup: Config.MaxAge is %v: must be at least %v", c.MaxAge, MinMaxAge)
+		return c, configErr("Config.MaxAge", c.MaxAge, "at least %v", MinMaxAge)
 	case c.RefreshInterval < 0:
-		return c, fmt.Errorf("lookup: Config.Every is %v: must not be negative", c.RefreshInterval)
+		return c, configErr("Config.RefreshInterval", c.RefreshInterval, "0 or more")
 	case c.RefreshInterval > 0 && c.Load == nil:
-		return c, errors.New("lookup: Config.Every is set but Config.Load is not")
+		return c, configErr("Config.RefreshInterval", c.RefreshInterval, "0 without Config.Load")
 	case c.Keep < time.Millisecond:
-		return c, fmt.Errorf("lookup: Config.Keep is %v: must be at least 1ms", c.Keep)
+		return c, configErr("Config.Keep", c.Keep, "at least 1ms")
 	case c.Chunk < 1 || c.Chunk > MaxChunk:
-		return c, fmt.Errorf("lookup: Config.Chunk is %d: must be 1 to %d", c.Chunk, MaxChunk)
+		return c, configErr("Config.Chunk", c.Chunk, "1 to %d", MaxChunk)
 	case c.Stale > StaleFail:
-		return c, fmt.Errorf("lookup: Config.Stale is %d: must be Serve or Fail", c.Stale)
+		return c, configErr("Config.Stale", c.Stale, "StaleServe or StaleFail")
 	}
 	return c, checkName(name)
 }
@@ -113,6 +130,7 @@ func (c RemoteConfig[K, V]) withDefaults(name string) (RemoteConfig[K, V], error
 	c.NegativeTTL = cmp.Or(c.NegativeTTL, DefaultNegativeTTL)
 	c.LocalTTL = cmp.Or(c.LocalTTL, DefaultLocalTTL)
 	c.Chunk = cmp.Or(c.Chunk, DefaultChunk)
+	c.Logger = cmp.Or(c.Logger, slog.Default())
 	var err error
 	if c.Keys, err = keyCodec(c.Keys); err != nil {
 		return c, err
@@ -121,23 +139,20 @@ func (c RemoteConfig[K, V]) withDefaults(name string) (RemoteConfig[K, V], error
 	for _, d := range []struct {
 		name string
 		d    time.Duration
-	}{{"TTL", c.TTL}, {"Negative", c.NegativeTTL}, {"Local", c.LocalTTL}} {
+	}{{"TTL", c.TTL}, {"NegativeTTL", c.NegativeTTL}, {"LocalTTL", c.LocalTTL}} {
 		if d.d < time.Millisecond {
-			return c, fmt.Errorf("lookup: RemoteConfig.%s is %v: must be at least 1ms", d.name, d.d)
+			return c, configErr("RemoteConfig."+d.name, d.d, "at least 1ms")
 		}
 	}
 	if c.Chunk < 1 || c.Chunk > MaxChunk {
-		return c, fmt.Errorf("lookup: RemoteConfig.Chunk is %d: must be 1 to %d", c.Chunk, MaxChunk)
+		return c, configErr("RemoteConfig.Chunk", c.Chunk, "1 to %d", MaxChunk)
 	}
 	return c, checkName(name)
 }
 
 func checkName(name string) error {
-	if name == "" || len(name) > MaxName {
-		return fmt.Errorf("lookup: name has %d bytes: must be 1 to %d", len(name), MaxName)
-	}
-	if strings.ContainsAny(name, "{}") {
-		return fmt.Errorf("lookup: name %q has a brace: braces mark the hash slot of a cluster", name)
+	if err := redisx.CheckName(name); err != nil {
+		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	return nil
 }

@@ -3,40 +3,87 @@ package lookup
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
+// Errors of this package, to be tested with errors.Is. All but those of New and NewRemote name the
+// table.
 var (
-	// ErrNotLoaded says that there is no version yet: nobody has refreshed the table, or this process has not read it.
+	// ErrConfig: a bad name or configuration, or a query whose columns do not fit the types of the
+	// table. A retry cannot succeed. The message names the field, its value and the allowed range.
+	ErrConfig = errors.New("lookup: invalid configuration")
+	// ErrNotLoaded: there is no version yet. The table was never refreshed, or this process has not
+	// read it.
 	ErrNotLoaded = errors.New("lookup: no version is loaded yet")
-	// ErrStale says that Redis could not be asked for longer than MaxAge, and Config.Stale is Fail.
+	// ErrStale: Redis could not be asked for longer than MaxAge, and Config.Stale is StaleFail.
 	ErrStale = errors.New("lookup: the snapshot is too old to be trusted")
-	// ErrEmpty says that the source had no rows and Config.AllowEmpty is not set. The old version stays.
+	// ErrEmpty: the source had no rows and Config.AllowEmpty is not set. The old version stays.
 	ErrEmpty = errors.New("lookup: the source is empty")
-	// ErrDuplicateKey says that the source had a key twice. The old version stays.
+	// ErrDuplicateKey: the source had a key twice. The old version stays.
 	ErrDuplicateKey = errors.New("lookup: duplicate key")
-	// ErrNullKey says that the source had a row whose key is NULL. The old version stays.
+	// ErrNullKey: the source had a row whose key is NULL. The old version stays.
 	ErrNullKey = errors.New("lookup: NULL key")
-	// ErrDecode says that an entry in Redis cannot be decoded; it is an [*EntryError]. The old snapshot stays.
-	ErrDecode = errors.New("lookup: entry does not decode")
-	// ErrEncode says that an entry of the source cannot be encoded; it is an [*EntryError]. The old version stays.
-	ErrEncode = errors.New("lookup: entry does not encode")
-	// ErrIncomplete says that a version in Redis lacks entries: it was deleted or evicted. The old snapshot stays.
+	// ErrDecode: an entry in Redis cannot be decoded. The error is an [*EntryError]. The old snapshot
+	// stays.
+	ErrDecode = errors.New("lookup: cannot decode entry")
+	// ErrEncode: an entry of the source cannot be encoded. The error is an [*EntryError]. The old
+	// version stays.
+	ErrEncode = errors.New("lookup: cannot encode entry")
+	// ErrIncomplete: a version in Redis lacks entries, because they were deleted or evicted. The old
+	// snapshot stays.
 	ErrIncomplete = errors.New("lookup: the version is incomplete")
-	// ErrNoLoader says that Refresh was called on a table without Config.Load.
-	ErrNoLoader = errors.New("lookup: no Config.Load to refresh from")
-	// ErrOvertaken says that this refresh took so long to be heard of that its lock ran out. Nothing was changed.
+	// ErrNoLoader: Refresh was called on a table without Config.Load.
+	ErrNoLoader = errors.New("lookup: Config.Load is not set")
+	// ErrOvertaken: the refresh lost its lock, because it could not renew it in time. Nothing was
+	// changed.
 	ErrOvertaken = errors.New("lookup: the refresh lost its lock")
+	// ErrLayout: another version of this package wrote the table, in a layout that this one does not
+	// know. The message names both layouts.
+	ErrLayout = errors.New("lookup: unknown layout")
 )
 
-// EntryError names the entry of a table that cannot be encoded or decoded.
+// EntryError describes an entry that cannot be encoded or decoded.
 type EntryError struct {
-	Key  string // as it is kept in Redis, or printed where it cannot be encoded
-	Err  error  // what the codec said
+	Key  string // as it is stored in Redis, or printed where it cannot be encoded
+	Err  error  // the error of the codec
 	kind error  // ErrDecode or ErrEncode
 }
 
-// Error names the entry.
-func (e *EntryError) Error() string { return fmt.Sprintf("%v: key %q: %v", e.kind, e.Key, e.Err) }
+// maxKeyText is the largest number of bytes of a key in an error text.
+const maxKeyText = 200
 
-// Unwrap returns the sentinel and the codec's error.
+// Error returns the key and the error of the codec.
+func (e *EntryError) Error() string {
+	return fmt.Sprintf("%v: key %s: %v", e.kind, keyText(e.Key), e.Err)
+}
+
+// Unwrap returns the sentinel and the error of the codec.
 func (e *EntryError) Unwrap() []error { return []error{e.kind, e.Err} }
+
+// keyText quotes a key for an error text, cut to maxKeyText bytes.
+func keyText(key string) string {
+	if len(key) > maxKeyText {
+		return fmt.Sprintf("%q…", key[:maxKeyText])
+	}
+	return fmt.Sprintf("%q", key)
+}
+
+// tableError adds the name of the table to an error.
+type tableError struct {
+	table string
+	err   error
+}
+
+func named(table string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &tableError{table: table, err: err}
+}
+
+func (e *tableError) Error() string {
+	text := strings.ReplaceAll(": "+e.err.Error(), ": lookup: ", ": ") // the prefix stands once, at the beginning
+	return fmt.Sprintf("lookup: table %q%s", e.table, text)
+}
+
+func (e *tableError) Unwrap() error { return e.err }

@@ -13,7 +13,8 @@ import (
 //go:embed keys.sql
 var keysSQL string
 
-// normalize gives a key that was read as a string the form in which equal keys of its type are equal strings.
+// normalize gives a key that was read as a string the form in which equal keys of its type are
+// equal strings.
 func normalize(key reflect.Value, oid uint32) {
 	if key.Kind() != reflect.String {
 		return
@@ -55,7 +56,8 @@ func (r *row) keyColumns() (columns []keyColumn) {
 // firstUserOID is where the types begin that PostgreSQL does not bring along.
 const firstUserOID = 16384
 
-// comparesText reports whether values of a type may be equal that differ as bytes, by the type or by a collation.
+// comparesText reports whether values of a type may be equal that differ as bytes, by the type or
+// by a collation.
 func comparesText(oid uint32) bool {
 	switch oid {
 	case pgtype.TextOID, pgtype.VarcharOID, pgtype.BPCharOID:

@@ -1,4 +1,5 @@
--- Replies a row if a column compares without regard to case. $1: its type, $2 and $3: its table and number there.
+-- Replies a row if a column compares without regard to case. $1: its type, $2 and $3: its table and
+-- number there.
 SELECT 'type ' || t.typname
 FROM pg_catalog.pg_type t
 WHERE t.oid = $1::oid AND t.typname = 'citext'

@@ -2,11 +2,11 @@ package lookup
 
 import (
 	"context"
-	"database/sql"
+	"errors"
 	"fmt"
 	"reflect"
 	"strings"
-	"time"
+	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -17,7 +17,7 @@ type Querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
-// FromMap loads a table from a function that returns a map.
+// FromMap returns a Loader that loads a table from a function that returns a map.
 func FromMap[K comparable, V any](load func(ctx context.Context) (map[K]V, error)) Loader[K, V] {
 	return func(ctx context.Context, put func(K, V) error) error {
 		m, err := load(ctx)
@@ -33,183 +33,120 @@ func FromMap[K comparable, V any](load func(ctx context.Context) (map[K]V, error
 	}
 }
 
-// FromQuery loads a table from a query, row by row:
+// FromQuery returns a Loader that loads a table from a query, row by row:
 //
-//   - The key is the first column or, where K is a struct, the columns that are named like its fields.
-//   - The value is made of the columns that are named like V's fields or, where V is no struct, of the column after
-//     the key.
+//   - The key is the first column or, if K is a struct, the columns named like its fields.
+//   - The value consists of the columns named like V's fields or, if V is no struct, of the column after the key.
 //
-// A field is named by its db tag, otherwise by its own name without regard to case and underscores; "-" leaves it
-// out. Each column must be used and each field must have a column, so a query and a type that have grown apart are an
-// error, not zero values. Key columns may be fields of V too. A NULL in a key is [ErrNullKey]; elsewhere it needs a
-// field that can hold it.
+// A field's name is its db tag, or else its own name, compared without case and underscores; "-"
+// leaves it out. Each column must be used and each field must have a column: a query and a type
+// that have grown apart are an error ([ErrConfig]), not zero values. Key columns may also be fields
+// of V. A NULL in a key is [ErrNullKey]; elsewhere it needs a field that can hold it.
+//
+// Keys are read as the source compares them. A key of type char(n) loses its padding, and one of
+// type numeric its trailing zeros, if K is a string. A text key that the source compares without
+// regard to case (citext, or a nondeterministic collation) is an error, [ErrConfig]: a map cannot
+// compare so. Select lower(key), and look up lower-case keys.
+//
+// A query survives ALTER TABLE on its tables, also through a pooler that keeps prepared statements.
 func FromQuery[K comparable, V any](db Querier, query string, args ...any) Loader[K, V] {
 	return func(ctx context.Context, put func(K, V) error) error {
-		return eachRow(ctx, db, query, args, put)
-	}
-}
-
-// FetchQuery makes a [RemoteConfig.Fetch] of a query with one parameter, the array of keys that are wanted:
-// "SELECT sku, name, price FROM products WHERE sku = ANY($1)". Its columns are read as those of [FromQuery].
-func FetchQuery[K comparable, V any](db Querier, query string) func(ctx context.Context, keys []K) (map[K]V, error) {
-	return func(ctx context.Context, keys []K) (map[K]V, error) {
-		found := make(map[K]V, len(keys))
-		err := eachRow(ctx, db, query, []any{keys}, func(k K, v V) error {
-			if _, twice := found[k]; twice {
-				return fmt.Errorf("%w: %v", ErrDuplicateKey, k)
+		var columns []keyColumn
+		err := eachRow(ctx, db, query, args, func(r *row) error {
+			if r.n == 1 {
+				columns = r.keyColumns()
 			}
-			found[k] = v
-			return nil
-		})
-		return found, err
-	}
-}
-
-func eachRow[K comparable, V any](ctx context.Context, db Querier, query string, args []any, put func(K, V) error) error {
-	rows, err := db.Query(ctx, query, args...)
-	if err != nil {
-		return fmt.Errorf("lookup: query: %w", err)
-	}
-	defer rows.Close()
-	columns := rows.FieldDescriptions()
-	var into targets
-	for n := 1; rows.Next(); n++ {
-		if into == nil {
-			if into, err = bind(columns, reflect.TypeFor[K](), reflect.TypeFor[V]()); err != nil {
+			k, v, err := scan[K, V](r)
+			if err != nil {
 				return err
 			}
-		}
-		for i, raw := range rows.RawValues() {
-			if raw == nil && into[i].isKey {
-				return fmt.Errorf("%w: column %s of row %d", ErrNullKey, columns[i].Name, n)
+			if err := put(k, v); err != nil {
+				return fmt.Errorf("row %d: %w", r.n, err)
 			}
-		}
-		var k K
-		var v V
-		// Twice, because a column may go into both.
-		err := rows.Scan(into.keys(reflect.ValueOf(&k).Elem())...)
-		if err == nil {
-			err = rows.Scan(into.values(reflect.ValueOf(&v).Elem())...)
-		}
+			return nil
+		}, bindTo[K, V](0))
 		if err != nil {
-			return fmt.Errorf("lookup: row %d: %w", n, err)
+			return err
 		}
-		if err := put(k, v); err != nil {
-			return fmt.Errorf("row %d: %w", n, err)
+		return checkKeys(ctx, db, columns)
+	}
+}
+
+// FetchQuery returns a [RemoteConfig.Fetch] that runs a query with one parameter, the array of the
+// keys: "SELECT sku, name, price FROM products WHERE sku = ANY($1)". Its columns are read like
+// those of [FromQuery].
+//
+// The source matches keys and rows, by the = of the key column: a key finds its row also where the
+// source stores it padded (char(n)), in another case (citext, a case-insensitive collation) or with
+// another scale (numeric).
+func FetchQuery[K comparable, V any](db Querier, query string) func(ctx context.Context, keys []K) (map[K]V, error) {
+	f := &fetcher[K, V]{db: db, query: query}
+	f.plain.Store(fieldsOf(reflect.TypeFor[K]()) != nil) // SQL cannot compare a struct with columns
+	return f.fetch
+}
+
+// fetcher reads the rows of given keys.
+type fetcher[K comparable, V any] struct {
+	db    Querier
+	query string
+	plain atomic.Bool // the source cannot match keys and rows of this query: Go's == must do
+}
+
+func (f *fetcher[K, V]) fetch(ctx context.Context, keys []K) (map[K]V, error) {
+	if !f.plain.Load() {
+		found, err := f.matched(ctx, keys)
+		var refused *pgconn.PgError
+		if err == nil || !errors.As(err, &refused) || !strings.HasPrefix(refused.Code, sqlStateSyntaxOrAccess) {
+			return found, err
 		}
 	}
-	if err := rows.Err(); err != nil {
-		return fmt.Errorf("lookup: query: %w", err)
+	found := make(map[K]V, len(keys))
+	err := eachRow(ctx, f.db, f.query, []any{keys}, func(r *row) error {
+		k, v, err := scan[K, V](r)
+		if err != nil {
+			return err
+		}
+		return addFound(found, k, v)
+	}, bindTo[K, V](0))
+	if err != nil {
+		return nil, err
 	}
+	f.plain.Store(true) // the query works as it is, so matching must have been what failed
+	return found, nil
+}
+
+// sqlStateSyntaxOrAccess is the class of the SQLSTATEs of a statement that can never work: a
+// missing operator, a name that is ambiguous.
+const sqlStateSyntaxOrAccess = "42"
+
+// matched lets the source match keys and rows. The query becomes a subquery; r renames its first
+// column, whatever its name is.
+func (f *fetcher[K, V]) matched(ctx context.Context, keys []K) (map[K]V, error) {
+	query := "SELECT headrace_asked.ord, headrace_found.* FROM (\n" + strings.TrimRight(f.query, "; \t\r\n") + "\n) AS headrace_found " +
+		"JOIN unnest($1) WITH ORDINALITY AS headrace_asked (key, ord) " +
+		"ON (SELECT r.key FROM (SELECT headrace_found.*) AS r (key)) = headrace_asked.key"
+	found := make(map[K]V, len(keys))
+	err := eachRow(ctx, f.db, query, []any{keys}, func(r *row) error {
+		var ord int
+		if err := r.rows.Scan(append([]any{&ord}, make([]any, len(r.columns)-1)...)...); err != nil {
+			return fmt.Errorf("row %d: %w", r.n, err)
+		}
+		if ord < 1 || ord > len(keys) {
+			return fmt.Errorf("row %d: unexpected position: got %d, want 1 to %d", r.n, ord, len(keys))
+		}
+		_, v, err := scan[K, V](r)
+		if err != nil {
+			return err
+		}
+		return addFound(found, keys[ord-1], v)
+	}, bindTo[K, V](1))
+	return found, err
+}
+
+func addFound[K comparable, V any](found map[K]V, k K, v V) error {
+	if _, twice := found[k]; twice {
+		return fmt.Errorf("%w: %s", ErrDuplicateKey, keyText(fmt.Sprint(k)))
+	}
+	found[k] = v
 	return nil
 }
-
-// target says where a column goes: into the key, the value, or both.
-type target struct {
-	isKey, isValue bool
-	key, value     []int // field indexes; empty means the whole key or value
-}
-
-type targets []target
-
-// bind matches the columns of a query with the fields of K and V.
-func bind(columns []pgconn.FieldDescription, k, v reflect.Type) (targets, error) {
-	into := make(targets, len(columns))
-	keys, values := fieldsOf(k), fieldsOf(v)
-	scalar := 0 // the columns that scalars take, in order
-	if keys == nil && len(columns) > 0 {
-		into[0].isKey = true
-		scalar = 1
-	}
-	if values == nil {
-		if keys != nil {
-			for scalar < len(columns) && keys[plain(columns[scalar].Name)] != nil {
-				scalar++
-			}
-		}
-		if scalar < len(columns) {
-			into[scalar].isValue = true
-		} else {
-			return nil, fmt.Errorf("lookup: query: no column for the value %v", v)
-		}
-	}
-	for i, c := range columns {
-		name := plain(c.Name)
-		if f := keys[name]; f != nil {
-			into[i].isKey, into[i].key = true, f
-			delete(keys, name)
-		}
-		if f := values[name]; f != nil {
-			into[i].isValue, into[i].value = true, f
-			delete(values, name)
-		}
-		if !into[i].isKey && !into[i].isValue {
-			return nil, fmt.Errorf("lookup: query: column %s has no field in %v or %v", c.Name, k, v)
-		}
-	}
-	for name := range keys {
-		return nil, fmt.Errorf("lookup: query: field %s of %v has no column", name, k)
-	}
-	for name := range values {
-		return nil, fmt.Errorf("lookup: query: field %s of %v has no column", name, v)
-	}
-	return into, nil
-}
-
-// keys returns what to scan the key from a row into; nil skips a column.
-func (t targets) keys(k reflect.Value) []any {
-	dest := make([]any, len(t))
-	for i, to := range t {
-		if to.isKey {
-			dest[i] = addrOf(k, to.key)
-		}
-	}
-	return dest
-}
-
-// values is the same for the value.
-func (t targets) values(v reflect.Value) []any {
-	dest := make([]any, len(t))
-	for i, to := range t {
-		if to.isValue {
-			dest[i] = addrOf(v, to.value)
-		}
-	}
-	return dest
-}
-
-// addrOf points at a field, or, without an index, at the whole.
-func addrOf(v reflect.Value, index []int) any {
-	if len(index) > 0 {
-		v = v.FieldByIndex(index)
-	}
-	return v.Addr().Interface()
-}
-
-var (
-	scanner = reflect.TypeFor[sql.Scanner]()
-	timeT   = reflect.TypeFor[time.Time]()
-)
-
-// fieldsOf returns the fields of a struct by plain name; nil for a type that one column fills.
-func fieldsOf(t reflect.Type) map[string][]int {
-	if t.Kind() != reflect.Struct || t == timeT || reflect.PointerTo(t).Implements(scanner) {
-		return nil
-	}
-	fields := make(map[string][]int)
-	for _, f := range reflect.VisibleFields(t) {
-		tag := f.Tag.Get("db")
-		if !f.IsExported() || f.Anonymous && tag == "" || tag == "-" {
-			continue
-		}
-		name := f.Name
-		if tag != "" {
-			name = tag
-		}
-		fields[plain(name)] = f.Index
-	}
-	return fields
-}
-
-// plain is the form in which names of columns and fields are compared.
-func plain(name string) string { return strings.ToLower(strings.ReplaceAll(name, "_", "")) }

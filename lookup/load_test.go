@@ -78,8 +78,8 @@ func TestFromQueryErrors(t *testing.T) {
 		{`SELECT 1 AS sku, 'a' AS name, 2::float8 AS price UNION ALL SELECT NULL, 'b', 3`, lookup.ErrNullKey, "lookup: NULL key: column sku of row 2"},
 		{`SELECT 1 AS sku, 'a' AS name, 2::float8 AS price UNION ALL SELECT 1, 'b', 3`, lookup.ErrDuplicateKey, "row 2: lookup: duplicate key"},
 		{`SELECT 1 AS sku, 'a' AS name, NULL::float8 AS price`, nil, "price"},
-		{`SELECT 1 AS sku, 'a' AS name, 2::float8 AS price, 4 AS weight`, nil, "lookup: query: column weight has no field in int64 or lookup_test.product"},
-		{`SELECT 1 AS sku, 'a' AS name`, nil, "lookup: query: field price of lookup_test.product has no column"},
+		{`SELECT 1 AS sku, 'a' AS name, 2::float8 AS price, 4 AS weight`, lookup.ErrConfig, "lookup: invalid configuration: query: column weight has no field in int64 or lookup_test.product"},
+		{`SELECT 1 AS sku, 'a' AS name`, lookup.ErrConfig, "lookup: invalid configuration: query: field price of lookup_test.product has no column"},
 		{`SELECT 1 / (2 - s) AS sku, 'a' AS name, 2::float8 AS price FROM generate_series(1, 3) s`, nil, "division by zero"},
 		{`SELECT 1 FROM nowhere`, nil, "nowhere"},
 	} {
@@ -103,7 +103,7 @@ func TestTableFromPostgres(t *testing.T) {
 		INSERT INTO zips SELECT 'US', lpad(i::text, 5, '0'), 'City ' || i, 'UTC' FROM generate_series(1, 3000) i`); err != nil {
 		t.Fatal(err)
 	}
-	table, err := lookup.New(c, servertest.Prefix(t), lookup.Config[place, zone]{Load: lookup.FromQuery[place, zone](db, "SELECT country, zip, city, tz FROM zips")})
+	table, err := lookup.New(t.Context(), c, servertest.Prefix(t), lookup.Config[place, zone]{Load: lookup.FromQuery[place, zone](db, "SELECT country, zip, city, tz FROM zips")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,5 +1,5 @@
--- The lock of a refresh. ARGV: what to do, the caller's token, the time to live in ms. Replies 1 when the caller holds the
--- lock, or held it until now.
+-- The lock of a refresh. ARGV: what to do, the caller's token, the time to live in ms. Replies 1
+-- when the caller holds the lock, or held it until now.
 local LOCK = KEYS[1] -- KEYS[2] never exists, see version.go
 local what, token, ttl = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local holder = redis.call('GET', LOCK)
@@ -9,7 +9,8 @@ if what == 'acquire' and not holder then
   return 1
 end
 if holder ~= token then
-  -- The server's clock was set back: the lock of a dead refresher must not live longer than any other.
+  -- The server's clock was set back: the lock of a dead refresher must not live longer than any
+  -- other.
   if holder and redis.call('PTTL', LOCK) > ttl then redis.call('PEXPIRE', LOCK, ttl) end
   return 0
 end

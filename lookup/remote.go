@@ -5,115 +5,97 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
+	"time"
 
+	"github.com/headrace/headrace/internal/redisx"
 	"github.com/redis/rueidis"
 )
 
-// Remote is a table too large for every process: its entries are in Redis, one key each, those in use also in the
-// client's cache, and what is in neither is read from the source. Use it like a [Table] that has no versions: two
-// calls may see different states of an entry. This type is concurrency safe.
+// Remote is a table that is too large for every process. Its entries are in Redis, one key each;
+// those in use are also in the client's cache, and what is in neither is read from the source. Use
+// it like a [Table] without versions: two calls may see different states of an entry. This type is
+// concurrency safe.
 type Remote[K comparable, V any] struct {
-	client rueidis.Client
+	server *redisx.Server
 	name   string
 	cfg    RemoteConfig[K, V]
+	log    *errorLog
 
 	mu       sync.Mutex
-	fetching map[K]*fetch[K, V] // the keys that a call of Fetch is under way for
+	fetching map[K]*fetch[K, V] // the keys that a running call of Fetch reads
 }
 
-// fetch is one call of Fetch, shared by everybody who misses one of its keys meanwhile.
+// fetch is one call of Fetch, shared by all callers that miss one of its keys meanwhile.
 type fetch[K comparable, V any] struct {
 	done  chan struct{}
 	found map[K]V // valid after done
 	err   error   // valid after done
 }
 
-// The first byte of a value in Redis says whether the key exists in the source.
+// The first byte of a value in Redis: whether the key exists in the source.
 const (
 	present = '+'
 	absent  = '-'
 )
 
-// NewRemote makes a remote table on the caller's client, which it never closes. It sends nothing.
-func NewRemote[K comparable, V any](client rueidis.Client, name string, cfg RemoteConfig[K, V]) (*Remote[K, V], error) {
+// separator stands between the name of the table and the key of an entry.
+const separator = ":lookup:"
+
+// NewRemote returns a remote table on the caller's client, which it never closes. It probes the
+// server, and reads and writes nothing.
+func NewRemote[K comparable, V any](ctx context.Context, client rueidis.Client, name string, cfg RemoteConfig[K, V]) (*Remote[K, V], error) {
 	cfg, err := cfg.withDefaults(name)
 	if err != nil {
 		return nil, err
 	}
-	return &Remote[K, V]{client: client, name: name, cfg: cfg, fetching: make(map[K]*fetch[K, V])}, nil
+	// A key in Redis must belong to one table only: its name ends at the first separator.
+	if strings.Index(name+separator, separator) != len(name) {
+		return nil, fmt.Errorf("%w: name is %q, must not contain %q or end in %q", ErrConfig, name, separator, ":lookup")
+	}
+	r := &Remote[K, V]{name: name, cfg: cfg, log: newErrorLog(cfg.Logger, name), fetching: make(map[K]*fetch[K, V])}
+	if r.server, err = redisx.Open(ctx, client, name+":lookup"); err != nil {
+		return nil, named(name, err)
+	}
+	return r, nil
 }
 
 // Name returns the table's name.
 func (r *Remote[K, V]) Name() string { return r.name }
 
-// key is where an entry is kept. There is no hash tag: a cluster spreads the entries.
+// key returns the key of an entry. It has no hash tag: a cluster spreads the entries.
 func (r *Remote[K, V]) key(k K) (string, error) {
 	b, err := r.cfg.Keys.Encode(k)
 	if err != nil {
 		return "", &EntryError{Key: fmt.Sprint(k), Err: err, kind: ErrEncode}
 	}
-	return r.name + ":lookup:" + string(b), nil
+	return r.name + separator + string(b), nil
 }
 
-// GetMany looks up many keys in one round trip, or in none where the client has cached them all, and says which are
-// missing. What Redis does not have is fetched from the source, one call for all such keys; keys that another call is
-// fetching already are waited for. Found.Version is empty.
-func (r *Remote[K, V]) GetMany(ctx context.Context, keys []K) (Found[V], error) {
-	f := Found[V]{Values: make([]V, len(keys))}
-	names := make([]string, len(keys))
-	for i, k := range keys {
-		var err error
-		if names[i], err = r.key(k); err != nil {
-			return Found[V]{}, err
+// GetMany looks up many keys in one round trip, or in none where the client has cached them all,
+// and reports which are missing. It fetches what Redis lacks from the source, with one call for all
+// such keys, and waits for keys that another call is already fetching. Redis full or read-only: the
+// answer of the source is returned, and not stored.
+func (r *Remote[K, V]) GetMany(ctx context.Context, keys []K) (Result[V], error) {
+	f, err := r.getMany(ctx, keys)
+	return f, named(r.name, err)
+}
+
+func (r *Remote[K, V]) getMany(ctx context.Context, keys []K) (Result[V], error) {
+	f, unknown, err := r.cached(ctx, keys)
+	if err != nil || len(unknown) == 0 {
+		return f, err
+	}
+	var got map[K]V
+	if r.cfg.Fetch != nil {
+		missed := make([]K, len(unknown))
+		for j, i := range unknown {
+			missed[j] = keys[i]
 		}
-	}
-	if len(keys) == 0 {
-		return f, nil
-	}
-	unique := slices.Clone(names)
-	slices.Sort(unique)
-	values, err := rueidis.MGetCache(r.client, ctx, r.cfg.LocalTTL, slices.Compact(unique))
-	if err != nil {
-		return Found[V]{}, fmt.Errorf("lookup: %w", err)
-	}
-	var unknown []int
-	for i, name := range names {
-		m := values[name]
-		text, err := m.ToString()
-		switch {
-		case rueidis.IsRedisNil(err):
-			unknown = append(unknown, i)
-			continue
-		case err != nil:
-			return Found[V]{}, fmt.Errorf("lookup: %w", err)
-		case text != "" && text[0] == absent:
-			f.Missing = append(f.Missing, i)
-			continue
-		case text == "" || text[0] != present:
-			err = errors.New("the value begins with neither + nor -")
-		default:
-			f.Values[i], err = r.cfg.Values.Decode([]byte(text[1:]))
+		if got, err = r.fetch(ctx, missed); err != nil {
+			return Result[V]{}, err
 		}
-		if err != nil {
-			return Found[V]{}, &EntryError{Key: name, Err: err, kind: ErrDecode}
-		}
-	}
-	if len(unknown) == 0 {
-		return f, nil
-	}
-	if r.cfg.Fetch == nil {
-		f.Missing = append(f.Missing, unknown...)
-		slices.Sort(f.Missing)
-		return f, nil
-	}
-	missed := make([]K, len(unknown))
-	for j, i := range unknown {
-		missed[j] = keys[i]
-	}
-	got, err := r.fetch(ctx, missed)
-	if err != nil {
-		return Found[V]{}, err
 	}
 	for _, i := range unknown {
 		if v, ok := got[keys[i]]; ok {
@@ -126,7 +108,51 @@ func (r *Remote[K, V]) GetMany(ctx context.Context, keys []K) (Found[V], error) 
 	return f, nil
 }
 
-// fetch gets keys from the source, each by one call only, however many ask.
+// cached reads keys from Redis or the client's cache. unknown has the indexes of those that Redis
+// does not have.
+func (r *Remote[K, V]) cached(ctx context.Context, keys []K) (f Result[V], unknown []int, err error) {
+	f.Values = make([]V, len(keys))
+	if len(keys) == 0 {
+		return f, nil, nil
+	}
+	names := make([]string, len(keys))
+	for i, k := range keys {
+		if names[i], err = r.key(k); err != nil {
+			return Result[V]{}, nil, err
+		}
+	}
+	unique := slices.Clone(names)
+	slices.Sort(unique)
+	values, err := rueidis.MGetCache(r.server.Client(), ctx, r.cfg.LocalTTL, slices.Compact(unique))
+	if err != nil {
+		return Result[V]{}, nil, fmt.Errorf("read entries: %w", err)
+	}
+	for i, name := range names {
+		m := values[name]
+		text, err := m.ToString()
+		switch {
+		case rueidis.IsRedisNil(err):
+			unknown = append(unknown, i)
+			continue
+		case err != nil:
+			return Result[V]{}, nil, fmt.Errorf("read entry %s: %w", keyText(name), err)
+		case text != "" && text[0] == absent:
+			f.Missing = append(f.Missing, i)
+			continue
+		case text == "" || text[0] != present:
+			err = errors.New("the value begins with neither + nor -")
+		default:
+			f.Values[i], err = r.cfg.Values.Decode([]byte(text[1:]))
+		}
+		if err != nil {
+			return Result[V]{}, nil, &EntryError{Key: name, Err: err, kind: ErrDecode}
+		}
+	}
+	return f, unknown, nil
+}
+
+// fetch reads keys from the source. Each key is read by one call of Fetch at a time, however many
+// callers need it.
 func (r *Remote[K, V]) fetch(ctx context.Context, keys []K) (map[K]V, error) {
 	all := make(map[K]V, len(keys))
 	left := make(map[K]bool, len(keys))
@@ -137,20 +163,7 @@ func (r *Remote[K, V]) fetch(ctx context.Context, keys []K) (map[K]V, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		var mine []K
-		others := make(map[K]*fetch[K, V])
-		own := &fetch[K, V]{done: make(chan struct{})}
-		r.mu.Lock()
-		for k := range left {
-			if f, ok := r.fetching[k]; ok {
-				others[k] = f
-			} else if len(mine) < r.cfg.Chunk {
-				r.fetching[k] = own
-				mine = append(mine, k)
-			}
-		}
-		r.mu.Unlock()
-
+		mine, own, others := r.claim(left)
 		if len(mine) > 0 {
 			r.load(ctx, own, mine)
 			if own.err != nil {
@@ -170,7 +183,7 @@ func (r *Remote[K, V]) fetch(ctx context.Context, keys []K) (map[K]V, error) {
 				return nil, ctx.Err()
 			}
 			if f.err != nil {
-				continue // perhaps only its caller gave up: the next round tries the key again, as ours
+				continue // its caller may have given up: the next round fetches the key here
 			}
 			if v, ok := f.found[k]; ok {
 				all[k] = v
@@ -181,11 +194,29 @@ func (r *Remote[K, V]) fetch(ctx context.Context, keys []K) (map[K]V, error) {
 	return all, nil
 }
 
-// load calls Fetch for keys and writes what it found, and what it did not, to Redis.
+// claim registers up to Chunk of the keys as being fetched by this caller, and returns them, their
+// fetch, and the fetches of the keys that other callers are reading.
+func (r *Remote[K, V]) claim(left map[K]bool) (mine []K, own *fetch[K, V], others map[K]*fetch[K, V]) {
+	own = &fetch[K, V]{done: make(chan struct{})}
+	others = make(map[K]*fetch[K, V])
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for k := range left {
+		if f, ok := r.fetching[k]; ok {
+			others[k] = f
+		} else if len(mine) < r.cfg.Chunk {
+			r.fetching[k] = own
+			mine = append(mine, k)
+		}
+	}
+	return mine, own, others
+}
+
+// load calls Fetch for keys, and writes to Redis what exists and what does not.
 func (r *Remote[K, V]) load(ctx context.Context, f *fetch[K, V], keys []K) {
 	defer func() {
 		if p := recover(); p != nil {
-			f.err = fmt.Errorf("lookup: Fetch panicked: %v", p)
+			f.err = fmt.Errorf("the Fetch function panicked: %v", p)
 		}
 		r.mu.Lock()
 		for _, k := range keys {
@@ -196,7 +227,7 @@ func (r *Remote[K, V]) load(ctx context.Context, f *fetch[K, V], keys []K) {
 	}()
 	found, err := r.cfg.Fetch(ctx, keys)
 	if err != nil {
-		f.err = fmt.Errorf("lookup: fetch: %w", err)
+		f.err = fmt.Errorf("fetch: %w", err)
 		return
 	}
 	f.found = found
@@ -207,65 +238,105 @@ func (r *Remote[K, V]) load(ctx context.Context, f *fetch[K, V], keys []K) {
 			entries[k] = &v
 		}
 	}
-	f.err = r.put(ctx, entries, false)
+	err = r.put(ctx, entries, false)
+	if errors.Is(err, ErrEncode) {
+		f.err = err
+		return
+	}
+	// The source has answered. A Redis that is full or read-only costs the next caller a fetch, not
+	// this one its answer.
+	if ctx.Err() == nil {
+		r.log.report("storing what was fetched", err)
+	}
 }
 
-// put writes entries; nil stands for a key that does not exist.
+// put writes entries; nil stands for a key that does not exist. Without replace it keeps the
+// entries that are there.
 func (r *Remote[K, V]) put(ctx context.Context, entries map[K]*V, replace bool) error {
-	cmds := make(rueidis.Commands, 0, len(entries))
+	type entry struct {
+		key, value string
+		ttl        time.Duration
+	}
+	all := make([]entry, 0, len(entries))
 	for k, v := range entries {
 		name, err := r.key(k)
 		if err != nil {
 			return err
 		}
-		value, ttl := string(absent), r.cfg.NegativeTTL
+		e := entry{key: name, value: string(absent), ttl: r.cfg.NegativeTTL}
 		if v != nil {
 			b, err := r.cfg.Values.Encode(*v)
 			if err != nil {
 				return &EntryError{Key: name, Err: err, kind: ErrEncode}
 			}
-			value, ttl = string(present)+string(b), r.cfg.TTL
+			e.value, e.ttl = string(present)+string(b), r.cfg.TTL
 		}
-		set := r.client.B().Set().Key(name).Value(value)
+		all = append(all, e)
+	}
+	return r.send(ctx, len(all), replace, func(i int) rueidis.Completed {
+		set := r.server.Client().B().Set().Key(all[i].key).Value(all[i].value)
 		if replace {
-			cmds = append(cmds, set.Px(ttl).Build())
-		} else {
-			// What was fetched is as old as its query: it must not overwrite what a Put has written since.
-			cmds = append(cmds, set.Nx().Px(ttl).Build())
+			return set.Px(all[i].ttl).Build()
 		}
-	}
-	for _, resp := range r.client.DoMulti(ctx, cmds...) {
-		if err := resp.Error(); err != nil && !rueidis.IsRedisNil(err) {
-			return fmt.Errorf("lookup: %w", err)
-		}
-	}
-	return nil
+		// A fetched value is as old as its query: it must not replace what a Put has written since.
+		return set.Nx().Px(all[i].ttl).Build()
+	})
 }
 
-// Put writes entries to Redis, over what is there.
+// send runs n commands, pipelined. With patience it retries while the server refuses them for now;
+// without, only to leave a connection that leads to a replica.
+func (r *Remote[K, V]) send(ctx context.Context, n int, patient bool, cmd func(i int) rueidis.Completed) error {
+	once := func() error {
+		cmds := make(rueidis.Commands, n)
+		for i := range cmds {
+			cmds[i] = cmd(i)
+		}
+		for _, resp := range r.server.Client().DoMulti(ctx, cmds...) {
+			if err := resp.Error(); err != nil && !rueidis.IsRedisNil(err) {
+				return err
+			}
+		}
+		return nil
+	}
+	if !patient {
+		err := once()
+		if !redisx.IsReadOnly(err) {
+			return writeErr(err)
+		}
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Second)
+		defer cancel()
+	}
+	return writeErr(r.server.Retry(ctx, once))
+}
+
+func writeErr(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("write entries: %w", err)
+}
+
+// Put writes entries to Redis, and replaces those that are there.
 func (r *Remote[K, V]) Put(ctx context.Context, entries map[K]V) error {
 	pointers := make(map[K]*V, len(entries))
 	for k, v := range entries {
 		pointers[k] = &v
 	}
-	return r.put(ctx, pointers, true)
+	return named(r.name, r.put(ctx, pointers, true))
 }
 
-// Forget drops entries, also known-missing ones: the next look-up asks the source. A fetch that is under way may still
-// write what it read before.
+// Forget removes entries, also those remembered as missing: the next look-up asks the source. A
+// fetch that is running may still write what it has read before.
 func (r *Remote[K, V]) Forget(ctx context.Context, keys ...K) error {
-	cmds := make(rueidis.Commands, 0, len(keys))
-	for _, k := range keys {
-		name, err := r.key(k)
-		if err != nil {
-			return err
-		}
-		cmds = append(cmds, r.client.B().Unlink().Key(name).Build())
-	}
-	for _, resp := range r.client.DoMulti(ctx, cmds...) {
-		if err := resp.Error(); err != nil {
-			return fmt.Errorf("lookup: %w", err)
+	names := make([]string, len(keys))
+	for i, k := range keys {
+		var err error
+		if names[i], err = r.key(k); err != nil {
+			return named(r.name, err)
 		}
 	}
-	return nil
+	return named(r.name, r.send(ctx, len(names), true, func(i int) rueidis.Completed {
+		return r.server.Client().B().Unlink().Key(names[i]).Build()
+	}))
 }

@@ -16,7 +16,7 @@ import (
 
 func newRemote(t testing.TB, c rueidis.Client, name string, cfg lookup.RemoteConfig[string, int]) *lookup.Remote[string, int] {
 	t.Helper()
-	r, err := lookup.NewRemote(c, name, cfg)
+	r, err := lookup.NewRemote(t.Context(), c, name, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +41,7 @@ func TestRemote(t *testing.T) {
 				return found, nil
 			},
 		})
-		get := func(keys ...string) lookup.Found[int] {
+		get := func(keys ...string) lookup.Result[int] {
 			t.Helper()
 			f, err := r.GetMany(ctx, keys)
 			if err != nil {
@@ -49,7 +49,7 @@ func TestRemote(t *testing.T) {
 			}
 			return f
 		}
-		both := lookup.Found[int]{Values: []int{1, 0, 2, 1}, Missing: []int{1}}
+		both := lookup.Result[int]{Values: []int{1, 0, 2, 1}, Missing: []int{1}}
 		if d := cmp.Diff(both, get("a", "x", "b", "a")); d != "" {
 			t.Fatal(d)
 		}
@@ -65,7 +65,8 @@ func TestRemote(t *testing.T) {
 			return len(asked) == n
 		})
 		n := len(asked)
-		// What is known as missing is asked for again when NegativeTTL is over; another process needs no source.
+		// What is known as missing is asked for again when NegativeTTL is over; another process needs no
+		// source.
 		source["x"] = 9
 		eventually(t, "x is found", func() bool { return len(get("x").Missing) == 0 })
 		if len(asked) == n || len(asked) > n+3 {
@@ -96,7 +97,8 @@ func TestRemote(t *testing.T) {
 	})
 }
 
-// However many ask for a key at once, the source is asked once; a caller that gives up takes nobody with it.
+// However many callers need a key at once, the source is asked once. A caller that gives up cancels
+// no other.
 func TestRemoteSingleFlight(t *testing.T) {
 	t.Parallel()
 	c := servertest.Redis(t)
@@ -133,7 +135,7 @@ func TestRemoteSingleFlight(t *testing.T) {
 		}()
 	}
 	giveUp()
-	eventually(t, "somebody else fetches", func() bool { return calls.Load() >= 2 })
+	eventually(t, "another caller fetches", func() bool { return calls.Load() >= 2 })
 	close(gate)
 	all.Wait()
 	if n := calls.Load(); n > 4 { // a and x may first be fetched apart, and x was not among the keys that were given up
@@ -151,7 +153,7 @@ func TestRemoteFromPostgres(t *testing.T) {
 		Fetch: lookup.FetchQuery[string, int](db, "SELECT sku, price FROM products WHERE sku = ANY($1)"), Chunk: 2,
 	})
 	f, err := r.GetMany(t.Context(), []string{"b", "c", "a", "d", "e"})
-	if d := cmp.Diff(lookup.Found[int]{Values: []int{2, 0, 1, 0, 0}, Missing: []int{1, 3, 4}}, f); err != nil || d != "" {
+	if d := cmp.Diff(lookup.Result[int]{Values: []int{2, 0, 1, 0, 0}, Missing: []int{1, 3, 4}}, f); err != nil || d != "" {
 		t.Fatal(err, d)
 	}
 	db.Close() // from now on Redis must have it all, the missing ones too
@@ -164,6 +166,6 @@ func TestRemoteFromPostgres(t *testing.T) {
 		t.Fatal(f)
 	}
 	if _, err = r.GetMany(t.Context(), []string{"new"}); err == nil {
-		t.Fatal("the source is away and nobody was told")
+		t.Fatal("the source is away, and GetMany returned no error")
 	}
 }

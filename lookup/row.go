@@ -24,8 +24,9 @@ type row struct {
 
 // eachRow runs a query and calls f for each of its rows.
 //
-// A prepared statement outlives an ALTER TABLE of its tables, in the connection or in a pooler behind it, and the server
-// refuses it from then on. The same statement with another text is a new one.
+// A prepared statement outlives an ALTER TABLE of its tables, in the connection or in a pooler
+// behind it, and the server refuses it from then on. The same statement with another text is a new
+// one.
 func eachRow(ctx context.Context, db Querier, query string, args []any, f func(*row) error, bind func([]pgconn.FieldDescription) (targets, error)) error {
 	n, err := eachRowOnce(ctx, db, query, args, f, bind)
 	if n > 0 || !isStalePlan(err) {
@@ -65,8 +66,8 @@ func eachRowOnce(ctx context.Context, db Querier, query string, args []any, f fu
 
 const sqlStateFailedTransaction = "25P02"
 
-// isStalePlan reports whether the server may have refused a statement because it was prepared for another shape of its
-// tables, or in another connection.
+// isStalePlan reports whether the server may have refused a statement because it was prepared for
+// another shape of its tables, or in another connection.
 func isStalePlan(err error) bool {
 	switch sqlState(err) {
 	case "0A000", // cached plan must not change result type
@@ -118,7 +119,8 @@ type target struct {
 
 type targets []target
 
-// bindTo returns a function that matches the columns of a query, after the first few, with the fields of K and V.
+// bindTo returns a function that matches the columns of a query, after the first few, with the
+// fields of K and V.
 func bindTo[K comparable, V any](skip int) func([]pgconn.FieldDescription) (targets, error) {
 	return func(columns []pgconn.FieldDescription) (targets, error) {
 		into, err := bind(columns[skip:], reflect.TypeFor[K](), reflect.TypeFor[V]())

@@ -2,21 +2,30 @@ package lookup
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
+	"github.com/headrace/headrace/internal/redisx"
 	"github.com/redis/rueidis"
 )
 
-// Run keeps the snapshot current until ctx is done, and then returns nil: it listens to the signal that every refresh
-// sends, asks Redis by itself twice in MaxAge, and refreshes the table when it is older than Every. It returns an
-// error only where trying again is pointless. Errors that it retries go to OnError. Several Runs of one table, here
-// and in other processes, are fine.
+const (
+	// retryAfter bounds the pause after a failed poll.
+	retryAfter = time.Second
+	// The pauses between two tries to subscribe.
+	firstResubscribe = 100 * time.Millisecond
+	lastResubscribe  = 10 * time.Second
+)
+
+// Run keeps the snapshot current until ctx is done, and then returns nil. It listens to the signal
+// that every refresh sends, polls Redis twice in MaxAge, and refreshes the table when it is older
+// than RefreshInterval. Errors that it retries go to Config.Logger. Several Runs of one table, in
+// this and in other processes, are fine.
 //
-// The signal is Pub/Sub, on a connection of its own: that works on every server and with the client as the caller made
-// it, also where tracking of keys is missing or switched off. A lost signal costs at most MaxAge; after a lost
-// connection the version is asked for as soon as the next one listens.
+// The signal is Pub/Sub, on a connection of its own: that works on every server and with the client
+// as the caller made it, also where client-side caching is missing or switched off. A lost signal
+// delays a new version by at most MaxAge; after a lost connection Run polls as soon as it has
+// subscribed again. A user who may not subscribe still gets every version, within MaxAge.
 func (t *Table[K, V]) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	wake := make(chan struct{}, 1)
@@ -39,76 +48,99 @@ func (t *Table[K, V]) Run(ctx context.Context) error {
 		case <-wake:
 		case <-timer.C:
 		}
-		age, err := t.sync(ctx, nil)
-		next := t.cfg.MaxAge / 2
-		if t.cfg.RefreshInterval > 0 && (err == nil && age >= t.cfg.RefreshInterval || errors.Is(err, ErrNotLoaded)) {
-			if err = t.refreshOld(ctx); err == nil {
-				age = 0
-			}
-		}
-		if err != nil && ctx.Err() == nil {
-			t.report(err)
-			next = min(next, time.Second)
-		} else if t.cfg.RefreshInterval > 0 {
-			next = min(next, max(t.cfg.RefreshInterval-age, time.Millisecond))
-		}
-		timer.Reset(next)
+		timer.Reset(t.poll(ctx))
 	}
 }
 
-// refreshOld refreshes the table unless somebody has done so since this process looked.
+// poll makes the current version this process' snapshot, refreshes it if it is due, and returns the
+// pause to the next poll.
+func (t *Table[K, V]) poll(ctx context.Context) (next time.Duration) {
+	next = t.cfg.MaxAge / 2
+	age, err := t.sync(ctx, nil)
+	if t.cfg.RefreshInterval > 0 && (err == nil && t.due(age) || err != nil && replaceable(err)) {
+		if err = t.refreshOld(ctx); err == nil {
+			age = 0
+		}
+	}
+	if ctx.Err() != nil {
+		return next
+	}
+	t.log.report("polling", err)
+	if err != nil {
+		return min(next, retryAfter)
+	}
+	if t.cfg.RefreshInterval > 0 {
+		next = min(next, max(t.cfg.RefreshInterval-age, time.Millisecond))
+	}
+	return next
+}
+
+// due reports whether a version of this age must be refreshed. A negative age means that the
+// server's clock was set back: the age says nothing then.
+func (t *Table[K, V]) due(age time.Duration) bool {
+	return age >= t.cfg.RefreshInterval || age < 0
+}
+
+// refreshOld refreshes the table unless another process has done so since this one polled.
 func (t *Table[K, V]) refreshOld(ctx context.Context) error {
-	p, age, err := t.ask(ctx)
-	if err != nil && !errors.Is(err, ErrNotLoaded) || err == nil && age < t.cfg.RefreshInterval {
+	v, age, err := t.ask(ctx)
+	if err == nil && !t.due(age) {
+		if s := t.snapshot.Load(); s != nil && s.version == v.id {
+			return nil
+		}
+	}
+	if err != nil && !replaceable(err) {
 		return err
 	}
-	_, err = t.refreshFrom(ctx, p.version)
+	_, err = t.refreshFrom(ctx, v.id)
 	return err
 }
 
-// listen wakes Run at each signal, and whenever a connection begins to listen: signals may have been lost before.
+// listen wakes Run at each signal, and whenever a subscription begins, because signals may have
+// been lost before.
 func (t *Table[K, V]) listen(ctx context.Context, wake chan<- struct{}) {
-	ring := func() {
-		select {
-		case wake <- struct{}{}:
-		default: // Run has not looked since the last one: it will see this too
-		}
-	}
+	pause := firstResubscribe
 	for ctx.Err() == nil {
-		err := t.subscribe(ctx, ring)
+		subscribed := false
+		err := t.subscribe(ctx, func() {
+			subscribed = true
+			t.log.report("the subscription", nil)
+			select {
+			case wake <- struct{}{}:
+			default: // Run has not polled since the last signal, and sees this version too
+			}
+		})
 		if ctx.Err() != nil {
 			return
 		}
-		t.report(err)
-		select {
-		case <-ctx.Done():
-		case <-time.After(100 * time.Millisecond):
+		t.log.report("the subscription", err)
+		if subscribed {
+			pause = firstResubscribe
 		}
+		if !redisx.Sleep(ctx, pause) {
+			return
+		}
+		pause = min(2*pause, lastResubscribe)
 	}
 }
 
-// subscribe listens on a connection of its own until that breaks or ctx is done. An ordinary connection would be
-// shared with commands, and not every server takes commands from a subscriber.
+// subscribe listens on a connection of its own until it breaks or ctx is done, and calls ring when
+// the subscription begins and at each signal. An ordinary connection would be shared with commands,
+// which some servers refuse from a subscriber.
 func (t *Table[K, V]) subscribe(ctx context.Context, ring func()) error {
-	c, release := t.client.Dedicate()
+	c, release := t.server.Client().Dedicate()
 	defer release()
 	broken := c.SetPubSubHooks(rueidis.PubSubHooks{
 		OnMessage:      func(rueidis.PubSubMessage) { ring() },
 		OnSubscription: func(rueidis.PubSubSubscription) { ring() },
 	})
 	if err := c.Do(ctx, c.B().Subscribe().Channel(t.channel).Build()).Error(); err != nil {
-		return fmt.Errorf("lookup: subscribe: %w", err)
+		return fmt.Errorf("subscribe: %w", err)
 	}
 	select {
 	case <-ctx.Done():
 		return nil
 	case err := <-broken:
-		return fmt.Errorf("lookup: the subscription broke: %w", err)
-	}
-}
-
-func (t *Table[K, V]) report(err error) {
-	if t.cfg.OnError != nil && err != nil {
-		t.cfg.OnError(err)
+		return fmt.Errorf("the subscription broke: %w", err)
 	}
 }

@@ -9,9 +9,11 @@ import (
 type Stats struct {
 	Version string // the current version
 	Entries int    // its entries
-	// Age is the time since its refresh, by the server's clock. It is negative after that clock was set back.
+	// Age is the time since its refresh, by the server's clock. It is negative after that clock was
+	// set back.
 	Age time.Duration
-	// Snapshot is the version that this process has, "" for none, and Checked how long ago Redis last confirmed it.
+	// Snapshot is the version that this process has, "" for none, and Checked how long ago Redis last
+	// confirmed it.
 	Snapshot string
 	Checked  time.Duration
 }

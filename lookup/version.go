@@ -24,8 +24,8 @@ var swapLua string
 //go:embed lock.lua
 var lockLua string
 
-// Every script names a key that never exists. While a slot of a cluster moves, the server then refuses the whole script
-// instead of running it until the first key that has moved.
+// Every script names a key that never exists. While a slot of a cluster moves, the server then
+// refuses the whole script instead of running it until the first key that has moved.
 var (
 	askScript   = redisx.NewScript(askLua)
 	writeScript = redisx.NewScript(writeLua)
@@ -36,7 +36,8 @@ var (
 // layout is the layout of the keys in Redis, which {name}:lookup:current begins with.
 const layout = 1
 
-// version is the description of a version: {name}:lookup:current has "layout id entries parts milliseconds".
+// version is the description of a version: {name}:lookup:current has "layout id entries parts
+// milliseconds".
 type version struct {
 	id      string
 	entries int
@@ -81,8 +82,8 @@ func parseVersion(text string) (version, error) {
 	return version{text: text}, fmt.Errorf("%w: the current version is %s, want layout, id, entries, parts and time", ErrIncomplete, keyText(text))
 }
 
-// ask asks Redis which version is current, and how old it is by the server's clock. A script also goes to the primary
-// where the client reads from replicas.
+// ask asks Redis which version is current, and how old it is by the server's clock. A script also
+// goes to the primary where the client reads from replicas.
 func (t *Table[K, V]) ask(ctx context.Context) (v version, age time.Duration, err error) {
 	// Without a deadline a frozen server would keep Run from noticing anything.
 	ctx, cancel := context.WithTimeout(ctx, max(t.cfg.MaxAge, time.Second))

@@ -14,13 +14,15 @@ import (
 )
 
 const (
-	// unfinished is the time to live of a version that is being written. It is renewed until the version is current.
+	// unfinished is the time to live of a version that is being written. It is renewed until the
+	// version is current.
 	unfinished = 2 * time.Minute
 	// maxPartBytes ends a part before it has Config.Chunk entries.
 	maxPartBytes = 1 << 20
 	// maxParts bounds the script that makes a version current, which names all its parts.
 	maxParts = 10_000
-	// stagger is the time between the expiry of two parts of an old version: the server frees them one by one.
+	// stagger is the time between the expiry of two parts of an old version: the server frees them one
+	// by one.
 	stagger = 2 * time.Millisecond
 	// keysPerTrip is the number of keys that are renewed or deleted in one round trip.
 	keysPerTrip = 100
@@ -106,14 +108,15 @@ func (w *writer[K, V]) each(ctx context.Context, cmd func(key string) rueidis.Co
 	return errors.Join(errs...)
 }
 
-// write loads the source into a new version, makes it current in place of old, and returns it as it reads back.
+// write loads the source into a new version, makes it current in place of old, and returns it as it
+// reads back.
 func (t *Table[K, V]) write(ctx context.Context, w *writer[K, V], token string, old version) (s *Snapshot[K, V], err error) {
 	defer func() {
 		if err != nil {
 			done, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 			defer cancel()
-			// The reply of a swap may have been lost: a version that has become current must stay. If Redis cannot be asked,
-			// the version either expires, or is current and does not.
+			// The reply of a swap may have been lost: a version that has become current must stay. If Redis
+			// cannot be asked, the version either expires, or is current and does not.
 			if now, _, err := t.ask(done); err == nil && now.id != w.id || err != nil && replaceable(err) {
 				_ = w.discard(done)
 			}

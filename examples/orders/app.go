@@ -56,7 +56,7 @@ func Open(ctx context.Context, redis rueidis.Client, pg *pgxpool.Pool, name stri
 	if a.Signals, err = pipeline.NewSignals(redis, name); err != nil {
 		return nil, err
 	}
-	if err := a.openLookups(redis, pg, name); err != nil {
+	if err := a.openLookups(ctx, redis, pg, name); err != nil {
 		return nil, err
 	}
 	if err := a.openTable(ctx, pg); err != nil {
@@ -103,18 +103,18 @@ func (a *App) openTable(ctx context.Context, pg *pgxpool.Pool) error {
 	return err
 }
 
-func (a *App) openLookups(redis rueidis.Client, pg *pgxpool.Pool, name string) (err error) {
-	if a.Products, err = lookup.New(redis, name+"-products", lookup.Config[string, Product]{
+func (a *App) openLookups(ctx context.Context, redis rueidis.Client, pg *pgxpool.Pool, name string) (err error) {
+	if a.Products, err = lookup.New(ctx, redis, name+"-products", lookup.Config[string, Product]{
 		Load: lookup.FromQuery[string, Product](pg, "SELECT product_id, name, category, base_price::text FROM product_catalog"),
 	}); err != nil {
 		return err
 	}
-	if a.Rates, err = lookup.New(redis, name+"-rates", lookup.Config[string, Rate]{
+	if a.Rates, err = lookup.New(ctx, redis, name+"-rates", lookup.Config[string, Rate]{
 		Load: lookup.FromQuery[string, Rate](pg, "SELECT currency, per_usd::text FROM currency_rates"),
 	}); err != nil {
 		return err
 	}
-	a.Zips, err = lookup.New(redis, name+"-zips", lookup.Config[string, Zone]{
+	a.Zips, err = lookup.New(ctx, redis, name+"-zips", lookup.Config[string, Zone]{
 		Load: lookup.FromQuery[string, Zone](pg, "SELECT zip, city, state, country, time_zone, shipping_zone FROM zip_code_zones"),
 	})
 	return err
