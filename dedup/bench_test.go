@@ -14,11 +14,11 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// stream is a window that holds as many ids as it was made for, less those that are going to be measured: the fullest that
-// it gets, at 36 to 40 bytes an id. The hash bare holds the same ids.
+// stream is a window that holds as many ids as it was made for, less those that are going to be
+// measured: the fullest that it gets, at 36 to 40 bytes an id. The hash bare holds the same ids.
 type stream struct {
 	c       rueidis.Client
-	w       *dedup.Deduplicator
+	d       *dedup.Deduplicator
 	bare    string
 	next    int
 	batches int
@@ -26,10 +26,10 @@ type stream struct {
 
 func newStream(b *testing.B, c rueidis.Client, ids, measured int) *stream {
 	window := servertest.Prefix(b)
-	s := &stream{c: c, bare: "{" + window + "}:bare", w: newWindow(b, c, window, dedup.Config{ExpectedIDs: int64(ids)})}
+	s := &stream{c: c, bare: "{" + window + "}:bare", d: open(b, c, window, dedup.Config{ExpectedIDs: int64(ids)})}
 	for s.next < ids-measured {
 		batch := s.take(min(5000, ids-measured-s.next))
-		claim(b, s.w, dedup.Batch{Root: fmt.Sprint("fill", s.next), Records: len(batch)}, nil, batch...)
+		claim(b, s.d, dedup.Batch{Root: fmt.Sprint("fill", s.next), Records: len(batch)}, nil, batch...)
 		hset := c.B().Hset().Key(s.bare).FieldValue()
 		for _, id := range batch {
 			hset = hset.FieldValue(id, "12345678")
@@ -54,7 +54,7 @@ func (s *stream) round(size int) [][]string {
 func (s *stream) claim(b *testing.B, batches [][]string) int {
 	for _, ids := range batches {
 		s.batches++
-		v, err := s.w.Claim(context.Background(), dedup.Batch{Root: strconv.Itoa(s.batches), Records: len(ids)}, nil, ids)
+		v, err := s.d.Claim(context.Background(), dedup.Batch{Root: strconv.Itoa(s.batches), Records: len(ids)}, nil, ids)
 		if err != nil || v[0] != fresh {
 			b.Fatal(v, err)
 		}
@@ -78,7 +78,7 @@ func (s *stream) hsetnx(b *testing.B, batches [][]string) int {
 }
 
 func (s *stream) clear(b *testing.B) {
-	if err := s.w.Clear(context.Background()); err != nil {
+	if err := s.d.Clear(context.Background()); err != nil {
 		b.Fatal(err)
 	}
 	do(b, s.c, s.c.B().Unlink().Key(s.bare).Build())
@@ -89,8 +89,9 @@ const (
 	measured = perRound * (bench.DefaultRounds + 1) // each side's ids, and those of the warm-up
 )
 
-// BenchmarkFigures compares Claim with the same ids sent as pipelined HSETNX to one hash, which knows no window, no
-// place and no verdict. Both sides hold the same number of ids before they begin.
+// BenchmarkFigures compares Claim with the same ids sent as pipelined HSETNX to one hash, which
+// knows no window, no place and no verdict. Both sides hold the same number of ids before they
+// begin.
 func BenchmarkFigures(b *testing.B) {
 	c := servertest.Redis(b)
 	for _, size := range []int{1000, 100, 5000} {
@@ -111,7 +112,8 @@ func BenchmarkFigures(b *testing.B) {
 	}
 }
 
-// BenchmarkFlat: what the size of the window costs. Ours is a large one, the bare side one of 10,000 ids.
+// BenchmarkFlat: what the size of the window costs. Ours is a large one, the bare side one of
+// 10,000 ids.
 func BenchmarkFlat(b *testing.B) {
 	c := servertest.Redis(b)
 	ids := 1_000_000
@@ -152,7 +154,7 @@ func BenchmarkFlat(b *testing.B) {
 	deep.clear(b)
 }
 
-// large says whether figures that take gigabytes or minutes are wanted too.
+// large reports whether to measure figures that take gigabytes or minutes.
 func large() bool { return os.Getenv("HEADRACE_LARGE") != "" }
 
 // At most 40 bytes an id of 16 characters, everything included, on every server that can tell.
@@ -178,19 +180,20 @@ func TestMemory(t *testing.T) {
 
 func bytesPerID(t *testing.T, c rueidis.Client, n int) float64 {
 	t.Helper()
-	w := newWindow(t, c, servertest.Prefix(t), dedup.Config{ExpectedIDs: int64(n)})
+	d := open(t, c, servertest.Prefix(t), dedup.Config{ExpectedIDs: int64(n)})
 	before := usedMemory(t, c)
 	for at := 0; at < n; at += 5000 {
-		claim(t, w, dedup.Batch{Root: strconv.Itoa(at), Records: 5000}, nil, names("", at, 5000)...)
+		claim(t, d, dedup.Batch{Root: strconv.Itoa(at), Records: 5000}, nil, names("", at, 5000)...)
 	}
 	used := usedMemory(t, c) - before
-	if err := w.Clear(t.Context()); err != nil {
+	if err := d.Clear(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	return float64(used) / float64(n)
 }
 
-// usedMemory is what the server uses for data: its buffers for clients, replicas and the append-only file come and go.
+// usedMemory is what the server uses for data: its buffers for clients, replicas and the
+// append-only file come and go.
 func usedMemory(t testing.TB, c rueidis.Client) int64 {
 	t.Helper()
 	n, err := do(t, c, c.B().Arbitrary("MEMORY", "STATS").Build()).AsMap()

@@ -11,32 +11,34 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// fenceTries is how often a strict claim is made before it is given up. Claiming again is what makes it safe: the
-// verdicts are kept, and the claim script writes at each call, so the next WAITAOF covers the first claim too.
-const fenceTries = 3
+// durableTries is how often a durable claim is made before ErrNotDurable is returned. A second
+// claim is safe because the verdicts are stored, and useful because the claim script writes at each
+// call: the next WAITAOF also covers the first claim.
+const durableTries = 3
 
-// maxPlace is the most records of a root: places are kept in four bytes.
+// maxPlace is the largest number of records in a root: a place has four bytes.
 const maxPlace = 1<<32 - 1
 
-// Claim claims ids[i] for the record at position pos[i] of the batch and returns one verdict an id: [Fresh] if nobody
-// in the window holds the id or this very place does, otherwise [Duplicate]. A nil pos means 0, 1, 2 …. Of two
-// equal ids in one call the one with the lower position wins. One round trip, whatever the number.
+// Claim claims ids[i] for the record at position pos[i] of the batch and returns one verdict for
+// each id: [VerdictFresh] if no place in the window holds the id or this very place does, otherwise
+// [VerdictDuplicate]. A nil pos means 0, 1, 2 …. Of two equal ids in one call the one with the
+// lower position wins.
 //
-// With a guard, a verdict is given once: it is kept beside the batch and handed back at each later call, also to the
-// batches that this one is split into. [ErrGone] says that there is no such batch any more. Errors name the reason
-// and claim nothing, with two exceptions: after a lost connection the outcome is unknown, and after [ErrNotDurable] the
-// claims stand. Both are repaired by claiming again.
-func (w *Deduplicator) Claim(ctx context.Context, b Batch, pos []int32, ids []string) ([]Verdict, error) {
-	pos, ids, order, err := w.checkBatch(b, pos, ids)
+// With a guard, a verdict is final: it is stored beside the batch and returned by each later call,
+// also to the batches that this one is split into. [ErrGone]: the batch no longer exists. A call
+// that fails has claimed nothing, with two exceptions: after a lost connection the outcome is
+// unknown, and after [ErrNotDurable] the claims stand. In both cases it is safe to claim again.
+func (d *Deduplicator) Claim(ctx context.Context, b Batch, pos []int32, ids []string) ([]Verdict, error) {
+	pos, ids, order, err := d.checkBatch(b, pos, ids)
 	if err != nil {
 		return nil, err
 	}
-	fields, err := w.fields(pos, ids)
+	fields, err := d.fields(pos, ids)
 	if err != nil || len(ids) == 0 {
 		return nil, err
 	}
 
-	keys := w.keys
+	keys := d.keys
 	if b.Guard != "" {
 		keys = append(slices.Clip(keys), b.Guard)
 	}
@@ -52,15 +54,15 @@ func (w *Deduplicator) Claim(ctx context.Context, b Batch, pos []int32, ids []st
 		mask = string(m)
 	}
 	texts, runs := entries(b.Offset, pos, fields)
-	args := append(slices.Clip(w.head), strconv.Itoa(b.Records), mask, string(root(b.Root)), runs, hashes(fields), lengths(fields))
+	args := append(slices.Clip(d.head), strconv.Itoa(b.Records), mask, string(root(b.Root)), runs, hashes(fields), lengths(fields))
 	args = append(args, texts...)
 
-	reply, err := w.claim(ctx, keys, args)
+	reply, err := d.claim(ctx, keys, args)
 	if err != nil {
 		return nil, err
 	}
 	if len(reply) != len(ids) {
-		return nil, fmt.Errorf("dedup: %d verdicts for %d ids", len(reply), len(ids))
+		return nil, fmt.Errorf("dedup: claim: unexpected reply: got %d verdicts, want %d", len(reply), len(ids))
 	}
 	verdicts := make([]Verdict, len(ids))
 	for i := range reply {
@@ -77,17 +79,18 @@ func (w *Deduplicator) Claim(ctx context.Context, b Batch, pos []int32, ids []st
 	return verdicts, nil
 }
 
-func (w *Deduplicator) claim(ctx context.Context, keys, args []string) (string, error) {
+func (d *Deduplicator) claim(ctx context.Context, keys, args []string) (string, error) {
 	var r rueidis.RedisResult
-	var fence error
-	for range fenceTries {
-		if !w.cfg.Durable {
-			r = w.exec(ctx, claimScript, keys, args)
+	var notDurable error
+	for range durableTries {
+		if !d.cfg.Durable {
+			r = d.run(ctx, claimScript, keys, args)
 		} else {
-			r, fence = w.execFenced(ctx, claimScript, keys, args)
+			r, notDurable = d.runDurably(ctx, claimScript, keys, args)
 		}
-		// Only a missing confirmation is tried again. Anything else is for the caller to judge, whose lease may be gone.
-		if r.Error() != nil || fence == nil || ctx.Err() != nil {
+		// Only a missing confirmation is retried. Every other error goes to the caller, whose lease may
+		// have expired.
+		if r.Error() != nil || notDurable == nil || ctx.Err() != nil {
 			break
 		}
 	}
@@ -97,17 +100,17 @@ func (w *Deduplicator) claim(ctx context.Context, keys, args []string) (string, 
 		return "", ErrGone
 	case err != nil:
 		return "", fmt.Errorf("dedup: claim: %w", err)
-	case fence != nil:
-		return "", fence
+	case notDurable != nil:
+		return "", notDurable
 	}
 	return reply, nil
 }
 
-// checkBatch checks the batch and its positions, and puts them into ascending order. order says where each came
-// from; it is nil where nothing moved.
-func (w *Deduplicator) checkBatch(b Batch, pos []int32, ids []string) ([]int32, []string, []int, error) {
+// checkBatch checks the batch and its positions, and sorts them into ascending order. order has the
+// original index of each; it is nil if the positions were sorted already.
+func (d *Deduplicator) checkBatch(b Batch, pos []int32, ids []string) ([]int32, []string, []int, error) {
 	if len(ids) == 0 && len(pos) == 0 {
-		return nil, nil, nil, nil // a batch in which nothing has an id
+		return nil, nil, nil, nil // no record of the batch has an id
 	}
 	switch {
 	case b.Root == "":
@@ -118,8 +121,8 @@ func (w *Deduplicator) checkBatch(b Batch, pos []int32, ids []string) ([]int32, 
 		return nil, nil, nil, fmt.Errorf("%w: Batch.Records is %d: must be 0 to %d", ErrBatch, b.Records, MaxIDs)
 	case int64(b.Offset) > maxPlace-int64(b.Records):
 		return nil, nil, nil, fmt.Errorf("%w: Batch.Offset is %d: a root has at most %d records", ErrBatch, b.Offset, int64(maxPlace))
-	case b.Guard != "" && hashTag(b.Guard) != w.name:
-		return nil, nil, nil, fmt.Errorf("%w: Batch.Guard %q lacks the hash tag {%s}: batch and window must share a slot", ErrBatch, b.Guard, w.name)
+	case b.Guard != "" && hashTag(b.Guard) != d.name:
+		return nil, nil, nil, fmt.Errorf("%w: Batch.Guard %q lacks the hash tag {%s}: the batch and the window must share a slot", ErrBatch, b.Guard, d.name)
 	case pos == nil && len(ids) != b.Records:
 		return nil, nil, nil, fmt.Errorf("%w: %d ids without positions for %d records", ErrBatch, len(ids), b.Records)
 	case pos != nil && len(pos) != len(ids):
@@ -163,11 +166,11 @@ func hashTag(key string) string {
 	return tag
 }
 
-// Mark marks ids as seen and reports which of them were new. It is for streams without batches: whoever dies between
-// Mark and what it does with a new id has lost that id for a window, and so has whoever repeats a Mark whose reply
-// was lost. Use Claim where that matters.
-func (w *Deduplicator) Mark(ctx context.Context, ids ...string) (fresh []bool, err error) {
-	verdicts, err := w.Claim(ctx, Batch{Root: uid.New(), Records: len(ids)}, nil, ids)
+// Mark marks ids as seen and reports which of them were new. It is for streams without batches: a
+// program that dies between Mark and the processing of a new id has lost that id for one window,
+// and so has a program that repeats a Mark whose reply was lost. Use Claim where that matters.
+func (d *Deduplicator) Mark(ctx context.Context, ids ...string) (fresh []bool, err error) {
+	verdicts, err := d.Claim(ctx, Batch{Root: uid.New(), Records: len(ids)}, nil, ids)
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,8 @@
--- Claims ids by place. KEYS[3], if any, is the guard. ARGV[4] = number of records of the batch, ARGV[5] = a mask, one
--- byte a record, '1' for those that are claimed here ('' = all), ARGV[6] = digest of the root, ARGV[7] = the runs, two numbers
--- each: ids, first place, ARGV[8] = hashes of the ids, ARGV[9] = their lengths, or one for all, ARGV[10…] = the
--- entries of each run. Replies one byte an id, 'f'resh or 'd'uplicate; nil when the guard is gone.
+-- Claims ids by place. KEYS[3], if any, is the guard. ARGV[4] = number of records of the batch,
+-- ARGV[5] = a mask, one byte a record, '1' for those that are claimed here ('' = all), ARGV[6] =
+-- digest of the root, ARGV[7] = the runs, two numbers each: ids, first place, ARGV[8] = hashes of
+-- the ids, ARGV[9] = their lengths, or one for all, ARGV[10…] = the entries of each run. Replies
+-- one byte an id, 'f'resh or 'd'uplicate; nil when the guard is gone.
 local guard, records, mask, root = KEYS[3], tonumber(ARGV[4]), ARGV[5], ARGV[6]
 local runs, hashes, lens = ints(ARGV[7]), ints(ARGV[8]), ints(ARGV[9])
 local n = #hashes
@@ -16,9 +17,9 @@ if guard then
   end
 end
 
--- A longer window takes effect at once, or its first claims would
--- end too early; a shorter one not, or two processes with different settings would open a table at each call. A run takes at most 8,018 bytes
--- of the log, and leaves as many unused at the end of a chunk.
+-- A longer window takes effect at once, or its first claims would end too early; a shorter one not,
+-- or two processes with different settings would open a table at each call. A run takes at most
+-- 8,018 bytes of the log, and leaves as many unused at the end of a chunk.
 local expect = math.max(tonumber(ARGV[3]), n)
 local g = tables[1]
 if not g then
@@ -33,7 +34,8 @@ else
     g = open(math.max(expect, live * 1.25))
   end
 end
--- The expiry of what is written now is set once between two marks, so that it needs no command a call.
+-- The expiry of what is written now is set once between two marks, so that it needs no command a
+-- call.
 local expire = string.format('%.0f', math.ceil(now + g.window * 1.125))
 if now - g.marks[#g.marks][1] >= g.window / 8 then
   g.marks[#g.marks + 1] = { now, g.tail, g.count }
@@ -56,7 +58,8 @@ end
 local verdict, asked, known = {}, 0, 0
 local same = #lens == 1 and lens[1]
 local stamp = char(floor(now / 1099511627776), floor(now / 4294967296) % 256) .. be32(now % 4294967296)
--- Arguments of BITFIELD. One by one, in this order: a table that is filled in another order has no array, and costs three times as much.
+-- Arguments of BITFIELD. One by one, in this order: a table that is filled in another order has no
+-- array, and costs three times as much.
 local get, set, fix = {}, { g.index }, {}
 for k = 2, 4 * math.min(n, 1000), 4 do
   set[k] = 'SET'
@@ -80,7 +83,8 @@ local function claim(first, last, place, blob)
   end
   asked = asked + left
 
-  -- look asks for the claim that holds id j, whose entry is at byte e of blob, from offset p of table t on.
+  -- look asks for the claim that holds id j, whose entry is at byte e of blob, from offset p of
+  -- table t on.
   local function look(j, e, l, t, p)
     local found, by, where = find(t, p, sub(blob, e + 8, e + 9 + l))
     if not found then return false end
@@ -90,7 +94,8 @@ local function claim(first, last, place, blob)
     return true
   end
 
-  -- The tables that take no more claims. The newest one too where many ids are known: below, each of those costs an entry.
+  -- The tables that take no more claims. The newest one too where many ids are known: below, each
+  -- of those costs an entry.
   for i = g.known > 12 and 1 or 2, #tables do
     local t, k = tables[i], 2
     get[1] = t.index
@@ -183,7 +188,8 @@ local function claim(first, last, place, blob)
             before = older[before]
           end
         end
-        -- Mostly it is another id's, and the only one. What was given back is left out of the slot's entries for good.
+        -- Mostly it is another id's, and the only one. What was given back is left out of the
+        -- slot's entries for good.
         local it
         repeat
           local c = before % length
@@ -232,7 +238,8 @@ end
 if asked > 0 then g.known = math.max(floor(100 * known / asked), floor(g.known * 0.9)) end
 save()
 
--- Joined in pieces: an emulation of Lua that keeps its stack small fails on one call with thousands.
+-- Joined in pieces: an emulation of Lua that keeps its stack small fails on one call with
+-- thousands.
 local function join(list, size)
   local parts = {}
   for i = 1, size, 1000 do parts[#parts + 1] = table.concat(list, '', i, math.min(i + 999, size)) end

@@ -3,8 +3,10 @@ package dedup
 import (
 	"cmp"
 	"fmt"
-	"strings"
+	"log/slog"
 	"time"
+
+	"github.com/headrace/headrace/internal/redisx"
 )
 
 // Defaults and limits of [Config].
@@ -19,52 +21,73 @@ const (
 
 	// MaxID is the length of the longest id, in bytes.
 	MaxID = 1024
-	// MaxIDs is the most ids that one call may carry. The server does nothing else during the call, which takes it
-	// 1.3 to 7 µs an id.
+	// MaxIDs is the largest number of ids in one call.
 	MaxIDs = 100_000
-	// MaxName is the length of the longest name of a window, in bytes.
-	MaxName = 200
+	// MaxName is the length of the longest name, in bytes.
+	MaxName = redisx.MaxName
 )
 
-// Config sets up a [Window]. The zero value is ready to use.
+// Eviction is the choice of what New does with a server whose maxmemory-policy is not noeviction.
+// Such a server may evict claims when its memory is full, and then duplicates pass.
+type Eviction uint8
+
+// The choices of Config.Eviction.
+const (
+	EvictionWarn   Eviction = iota // log a warning
+	EvictionRefuse                 // New fails with ErrEviction
+	EvictionIgnore                 // do not check
+)
+
+// Config configures a [Deduplicator]. The zero value is ready to use.
 type Config struct {
-	// Window is how long a claimed id stays a duplicate for others. It must exceed the age of anything that may
-	// still be in flight. Every process must give the same value. A claim keeps the window that it was made with; a longer
-	// one takes effect at once, a shorter one when a quarter of the old one has passed. Default one hour.
+	// Window is how long a claimed id makes others duplicates. It must exceed the age of anything that
+	// may still be in flight. Every process must use the same value. A claim keeps the window it was
+	// made with: a longer one takes effect at once, a shorter one after a quarter of the old one.
+	// Default 1 hour.
 	Window time.Duration
-	// Expect is roughly how many ids one window will see, and the least that it is made for: 12 bytes each are taken at
-	// once. When more come, the window grows by what it has counted. A wrong value costs memory or speed, never a verdict.
-	// Default 100,000.
+	// ExpectedIDs is roughly how many ids one window will see, and the smallest size that is prepared
+	// for: 12 bytes each are allocated at once. If more arrive, the tables grow by what was counted. A
+	// wrong value costs memory or speed, never a verdict. Default 100,000.
 	ExpectedIDs int64
-	// Digest keeps ids of 16 bytes and more as a 128-bit digest (the first half of SHA-256). The window is then exact
-	// unless two different ids share a digest: among a billion ids that has a chance of 1 in 10^20, and nobody can
-	// make such a pair for less than 2^64 tries. Without it every byte of an id is kept.
+	// Digest stores ids of 16 bytes and more as a 128-bit digest (the first half of SHA-256). The
+	// window is then exact unless two different ids share a digest. Among a billion ids that has a
+	// chance of 1 in 10^20, and to make such a pair takes 2^64 tries. Without Digest every byte of an
+	// id is stored.
 	Digest bool
-	// Strict waits, at each claim, until the server has it on disk. See the package comment.
+	// Durable makes each claim wait until the server has it on disk. See the package comment.
 	Durable bool
-	// DurableTimeout bounds one wait for the disk in strict mode. Default 5 s.
+	// DurableTimeout bounds one wait for the disk. Default 5 s.
 	DurableTimeout time.Duration
-	// AllowEviction accepts a server that evicts keys when its memory is full.
-	AllowEviction bool
+	// Eviction is what New does with a server that may evict claims. Default EvictionWarn.
+	Eviction Eviction
+	// Logger receives the warning of EvictionWarn. Default slog.Default().
+	Logger *slog.Logger
+}
+
+// configErr returns an ErrConfig that names a field, its value and the allowed range.
+func configErr(field string, value any, allowed string, args ...any) error {
+	return fmt.Errorf("%w: Config.%s is %v, must be %s", ErrConfig, field, value, fmt.Sprintf(allowed, args...))
 }
 
 func (c Config) withDefaults(name string) (Config, error) {
 	c.Window = cmp.Or(c.Window, DefaultWindow)
 	c.ExpectedIDs = cmp.Or(c.ExpectedIDs, DefaultExpectedIDs)
 	c.DurableTimeout = cmp.Or(c.DurableTimeout, DefaultDurableTimeout)
+	c.Logger = cmp.Or(c.Logger, slog.Default())
+	if err := redisx.CheckName(name); err != nil {
+		return c, fmt.Errorf("%w: %w", ErrConfig, err)
+	}
 	switch {
-	case name == "" || len(name) > MaxName:
-		return c, fmt.Errorf("dedup: name has %d bytes: must be 1 to %d", len(name), MaxName)
-	case strings.ContainsAny(name, "{}"):
-		return c, fmt.Errorf("dedup: name %q has a brace: braces mark the hash slot of a cluster", name)
 	case c.Window < MinWindow || c.Window > MaxWindow:
-		return c, fmt.Errorf("dedup: Config.Window is %v: must be %v to %v", c.Window, MinWindow, MaxWindow)
+		return c, configErr("Window", c.Window, "%v to %v", MinWindow, MaxWindow)
 	case c.Window%time.Millisecond != 0:
-		return c, fmt.Errorf("dedup: Config.Window is %v: must be whole milliseconds", c.Window)
+		return c, configErr("Window", c.Window, "whole milliseconds")
 	case c.ExpectedIDs < 0 || c.ExpectedIDs > MaxExpectedIDs:
-		return c, fmt.Errorf("dedup: Config.Expect is %d: must be 1 to %d", c.ExpectedIDs, MaxExpectedIDs)
+		return c, configErr("ExpectedIDs", c.ExpectedIDs, "1 to %d", MaxExpectedIDs)
 	case c.DurableTimeout < time.Millisecond:
-		return c, fmt.Errorf("dedup: Config.FenceTimeout is %v: must be at least 1ms", c.DurableTimeout)
+		return c, configErr("DurableTimeout", c.DurableTimeout, "at least 1ms")
+	case c.Eviction > EvictionIgnore:
+		return c, configErr("Eviction", c.Eviction, "%d to %d", EvictionWarn, EvictionIgnore)
 	}
 	return c, nil
 }

@@ -2,48 +2,85 @@ package dedup
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"strconv"
 
+	"github.com/headrace/headrace/internal/redisx"
 	"github.com/redis/rueidis"
 )
 
-// Window is a sliding window of ids on Redis. It holds no state of its own: any number of Windows of one name, in any
-// number of processes, are one window. This type is concurrency safe.
+// Deduplicator drops duplicates within a sliding window of ids on Redis. It holds no state of its
+// own: all Deduplicators of one name, in any number of processes, share one window. This type is
+// concurrency safe.
 type Deduplicator struct {
-	client rueidis.Client
+	server *redisx.Server
 	name   string
 	cfg    Config
-	keys   []string // of every script, see tables.lua
-	prefix string   // of the keys of all tables
+	keys   []string // KEYS of every script, see tables.lua
 	head   []string // the arguments that every script begins with
 }
 
-// New makes a window on the caller's client, which it never closes. It asks the server whether it evicts keys and,
-// in strict mode, whether it has an append-only file.
+// New returns a Deduplicator on the caller's client, which it never closes. It checks whether the
+// server evicts keys and, with Config.Durable, whether it has an append-only file.
 func New(ctx context.Context, client rueidis.Client, name string, cfg Config) (*Deduplicator, error) {
 	cfg, err := cfg.withDefaults(name)
 	if err != nil {
 		return nil, err
 	}
-	w := &Deduplicator{client: client, name: name, cfg: cfg, keys: []string{"{" + name + "}:dedup", "{" + name + "}:dedup:never"}, prefix: "{" + name + "}:d:"}
-	w.head = []string{strconv.FormatInt(cfg.Window.Milliseconds(), 10), w.prefix, strconv.FormatInt(cfg.ExpectedIDs, 10)}
-	if err := w.check(ctx); err != nil {
+	prefix := "{" + name + "}:dedup:"
+	d := &Deduplicator{name: name, cfg: cfg, keys: []string{prefix + "state", prefix + "never"}}
+	d.head = []string{strconv.FormatInt(cfg.Window.Milliseconds(), 10), prefix + "t:", strconv.FormatInt(cfg.ExpectedIDs, 10)}
+	if d.server, err = redisx.Open(ctx, client, prefix+"never"); err != nil {
+		return nil, fmt.Errorf("dedup: %w", err)
+	}
+	if err := d.checkEviction(ctx); err != nil {
 		return nil, err
 	}
-	return w, nil
+	if cfg.Durable {
+		if err := d.server.ProbeAOF(ctx); errors.Is(err, redisx.ErrNoAOF) {
+			return nil, fmt.Errorf("%w: %w", ErrNoAOF, err)
+		} else if err != nil {
+			return nil, fmt.Errorf("dedup: %w", err)
+		}
+	}
+	return d, nil
 }
 
-// Verdict is what a claim says about one id.
+// checkEviction looks at the server's maxmemory-policy.
+func (d *Deduplicator) checkEviction(ctx context.Context) error {
+	if d.cfg.Eviction == EvictionIgnore {
+		return nil
+	}
+	policy, err := d.server.EvictionPolicy(ctx)
+	if err != nil {
+		return fmt.Errorf("dedup: %w", err)
+	}
+	if policy == "" {
+		return nil
+	}
+	if d.cfg.Eviction == EvictionRefuse {
+		return fmt.Errorf("%w: maxmemory-policy is %s: set it to noeviction", ErrEviction, policy)
+	}
+	d.cfg.Logger.Warn("dedup: Redis may evict claims when its memory is full, and then duplicates pass: set maxmemory-policy to noeviction",
+		"name", d.name, "maxmemory-policy", policy)
+	return nil
+}
+
+// Name returns the name given to New.
+func (d *Deduplicator) Name() string { return d.name }
+
+// Verdict is the outcome of one claim.
 type Verdict uint8
 
 const (
-	// Fresh says that this place holds the id. Go on with the record.
+	// VerdictFresh: this place holds the id. Process the record.
 	VerdictFresh Verdict = 1 + iota
-	// Duplicate says that another place holds the id within the window. Drop the record, and count it.
+	// VerdictDuplicate: another place holds the id within the window. Drop the record, and count it.
 	VerdictDuplicate
 )
 
-// String names the verdict.
+// String returns "fresh", "duplicate", or "none" for the zero Verdict.
 func (v Verdict) String() string {
 	switch v {
 	case VerdictFresh:
@@ -54,18 +91,17 @@ func (v Verdict) String() string {
 	return "none"
 }
 
-// Batch says which batch the ids belong to.
+// Batch is the batch whose records claim ids.
 type Batch struct {
-	// Guard is the key of a hash that lives exactly as long as the batch. The verdicts are kept in its field
-	// "r:dedup", one byte a record. Empty: no batch that could vanish, and no verdict kept.
+	// Guard is the key of a hash that lives exactly as long as the batch. The verdicts are stored in
+	// its field "r:dedup", one byte a record. Empty: the batch cannot vanish, and no verdict is
+	// stored.
 	Guard string
-	// Root names the batch that the records were sealed in; it stays the same when the batch is split. Required.
+	// Root identifies the batch in which the records were sealed. It stays the same when the batch is
+	// split. Required.
 	Root string
-	// Offset is where this batch begins in its root.
+	// Offset is the position of this batch's first record in its root.
 	Offset int
-	// Records is how many records the batch has.
+	// Records is the number of records in the batch.
 	Records int
 }
-
-// Name returns the window's name.
-func (w *Deduplicator) Name() string { return w.name }

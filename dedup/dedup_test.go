@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -19,22 +20,31 @@ const (
 	dup   = dedup.VerdictDuplicate
 )
 
-func newWindow(t testing.TB, c rueidis.Client, name string, cfg dedup.Config) *dedup.Deduplicator {
+func open(t testing.TB, c rueidis.Client, name string, cfg dedup.Config) *dedup.Deduplicator {
 	t.Helper()
-	w, err := dedup.New(t.Context(), c, name, cfg)
+	d, err := dedup.New(t.Context(), c, name, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return w
+	return d
 }
 
-func claim(t testing.TB, w *dedup.Deduplicator, b dedup.Batch, pos []int32, ids ...string) []dedup.Verdict {
+func claim(t testing.TB, d *dedup.Deduplicator, b dedup.Batch, pos []int32, ids ...string) []dedup.Verdict {
 	t.Helper()
-	v, err := w.Claim(t.Context(), b, pos, ids)
+	v, err := d.Claim(t.Context(), b, pos, ids)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return v
+}
+
+func stats(t testing.TB, d *dedup.Deduplicator) dedup.Stats {
+	t.Helper()
+	s, err := d.Stats(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 func want(t testing.TB, got []dedup.Verdict, want ...dedup.Verdict) {
@@ -62,9 +72,9 @@ func do(t testing.TB, c rueidis.Client, cmd rueidis.Completed) rueidis.RedisResu
 }
 
 // undo does what the queue's script does with the Undo of an acknowledgement.
-func undo(t testing.TB, c rueidis.Client, w *dedup.Deduplicator, claims ...dedup.Claim) {
+func undo(t testing.TB, c rueidis.Client, d *dedup.Deduplicator, claims ...dedup.Claim) {
 	t.Helper()
-	all, err := w.Undo(t.Context(), claims)
+	all, err := d.Undo(t.Context(), claims)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,108 +99,110 @@ func names(prefix string, from, n int) []string {
 
 func TestClaimByPlace(t *testing.T) {
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
-		w := newWindow(t, c, servertest.Prefix(t), dedup.Config{})
+		d := open(t, c, servertest.Prefix(t), dedup.Config{})
 		a := dedup.Batch{Root: "a", Records: 3}
-		want(t, claim(t, w, a, nil, "x", "y", "x"), fresh, fresh, dup) // two copies in one batch: the first one wins
-		want(t, claim(t, w, a, nil, "x", "y", "x"), fresh, fresh, dup) // redelivery meets its own claims
+		want(t, claim(t, d, a, nil, "x", "y", "x"), fresh, fresh, dup) // two copies in one batch: the first one wins
+		want(t, claim(t, d, a, nil, "x", "y", "x"), fresh, fresh, dup) // redelivery meets its own claims
 		b := dedup.Batch{Root: "b", Records: 2}
-		want(t, claim(t, w, b, nil, "y", "z"), dup, fresh)
+		want(t, claim(t, d, b, nil, "y", "z"), dup, fresh)
 		// A child of a: the place is root and offset + position.
 		child := dedup.Batch{Root: "a", Offset: 1, Records: 2}
-		want(t, claim(t, w, child, nil, "y", "x"), fresh, dup)
+		want(t, claim(t, d, child, nil, "y", "x"), fresh, dup)
 		// Positions need not be all, nor in order.
-		want(t, claim(t, w, dedup.Batch{Root: "c", Records: 10}, []int32{9, 2}, "q", "q"), dup, fresh)
+		want(t, claim(t, d, dedup.Batch{Root: "c", Records: 10}, []int32{9, 2}, "q", "q"), dup, fresh)
 	})
 }
 
 func TestVerdictIsKept(t *testing.T) {
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
 		name := servertest.Prefix(t)
-		w := newWindow(t, c, name, dedup.Config{})
+		d := open(t, c, name, dedup.Config{})
 		a := dedup.Batch{Root: "a", Records: 1}
-		want(t, claim(t, w, a, nil, "x"), fresh)
+		want(t, claim(t, d, a, nil, "x"), fresh)
 		b := dedup.Batch{Guard: guard(t, c, name, "b"), Root: "b", Records: 4}
-		want(t, claim(t, w, b, []int32{1, 2}, "x", "y"), dup, fresh)
+		want(t, claim(t, d, b, []int32{1, 2}, "x", "y"), dup, fresh)
 		if v, _ := do(t, c, c.B().Hget().Key(b.Guard).Field("r:dedup").Build()).ToString(); v != "-df-" {
 			t.Fatalf("verdicts kept as %q, want %q", v, "-df-")
 		}
-		// a's record is rejected and its claim given back, yet b's was dropped as its duplicate once, and stays dropped.
-		undo(t, c, w, dedup.Claim{Root: "a", Place: 0, ID: "x"})
-		want(t, claim(t, w, b, []int32{1, 2}, "x", "y"), dup, fresh)
-		want(t, claim(t, w, b, nil, "v", "x", "y", "x"), fresh, dup, fresh, fresh)
+		// a's record is rejected and its claim given back, yet b's was dropped as its duplicate once, and
+		// stays dropped.
+		undo(t, c, d, dedup.Claim{Root: "a", Place: 0, ID: "x"})
+		want(t, claim(t, d, b, []int32{1, 2}, "x", "y"), dup, fresh)
+		want(t, claim(t, d, b, nil, "v", "x", "y", "x"), fresh, dup, fresh, fresh)
 	})
 }
 
-// † A worker that sleeps through the end of its batch must not claim anything: nobody would give it back.
+// † A worker that sleeps through the end of its batch must not claim anything: no other program
+// would give it back.
 func TestClaimIsRefusedWhenTheBatchIsGone(t *testing.T) {
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
 		name := servertest.Prefix(t)
-		w := newWindow(t, c, name, dedup.Config{})
+		d := open(t, c, name, dedup.Config{})
 		b := dedup.Batch{Guard: guard(t, c, name, "b"), Root: "b", Records: 1}
 		do(t, c, c.B().Del().Key(b.Guard).Build())
-		if _, err := w.Claim(t.Context(), b, nil, []string{"x"}); !errors.Is(err, dedup.ErrGone) {
+		if _, err := d.Claim(t.Context(), b, nil, []string{"x"}); !errors.Is(err, dedup.ErrGone) {
 			t.Fatalf("claim for a batch that is gone: %v, want ErrGone", err)
 		}
 		if n := do(t, c, c.B().Exists().Key(b.Guard).Build()); func() bool { v, _ := n.AsInt64(); return v != 0 }() {
 			t.Fatal("the refused claim made the guard again")
 		}
-		want(t, claim(t, w, dedup.Batch{Root: "c", Records: 1}, nil, "x"), fresh)
+		want(t, claim(t, d, dedup.Batch{Root: "c", Records: 1}, nil, "x"), fresh)
 	})
 }
 
-// † B_RELMEM, B_RELAFTERACK: a claim is given back by the place that holds it, to nobody else's harm.
+// † B_RELMEM, B_RELAFTERACK: only the place that holds a claim gives it back.
 func TestUndoTouchesOnlyTheHolder(t *testing.T) {
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
-		w := newWindow(t, c, servertest.Prefix(t), dedup.Config{})
-		want(t, claim(t, w, dedup.Batch{Root: "a", Records: 2}, nil, "x", "y"), fresh, fresh)
-		want(t, claim(t, w, dedup.Batch{Root: "b", Records: 1}, nil, "x"), dup)
-		undo(t, c, w, dedup.Claim{Root: "b", Place: 0, ID: "x"}, dedup.Claim{Root: "a", Place: 0, ID: "y"})
-		want(t, claim(t, w, dedup.Batch{Root: "c", Records: 2}, nil, "x", "y"), dup, dup)
-		undo(t, c, w, dedup.Claim{Root: "a", Place: 0, ID: "x"})
-		want(t, claim(t, w, dedup.Batch{Root: "d", Records: 2}, nil, "x", "y"), fresh, dup)
+		d := open(t, c, servertest.Prefix(t), dedup.Config{})
+		want(t, claim(t, d, dedup.Batch{Root: "a", Records: 2}, nil, "x", "y"), fresh, fresh)
+		want(t, claim(t, d, dedup.Batch{Root: "b", Records: 1}, nil, "x"), dup)
+		undo(t, c, d, dedup.Claim{Root: "b", Place: 0, ID: "x"}, dedup.Claim{Root: "a", Place: 0, ID: "y"})
+		want(t, claim(t, d, dedup.Batch{Root: "c", Records: 2}, nil, "x", "y"), dup, dup)
+		undo(t, c, d, dedup.Claim{Root: "a", Place: 0, ID: "x"})
+		want(t, claim(t, d, dedup.Batch{Root: "d", Records: 2}, nil, "x", "y"), fresh, dup)
 
-		if n, err := w.Release(t.Context(), dedup.Claim{Root: "a", Place: 0, ID: "x"}, dedup.Claim{Root: "a", Place: 1, ID: "y"}); n != 1 || err != nil {
+		if n, err := d.Release(t.Context(), dedup.Claim{Root: "a", Place: 0, ID: "x"}, dedup.Claim{Root: "a", Place: 1, ID: "y"}); n != 1 || err != nil {
 			t.Fatalf("Release: %d, %v, want 1: x belongs to another place by now", n, err)
 		}
-		want(t, claim(t, w, dedup.Batch{Root: "e", Records: 2}, nil, "x", "y"), dup, fresh)
+		want(t, claim(t, d, dedup.Batch{Root: "e", Records: 2}, nil, "x", "y"), dup, fresh)
 	})
 }
 
-func TestMarkSeenForgetLenClear(t *testing.T) {
+func TestMarkSeenForgetStatsClear(t *testing.T) {
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
 		ctx, name := t.Context(), servertest.Prefix(t)
-		w := newWindow(t, c, name, dedup.Config{Window: time.Hour})
-		marked, err := w.Mark(ctx, "a", "b", "a")
+		d := open(t, c, name, dedup.Config{Window: time.Hour})
+		marked, err := d.Mark(ctx, "a", "b", "a")
 		if d := cmp.Diff([]bool{true, true, false}, marked); err != nil || d != "" {
 			t.Fatal(err, d)
 		}
-		if marked, err = w.Mark(ctx, "b", "c"); err != nil || marked[0] || !marked[1] {
+		if marked, err = d.Mark(ctx, "b", "c"); err != nil || marked[0] || !marked[1] {
 			t.Fatal(marked, err)
 		}
-		seen, err := w.Seen(ctx, "a", "b", "c", "d")
+		seen, err := d.Seen(ctx, "a", "b", "c", "d")
 		if d := cmp.Diff([]bool{true, true, true, false}, seen); err != nil || d != "" {
 			t.Fatal(err, d)
 		}
-		if n, err := w.Len(ctx); n != 3 || err != nil {
-			t.Fatalf("Len: %d, %v", n, err)
+		if s := stats(t, d); s.IDs != 3 || s.Tables != 1 || s.Bytes < 3*16 {
+			t.Fatalf("Stats: got %+v, want 3 ids in 1 table", s)
 		}
-		if n, err := w.Forget(ctx, "a", "d"); n != 1 || err != nil {
+		if n, err := d.Forget(ctx, "a", "d"); n != 1 || err != nil {
 			t.Fatalf("Forget: %d, %v", n, err)
 		}
-		if seen, _ := w.Seen(ctx, "a", "b"); seen[0] || !seen[1] {
+		if seen, _ := d.Seen(ctx, "a", "b"); seen[0] || !seen[1] {
 			t.Fatal(seen)
 		}
-		if err := w.Clear(ctx); err != nil {
+		if err := d.Clear(ctx); err != nil {
 			t.Fatal(err)
 		}
-		if n, err := w.Len(ctx); n != 0 || err != nil {
-			t.Fatalf("Len after Clear: %d, %v", n, err)
+		if got, want := stats(t, d), (dedup.Stats{Tables: 1}); got != want {
+			t.Fatalf("Stats after Clear: got %+v, want %+v", got, want)
 		}
 		keys, _ := do(t, c, c.B().Keys().Pattern("{"+name+"}*").Build()).AsStrSlice()
-		if d := cmp.Diff([]string{"{" + name + "}:dedup"}, keys); d != "" {
+		if d := cmp.Diff([]string{"{" + name + "}:dedup:state"}, keys); d != "" {
 			t.Fatalf("keys after Clear: %s", d)
 		}
-		if marked, _ := w.Mark(ctx, "b"); !marked[0] {
+		if marked, _ := d.Mark(ctx, "b"); !marked[0] {
 			t.Fatal("b is still known after Clear")
 		}
 	})
@@ -200,7 +212,7 @@ func TestMarkSeenForgetLenClear(t *testing.T) {
 func TestLargeBatches(t *testing.T) {
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
 		name := servertest.Prefix(t)
-		w := newWindow(t, c, name, dedup.Config{ExpectedIDs: 10})
+		d := open(t, c, name, dedup.Config{ExpectedIDs: 10})
 		sizes, sum := []int{1, 999, 1000, 1001, 5000, 12345}, 0
 		if strings.HasSuffix(t.Name(), "/miniredis") { // which copies the index at each write of a slot
 			sizes = []int{1, 999, 1000, 1001, 2500}
@@ -210,26 +222,26 @@ func TestLargeBatches(t *testing.T) {
 			ids := names(fmt.Sprint(n, "-"), 0, n)
 			b := dedup.Batch{Guard: guard(t, c, name, fmt.Sprint(n)), Root: fmt.Sprint("r", n), Records: n}
 			for range 2 {
-				for i, v := range claim(t, w, b, nil, ids...) {
+				for i, v := range claim(t, d, b, nil, ids...) {
 					if v != fresh {
 						t.Fatalf("%d ids: id %d is a %v", n, i, v)
 					}
 				}
 			}
 			b.Root, b.Guard = b.Root+"x", ""
-			for i, v := range claim(t, w, b, nil, ids...) {
+			for i, v := range claim(t, d, b, nil, ids...) {
 				if v != dup {
 					t.Fatalf("%d ids: id %d is %v for another batch", n, i, v)
 				}
 			}
 		}
-		if n, err := w.Len(t.Context()); n != int64(sum) || err != nil {
-			t.Fatalf("Len: %d, %v", n, err)
+		if n := stats(t, d).IDs; n != int64(sum) {
+			t.Fatalf("Stats: got %d ids, want %d", n, sum)
 		}
-		if err := w.Clear(t.Context()); err != nil {
+		if err := d.Clear(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if keys, _ := do(t, c, c.B().Keys().Pattern("{"+name+"}:d:*").Build()).AsStrSlice(); len(keys) > 0 {
+		if keys, _ := do(t, c, c.B().Keys().Pattern("{"+name+"}:dedup:t:*").Build()).AsStrSlice(); len(keys) > 0 {
 			t.Fatalf("%d keys after Clear", len(keys))
 		}
 	})
@@ -238,20 +250,20 @@ func TestLargeBatches(t *testing.T) {
 func TestDigestOfLongIDs(t *testing.T) {
 	t.Parallel()
 	c := servertest.Redis(t)
-	w := newWindow(t, c, servertest.Prefix(t), dedup.Config{Digest: true})
+	d := open(t, c, servertest.Prefix(t), dedup.Config{Digest: true})
 	long := strings.Repeat("customer/order/", 20)
 	b := dedup.Batch{Root: "a", Records: 4}
-	want(t, claim(t, w, b, nil, long+"1", long+"2", "short", long+"1"), fresh, fresh, fresh, dup)
-	want(t, claim(t, w, dedup.Batch{Root: "b", Records: 2}, nil, long+"2", "short"), dup, dup)
-	undo(t, c, w, dedup.Claim{Root: "a", Place: 1, ID: long + "2"})
-	want(t, claim(t, w, dedup.Batch{Root: "c", Records: 2}, nil, long+"1", long+"2"), dup, fresh)
+	want(t, claim(t, d, b, nil, long+"1", long+"2", "short", long+"1"), fresh, fresh, fresh, dup)
+	want(t, claim(t, d, dedup.Batch{Root: "b", Records: 2}, nil, long+"2", "short"), dup, dup)
+	undo(t, c, d, dedup.Claim{Root: "a", Place: 1, ID: long + "2"})
+	want(t, claim(t, d, dedup.Batch{Root: "c", Records: 2}, nil, long+"1", long+"2"), dup, fresh)
 }
 
 func TestBadInput(t *testing.T) {
 	t.Parallel()
 	c := servertest.Redis(t)
 	name := servertest.Prefix(t)
-	w := newWindow(t, c, name, dedup.Config{})
+	d := open(t, c, name, dedup.Config{})
 	long := strings.Repeat("x", dedup.MaxID+1)
 	for _, tc := range []struct {
 		b    dedup.Batch
@@ -261,71 +273,90 @@ func TestBadInput(t *testing.T) {
 	}{
 		{dedup.Batch{Root: "a", Records: 3}, nil, []string{"x", "", "y"}, "dedup: id 1 (position 1 of the batch) is empty"},
 		{dedup.Batch{Root: "a", Records: 9}, []int32{4, 8}, []string{"x", long}, "dedup: id 1 (position 8 of the batch) has 1025 bytes: at most 1024 are allowed"},
-		{dedup.Batch{Records: 1}, nil, []string{"x"}, "dedup: bad batch: Batch.Root is empty"},
-		{dedup.Batch{Root: "a", Offset: -1, Records: 1}, nil, []string{"x"}, "dedup: bad batch: Batch.Offset is -1: must not be negative"},
-		{dedup.Batch{Root: "a", Offset: 1<<32 - 1, Records: 1}, nil, []string{"x"}, "dedup: bad batch: Batch.Offset is 4294967295: a root has at most 4294967295 records"},
-		{dedup.Batch{Root: "a", Records: 1}, []int32{1}, []string{"x"}, "dedup: bad batch: position 1 is not in a batch of 1 records"},
-		{dedup.Batch{Root: "a", Records: 2}, []int32{1, 1}, []string{"x", "y"}, "dedup: bad batch: position 1 comes twice"},
-		{dedup.Batch{Root: "a", Records: 2}, nil, []string{"x"}, "dedup: bad batch: 1 ids without positions for 2 records"},
-		{dedup.Batch{Root: "a", Records: 2}, []int32{0}, []string{"x", "y"}, "dedup: bad batch: 1 positions for 2 ids"},
-		{dedup.Batch{Guard: "m:1", Root: "a", Records: 1}, nil, []string{"x"}, fmt.Sprintf("dedup: bad batch: Batch.Guard \"m:1\" lacks the hash tag {%s}: batch and window must share a slot", name)},
+		{dedup.Batch{Records: 1}, nil, []string{"x"}, "dedup: invalid batch: Batch.Root is empty"},
+		{dedup.Batch{Root: "a", Offset: -1, Records: 1}, nil, []string{"x"}, "dedup: invalid batch: Batch.Offset is -1: must not be negative"},
+		{dedup.Batch{Root: "a", Offset: 1<<32 - 1, Records: 1}, nil, []string{"x"}, "dedup: invalid batch: Batch.Offset is 4294967295: a root has at most 4294967295 records"},
+		{dedup.Batch{Root: "a", Records: 1}, []int32{1}, []string{"x"}, "dedup: invalid batch: position 1 is not in a batch of 1 records"},
+		{dedup.Batch{Root: "a", Records: 2}, []int32{1, 1}, []string{"x", "y"}, "dedup: invalid batch: position 1 comes twice"},
+		{dedup.Batch{Root: "a", Records: 2}, nil, []string{"x"}, "dedup: invalid batch: 1 ids without positions for 2 records"},
+		{dedup.Batch{Root: "a", Records: 2}, []int32{0}, []string{"x", "y"}, "dedup: invalid batch: 1 positions for 2 ids"},
+		{dedup.Batch{Guard: "m:1", Root: "a", Records: 1}, nil, []string{"x"}, fmt.Sprintf("dedup: invalid batch: Batch.Guard \"m:1\" lacks the hash tag {%s}: the batch and the window must share a slot", name)},
 	} {
-		_, err := w.Claim(t.Context(), tc.b, tc.pos, tc.ids)
+		_, err := d.Claim(t.Context(), tc.b, tc.pos, tc.ids)
 		if err == nil || err.Error() != tc.want {
 			t.Errorf("got  %v\nwant %s", err, tc.want)
 		}
 	}
 	var e *dedup.IDError
-	_, err := w.Mark(t.Context(), "a", long)
+	_, err := d.Mark(t.Context(), "a", long)
 	if !errors.Is(err, dedup.ErrID) || !errors.As(err, &e) || e.Index != 1 {
 		t.Errorf("Mark of a long id: %v", err)
 	}
-	if seen, _ := w.Seen(t.Context(), "a", "x", "y"); seen[0] || seen[1] || seen[2] {
+	if seen, _ := d.Seen(t.Context(), "a", "x", "y"); seen[0] || seen[1] || seen[2] {
 		t.Error("a refused call has claimed something")
 	}
-	for cfg, want := range map[dedup.Config]string{
-		{Window: -time.Second}:          "dedup: Config.Window is -1s: must be 10ms to 9600h0m0s",
-		{Window: 1500 * time.Hour * 24}: "dedup: Config.Window is 36000h0m0s: must be 10ms to 9600h0m0s",
-		{ExpectedIDs: -1}:               "dedup: Config.Expect is -1: must be 1 to 1000000000",
-		{DurableTimeout: -1}:            "dedup: Config.FenceTimeout is -1ns: must be at least 1ms",
+}
+
+func TestBadConfig(t *testing.T) {
+	t.Parallel()
+	c := servertest.Redis(t)
+	for _, tc := range []struct {
+		name string
+		cfg  dedup.Config
+		want string
+	}{
+		{"w", dedup.Config{Window: -time.Second}, "Config.Window is -1s, must be 10ms to 9600h0m0s"},
+		{"w", dedup.Config{Window: 1500 * time.Hour * 24}, "Config.Window is 36000h0m0s, must be 10ms to 9600h0m0s"},
+		{"w", dedup.Config{Window: time.Second + 1}, "Config.Window is 1.000000001s, must be whole milliseconds"},
+		{"w", dedup.Config{ExpectedIDs: -1}, "Config.ExpectedIDs is -1, must be 1 to 1000000000"},
+		{"w", dedup.Config{DurableTimeout: -1}, "Config.DurableTimeout is -1ns, must be at least 1ms"},
+		{"w", dedup.Config{Eviction: 3}, "Config.Eviction is 3, must be 0 to 2"},
+		{"", dedup.Config{}, "name is empty, must have 1 to 200 bytes"},
+		{"a{b", dedup.Config{}, `name is "a{b", must have no brace: it would break the hash tag of the keys`},
+		{strings.Repeat("x", 201), dedup.Config{}, "name has 201 bytes, must have 1 to 200"},
 	} {
-		if _, err := dedup.New(t.Context(), c, name, cfg); err == nil || err.Error() != want {
+		_, err := dedup.New(t.Context(), c, tc.name, tc.cfg)
+		if want := "dedup: invalid configuration: " + tc.want; !errors.Is(err, dedup.ErrConfig) || err.Error() != want {
 			t.Errorf("got  %v\nwant %s", err, want)
-		}
-	}
-	for _, name := range []string{"", "a{b", strings.Repeat("x", 201)} {
-		if _, err := dedup.New(t.Context(), c, name, dedup.Config{}); err == nil {
-			t.Errorf("a window named %q was accepted", name)
 		}
 	}
 }
 
-// When Redis is away the caller hears of it; nothing is passed or dropped silently.
+// When Redis is away every call fails: no record passes and none is dropped.
 func TestRedisAway(t *testing.T) {
 	t.Parallel()
 	s := servertest.OwnRedis(t)
 	c := s.Client(t)
-	w := newWindow(t, c, "away", dedup.Config{})
+	d := open(t, c, "away", dedup.Config{})
 	if err := s.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
-	if v, err := w.Claim(ctx, dedup.Batch{Root: "a", Records: 1}, nil, []string{"x"}); err == nil || v != nil {
+	if v, err := d.Claim(ctx, dedup.Batch{Root: "a", Records: 1}, nil, []string{"x"}); err == nil || v != nil {
 		t.Fatalf("claim without a server: %v, %v", v, err)
 	}
-	if _, err := w.Seen(ctx, "x"); err == nil {
+	if _, err := d.Seen(ctx, "x"); err == nil {
 		t.Fatal("Seen without a server: no error")
 	}
 }
 
-func TestEvictingServerIsRefused(t *testing.T) {
+func TestServerThatEvicts(t *testing.T) {
 	t.Parallel()
 	c := servertest.OwnRedis(t, "--maxmemory", "64mb", "--maxmemory-policy", "volatile-lru").Client(t)
-	if _, err := dedup.New(t.Context(), c, "w", dedup.Config{}); !errors.Is(err, dedup.ErrEviction) {
-		t.Fatalf("New on a server that evicts: %v, want ErrEviction", err)
+	var log strings.Builder
+	logger := slog.New(slog.NewTextHandler(&log, nil))
+	if _, err := dedup.New(t.Context(), c, "w", dedup.Config{Eviction: dedup.EvictionRefuse, Logger: logger}); !errors.Is(err, dedup.ErrEviction) {
+		t.Fatalf("New with EvictionRefuse: got %v, want ErrEviction", err)
 	}
-	newWindow(t, c, "w", dedup.Config{AllowEviction: true})
+	open(t, c, "w", dedup.Config{Eviction: dedup.EvictionIgnore, Logger: logger})
+	if log.Len() > 0 {
+		t.Fatalf("the log has %q, want nothing yet", log.String())
+	}
+	open(t, c, "w", dedup.Config{Logger: logger})
+	if got := log.String(); strings.Count(got, "volatile-lru") != 1 || strings.Count(got, "level=WARN") != 1 {
+		t.Fatalf("EvictionWarn logged %q, want one warning with the policy", got)
+	}
 }
 
 func TestShard(t *testing.T) {

@@ -14,8 +14,9 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// durableServer starts a server that can be killed: the usual one, or Redis 8 from Docker's image where that is too old
-// for strict mode. With neither, it has checked that New says so, and reports false.
+// durableServer starts a server that can be killed: the usual one, or Redis 8 from Docker's image
+// where the usual one lacks WAITAOF. With neither, it checks that New returns ErrNoAOF, and returns
+// false.
 func durableServer(t *testing.T) (*servers.RedisServer, rueidis.Client, bool) {
 	s := servertest.OwnRedis(t)
 	c := s.Client(t)
@@ -33,7 +34,7 @@ func durableServer(t *testing.T) (*servers.RedisServer, rueidis.Client, bool) {
 		_, err = dedup.New(t.Context(), c, "probe", dedup.Config{Durable: true})
 	}
 	if errors.Is(err, dedup.ErrNoAOF) {
-		t.Logf("%s has no WAITAOF: all that strict mode can do there is refuse, and it did: %v", s.Chosen, err)
+		t.Logf("%s has no WAITAOF, and New has refused Durable: %v", s.Chosen, err)
 		return s, c, false
 	}
 	if err != nil {
@@ -59,8 +60,8 @@ func TestDurableWithoutAOF(t *testing.T) {
 	}
 }
 
-// † X_WFENCE, B_OTHERCONN, B_FENCENOWRITE: no strict claim returns before the disk has it: neither the first one, nor
-// one that only hands back kept verdicts, on whatever connection it comes.
+// † X_WFENCE, B_OTHERCONN, B_FENCENOWRITE: no durable claim returns before the disk has it: neither
+// the first one, nor one that returns stored verdicts, whatever the connection.
 func TestDurableWaitsForTheDisk(t *testing.T) {
 	t.Parallel()
 	s, c, ok := durableServer(t)
@@ -102,7 +103,7 @@ func (s *store) promote(batch string, ids []string, verdicts []dedup.Verdict) {
 	}
 }
 
-// crash makes the server lose what it was told since lose was called, as a crash under everysec does.
+// lose makes the server forget what is written from now on when it crashes, as under everysec.
 func lose(t testing.TB, c rueidis.Client) { set(t, c, "appendonly", "no") }
 
 func crash(t testing.TB, s *servers.RedisServer, c rueidis.Client) {
@@ -119,8 +120,8 @@ func crash(t testing.TB, s *servers.RedisServer, c rueidis.Client) {
 	}
 }
 
-// † RCR: Redis is killed between claim and stage, again and again, and loses its last writes. Batches whose claim
-// fails are delivered again. In the end each id is in the table once.
+// † RCR: Redis is killed between claim and stage, again and again, and loses its last writes.
+// Batches whose claim fails are delivered again. In the end each id is in the table once.
 func TestDurableSurvivesCrashes(t *testing.T) {
 	t.Parallel()
 	s, c, ok := durableServer(t)
@@ -161,7 +162,7 @@ func TestDurableSurvivesCrashes(t *testing.T) {
 		if losing {
 			lose(t, c)
 		}
-		// Guards that are lost are none of this test's business: the queue's own strictness covers them.
+		// A guard that is lost is not tested here: the queue's own Durable covers it.
 		v, err := d.Claim(t.Context(), dedup.Batch{Guard: "{w}:m:" + b.name, Root: b.name, Records: len(b.ids)}, nil, b.ids)
 		if err != nil {
 			refused++
@@ -189,7 +190,7 @@ func TestDurableSurvivesCrashes(t *testing.T) {
 	}
 }
 
-// What the crash of the test above does to a window that is not strict: the proof that it loses something.
+// A crash of a window that is not durable does lose something.
 func TestACrashDoublesWithoutDurable(t *testing.T) {
 	t.Parallel()
 	s, c, ok := durableServer(t)

@@ -5,32 +5,37 @@ import (
 	"fmt"
 )
 
+// Errors of this package, to be tested with errors.Is.
 var (
-	// ErrGone says that the batch whose guard key was given does not exist any more: another worker has finished it,
-	// so this one must drop what it holds of it. No id was claimed.
+	// ErrConfig: a bad name or configuration. The message names the field, its value and the allowed
+	// range.
+	ErrConfig = errors.New("dedup: invalid configuration")
+	// ErrGone: the batch of the guard key no longer exists, because another worker has finished it.
+	// The caller must drop what it holds of that batch. No id was claimed.
 	ErrGone = errors.New("dedup: the batch is gone")
-	// ErrBatch says that the arguments of a claim do not fit together; trying again cannot help. No id was claimed.
-	ErrBatch = errors.New("dedup: bad batch")
-	// ErrNoAOF says that strict mode was asked of a server that cannot give it: WAITAOF needs Redis 7.2 or later
-	// with appendonly yes.
-	ErrNoAOF = errors.New("dedup: strict mode needs WAITAOF (Redis 7.2 or later) and appendonly yes")
-	// ErrNotDurable says that the claims of a strict window were made, but the server did not confirm them on disk
-	// in time. The claims stand and the verdicts are kept; calling Claim again is safe.
-	ErrNotDurable = errors.New("dedup: the claims are not known to be on disk")
-	// ErrEviction says that the server may evict claims when its memory is full, which makes duplicates pass.
-	ErrEviction = errors.New("dedup: the server may evict claims")
-	// ErrID says that an id cannot be used; the error is an *IDError, which names its position.
-	ErrID = errors.New("dedup: bad id")
+	// ErrBatch: the arguments of a claim do not fit together. A retry cannot succeed. No id was
+	// claimed.
+	ErrBatch = errors.New("dedup: invalid batch")
+	// ErrNoAOF: Config.Durable is set, but the server cannot confirm writes on disk. It needs WAITAOF
+	// (Redis 7.2 or later) and appendonly yes.
+	ErrNoAOF = errors.New("dedup: Durable needs WAITAOF (Redis 7.2 or later) and appendonly yes")
+	// ErrNotDurable: the claims were made, but the server did not confirm in time that they are on
+	// disk. The claims stand and the verdicts are stored; it is safe to call Claim again.
+	ErrNotDurable = errors.New("dedup: the claims are not confirmed on disk")
+	// ErrEviction: the server may evict claims when its memory is full, and then duplicates pass.
+	ErrEviction = errors.New("dedup: Redis may evict claims")
+	// ErrID: an id cannot be used. The error is an *IDError with the position of the id.
+	ErrID = errors.New("dedup: invalid id")
 )
 
-// IDError names the id that was refused. No id of the call was claimed.
+// IDError describes an id that was refused. No id of the call was claimed.
 type IDError struct {
 	Index  int    // index in the ids of the call
 	Pos    int32  // position in the batch, -1 without a batch
-	Reason string // what is wrong with it
+	Reason string // what is wrong with the id
 }
 
-// Error names the id by its position.
+// Error returns the position of the id and the reason.
 func (e *IDError) Error() string {
 	if e.Pos < 0 {
 		return fmt.Sprintf("dedup: id %d %s", e.Index, e.Reason)

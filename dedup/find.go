@@ -51,8 +51,8 @@ func (d *Deduplicator) Seen(ctx context.Context, ids ...string) ([]bool, error) 
 	return seen, nil
 }
 
-// find runs find.lua. A script also runs where it only reads, so a client that reads from replicas gets no answer from
-// the past. It returns the names that the ids are stored under.
+// find runs find.lua. A script also runs where it only reads, so a client that reads from replicas
+// gets no answer from the past. It returns the names that the ids are stored under.
 func (d *Deduplicator) find(ctx context.Context, what string, ids []string, places string) ([]string, rueidis.RedisResult, error) {
 	fields, err := d.fields(nil, ids)
 	if err != nil {

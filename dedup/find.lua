@@ -1,7 +1,8 @@
--- Looks ids up. ARGV[4] = what for, ARGV[5] = hashes, ARGV[6] = lengths, or one for all, ARGV[7] = the places that must hold
--- them, 8 bytes digest of the root and 4 bytes place each ('' = whoever does), ARGV[8] = the ids, each with its length before it.
--- 'seen' replies one byte an id, '1' or '0'; 'remove' takes those that it finds out of the window and replies how many;
--- 'where' replies the key and the offset of the length of each, '' and 0 where there is none.
+-- Looks ids up. ARGV[4] = what for, ARGV[5] = hashes, ARGV[6] = lengths, or one for all, ARGV[7] =
+-- the places that must hold them, 8 bytes digest of the root and 4 bytes place each ('' = whoever
+-- does), ARGV[8] = the ids, each with its length before it. 'seen' replies one byte an id, '1' or
+-- '0'; 'remove' takes those that it finds out of the window and replies how many; 'where' replies
+-- the key and the offset of the length of each, '' and 0 where there is none.
 local what, hashes, lens, places, ids = ARGV[4], ints(ARGV[5]), ints(ARGV[6]), ARGV[7], ARGV[8]
 local n, at, count, out = #hashes, 1, 0, {}
 for from = 1, n, 1000 do

@@ -9,21 +9,21 @@ import (
 	"slices"
 )
 
-// digestFrom is the length from which Config.Digest keeps a digest instead of the id. A kept digest has 16 bytes, so
-// shorter ids can never be taken for one.
+// digestFrom is the length from which Config.Digest stores a digest instead of the id. A digest has
+// 16 bytes, so a shorter id can never equal one.
 const digestFrom = 16
 
-// field is the name under which an id is kept.
-func (w *Deduplicator) field(id string) string {
-	if w.cfg.Digest && len(id) >= digestFrom {
+// field is the name that an id is stored under.
+func (d *Deduplicator) field(id string) string {
+	if d.cfg.Digest && len(id) >= digestFrom {
 		sum := sha256.Sum256([]byte(id))
 		return string(sum[:16])
 	}
 	return id
 }
 
-// fields checks ids and returns the names they are kept under. pos may be nil.
-func (w *Deduplicator) fields(pos []int32, ids []string) ([]string, error) {
+// fields checks ids and returns the names they are stored under. pos may be nil.
+func (d *Deduplicator) fields(pos []int32, ids []string) ([]string, error) {
 	if len(ids) > MaxIDs {
 		return nil, fmt.Errorf("dedup: %d ids in one call: at most %d are allowed", len(ids), MaxIDs)
 	}
@@ -43,17 +43,17 @@ func (w *Deduplicator) fields(pos []int32, ids []string) ([]string, error) {
 		}
 		return nil, e
 	}
-	if !w.cfg.Digest {
+	if !d.cfg.Digest {
 		return ids, nil
 	}
 	f := make([]string, len(ids))
 	for i, id := range ids {
-		f[i] = w.field(id)
+		f[i] = d.field(id)
 	}
 	return f, nil
 }
 
-// numbers is a MessagePack array of 32-bit numbers, which the servers' Lua reads fastest.
+// numbers is a MessagePack array of 32-bit numbers, the format that Lua in Redis parses fastest.
 type numbers []byte
 
 func newNumbers(n int) numbers {
@@ -64,7 +64,7 @@ func (n numbers) add(v uint32) numbers {
 	return binary.BigEndian.AppendUint32(append(n, 0xce), v)
 }
 
-// hashes returns what decides where each id is kept.
+// hashes returns the hash of each id, which selects its slot of the index.
 func hashes(fields []string) string {
 	n := newNumbers(len(fields))
 	for _, f := range fields {
@@ -85,12 +85,13 @@ func lengths(fields []string) string {
 	return string(n)
 }
 
-// appendID appends an id as the log has it, its length first.
+// appendID appends an id as the log stores it, its length first.
 func appendID(b []byte, field string) []byte {
 	return append(binary.BigEndian.AppendUint16(b, uint16(len(field))), field...)
 }
 
-// The most that a run of the log holds. Its entries are written by one command, so that is also the most arguments of one.
+// Limits of a run of the log. One command handles a run, so they also bound the arguments of a
+// command.
 const (
 	runBytes   = 8000
 	runIDs     = 1000
@@ -98,8 +99,8 @@ const (
 	runHead    = 18
 )
 
-// entries returns the log entries of ids at ascending positions of a batch, by run, and how many ids each run has and its first
-// place. See tables.lua.
+// entries returns the log entries of ids at ascending positions of a batch, by run, and for each
+// run its number of ids and its first place. See tables.lua.
 func entries(offset int, pos []int32, fields []string) (texts []string, runs string) {
 	size := 0
 	for _, f := range fields {
@@ -135,8 +136,8 @@ func entries(offset int, pos []int32, fields []string) (texts []string, runs str
 	return texts, string(r)
 }
 
-// hash is FNV-1a with a finisher, which its upper bits need. It decides where an id is kept, so it must stay the same
-// in every process and version.
+// hash is FNV-1a with a finisher, which its upper bits need. It selects the slot of an id, so it
+// must stay the same in every process and version.
 func hash(s string) uint64 {
 	h := uint64(14695981039346656037)
 	for i := range len(s) {
@@ -152,21 +153,22 @@ func finish(x uint64) uint64 {
 	return x ^ x>>31
 }
 
-// root is the digest of a root batch. Two roots share one with a chance of 1 in 2^64, and that matters only if the same
-// place of both has the same id.
+// root is the digest of a root batch. Two roots share one with a chance of 1 in 2^64, and that
+// matters only if the same place of both has the same id.
 func root(name string) []byte {
 	sum := sha256.Sum256([]byte(name))
 	return sum[:8]
 }
 
-// Shard returns the shard, 0 to n-1, that an id belongs to: the same in every process and version. A queue that is
-// spread over several slots of a cluster sends every copy of an id to the same shard, and gives each shard a window of
-// its own. It panics if n < 1.
+// Shard returns the shard of an id, 0 to n-1, the same in every process and version. A queue that
+// is spread over several slots of a cluster sends every copy of an id to the same shard, and gives
+// each shard a window of its own. It panics if n < 1.
 func Shard(id string, n int) int {
 	if n < 1 {
 		panic("dedup: Shard of n < 1")
 	}
-	// Another finisher round than a window's use: within a shard, all bits of the hash must still vary.
+	// A finisher round that the window does not use: within a shard, all bits of its hash must still
+	// vary.
 	hi, _ := bits.Mul64(finish(hash(id)+0x9e3779b97f4a7c15), uint64(n))
 	return int(hi)
 }

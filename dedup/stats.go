@@ -11,10 +11,12 @@ import (
 
 // Stats counts what the window holds.
 type Stats struct {
-	// IDs estimates how many ids are in the window. Claims are counted at ten moments of a window, and in proportion
-	// between them. Ids that were given back or forgotten are counted until they would have left the window.
+	// IDs estimates how many ids are in the window. Claims are counted at ten moments of a window, and
+	// in proportion between them. Ids that were given back or forgotten are counted until they would
+	// have left the window.
 	IDs int64
-	// Tables is the number of tables: mostly one, more for one window after the size or the window changed.
+	// Tables is the number of tables: mostly one, more for one window after the size or the window
+	// changed.
 	Tables int
 	// Bytes is the size of all tables: their indexes and logs, without the server's overhead.
 	Bytes int64
@@ -29,8 +31,8 @@ func (d *Deduplicator) Stats(ctx context.Context) (Stats, error) {
 // unlinksPerTrip is the number of keys that Clear deletes in one round trip.
 const unlinksPerTrip = 1000
 
-// Clear empties the window. Every reader sees it empty at once; then Clear frees the memory, a thousand keys a round
-// trip. If that is interrupted, the rest expires within a window.
+// Clear empties the window. Every reader sees it empty at once; then Clear frees the memory, a
+// thousand keys a round trip. If that is interrupted, the rest expires within a window.
 func (d *Deduplicator) Clear(ctx context.Context) error {
 	_, tables, err := d.state(ctx, "clear")
 	if err != nil {
@@ -69,7 +71,8 @@ type table struct {
 // tableFields is the number of elements that state.lua replies for each table.
 const tableFields = 4
 
-// state runs state.lua: it counts, and with what = "clear" it also replaces the tables by an empty one.
+// state runs state.lua: it counts, and with what = "clear" it also replaces the tables by an empty
+// one.
 func (d *Deduplicator) state(ctx context.Context, what string) (Stats, []table, error) {
 	reply, err := d.run(ctx, stateScript, d.keys, append(slices.Clip(d.head), what)).ToArray()
 	if err != nil {

@@ -1,33 +1,38 @@
 -- The state of a window, common to all scripts (the Go side puts this text before each of them).
 --
--- KEYS[1] is a string, the tables of the window as JSON, newest first. A table has an index, the string <prefix><id>:i of
--- 4-byte slots, and a log, the strings <prefix><id>:<k> of <chunk> bytes each. A claim is an entry of the log, never
--- moved, and an entry's offset in the whole log is its name. A slot holds the offset of the newest entry whose id hashes to it.
+-- KEYS[1] is a string, the tables of the window as JSON, newest first. A table has an index, the
+-- string <prefix><id>:i of 4-byte slots, and a log, the strings <prefix><id>:<k> of <chunk> bytes
+-- each. A claim is an entry of the log, never moved, and an entry's offset in the whole log is its
+-- name. A slot holds the offset of the newest entry whose id hashes to it.
 --
 --   log    runs, none across the end of a chunk
 --   run    8 bytes digest of the root, 6 bytes time in ms, 4 bytes first place, entries
 --   entry  4 bytes offset of the next older entry of this slot (0: none), 2 bytes place after the first one of the run,
 --          2 bytes distance from the start of the run, 2 bytes length of the id (0: given back), id
 --
--- All numbers are big-endian. What is older than the window is skipped, and its chunks expire; a slot may still point there.
--- A table goes on for ever unless it gets too full, too empty, or its log has 4 GB; then a new one takes the claims, and
--- the old one is asked as long as it has claims of the window.
+-- All numbers are big-endian. What is older than the window is skipped, and its chunks expire; a
+-- slot may still point there. A table goes on for ever unless it gets too full, too empty, or its
+-- log has 4 GB; then a new one takes the claims, and the old one is asked as long as it has claims
+-- of the window.
 --
--- KEYS[2] never exists: while its slot moves to another node of a cluster, a node refuses a script of which some keys are there and
--- others are not. Without it the script would end in the middle, at the first key that has moved.
--- ARGV[1] is the window in ms, ARGV[2] the prefix of all keys, ARGV[3] how many ids a window will see, at a guess.
+-- KEYS[2] never exists: while its slot moves to another node of a cluster, a node refuses a script
+-- of which some keys are there and others are not. Without it the script would end in the middle,
+-- at the first key that has moved. ARGV[1] is the window in ms, ARGV[2] the prefix of all keys,
+-- ARGV[3] how many ids a window will see, at a guess.
 local call, sub, byte, char, floor = redis.call, string.sub, string.byte, string.char, math.floor
 local window, prefix = tonumber(ARGV[1]), ARGV[2]
 
 local tables = cjson.decode(call('GET', KEYS[1]) or '[]')
 
--- Server time never runs backwards here: a clock that was set back would make claims look younger than nothing.
+-- Server time never runs backwards here: a clock that was set back would make claims look younger
+-- than nothing.
 local t = call('TIME')
 local clock = t[1] * 1000 + floor(t[2] / 1000)
 local now = clock
 if tables[1] then now = math.max(now, tables[1].last) end
 
--- counted says how many claims a table had made at a time. Its marks, one each eighth of a window, are {time, tail, count}.
+-- counted says how many claims a table had made at a time. Its marks, one each eighth of a window,
+-- are {time, tail, count}.
 local function counted(g, at)
   local marks = g.marks
   local from, to = nil, { g.last, g.tail, g.count }
@@ -79,7 +84,8 @@ local function ints(s)
   return list
 end
 
--- slots runs BITFIELD, or does without where the server has none. size is the number of arguments of each operation.
+-- slots runs BITFIELD, or does without where the server has none. size is the number of arguments
+-- of each operation.
 local function slots(command, args, n, size)
   local got = redis.pcall(command, unpack(args, 1, n))
   if not got.err then return got end
@@ -104,8 +110,9 @@ local function chunk(g, offset)
   return key
 end
 
--- find looks for a claim of the window in the entries from offset p on. want is the id with its length before it. Returns
--- the offset of the claim, and the digest of the root and the place that hold the id.
+-- find looks for a claim of the window in the entries from offset p on. want is the id with its
+-- length before it. Returns the offset of the claim, and the digest of the root and the place that
+-- hold the id.
 local function find(g, p, want)
   local size = #want
   while p > 0 and p >= g.dead do
@@ -135,8 +142,9 @@ local function save()
   if last == now then call('DEL', KEYS[1]) else call('SET', KEYS[1], cjson.encode(list), 'PX', string.format('%.0f', last - now + 1000)) end
 end
 
--- open begins a table for about so many claims. Its id is the time, or a higher number than the last one's. Its index is an eighth to a quarter larger than 2.5 slots a claim: a
--- size of which the servers' allocator wastes nothing.
+-- open begins a table for about so many claims. Its id is the time, or a higher number than the
+-- last one's. Its index is an eighth to a quarter larger than 2.5 slots a claim: a size of which
+-- the servers' allocator wastes nothing.
 local function open(expect)
   local wanted, size = math.min(10 * expect, 536870912), 4096
   while size * 2 <= wanted do size = size * 2 end

@@ -17,19 +17,22 @@ type Claim struct {
 	ID    string
 }
 
-// Undo gives one claim back: where the string Key has Old at Offset, the bytes there must be overwritten with New.
+// Undo gives one claim back: where the string Key has Old at Offset, the bytes there must be
+// overwritten with New.
 type Undo struct {
 	Key      string
 	Offset   int64
 	Old, New string
 }
 
-// Undo returns, for each claim, how to give it back: undo[i] belongs to claims[i], and is empty if the place does not
-// hold the id. It changes nothing. Let the script that acknowledges or buries the batch apply it, so that both happen
-// or neither. One round trip for 10,000 claims, which cost the server 3 to 5 µs each.
+// Undo returns, for each claim, how to give it back: undo[i] belongs to claims[i], and is empty if
+// the place does not hold the id. It changes nothing. Let the script that acknowledges or buries
+// the batch apply it, so that both happen or neither. One round trip for 10,000 claims, which cost
+// the server 3 to 5 µs each.
 //
-// Call it after the claim was made; a caller that knows of a rejected record has done so. A place claims an id only
-// once, and no other claim ever takes its place in memory, unless Redis forgets its last writes in between.
+// Call it after the claim was made; a caller that knows of a rejected record has done so. A place
+// claims an id only once, and no other claim ever takes its place in memory, unless Redis forgets
+// its last writes in between.
 func (d *Deduplicator) Undo(ctx context.Context, claims []Claim) (undo [][]Undo, err error) {
 	undo = make([][]Undo, 0, len(claims))
 	for part := range slices.Chunk(claims, perFind) {
@@ -58,8 +61,9 @@ func (d *Deduplicator) Undo(ctx context.Context, claims []Claim) (undo [][]Undo,
 	return undo, nil
 }
 
-// Release gives claims back at once, where the place still holds them, and returns how many it gave back. Call it only
-// after the commit, and not for batches of a queue: there, Undo makes it one step with the acknowledgement.
+// Release gives claims back at once, where the place still holds them, and returns how many it gave
+// back. Call it only after the commit, and not for batches of a queue: there, Undo makes it one
+// step with the acknowledgement.
 func (d *Deduplicator) Release(ctx context.Context, claims ...Claim) (int, error) {
 	return d.remove(ctx, ids(claims), places(claims))
 }
