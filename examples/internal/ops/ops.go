@@ -64,10 +64,11 @@ type Stats struct {
 // Stats reads the state of the pipeline.
 func (p *Pipeline) Stats(ctx context.Context) (Stats, error) {
 	s := Stats{At: time.Now()}
-	var err error
-	if s.Window, err = p.Window.Len(ctx); err != nil {
+	window, err := p.Window.Stats(ctx)
+	if err != nil {
 		return s, err
 	}
+	s.Window = window.IDs
 	if p.Ledger == nil {
 		s.Books.Redis, err = p.Queue.Stats(ctx)
 		return s, err
