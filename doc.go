@@ -29,9 +29,9 @@
 // # A chain
 //
 //	chain := pipeline.Then3(
-//		pipeline.Decode(orders.Decode),                        // []byte → Order, or rejected with a reason
+//		pipeline.Decode(orders.Decode),                        // []byte → Order, or rejected
 //		pipeline.Dedup(window, orders.ID),                     // one of each id
-//		pipeline.Lookup("enrich", app.Catalog, orders.Enrich), // one version of the reference data for a batch
+//		pipeline.Lookup("enrich", app.Catalog, orders.Enrich), // Order → Row, one version a batch
 //	)
 //	flow := pipeline.Flow[orders.Row]{Queue: q, Chain: chain, Table: table, Signals: signals}
 //	worker, err := pipeline.NewWorker(flow, pipeline.WorkerConfig{})
