@@ -31,8 +31,6 @@ type Rule struct {
 	Code   string // stable, for programs: "negative_amount"
 	Reason string // for people: "the amount is below zero"
 	Where  string // SQL over the columns of the staged row (alias s); trusted text, never user input
-
-	columns []string // of a rule that the target's constraints made: what it reads
 }
 
 // A Merge is a data-modifying statement that runs inside the promotion, over the CTE promoted (the rows of the target

@@ -29,6 +29,9 @@ var (
 	ErrTooOld = errors.New("staging: batch is older than the ledger's floor")
 	// ErrConflict is wrapped by the error of a promotion that met an existing key under ConflictFail.
 	ErrConflict = errors.New("staging: key exists")
+	// ErrMerge is wrapped by the error of a promotion of which a merge failed. The text names the merge. Nothing was
+	// changed, and no row was rejected.
+	ErrMerge = errors.New("staging: merge failed")
 	// ErrUnknown is wrapped by the error of a commit whose outcome is unknown. Everything here is idempotent by batch
 	// id: do it again.
 	ErrUnknown = errors.New("staging: outcome of the commit is unknown")

@@ -12,20 +12,38 @@ import (
 
 // promotion is the state of one promotion transaction.
 type promotion[T any] struct {
-	t       *Table[T]
-	q       *pgx.Conn
-	s       side
-	out     PromoteResult
-	found   int               // batches in the side's registry
-	take    map[int32]*staged // batches that this transaction commits, by number
-	chosen  []int32           // numbers of all batches that it settles
-	every   bool              // the side holds nothing but what is taken
-	multi   bool              // a record has several rows
-	expect  int64             // rows to write
-	lo, hi  string            // the least and the greatest key in the side, if known
-	careful bool
-	blind   bool // the insert does not look for keys that are there
+	t      *Table[T]
+	q      *pgx.Conn
+	s      side
+	out    PromoteResult
+	found  int               // batches in the side's registry
+	take   map[int32]*staged // batches that this transaction commits, by number
+	chosen []int32           // numbers of all batches that it settles
+	every  bool              // the side holds nothing but what is taken
+	multi  bool              // a record has several rows
+	expect int64             // rows of the taken batches
+	lo, hi string            // the least and the greatest key in the side, if known
+	blind  bool              // the insert does not look for keys that are there
+
+	beforeRow   bool     // a trigger runs before the insert of a row
+	guarded     bool     // something besides the key can refuse a row
+	parentsCome bool     // a row's parent may come with this promotion
+	suspects    []string // conditions of rows that the target's constraints will probably refuse
+
+	written  int64           // rows that the target has taken
+	refused  int64           // rows that a rule or the target has rejected
+	later    []int64         // records that lack their parent
+	lastPass bool            // no longer postponed
+	byBatch  bool            // batch by batch, to count each batch's conflicts
+	wroteBy  map[int32]int64 // rows written, by batch
+
+	soft     int64 // rows rejected for a reason that may be the surroundings'
+	softSeen int   // records that the program has tried itself
+	softErr  error // one of their errors
 }
+
+// sql returns the statements of the promotion's side.
+func (p *promotion[T]) sql() *sideStatements { return &p.t.sql.side[p.s] }
 
 // staged is a row of the registry.
 type staged struct {
@@ -55,36 +73,34 @@ func (t *Table[T]) Promote(ctx context.Context, o PromoteOptions) (PromoteResult
 		defer cancel()
 	}
 	begun := time.Now()
-	careful := false
+	byBatch := false
 	for try := 0; ; try++ {
-		p, n, err := t.promoteOnce(inner, limit, careful)
+		p, n, err := t.promoteOnce(inner, limit, byBatch)
 		switch {
 		case err == nil && n == 0 && p.found > 0 && try < 5:
-			continue // somebody else has promoted them meanwhile
+			continue // another promoter has promoted them meanwhile
 		case err == nil:
 			if b := t.bound.Load(); b > 0 && time.Since(begun) < o.Timeout/4 {
 				t.bound.Store(b * 2)
 			}
 			if p.expect > 0 {
 				t.learn(p.out.Conflicts)
+				if n := t.guard.Load(); n > 0 && p.refused == 0 {
+					t.guard.CompareAndSwap(n, n-1)
+				}
 			}
 			return p.out, nil
-		case o.Timeout > 0 && inner.Err() != nil && ctx.Err() == nil:
+		case tookTooLong(err) || o.Timeout > 0 && inner.Err() != nil && ctx.Err() == nil:
 			t.bound.Store(max(1, min(limit, max(p.expect, 2))/2))
-			return PromoteResult{}, fmt.Errorf("staging: promoting into %s took longer than %v; the next takes fewer rows: %w", t.target, o.Timeout, err)
+			return PromoteResult{}, fmt.Errorf("staging: promoting into %s took too long; the next promotion takes fewer rows: %w", t.target, err)
 		case try >= 5 || ctx.Err() != nil:
 		case errors.Is(err, ErrUnknown):
 			if p.resolve(inner) {
 				return p.out, nil
 			}
 			continue
-		case isData(err) && t.cfg.Conflict == ConflictFail && sqlState(err) == "23505":
-			return PromoteResult{}, fmt.Errorf("staging: promoting into %s: %w: %w", t.target, ErrConflict, err)
-		case p.blind && refused(err):
-			t.learn(1)
-			continue
-		case (isData(err) || errors.Is(err, errRecount)) && !careful:
-			careful = true
+		case errors.Is(err, errRecount) && !byBatch:
+			byBatch = true
 			continue
 		case sqlState(err) == "40P01" || sqlState(err) == "40001":
 			continue
@@ -101,9 +117,18 @@ func (t *Table[T]) Promote(ctx context.Context, o PromoteOptions) (PromoteResult
 	}
 }
 
+// tookTooLong is true for the server's own time-outs and for a limit on temporary files: fewer rows help.
+func tookTooLong(err error) bool {
+	switch sqlState(err) {
+	case "57014", "25P04", "53400":
+		return verdictOf(err) == verdictSurroundings
+	}
+	return false
+}
+
 // promoteOnce looks for a side that is not empty and promotes it. n is how many batches it has settled.
-func (t *Table[T]) promoteOnce(ctx context.Context, limit int64, careful bool) (p *promotion[T], n int, err error) {
-	p = &promotion[T]{t: t, careful: careful}
+func (t *Table[T]) promoteOnce(ctx context.Context, limit int64, byBatch bool) (p *promotion[T], n int, err error) {
+	p = &promotion[T]{t: t, byBatch: byBatch, wroteBy: map[int32]int64{}}
 	c, err := t.pool.Acquire(ctx)
 	if err != nil {
 		return p, 0, err
@@ -173,21 +198,15 @@ func (p *promotion[T]) run(ctx context.Context, limit int64) error {
 	if err := t.at("after ledger"); err != nil {
 		return err
 	}
-	if err := p.reject(ctx); err != nil {
-		return err
-	}
-	if p.careful {
-		err = p.insertCarefully(ctx)
-	} else {
-		err = p.insertAll(ctx)
-	}
-	if err != nil {
-		return err
+	for _, step := range []func(context.Context) error{p.moveRejects, p.applyRules, p.rejectSuspects, p.insert} {
+		if err := step(ctx); err != nil {
+			return err
+		}
 	}
 	if err := t.at("after insert"); err != nil {
 		return err
 	}
-	if err := p.correct(ctx); err != nil {
+	if err := p.settle(ctx); err != nil {
 		return err
 	}
 	if err := t.at("before commit"); err != nil {

@@ -2,6 +2,8 @@ package staging
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -15,7 +17,7 @@ func (p *promotion[T]) lock(ctx context.Context) (list []*staged, counts, refusa
 	t, sql := p.t, &p.t.sql.side[p.s]
 	// A deferred constraint would fail the commit, where nobody can tell which row it was.
 	res, err := send(ctx, p.q, append(t.beginning(true), do("SET CONSTRAINTS ALL IMMEDIATE"), do(sqlMemory), sql.lock.with(nil), sql.shape.with(nil),
-		sql.batches.with(nil), sql.counts.with(nil), sql.rejections.with(nil))...)
+		sql.batches.with(nil), sql.counts.with(nil), sql.rejections.with(nil), t.sql.guards.with(nil), sql.suspects.with(nil))...)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -33,8 +35,15 @@ func (p *promotion[T]) lock(ctx context.Context) (list []*staged, counts, refusa
 	if counts, err = countsOf(res[2]); err != nil {
 		return nil, nil, nil, err
 	}
-	refusals, err = countsOf(res[3])
-	return list, counts, refusals, err
+	if refusals, err = countsOf(res[3]); err != nil {
+		return nil, nil, nil, err
+	}
+	g := res[4].row(0)
+	p.beforeRow = g.bool("before_row")
+	p.parentsCome = g.bool("triggers") || g.bool("tree")
+	p.guarded = g.bool("triggers") || g.bool("guarded")
+	p.suspects = res[5].texts("condition")
+	return list, counts, refusals, nil
 }
 
 // sameColumns refuses to promote rows of which this program does not know a column: it would lose that one.
@@ -146,19 +155,93 @@ func idsOf(ctx context.Context, q *pgx.Conn, n int, c call) ([]string, error) {
 	return r.texts("id"), nil
 }
 
-// correct writes what the ledger could not know at first.
-func (p *promotion[T]) correct(ctx context.Context) error {
-	var ids []string
-	var conflicts, ruled []int32
-	for _, no := range p.numbers() {
-		if x := p.take[no]; x.conflicts > 0 || x.ruled > 0 {
-			ids, conflicts, ruled = append(ids, x.id), append(conflicts, int32(x.conflicts)), append(ruled, int32(x.ruled))
-		}
+// settle finds out, batch by batch, which rows were written, rejected and left out because of their key, and writes it into
+// the ledger.
+func (p *promotion[T]) settle(ctx context.Context) error {
+	if err := p.everyRowRefused(); err != nil {
+		return err
 	}
-	if len(ids) > 0 {
-		if _, err := sendOne(ctx, p.q, p.t.sql.ledgerCorrect.with(args{"ids": array(ids), "conflicts": array(conflicts), "refused": array(ruled)})); err != nil {
+	remaining := make(map[int32]int64, len(p.take))
+	for no, x := range p.take {
+		remaining[no] = x.rows
+	}
+	if p.refused > 0 {
+		r, err := sendOne(ctx, p.q, p.sql().remaining.where(p.which()).with(nil))
+		if err != nil {
 			return err
 		}
+		left, err := countsOf(r)
+		if err != nil {
+			return err
+		}
+		for no, x := range p.take {
+			remaining[no] = left[no]
+			x.ruled = x.rows - left[no]
+		}
+	}
+	p.out.Rows, p.out.RejectedByRule = int(p.written), int(p.refused)
+	if err := p.countConflicts(ctx, remaining); err != nil {
+		return err
+	}
+	var ids []string
+	var conflicts, refused []int32
+	for _, no := range p.numbers() {
+		if x := p.take[no]; x.conflicts > 0 || x.ruled > 0 {
+			ids, conflicts, refused = append(ids, x.id), append(conflicts, int32(x.conflicts)), append(refused, int32(x.ruled))
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	_, err := sendOne(ctx, p.q, p.t.sql.ledgerCorrect.with(args{"ids": array(ids), "conflicts": array(conflicts), "refused": array(refused)}))
+	return err
+}
+
+// countConflicts fills in the conflicts of each batch: the rows that are left in the side and were not written.
+func (p *promotion[T]) countConflicts(ctx context.Context, remaining map[int32]int64) error {
+	t, want := p.t, p.expect-p.refused
+	conflicts := want - p.written
+	switch {
+	case conflicts == 0:
+		return nil
+	case conflicts < 0 || len(t.cfg.Key) == 0:
+		return fmt.Errorf("staging: %s took %d rows of %d: does it have a trigger or rule that drops or adds rows?", t.target, p.written, want)
+	case t.cfg.Conflict == ConflictFail:
+		return fmt.Errorf("%w: %d rows have a key (%s) that the target or an earlier row has", ErrConflict, conflicts, list("", t.cfg.Key))
+	}
+	p.out.Conflicts = int(conflicts)
+	if p.byBatch {
+		for no, n := range remaining {
+			p.take[no].conflicts = n - p.wroteBy[no]
+		}
+		return nil
+	}
+	r, err := sendOne(ctx, p.q, p.sql().conflicts.where(p.which()).with(nil))
+	if err != nil {
+		return err
+	}
+	counts, err := countsOf(r)
+	if err != nil {
+		return err
+	}
+	var sum int64
+	for _, n := range counts {
+		sum += n
+	}
+	if t.cfg.Conflict == ConflictReplace { // a row that was written and then replaced by this promotion counts as written
+		for no := range counts {
+			less := min(counts[no], max(0, sum-conflicts))
+			counts[no], sum = counts[no]-less, sum-less
+		}
+	}
+	if sum != conflicts {
+		// A trigger or a writer outside changed keys in between. Batch by batch the count is exact.
+		return errRecount
+	}
+	for no, n := range counts {
+		p.take[no].conflicts = n
 	}
 	return nil
 }
+
+var errRecount = errors.New("staging: conflicts do not add up")

@@ -3,7 +3,6 @@ package staging
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,12 +10,17 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// which is the condition on rows, with the numbers of the batches in it: numbers are not text to be quoted.
+// which is the condition on the rows that this promotion takes, with the numbers of the batches in it: numbers need no
+// quotes.
 func (p *promotion[T]) which() string {
-	if p.every {
-		return everyRow
+	which := everyRow
+	if !p.every {
+		which = batchOf("s.") + " = ANY('" + array(p.numbers()) + "'::int8[])"
 	}
-	return batchOf("s.") + " = ANY('" + array(p.numbers()) + "'::int8[])"
+	if len(p.later) > 0 {
+		which += " AND s." + colRecord + " <> ALL('" + array(p.later) + "'::int8[])"
+	}
+	return which
 }
 
 func (p *promotion[T]) numbers() []int32 {
@@ -28,44 +32,155 @@ func (p *promotion[T]) numbers() []int32 {
 	return nos
 }
 
-// insertAll writes all rows with one statement.
-func (p *promotion[T]) insertAll(ctx context.Context) error {
-	if p.expect == 0 {
+// insertWork brings rows into the target.
+func (p *promotion[T]) insertWork() *work {
+	run := func(s statement) func(context.Context, string) (int64, error) {
+		return func(ctx context.Context, condition string) (int64, error) {
+			return p.exec(ctx, s.where(condition).with(nil))
+		}
+	}
+	return &work{
+		source: "insert",
+		run:    run(p.sql().insert),
+		plain: func(ctx context.Context, condition string) (int64, error) {
+			return p.execPlain(ctx, p.sql().insertPlain.where(condition).with(nil))
+		},
+		judge:        p.sql().judgeInsert,
+		judgeThenRun: len(p.t.cfg.Merges) > 0,
+		blame:        p.blameMerge,
+		done: func(spans []recordSpan, n int64) {
+			p.written += n
+			if p.byBatch {
+				p.wroteBy[int32(spans[0].first>>32)] += n
+			}
+		},
+	}
+}
+
+// insert writes the rows into the target: with one statement, where nothing is known that refuses rows besides what was
+// looked for before; otherwise in parts, so that a refusal costs one part and not all.
+func (p *promotion[T]) insert(ctx context.Context) error {
+	if p.expect-p.refused <= 0 {
 		return nil
 	}
-	sql, err := p.chooseInsert(ctx)
+	t, w := p.t, p.insertWork()
+	if !p.byBatch && !p.guarded && t.guard.Load() == 0 {
+		done, err := p.insertAtOnce(ctx, w)
+		if err != nil {
+			return err
+		}
+		if done {
+			return p.insertLater(ctx, w)
+		}
+		t.guard.Store(lookFor)
+	}
+	if err := t.at("in parts"); err != nil {
+		return err
+	}
+	batches, err := p.spans(ctx)
 	if err != nil {
 		return err
 	}
-	n, err := p.exec(ctx, sql.with(nil))
-	if err != nil {
-		return err
+	var pieces [][]recordSpan
+	if p.byBatch {
+		for _, b := range batches {
+			pieces = append(pieces, []recordSpan{b})
+		}
+	} else {
+		pieces = group(batches, max((p.expect+parts-1)/parts, partRows))
 	}
-	p.out.Rows = int(n)
-	if n == p.expect {
-		return nil
+	for _, spans := range pieces {
+		if err := p.descend(ctx, w, spans); err != nil {
+			return err
+		}
 	}
-	if len(p.t.cfg.Key) == 0 || n > p.expect { // a trigger that swallows rows, or a rule of the old kind
-		return fmt.Errorf("staging: %d rows were to be inserted into %s and %d were: does it have a trigger or rule that drops rows?", p.expect, p.t.target, n)
+	return p.insertLater(ctx, w)
+}
+
+// insertAtOnce writes all rows with one statement. It returns false if the server refused it because of a row.
+func (p *promotion[T]) insertAtOnce(ctx context.Context, w *work) (bool, error) {
+	for {
+		sql, err := p.chooseInsert(ctx)
+		if err != nil {
+			return false, err
+		}
+		n, err := p.try(ctx, func() (int64, error) { return p.exec(ctx, sql.with(nil)) })
+		switch {
+		case err == nil:
+			p.written = n
+			return true, nil
+		case p.blind && verdictOf(err) != verdictSurroundings: // perhaps for a row that would not have been inserted
+			p.blind = false
+			p.t.learn(1)
+		default:
+			return false, p.mayBeData(ctx, w, err)
+		}
 	}
-	if p.t.cfg.Conflict == ConflictFail {
-		return p.conflict(ctx)
+}
+
+// laterPasses bounds how often postponed records are tried again.
+const laterPasses = 64
+
+// postpones is true for records that lack their parent, where the parent may come with this promotion: by a row of the same
+// table, or by a trigger.
+func (p *promotion[T]) postpones(w *work) bool {
+	return w.source == "insert" && p.parentsCome && !p.lastPass
+}
+
+// insertLater tries the postponed records again, as long as some of them are accepted: together, then one by one.
+func (p *promotion[T]) insertLater(ctx context.Context, w *work) error {
+	for pass := 1; len(p.later) > 0; pass++ {
+		set := p.later
+		p.later = nil
+		for _, records := range p.together(set) {
+			if err := p.insertAgain(ctx, w, records); err != nil {
+				return err
+			}
+		}
+		p.lastPass = len(p.later) == len(set) || pass >= laterPasses
 	}
-	r, err := sendOne(ctx, p.q, p.t.sql.side[p.s].conflicts.where(p.which()).with(nil))
-	if err != nil {
-		return err
+	return nil
+}
+
+// together divides records by batch, where what is written is counted by batch.
+func (p *promotion[T]) together(set []int64) [][]int64 {
+	if !p.byBatch {
+		return [][]int64{set}
 	}
-	counts, err := countsOf(r)
-	if err != nil {
-		return err
+	slices.Sort(set)
+	var out [][]int64
+	for i, record := range set {
+		if i == 0 || record>>32 != set[i-1]>>32 {
+			out = append(out, nil)
+		}
+		out[len(out)-1] = append(out[len(out)-1], record)
 	}
-	for no, c := range counts {
-		p.take[no].conflicts = c
-		p.out.Conflicts += int(c)
+	return out
+}
+
+func (p *promotion[T]) insertAgain(ctx context.Context, w *work, records []int64) error {
+	base := "s." + colRecord + " = ANY('" + array(records) + "'::int8[])"
+	all := recordSpan{first: slices.Min(records), last: slices.Max(records), rows: int64(len(records)), lastPage: lastPage}
+	if !p.lastPass {
+		n, err := p.try(ctx, func() (int64, error) { return w.run(ctx, base+" AND "+p.which()) })
+		if err == nil {
+			w.done([]recordSpan{all}, n)
+			return nil
+		}
+		if err := p.mayBeData(ctx, w, err); err != nil {
+			return err
+		}
 	}
-	if int64(p.out.Conflicts) != p.expect-n {
-		// A writer outside has changed the target between two of our statements. Row by row the count is exact.
-		return errRecount
+	if !p.t.noJudge.Load() {
+		judged, err := p.judgeRows(ctx, w, base, []recordSpan{all})
+		if judged || err != nil {
+			return err
+		}
+	}
+	for _, record := range records {
+		if err := p.descend(ctx, w, []recordSpan{all.one(record)}); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -90,11 +205,7 @@ func (p *promotion[T]) chooseInsert(ctx context.Context) (statement, error) {
 	case t.look.Load() > 0:
 		return looking, t.at("looking")
 	}
-	r, err := sendOne(ctx, p.q, t.sql.hasTriggers.with(nil))
-	if err != nil {
-		return statement{}, err
-	}
-	if r.row(0).bool("found") {
+	if p.beforeRow {
 		return looking, t.at("looking")
 	}
 	p.blind = true
@@ -129,13 +240,6 @@ func (p *promotion[T]) near(ctx context.Context) (string, error) {
 // lookFor is how many promotions of rows look for each key after one that met a key twice. A blind insert that is refused
 // leaves up to all of its rows dead in the target, for vacuum.
 const lookFor = 100
-
-// refused says whether the server refused the statement itself, whatever for, and did not fail at it: by a lock, a lost
-// connection, a full disk. What a blind insert is refused for may be a row that would not have been inserted.
-func refused(err error) bool {
-	code := sqlState(err)
-	return errors.Is(err, errRecount) || len(code) == 5 && !slices.Contains([]string{"08", "40", "53", "55", "57", "58", "XX"}, code[:2])
-}
 
 // learn counts the promotions without a conflict since the last one.
 func (t *Table[T]) learn(conflicts int) {
@@ -192,23 +296,25 @@ func (t *Table[T]) between(lo, hi string) string {
 	return k + " >= " + literal(lo) + typ + " AND " + k + " <= " + literal(hi) + typ
 }
 
-var errRecount = errors.New("conflicts do not add up")
-
-// conflict names one of the keys that stand twice in this promotion.
-func (p *promotion[T]) conflict(ctx context.Context) error {
-	return fmt.Errorf("%w: two staged rows have one key (%s)", ErrConflict, list("", p.t.cfg.Key))
-}
-
-// exec runs the insert and says how many rows it wrote. With merges that is an answer, without them the tag.
-func (p *promotion[T]) exec(ctx context.Context, c call) (int64, error) {
+// execPlain runs the insert without merges and returns how many rows it wrote.
+func (p *promotion[T]) execPlain(ctx context.Context, c call) (int64, error) {
 	r, err := sendOne(ctx, p.q, c)
 	if err != nil {
 		return 0, err
 	}
-	if len(p.t.cfg.Merges) > 0 {
-		return r.row(0).int("n"), nil
-	}
 	return r.affected(), nil
+}
+
+// exec runs the insert with its merges and returns how many rows the insert wrote.
+func (p *promotion[T]) exec(ctx context.Context, c call) (int64, error) {
+	if len(p.t.cfg.Merges) == 0 {
+		return p.execPlain(ctx, c)
+	}
+	r, err := sendOne(ctx, p.q, c)
+	if err != nil {
+		return 0, err
+	}
+	return r.row(0).int("n"), nil
 }
 
 // insertName names the statement that brings rows into the target under the table's conflict policy. The rows come sorted
@@ -217,10 +323,16 @@ func (p *promotion[T]) exec(ctx context.Context, c call) (int64, error) {
 // makes the promotion start again, carefully.
 func (t *Table[T]) insertName(of string) string {
 	switch {
+	case len(t.cfg.Key) == 0 && of == "try":
+		return "try_insert_plain"
 	case len(t.cfg.Key) == 0:
 		return "insert_" + of + "_plain"
 	case of == "bit":
 		return "insert_bit_keyed"
+	case of == "try" && t.cfg.Conflict == ConflictReplace:
+		return "try_insert_replace"
+	case of == "try":
+		return "try_insert_absent"
 	case t.cfg.Conflict == ConflictReplace:
 		return "insert_all_replace"
 	case t.cfg.Conflict == ConflictFail:
@@ -248,7 +360,7 @@ func (t *Table[T]) onConflict() string {
 	case len(t.cfg.Key) == 0 || t.cfg.Conflict == ConflictFail:
 		return ""
 	case t.cfg.Conflict == ConflictSkip:
-		return "ON CONFLICT DO NOTHING" // whatever the index
+		return "ON CONFLICT (" + list("", t.cfg.Key) + ") DO NOTHING"
 	}
 	on := "ON CONFLICT (" + list("", t.cfg.Key) + ") DO "
 	var set []string
@@ -280,19 +392,4 @@ func (t *Table[T]) keyEquals(a, b string) string {
 		eq = append(eq, a+quote(k)+" = "+b+quote(k))
 	}
 	return strings.Join(eq, " AND ")
-}
-
-// merged puts the user's merges behind the insert. Without any, the insert stays plain: RETURNING costs.
-func (t *Table[T]) merged(insert statement) statement {
-	if len(t.cfg.Merges) == 0 {
-		return insert
-	}
-	var b strings.Builder
-	b.WriteString("WITH promoted AS (" + insert.text + " RETURNING *)")
-	for _, m := range t.cfg.Merges {
-		b.WriteString(", " + quote(m.Name) + " AS (" + m.SQL + "\n)")
-	}
-	b.WriteString(" SELECT count(*) AS n FROM promoted")
-	insert.text = b.String()
-	return insert
 }

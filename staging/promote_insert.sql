@@ -53,35 +53,20 @@ INSERT INTO {target} AS old ({columns})
 SELECT {columns} FROM {target}
 {on_conflict}
 
--- name: bit_reject
-WITH bad AS (SELECT s.* FROM pg_temp.hr_aside s WHERE s.{record} = @record::int8)
-INSERT INTO {rejects} (batch, root, place, pos, whole, source, key, code, reason, row)
-SELECT r.id, r.root, r.root_offset + {position}, {position}, true, 'insert', {record_id}, @code::text, @reason::text, {row_json}
-FROM bad s JOIN {registry} r ON r.no = {batch_no}
-
--- name: aside
--- A temporary table: an index on the UNLOGGED one would have the trouble that promotion.finish describes.
-CREATE TEMPORARY TABLE hr_aside ON COMMIT DROP AS SELECT * FROM {staging} s WHERE {which}
-
 -- name: conflicts
 -- Counts, by batch, the rows that were not written: all but one of a key in this promotion, and that one too unless the
--- target's row is this transaction's own.
+-- target's row is this transaction's own. A row's xmin may be a subtransaction's. Ids of subtransactions follow the
+-- transaction's, and a visible row whose writer is still in progress is ours.
 SELECT no, count(*) AS n
 FROM (
     SELECT {batch_no} AS no,
            row_number() OVER (PARTITION BY {s_key} ORDER BY {newest}) AS n,
-           coalesce(hr_there.xmin::text = (pg_current_xact_id()::text::numeric % 4294967296)::text, false) AS ours
+           CASE WHEN hr_there.xmin IS NULL OR age(hr_there.xmin) > age(pg_current_xact_id()::xid) THEN false
+                ELSE pg_xact_status((pg_current_xact_id()::text::numeric + age(pg_current_xact_id()::xid) - age(hr_there.xmin))::text::xid8)
+                     = 'in progress'
+           END AS ours
     FROM {staging} s LEFT JOIN {target} hr_there ON {key_in_target}
     WHERE {which}
 ) x
 WHERE n > 1 OR NOT ours
 GROUP BY 1
-
--- name: has_triggers
--- Whether the target or one of its partitions has a trigger that runs before the insert of a row.
-SELECT EXISTS (
-    SELECT FROM pg_trigger
-    WHERE tgtype & 7 = 7 AND tgenabled <> 'D' AND NOT tgisinternal
-      AND tgrelid IN (SELECT {target_text}::regclass::oid
-                      UNION ALL SELECT relid::oid FROM pg_partition_tree({target_text}::regclass))
-) AS found

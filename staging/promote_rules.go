@@ -9,30 +9,53 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// reject applies the rules and brings the records that were refused before staging into the durable table.
-func (p *promotion[T]) reject(ctx context.Context) error {
-	if len(p.take) == 0 {
+// moveRejects brings the records that were rejected before they were staged into the durable table.
+func (p *promotion[T]) moveRejects(ctx context.Context) error {
+	if len(p.take) == 0 || p.out.Rejected == 0 {
 		return nil
 	}
-	if p.out.Rejected > 0 {
-		if _, err := sendOne(ctx, p.q, p.t.sql.side[p.s].rejects.with(args{"numbers": array(p.numbers())})); err != nil {
-			return err
-		}
-	}
+	_, err := sendOne(ctx, p.q, p.sql().rejects.with(args{"numbers": array(p.numbers())}))
+	return err
+}
+
+// applyRules rejects the rows for which a rule of the user is true. A row for which a rule raises is rejected with that error.
+func (p *promotion[T]) applyRules(ctx context.Context) error {
 	if len(p.t.rules) == 0 || p.expect == 0 {
 		return nil
 	}
-	r, err := sendOne(ctx, p.q, p.t.sql.side[p.s].rules.where(p.which()).with(args{"several": strconv.FormatBool(p.multi)}))
+	run := func(ctx context.Context, condition string) (int64, error) {
+		r, err := sendOne(ctx, p.q, p.sql().rules.where(condition).with(args{"several": strconv.FormatBool(p.multi)}))
+		if err != nil {
+			return 0, err
+		}
+		counts, err := countsOf(r)
+		var total int64
+		for no, n := range counts {
+			p.take[no].ruled += n
+			total += n
+		}
+		p.refused += total
+		return total, err
+	}
+	w := &work{source: "rule", run: run, plain: run, judge: p.sql().judgeRules, judgeThenRun: true, done: func([]recordSpan, int64) {},
+		blame: func(context.Context, string, error) error { return nil }}
+	_, err := p.try(ctx, func() (int64, error) { return run(ctx, p.which()) })
+	if err == nil {
+		return nil
+	}
+	if err := p.mayBeData(ctx, w, err); err != nil {
+		return err
+	}
+	batches, err := p.spans(ctx)
 	if err != nil {
 		return err
 	}
-	ruled, err := countsOf(r)
-	for no, n := range ruled {
-		p.take[no].ruled = n
-		p.out.RejectedByRule += int(n)
-		p.expect -= n
+	for _, spans := range group(batches, max((p.expect+parts-1)/parts, partRows)) {
+		if err := p.descend(ctx, w, spans); err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 // idSQL is the record's id as text.

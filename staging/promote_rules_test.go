@@ -92,7 +92,7 @@ func TestTheTargetRefusesARow(t *testing.T) {
 	stage(t, tab, a, staging.OutcomeStaged)
 	stage(t, tab, b, staging.OutcomeStaged)
 	p := promote(t, tab)
-	if p.Rows != 197 || p.RejectedByRule != 2 || p.Conflicts != 1 || len(p.Batches) != 2 {
+	if p.Rows != 197 || p.RejectedByRule != 3 || p.Conflicts != 0 || len(p.Batches) != 2 {
 		t.Errorf("promotion: %+v", p)
 	}
 	r, err := tab.RejectsByBatch(t.Context(), []string{a.Batch.ID, b.Batch.ID})
@@ -100,9 +100,14 @@ func TestTheTargetRefusesARow(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, id := range []string{a.Batch.ID, b.Batch.ID} {
-		if len(r[id]) != 1 || r[id][0].Pos != 77 || r[id][0].Code != "sqlstate_22023" || r[id][0].Reason != "no 77" {
+		last := len(r[id]) - 1
+		if last < 0 || r[id][last].Pos != 77 || r[id][last].Code != "sqlstate_22023" || r[id][last].Reason != "no 77" {
 			t.Errorf("rejects: %+v", r[id])
 		}
+	}
+	if x := r[b.Batch.ID]; len(x) != 2 || x[0].Pos != 6 || x[0].Code != staging.CodeUnique || !strings.Contains(x[0].Reason, "items_note_key") ||
+		!strings.Contains(string(x[0].Payload), `"note":"same"`) {
+		t.Errorf("the row of another's note: %+v", x)
 	}
 	if n := query[int](t, pool, "SELECT n FROM total"); n != 197 {
 		t.Errorf("roll-up: %d", n)

@@ -59,11 +59,17 @@ const (
 	CodeNumeric = "not_a_number"  // a text that should be numeric is not
 	CodeUUID    = "not_a_uuid"    // a text that should be a uuid is not
 	CodeEncode  = "cannot_encode" // pgx cannot write the value as the column's type
-	CodeNotNull = "not_null"      // NULL in a NOT NULL column
-	CodeCheck   = "check"         // a CHECK constraint of the target
-	CodeForeign = "foreign_key"   // a foreign key of the target
-	codeSQL     = "sqlstate_"     // + SQLSTATE: Postgres refused the value
 	badCalls    = "Config.Fill must make one call for each of Config.Columns"
+)
+
+// The codes of rejects by Postgres are "sqlstate_" and the SQLSTATE. These are the common ones.
+const (
+	CodeNotNull   = codeSQL + "23502" // NULL in a NOT NULL column
+	CodeForeign   = codeSQL + "23503" // a foreign key of the target
+	CodeUnique    = codeSQL + "23505" // a unique index of the target other than the key's
+	CodeCheck     = codeSQL + "23514" // a CHECK constraint of the target
+	CodeExclusion = codeSQL + "23P01" // an exclusion constraint of the target
+	codeSQL       = "sqlstate_"
 )
 
 // A Row takes the values of one row, column by column, in the order of Config.Columns. A value that its column cannot

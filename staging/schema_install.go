@@ -34,7 +34,7 @@ func (t *Table[T]) install(ctx context.Context, q *pgx.Conn, target string) erro
 	if err := s.check(target); err != nil {
 		return err
 	}
-	if err := errors.Join(s.load(ctx, q), s.loadConstraints(ctx, q)); err != nil {
+	if err := errors.Join(s.load(ctx, q), s.loadKeys(ctx, q)); err != nil {
 		return fmt.Errorf("staging: reading the shape of %s: %w", target, err)
 	}
 	t.names = newNames(s.schema, table)
@@ -154,15 +154,9 @@ func (t *Table[T]) match(s *shape, q *pgx.Conn) error {
 	if t.cfg.ID != "" && !slices.Contains(t.colNames, t.cfg.ID) {
 		return fmt.Errorf("%w: Config.ID is %q, which is not among the columns", ErrConfig, t.cfg.ID)
 	}
-	// What the target would refuse becomes a rule, so that it costs a row and not the promotion.
 	for i := range t.cols {
-		if c := &t.cols[i]; c.notNull && (t.fields == nil || nullable(&t.fields[i])) {
-			t.rules = append(t.rules, Rule{Code: CodeNotNull, Reason: "column " + quote(c.name) + " is NULL", Where: "s." + quote(c.name) + " IS NULL"})
-		}
-	}
-	for _, r := range s.checks {
-		if !slices.ContainsFunc(r.columns, func(c string) bool { return !slices.Contains(t.colNames, c) }) {
-			t.rules = append(t.rules, r)
+		if t.fields == nil || nullable(&t.fields[i]) {
+			t.nullable = append(t.nullable, t.cols[i].name)
 		}
 	}
 	t.rules = append(t.rules, t.cfg.Rules...)

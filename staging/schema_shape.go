@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
@@ -118,7 +117,6 @@ type shape struct {
 	schema    string
 	relkind   string
 	columns   []column
-	checks    []Rule
 	uniqueKey [][]string // columns of its unique, non-partial, plain indexes, in their order
 }
 
@@ -190,47 +188,9 @@ func (s *shape) load(ctx context.Context, q querier) error {
 	return nil
 }
 
-// loadConstraints reads what the target demands of its rows, as rules, and its unique keys.
-func (s *shape) loadConstraints(ctx context.Context, q querier) error {
-	rows, err := q.Query(ctx, `SELECT c.contype::text, c.conname::text, pg_get_constraintdef(c.oid), coalesce(pg_get_expr(c.conbin, c.conrelid), ''),
-			coalesce(c.confrelid::regclass::text, ''),
-			(SELECT array_agg(a.attname::text ORDER BY k.n) FROM unnest(c.conkey) WITH ORDINALITY k(att, n) JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.att),
-			(SELECT array_agg(a.attname::text ORDER BY k.n) FROM unnest(c.confkey) WITH ORDINALITY k(att, n) JOIN pg_attribute a ON a.attrelid = c.confrelid AND a.attnum = k.att),
-			c.confmatchtype::text
-		FROM pg_constraint c WHERE c.conrelid = $1::int8::oid AND c.contype IN ('c', 'f') AND c.convalidated ORDER BY c.contype, c.conname`, int64(s.oid))
-	if err != nil {
-		return err
-	}
-	for rows.Next() {
-		var typ, name, def, expr, ref, match string
-		var cols, refCols []string
-		if err := rows.Scan(&typ, &name, &def, &expr, &ref, &cols, &refCols, &match); err != nil {
-			return err
-		}
-		known := len(cols) > 0
-		for _, c := range cols {
-			known = known && s.column(c) != nil && s.column(c).generated == ""
-		}
-		if !known {
-			continue
-		}
-		switch {
-		case typ == "c":
-			s.checks = append(s.checks, Rule{Code: CodeCheck, Reason: name + ": " + def, Where: "(" + expr + ") IS FALSE", columns: cols})
-		case typ == "f" && match == "s" && len(cols) == len(refCols) && !strings.Contains(def, "PERIOD"):
-			var set, eq []string
-			for i := range cols {
-				set = append(set, "s."+quote(cols[i])+" IS NOT NULL")
-				eq = append(eq, "hr_ref."+quote(refCols[i])+" = s."+quote(cols[i]))
-			}
-			s.checks = append(s.checks, Rule{Code: CodeForeign, Reason: name + ": " + def,
-				Where: strings.Join(set, " AND ") + " AND NOT EXISTS (SELECT FROM " + ref + " hr_ref WHERE " + strings.Join(eq, " AND ") + ")", columns: cols})
-		}
-	}
-	if err := rows.Err(); err != nil {
-		return err
-	}
-	rows, err = q.Query(ctx, `SELECT (SELECT array_agg(a.attname::text ORDER BY k.n) FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(att, n) JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.att)
+// loadKeys reads the unique keys of the target.
+func (s *shape) loadKeys(ctx context.Context, q querier) error {
+	rows, err := q.Query(ctx, `SELECT (SELECT array_agg(a.attname::text ORDER BY k.n) FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(att, n) JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.att)
 		FROM pg_index i WHERE i.indrelid = $1::int8::oid AND i.indisunique AND i.indpred IS NULL AND i.indexprs IS NULL AND i.indimmediate
 			AND i.indnkeyatts = i.indnatts`, int64(s.oid))
 	if err != nil {

@@ -3,7 +3,9 @@ package staging
 import (
 	"embed"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -12,7 +14,7 @@ import (
 // Table; @name is a parameter, which the server gets as $1, $2, … Files whose name begins with schema_ hold one
 // statement without a name.
 //
-//go:embed stage.sql promote.sql promote_insert.sql promote_rules.sql ledger.sql reject.sql schema_side.sql schema_target.sql
+//go:embed stage.sql promote.sql promote_insert.sql promote_rules.sql promote_judge.sql promote_suspects.sql ledger.sql reject.sql schema_side.sql schema_target.sql
 var sqlFiles embed.FS
 
 var templates = loadTemplates()
@@ -140,7 +142,8 @@ type statements struct {
 	rejectsByBatch statement
 	rejectsList    statement
 	replaceInto    statement // the target into itself, to be planned; empty without ConflictReplace
-	hasTriggers    statement
+	guards         statement
+	judged         statement
 	bulkInsert     statement // rows of pg_temp.hr_aside, without merges
 	replayInsert   statement // the same with merges
 }
@@ -166,9 +169,14 @@ type sideStatements struct {
 	insert     statement
 	insertNew  statement // the rows' keys are not looked up; empty unless ConflictSkip has a key
 	conflicts  statement
-	aside      statement
-	bitInsert  statement
-	bitReject  statement
+
+	insertPlain  statement // insert without merges
+	judgeInsert  statement
+	judgeRules   statement // empty without rules
+	rejectRecord statement
+	spans        statement
+	remaining    statement
+	suspects     statement
 }
 
 // prepare fills in all statements.
@@ -182,7 +190,7 @@ func (t *Table[T]) prepare() {
 	q.ledgerCorrect, q.ledgerVoid, q.ledgerBooks, q.ledgerReplay = get("ledger_correct"), get("ledger_void"), get("ledger_books"), get("ledger_replay")
 	q.registered, q.readEpoch, q.setEpoch = get("registered"), get("read_epoch"), get("set_epoch")
 	q.rejectsByBatch, q.rejectsList = get("rejects_by_batch"), get("rejects_list")
-	q.hasTriggers = get("has_triggers")
+	q.guards, q.judged = get("guards"), get("judged")
 	if t.cfg.Conflict == ConflictReplace {
 		q.replaceInto = get("replace_into")
 	}
@@ -197,9 +205,10 @@ func (t *Table[T]) prepare() {
 		x.lock, x.shape, x.batches = get("lock_side"), get("shape"), get("batches")
 		x.counts, x.rejections, x.ledger = get("counts"), get("rejections"), get("ledger_insert")
 		x.rejects, x.forget, x.truncate = get("move_rejects"), get("forget"), get("truncate")
-		x.aside, x.bitReject = get("aside"), get("bit_reject")
-		x.insert = t.merged(get(t.insertName("all")))
-		x.bitInsert = t.merged(q.bulkInsert)
+		x.insertPlain = get(t.insertName("all"))
+		x.insert = t.merged(x.insertPlain)
+		x.judgeInsert = t.judgeStatement(p, "insert", t.insertName("try"))
+		x.rejectRecord, x.spans, x.remaining, x.suspects = get("reject_record"), get("spans"), get("remaining"), get("suspects")
 		if len(t.cfg.Key) > 0 {
 			x.conflicts = get("conflicts")
 			if t.cfg.Conflict == ConflictSkip {
@@ -208,6 +217,7 @@ func (t *Table[T]) prepare() {
 		}
 		if len(t.rules) > 0 {
 			x.rules = get("apply_rules")
+			x.judgeRules = t.judgeStatement(p, "rule", "try_rules")
 		}
 	}
 }
@@ -223,15 +233,32 @@ func (t *Table[T]) commonPieces() pieces {
 		"key_in_target": t.keyEquals("hr_there.", "s."), "record_id": t.idSQL("s."), "row_json": t.rowSQL(),
 		"batch_no": batchOf("s."), "position": posOf("s."), "spread": t.spread(),
 	}
+	p["row_columns"], p["key_is_row"] = list("hr_row.", t.colNames), t.keyEquals("hr_there.", "hr_row.")
+	p["key_names"], p["column_names"], p["nullable_names"] = textArray(slices.Sorted(slices.Values(t.cfg.Key))), textArray(t.colNames), textArray(t.nullable)
 	p["rule_verdict"], p["rule_code"], p["rule_reason"] = t.ruleCases()
 	return p
 }
 
+// judgeStatement is the statement that judges records, with the statement that tries one of them.
+func (t *Table[T]) judgeStatement(p pieces, source, try string) statement {
+	p = maps.Clone(p)
+	p["source"], p["try_row"] = literal(source), fill(try, p).text
+	maps.Copy(p, modePieces)
+	return fill("judge", p)
+}
+
+// textArray prints names as an array for SQL.
+func textArray(names []string) string {
+	quoted := make([]string, len(names))
+	for i, n := range names {
+		quoted[i] = literal(n)
+	}
+	return "ARRAY[" + strings.Join(quoted, ", ") + "]::text[]"
+}
+
 // sidePieces adds the tables of one side.
 func (t *Table[T]) sidePieces(s side, common pieces) pieces {
-	p := pieces{"registry": t.registry[s], "staging": t.staging[s], "staging_text": literal(t.staging[s]), "refused": t.refused[s]}
-	for k, v := range common {
-		p[k] = v
-	}
+	p := maps.Clone(common)
+	maps.Copy(p, pieces{"registry": t.registry[s], "staging": t.staging[s], "staging_text": literal(t.staging[s]), "refused": t.refused[s]})
 	return p
 }

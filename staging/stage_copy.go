@@ -249,12 +249,6 @@ func (t *Table[T]) newEncoder(l *Load[T], spans []span, order []int, from, to in
 	return &encoder[T]{t: t, load: l, spans: spans, order: order, from: from, to: to, no: no, rejects: rejects, row: Row{cols: t.cols, m: m}}
 }
 
-// isData says whether Postgres refused a value, and not the transaction.
-func isData(err error) bool {
-	code := sqlState(err)
-	return strings.HasPrefix(code, "22") || strings.HasPrefix(code, "23") || code == "54000"
-}
-
 // carefully copies records [from, to) where a COPY of them all has failed: it finds the offending records by the line
 // that Postgres names (and by halves, if it names none), rejects them, and copies the others. Each failure costs the
 // records before it a second COPY, so the whole is linear. Runs in a transaction; every COPY has a savepoint.
@@ -282,7 +276,7 @@ func (t *Table[T]) carefully(ctx context.Context, q *pgx.Conn, s side, e *encode
 	e.rows, e.kept, *e.rejects = rows, kept, (*e.rejects)[:rejects]
 	if to-from == 1 {
 		sp := e.span(from)
-		code, reason := refusal(err)
+		code, reason := refusalOf(err)
 		*e.rejects = append(*e.rejects, t.reject(e.load, sp.pos, e.rowOf(sp.lo), code, reason))
 		return nil
 	}
@@ -326,22 +320,4 @@ func copyLine(err error, table string) int {
 		}
 	}
 	return n
-}
-
-// refusal makes code and reason of a reject from what Postgres said.
-func refusal(err error) (code, reason string) {
-	var pg *pgconn.PgError
-	if !errors.As(err, &pg) {
-		return CodeEncode, err.Error()
-	}
-	reason = pg.Message
-	if pg.Detail != "" {
-		reason += ": " + pg.Detail
-	}
-	if pg.ColumnName != "" {
-		reason = "column " + quote(pg.ColumnName) + ": " + reason
-	} else if i := strings.Index(pg.Where, ", column "); i >= 0 {
-		reason = pg.Where[i+2:] + ": " + reason
-	}
-	return codeSQL + pg.Code, reason
 }

@@ -154,12 +154,15 @@ type Table[T any] struct {
 	fields   []field  // of T; nil with Config.Fill
 	cols     []column // as found
 	colNames []string
-	lead     *column // which leads the key's index
-	rules    []Rule  // of the target's constraints, then of the user
+	lead     *column  // which leads the key's index
+	nullable []string // columns of which a T may hold a NULL
+	rules    []Rule
 	sql      statements
 	hint     atomic.Int32 // the side that was open when this program last looked
 	bound    atomic.Int64 // rows of one promotion, learned from promotions that took too long; 0: no bound
 	look     atomic.Int32 // so many promotions look for each key before they insert
+	guard    atomic.Int32 // so many promotions insert in parts, because a row was refused
+	noJudge  atomic.Bool  // the server has no PL/pgSQL for this role
 
 	hook func(point string) error // tests stop, fail or kill here
 }

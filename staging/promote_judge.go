@@ -1,0 +1,155 @@
+package staging
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// judgement is what one run of the judge statement did.
+type judgement struct {
+	Written int64   `json:"written"`
+	Refused int64   `json:"refused"` // rows that were moved to the rejects
+	Soft    int64   `json:"soft"`    // of these, for a reason that may be the surroundings'
+	Stop    int64   `json:"stop"`    // the record at which it stopped for the program to judge, or -1
+	Later   []int64 `json:"later"`   // records that lack their parent
+}
+
+// judgeMode chooses how the judge statement tries records (promote_judge.sql).
+type judgeMode struct{ alone, undo, postpone bool }
+
+// softStops is how many records the program judges itself, whose SQLSTATE may be due to the surroundings, before it leaves
+// them to the judge statement.
+const softStops = 8
+
+// modePieces stand in the judge statement until its mode is known.
+var modePieces = pieces{"alone": "\x01alone\x01", "undo": "\x01undo\x01", "postpone": "\x01postpone\x01", "soft": "\x01soft\x01"}
+
+// judge runs a judge statement over the rows of a condition.
+func (p *promotion[T]) judge(ctx context.Context, s statement, condition string, m judgeMode) (judgement, error) {
+	var j judgement
+	s.text = strings.NewReplacer(modePieces["alone"], strconv.FormatBool(m.alone), modePieces["undo"], strconv.FormatBool(m.undo),
+		modePieces["postpone"], strconv.FormatBool(m.postpone), modePieces["soft"], strconv.FormatBool(p.softOK())).Replace(s.text)
+	_, err := p.try(ctx, func() (int64, error) {
+		res, err := send(ctx, p.q, s.where(condition).with(nil), p.t.sql.judged.with(nil))
+		if err != nil {
+			return 0, err
+		}
+		if err := json.Unmarshal(res[1].row(0).value("judged"), &j); err != nil {
+			return 0, fmt.Errorf("staging: unexpected result of the judge statement: %w", err)
+		}
+		return 0, nil
+	})
+	if err != nil {
+		return judgement{}, err
+	}
+	p.refused += j.Refused
+	p.soft += j.Soft
+	p.later = append(p.later, j.Later...)
+	return j, nil
+}
+
+// softOK is true when a SQLSTATE that may be due to the surroundings can be taken for the record's fault: some row was
+// accepted, or the program has seen enough of them itself.
+func (p *promotion[T]) softOK() bool { return p.written > 0 || p.softSeen >= softStops }
+
+// judgeRows judges the records of a condition, and does the work on those that are left. It returns false if the server
+// cannot run the judge statement, or a trigger raises what the statement cannot catch.
+func (p *promotion[T]) judgeRows(ctx context.Context, w *work, base string, spans []recordSpan) (bool, error) {
+	m := judgeMode{undo: w.judgeThenRun, postpone: p.postpones(w)}
+	for rest := base; ; {
+		j, err := p.judge(ctx, w.judge, rest+" AND "+p.which(), m)
+		if err != nil {
+			if p.cannotJudge(err) {
+				// What was judged before is done. The rest is left to the caller, if nothing was.
+				if rest == base {
+					return false, nil
+				}
+			}
+			return false, err
+		}
+		if !m.undo {
+			w.done(spans, j.Written)
+		}
+		if j.Stop < 0 {
+			break
+		}
+		if err := p.judgeOne(ctx, w, hull(spans).one(j.Stop), m.undo); err != nil {
+			return false, err
+		}
+		rest = fmt.Sprintf("%s AND s.%s > %d", base, colRecord, j.Stop)
+	}
+	if !m.undo {
+		return true, nil
+	}
+	condition := base + " AND " + p.which()
+	n, err := p.try(ctx, func() (int64, error) { return w.run(ctx, condition) })
+	if err == nil {
+		w.done(spans, n)
+		return true, nil
+	}
+	if berr := w.blame(ctx, condition, err); berr != nil {
+		return false, berr
+	}
+	return false, err
+}
+
+// cannotJudge is true if the judge statement failed for another reason than the surroundings. A role or a server without
+// PL/pgSQL is remembered.
+func (p *promotion[T]) cannotJudge(err error) bool {
+	if code := sqlState(err); code == "42704" || code == "42501" {
+		p.t.noJudge.Store(true)
+	}
+	return verdictOf(err) != verdictSurroundings
+}
+
+// judgeOne tries one record. With undo, the record is taken back if it is accepted.
+func (p *promotion[T]) judgeOne(ctx context.Context, w *work, s recordSpan, undo bool) error {
+	n, err := p.try(ctx, func() (int64, error) {
+		n, err := w.plain(ctx, p.of(s))
+		if err == nil && undo {
+			err = errTakeBack
+		}
+		return n, err
+	})
+	switch {
+	case err == nil:
+		w.done([]recordSpan{s}, n)
+		return nil
+	case err == errTakeBack:
+		return nil
+	case verdictOf(err) == verdictSurroundings:
+		return err
+	}
+	return p.rejectOne(ctx, w, s, err)
+}
+
+// rejectSuspects tries, each alone, the rows that the target's constraints will probably refuse, and rejects those that the
+// server refuses. So many bad rows stay cheap. A row that the server accepts stays where it is.
+func (p *promotion[T]) rejectSuspects(ctx context.Context) error {
+	if len(p.suspects) == 0 || p.expect == 0 || p.t.noJudge.Load() {
+		return nil
+	}
+	w := p.insertWork()
+	condition := "(" + strings.Join(p.suspects, "\n OR ") + "\n)"
+	after := ""
+	for {
+		j, err := p.judge(ctx, p.sql().judgeInsert, p.which()+" AND "+condition+after, judgeMode{alone: true, postpone: p.postpones(w)})
+		switch {
+		case err == nil && j.Stop < 0:
+			return nil
+		case err == nil:
+			if err := p.judgeOne(ctx, w, recordSpan{first: j.Stop, last: j.Stop, lastPage: lastPage}, true); err != nil {
+				return err
+			}
+			after = " AND s." + colRecord + " > " + text(j.Stop)
+		case p.cannotJudge(err): // a constraint's expression raises: the insert will find the row
+			p.guarded = true
+			return nil
+		default:
+			return err
+		}
+	}
+}

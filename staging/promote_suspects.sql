@@ -1,0 +1,55 @@
+-- name: guards
+-- What besides the key can refuse a row of the target or of one of its partitions. With this a promotion inserts in parts.
+WITH tree AS (
+    SELECT {target_text}::regclass::oid AS oid
+    UNION SELECT relid::oid FROM pg_partition_tree({target_text}::regclass)
+)
+SELECT EXISTS (SELECT FROM pg_trigger g JOIN tree ON g.tgrelid = tree.oid
+               WHERE g.tgtype & 7 = 7 AND g.tgenabled IN ('O', 'A') AND NOT g.tgisinternal) AS before_row,
+       EXISTS (SELECT FROM pg_trigger g JOIN tree ON g.tgrelid = tree.oid
+               WHERE g.tgtype & 4 = 4 AND g.tgenabled IN ('O', 'A') AND NOT g.tgisinternal) AS triggers,
+       EXISTS (SELECT FROM pg_constraint c WHERE c.conrelid = {target_text}::regclass AND c.confrelid = c.conrelid) AS tree,
+       row_security_active({target_text}::regclass)
+       OR EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = {target_text}::regclass AND a.attgenerated <> '' AND NOT a.attisdropped)
+       OR EXISTS (
+           SELECT FROM pg_index i JOIN tree ON i.indrelid = tree.oid
+           WHERE i.indislive AND (i.indisunique OR i.indisexclusion OR i.indexprs IS NOT NULL OR i.indpred IS NOT NULL)
+             AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL OR i.indisexclusion
+                  OR (SELECT array_agg(a.attname::text ORDER BY a.attname::text COLLATE "C") FROM pg_attribute a
+                      WHERE a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey::int2[]) AND array_position(i.indkey::int2[], a.attnum) < i.indnkeyatts)
+                     IS DISTINCT FROM {key_names})
+       ) AS guarded
+
+-- name: suspects
+-- Conditions over a staged row (alias s) that the target's constraints of this moment will probably refuse. They only find
+-- suspects: what they miss or raise costs time, no more.
+SELECT format('s.%I IS NULL', a.attname) AS condition
+FROM pg_attribute a
+WHERE a.attrelid = {target_text}::regclass AND a.attnotnull AND NOT a.attisdropped AND a.attname = ANY({nullable_names})
+UNION ALL
+SELECT format('(%s) IS FALSE', pg_get_expr(c.conbin, c.conrelid))
+FROM pg_constraint c
+WHERE c.conrelid = {target_text}::regclass AND c.contype = 'c' AND cardinality(c.conkey) > 0
+  AND NOT EXISTS (SELECT FROM unnest(c.conkey) k(att) LEFT JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.att
+                  WHERE a.attname IS NULL OR a.attgenerated <> '' OR a.attname <> ALL({column_names}))
+UNION ALL
+SELECT x.filled || ' AND NOT EXISTS (SELECT FROM ' || x.parent || ' hr_parent WHERE ' || x.equal || ')'
+       || CASE WHEN c.confrelid = c.conrelid
+               THEN ' AND NOT EXISTS (SELECT FROM ' || {staging_text} || ' hr_parent WHERE ' || x.equal || ')' ELSE '' END
+FROM pg_constraint c
+JOIN pg_class p ON p.oid = c.confrelid
+JOIN pg_namespace n ON n.oid = p.relnamespace
+CROSS JOIN LATERAL (
+    SELECT format('%I.%I', n.nspname, p.relname) AS parent,
+           string_agg(format('s.%I IS NOT NULL', a.attname), ' AND ') AS filled,
+           string_agg(format('hr_parent.%I = s.%I', pa.attname, a.attname), ' AND ') AS equal,
+           bool_and(a.attname = ANY({column_names}) AND a.attgenerated = '') AS staged,
+           bool_and(pa.attname = ANY({column_names})) AS parent_staged
+    FROM unnest(c.conkey, c.confkey) k(att, parent_att)
+    JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.att
+    JOIN pg_attribute pa ON pa.attrelid = c.confrelid AND pa.attnum = k.parent_att
+) x
+WHERE c.conrelid = {target_text}::regclass AND c.contype = 'f' AND c.confmatchtype = 's' AND x.staged
+  AND (c.confrelid <> c.conrelid OR x.parent_staged)
+  AND has_table_privilege(c.confrelid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AND NOT row_security_active(c.confrelid)
+  AND pg_get_constraintdef(c.oid) NOT LIKE '%PERIOD%'

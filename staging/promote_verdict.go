@@ -1,0 +1,92 @@
+package staging
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// verdict is what an error of the server means for the rows of the statement.
+type verdict uint8
+
+const (
+	verdictSurroundings verdict = iota // not the rows' fault: the connection, a lock, a resource, the server
+	verdictData                        // the rows'
+	verdictUnlessAll                   // the rows', unless every row is refused so: a missing privilege in a trigger, say
+)
+
+// verdictOf judges an error by its SQLSTATE. Whatever a trigger raises on purpose is data: RAISE may use any SQLSTATE.
+func verdictOf(err error) verdict {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) || len(pg.Code) != 5 {
+		return verdictSurroundings
+	}
+	switch {
+	case pg.Routine == "exec_stmt_raise", pg.Routine == "exec_stmt_assert":
+		return verdictData
+	case pg.Routine == "ExecWithCheckOptions": // a policy of row-level security, which shares its code with missing privileges
+		return verdictData
+	case slices.Contains([]string{"08", "25", "40", "53", "57", "58", "F0"}, pg.Code[:2]),
+		slices.Contains([]string{"55P03", "55006", "XX001", "XX002"}, pg.Code):
+		return verdictSurroundings
+	case slices.Contains([]string{"0A", "28", "2D", "3D", "3F", "42", "55", "XX"}, pg.Code[:2]):
+		return verdictUnlessAll
+	}
+	return verdictData
+}
+
+// mayBeData returns nil if an error may be due to the rows, or the error that the promotion fails with. A statement that the
+// server refuses without any row fails the promotion.
+func (p *promotion[T]) mayBeData(ctx context.Context, w *work, err error) error {
+	switch verdictOf(err) {
+	case verdictSurroundings:
+		return err
+	case verdictUnlessAll:
+		if _, empty := p.try(ctx, func() (int64, error) { return w.run(ctx, "false") }); empty != nil {
+			if berr := w.blame(ctx, "false", empty); berr != nil {
+				return berr
+			}
+			return empty
+		}
+	}
+	return nil
+}
+
+// everyRowRefused fails a promotion of which every row was refused for a reason that may be the surroundings': a trigger
+// that lacks a privilege or a table.
+func (p *promotion[T]) everyRowRefused() error {
+	if p.softErr == nil || p.written > 0 || p.soft < p.expect {
+		return nil
+	}
+	return fmt.Errorf("staging: every row was refused, for a reason that seems not to be the rows': %w", p.softErr)
+}
+
+// isData is true if Postgres refused a value, and not the transaction.
+func isData(err error) bool { return verdictOf(err) == verdictData }
+
+// refusalOf makes code and reason of a reject from Postgres' error.
+func refusalOf(err error) (code, reason string) {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) {
+		return CodeEncode, err.Error()
+	}
+	reason = pg.Message
+	if pg.Detail != "" {
+		reason += ": " + pg.Detail
+	}
+	switch {
+	case pg.ConstraintName != "" && !strings.Contains(pg.Message, pg.ConstraintName):
+		reason = "constraint " + quote(pg.ConstraintName) + ": " + reason
+	case pg.ColumnName != "" && !strings.Contains(pg.Message, pg.ColumnName):
+		reason = "column " + quote(pg.ColumnName) + ": " + reason
+	default:
+		if i := strings.Index(pg.Where, ", column "); i >= 0 {
+			reason = pg.Where[i+2:] + ": " + reason
+		}
+	}
+	return codeSQL + pg.Code, reason
+}
