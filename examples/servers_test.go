@@ -137,14 +137,14 @@ func TestServersThatCannotBeUsed(t *testing.T) {
 		return u.String()
 	}
 	password := func(u *url.URL) { u.User = url.UserPassword(u.User.Username(), secret) }
-	const nobody = "127.0.0.1:1"
+	const closed = "127.0.0.1:1"
 	for name, c := range map[string]struct {
 		env  []string
 		want []string
 		only string // a program that needs no Postgres is left out
 	}{
-		"Redis is down":             {env: env("redis://:"+secret+"@"+nobody+"/0", pg), want: []string{"Redis at " + nobody, "does not answer: start it or correct REDIS_URL"}},
-		"Postgres is down":          {env: env(redis, "postgres://me:"+secret+"@"+nobody+"/shop"), want: []string{"Postgres at " + nobody, "shop", "start it or correct DATABASE_URL"}, only: "postgres"},
+		"Redis is down":             {env: env("redis://:"+secret+"@"+closed+"/0", pg), want: []string{"Redis at " + closed, "does not answer: start it or correct REDIS_URL"}},
+		"Postgres is down":          {env: env(redis, "postgres://me:"+secret+"@"+closed+"/shop"), want: []string{"Postgres at " + closed, "shop", "start it or correct DATABASE_URL"}, only: "postgres"},
 		"no Redis URL":              {env: env("", pg), want: []string{"set REDIS_URL"}, only: "not demo"},
 		"no Postgres URL":           {env: env(redis, ""), want: []string{"set DATABASE_URL"}, only: "postgres, not demo"},
 		"nonsense for Redis":        {env: env("redis://:"+secret+"@host:port/0", pg), want: []string{"REDIS_URL is not a valid URL"}},

@@ -20,7 +20,7 @@ const (
 	CodeTotalTooHigh    = "total_too_high"   // the amount in US dollars does not fit its column
 )
 
-// Invalid says why a record is refused. It is not a failure of the program: the record is
+// Invalid is the reason why a record is refused. It is not a failure of the program: the record is
 // rejected with it and the rest of the batch goes on.
 type Invalid struct {
 	Code   string // one of the Code constants

@@ -39,7 +39,7 @@ func ExampleInvalid() {
 	// unit_price is "\"12,50\"": must be a decimal such as 12.50, not negative, of at most 6 digits before and 4 after the point
 }
 
-// The generator says what it made, so that a result can be checked against it.
+// The generator counts what it made, so that a result can be checked against it.
 func ExampleGenerator() {
 	g, err := orders.NewGenerator(orders.Config{Seed: 1, Orders: 10_000, Duplicates: 0.05, Bad: 0.005})
 	if err != nil {

@@ -19,7 +19,7 @@ const (
 // MaxOrders is the most records of one Generator.
 const MaxOrders = 1_000_000_000
 
-// Config says what a Generator makes.
+// Config configures a Generator.
 type Config struct {
 	Seed       uint64    // the same Config makes the same bytes; two seeds make different ids
 	Orders     int       // how many records, duplicates and bad ones included; 0 means DefaultOrders

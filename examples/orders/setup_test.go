@@ -67,7 +67,7 @@ func TestSetupKeepsChanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := one[string](t, pool, "SELECT per_usd::text FROM currency_rates WHERE currency = 'EUR'"); got != "0.950000" {
-		t.Errorf("a rate that somebody set became %s", got)
+		t.Errorf("a rate that was set by hand became %s", got)
 	}
 }
 

@@ -27,10 +27,11 @@ type Figure struct {
 	Name string
 	// Unit is printed right behind each rate. The default is "/s": records per second.
 	Unit string
-	// Rounds is how often each side is measured; 0 means DefaultRounds, and fewer than MinRounds is an error.
+	// Rounds is how often each side is measured; 0 means DefaultRounds, and fewer than MinRounds is an
+	// error.
 	Rounds int
-	// Setup, if not nil, runs untimed before each side of each round, also before the warm-up (round -1). It
-	// must leave both sides the same start: the same data, empty tables.
+	// Setup, if not nil, runs untimed before each side of each round, also before the warm-up (round
+	// -1). It must leave both sides the same start: the same data, empty tables.
 	Setup func(round int)
 	// Bare does the work with the bare tool, and Ours with headrace. Each returns how many records it
 	// handled. The harness times the call; b.Fatal works in it.
@@ -59,11 +60,12 @@ func (r Result) String() string {
 // nameForm keeps names readable by whatever splits a line at its spaces.
 var nameForm = regexp.MustCompile(`^[a-z0-9-]+(/[a-z0-9-]+)+$`)
 
-// ran remembers the figures of this process. The testing package calls a benchmark again with a larger N when
-// -benchtime is not 1x; a figure has its own rounds and is measured once.
+// ran remembers the figures of this process. The testing package calls a benchmark again with a
+// larger N when -benchtime is not 1x; a figure has its own rounds and is measured once.
 var ran sync.Map
 
-// Run measures the figure and prints it. The benchmark's own ns/op is meaningless here and not reported.
+// Run measures the figure and prints it. The benchmark's own ns/op is meaningless here and not
+// reported.
 func Run(b *testing.B, f Figure) {
 	b.Helper()
 	if err := f.check(); err != nil {
@@ -81,8 +83,8 @@ func Run(b *testing.B, f Figure) {
 	print(os.Stdout, r)
 }
 
-// Note prints one line beside the figures, marked with "#": what was measured on what, or a number that is no
-// comparison.
+// Note prints one line beside the figures, marked with "#": what was measured on what, or a number
+// that is no comparison.
 func Note(b *testing.B, format string, args ...any) {
 	b.Helper()
 	if b.N > 1 {
@@ -106,7 +108,8 @@ func (f *Figure) check() error {
 	return nil
 }
 
-// measure runs the rounds. failed says whether a side has reported an error (b.Error does not stop it).
+// measure runs the rounds. failed reports whether a side has reported an error (b.Error does not
+// stop it).
 func (f *Figure) measure(failed func() bool) (Result, error) {
 	var bare, ours, ratios []float64
 	for round := -1; round < f.Rounds; round++ { // -1 warms up

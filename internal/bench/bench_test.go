@@ -43,8 +43,8 @@ func TestRoundsAreInterleavedAndAlternateWhoGoesFirst(t *testing.T) {
 
 func TestRatioIsTheMedianOfTheRoundsRatios(t *testing.T) {
 	t.Parallel()
-	// The number of records stands for speed: a busy wait of one length each. The machine gets slower in the
-	// middle of the run, and both sides with it: the ratio must not move.
+	// The number of records stands for speed: a busy wait of one length each. The machine gets slower
+	// in the middle of the run, and both sides with it: the ratio must not move.
 	speed := []int{1000, 1000, 10, 10, 10}
 	wait := func() {
 		for start := time.Now(); time.Since(start) < 2*time.Millisecond; {

@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// EnvJSON names an environment variable. Set to 1, it makes Run and Note print one JSON object a line instead of
-// text. cmd/bench sets it for the benchmarks that it runs, and turns the objects back into text unless it was asked
-// for JSON.
+// EnvJSON names an environment variable. Set to 1, it makes Run and Note print one JSON object a
+// line instead of text. cmd/bench sets it for the benchmarks that it runs, and turns the objects
+// back into text unless it was asked for JSON.
 const EnvJSON = "HEADRACE_BENCH_JSON"
 
 type note struct {
@@ -19,7 +19,8 @@ type note struct {
 
 func (n note) String() string { return "# " + n.Note }
 
-// print writes one line. The testing package may have written the benchmark's name without a newline before it.
+// print writes one line. The testing package may have written the benchmark's name without a
+// newline before it.
 func print(w io.Writer, line fmt.Stringer) {
 	if os.Getenv(EnvJSON) != "1" {
 		fmt.Fprintln(w, line)
@@ -32,8 +33,9 @@ func print(w io.Writer, line fmt.Stringer) {
 	fmt.Fprintf(w, "%s\n", text)
 }
 
-// ParseLine finds the figure or the note in a line that a benchmark printed under EnvJSON. The object may stand
-// behind something that the testing package wrote. Exactly one of the results is set when ok is true.
+// ParseLine finds the figure or the note in a line that a benchmark printed under EnvJSON. The
+// object may stand behind something that the testing package wrote. Exactly one of the results is
+// set when ok is true.
 func ParseLine(line string) (figure *Result, text string, ok bool) {
 	for _, start := range []string{`{"figure":`, `{"note":`} {
 		i := strings.Index(line, start)

@@ -29,9 +29,10 @@ func downloadedPostgres(ctx context.Context, o Options) (*PostgresServer, error)
 // notAnEncoding makes the library's initdb fail.
 const notAnEncoding = "only-the-programs-are-wanted"
 
-// downloadPostgres lets the library fetch and unpack the programs into the server's directory, and nothing
-// more: it would run the server as this user, and Postgres refuses root. The library has no call for that, so it is
-// given an encoding that initdb refuses; all that counts is whether the programs are there afterwards.
+// downloadPostgres lets the library fetch and unpack the programs into the server's directory, and
+// nothing more: it would run the server as this user, and Postgres refuses root. The library has no
+// call for that, so it is given an encoding that initdb refuses; all that counts is whether the
+// programs are there afterwards.
 func downloadPostgres(l *local, port int, log func(string)) (program, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {

@@ -29,8 +29,9 @@ const (
 	minValkey   = 8
 )
 
-// binDirs is where packages put programs without putting the place into everybody's PATH (root's PATH under cron
-// lacks /usr/sbin's neighbours, Debian keeps several Postgres versions side by side, Homebrew keeps old ones apart).
+// binDirs is where packages put programs without putting the place into everybody's PATH (root's
+// PATH under cron lacks /usr/sbin's neighbours, Debian keeps several Postgres versions side by
+// side, Homebrew keeps old ones apart).
 var binDirs = []string{
 	"/usr/local/bin", "/usr/local/sbin", "/usr/bin", "/usr/sbin", "/opt/homebrew/bin", "/opt/local/bin",
 }
@@ -41,7 +42,8 @@ var postgresDirs = []string{
 	"/Applications/Postgres.app/Contents/Versions/*/bin",
 }
 
-// findProgram returns the newest program of that name, at least version min, beside which all of need lie too.
+// findProgram returns the newest program of that name, at least version min, beside which all of
+// need lie too.
 func findProgram(name string, min int, dirs []string, need ...string) (program, error) {
 	var found []program
 	seen := make(map[string]bool)
@@ -90,7 +92,8 @@ func allThere(dir string, names []string) bool {
 
 var versionForm = regexp.MustCompile(`(\d+)(?:\.(\d+))?`)
 
-// versionOf asks a program for its version: "postgres (PostgreSQL) 15.9", "Redis server v=7.0.15 sha=…".
+// versionOf asks a program for its version: "postgres (PostgreSQL) 15.9", "Redis server v=7.0.15
+// sha=…".
 func versionOf(path string) (major, minor int, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()

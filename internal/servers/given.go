@@ -9,8 +9,8 @@ import (
 	"github.com/headrace/headrace/internal/reach"
 )
 
-// UnreachableError reports that a server that was given by URL cannot be used. Its text is one line,
-// names the host and the database, never the password, and says what to do.
+// UnreachableError reports that a server that was given by URL cannot be used. Its text is one
+// line, names the host and the database, never the password, and the remedy.
 type UnreachableError struct{ cause *reach.Error }
 
 func (e *UnreachableError) Unwrap() error { return e.cause }
@@ -57,8 +57,8 @@ func givenPostgres(ctx context.Context, raw string) (*PostgresServer, error) {
 	return s, nil
 }
 
-// givenPgBouncer checks that PGBOUNCER_URL leads to a database. It may be any pooler, so its console
-// is not used.
+// givenPgBouncer checks that PGBOUNCER_URL leads to a database. It may be any pooler, so its
+// console is not used.
 func givenPgBouncer(ctx context.Context, raw string) (*PgBouncerServer, error) {
 	at, _, err := reach.Postgres(EnvPgBouncer, raw)
 	if err != nil {

@@ -30,20 +30,20 @@ func take(t *testing.T, env, value string) (err error) {
 
 func TestUnreachableServerIsOneLineWithoutThePassword(t *testing.T) {
 	t.Parallel()
-	const nobody = "127.0.0.1:1" // a free port of the ephemeral range may be somebody's a moment later
+	const closed = "127.0.0.1:1" // a free port of the ephemeral range may be taken a moment later
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.Close() }) // connections are queued, nobody reads them
+	t.Cleanup(func() { l.Close() }) // connections are queued and never read
 	silent := l.Addr().String()
 
 	for _, c := range []struct{ env, url, host, database string }{
-		{EnvRedis, "redis://me:" + secret + "@%s/3", nobody, "database 3"},
+		{EnvRedis, "redis://me:" + secret + "@%s/3", closed, "database 3"},
 		{EnvRedis, "redis://me:" + secret + "@%s/3", silent, "database 3"},
-		{EnvPostgres, "postgres://me:" + secret + "@%s/orders?sslmode=disable", nobody, "database orders"},
+		{EnvPostgres, "postgres://me:" + secret + "@%s/orders?sslmode=disable", closed, "database orders"},
 		{EnvPostgres, "postgres://me:" + secret + "@%s/orders?sslmode=prefer", silent, "database orders"},
-		{EnvPgBouncer, "postgres://me:" + secret + "@%s/orders?sslmode=disable", nobody, "database orders"},
+		{EnvPgBouncer, "postgres://me:" + secret + "@%s/orders?sslmode=disable", closed, "database orders"},
 	} {
 		t.Run(c.env+" at "+c.host, func(t *testing.T) {
 			t.Parallel()
@@ -72,7 +72,7 @@ func TestUnreachableServerIsOneLineWithoutThePassword(t *testing.T) {
 	}
 }
 
-// What belongs to somebody is used, described and left alone.
+// Servers of the environment are used, described and left alone.
 func TestGivenServersAreUsedAndLeftAlone(t *testing.T) {
 	own, err := StartSet(t.Context(), SetOptions{Options: Options{Private: true, Mode: modes(t)[0]}, PgBouncer: true})
 	if err != nil {
@@ -113,7 +113,7 @@ func TestGivenServersAreUsedAndLeftAlone(t *testing.T) {
 		}
 	}
 	if given.Redis.Kill() == nil || given.Postgres.Kill() == nil || given.Postgres.KillBackend(os.Getpid()) == nil || given.Redis.Start() == nil {
-		t.Error("a server of somebody else could be killed")
+		t.Error("a server of the environment could be killed")
 	}
 	if err := given.Stop(); err != nil {
 		t.Error(err)
@@ -135,7 +135,7 @@ func TestGivenServersAreUsedAndLeftAlone(t *testing.T) {
 	}
 	u.User = url.UserPassword(superuser, secret)
 	if err := take(t, EnvPostgres, u.String()); err == nil || strings.Contains(err.Error(), secret) || !strings.Contains(err.Error(), "the password: correct DATABASE_URL") {
-		t.Errorf("with a wrong password: got %v, want an error that says so", err)
+		t.Errorf("with a wrong password: got %v, want an error that names it", err)
 	}
 	missing, err := WithDatabase(own.Postgres.URL, "no_such_database")
 	if err != nil {

@@ -15,7 +15,8 @@ func initialise(l *local, prog program, template *PostgresTemplate) (password st
 	return password, initdb(l, prog, password)
 }
 
-// initdb runs the program of that name. Locale C sorts the same everywhere, whatever the machine has installed.
+// initdb runs the program of that name. Locale C sorts the same everywhere, whatever the machine
+// has installed.
 func initdb(l *local, prog program, password string) error {
 	if err := l.write("password", password); err != nil {
 		return err
@@ -25,8 +26,9 @@ func initdb(l *local, prog program, password string) error {
 		"--auth=scram-sha-256", "--pwfile="+l.path("password"), "--encoding=UTF8", "--locale=C", "--no-sync")
 }
 
-// PostgresTemplate is a data directory that initdb has made once and that every server copies: 0.1 s instead of
-// 1 s. The servers share its password. Close removes it; a process that dies before that leaves it to a watchdog.
+// PostgresTemplate is a data directory that initdb has made once and that every server copies: 0.1
+// s instead of 1 s. The servers share its password. Close removes it; a process that dies before
+// that leaves it to a watchdog.
 type PostgresTemplate struct {
 	mu       sync.Mutex
 	dir      *local

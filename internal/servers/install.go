@@ -20,9 +20,10 @@ var needs = []struct {
 	{EnvPgBouncer, PgBouncerImage, "pgbouncer", findPgBouncer},
 }
 
-// Install installs, on Debian and as root, the packages of the servers that would otherwise be missing: for which
-// there is no URL in the environment, no image in a Docker engine that may be used, and no program here. It asks
-// nothing and starts no service. Elsewhere it does nothing: the search for the servers will say the ways.
+// Install installs, on Debian and as root, the packages of the servers that would otherwise be
+// missing: for which there is no URL in the environment, no image in a Docker engine that may be
+// used, and no program here. It asks nothing and starts no service. Elsewhere it does nothing: the
+// search for the servers will say the ways.
 func Install(ctx context.Context, o Options) error {
 	mode, err := o.mode()
 	if err != nil || mode == Docker || mode == Embedded {
@@ -58,15 +59,15 @@ func aptInstall(ctx context.Context, apt, policy string, missing []string, log f
 		return nil
 	}
 	// Perhaps only the lists are old, or a fresh image has none.
-	exec.CommandContext(ctx, apt, "-q", "update").Run() //nolint:errcheck // the second try says what is wrong
+	exec.CommandContext(ctx, apt, "-q", "update").Run() //nolint:errcheck // the second try reports what is wrong
 	if out, err := install(); err != nil {
 		return fmt.Errorf("apt-get install %s: %w\n%s", strings.Join(missing, " "), err, tail(string(out), 15))
 	}
 	return nil
 }
 
-// installScript keeps the packages from starting their services on the default ports, unless the machine has a
-// policy of its own.
+// installScript keeps the packages from starting their services on the default ports, unless the
+// machine has a policy of its own.
 const installScript = `policy=$1
 shift
 if [ ! -e "$policy" ]; then

@@ -60,8 +60,8 @@ func TestKilledProgramLeavesNothing(t *testing.T) {
 	}
 }
 
-// A server's directory, pidfile and process come into being one after the other, and a container takes a second. A
-// program that is killed at any of these moments must leave nothing either.
+// A server's directory, pidfile and process come into being one after the other, and a container
+// takes a second. A program that is killed at any of these moments must leave nothing either.
 func TestProgramKilledWhileItsServersStartLeavesNothing(t *testing.T) {
 	t.Parallel()
 	for _, mode := range modes(t) {

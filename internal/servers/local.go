@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// local is a server that runs as a process of this machine. Its directory holds everything it has: data,
-// configuration, socket, pidfile and log.
+// local is a server that runs as a process of this machine. Its directory holds everything it has:
+// data, configuration, socket, pidfile and log.
 type local struct {
 	name  string // for messages
 	argv  []string
@@ -23,7 +23,7 @@ type local struct {
 	user  *account
 	quit  syscall.Signal // ends the server and its children at once, but in order
 	watch *watchdog
-	// again says whether a start that failed with these last words is worth another try.
+	// again reports whether a start that failed with these last words is worth another try.
 	again func(log string) bool
 
 	mu     sync.Mutex
@@ -41,7 +41,7 @@ func newLocal(name string, quit syscall.Signal, users ...string) (*local, error)
 	if err != nil {
 		return nil, err
 	}
-	// The watchdog comes before the directory: there is no moment in which nobody would remove it.
+	// The watchdog comes before the directory: it is never without a process that removes it.
 	dir := filepath.Join(acct.tempBase(), "headrace-"+name+"-"+newPassword()[:12])
 	watch, err := startWatchdog(watchProcess, dir, signalName[quit])
 	if err != nil {
@@ -63,8 +63,8 @@ func (l *local) write(name, text string) error {
 	return errors.Join(os.WriteFile(l.path(name), []byte(text), 0o600), l.user.own(l.path(name)))
 }
 
-// command prepares a program that runs as the server's user, with a clean environment: a PGPORT or PGDATA of ours
-// must not reach it.
+// command prepares a program that runs as the server's user, with a clean environment: a PGPORT or
+// PGDATA of ours must not reach it.
 func (l *local) command(argv ...string) *exec.Cmd {
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir = l.dir
@@ -97,8 +97,8 @@ func (l *local) start() error {
 	return nil
 }
 
-// spawn starts a process as the leader of a session of its own. Its pid is on record before the program is there: no
-// moment in which the watchdog could miss it.
+// spawn starts a process as the leader of a session of its own. Its pid is on record before the
+// program is there: no moment in which the watchdog could miss it.
 func (l *local) spawn(out io.Writer, argv ...string) (*exec.Cmd, error) {
 	cmd := l.command(append([]string{"/bin/sh", "-c", `echo $$ >"$0" && exec "$@"`, l.path("pid")}, argv...)...)
 	cmd.Stdout, cmd.Stderr = out, out
@@ -106,8 +106,8 @@ func (l *local) spawn(out io.Writer, argv ...string) (*exec.Cmd, error) {
 	return cmd, cmd.Start()
 }
 
-// wait waits for the end of a spawned process and takes its pid off the record: the number may soon be somebody
-// else's.
+// wait waits for the end of a spawned process and takes its pid off the record: the number may soon
+// be that of another process.
 func (l *local) wait(cmd *exec.Cmd) error {
 	err := cmd.Wait()
 	return errors.Join(err, os.Remove(l.path("pid")))
@@ -126,7 +126,8 @@ func (l *local) run(argv ...string) error {
 	return nil
 }
 
-// signal sends one signal and waits for the end of the process; after the grace period it is killed.
+// signal sends one signal and waits for the end of the process; after the grace period it is
+// killed.
 func (l *local) signal(sig syscall.Signal, grace time.Duration) error {
 	l.mu.Lock()
 	cmd, exited := l.cmd, l.exited
@@ -192,7 +193,8 @@ func (l *local) remove() error {
 	return err
 }
 
-// removeAll tries again for a moment: the orphans of a killed Postgres may still write their last file.
+// removeAll tries again for a moment: the orphans of a killed Postgres may still write their last
+// file.
 func removeAll(dir string) error {
 	for try := 1; ; try++ {
 		err := os.RemoveAll(dir)

@@ -17,7 +17,7 @@ import (
 )
 
 func TestLocalServersArePrivate(t *testing.T) {
-	// What the environment says about other servers must not reach ours.
+	// Settings of the environment for other servers must not reach ours.
 	t.Setenv("PGPORT", "1")
 	t.Setenv("PGDATA", "/nonexistent")
 	if modes(t)[0] != Local {
@@ -40,7 +40,7 @@ func TestLocalServersArePrivate(t *testing.T) {
 			t.Errorf("a password is on a command line that every user can read: %s", l.name)
 		}
 	}
-	// The servers answer nobody without the password, on no other address than 127.0.0.1.
+	// The servers answer only with the password, and only on 127.0.0.1.
 	for _, url := range []string{strings.Replace(s.Postgres.URL, password(t, s.Postgres.URL), "guess", 1), strings.Replace(s.PgBouncer.URL, password(t, s.PgBouncer.URL), "guess", 1)} {
 		if _, _, err := askPostgres(t.Context(), url); err == nil {
 			t.Error("Postgres or PgBouncer let a wrong password in")
@@ -109,8 +109,9 @@ func addresses(t *testing.T) []string {
 	return found
 }
 
-// Somebody may take the port between its choice and the server's start. The server says so in words of its own,
-// which must be understood, and whoever has the port must not be taken for the server.
+// Another process may take the port between its choice and the server's start. The server reports
+// it in words of its own, which must be understood, and the process that has the port must not be
+// taken for the server.
 func TestTakenPortIsRecognised(t *testing.T) {
 	t.Parallel()
 	own, err := StartSet(t.Context(), SetOptions{Options: Options{Private: true, Mode: modes(t)[0]}})
@@ -298,7 +299,7 @@ func TestKilledServerStartsOnItsAddressWithItsData(t *testing.T) {
 				t.Errorf("rows after Kill: %s, want 0 1: UNLOGGED is emptied by a crash", got)
 			}
 
-			// One backend killed is a crash too, which the server recovers from by itself.
+			// One backend killed is a crash too, from which the server recovers alone.
 			exec("INSERT INTO scratch VALUES (1)")
 			victim, err := pgx.Connect(ctx, s.URL)
 			if err != nil {
@@ -312,7 +313,8 @@ func TestKilledServerStartsOnItsAddressWithItsData(t *testing.T) {
 				t.Fatal(err)
 			}
 			eventually(t, "disconnected: the killed backend", func() bool { return victim.Ping(ctx) != nil })
-			// The postmaster notices a moment later than the victim's client: until then a new connection works, or breaks.
+			// The postmaster notices a moment later than the victim's client: until then a new connection
+			// works, or breaks.
 			eventually(t, "recovered, with the UNLOGGED table empty", func() bool { return counts() == "0 1" })
 		})
 	}

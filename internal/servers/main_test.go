@@ -16,7 +16,8 @@ import (
 	"go.uber.org/goleak"
 )
 
-// envChild makes the test binary a program that starts servers and waits to be killed. Its value is a Mode.
+// envChild makes the test binary a program that starts servers and waits to be killed. Its value is
+// a Mode.
 const envChild = "HEADRACE_TEST_CHILD"
 
 func TestMain(m *testing.M) {
@@ -33,7 +34,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// modes are the ways to private servers that this machine has. None is a failure: tests do not skip.
+// modes are the ways to private servers that this machine has. None is a failure: tests do not
+// skip.
 func modes(t *testing.T) []Mode {
 	t.Helper()
 	allowed, err := (&Options{}).mode()
@@ -78,8 +80,8 @@ func (r *report) add(in instance) {
 	}
 }
 
-// child starts every kind of server, kills and starts each once more (the watchdog must find the new process),
-// reports them, and waits for its end.
+// child starts every kind of server, kills and starts each once more (the watchdog must find the
+// new process), reports them, and waits for its end.
 func child(mode Mode) {
 	set, err := StartSet(context.Background(), SetOptions{Options: Options{Mode: mode, Private: true}, PgBouncer: true})
 	check(err)

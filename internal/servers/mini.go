@@ -18,11 +18,12 @@ type mini struct {
 	done chan struct{}
 }
 
-// tick is how often miniredis' clock is moved on: it stands still by itself, and no key would ever expire.
+// tick is how often miniredis' clock is moved on: otherwise it stands still, and no key would ever
+// expire.
 const tick = 20 * time.Millisecond
 
-// StartMiniredis starts miniredis in this process. It keeps nothing on disk, lacks several commands and is for
-// the demo, and for the tests that the demo works with it.
+// StartMiniredis starts miniredis in this process. It keeps nothing on disk, lacks several commands
+// and is for the demo, and for the tests that the demo works with it.
 func StartMiniredis() (*RedisServer, error) {
 	m := miniredis.NewMiniRedis()
 	password := newPassword()
@@ -44,7 +45,8 @@ func StartMiniredis() (*RedisServer, error) {
 			case now := <-t.C:
 				m.FastForward(now.Sub(last))
 				last = now
-				// It looks at every key that expires, and keeps commands waiting meanwhile: let it have a twentieth of the time.
+				// It looks at every key that expires, and keeps commands waiting meanwhile: let it have a
+				// twentieth of the time.
 				t.Reset(max(tick, 20*time.Since(now)))
 			}
 		}
@@ -56,7 +58,7 @@ func StartMiniredis() (*RedisServer, error) {
 
 const miniredisModule = "github.com/alicebob/miniredis/v2"
 
-// moduleVersion asks the build, because miniredis itself says that it is some version of Redis.
+// moduleVersion asks the build, because miniredis reports the version of a Redis.
 func moduleVersion(path string) string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

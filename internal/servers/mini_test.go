@@ -33,7 +33,7 @@ func TestMiniredisClockRuns(t *testing.T) {
 		return rueidis.IsRedisNil(c.Do(ctx, c.B().Get().Key("k").Build()).Error())
 	})
 	if s.Kill() == nil || s.Start() == nil {
-		t.Error("miniredis says that it was killed or started again")
+		t.Error("miniredis claims that it was killed or started again")
 	}
 	c.Close()
 }

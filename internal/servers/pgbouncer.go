@@ -17,7 +17,8 @@ import (
 
 // PgBouncerServer is a PgBouncer in transaction mode before one Postgres server, all its databases.
 type PgBouncerServer struct {
-	// URL leads through PgBouncer to the same database as the URL it was started with; it holds the password.
+	// URL leads through PgBouncer to the same database as the URL it was started with; it holds the
+	// password.
 	URL string
 	// Chosen is what was taken, for people: "PgBouncer 1.18.0 (pgbouncer on this machine)".
 	Chosen string
@@ -27,8 +28,8 @@ type PgBouncerServer struct {
 	in instance // nil when it was given by URL
 }
 
-// StartPgBouncer finds or starts a PgBouncer before the server of databaseURL. The user of that URL may use its
-// console, the database "pgbouncer".
+// StartPgBouncer finds or starts a PgBouncer before the server of databaseURL. The user of that URL
+// may use its console, the database "pgbouncer".
 func StartPgBouncer(ctx context.Context, databaseURL string, o Options) (*PgBouncerServer, error) {
 	if url := o.given(EnvPgBouncer); url != "" {
 		return givenPgBouncer(ctx, url)
@@ -70,15 +71,15 @@ func bouncerProcess(ctx context.Context, prog program, port int, db *pgx.ConnCon
 	return s, s.launch(ctx, err, "pgbouncer on this machine")
 }
 
-// inContainer writes the configuration and starts the server as whatever user the image has prepared: the
-// image's own entrypoint knows only a part of the settings.
+// inContainer writes the configuration and starts the server as whatever user the image has
+// prepared: the image's own entrypoint knows only a part of the settings.
 const inContainer = `umask 077; d=$(mktemp -d) && printf '%s' "$USERS" >$d/users.txt && printf '%s' "$INI" | sed "s|@DIR@|$d|" >$d/pgbouncer.ini || exit 1
 [ "$(id -u)" = 0 ] || exec pgbouncer $d/pgbouncer.ini
 chown -R postgres $d && exec pgbouncer -u postgres $d/pgbouncer.ini`
 
 func bouncerContainer(ctx context.Context, e container.Engine, image string, port int, db *pgx.ConnConfig, o Options) (*PgBouncerServer, error) {
-	// The database is seen from this machine. On Linux the container shares its network; elsewhere the engine
-	// runs in a virtual machine, which knows this one by name.
+	// The database is seen from this machine. On Linux the container shares its network; elsewhere the
+	// engine runs in a virtual machine, which knows this one by name.
 	at := e.Address()
 	host, listen := db.Host, at.Bind
 	spec := container.Spec{Image: image, Port: port, Inside: port, HostNetwork: true, Entrypoint: "sh", Cmd: []string{"-c", inContainer}}
@@ -132,7 +133,8 @@ func bouncerURL(host string, port int, db *pgx.ConnConfig) string {
 	return u.String()
 }
 
-// launch brings a new server up for the first time, unless its preparation failed, and describes it.
+// launch brings a new server up for the first time, unless its preparation failed, and describes
+// it.
 func (s *PgBouncerServer) launch(ctx context.Context, prepared error, how string) error {
 	err := prepared
 	if err == nil {
@@ -166,11 +168,12 @@ func (s *PgBouncerServer) start(ctx context.Context) error {
 	})
 }
 
-// Stop ends a server that was started here. It may be called twice. A server given by URL is left alone.
+// Stop ends a server that was started here. It may be called twice. A server given by URL is left
+// alone.
 func (s *PgBouncerServer) Stop() error { return stop(s.in) }
 
-// askPgBouncer checks that the server answers, with our password, and says its version. The console answers
-// whatever state the databases behind it are in.
+// askPgBouncer checks that the server answers, with our password, and returns its version. The
+// console answers whatever state the databases behind it are in.
 func askPgBouncer(ctx context.Context, url string) (version string, err error) {
 	console, err := WithDatabase(url, "pgbouncer")
 	if err != nil {

@@ -17,8 +17,8 @@ import (
 
 // PostgresServer is a Postgres server. Its methods are safe for concurrent use.
 type PostgresServer struct {
-	// URL leads to a database; it holds the password. On a server that was started here it is the database
-	// "postgres", and the user is its superuser.
+	// URL leads to a database; it holds the password. On a server that was started here it is the
+	// database "postgres", and the user is its superuser.
 	URL string
 	// Chosen is what was taken and its version, for people: "PostgreSQL 18.6 (container postgres:18)".
 	Chosen string
@@ -57,7 +57,8 @@ func findPostgres() (program, error) {
 // superuser owns every throwaway Postgres.
 const superuser = "postgres"
 
-// SIGQUIT is Postgres' immediate shutdown: the directory goes away, so there is nothing to be saved.
+// SIGQUIT is Postgres' immediate shutdown: the directory goes away, so there is nothing to be
+// saved.
 func newPostgresDir() (*local, error) {
 	return newLocal("postgres", syscall.SIGQUIT, "postgres", "nobody")
 }
@@ -73,7 +74,8 @@ func postgresProcess(ctx context.Context, prog program, port int, o Options) (*P
 // runPostgres initialises the directory and starts the server in it. It stops l when it fails.
 func runPostgres(ctx context.Context, l *local, prog program, port int, o Options, how string) (*PostgresServer, error) {
 	password, err := initialise(l, prog, o.Template)
-	// After a SIGKILL of the postmaster its children need a moment to notice; until then they hold the shared memory.
+	// After a SIGKILL of the postmaster its children need a moment to notice; until then they hold the
+	// shared memory.
 	l.again = func(log string) bool {
 		return strings.Contains(log, "pre-existing shared memory block") || strings.Contains(log, "is another postmaster")
 	}
@@ -114,7 +116,8 @@ func postgresURL(host string, port int, password string) string {
 	return fmt.Sprintf("postgres://%s:%s@%s:%d/postgres?sslmode=disable", superuser, password, host, port)
 }
 
-// launch brings a new server up for the first time, unless its preparation failed, and describes it.
+// launch brings a new server up for the first time, unless its preparation failed, and describes
+// it.
 func (s *PostgresServer) launch(ctx context.Context, prepared error, how string) error {
 	err := prepared
 	if err == nil {
@@ -130,13 +133,13 @@ func (s *PostgresServer) launch(ctx context.Context, prepared error, how string)
 	return nil
 }
 
-// Kill sends SIGKILL to the postmaster. Its backends notice and end within moments; the next Start recovers from
-// the crash, which empties UNLOGGED tables.
+// Kill sends SIGKILL to the postmaster. Its backends notice and end within moments; the next Start
+// recovers from the crash, which empties UNLOGGED tables.
 func (s *PostgresServer) Kill() error { return kill(s.in, s.Chosen) }
 
-// KillBackend sends SIGKILL to the backend whose pg_backend_pid() is given. The postmaster then ends all the
-// others and recovers: a crash without a restart of the server. KillBackend does not wait for that: connections are
-// refused or break for a moment.
+// KillBackend sends SIGKILL to the backend whose pg_backend_pid() is given. The postmaster then
+// ends all the others and recovers: a crash without a restart of the server. KillBackend does not
+// wait for that: connections are refused or break for a moment.
 func (s *PostgresServer) KillBackend(pid int) error {
 	if s.in == nil {
 		return notOurs(s.Chosen)
@@ -144,7 +147,8 @@ func (s *PostgresServer) KillBackend(pid int) error {
 	return s.killBackend(pid)
 }
 
-// Start brings a killed server back at the same address and waits until it has recovered and answers.
+// Start brings a killed server back at the same address and waits until it has recovered and
+// answers.
 func (s *PostgresServer) Start() error {
 	if s.in == nil {
 		return notOurs(s.Chosen)
@@ -159,8 +163,8 @@ func (s *PostgresServer) start(ctx context.Context) error {
 	})
 }
 
-// Stop ends a server that was started here and removes its data. It may be called twice. A server given by URL is
-// left alone.
+// Stop ends a server that was started here and removes its data. It may be called twice. A server
+// given by URL is left alone.
 func (s *PostgresServer) Stop() error { return stop(s.in) }
 
 // Pool returns a new pool on the database of URL, closed at the end of the test.
@@ -174,7 +178,7 @@ func (s *PostgresServer) Pool(t TB) *pgxpool.Pool {
 	return pool
 }
 
-// askPostgres checks that the server answers, with our password, and says its version.
+// askPostgres checks that the server answers, with our password, and returns its version.
 func askPostgres(ctx context.Context, url string) (name, version string, err error) {
 	cfg, err := pgx.ParseConfig(url)
 	if err != nil {

@@ -18,7 +18,8 @@ import (
 type RedisServer struct {
 	// URL is what rueidis.ParseURL reads; it holds the password.
 	URL string
-	// Chosen is what was taken and its version, for people: "Redis 7.0.15 (redis-server on this machine)".
+	// Chosen is what was taken and its version, for people: "Redis 7.0.15 (redis-server on this
+	// machine)".
 	Chosen string
 	// Name is "Redis", "Valkey" or "miniredis", and Version "7.0.15".
 	Name, Version string
@@ -66,7 +67,8 @@ func findRedis() (program, error) {
 	return prog, err
 }
 
-// LocalRedis says what this machine's programs would start, "Redis 7", and whether there is one.
+// LocalRedis returns the name of the server that this machine's programs would start, "Redis 7",
+// and whether there is one.
 func LocalRedis() (what string, ok bool) {
 	prog, err := findRedis()
 	if err != nil {
@@ -79,8 +81,9 @@ func LocalRedis() (what string, ok bool) {
 	return fmt.Sprintf("%s %d", name, prog.major), true
 }
 
-// redisDefaults makes a server that keeps what it acknowledged as the usual production setting does, and never
-// evicts. No snapshots: the append-only file is the only persistence, and its directory goes away anyway.
+// redisDefaults makes a server that keeps what it acknowledged as the usual production setting
+// does, and never evicts. No snapshots: the append-only file is the only persistence, and its
+// directory goes away anyway.
 var redisDefaults = [][2]string{
 	{"appendonly", "yes"},
 	{"appendfsync", "everysec"},
@@ -126,7 +129,8 @@ func redisURL(host string, port int, password string) string {
 	return fmt.Sprintf("redis://:%s@%s:%d/0", password, host, port)
 }
 
-// launch brings a new server up for the first time, unless its preparation failed, and describes it.
+// launch brings a new server up for the first time, unless its preparation failed, and describes
+// it.
 func (s *RedisServer) launch(ctx context.Context, prepared error, how string) error {
 	err := prepared
 	if err == nil {
@@ -145,8 +149,8 @@ func (s *RedisServer) launch(ctx context.Context, prepared error, how string) er
 // Kill sends SIGKILL to the server. What it had not written to its append-only file is lost.
 func (s *RedisServer) Kill() error { return kill(s.in, s.Chosen) }
 
-// Start brings a killed server back at the same address, with what its append-only file holds, and waits until it
-// answers.
+// Start brings a killed server back at the same address, with what its append-only file holds, and
+// waits until it answers.
 func (s *RedisServer) Start() error {
 	if s.in == nil {
 		return notOurs(s.Chosen)
@@ -161,8 +165,8 @@ func (s *RedisServer) start(ctx context.Context) error {
 	})
 }
 
-// Stop ends a server that was started here and removes its data. It may be called twice. A server given by URL is
-// left alone.
+// Stop ends a server that was started here and removes its data. It may be called twice. A server
+// given by URL is left alone.
 func (s *RedisServer) Stop() error { return stop(s.in) }
 
 // Client returns a new client, closed at the end of the test.
@@ -183,14 +187,14 @@ func (s *RedisServer) Dial() (rueidis.Client, error) {
 		return nil, reach.Unreadable("the URL of Redis", "redis://user:password@host:6379/0")
 	}
 	if _, ok := s.in.(*mini); ok {
-		// Miniredis knows no client tracking, and it is one server.
-		// RESP2, because there a subscription gets a connection of its own: miniredis refuses commands on one that subscribes.
+		// Miniredis knows no client tracking, and it is one server. RESP2, because there a subscription
+		// gets a connection of its own: miniredis refuses commands on one that subscribes.
 		opt.DisableCache, opt.ForceSingleClient, opt.AlwaysRESP2 = true, true, true
 	}
 	return rueidis.NewClient(opt)
 }
 
-// askRedis checks that the server answers, with our password, and says what it is.
+// askRedis checks that the server answers, with our password, and returns its name and version.
 func askRedis(ctx context.Context, url string) (name, version string, err error) {
 	opt, err := rueidis.ParseURL(url)
 	if err != nil {

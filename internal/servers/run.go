@@ -9,10 +9,11 @@ import (
 	"syscall"
 )
 
-// Run runs a command that finds the servers in its environment, and returns its exit code. The command and its
-// children get a process group of their own, to which signals for this program are passed on: so `go test` and the
-// test binaries that it runs end together, before their servers do. The command has no standard input (a process
-// group in the background must not read from a terminal).
+// Run runs a command that finds the servers in its environment, and returns its exit code. The
+// command and its children get a process group of their own, to which signals for this program are
+// passed on: so `go test` and the test binaries that it runs end together, before their servers do.
+// The command has no standard input (a process group in the background must not read from a
+// terminal).
 func (s *Set) Run(argv []string, stdout io.Writer, env ...string) (code int, err error) {
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Env = append(append(os.Environ(), s.Env()...), env...)

@@ -35,7 +35,8 @@ func TestRunGivesTheURLsAndTheExitCode(t *testing.T) {
 	}
 }
 
-// A signal for this program reaches the command and its children, of which a shell would not tell them.
+// A signal for this program reaches the command and its children, of which a shell would not tell
+// them.
 func TestRunPassesSignalsOnToTheWholeGroup(t *testing.T) {
 	ready := &waitFor{text: "ready", seen: make(chan struct{})}
 	go func() {

@@ -24,8 +24,8 @@ type ways[S any] struct {
 	engine func() (container.Engine, error) // nil: dockerEngine
 }
 
-// find goes the ways that the options allow, in the order of the package comment. It returns the first server that
-// starts, or one error that says what each way lacked.
+// find goes the ways that the options allow, in the order of the package comment. It returns the
+// first server that starts, or one error that names what each way lacked.
 func (w ways[S]) find(ctx context.Context, o Options) (S, error) {
 	var none S
 	mode, err := o.mode()
@@ -103,12 +103,13 @@ func (w ways[S]) find(ctx context.Context, o Options) (S, error) {
 	return none, missing
 }
 
-// absent marks the error of a way that does not exist here, in contrast to one that exists and failed.
+// absent marks the error of a way that does not exist here, in contrast to one that exists and
+// failed.
 type absent struct{ error }
 
 func (a absent) Unwrap() error { return a.error }
 
-// NoServerError says that no server could be had, what each way lacked, and how to get one.
+// NoServerError reports that no server is available, what each way lacked, and how to get one.
 type NoServerError struct {
 	// Servers are the kinds that are missing: "Redis", "Postgres", "PgBouncer".
 	Servers []string
@@ -140,7 +141,8 @@ func (e *NoServerError) Error() string {
 		strings.Join(e.Servers, " and no "), strings.Join(e.Tried, "; "), Ways)
 }
 
-// joinMissing makes one error of several: those that say that a server is missing become one message.
+// joinMissing makes one error of several: those that say that a server is missing become one
+// message.
 func joinMissing(errs ...error) error {
 	all := &NoServerError{}
 	var rest []error

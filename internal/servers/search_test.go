@@ -83,7 +83,7 @@ func TestSearchOrder(t *testing.T) {
 				t.Errorf("got %q, %v; want %q", got, err, c.want)
 			}
 			if c.want == "" && (err == nil || !strings.Contains(err.Error(), c.message)) {
-				t.Errorf("got %q, %v; want an error that says %q", got, err, c.message)
+				t.Errorf("got %q, %v; want an error with the text %q", got, err, c.message)
 			}
 		})
 	}
@@ -106,11 +106,11 @@ func TestNoServerIsOneMessageWithThreeWays(t *testing.T) {
 		"REDIS_URL and DATABASE_URL", "Docker", "apt-get install redis-server postgresql pgbouncer", "brew install redis postgresql pgbouncer",
 	} {
 		if !strings.Contains(text, want) {
-			t.Errorf("it does not say %q", want)
+			t.Errorf("the text lacks %q", want)
 		}
 	}
 	if n := strings.Count(text, "Three ways"); n != 1 {
-		t.Errorf("it says the ways %d times:\n%s", n, text)
+		t.Errorf("the text lists the ways %d times:\n%s", n, text)
 	}
 	if !errors.Is(err, broken) {
 		t.Error("the error of a way that exists and failed is lost")

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Mode says in which way servers are found.
+// Mode is the way in which servers are found.
 type Mode string
 
 // The values of HEADRACE_SERVERS.
@@ -43,17 +43,18 @@ type Options struct {
 	Mode Mode
 	// Private always starts a server: the URLs of the environment are left alone.
 	Private bool
-	// Demo also allows what is good enough for a demonstration only: miniredis, and a download of Postgres.
+	// Demo also allows what is good enough for a demonstration only: miniredis, and a download of
+	// Postgres.
 	Demo bool
-	// Settings go to the server: for Redis command line options ("--maxmemory", "100mb"), for Postgres and
-	// PgBouncer "name=value".
+	// Settings go to the server: for Redis command line options ("--maxmemory", "100mb"), for Postgres
+	// and PgBouncer "name=value".
 	Settings []string
 	// Image names another container image than the usual one and limits the search to containers.
 	Image string
 	// Template, if not nil, saves the time of initdb for Postgres servers of this machine's programs.
 	Template *PostgresTemplate
-	// Log, if not nil, is told what takes long (the pull of an image) and which way failed before another
-	// one worked.
+	// Log, if not nil, is told what takes long (the pull of an image) and which way failed before
+	// another one worked.
 	Log func(string)
 }
 
@@ -83,9 +84,10 @@ func (o *Options) mode() (Mode, error) {
 type instance interface {
 	// kill is SIGKILL to the server.
 	kill() error
-	// start brings a killed server back on the same address and with its data, and returns once it was spawned.
+	// start brings a killed server back on the same address and with its data, and returns once it was
+	// spawned.
 	start() error
-	// alive is nil while the server runs, and says what it printed last when it does not.
+	// alive is nil while the server runs, and holds what it printed last when it does not.
 	alive() error
 	// stop ends the server for good and removes what it had.
 	stop() error
@@ -152,8 +154,8 @@ const (
 	lastPort  = 32000
 )
 
-// freePort returns a port of 127.0.0.1 that nobody listens on. Somebody may take it before the server does:
-// then the server ends at once, and its caller tries another port.
+// freePort returns a port of 127.0.0.1 on which no process listens. Another process may take it
+// before the server does: then the server ends at once, and its caller tries another port.
 func freePort() (int, error) {
 	for range 100 {
 		var b [2]byte
@@ -190,7 +192,8 @@ func portTaken(err error) bool {
 		strings.Contains(text, "address in use")
 }
 
-// TB is what the methods for tests need of a testing.TB. So programs that start servers do not import testing.
+// TB is what the methods for tests need of a testing.TB. So programs that start servers do not
+// import testing.
 type TB interface {
 	Helper()
 	Cleanup(func())

@@ -6,7 +6,8 @@ import (
 	"sync"
 )
 
-// Set is what a test suite or a demo needs: a Redis, a Postgres and, when it was asked for, a PgBouncer before it.
+// Set is what a test suite or a demo needs: a Redis, a Postgres and, when it was asked for, a
+// PgBouncer before it.
 type Set struct {
 	Redis     *RedisServer
 	Postgres  *PostgresServer
@@ -25,8 +26,8 @@ type SetOptions struct {
 	PgBouncer bool
 }
 
-// StartSet finds or starts the servers, Redis and Postgres at the same time. When several are missing, one error
-// says it of all.
+// StartSet finds or starts the servers, Redis and Postgres at the same time. When several are
+// missing, one error names them all.
 func StartSet(ctx context.Context, o SetOptions) (*Set, error) {
 	if _, err := o.mode(); err != nil {
 		return nil, err // once, not once a server
@@ -67,7 +68,7 @@ func (s *Set) Stop() error {
 	return errors.Join(errs...)
 }
 
-// Chosen says what was taken, one server a line.
+// Chosen names the servers that were taken, one a line.
 func (s *Set) Chosen() []string {
 	lines := []string{s.Redis.Chosen, s.Postgres.Chosen}
 	if s.PgBouncer != nil {
@@ -76,8 +77,8 @@ func (s *Set) Chosen() []string {
 	return lines
 }
 
-// Env returns the environment variables through which another program finds the same servers. They hold the
-// passwords.
+// Env returns the environment variables through which another program finds the same servers. They
+// hold the passwords.
 func (s *Set) Env() []string {
 	env := []string{EnvRedis + "=" + s.Redis.URL, EnvPostgres + "=" + s.Postgres.URL}
 	if s.PgBouncer != nil {

@@ -8,8 +8,8 @@ import (
 	"os/exec"
 )
 
-// Elsewhere (on Windows) there are the URLs of the environment and containers. A program that is killed leaves its
-// containers: the watchdog is a shell.
+// Elsewhere (on Windows) there are the URLs of the environment and containers. A program that is
+// killed leaves its containers: the watchdog is a shell.
 
 type account struct{}
 

@@ -16,8 +16,8 @@ import (
 // account is a user whom a server runs as; nil means the one whom this program runs as.
 type account struct{ uid, gid int }
 
-// dropTo returns the first of the named users that exists, when this program runs as root: Postgres and
-// PgBouncer refuse to run as root.
+// dropTo returns the first of the named users that exists, when this program runs as root: Postgres
+// and PgBouncer refuse to run as root.
 func dropTo(names ...string) (*account, error) {
 	if !isRoot() {
 		return nil, nil
@@ -65,7 +65,8 @@ func (a *account) own(paths ...string) error {
 	return nil
 }
 
-// tempBase is where the account's directories go: root's TMPDIR may lie below a directory that is closed to others.
+// tempBase is where the account's directories go: root's TMPDIR may lie below a directory that is
+// closed to others.
 func (a *account) tempBase() string {
 	if dir := os.TempDir(); a == nil || open(dir) {
 		return dir
@@ -78,7 +79,7 @@ func (a *account) mkdir(dir string) error {
 	return errors.Join(os.Mkdir(dir, 0o700), a.own(dir))
 }
 
-// open says whether everybody can pass through a directory and those above it.
+// open reports whether every user can pass through a directory and those above it.
 func open(dir string) bool {
 	dir, err := filepath.Abs(dir)
 	for err == nil {

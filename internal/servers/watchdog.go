@@ -7,9 +7,10 @@ import (
 	"runtime"
 )
 
-// watchdog cleans up when this process ends without having said that it did so itself. It is a shell that
-// reads a pipe. Only this process holds the pipe's other end (Go opens it close-on-exec, so no child inherits it), so
-// the read ends with a line, or, however this process ended, with the end of file.
+// watchdog cleans up when this process ends without having said that it did so itself. It is a
+// shell that reads a pipe. Only this process holds the pipe's other end (Go opens it close-on-exec,
+// so no child inherits it), so the read ends with a line, or, however this process ended, with the
+// end of file.
 //
 // A nil watchdog is one that this system cannot have: Windows has no shell for it.
 type watchdog struct {
@@ -17,10 +18,10 @@ type watchdog struct {
 	pipe *os.File
 }
 
-// watchProcess is run with a server's directory and the name of the signal that ends the server. Taking the directory away
-// first makes the rest certain: whoever has not written its pid there by then cannot do so any more, and will not
-// start (see local.spawn). The signal goes to the whole process group: initdb has a child.
-// ("kill -9 -- -1234", without -s, is an error in some shells.)
+// watchProcess is run with a server's directory and the name of the signal that ends the server.
+// Taking the directory away first makes the rest certain: a server that has not written its pid
+// there by then no longer can, and will not start (see local.spawn). The signal goes to the whole
+// process group: initdb has a child. ("kill -9 -- -1234", without -s, is an error in some shells.)
 const watchProcess = `trap '' HUP INT TERM
 read -r line && exit 0
 gone=$1.gone
@@ -61,16 +62,16 @@ func startWatchdog(script string, args ...string) (*watchdog, error) {
 func (w *watchdog) alert() {
 	if w != nil {
 		w.pipe.Close()
-		w.cmd.Wait() //nolint:errcheck // its exit code says nothing
+		w.cmd.Wait() //nolint:errcheck // its exit code means nothing
 	}
 }
 
-// dismiss says that nothing is left to be cleaned up.
+// dismiss ends the watchdog: nothing is left to be cleaned up.
 func (w *watchdog) dismiss() {
 	if w == nil {
 		return
 	}
 	w.pipe.WriteString("done\n") //nolint:errcheck // a watchdog that has gone needs no telling
 	w.pipe.Close()
-	w.cmd.Wait() //nolint:errcheck // its exit code says nothing
+	w.cmd.Wait() //nolint:errcheck // its exit code means nothing
 }

@@ -23,7 +23,7 @@ const (
 const AnswerTimeout = 4 * time.Second
 
 // Redis connects to the server of REDIS_URL. It waits while the server loads its data. Any other
-// failure is an error of one line that says what to do. The caller closes the client.
+// failure is an error of one line with the remedy. The caller closes the client.
 func (p *Program) Redis(ctx context.Context) (rueidis.Client, error) {
 	url := os.Getenv(EnvRedis)
 	if url == "" {
@@ -51,7 +51,7 @@ func (p *Program) Redis(ctx context.Context) (rueidis.Client, error) {
 }
 
 // Postgres connects to the database of DATABASE_URL. It waits while the server starts up or recovers
-// from a crash. Any other failure is an error of one line that says what to do. The caller closes the
+// from a crash. Any other failure is an error of one line with the remedy. The caller closes the
 // pool.
 func (p *Program) Postgres(ctx context.Context) (*pgxpool.Pool, error) {
 	url := os.Getenv(EnvPostgres)

@@ -71,7 +71,8 @@ type Engine interface {
 }
 
 // AddressOf returns where the engine at an endpoint ("unix:///var/run/docker.sock",
-// "tcp://docker:2375") publishes its ports. It returns false if it does not understand the endpoint.
+// "tcp://docker:2375") publishes its ports. It returns false if it does not understand the
+// endpoint.
 func AddressOf(endpoint string) (Address, bool) {
 	u, err := url.Parse(endpoint)
 	if err != nil || u.Scheme == "ssh" {

@@ -33,7 +33,8 @@ type Cluster struct {
 	Client rueidis.Client
 }
 
-// EachCluster runs f on a cluster of every kind that HEADRACE_SERVERS allows: containers on this machine's own network, and this machine's programs.
+// EachCluster runs f on a cluster of every kind that HEADRACE_SERVERS allows: containers on this
+// machine's own network, and this machine's programs.
 func EachCluster(t *testing.T, f func(t *testing.T, cl *Cluster)) {
 	mode, err := servers.ParseMode(os.Getenv(servers.EnvMode))
 	must(t, err)
@@ -66,7 +67,8 @@ func startCluster(t *testing.T, start func(t *testing.T, bus string) (port strin
 		if i < Masters {
 			from, to := 16384*i/Masters, 16384*(i+1)/Masters-1
 			cl.Do(t, i, "CLUSTER", "ADDSLOTSRANGE", fmt.Sprint(from), fmt.Sprint(to))
-			// Masters that claim the same epoch settle it by themselves a little later, and whoever loses a slot then deletes its keys.
+			// Masters that claim the same epoch settle it a little later, and the one that loses a slot then
+			// deletes its keys.
 			cl.Do(t, i, "CLUSTER", "SET-CONFIG-EPOCH", fmt.Sprint(i+1))
 		}
 		if i > 0 {
@@ -129,7 +131,8 @@ func freePort(t *testing.T) string {
 	return port
 }
 
-// nodeSettings has a long time-out: on a busy machine a node may be silent for seconds, and the others would take it for dead.
+// nodeSettings has a long time-out: on a busy machine a node may be silent for seconds, and the
+// others would take it for dead.
 func nodeSettings(bus string) []string {
 	return []string{"--cluster-enabled", "yes", "--cluster-port", bus, "--cluster-node-timeout", "15000", "--masterauth", clusterPassword, "--repl-diskless-sync-delay", "0"}
 }
@@ -148,8 +151,9 @@ func localNode(t *testing.T, bus string) (port string, err error) {
 	return port, nil
 }
 
-// containerNode starts a node in a container on this machine's own network, so that its address is the same for the others and for us. It ends with its
-// standard input, so none outlives the test, however that ends.
+// containerNode starts a node in a container on this machine's own network, so that its address is
+// the same for the others and for us. It ends with its standard input, so none outlives the test,
+// however that ends.
 func containerNode(t *testing.T, bus string) (port string, err error) {
 	port = freePort(t)
 	args := append([]string{"run", "-i", "--rm", "--network", "host", "--entrypoint", "sh", servers.RedisImage, "-c", `redis-server "$@" & read -r _; kill -9 $!`, "sh",
@@ -177,7 +181,7 @@ func containerNode(t *testing.T, bus string) (port string, err error) {
 	return "", fmt.Errorf("the node in a container does not answer: %s", said.String())
 }
 
-// Eventually waits for what nothing tells of.
+// Eventually polls for a condition that no signal announces.
 func Eventually(t *testing.T, what string, ok func() bool) bool {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); !ok(); <-time.After(10 * time.Millisecond) {
@@ -199,7 +203,7 @@ func (cl *Cluster) Do(t *testing.T, i int, args ...string) rueidis.RedisResult {
 	return r
 }
 
-// Has says whether the nodes know a command.
+// Has reports whether the nodes know a command.
 func (cl *Cluster) Has(t *testing.T, command string) bool {
 	v, err := cl.Do(t, 0, "COMMAND", "INFO", command).ToArray()
 	must(t, err)
@@ -237,11 +241,12 @@ func (cl *Cluster) Finish(t *testing.T, slot, from, to int) (keys int) {
 	return keys
 }
 
-// TakeAway makes key's slot nobody's until giveBack is called, and waits until the client knows.
+// TakeAway leaves key's slot without an owner until giveBack is called, and waits until the client
+// knows.
 func (cl *Cluster) TakeAway(t *testing.T, key string) (giveBack func()) {
 	t.Helper()
 	slot, owner := cl.Slot(t, key), 0
-	Eventually(t, "the slot is nobody's", func() bool {
+	Eventually(t, "the slot has no owner", func() bool {
 		for i := range cl.nodes { // again, as long as one tells the others what it knew
 			for at := range Masters {
 				if cl.sees(t, i, at, func(line string) bool { return owns(line, slot) }) {
@@ -258,19 +263,20 @@ func (cl *Cluster) TakeAway(t *testing.T, key string) (giveBack func()) {
 	}
 }
 
-// Agree says whether all nodes take node at for the owner of slot.
+// Agree reports whether all nodes take node at for the owner of slot.
 func (cl *Cluster) Agree(t *testing.T, slot, at int) bool {
 	return cl.allSee(t, at, func(line string) bool { return owns(line, slot) })
 }
 
-// Follows says whether node at is a replica in step with its master, and all know: masters do not vote for one that they take for a master.
+// Follows reports whether node at is a replica in step with its master, and all know: masters do
+// not vote for one that they take for a master.
 func (cl *Cluster) Follows(t *testing.T, at int) bool {
 	s, _ := cl.Do(t, at, "INFO", "replication").ToString()
 	return strings.Contains(s, "role:slave") && strings.Contains(s, "master_link_status:up") &&
 		cl.allSee(t, at, func(line string) bool { return strings.Contains(line, "slave") })
 }
 
-// allSee says whether ok holds of what each node says of node at.
+// allSee reports whether ok holds of the view that each node has of node at.
 func (cl *Cluster) allSee(t *testing.T, at int, ok func(line string) bool) bool {
 	for i := range cl.nodes {
 		if !cl.sees(t, i, at, ok) {

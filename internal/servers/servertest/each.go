@@ -13,8 +13,8 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// EnvEach limits EachRedis to some kinds, joined by commas: shared, miniredis, redis, valkey, local. A kind that is
-// named must be there.
+// EnvEach limits EachRedis to some kinds, joined by commas: shared, miniredis, redis, valkey,
+// local. A kind that is named must be there.
 const EnvEach = "HEADRACE_EACH"
 
 // kind is one kind of Redis for EachRedis.
@@ -48,8 +48,8 @@ func containerKind(name, image, what string) kind {
 			if mode() != servers.Auto && mode() != servers.Docker {
 				return "", false
 			}
-			// In CI an engine that answers must give the server, if by a pull; at home an image that nobody
-			// pulled is not asked for.
+			// In CI an engine that answers must give the server, if by a pull; elsewhere an image that
+			// was never pulled is not needed.
 			return what, servers.HasImage(image) || inCI() && servers.DockerError() == nil
 		},
 		start: once(servers.Options{Private: true, Image: image, Mode: servers.Docker}),
@@ -77,9 +77,10 @@ func mode() servers.Mode {
 
 func inCI() bool { return os.Getenv("CI") == "true" }
 
-// EachRedis runs f as a subtest on every kind of Redis that can be had here: the shared server, miniredis, Redis 8
-// and Valkey 9 where Docker has their images, and this machine's redis-server. A kind that the shared server is
-// already is not run twice. Each server is started once in the process, and f must keep to its own Prefix.
+// EachRedis runs f as a subtest on every kind of Redis that can be had here: the shared server,
+// miniredis, Redis 8 and Valkey 9 where Docker has their images, and this machine's redis-server. A
+// kind that the shared server is already is not run twice. Each server is started once in the
+// process, and f must keep to its own Prefix.
 func EachRedis(t *testing.T, f func(t *testing.T, c rueidis.Client)) {
 	t.Helper()
 	only := strings.FieldsFunc(os.Getenv(EnvEach), func(r rune) bool { return r == ',' || r == ' ' })

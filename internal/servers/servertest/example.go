@@ -10,8 +10,9 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// Example lets a runnable Example, which has no testing.TB, use the servers of this package: pass tb where a test would pass t,
-// and call cleanup at the end. A failure panics, which fails the Example.
+// Example lets a runnable Example, which has no testing.TB, use the servers of this package: pass
+// tb where a test would pass t, and call cleanup at the end. A failure panics, which fails the
+// Example.
 func Example(name string) (tb testing.TB, cleanup func()) {
 	e := &exampleTB{name: name}
 	return e, func() {

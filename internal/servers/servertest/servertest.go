@@ -20,8 +20,8 @@ import (
 	"go.uber.org/goleak"
 )
 
-// Main is for TestMain. It runs the tests, stops the servers that were started for them, fails the run if a
-// goroutine was left behind, and exits.
+// Main is for TestMain. It runs the tests, stops the servers that were started for them, fails the
+// run if a goroutine was left behind, and exits.
 func Main(m *testing.M) { MainAfter(m, func() {}) }
 
 // MainAfter is Main with a clean-up after the last test.
@@ -122,9 +122,9 @@ func Miniredis(t testing.TB) rueidis.Client {
 	return s.Client(t)
 }
 
-// OwnRedis starts a Redis for this test alone, which may kill it. Its arguments are those of redis-server, each
-// word one argument: "--maxmemory", "20mb". Without any it keeps an append-only file, synced every second, and
-// never evicts.
+// OwnRedis starts a Redis for this test alone, which may kill it. Its arguments are those of
+// redis-server, each word one argument: "--maxmemory", "20mb". Without any it keeps an append-only
+// file, synced every second, and never evicts.
 func OwnRedis(t testing.TB, args ...string) *servers.RedisServer {
 	t.Helper()
 	s, err := servers.StartRedis(t.Context(), servers.Options{Private: true, Settings: args})
@@ -135,7 +135,8 @@ func OwnRedis(t testing.TB, args ...string) *servers.RedisServer {
 	return s
 }
 
-// OwnPostgres starts a Postgres for this test alone, which may kill it. Its settings are "name=value".
+// OwnPostgres starts a Postgres for this test alone, which may kill it. Its settings are
+// "name=value".
 func OwnPostgres(t testing.TB, settings ...string) *servers.PostgresServer {
 	t.Helper()
 	s, err := servers.StartPostgres(t.Context(), servers.Options{Private: true, Settings: settings, Template: template()})
@@ -147,8 +148,9 @@ func OwnPostgres(t testing.TB, settings ...string) *servers.PostgresServer {
 }
 
 // PgBouncer returns the URL of a database through a PgBouncer in transaction mode. It is the one of
-// PGBOUNCER_URL, if that stands before DATABASE_URL's server and the database is there too; otherwise, or when the
-// test has settings ("name=value" of the section [pgbouncer]), one is started for this test.
+// PGBOUNCER_URL, if that stands before DATABASE_URL's server and the database is there too;
+// otherwise, or when the test has settings ("name=value" of the section [pgbouncer]), one is
+// started for this test.
 func PgBouncer(t testing.TB, databaseURL string, settings ...string) string {
 	t.Helper()
 	if shared := os.Getenv(servers.EnvPgBouncer); shared != "" && len(settings) == 0 && onSharedServer(databaseURL) {
@@ -170,7 +172,7 @@ func PgBouncer(t testing.TB, databaseURL string, settings ...string) string {
 	return s.URL
 }
 
-// onSharedServer says whether a database is one of DATABASE_URL's server.
+// onSharedServer reports whether a database is one of DATABASE_URL's server.
 func onSharedServer(databaseURL string) bool {
 	shared, err1 := pgx.ParseConfig(os.Getenv(servers.EnvPostgres))
 	db, err2 := pgx.ParseConfig(databaseURL)
@@ -178,7 +180,8 @@ func onSharedServer(databaseURL string) bool {
 		shared.Host == db.Host && shared.Port == db.Port && shared.User == db.User
 }
 
-// Postgres returns a pool on a new, empty database of the shared Postgres. Both go at the end of the test.
+// Postgres returns a pool on a new, empty database of the shared Postgres. Both go at the end of
+// the test.
 func Postgres(t testing.TB) *pgxpool.Pool {
 	t.Helper()
 	pool, err := pgxpool.New(context.Background(), PostgresURL(t))
@@ -189,8 +192,8 @@ func Postgres(t testing.TB) *pgxpool.Pool {
 	return pool
 }
 
-// closePool closes a pool whose connections should all be back. Close waits for them, and a test that keeps one
-// would hang for ever.
+// closePool closes a pool whose connections should all be back. Close waits for them, and a test
+// that keeps one would hang for ever.
 func closePool(t testing.TB, pool *pgxpool.Pool) {
 	closed := make(chan struct{})
 	go func() {
@@ -204,8 +207,8 @@ func closePool(t testing.TB, pool *pgxpool.Pool) {
 	}
 }
 
-// PostgresURL makes a new, empty database on the shared Postgres and returns its URL. The database is dropped
-// at the end of the test, whoever is still connected.
+// PostgresURL makes a new, empty database on the shared Postgres and returns its URL. The database
+// is dropped at the end of the test, even while connections are open.
 func PostgresURL(t testing.TB) string {
 	t.Helper()
 	s, err := sharedPostgres()
@@ -229,8 +232,8 @@ func PostgresURL(t testing.TB) string {
 	return url
 }
 
-// admin runs one statement on a connection of its own. It does not use the test's context, which has ended by
-// the time of the clean-up.
+// admin runs one statement on a connection of its own. It does not use the test's context, which
+// has ended by the time of the clean-up.
 func admin(s *servers.PostgresServer, sql string) error {
 	ctx := context.Background()
 	c, err := pgx.Connect(ctx, s.URL)
@@ -242,8 +245,8 @@ func admin(s *servers.PostgresServer, sql string) error {
 	return err
 }
 
-// Prefix returns a name that no other test has, of [a-z0-9-], for queues, windows and whatever else makes keys.
-// At the end of the test the keys of the shared Redis that hold it are deleted.
+// Prefix returns a name that no other test has, of [a-z0-9-], for queues, windows and whatever else
+// makes keys. At the end of the test the keys of the shared Redis that hold it are deleted.
 func Prefix(t testing.TB) string {
 	t.Helper()
 	name := unique(t)

@@ -148,7 +148,7 @@ func TestPgBouncerOfTheEnvironmentIsUsedForItsServer(t *testing.T) {
 	}
 }
 
-func TestDatabaseGoesWithItsTestEvenWhileSomebodyIsConnected(t *testing.T) {
+func TestDatabaseGoesWithItsTestEvenWhileConnectionsAreOpen(t *testing.T) {
 	t.Parallel()
 	var url, name string
 	t.Run("inner", func(t *testing.T) {

@@ -1,5 +1,5 @@
-// Bench prints headrace's figures: it runs the benchmark BenchmarkFigures of every package that has one, on one set
-// of servers, one package after the other, and forwards the lines of package bench.
+// Bench prints headrace's figures: it runs the benchmark BenchmarkFigures of every package that has
+// one, on one set of servers, one package after the other, and forwards the lines of package bench.
 //
 //	go run ./internal/bench/cmd/bench                 # all
 //	go run ./internal/bench/cmd/bench queue dedup     # of these packages

@@ -40,8 +40,8 @@ func (p printer) object(v any) {
 	fmt.Fprintf(p.w, "%s\n", text)
 }
 
-// filter reads what `go test` prints, forwards figures and notes as they come, and keeps the end of the rest for the
-// case of a failure.
+// filter reads what `go test` prints, forwards figures and notes as they come, and keeps the end of
+// the rest for the case of a failure.
 type filter struct {
 	out     printer
 	figures int

@@ -19,8 +19,8 @@ const function = "BenchmarkFigures"
 
 var declaration = regexp.MustCompile(`(?m)^func ` + function + `\(`)
 
-// withFigures returns the import paths of those packages that have figures: of the named ones, which must have
-// them, or of all below the current directory.
+// withFigures returns the import paths of those packages that have figures: of the named ones,
+// which must have them, or of all below the current directory.
 func withFigures(ctx context.Context, args []string) ([]string, error) {
 	patterns := make([]string, 0, len(args))
 	for _, a := range args {

@@ -1,10 +1,11 @@
-// With-servers starts a Redis, a Postgres and a PgBouncer, runs a command that finds them in its environment, and
-// stops them. So all packages of one `go test` share one set of servers.
+// With-servers starts a Redis, a Postgres and a PgBouncer, runs a command that finds them in its
+// environment, and stops them. So all packages of one `go test` share one set of servers.
 //
 //	go run ./internal/servers/cmd/with-servers -- go test ./...
 //
-// The command gets REDIS_URL, DATABASE_URL and PGBOUNCER_URL. Servers that these name already are used as they are;
-// HEADRACE_SERVERS says how the others are found. The exit code is the command's own.
+// The command gets REDIS_URL, DATABASE_URL and PGBOUNCER_URL. Servers that these name already are
+// used as they are; HEADRACE_SERVERS chooses how the others are found. The exit code is the
+// command's own.
 package main
 
 import (
