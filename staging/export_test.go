@@ -3,6 +3,13 @@ package staging
 // SetHook makes f run at the named points of Stage, Promote, Void and Fates.
 func (t *Table[T]) SetHook(f func(point string) error) { t.hook = f }
 
+// SetParts makes promotions insert in parts of at least so many rows, and judge refused parts of so many rows record by
+// record. Without judge they are halved down to the record.
+func (t *Table[T]) SetParts(least, judged int64, judge bool) {
+	t.sizes = partSizes{least: least, judged: judged}
+	t.noJudge.Store(!judge)
+}
+
 // Staging returns the quoted names of the two staging tables, and of the two registries.
 func (t *Table[T]) Staging() (staging, registry [2]string) { return t.staging, t.registry }
 

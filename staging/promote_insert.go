@@ -87,7 +87,7 @@ func (p *promotion[T]) insert(ctx context.Context) error {
 			pieces = append(pieces, []recordSpan{b})
 		}
 	} else {
-		pieces = group(batches, max((p.expect+parts-1)/parts, partRows))
+		pieces = group(batches, max((p.expect+parts-1)/parts, t.sizes.least))
 	}
 	for _, spans := range pieces {
 		if err := p.descend(ctx, w, spans); err != nil {

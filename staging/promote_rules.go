@@ -50,7 +50,7 @@ func (p *promotion[T]) applyRules(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, spans := range group(batches, max((p.expect+parts-1)/parts, partRows)) {
+	for _, spans := range group(batches, max((p.expect+parts-1)/parts, p.t.sizes.least)) {
 		if err := p.descend(ctx, w, spans); err != nil {
 			return err
 		}

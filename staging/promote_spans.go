@@ -8,11 +8,17 @@ import (
 )
 
 const (
-	parts      = 8             // a promotion that expects a refusal inserts in so many parts; a refused part is cut in as many
-	partRows   = 1000          // the least size of a part
-	judgedRows = 4096          // a refused part of so many rows is judged record by record
-	lastPage   = math.MaxInt32 // the greatest page number of a table, and more than enough
+	parts    = 8             // a promotion that expects a refusal inserts in so many parts; a refused part is cut in as many
+	lastPage = math.MaxInt32 // the greatest page number of a table, and more than enough
 )
+
+// partSizes are the sizes of parts, in rows.
+type partSizes struct {
+	least  int64 // the least size of a part of a promotion
+	judged int64 // a refused part of so many rows is judged record by record; 0: never
+}
+
+var defaultPartSizes = partSizes{least: 1000, judged: 4096}
 
 // recordSpan is a piece of the staged records, in the order of arrival: by number of batch, then by position.
 type recordSpan struct {
@@ -147,7 +153,7 @@ func (p *promotion[T]) descend(ctx context.Context, w *work, spans []recordSpan)
 		}
 		return p.rejectOne(ctx, w, whole, err)
 	}
-	if whole.rows <= judgedRows && !p.t.noJudge.Load() {
+	if whole.rows <= p.t.sizes.judged && !p.t.noJudge.Load() {
 		judged, err := p.judgeRows(ctx, w, whole.condition(), spans)
 		if judged || err != nil {
 			return err

@@ -163,6 +163,7 @@ type Table[T any] struct {
 	look     atomic.Int32 // so many promotions look for each key before they insert
 	guard    atomic.Int32 // so many promotions insert in parts, because a row was refused
 	noJudge  atomic.Bool  // the server has no PL/pgSQL for this role
+	sizes    partSizes
 
 	hook func(point string) error // tests stop, fail or kill here
 }
@@ -175,7 +176,7 @@ func New[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg Conf
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	t := &Table[T]{pool: pool, cfg: cfg, wanted: cfg.Columns}
+	t := &Table[T]{pool: pool, cfg: cfg, wanted: cfg.Columns, sizes: defaultPartSizes}
 	if cfg.Fill == nil {
 		fields, err := taggedFields(reflect.TypeFor[T]())
 		if err != nil {
