@@ -3,7 +3,6 @@ package pipeline
 import (
 	"errors"
 	"fmt"
-	"sync/atomic"
 
 	"github.com/headrace/headrace/queue"
 	"github.com/headrace/headrace/staging"
@@ -24,7 +23,6 @@ type Batch struct {
 	filtered int
 	window   Deduplicator // claims ids in place of the chain's own window; nil: that one does
 	keysOnly bool         // the chain runs only to find the ids: nothing is claimed
-	staging  atomic.Bool  // the chain has run; what is left concerns Postgres
 	misuse   error        // a stage named a position that it did not receive, or one twice
 }
 

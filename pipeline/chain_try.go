@@ -11,8 +11,8 @@ import (
 
 // Trial is the result of [Try].
 type Trial[T any] struct {
-	// Rows are what the table would receive, in the order of the records. Pos[i] is the index of the
-	// payload that Rows[i] was made of.
+	// Rows are what the table would receive, in the order of the records. Pos[i] is the index of
+	// the payload that Rows[i] was made of.
 	Rows []T
 	Pos  []int32
 	// Records holds the fate of each payload, in order.
@@ -28,12 +28,13 @@ type TriedRecord struct {
 	Code, Reason string
 }
 
-// Try runs a chain over payloads, as one batch, without a queue, a window or a table. It is for unit
-// tests of a chain. A [Dedup] stage works on a window of this call alone: of several records with one
-// id, the first is kept. Functions in the chain that call a service still call it.
+// Try runs a chain over payloads, as one batch, without a queue, a window or a table. It is for
+// unit tests of a chain. A [Dedup] stage works on a window of this call alone: of several records
+// with one id, the first is kept. Functions in the chain that call a service still call it.
 //
 // An error is one that would fail the whole batch: a panic, an error of a [Func], an unavailable
-// service, a stage that loses a record ([ErrUnaccounted]). Errors of single records are in the Trial.
+// service, a stage that loses a record ([ErrUnaccounted]). Errors of single records are in the
+// Trial.
 func Try[T any, P ~string | ~[]byte](ctx context.Context, chain Stage[[]byte, T], payloads ...P) (Trial[T], error) {
 	id := uid.New()
 	qb := &queue.Batch{Queue: "try", ID: id, Root: id, Attempt: 1, Sealed: time.Now(), Guard: "{try}:" + id}

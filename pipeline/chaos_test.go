@@ -56,7 +56,8 @@ type chaosQueue struct {
 	c *chaos
 }
 
-func (q *chaosQueue) Extend(context.Context, *queue.Batch, time.Duration) error { return nil } // no sign of life
+func (q *chaosQueue) Extend(context.Context, *queue.Batch, time.Duration) error        { return nil } // no sign of life
+func (q *chaosQueue) ExtendWaiting(context.Context, *queue.Batch, time.Duration) error { return nil }
 func (q *chaosQueue) Handoff(ctx context.Context, b *queue.Batch) error {
 	return q.c.do(ctx, func() error { return q.Queue.Handoff(context.WithoutCancel(ctx), b) })
 }

@@ -19,6 +19,7 @@ const (
 	DefaultLinger            = 20 * time.Millisecond
 	DefaultLeaseDuration     = 30 * time.Second
 	DefaultBatchTimeout      = 10 * time.Minute
+	DefaultCallTimeout       = 8 * time.Second
 	DefaultShutdownTimeout   = 10 * time.Second
 	DefaultPollInterval      = time.Second
 	DefaultReconcileInterval = 30 * time.Second
@@ -44,6 +45,11 @@ type WorkerConfig struct {
 	// hangs then loses its batch, which counts as a crash. It does not bound the wait for Postgres.
 	// Default [DefaultBatchTimeout], or LeaseDuration if that is longer.
 	BatchTimeout time.Duration
+	// CallTimeout is how long one call to a store may take. A store that does not answer, on a
+	// connection that TCP keeps alive, is left after that time and tried again on another
+	// connection. For one that is only slow, the limit doubles after each call that was cut off.
+	// Default [DefaultCallTimeout].
+	CallTimeout time.Duration
 	// ShutdownTimeout is how long a worker may take to finish the batches in hand when its context
 	// has ended. Default [DefaultShutdownTimeout].
 	ShutdownTimeout time.Duration
@@ -64,6 +70,7 @@ func (c WorkerConfig) withDefaults() (WorkerConfig, error) {
 	c.Linger = cmp.Or(c.Linger, DefaultLinger)
 	c.LeaseDuration = cmp.Or(c.LeaseDuration, DefaultLeaseDuration)
 	c.BatchTimeout = cmp.Or(c.BatchTimeout, max(DefaultBatchTimeout, c.LeaseDuration))
+	c.CallTimeout = cmp.Or(c.CallTimeout, DefaultCallTimeout)
 	c.ShutdownTimeout = cmp.Or(c.ShutdownTimeout, DefaultShutdownTimeout)
 	c.Observer, c.Logger = sinks(c.Observer, c.Logger)
 	for _, f := range []intField{
@@ -79,6 +86,7 @@ func (c WorkerConfig) withDefaults() (WorkerConfig, error) {
 		{"WorkerConfig.Linger", c.Linger, 0, time.Hour},
 		{"WorkerConfig.LeaseDuration", c.LeaseDuration, 100 * time.Millisecond, 30 * 24 * time.Hour},
 		{"WorkerConfig.BatchTimeout", c.BatchTimeout, c.LeaseDuration, maxDuration},
+		{"WorkerConfig.CallTimeout", c.CallTimeout, 10 * time.Millisecond, mostCallTimeout},
 		{"WorkerConfig.ShutdownTimeout", c.ShutdownTimeout, 0, maxDuration},
 	} {
 		if err := f.validate(); err != nil {
@@ -106,6 +114,11 @@ type PromoterConfig struct {
 	// RefreshInterval is the least time between two calls of Refresh. Default
 	// [DefaultRefreshInterval].
 	RefreshInterval time.Duration
+	// CallTimeout is how long one call to a store may take. A store that does not answer, on a
+	// connection that TCP keeps alive, is left after that time and tried again on another
+	// connection. For one that is only slow, the limit doubles after each call that was cut off.
+	// Default [DefaultCallTimeout].
+	CallTimeout time.Duration
 	// ShutdownTimeout is how long a promoter may take to finish the promotion in hand, and a
 	// refresh that is due, when its context has ended. Default [DefaultShutdownTimeout].
 	ShutdownTimeout time.Duration
@@ -119,12 +132,14 @@ func (c PromoterConfig) withDefaults() (PromoterConfig, error) {
 	c.PollInterval = cmp.Or(c.PollInterval, DefaultPollInterval)
 	c.ReconcileInterval = cmp.Or(c.ReconcileInterval, DefaultReconcileInterval)
 	c.RefreshInterval = cmp.Or(c.RefreshInterval, DefaultRefreshInterval)
+	c.CallTimeout = cmp.Or(c.CallTimeout, DefaultCallTimeout)
 	c.ShutdownTimeout = cmp.Or(c.ShutdownTimeout, DefaultShutdownTimeout)
 	c.Observer, c.Logger = sinks(c.Observer, c.Logger)
 	for _, f := range []durationField{
 		{"PromoterConfig.PollInterval", c.PollInterval, time.Millisecond, maxDuration},
 		{"PromoterConfig.ReconcileInterval", c.ReconcileInterval, time.Millisecond, maxDuration},
 		{"PromoterConfig.RefreshInterval", c.RefreshInterval, time.Millisecond, maxDuration},
+		{"PromoterConfig.CallTimeout", c.CallTimeout, 10 * time.Millisecond, mostCallTimeout},
 		{"PromoterConfig.ShutdownTimeout", c.ShutdownTimeout, 0, maxDuration},
 		{"PromoterConfig.Promote.Timeout", c.Promote.Timeout, 0, maxDuration},
 	} {

@@ -7,7 +7,9 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -29,10 +31,10 @@ const (
 	childName  = "PIPELINE_TEST_NAME"
 )
 
-var crashPoints = []string{
-	"before copy", "between copy and hand-off", "after hand-off",
-	"before promotion", "between commit and ack", "after ack",
-}
+var (
+	workerPoints   = []string{"before copy", "between copy and hand-off", "after hand-off"}
+	promoterPoints = []string{"before promotion", "between commit and ack", "after ack"}
+)
 
 // child runs a worker and a promoter until one reaches the point at which the process is killed, as
 // kill -9 would.
@@ -47,7 +49,10 @@ func child() {
 	r, err := openRig(ctx, rigOptions{redis: redis, pool: pool, name: os.Getenv(childName)})
 	fatal(err)
 	point := os.Getenv(childPoint)
-	r.flow.Table = &killTable{r.table, point}
+	if point == inEncoder {
+		fatal(fillDeadly(ctx, r))
+	}
+	r.flow.Table = &killTable{r.flow.Table, point, new(atomic.Bool)}
 	r.flow.Queue = &killQueue{r.queue, point}
 	worker, err := pipeline.NewWorker(r.flow, pipeline.WorkerConfig{Records: 50, Linger: time.Millisecond, LeaseDuration: 200 * time.Millisecond, Logger: quiet})
 	fatal(err)
@@ -55,7 +60,7 @@ func child() {
 	fatal(err)
 	var wg sync.WaitGroup
 	wg.Go(func() { fatal(worker.Run(ctx)) })
-	if point != "between copy and hand-off" && point != "before copy" && point != "after hand-off" {
+	if slices.Contains(promoterPoints, point) {
 		wg.Go(func() { fatal(promoter.Run(ctx)) })
 	}
 	wg.Wait()
@@ -75,11 +80,19 @@ func die() {
 }
 
 type killTable struct {
-	*staging.Table[item]
-	point string
+	pipeline.Table[item]
+	point  string
+	waited *atomic.Bool // Redis knows that a batch waits
 }
 
 func (k *killTable) Stage(ctx context.Context, l staging.Load[item]) (staging.Outcome, error) {
+	if k.point == whileWaiting || k.point == inEncoder && k.waited.CompareAndSwap(false, true) {
+		// Postgres is away. Go on when Redis knows that the batch waits.
+		t := time.NewTimer(100 * time.Millisecond)
+		defer t.Stop()
+		<-t.C
+		return 0, pipeline.Unavailable(errLostReply)
+	}
 	if k.point == "before copy" {
 		die()
 	}
@@ -116,6 +129,14 @@ func (k *killQueue) Handoff(ctx context.Context, b *queue.Batch) error {
 	return err
 }
 
+func (k *killQueue) ExtendWaiting(ctx context.Context, b *queue.Batch, d time.Duration) error {
+	err := k.Queue.ExtendWaiting(ctx, b, d)
+	if k.point == whileWaiting && err == nil {
+		die()
+	}
+	return err
+}
+
 func (k *killQueue) AckWith(ctx context.Context, acks ...queue.Ack) (int, error) {
 	n, err := k.Queue.AckWith(ctx, acks...)
 	if k.point == "after ack" && n > 0 {
@@ -128,34 +149,18 @@ func (k *killQueue) AckWith(ctx context.Context, acks ...queue.Ack) (int, error)
 // finishes: nothing lost, nothing twice.
 func TestKilledAtEveryPoint(t *testing.T) {
 	t.Parallel()
-	for _, point := range crashPoints {
+	for _, point := range slices.Concat(workerPoints, promoterPoints) {
 		t.Run(point, func(t *testing.T) {
 			t.Parallel()
-			dbURL, name := servertest.PostgresURL(t), servertest.Prefix(t)
-			pool, err := pgxpool.New(t.Context(), dbURL)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(pool.Close)
-			r := newRig(t, rigOptions{pool: pool, name: name, lease: queue.LeaseConfig{MaxCrashes: 20}})
+			r, dbURL, name := rigForChildren(t, queue.LeaseConfig{MaxCrashes: 20})
 			good := numbered("a", 400, "good")
 			r.push(good...)
 			r.push(good[:20]...)
 			r.push("x refuse", "y rule", "z filter")
 			killed := 0
 			for range 3 {
-				ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second)
-				defer cancel()
-				c := exec.CommandContext(ctx, os.Args[0], "-test.run=^$")
-				c.Env = append(os.Environ(), childPoint+"="+point, childRedis+"="+servertest.RedisURL(t), childPG+"="+dbURL, childName+"="+name)
-				c.Stderr = os.Stderr
-				err := c.Run()
-				if ctx.Err() != nil {
-					break // nothing left for it to do
-				}
-				var exit *exec.ExitError
-				if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-					t.Fatalf("the child ended with %v, not by its own kill -9", err)
+				if !runChild(t, point, dbURL, name, 6*time.Second) {
+					break
 				}
 				killed++
 			}
@@ -170,6 +175,107 @@ func TestKilledAtEveryPoint(t *testing.T) {
 			t.Logf("%s: killed %d times, %d records: lost 0, doubled 0", point, killed, len(r.pushed))
 		})
 	}
+}
+
+// Points at which a child dies that the tests below use.
+const (
+	whileWaiting = "while waiting for Postgres"
+	inEncoder    = "in the encoder"
+)
+
+// fillDeadly gives the flow a table whose Fill kills the process for a poison record.
+func fillDeadly(ctx context.Context, r *rig) error {
+	table, err := staging.New(ctx, r.pool, "items", staging.Config[item]{
+		Columns: []staging.Column{{Name: "id"}, {Name: "kind"}}, ID: "id", IDOf: func(v *item) string { return v.ID },
+		Fill: func(v *item, row *staging.Row) {
+			if v.Kind == "poison" {
+				die()
+			}
+			row.String(v.ID)
+			row.String(v.Kind)
+		},
+	})
+	r.flow.Table = table
+	return err
+}
+
+// runChild runs a child that kills itself at a point. It reports whether it did.
+func runChild(t *testing.T, point, dbURL, name string, limit time.Duration) bool {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	c := exec.CommandContext(ctx, os.Args[0], "-test.run=^$")
+	c.Env = append(os.Environ(), childPoint+"="+point, childRedis+"="+servertest.RedisURL(t), childPG+"="+dbURL, childName+"="+name)
+	c.Stderr = os.Stderr
+	err := c.Run()
+	if ctx.Err() != nil {
+		return false // nothing was left for it to do
+	}
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		t.Fatalf("the child ended with %v, not by its own kill -9", err)
+	}
+	return true
+}
+
+// rigForChildren returns a rig whose stores a child process can open.
+func rigForChildren(t *testing.T, lease queue.LeaseConfig) (r *rig, dbURL, name string) {
+	t.Helper()
+	dbURL, name = servertest.PostgresURL(t), servertest.Prefix(t)
+	pool, err := pgxpool.New(t.Context(), dbURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return newRig(t, rigOptions{pool: pool, name: name, lease: lease}), dbURL, name
+}
+
+// Workers are killed again and again while their batch waits for Postgres. The batch is not
+// suspected: one such death would be enough to split it here.
+func TestKilledWhileWaitingIsNotSuspected(t *testing.T) {
+	t.Parallel()
+	r, dbURL, name := rigForChildren(t, queue.LeaseConfig{MaxCrashes: 1})
+	records := numbered("a", 3, "good")
+	r.push(records...)
+	for i := range 4 {
+		if !runChild(t, whileWaiting, dbURL, name, time.Minute) {
+			t.Fatalf("child %d did not come to wait", i)
+		}
+	}
+	stop := r.start(pipeline.WorkerConfig{}, pipeline.PromoterConfig{})
+	defer stop()
+	r.settled()
+	stop()
+	r.check(want{rows: idsOf(records)})
+	st, err := r.queue.Stats(context.Background())
+	if err != nil || st.Splits != 0 || st.Redelivered == 0 {
+		t.Errorf("splits %d, redelivered %d, %v, want no split", st.Splits, st.Redelivered, err)
+	}
+}
+
+// A record whose encoding kills the process is found, also when its batch has waited for Postgres
+// before. Its neighbours go through.
+func TestRecordThatKillsTheEncoderIsFound(t *testing.T) {
+	t.Parallel()
+	r, dbURL, name := rigForChildren(t, queue.LeaseConfig{MaxCrashes: 1})
+	good := numbered("a", 3, "good")
+	r.push(append([]string{"p poison"}, good...)...)
+	deaths := 0
+	for ; deaths < 20; deaths++ {
+		st, err := r.queue.Stats(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st.Dead > 0 || !runChild(t, inEncoder, dbURL, name, 4*time.Second) {
+			break
+		}
+	}
+	stop := r.start(pipeline.WorkerConfig{}, pipeline.PromoterConfig{})
+	defer stop()
+	r.settled()
+	stop()
+	r.check(want{rows: idsOf(good), dead: []string{"p"}})
+	t.Logf("found after %d deaths", deaths)
 }
 
 // The postmaster is killed with -9 while staging is full: recovery empties the UNLOGGED tables. The

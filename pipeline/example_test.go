@@ -11,8 +11,8 @@ import (
 	"github.com/headrace/headrace/staging"
 )
 
-// A few records on their whole way: pushed, transformed, staged, promoted, acknowledged, and accounted
-// for.
+// A few records on their whole way: pushed, transformed, staged, promoted, acknowledged, and
+// accounted for.
 func Example() {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()

@@ -84,7 +84,8 @@ type noExtend struct {
 	stop atomic.Bool
 }
 
-func (q *noExtend) Extend(context.Context, *queue.Batch, time.Duration) error { return nil }
+func (q *noExtend) Extend(context.Context, *queue.Batch, time.Duration) error        { return nil }
+func (q *noExtend) ExtendWaiting(context.Context, *queue.Batch, time.Duration) error { return nil }
 func (q *noExtend) Lease(ctx context.Context, o queue.LeaseOptions) (*queue.Batch, error) {
 	if q.stop.Load() {
 		<-ctx.Done()

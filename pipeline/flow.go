@@ -15,6 +15,7 @@ type Queue interface {
 	Name() string
 	Lease(ctx context.Context, o queue.LeaseOptions) (*queue.Batch, error)
 	Extend(ctx context.Context, b *queue.Batch, d time.Duration) error
+	ExtendWaiting(ctx context.Context, b *queue.Batch, d time.Duration) error
 	Handoff(ctx context.Context, b *queue.Batch) error
 	Release(ctx context.Context, b *queue.Batch, o queue.ReleaseOptions) error
 	AckWith(ctx context.Context, acks ...queue.Ack) (int, error)

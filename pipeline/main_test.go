@@ -258,6 +258,8 @@ func eventually(t *testing.T, limit time.Duration, f func() error) {
 // there are of it.
 type want struct{ rows, rejects, dead []string }
 
+type stagingRow = staging.Row
+
 // check compares the final state with what is wanted, exactly, and the books.
 func (r *rig) check(w want) {
 	r.t.Helper()

@@ -38,7 +38,7 @@ func NewPromoter[T any](flow Flow[T], cfg PromoterConfig) (*Promoter[T], error) 
 		return nil, err
 	}
 	return &Promoter[T]{
-		flow: flow, cfg: cfg, wake: make(chan struct{}, 1),
+		flow: flow.bounded(cfg.CallTimeout, cfg.CallTimeout), cfg: cfg, wake: make(chan struct{}, 1),
 		promoting:  newOutage(cfg.Logger, "promoting", "queue", flow.Queue.Name()),
 		refreshing: newOutage(cfg.Logger, "refreshing views", "queue", flow.Queue.Name()),
 	}, nil

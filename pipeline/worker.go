@@ -36,6 +36,7 @@ func NewWorker[T any](flow Flow[T], cfg WorkerConfig) (*Worker[T], error) {
 		return nil, err
 	}
 	name := flow.Queue.Name()
+	flow = flow.bounded(cfg.CallTimeout, cfg.BatchTimeout)
 	return &Worker[T]{
 		flow: flow, cfg: cfg, settle: flow.settler(cfg.Name, cfg.Logger),
 		redis:    newOutage(cfg.Logger, "queue access", "queue", name),
@@ -101,7 +102,9 @@ func (w *Worker[T]) loop(ctx, work context.Context, name string) {
 			}
 			observe(w.cfg.Observer, Event{Op: OpLease, Duration: time.Since(start), Err: err})
 			w.redis.failed(name, err, "step", "lease")
-			_ = sleep(ctx, leasing.next())
+			if sleep(ctx, leasing.next()) == nil {
+				w.probe(ctx, name)
+			}
 			continue
 		}
 		leasing = backoff{}
@@ -118,14 +121,21 @@ func (w *Worker[T]) loop(ctx, work context.Context, name string) {
 	}
 }
 
+// probe asks Redis for an answer after a failure. Lease does not return while there is nothing to
+// lease, so it does not show that Redis works again.
+func (w *Worker[T]) probe(ctx context.Context, name string) {
+	if _, err := w.flow.Queue.Stats(ctx); err == nil {
+		w.redis.succeeded(name)
+	}
+}
+
 // handle takes one leased batch through the chain into staging. It returns the error that kept the
 // batch from being handed off.
 func (w *Worker[T]) handle(work context.Context, qb *queue.Batch, loop string) error {
-	b := newBatch(qb)
-	ctx, end := w.heartbeat(work, b)
-	err := w.process(ctx, b)
-	cause := context.Cause(ctx)
-	end()
+	held := w.hold(work, qb)
+	err := w.process(held, newBatch(qb))
+	cause := context.Cause(held.ctx)
+	held.end()
 	log := w.cfg.Logger.With("queue", w.flow.Queue.Name(), "batch", qb.ID, "attempt", qb.Attempt)
 	switch {
 	case err == nil:
@@ -157,22 +167,38 @@ func (w *Worker[T]) handle(work context.Context, qb *queue.Batch, loop string) e
 		log.Warn("a batch failed", args...)
 	}
 	observe(w.cfg.Observer, Event{Op: OpRelease, Batch: qb.ID, Records: len(qb.Payloads), Err: err})
-	rctx, cancel := context.WithTimeout(context.WithoutCancel(work), 5*time.Second)
-	defer cancel()
-	if rerr := w.flow.Queue.Release(rctx, qb, release); rerr != nil && !errors.Is(rerr, queue.ErrLeaseLost) {
-		log.Warn("could not release a batch; its lease will expire", "err", oneLine(rerr))
-	}
+	w.release(work, qb, release)
 	return err
 }
 
-func (w *Worker[T]) process(ctx context.Context, b *Batch) error {
+// release gives a batch back. While Redis does not answer it retries: nothing else can be done
+// then, and a batch that is not given back waits for the end of its lease, which counts as a crash.
+func (w *Worker[T]) release(work context.Context, qb *queue.Batch, o queue.ReleaseOptions) {
+	defer w.redis.gone(qb.ID)
+	pause := backoff{}
+	for start := time.Now(); ; {
+		err := w.flow.Queue.Release(context.WithoutCancel(work), qb, o)
+		if err == nil || errors.Is(err, queue.ErrLeaseLost) {
+			w.redis.succeeded(qb.ID)
+			return
+		}
+		w.redis.failed(qb.ID, err, "step", "release", "batch", qb.ID)
+		if time.Since(start) > w.cfg.LeaseDuration || sleep(work, pause.next()) != nil {
+			return
+		}
+	}
+}
+
+func (w *Worker[T]) process(held *lease, b *Batch) error {
+	ctx := held.ctx
 	start := time.Now()
 	load, err := w.transform(ctx, b)
 	observe(w.cfg.Observer, Event{Op: OpTransform, Batch: b.ID, Records: len(b.Payloads), Duration: time.Since(start), Err: err})
 	if err != nil {
 		return err
 	}
-	b.staging.Store(true)
+	held.leave()
+	load.Encoding = held.encoding
 	b.Annotated = b.Annotated || b.keys != nil // the chain has just claimed its records
 	start = time.Now()
 	outcome, err := w.stage(ctx, load)
@@ -185,13 +211,33 @@ func (w *Worker[T]) process(ctx context.Context, b *Batch) error {
 	}
 	// The batch is staged, now or before. The promoter takes it from here.
 	start = time.Now()
-	err = w.flow.Queue.Handoff(ctx, b.Batch)
+	err = w.handoff(ctx, b)
 	observe(w.cfg.Observer, Event{Op: OpHandoff, Batch: b.ID, Records: len(b.Payloads), Duration: time.Since(start), Err: err})
 	if err != nil {
 		return Unavailable(err)
 	}
 	w.flow.signal(ctx, SignalStaged)
 	return nil
+}
+
+// handoff hands a staged batch off. While Redis does not answer it retries: only this step is
+// missing.
+func (w *Worker[T]) handoff(ctx context.Context, b *Batch) error {
+	defer w.redis.gone(b.ID)
+	pause := backoff{}
+	for {
+		err := w.flow.Queue.Handoff(ctx, b.Batch)
+		if err == nil || errors.Is(err, queue.ErrLeaseLost) {
+			w.redis.succeeded(b.ID)
+			return err
+		}
+		if ctx.Err() == nil {
+			w.redis.failed(b.ID, err, "step", "handoff", "batch", b.ID)
+		}
+		if sleep(ctx, pause.next()) != nil {
+			return err
+		}
+	}
 }
 
 // finish completes what the ledger has decided about a batch: promoted or void.
@@ -235,7 +281,7 @@ func (w *Worker[T]) stage(ctx context.Context, load staging.Load[T]) (staging.Ou
 		if ctx.Err() != nil {
 			return outcome, Unavailable(err)
 		}
-		if !isTransient(err) && !errors.Is(err, context.DeadlineExceeded) {
+		if !isTransient(err) {
 			return outcome, err
 		}
 		w.postgres.failed(id, err, "batch", id)
@@ -245,11 +291,8 @@ func (w *Worker[T]) stage(ctx context.Context, load staging.Load[T]) (staging.Ou
 	}
 }
 
-// stageOnce bounds one attempt, so that a worker leaves a server that does not answer. It catches
-// panics of the caller's code that encodes rows.
+// stageOnce catches panics of the caller's code that encodes rows.
 func (w *Worker[T]) stageOnce(ctx context.Context, load staging.Load[T]) (outcome staging.Outcome, err error) {
-	ctx, cancel := context.WithTimeout(ctx, w.cfg.BatchTimeout)
-	defer cancel()
 	defer func() {
 		if p := recover(); p != nil {
 			err = newPanicError("the encoding of rows", p)

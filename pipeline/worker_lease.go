@@ -3,47 +3,145 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/headrace/headrace/queue"
 )
 
-// heartbeat extends the batch's lease until end is called, but not forever: it stops when the chain
-// has run for BatchTimeout. A batch that waits for Postgres is held as long as it takes. The
-// context ends when the lease is lost or the time is up, with that as its cause.
-func (w *Worker[T]) heartbeat(work context.Context, b *Batch) (ctx context.Context, end func()) {
-	ctx, cancel := context.WithCancelCause(work)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		defer w.redis.gone(b.ID)
-		tick := time.NewTicker(w.cfg.LeaseDuration / 3)
-		defer tick.Stop()
-		limit := time.Now().Add(w.cfg.BatchTimeout)
-		for {
-			select {
-			case <-ctx.Done():
+// waitDelay is how long the caller's code must have been left before Redis learns that the batch
+// waits for Postgres. The usual batch is handed off before, so it pays nothing.
+const waitDelay = 20 * time.Millisecond
+
+// lease keeps a batch's lease alive and tells the queue whose code holds the batch. A worker that
+// dies in the caller's code (the chain, the encoding of rows) leaves a suspect. One that dies while
+// the batch waits for Postgres does not.
+type lease struct {
+	queue    Queue
+	batch    *queue.Batch
+	duration time.Duration
+	timeout  time.Duration // for the caller's code, each time it is entered
+	outage   *outage
+
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	done   chan struct{}
+
+	mu      sync.Mutex
+	entered time.Time   // when the caller's code was entered; zero: it is not running
+	waiting bool        // as Redis knows
+	settle  *time.Timer // tells Redis that the batch waits
+	ended   bool
+}
+
+// hold starts the heartbeat of a batch, whose context ends when the lease is lost or the caller's
+// code takes too long, with that as its cause. Call end when done with the batch.
+func (w *Worker[T]) hold(work context.Context, b *queue.Batch) *lease {
+	l := &lease{
+		queue: w.flow.Queue, batch: b, duration: w.cfg.LeaseDuration, timeout: w.cfg.BatchTimeout, outage: w.redis,
+		done: make(chan struct{}), entered: time.Now(),
+	}
+	l.ctx, l.cancel = context.WithCancelCause(work)
+	l.settle = time.AfterFunc(time.Hour, l.markWaiting)
+	l.settle.Stop()
+	go l.beat()
+	return l
+}
+
+func (l *lease) end() {
+	l.cancel(nil)
+	<-l.done
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ended = true
+	l.settle.Stop()
+	l.outage.gone(l.batch.ID)
+}
+
+func (l *lease) beat() {
+	defer close(l.done)
+	tick := time.NewTicker(l.duration / 3)
+	defer tick.Stop()
+	for {
+		select {
+		case <-l.ctx.Done():
+			return
+		case <-tick.C:
+			if !l.extend() {
 				return
-			case now := <-tick.C:
-				if now.After(limit) && !b.staging.Load() {
-					cancel(errBatchTimeout)
-					return
-				}
-				err := w.flow.Queue.Extend(ctx, b.Batch, w.cfg.LeaseDuration)
-				switch {
-				case errors.Is(err, queue.ErrLeaseLost):
-					cancel(err)
-					return
-				case err == nil:
-					w.redis.succeeded(b.ID)
-				case ctx.Err() == nil:
-					w.redis.failed(b.ID, err, "step", "extend", "batch", b.ID)
-				}
 			}
 		}
-	}()
-	return ctx, func() {
-		cancel(nil)
-		<-done
 	}
+}
+
+// extend extends the lease as what the batch is now. It reports whether the batch is still held.
+func (l *lease) extend() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.entered.IsZero() && time.Since(l.entered) > l.timeout {
+		l.cancel(errBatchTimeout)
+		return false
+	}
+	return !errors.Is(l.tell(l.entered.IsZero()), queue.ErrLeaseLost)
+}
+
+// tell extends the lease and records whether the batch waits. Call it with mu held.
+func (l *lease) tell(waiting bool) error {
+	extend := l.queue.Extend
+	if waiting {
+		extend = l.queue.ExtendWaiting
+	}
+	err := extend(l.ctx, l.batch, l.duration)
+	switch {
+	case err == nil:
+		l.waiting = waiting
+		l.outage.succeeded(l.batch.ID)
+	case errors.Is(err, queue.ErrLeaseLost):
+		l.cancel(err)
+	case l.ctx.Err() == nil:
+		l.outage.failed(l.batch.ID, err, "step", "extend", "batch", l.batch.ID)
+	}
+	return err
+}
+
+func (l *lease) markWaiting() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.ended && l.ctx.Err() == nil && l.entered.IsZero() && !l.waiting {
+		_ = l.tell(true)
+	}
+}
+
+// enter is called before the caller's code runs. If the queue believes that the batch waits, it
+// learns the opposite first: a record that kills its worker must be found.
+func (l *lease) enter() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.settle.Stop()
+	if l.waiting {
+		if err := l.tell(false); err != nil {
+			return Unavailable(err)
+		}
+	}
+	l.entered = time.Now()
+	return nil
+}
+
+// leave is called when the caller's code has returned.
+func (l *lease) leave() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.entered = time.Time{}
+	if !l.waiting {
+		l.settle.Reset(waitDelay)
+	}
+}
+
+// encoding is the hook of staging around the encoding of rows.
+func (l *lease) encoding(begins bool) error {
+	if begins {
+		return l.enter()
+	}
+	l.leave()
+	return nil
 }

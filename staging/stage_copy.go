@@ -148,6 +148,12 @@ func (e *encoder[T]) Read(p []byte) (int, error) {
 	if e.state == 2 {
 		return 0, io.EOF
 	}
+	if e.load.Encoding != nil && e.from < e.to {
+		if e.err = e.load.Encoding(true); e.err != nil {
+			return 0, e.err
+		}
+		defer e.load.Encoding(false) //nolint:errcheck // nothing follows that could be stopped
+	}
 	r := &e.row
 	r.buf = p[:0]
 	if e.state == 0 {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"sync"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -31,7 +30,8 @@ func copyIn(ctx context.Context, q *pgx.Conn, sql string, r io.Reader) error {
 		return fmt.Errorf("staging: the connection is closed or busy")
 	}
 	stop := context.AfterFunc(ctx, func() {
-		pc.Conn().SetDeadline(time.Unix(1, 0)) //nolint:errcheck // the connection is closed below
+		// At once, so that the server rolls back: the rows' source may run the caller's code, which may not return.
+		pc.Conn().Close() //nolint:errcheck // the connection is of no more use
 	})
 	err := copyNow(ctx, pc, sql, r)
 	var pg *pgconn.PgError

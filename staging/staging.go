@@ -49,6 +49,10 @@ type Load[T any] struct {
 	// Payloads, if given, holds the batch's raw records by position: a row that Postgres cannot take is rejected with
 	// its raw record. Otherwise with the row as JSON.
 	Payloads [][]byte
+	// Encoding, if set, is called with true before rows are encoded, which runs Config.Fill and methods of
+	// the values, and with false afterwards. Between two such calls Stage waits for Postgres. An error of
+	// the first stops the COPY, and Stage returns it.
+	Encoding func(begins bool) error
 }
 
 // An Outcome says what Stage found or did.
