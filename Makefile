@@ -12,7 +12,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## the main job on throwaway servers (ORDERS=10000; more: go run ./examples/demo -h)
-	@$(GO) run ./examples/demo -orders $(ORDERS)
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && GO=$(GO) ./.ci/build "$$dir/demo" ./examples/demo && "$$dir/demo" -orders $(ORDERS)
 
 test: ## all tests on real servers; installs or starts what is missing (PKG=./queue for one package)
 	@$(WITH) -install -- $(GO) test -timeout 15m $(TESTFLAGS) $(PKG)

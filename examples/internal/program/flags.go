@@ -172,7 +172,7 @@ func (f *Flags) Help() string {
 
 // suggest names the candidate that is nearest to an unknown word.
 func suggest(word string, candidates []string) string {
-	nearest, best := "", len(word)/2+2
+	nearest, best := "", max(1, len(word)/3)
 	for _, c := range candidates {
 		if d := distance(word, c); d < best || d == best && nearest == "" {
 			nearest, best = c, d

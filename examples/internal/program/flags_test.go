@@ -1,0 +1,58 @@
+package program
+
+import (
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+)
+
+func TestSuggest(t *testing.T) {
+	t.Parallel()
+	flags := []string{"-orders", "-duplicates", "-bad", "-burst", "-seed"}
+	for word, want := range map[string]string{
+		"-order": "-orders", "-ordres": "-orders", "-dups": "", "-duplicate": "-duplicates", "-bda": "", "-sed": "-seed", "-brust": "-burst",
+		"-verbose": "", "-x": "", "-": "", "-orders=5": "-orders", "-ünicode": "",
+	} {
+		got := suggest(word, flags)
+		if want == "" && got != "-h lists the flags" || want != "" && !strings.Contains(got, "did you mean "+want+"?") {
+			t.Errorf("%s: got %q, want %q", word, got, want)
+		}
+	}
+	if got := suggest("-x", nil); got != "-h lists the flags" {
+		t.Errorf("without flags: got %q", got)
+	}
+}
+
+func TestParseDuration(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]time.Duration{"5": 5 * time.Second, "0.5": 500 * time.Millisecond, "1m30s": 90 * time.Second, "0": 0} {
+		if got, err := ParseDuration(text); err != nil || got != want {
+			t.Errorf("%s: got %v, %v; want %v", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "soon", "5 s", "1e99", "NaN", "Inf"} {
+		if got, err := ParseDuration(text); err == nil {
+			t.Errorf("%q: got %v, want an error", text, got)
+		}
+	}
+}
+
+func TestWrap(t *testing.T) {
+	t.Parallel()
+	const text = "records 1000000 = kept 945000 + duplicates 50000 + filtered 0 + rejected 5000"
+	for _, width := range []int{20, 40, 80, 200} {
+		got := Wrap("  ✓ rows    ", text, width)
+		if strings.Join(strings.Fields(got), " ") != "✓ rows "+text {
+			t.Errorf("%d columns: words were lost: %q", width, got)
+		}
+		for i, line := range strings.Split(got, "\n") {
+			if n := utf8.RuneCountInString(line); n > max(width, 12+len("duplicates")) {
+				t.Errorf("%d columns: a line has %d: %q", width, n, line)
+			}
+			if i > 0 && !strings.HasPrefix(line, strings.Repeat(" ", 12)) {
+				t.Errorf("%d columns: line %d is not indented: %q", width, i, line)
+			}
+		}
+	}
+}
