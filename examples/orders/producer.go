@@ -3,7 +3,9 @@ package orders
 import (
 	"context"
 	"errors"
+	"io"
 	"iter"
+	"net"
 	"strings"
 	"time"
 
@@ -174,14 +176,15 @@ func (p *Producer) tryChunk(ctx context.Context, chunk [][]byte, o PushObserver)
 }
 
 // temporary reports whether a push may succeed later: Redis is away, loads its data, is at its
-// maxmemory or changes roles. An answer of any other kind is final.
+// maxmemory or changes roles. Any other error is final.
 func temporary(err error) bool {
 	if errors.Is(err, queue.ErrMemory) || errors.Is(err, backpressure.ErrFull) {
 		return true
 	}
-	answer, ok := rueidis.IsRedisErr(err)
-	if !ok {
-		return !errors.Is(err, queue.ErrTooLarge) && !errors.Is(err, queue.ErrWrongType)
+	answer := new(rueidis.RedisError)
+	if !errors.As(err, &answer) {
+		return errors.As(err, new(net.Error)) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+			errors.Is(err, net.ErrClosed) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, rueidis.ErrNoSlot)
 	}
 	for _, prefix := range []string{"LOADING", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "READONLY", "BUSY", "UNBLOCKED", "NOREPLICAS"} {
 		if strings.HasPrefix(answer.Error(), prefix) {

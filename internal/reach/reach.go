@@ -94,7 +94,7 @@ func (s Server) Explain(err error) *Error {
 	code, redis := "", ""
 	if pg := new(pgconn.PgError); errors.As(err, &pg) {
 		code = pg.Code
-	} else if r, ok := rueidis.IsRedisErr(err); ok {
+	} else if r := new(rueidis.RedisError); errors.As(err, &r) {
 		redis = r.Error()
 	}
 	says := func(prefixes ...string) bool {
@@ -145,7 +145,7 @@ func Starting(err error) bool {
 		// 57P03 cannot_connect_now. PgBouncer passes Postgres' message on with a code of its own.
 		return pg.Code == "57P03" || strings.Contains(pg.Message, "the database system is")
 	}
-	if r, ok := rueidis.IsRedisErr(err); ok {
+	if r := new(rueidis.RedisError); errors.As(err, &r) {
 		return strings.HasPrefix(r.Error(), "LOADING")
 	}
 	// rueidis wraps an error of the handshake without keeping its type.
