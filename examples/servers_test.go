@@ -123,7 +123,8 @@ func TestDemoLeavesNothingBehind(t *testing.T) {
 	}
 }
 
-// A server that cannot be used: one line with host and database, what to do, no password, exit code 1.
+// A server that cannot be used: one line with host and database, what to do, no password, exit code
+// 1.
 func TestServersThatCannotBeUsed(t *testing.T) {
 	t.Parallel()
 	redis, pg := servertest.RedisURL(t), servertest.PostgresURL(t)
@@ -221,8 +222,8 @@ func TestProgramsWaitForServersThatStart(t *testing.T) {
 	})
 }
 
-// startingUp is a proxy before the server of a URL. It answers the first connections with an error, as
-// a server does that is starting up. It returns the URL that leads through it.
+// startingUp is a proxy before the server of a URL. It answers the first connections with an error,
+// as a server does that is starting up. It returns the URL that leads through it.
 func startingUp(t *testing.T, raw string, refusals int32, answer []byte) string {
 	t.Helper()
 	u, err := url.Parse(raw)
@@ -329,8 +330,8 @@ func TestStatsOnlyReads(t *testing.T) {
 	}
 }
 
-// A producer needs no Postgres. It reports that it waits at the closed gate, and survives a crash of
-// Redis while it waits.
+// A producer needs no Postgres. It reports that it waits at the closed gate, and survives a crash
+// of Redis while it waits.
 func TestProducerWaitsForRoomAndForRedis(t *testing.T) {
 	t.Parallel()
 	redis := servertest.OwnRedis(t, "--appendfsync", "always")

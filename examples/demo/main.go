@@ -1,11 +1,11 @@
-// Command demo runs the main job end to end: it generates orders, with duplicates and bad ones among
-// them, pushes them into a Redis queue, decodes, deduplicates and enriches them in batches, stages them
-// in Postgres, promotes them, refreshes the views, and shows the books: what became of every record. It
-// exits with 1 if they do not balance.
+// Command demo runs the main job end to end: it generates orders, with duplicates and bad ones
+// among them, pushes them into a Redis queue, decodes, deduplicates and enriches them in batches,
+// stages them in Postgres, promotes them, refreshes the views, and shows the books: what became of
+// every record. It exits with 1 if they do not balance.
 //
-// Look at run.go for the wiring of a whole pipeline in one program; package examples/orders holds the
-// parts that the separate programs (producer, worker, promoter) share. The servers are throwaway ones,
-// unless REDIS_URL and DATABASE_URL name yours.
+// Look at run.go for the wiring of a whole pipeline in one program; package examples/orders holds
+// the parts that the separate programs (producer, worker, promoter) share. The servers are
+// throwaway ones, unless REDIS_URL and DATABASE_URL name yours.
 package main
 
 import (

@@ -139,8 +139,8 @@ func short(n int64) string {
 	return fmt.Sprint(n)
 }
 
-// startProgress shows a bar if out is a terminal, and otherwise a line every two seconds. The returned
-// function shows the last state and ends it.
+// startProgress shows a bar if out is a terminal, and otherwise a line every two seconds. The
+// returned function shows the last state and ends it.
 func startProgress(out io.Writer, m *meter) (stop func()) {
 	_, terminal := program.Width(out)
 	every, show := 2*time.Second, func() { fmt.Fprintln(out, m.line(program.DefaultWidth, false)) }

@@ -18,8 +18,8 @@ import (
 	"github.com/headrace/headrace/pipeline"
 )
 
-// report prints what became of the orders and compares it with what was generated. Its error names the
-// line that is off.
+// report prints what became of the orders and compares it with what was generated. Its error names
+// the line that is off.
 func report(ctx context.Context, out io.Writer, app *orders.App, flow pipeline.Flow[orders.Row], m *meter, want orders.Expected) error {
 	books, err := flow.Books(ctx, time.Time{})
 	if err != nil {

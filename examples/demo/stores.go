@@ -15,8 +15,8 @@ import (
 	"github.com/headrace/headrace/internal/servers"
 )
 
-// stores are the two servers of a run. The demo has a database and key names of its own in them, so a
-// run on your servers touches nothing of yours, and close removes both.
+// stores are the two servers of a run. The demo has a database and key names of its own in them, so
+// a run on your servers touches nothing of yours, and close removes both.
 type stores struct {
 	redis rueidis.Client
 	pg    *pgxpool.Pool
@@ -91,7 +91,8 @@ func (s *stores) close() {
 	s.undo = nil
 }
 
-// cleanupTimeout bounds each step of the clean-up: a server that has gone must not keep the demo from ending.
+// cleanupTimeout bounds each step of the clean-up: a server that has gone must not keep the demo
+// from ending.
 const cleanupTimeout = 10 * time.Second
 
 func dropDatabase(url, db string) {

@@ -17,11 +17,12 @@ import (
 	"github.com/headrace/headrace/staging"
 )
 
-// Name is the usual name of the queue, and of the dedup window beside it: they share the hash tag, and so the slot.
+// Name is the usual name of the queue, and of the dedup window beside it: they share the hash tag,
+// and so the slot.
 const Name = "orders"
 
-// App is the pipeline of the example programs, each pattern wired once, as a service would do it. The
-// programs use the parts that they need.
+// App is the pipeline of the example programs, each pattern wired once, as a service would do it.
+// The programs use the parts that they need.
 type App struct {
 	Redis    rueidis.Client
 	Postgres *pgxpool.Pool
@@ -39,8 +40,8 @@ type App struct {
 	Rollup matview.Rollup
 }
 
-// Open creates what is missing in Postgres and wires the pipeline whose queue has that name. It opens
-// no connection of its own and closes none.
+// Open creates what is missing in Postgres and wires the pipeline whose queue has that name. It
+// opens no connection of its own and closes none.
 func Open(ctx context.Context, redis rueidis.Client, pg *pgxpool.Pool, name string) (*App, error) {
 	a := &App{Redis: redis, Postgres: pg}
 	if err := Setup(ctx, pg); err != nil {
@@ -70,8 +71,8 @@ func Open(ctx context.Context, redis rueidis.Client, pg *pgxpool.Pool, name stri
 	return a, err
 }
 
-// openTable prepares the orders table for staged loading. The roll-up, sales by hour and category, is merged from each promotion in its
-// own transaction, so it is as fresh as the table itself.
+// openTable prepares the orders table for staged loading. The roll-up, sales by hour and category,
+// is merged from each promotion in its own transaction, so it is as fresh as the table itself.
 func (a *App) openTable(ctx context.Context, pg *pgxpool.Pool) error {
 	a.Rollup = matview.Rollup{
 		Table: "sales_rollup",

@@ -32,7 +32,8 @@ func BenchmarkDecode(b *testing.B) {
 	}
 }
 
-// BenchmarkDecodeStd is what encoding/json takes for the same records, without the checks of Decode.
+// BenchmarkDecodeStd is what encoding/json takes for the same records, without the checks of
+// Decode.
 func BenchmarkDecodeStd(b *testing.B) {
 	all, size := payloads(b)
 	b.SetBytes(size)

@@ -14,8 +14,8 @@ import (
 // Names are the names by which the pipeline of the example programs is found from outside.
 var Names = ops.Names{Queue: Name, Table: Table, Views: Name}
 
-// Connect connects to the two stores of the environment and opens the pipeline in them. Call done at
-// the end.
+// Connect connects to the two stores of the environment and opens the pipeline in them. Call done
+// at the end.
 func Connect(ctx context.Context, p *program.Program) (app *App, done func(), err error) {
 	redis, pg, done, err := p.Both(ctx)
 	if err != nil {

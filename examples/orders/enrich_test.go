@@ -20,7 +20,8 @@ func order(price string, quantity int32, currency string) orders.Order {
 }
 
 // TestEnrichCurrencies pins one order of each currency, worked out by hand. Multiplying by the rate
-// instead of dividing, as the units of the rates tempt one to do, books the yen at 22,350 times its value.
+// instead of dividing, as the units of the rates tempt one to do, books the yen at 22,350 times its
+// value.
 func TestEnrichCurrencies(t *testing.T) {
 	t.Parallel()
 	catalog := orders.SampleCatalog()
@@ -60,7 +61,8 @@ func TestEnrichRounding(t *testing.T) {
 	}
 }
 
-// TestEnrichExact compares with rational arithmetic, for any price, quantity and rate within the limits.
+// TestEnrichExact compares with rational arithmetic, for any price, quantity and rate within the
+// limits.
 func TestEnrichExact(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

@@ -21,14 +21,15 @@ const Depth = 100_000
 // PushSize is the number of records that PushAll pushes at once.
 const PushSize = 500
 
-// A Producer is what a program that only pushes needs: the queue and the gate before it. It needs no
-// Postgres.
+// A Producer is what a program that only pushes needs: the queue and the gate before it. It needs
+// no Postgres.
 type Producer struct {
 	Queue *queue.Queue
 	Gate  *backpressure.Gate
 }
 
-// OpenProducer opens the queue of that name and its gate. It creates nothing and does not close redis.
+// OpenProducer opens the queue of that name and its gate. It creates nothing and does not close
+// redis.
 func OpenProducer(ctx context.Context, redis rueidis.Client, name string) (*Producer, error) {
 	q, err := queue.New(ctx, redis, name, queue.Config{})
 	if err != nil {
@@ -82,9 +83,9 @@ type PushResult struct {
 	Repeated int
 }
 
-// PushAll pushes payloads in chunks until there are none left or ctx is done. While the gate is closed
-// and while Redis is away it waits. A record whose reply is lost is pushed again, so a record may
-// arrive twice and never zero times.
+// PushAll pushes payloads in chunks until there are none left or ctx is done. While the gate is
+// closed and while Redis is away it waits. A record whose reply is lost is pushed again, so a
+// record may arrive twice and never zero times.
 func (p *Producer) PushAll(ctx context.Context, payloads iter.Seq[[]byte], o PushObserver) (PushResult, error) {
 	var done PushResult
 	var err error
@@ -142,7 +143,8 @@ func (p *Producer) pushChunk(ctx context.Context, chunk [][]byte, o PushObserver
 	}
 }
 
-// tryChunk waits for the gate and pushes once. It returns the number of records that are in the queue.
+// tryChunk waits for the gate and pushes once. It returns the number of records that are in the
+// queue.
 func (p *Producer) tryChunk(ctx context.Context, chunk [][]byte, o PushObserver) (pushed int, err error) {
 	start := time.Now()
 	room, err := p.Gate.TryAcquire(ctx, len(chunk))

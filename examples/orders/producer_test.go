@@ -71,7 +71,9 @@ func TestPushAllReturnsFinalErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	again := orders.PushObserver{Away: func(err error) { t.Errorf("it tries again after %v", err) }}
-	push := func(payloads iter.Seq[[]byte]) (orders.PushResult, error) { return p.PushAll(t.Context(), payloads, again) }
+	push := func(payloads iter.Seq[[]byte]) (orders.PushResult, error) {
+		return p.PushAll(t.Context(), payloads, again)
+	}
 	done, err := push(slices.Values([][]byte{[]byte("fits"), make([]byte, queue.DefaultMaxPayload+1)}))
 	if !errors.Is(err, queue.ErrTooLarge) || done.Records != 0 {
 		t.Errorf("a payload that is too large: got %+v, %v; want ErrTooLarge and nothing pushed", done, err)

@@ -5,16 +5,16 @@ import (
 	"strconv"
 )
 
-// What Postgres takes into a jsonb column is less than what is valid JSON. One value that it refuses
-// would fail the COPY of a whole batch, so it has to be found here.
+// What Postgres takes into a jsonb column is less than what is valid JSON. One value that it
+// refuses would fail the COPY of a whole batch, so it has to be found here.
 const (
 	maxRawDepth    = 100 // the server's stack bounds it, at a few thousand
 	maxRawNumber   = 64  // characters; numeric holds 16,383 digits after the point
 	maxRawExponent = 3   // digits; 1e999999 is valid JSON and out of range
 )
 
-// checkRaw looks for what jsonb refuses in raw, which is valid JSON. escapes reports that there may be
-// a backslash in it.
+// checkRaw looks for what jsonb refuses in raw, which is valid JSON. escapes reports that there may
+// be a backslash in it.
 func checkRaw(raw []byte, escapes bool) error {
 	depth := 0
 	for i := 0; i < len(raw); i++ {

@@ -81,7 +81,8 @@ func TestSetupError(t *testing.T) {
 	}
 }
 
-// TestCatalogInDatabase: the tables hold what SampleCatalog returns, and their rows fit the structs.
+// TestCatalogInDatabase: the tables hold what SampleCatalog returns, and their rows fit the
+// structs.
 func TestCatalogInDatabase(t *testing.T) {
 	t.Parallel()
 	pool, sample := ready(t), orders.SampleCatalog()
@@ -175,8 +176,8 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// TestRawIsJSONB: what Decode accepts as raw a jsonb column takes, and what it refuses for the sake of the
-// column is valid JSON: it would have failed the COPY.
+// TestRawIsJSONB: what Decode accepts as raw a jsonb column takes, and what it refuses for the sake
+// of the column is valid JSON: it would have failed the COPY.
 func TestRawIsJSONB(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)

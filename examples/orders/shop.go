@@ -149,8 +149,8 @@ func (s *shop) build(number uint64, change func(*draft)) []byte {
 	return append(b, `"}}`...)
 }
 
-// appendTime writes the time of an order, with milliseconds. Writing a date costs more than the rest
-// of the order, so the text up to the second is kept.
+// appendTime writes the time of an order, with milliseconds. Writing a date costs more than the
+// rest of the order, so the text up to the second is kept.
 func (s *shop) appendTime(b []byte, number uint64) []byte {
 	at := s.start.Add(time.Duration(number) * s.step)
 	second := at.Truncate(time.Second)

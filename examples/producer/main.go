@@ -1,6 +1,6 @@
-// Command producer pushes generated orders into the Redis queue. Look at [orders.Producer.PushAll]: the
-// gate holds the producer back while the workers lag behind, so Redis' memory stays bounded. Any other
-// program may produce too: redis-cli LPUSH '{orders}:ready' '{"order_id":…}' does.
+// Command producer pushes generated orders into the Redis queue. Look at [orders.Producer.PushAll]:
+// the gate holds the producer back while the workers lag behind, so Redis' memory stays bounded.
+// Any other program may produce too: redis-cli LPUSH '{orders}:ready' '{"order_id":…}' does.
 //
 //	REDIS_URL=redis://localhost:6379 go run ./examples/producer -orders 100000
 package main

@@ -1,6 +1,6 @@
 // Command promoter moves staged orders into the durable table, acknowledges their batches after the
-// commit, and refreshes the views. One is enough; several take turns. It prints each promotion, and the
-// books at the end.
+// commit, and refreshes the views. One is enough; several take turns. It prints each promotion, and
+// the books at the end.
 //
 //	REDIS_URL=redis://localhost:6379 DATABASE_URL=postgres://localhost/shop go run ./examples/promoter
 package main

@@ -1,6 +1,7 @@
-// Command stats shows the state of the orders pipeline: the books of both stores, what waits where, how
-// old it is, and how fresh the views are. It only reads, so a role with SELECT is enough. The queue's
-// side costs the same whatever waits in it; the table's side sums the ledger, one row a batch.
+// Command stats shows the state of the orders pipeline: the books of both stores, what waits where,
+// how old it is, and how fresh the views are. It only reads, so a role with SELECT is enough. The
+// queue's side costs the same whatever waits in it; the table's side sums the ledger, one row a
+// batch.
 //
 //	REDIS_URL=redis://localhost:6379 DATABASE_URL=postgres://localhost/shop go run ./examples/stats -watch 5
 package main

@@ -1,6 +1,6 @@
-// Command worker takes orders from the Redis queue, decodes, deduplicates and enriches them in batches,
-// and stages them in Postgres. Start as many as you like; kill one with -9, and its batches come back
-// after their lease. Look at [orders.App.Flow] for the chain.
+// Command worker takes orders from the Redis queue, decodes, deduplicates and enriches them in
+// batches, and stages them in Postgres. Start as many as you like; kill one with -9, and its
+// batches come back after their lease. Look at [orders.App.Flow] for the chain.
 //
 //	REDIS_URL=redis://localhost:6379 DATABASE_URL=postgres://localhost/shop go run ./examples/worker
 package main

@@ -1,5 +1,5 @@
-// Package ops reads a pipeline by the names of its queue and its table, without its row type. It runs
-// no DDL and needs no more than SELECT.
+// Package ops reads a pipeline by the names of its queue and its table, without its row type. It
+// runs no DDL and needs no more than SELECT.
 package ops
 
 import (
@@ -15,7 +15,8 @@ import (
 	"github.com/headrace/headrace/staging"
 )
 
-// ErrNoTable reports that a database does not hold the tables of a pipeline: no worker has started yet.
+// ErrNoTable reports that a database does not hold the tables of a pipeline: no worker has started
+// yet.
 var ErrNoTable = errors.New("ops: no such pipeline")
 
 // Ledger reads what package staging keeps beside a table.
@@ -49,8 +50,8 @@ func (l *Ledger) Books(ctx context.Context, since time.Time) (b staging.Books, e
 	return b, err
 }
 
-// Fates returns FatePromoted or FateVoid for batches that are in the ledger, and FateUnknown for all
-// others. It does not read the registries of staged batches.
+// Fates returns FatePromoted or FateVoid for batches that are in the ledger, and FateUnknown for
+// all others. It does not read the registries of staged batches.
 func (l *Ledger) Fates(ctx context.Context, ids []string) ([]staging.Fate, error) {
 	rows, err := l.pool.Query(ctx, "SELECT id::text, kind = 'void' FROM "+l.ledger+" WHERE id = ANY($1::uuid[])", ids)
 	if err != nil {

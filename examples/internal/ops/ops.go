@@ -83,8 +83,8 @@ func (p *Pipeline) Stats(ctx context.Context) (Stats, error) {
 	return s, err
 }
 
-// Views describes the views of a set of package matview, without their definitions. A set that does not
-// exist has none.
+// Views describes the views of a set of package matview, without their definitions. A set that does
+// not exist has none.
 func Views(ctx context.Context, pool *pgxpool.Pool, set string) ([]matview.Freshness, error) {
 	state, found, err := relation(ctx, pool, set+"_views")
 	if err != nil || !found {
@@ -114,8 +114,8 @@ func relation(ctx context.Context, pool *pgxpool.Pool, name string) (quoted stri
 // Balanced returns nil, or an error that names the line of the books that is off and by how much.
 func (s Stats) Balanced() error { return s.Books.Balanced() }
 
-// Text is the state in lines of at most width columns. With the state at an earlier time it contains
-// rates.
+// Text is the state in lines of at most width columns. With the state at an earlier time it
+// contains rates.
 func (s Stats) Text(width int, before *Stats) string {
 	var b strings.Builder
 	line := func(name, format string, args ...any) {

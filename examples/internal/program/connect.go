@@ -50,9 +50,9 @@ func (p *Program) Redis(ctx context.Context) (rueidis.Client, error) {
 	return client, err
 }
 
-// Postgres connects to the database of DATABASE_URL. It waits while the server starts up or recovers
-// from a crash. Any other failure is an error of one line with the remedy. The caller closes the
-// pool.
+// Postgres connects to the database of DATABASE_URL. It waits while the server starts up or
+// recovers from a crash. Any other failure is an error of one line with the remedy. The caller
+// closes the pool.
 func (p *Program) Postgres(ctx context.Context) (*pgxpool.Pool, error) {
 	url := os.Getenv(EnvPostgres)
 	if url == "" {

@@ -18,8 +18,8 @@ type Flags struct {
 	rows [][2]string // of the help text: name and meaning
 }
 
-// NewFlags returns an empty set. help is what -h prints above the flags: what the program does and an
-// example.
+// NewFlags returns an empty set. help is what -h prints above the flags: what the program does and
+// an example.
 func NewFlags(name, help string) *Flags {
 	f := &Flags{set: flag.NewFlagSet(name, flag.ContinueOnError), help: help}
 	f.set.SetOutput(io.Discard)
@@ -73,8 +73,8 @@ func (f *Flags) Share(p *float64, name string, value, hi float64, usage string) 
 	})
 }
 
-// Duration defines a flag with a duration of at least lo, or 0 if value is 0. A number without a unit
-// is seconds.
+// Duration defines a flag with a duration of at least lo, or 0 if value is 0. A number without a
+// unit is seconds.
 func (f *Flags) Duration(p *time.Duration, name string, value, lo time.Duration, usage string) {
 	*p = value
 	limit := fmt.Sprintf("at least %v (default %v)", lo, value)

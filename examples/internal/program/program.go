@@ -17,7 +17,8 @@ import (
 	"github.com/headrace/headrace/internal/reach"
 )
 
-// Exit codes. A program that a signal ended exits with 128 and the signal's number, as a shell reports it.
+// Exit codes. A program that a signal ended exits with 128 and the signal's number, as a shell
+// reports it.
 const (
 	ExitOK    = 0
 	ExitError = 1
@@ -57,8 +58,8 @@ func (e endedError) Error() string {
 func (e endedError) Is(target error) bool { return target == context.Canceled }
 
 // Main runs a program and exits. SIGINT, SIGTERM, SIGHUP and a closed output end run's context; a
-// second signal ends the program at once. An error of run is printed in one line, except for one that
-// only reports the end of the context.
+// second signal ends the program at once. An error of run is printed in one line, except for one
+// that only reports the end of the context.
 func Main(name string, run func(ctx context.Context, p *Program, args []string) error) {
 	os.Exit(Run(name, os.Args[1:], run))
 }
@@ -121,7 +122,8 @@ func (p *Program) watch(cancel context.CancelCauseFunc) (stop func()) {
 	}
 }
 
-// output reports the first write that fails: the reader of a pipe went away, or the terminal closed.
+// output reports the first write that fails: the reader of a pipe went away, or the terminal
+// closed.
 type output struct {
 	file   *os.File
 	closed func()

@@ -7,8 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// DefaultWidth is the width of an output that is no terminal, and of a terminal that does not report
-// its width.
+// DefaultWidth is the width of an output that is no terminal, and of a terminal that does not
+// report its width.
 const DefaultWidth = 80
 
 // Width returns the number of columns of a terminal, and whether w is one.
@@ -29,8 +29,8 @@ func Width(w io.Writer) (columns int, terminal bool) {
 	return DefaultWidth, false
 }
 
-// Wrap returns text behind a heading, broken at spaces into lines of at most width columns. The lines
-// after the first are indented by the heading's width.
+// Wrap returns text behind a heading, broken at spaces into lines of at most width columns. The
+// lines after the first are indented by the heading's width.
 func Wrap(heading, text string, width int) string {
 	indent := utf8.RuneCountInString(heading)
 	var b strings.Builder
