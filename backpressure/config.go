@@ -4,8 +4,11 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
+
+	"github.com/headrace/headrace/internal/redisx"
 )
 
 // The defaults of [Config].
@@ -16,18 +19,12 @@ const (
 	DefaultLagInterval    = time.Second
 )
 
-// Source is a number in Redis that says how much is waiting: the length of a list, or a field of a hash that is moved in the
-// same script as what it counts. Exactly one of List and Hash is set. The key wears the gate's hash tag: "{name}:ready".
-type Source struct {
-	List        string
-	Hash, Field string
-	// Minus subtracts the number: taken minus acked is what is in flight.
-	Minus bool
-}
+// MaxSources is how many sources each of Config.Records and Config.Bytes may have.
+const MaxSources = 64
 
-// Config configures a [Gate]. At least one of Records, Bytes and a lag is set.
+// Config configures a [Gate]. At least one of Records, Bytes, a lag and HighMemory is set.
 type Config struct {
-	// Records are added up to the depth in records.
+	// Records are added up to the depth in records; see [SourcesOf].
 	Records []Source
 	// High closes the gate and is never exceeded, Low opens it again. Defaults [DefaultHigh] and half of High.
 	High, Low int64
@@ -38,16 +35,22 @@ type Config struct {
 
 	// LagKey is a sorted set whose lowest score is the time of the oldest record that waits, in Unix milliseconds.
 	LagKey string
-	// Lag says how long the oldest record waits, from anywhere. It is asked at most every LagInterval (default [DefaultLagInterval]).
+	// Lag returns how long the oldest record has waited. It is called at most every LagInterval (default [DefaultLagInterval]).
 	Lag         func(ctx context.Context) (time.Duration, error)
 	LagInterval time.Duration
 	// HighLag closes the gate, LowLag (default: half of it) opens it again. Lag is a brake, not a bound.
 	HighLag, LowLag time.Duration
 
-	// ReservationTTL is how long a producer may take from Wait to [Reservation.Release]. Default [DefaultReservationTTL].
+	// HighMemory closes the gate when the server uses this part of its maxmemory, 0.8 for 80 %. LowMemory (default: nine
+	// tenths of HighMemory) opens it again. It is a brake like lag. The server needs a maxmemory, and the user INFO.
+	HighMemory, LowMemory float64
+
+	// ReservationTTL is how long a producer may take from Acquire to [Reservation.Release]. Default [DefaultReservationTTL].
 	ReservationTTL time.Duration
-	// Look is how often a waiting producer looks by itself, should every signal be lost. Default [DefaultPollInterval].
+	// PollInterval is how often a waiting producer polls, should every signal be lost. Default [DefaultPollInterval].
 	PollInterval time.Duration
+	// Logger receives errors of background work: a channel that cannot be subscribed to. nil: slog.Default().
+	Logger *slog.Logger
 }
 
 func (c Config) withDefaults() Config {
@@ -57,81 +60,97 @@ func (c Config) withDefaults() Config {
 	}
 	c.LowBytes = cmp.Or(c.LowBytes, c.HighBytes/2)
 	c.LowLag = cmp.Or(c.LowLag, c.HighLag/2)
+	c.LowMemory = cmp.Or(c.LowMemory, c.HighMemory*0.9)
 	c.LagInterval = cmp.Or(c.LagInterval, DefaultLagInterval)
 	c.ReservationTTL = cmp.Or(c.ReservationTTL, DefaultReservationTTL)
 	c.PollInterval = cmp.Or(c.PollInterval, DefaultPollInterval)
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
 	return c
 }
 
 // maxDepth keeps sums exact in Lua, whose only number is a double.
 const maxDepth = 1 << 52
 
+func invalid(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrConfig, fmt.Sprintf(format, args...))
+}
+
 func (c Config) validate(name string) error {
-	if name == "" || len(name) > 200 || strings.ContainsAny(name, "{}") {
-		return fmt.Errorf("backpressure: name is %q: must be 1 to 200 bytes without braces", name)
+	if err := redisx.CheckName(name); err != nil {
+		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
-	if len(c.Records) == 0 && len(c.Bytes) == 0 && c.LagKey == "" && c.Lag == nil {
-		return fmt.Errorf("backpressure: Config.Records, Bytes, LagKey and Lag are empty: must set at least one")
-	}
-	if len(c.Records) == 0 && (c.High != 0 || c.Low != 0) {
-		return fmt.Errorf("backpressure: Config.High is %d and Low is %d: must be 0 without Config.Records", c.High, c.Low)
-	}
-	if c.LagKey != "" && c.Lag != nil {
-		return fmt.Errorf("backpressure: Config.LagKey and Config.Lag are both set: must be one")
+	if len(c.Records) == 0 && len(c.Bytes) == 0 && c.LagKey == "" && c.Lag == nil && c.HighMemory == 0 {
+		return invalid("Config.Records, Bytes, LagKey, Lag and HighMemory are empty: must set at least one")
 	}
 	tag := "{" + name + "}"
-	for _, list := range []struct {
-		field     string
-		sources   []Source
-		high, low int64
-	}{{"Records", c.Records, c.High, c.Low}, {"Bytes", c.Bytes, c.HighBytes, c.LowBytes}} {
-		suffix := ""
-		if list.field == "Bytes" {
-			suffix = "Bytes"
-		}
-		if len(list.sources) > 64 {
-			return fmt.Errorf("backpressure: Config.%s has %d sources: must be 0 to 64", list.field, len(list.sources))
-		}
-		for i, s := range list.sources {
-			key := s.List + s.Hash
-			if (s.List == "") == (s.Hash == "") || (s.Hash == "") != (s.Field == "") {
-				return fmt.Errorf("backpressure: Config.%s[%d] is %+v: must be a List, or a Hash and a Field", list.field, i, s)
-			}
-			if !strings.HasPrefix(key, tag) {
-				return fmt.Errorf("backpressure: Config.%s[%d] has the key %q: must begin with %q, to be in the gate's slot", list.field, i, key, tag)
-			}
-		}
-		if len(list.sources) == 0 && list.field == "Records" {
-			continue
-		}
-		if len(list.sources) == 0 && list.high == 0 && list.low == 0 {
-			continue
-		}
-		if len(list.sources) == 0 {
-			return fmt.Errorf("backpressure: Config.High%s is %d: must be 0 without Config.%s", suffix, list.high, list.field)
-		}
-		if list.high < 2 || list.high > maxDepth {
-			return fmt.Errorf("backpressure: Config.High%s is %d: must be 2 to %d", suffix, list.high, int64(maxDepth))
-		}
-		if list.low < 1 || list.low >= list.high {
-			return fmt.Errorf("backpressure: Config.Low%s is %d: must be 1 to %d, below High%s", suffix, list.low, list.high-1, suffix)
-		}
+	if err := validateDepth(tag, "Records", "High", "Low", c.Records, c.High, c.Low); err != nil {
+		return err
 	}
-	if c.LagKey != "" && !strings.HasPrefix(c.LagKey, tag) {
-		return fmt.Errorf("backpressure: Config.LagKey is %q: must begin with %q, to be in the gate's slot", c.LagKey, tag)
+	if err := validateDepth(tag, "Bytes", "HighBytes", "LowBytes", c.Bytes, c.HighBytes, c.LowBytes); err != nil {
+		return err
 	}
-	if lag := c.LagKey != "" || c.Lag != nil; lag != (c.HighLag != 0) {
-		return fmt.Errorf("backpressure: Config.HighLag is %v: must be set together with LagKey or Lag, and only then", c.HighLag)
-	} else if lag && (c.HighLag < 2*time.Millisecond || c.LowLag < time.Millisecond || c.LowLag >= c.HighLag) {
-		return fmt.Errorf("backpressure: Config.HighLag is %v and LowLag is %v: must be at least 2ms and 1ms, LowLag below HighLag", c.HighLag, c.LowLag)
+	if err := c.validateLag(tag); err != nil {
+		return err
+	}
+	if c.HighMemory != 0 || c.LowMemory != 0 {
+		if !(c.HighMemory > 0 && c.HighMemory <= 1) {
+			return invalid("Config.HighMemory is %v: must be more than 0 and at most 1", c.HighMemory)
+		}
+		if !(c.LowMemory > 0 && c.LowMemory < c.HighMemory) {
+			return invalid("Config.LowMemory is %v: must be more than 0 and less than HighMemory, %v", c.LowMemory, c.HighMemory)
+		}
 	}
 	for _, d := range []struct {
 		field string
 		value time.Duration
-	}{{"ReserveFor", c.ReservationTTL}, {"Look", c.PollInterval}, {"LagEvery", c.LagInterval}} {
+	}{{"ReservationTTL", c.ReservationTTL}, {"PollInterval", c.PollInterval}, {"LagInterval", c.LagInterval}} {
 		if d.value < time.Millisecond || d.value > time.Hour {
-			return fmt.Errorf("backpressure: Config.%s is %v: must be 1ms to 1h", d.field, d.value)
+			return invalid("Config.%s is %v: must be 1ms to 1h", d.field, d.value)
 		}
+	}
+	return nil
+}
+
+func validateDepth(tag, field, highField, lowField string, sources []Source, high, low int64) error {
+	if len(sources) > MaxSources {
+		return invalid("Config.%s has %d sources: must be 0 to %d", field, len(sources), MaxSources)
+	}
+	for i, s := range sources {
+		if (s.List == "") == (s.Hash == "") || (s.Hash == "") != (s.Field == "") {
+			return invalid("Config.%s[%d] is %+v: must be a List, or a Hash and a Field", field, i, s)
+		}
+		if key := s.List + s.Hash; !strings.HasPrefix(key, tag) {
+			return invalid("Config.%s[%d] has the key %q: must begin with %q, to be in the gate's slot", field, i, key, tag)
+		}
+	}
+	if len(sources) == 0 {
+		if high != 0 || low != 0 {
+			return invalid("Config.%s is %d and %s is %d: must be 0 without Config.%s", highField, high, lowField, low, field)
+		}
+		return nil
+	}
+	if high < 2 || high > maxDepth {
+		return invalid("Config.%s is %d: must be 2 to %d", highField, high, int64(maxDepth))
+	}
+	if low < 1 || low >= high {
+		return invalid("Config.%s is %d: must be 1 to %d, below %s", lowField, low, high-1, highField)
+	}
+	return nil
+}
+
+func (c Config) validateLag(tag string) error {
+	if c.LagKey != "" && c.Lag != nil {
+		return invalid("Config.LagKey and Config.Lag are both set: must be one")
+	}
+	if c.LagKey != "" && !strings.HasPrefix(c.LagKey, tag) {
+		return invalid("Config.LagKey is %q: must begin with %q, to be in the gate's slot", c.LagKey, tag)
+	}
+	if lag := c.LagKey != "" || c.Lag != nil; lag != (c.HighLag != 0) {
+		return invalid("Config.HighLag is %v: must be set together with LagKey or Lag, and only then", c.HighLag)
+	} else if lag && (c.HighLag < 2*time.Millisecond || c.LowLag < time.Millisecond || c.LowLag >= c.HighLag) {
+		return invalid("Config.HighLag is %v and LowLag is %v: must be at least 2ms and 1ms, LowLag below HighLag", c.HighLag, c.LowLag)
 	}
 	return nil
 }

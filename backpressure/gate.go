@@ -2,276 +2,254 @@ package backpressure
 
 import (
 	"context"
-	_ "embed"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"strconv"
 	"sync"
 	"time"
 
+	"github.com/headrace/headrace/internal/redisx"
 	"github.com/headrace/headrace/internal/uid"
 	"github.com/redis/rueidis"
 )
 
-//go:embed gate.lua
-var gateLua string
-
-// Not retryable: an ask whose reply was lost may have reserved already. Its reservation expires.
-var gateScript = rueidis.NewLuaScript(gateLua)
+const (
+	// unheardInterval is how often a producer polls while it cannot receive signals.
+	unheardInterval = 250 * time.Millisecond
+	// expiryJitter spreads the polls of waiting producers after a reservation has expired.
+	expiryJitter = 15 * time.Millisecond
+	// leaveTimeout bounds the call that gives up a place in the queue.
+	leaveTimeout = time.Second
+)
 
 // Gate holds producers back while too much is waiting. This type is concurrency safe.
 type Gate struct {
-	client rueidis.Client
-	name   string
-	cfg    Config
-	keys   []string // flag, reservations, sources
-	tail   []string // ARGV 6 and on, but for the lag
-	hear   listener
+	server   *redisx.Server
+	name     string
+	cfg      Config
+	keys     []string // KEYS of every script
+	fields   []string // field, sign and optional of each source
+	listener *listener
 
 	lagMu    sync.Mutex
-	lag      time.Duration
+	lastLag  time.Duration
 	lagAsked time.Time
 }
 
-// New makes a gate. Producers and consumers of one stream make it with the same name and configuration. It asks the
-// server nothing. The client stays the caller's.
-func New(client rueidis.Client, name string, cfg Config) (*Gate, error) {
+// New opens a gate. Producers and consumers of one stream use the same name and configuration. New checks the layout of the
+// data and reads the sources once, so a misspelt one is noticed here. The client stays the caller's.
+func New(ctx context.Context, client rueidis.Client, name string, cfg Config) (*Gate, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(name); err != nil {
 		return nil, err
 	}
-	g := &Gate{client: client, name: name, cfg: cfg, keys: []string{"{" + name + "}:gate", "{" + name + "}:gate:held"}}
-	g.hear.client, g.hear.channel, g.hear.retry = client, g.Channel(), cfg.PollInterval
-	for _, s := range append(append([]Source(nil), cfg.Records...), cfg.Bytes...) {
-		sign := "1"
-		if s.Minus {
-			sign = "-1"
+	g := &Gate{name: name, cfg: cfg}
+	prefix := "{" + name + "}:gate:"
+	for _, k := range []string{"state", "never", "held", "queue", "waiters"} {
+		g.keys = append(g.keys, prefix+k)
+	}
+	for _, sources := range [][]Source{cfg.Records, cfg.Bytes} {
+		for _, s := range sources {
+			sign, optional := "1", "0"
+			if s.Minus {
+				sign = "-1"
+			}
+			if s.Optional {
+				optional = "1"
+			}
+			g.keys = append(g.keys, s.List+s.Hash)
+			g.fields = append(g.fields, s.Field, sign, optional)
 		}
-		g.keys = append(g.keys, s.List+s.Hash)
-		g.tail = append(g.tail, s.Field, sign)
 	}
 	if cfg.LagKey != "" {
 		g.keys = append(g.keys, cfg.LagKey)
 	}
+	g.listener = newListener(client, g.Channel(), cfg.Logger)
+	var err error
+	if g.server, err = redisx.Open(ctx, client, prefix+"never"); err != nil {
+		return nil, g.wrap("open", err)
+	}
+	if _, err := g.call(ctx, "open", statsScript, -1, request{}); err != nil {
+		return nil, err
+	}
 	return g, nil
 }
 
-// Channel is the pub/sub channel on which the opening of the gate is told: {name}:gate:open.
-func (g *Gate) Channel() string { return "{" + g.name + "}:gate:open" }
+// Name returns the name given to New.
+func (g *Gate) Name() string { return g.name }
 
-// Wait blocks until n records may be pushed, or ctx is done, and reserves the room for them. Push them, then call
-// [Reservation.Release]. n is 1 to High - Low, so that a gate that opens has room for it.
+// Channel is the pub/sub channel on which the gate announces whom it lets through: {name}:gate:granted.
+func (g *Gate) Channel() string { return "{" + g.name + "}:gate:granted" }
+
+// wrap adds the name and the call to an error.
+func (g *Gate) wrap(call string, err error) error {
+	if errors.Is(err, ErrLayout) || errors.Is(err, ErrSource) {
+		return fmt.Errorf("%w: %s: %s", err, g.name, call)
+	}
+	return fmt.Errorf("backpressure: %s: %s: %w", g.name, call, err)
+}
+
+// grantTTL is how long the server keeps room for a waiting producer that has not picked it up. A live one polls in that time.
+func (g *Gate) grantTTL() time.Duration { return min(g.cfg.ReservationTTL, 2*g.cfg.PollInterval) }
+
+// Acquire blocks until n records may be pushed, or ctx is done, and reserves the room for them. Push them, then call
+// [Reservation.Release]. n is 1 to High - Low, so that a gate that opens has room for it. Producers that wait are served in the
+// order in which they asked, wherever they run.
 //
 // When ctx ends the wait, the error is both its error and the [*FullError] that the wait was for.
 func (g *Gate) Acquire(ctx context.Context, n int) (*Reservation, error) {
 	return g.AcquireBytes(ctx, n, 0)
 }
 
-// WaitBytes is Wait for n records of a total size, for a gate with Config.Bytes.
+// AcquireBytes is Acquire for n records of a total size, for a gate with Config.Bytes.
 func (g *Gate) AcquireBytes(ctx context.Context, n int, bytes int64) (*Reservation, error) {
-	r, full := g.TryAcquireBytes(ctx, n, bytes)
-	if !errors.Is(full, ErrFull) {
-		return r, full
+	r, err := g.reservation(n, bytes)
+	if err != nil {
+		return nil, err
 	}
-	g.hear.join(ctx)
-	defer g.hear.leave()
-	for {
-		// In hand before the look: what opens the gate after the look is then not missed.
-		opened := g.hear.next()
-		r, err := g.TryAcquireBytes(ctx, n, bytes)
-		if ctx.Err() != nil && r == nil && !errors.Is(err, ErrFull) {
-			return nil, fmt.Errorf("%w: %w", err, full) // cut off in the middle of a look
-		} else if !errors.Is(err, ErrFull) {
-			return r, err
+	w := g.listener.register(r.id) // before the request: a grant that follows at once is not missed
+	defer g.listener.unregister(r.id)
+	var full *FullError
+	for first := true; ; first = false {
+		res, err := g.ask(ctx, r, 2*g.cfg.PollInterval+time.Second)
+		if err == nil && res.granted {
+			return r, nil
 		}
-		full = err
-		// A quarter of chance, so that many producers do not all look at once.
-		look := time.NewTimer(g.cfg.PollInterval - rand.N(g.cfg.PollInterval/4+1))
-		select {
-		case <-opened:
-		case <-look.C:
-		case <-ctx.Done():
-			look.Stop()
-			return nil, fmt.Errorf("%w: %w", ctx.Err(), full)
+		if err == nil {
+			full = res.full(g, r.request())
+			if first {
+				g.listener.listen(ctx)
+			}
+			err = w.wait(ctx, g.pollAfter(res.next))
 		}
-		look.Stop()
+		if err != nil {
+			g.leave(ctx, r)
+			if full != nil && ctx.Err() != nil {
+				return nil, fmt.Errorf("%w: %w", full, ctx.Err())
+			}
+			return nil, err
+		}
 	}
 }
 
-// Try is Wait that answers at once: a [*FullError] says why it is not possible now.
+// pollAfter returns when a waiting producer polls at the latest. next is when the next reservation expires.
+func (g *Gate) pollAfter(next time.Duration) time.Duration {
+	// A random part, so that many producers do not all poll at once.
+	d := g.cfg.PollInterval - rand.N(g.cfg.PollInterval/4+1)
+	if !g.listener.subscribed() {
+		d = min(d, unheardInterval)
+	}
+	if next >= 0 {
+		d = min(d, next+time.Millisecond+rand.N(expiryJitter))
+	}
+	return d
+}
+
+// TryAcquire is Acquire that returns at once: a [*FullError] is why it is not possible now. It never goes before producers that
+// wait.
 func (g *Gate) TryAcquire(ctx context.Context, n int) (*Reservation, error) {
 	return g.TryAcquireBytes(ctx, n, 0)
 }
 
-// TryBytes is Try for n records of a total size.
+// TryAcquireBytes is TryAcquire for n records of a total size.
 func (g *Gate) TryAcquireBytes(ctx context.Context, n int, bytes int64) (*Reservation, error) {
-	if limit := g.limit(g.cfg.High, g.cfg.Low); n < 1 || int64(n) > limit {
-		return nil, fmt.Errorf("backpressure: %s: n is %d: must be 1 to %d (High %d - Low %d)", g.name, n, limit, g.cfg.High, g.cfg.Low)
-	}
-	if len(g.cfg.Bytes) == 0 {
-		bytes = 0
-	} else if limit := g.limit(g.cfg.HighBytes, g.cfg.LowBytes); bytes < 1 || bytes > limit {
-		return nil, fmt.Errorf("backpressure: %s: bytes is %d: must be 1 to %d (HighBytes %d - LowBytes %d)", g.name, bytes, limit, g.cfg.HighBytes, g.cfg.LowBytes)
-	}
-	r := &Reservation{Records: n, Bytes: bytes, gate: g}
-	r.member = fmt.Sprintf("%s %d %d", uid.New(), n, bytes)
-	// Taken before the server starts the clock of the reservation, so it ends first; the server counts whole milliseconds.
-	r.Deadline = time.Now().Add(g.cfg.ReservationTTL - time.Millisecond)
-	look, err := g.run(ctx, "ask", r.member, n, bytes)
+	r, err := g.reservation(n, bytes)
 	if err != nil {
 		return nil, err
 	}
-	if look.granted {
-		return r, nil
+	res, err := g.ask(ctx, r, 0)
+	switch {
+	case err != nil:
+		return nil, err
+	case !res.granted:
+		return nil, res.full(g, r.request())
 	}
-	return nil, look.full(g, int64(n), bytes)
+	return r, nil
+}
+
+func (g *Gate) reservation(n int, bytes int64) (*Reservation, error) {
+	if limit := limit(g.cfg.High, g.cfg.Low); n < 1 || int64(n) > limit {
+		return nil, fmt.Errorf("%w: %s: n is %d: must be 1 to %d (High %d - Low %d)", ErrArgument, g.name, n, limit, g.cfg.High, g.cfg.Low)
+	}
+	if len(g.cfg.Bytes) == 0 {
+		bytes = 0
+	} else if limit := limit(g.cfg.HighBytes, g.cfg.LowBytes); bytes < 1 || bytes > limit {
+		return nil, fmt.Errorf("%w: %s: bytes is %d: must be 1 to %d (HighBytes %d - LowBytes %d)", ErrArgument, g.name, bytes, limit, g.cfg.HighBytes, g.cfg.LowBytes)
+	}
+	r := &Reservation{Records: n, Bytes: bytes, gate: g, id: uid.New()}
+	r.member = fmt.Sprintf("%s %d %d %d %d", r.id, n, bytes, g.cfg.High, g.cfg.HighBytes)
+	return r, nil
 }
 
 // limit is the most that fits whenever the gate opens.
-func (g *Gate) limit(high, low int64) int64 {
+func limit(high, low int64) int64 {
 	if high == 0 {
 		return maxDepth
 	}
 	return high - low
 }
 
-// Notify is called by consumers after they have taken something away (after an ack). If that opens the gate, all
-// waiting producers are told. It costs one round trip and may be called as rarely as one likes: a producer also looks
-// by itself every Config.PollInterval.
+// ask asks once for a reservation.
+func (g *Gate) ask(ctx context.Context, r *Reservation, wait time.Duration) (result, error) {
+	lag, err := g.lag(ctx)
+	if err != nil {
+		return result{}, err
+	}
+	q := r.request()
+	q.wait = wait
+	// Taken before the server starts the clock of the reservation, so it ends first; the server counts whole milliseconds.
+	deadline := time.Now().Add(g.cfg.ReservationTTL - time.Millisecond)
+	res, err := g.call(ctx, "acquire", acquireScript, lag, q)
+	if err == nil && res.granted {
+		r.Deadline = deadline
+	}
+	return res, err
+}
+
+// leave gives up a place in the queue, or what was granted meanwhile. If it fails, the place expires.
+func (g *Gate) leave(ctx context.Context, r *Reservation) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	timeout := time.AfterFunc(leaveTimeout, cancel)
+	defer timeout.Stop()
+	_, _ = g.call(ctx, "leave", releaseScript, g.lagOrWorst(ctx), r.request())
+}
+
+// Notify tells the gate that there may be room: consumers call it after they have taken something away (after an ack). It lets
+// waiting producers through as far as they fit. It costs one round trip and may be called as rarely as one likes, because a waiting
+// producer also polls every Config.PollInterval.
 func (g *Gate) Notify(ctx context.Context) error {
-	_, err := g.run(ctx, "notify", "", 0, 0)
-	return err
-}
-
-// State reads depth and reservations. It changes nothing.
-func (g *Gate) Stats(ctx context.Context) (Stats, error) {
-	look, err := g.run(ctx, "state", "", 0, 0)
-	return look.Stats, err
-}
-
-// State is what a gate sees.
-type Stats struct {
-	// Closed says whether producers wait.
-	Closed bool
-	// Records and Bytes are the true depth, Reserved… what has been allowed and is not known to be pushed.
-	Records, Bytes                 int64
-	ReservedRecords, ReservedBytes int64
-	// Producers is the number of open reservations.
-	Producers int
-	// Lag is how long the oldest record waits, 0 for a gate that does not look at it.
-	Lag time.Duration
-}
-
-// look is the script's reply.
-type look struct {
-	Stats
-	granted bool
-	what    string
-	removed bool
-}
-
-func (l look) full(g *Gate, n, bytes int64) *FullError {
-	e := &FullError{Gate: g.name, What: l.what}
-	switch l.what {
-	case "bytes":
-		e.Depth, e.Reserved, e.Asked, e.High, e.Low = l.Bytes, l.ReservedBytes, bytes, g.cfg.HighBytes, g.cfg.LowBytes
-	case "lag":
-		e.Depth, e.High, e.Low = l.Lag.Milliseconds(), g.cfg.HighLag.Milliseconds(), g.cfg.LowLag.Milliseconds()
-	default:
-		e.Depth, e.Reserved, e.Asked, e.High, e.Low = l.Records, l.ReservedRecords, n, g.cfg.High, g.cfg.Low
-	}
-	return e
-}
-
-func (g *Gate) run(ctx context.Context, op, member string, n int, bytes int64) (look, error) {
-	lag := int64(-1)
-	if g.cfg.Lag != nil {
-		d, err := g.askLag(ctx)
-		if err != nil {
-			return look{}, fmt.Errorf("backpressure: %s: Config.Lag: %w", g.name, err)
-		}
-		lag = max(0, d.Milliseconds())
-	}
-	i := func(n int64) string { return strconv.FormatInt(n, 10) }
-	args := append([]string{
-		op, member, i(int64(n)), i(bytes), i(g.cfg.ReservationTTL.Milliseconds()), g.Channel(),
-		i(g.cfg.High), i(g.cfg.Low), i(g.cfg.HighBytes), i(g.cfg.LowBytes), i(g.cfg.HighLag.Milliseconds()), i(g.cfg.LowLag.Milliseconds()), i(lag),
-		strconv.Itoa(len(g.cfg.Records)), strconv.Itoa(len(g.cfg.Bytes)),
-	}, g.tail...)
-	reply, err := gateScript.Exec(ctx, g.client, g.keys, args).ToArray()
-	if err == nil && len(reply) != 10 {
-		err = fmt.Errorf("a reply of %d values, want 10", len(reply))
-	}
-	if err != nil {
-		return look{}, fmt.Errorf("backpressure: %s: %s: %w", g.name, op, err)
-	}
-	var v [10]int64
-	for at := range reply {
-		if at == 1 {
-			continue
-		}
-		if v[at], err = reply[at].AsInt64(); err != nil {
-			return look{}, fmt.Errorf("backpressure: %s: %s: value %d of the reply: %w", g.name, op, at, err)
-		}
-	}
-	what, err := reply[1].ToString()
-	if err != nil {
-		return look{}, fmt.Errorf("backpressure: %s: %s: %w", g.name, op, err)
-	}
-	return look{
-		granted: v[0] == 1, what: what, removed: v[9] > 0,
-		Stats: Stats{
-			Closed: v[2] == 1, Records: v[3], ReservedRecords: v[4], Bytes: v[5], ReservedBytes: v[6],
-			Lag: time.Duration(v[7]) * time.Millisecond, Producers: int(v[8]),
-		},
-	}, nil
-}
-
-// askLag asks Config.Lag, one caller at a time and not too often.
-func (g *Gate) askLag(ctx context.Context) (time.Duration, error) {
-	g.lagMu.Lock()
-	defer g.lagMu.Unlock()
-	if !g.lagAsked.IsZero() && time.Since(g.lagAsked) < g.cfg.LagInterval {
-		return g.lag, nil
-	}
-	d, err := g.cfg.Lag(ctx)
-	if err != nil {
-		return 0, err
-	}
-	g.lag, g.lagAsked = d, time.Now()
-	return d, nil
-}
-
-// Reservation is room for records that are about to be pushed.
-type Reservation struct {
-	// Records and Bytes are what was asked for.
-	Records int
-	Bytes   int64
-	// Deadline is until when the room is kept, by this process' clock and on the safe side. Push before it, or ask again.
-	Deadline time.Time
-
-	gate   *Gate
-	member string
-	mu     sync.Mutex
-	done   bool
-}
-
-// Done gives the reservation back: the records have been pushed, or will not be. Calling it twice is harmless, also
-// after an error. [ErrExpired] says that the room had been given away before.
-func (r *Reservation) Release(ctx context.Context) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.done {
-		return nil
-	}
-	look, err := r.gate.run(ctx, "done", r.member, 0, 0)
+	lag, err := g.lag(ctx)
 	if err != nil {
 		return err
 	}
-	r.done = true
-	if !look.removed {
-		return fmt.Errorf("backpressure: %s: %w: of %d records, after %v", r.gate.name, ErrExpired, r.Records, r.gate.cfg.ReservationTTL)
+	_, err = g.call(ctx, "notify", notifyScript, lag, request{})
+	return err
+}
+
+// lag returns what Config.Lag returned, one caller at a time and not too often; negative without Config.Lag.
+func (g *Gate) lag(ctx context.Context) (time.Duration, error) {
+	if g.cfg.Lag == nil {
+		return -1, nil
 	}
-	return nil
+	g.lagMu.Lock()
+	defer g.lagMu.Unlock()
+	if !g.lagAsked.IsZero() && time.Since(g.lagAsked) < g.cfg.LagInterval {
+		return g.lastLag, nil
+	}
+	d, err := g.cfg.Lag(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("backpressure: %s: Config.Lag: %w", g.name, err)
+	}
+	g.lastLag, g.lagAsked = max(0, d), time.Now()
+	return g.lastLag, nil
+}
+
+// lagOrWorst is lag for calls that must not fail of it: a lag that is not known keeps a closed gate closed.
+func (g *Gate) lagOrWorst(ctx context.Context) time.Duration {
+	lag, err := g.lag(ctx)
+	if err != nil {
+		return g.cfg.HighLag
+	}
+	return lag
 }

@@ -35,8 +35,8 @@ func OpenProducer(ctx context.Context, redis rueidis.Client, name string) (*Prod
 	if err != nil {
 		return nil, err
 	}
-	gate, err := backpressure.New(redis, name, backpressure.Config{
-		Records: []backpressure.Source{{List: "{" + name + "}:ready"}, {Hash: "{" + name + "}:stat", Field: "inflight"}},
+	gate, err := backpressure.New(ctx, redis, name, backpressure.Config{
+		Records: []backpressure.Source{{List: "{" + name + "}:ready"}, {Hash: "{" + name + "}:stat", Field: "inflight", Optional: true}},
 		High:    Depth,
 	})
 	if err != nil {

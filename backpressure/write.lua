@@ -1,0 +1,60 @@
+-- Every script that writes goes on with this.
+
+-- A server at maxmemory refuses the first write of a script if it needs memory, and no write after one that needs none. So this first
+-- write tells whether it is full, and a script that makes room can do its work all the same.
+local first = redis.pcall('HSET', STATE, 'layout', ARGV[1])
+if type(first) == 'table' and first.err then
+  if not string.find(first.err, 'OOM', 1, true) then return first end
+  full = true
+  redis.call('ZREM', HELD, '')
+end
+redis.call('HSET', STATE, 'layout', ARGV[1], 'clock', int(now), 'offset', int(offset))
+
+local granted = {} -- ids of waiters
+
+local function hold(member, n, b, ms)
+  redis.call('ZADD', HELD, int(clock + ms), member)
+  heldRecords, heldBytes, producers = heldRecords + n, heldBytes + b, producers + 1
+end
+
+-- drop ends a reservation and returns whether it was there.
+local function drop(member)
+  if redis.call('ZREM', HELD, member) == 0 then return false end
+  local _, n, b = parse(member)
+  heldRecords, heldBytes, producers = heldRecords - n, heldBytes - b, producers - 1
+  return true
+end
+
+local function leaveQueue(member)
+  redis.call('ZREM', QUEUE, member)
+  redis.call('ZREM', WAITERS, member)
+end
+
+-- grantWaiting expires what has to, opens the gate when it may, and serves waiters in the order in which they asked.
+local function grantWaiting()
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', HELD, '-inf', int(clock), 'LIMIT', 0, MAX_STEP)) do drop(member) end
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', WAITERS, '-inf', int(clock), 'LIMIT', 0, MAX_STEP)) do leaveQueue(member) end
+  if closed and above() == '' then closed = false end
+  while not closed and not full and #granted < MAX_STEP do
+    local member = redis.call('ZRANGE', QUEUE, 0, 0)[1]
+    if not member then break end
+    local id, n, b, high, highBytes = parse(member)
+    local why = refused(n, b, high, highBytes)
+    if why ~= '' then
+      closed = why
+    else
+      leaveQueue(member)
+      hold(member, n, b, tonumber(ARGV[14]))
+      granted[#granted + 1] = id
+    end
+  end
+end
+
+-- finish writes the sums, and tells waiters: those that were granted, and all others when to look again at the latest.
+local function finish()
+  redis.call('HSET', STATE, 'closed', closed or '', 'records', int(heldRecords), 'bytes', int(heldBytes))
+  for _, key in ipairs({STATE, HELD, QUEUE, WAITERS}) do redis.call('PEXPIRE', key, 86400000) end
+  if #granted > 0 then
+    redis.pcall('PUBLISH', ARGV[2], int(nextExpiry()) .. ' ' .. table.concat(granted, ' ')) -- a hint: a user may have no right to the channel
+  end
+end
