@@ -185,6 +185,8 @@ const (
 // bounded returns the flow with a deadline for every call to its stores.
 func (f Flow[T]) bounded(call, batch time.Duration) Flow[T] {
 	f.Queue = boundedQueue{f.Queue, newPatience(call, mostCallTimeout), newPatience(call, mostPromoteTimeout)}
-	f.Table = boundedTable[T]{f.Table, newPatience(call, mostCallTimeout), newPatience(call, batch), newPatience(call, mostPromoteTimeout)}
+	// A promotion may first wait for the lock and then disconnect a worker that stands still.
+	promoting := newPatience(call+call/2, mostPromoteTimeout)
+	f.Table = boundedTable[T]{f.Table, newPatience(call, mostCallTimeout), newPatience(call, batch), promoting}
 	return f
 }

@@ -12,7 +12,7 @@ const (
 	DefaultMaxRows      = 1_000_000
 	DefaultLockTimeout  = 5 * time.Second
 	DefaultIdleTimeout  = 10 * time.Second
-	DefaultStageTimeout = 30 * time.Second
+	DefaultStageTimeout = 3 * time.Second
 )
 
 // A Conflict says what a promotion does with a row whose key is in the target already.
@@ -83,9 +83,11 @@ type Config[T any] struct {
 	// field of column ID.
 	IDOf func(*T) string
 
-	LockTimeout  time.Duration // how long a statement waits for a lock; default 5 s
-	IdleTimeout  time.Duration // after which Postgres ends a transaction whose client says nothing; default 10 s
-	StageTimeout time.Duration // after which a promoter disconnects a worker that stands in its COPY; default 30 s
+	LockTimeout time.Duration // how long a statement waits for a lock; default 5 s
+	IdleTimeout time.Duration // after which Postgres ends a transaction whose client says nothing; default 10 s
+	// StageTimeout is how long a COPY may stand still while a promotion waits for its lock, until the
+	// promoter disconnects its worker. A COPY that moves is left alone. Default 3 s.
+	StageTimeout time.Duration
 }
 
 // colRecord is the staging tables' own column: the number of the batch, and in the lower 32 bits the record's position

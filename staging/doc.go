@@ -33,7 +33,7 @@
 //
 // Failure modes: when Postgres crashes, staged batches are gone and [Table.Epoch] changes; [Table.Fates] says which
 // batches must come again. A failover to an asynchronous standby can lose commits that were answered: not promised.
-// A worker frozen in the middle of a COPY is disconnected by the promoter after Config.StageTimeout.
+// A worker whose COPY stands still for Config.StageTimeout is disconnected by a promoter that waits for it.
 //
 // Everything works through PgBouncer in transaction mode, with prepared statements on and off, in every mode of pgx: the
 // package's own statements need no prepared ones.

@@ -255,16 +255,3 @@ func (p *promotion[T]) resolve(ctx context.Context) bool {
 	}
 	return true
 }
-
-// endStalled disconnects workers that have stood in a transaction on the staging tables for longer than StageTimeout:
-// Postgres has no time-out for a client that stops in the middle of its COPY.
-func (t *Table[T]) endStalled(ctx context.Context) (int, error) {
-	var n int
-	err := t.pool.QueryRow(ctx, `SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM (
-			SELECT DISTINCT a.pid FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
-			WHERE l.locktype = 'relation' AND l.granted AND l.mode = 'RowExclusiveLock' AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-				AND l.relation = ANY($1::text[]::regclass[]::oid[]) AND a.pid <> pg_backend_pid()
-				AND a.state = 'active' AND a.wait_event_type = 'Client' AND a.xact_start < clock_timestamp() - $2::text::interval) stalled`,
-		[]string{t.registry[0], t.registry[1], t.staging[0], t.staging[1]}, millis(t.cfg.StageTimeout)+" milliseconds").Scan(&n)
-	return n, err
-}

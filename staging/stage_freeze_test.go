@@ -8,6 +8,8 @@ import (
 	"os"
 	osexec "os/exec"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -143,4 +145,52 @@ func TestAFrozenPromoterStopsNobody(t *testing.T) {
 			each(t, pool, point, crashRows+5)
 		})
 	}
+}
+
+// A COPY that is slow and moves is left alone, however long it takes: no row is encoded twice.
+func TestASlowCopyIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	var encoded atomic.Int64
+	config := impatient
+	config.Columns = []staging.Column{{Name: "id", Type: "text"}, {Name: "note", Type: "text"}}
+	config.Fill = func(v *item, r *staging.Row) {
+		encoded.Add(1)
+		r.String(v.ID)
+		r.String(strings.Repeat("x", 10_000))
+	}
+	tab, err := staging.New(t.Context(), pool, "slow", config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stage(t, tab, load(items("a", 5)...), staging.OutcomeStaged) // so that a promoter takes the side
+	encoded.Store(0)
+	const rows = 200
+	slow := load(items("b", rows)...)
+	entered := make(chan struct{})
+	var once sync.Once
+	slow.Encoding = func(begins bool) error {
+		if begins {
+			once.Do(func() { close(entered) })
+			<-time.After(50 * time.Millisecond) // a slow client: 64 KB each time, longer than all the time-outs in sum
+		}
+		return nil
+	}
+	staged := make(chan error, 1)
+	go func() {
+		o, err := tab.Stage(t.Context(), slow)
+		if err == nil && o != staging.OutcomeStaged {
+			err = errors.New(o.String())
+		}
+		staged <- err
+	}()
+	<-entered
+	promoteAll(t, tab, 5+rows)
+	if err := <-staged; err != nil {
+		t.Fatal(err)
+	}
+	if n := encoded.Load(); n != rows {
+		t.Errorf("%d rows encoded, want %d: the COPY was interrupted", n, rows)
+	}
+	each(t, pool, "slow", 5+rows)
 }
