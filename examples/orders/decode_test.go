@@ -156,7 +156,7 @@ func TestDecodeLimits(t *testing.T) {
 	}
 }
 
-// TestSample keeps the sample file what its comment says.
+// TestSample checks the sample file against its description.
 func TestSample(t *testing.T) {
 	t.Parallel()
 	catalog := orders.SampleCatalog()

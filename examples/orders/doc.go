@@ -1,6 +1,6 @@
 // Package orders is the domain that the example programs share: orders of a web shop that come
 // in as JSON, are looked up in a product catalog, a table of exchange rates and one of zip codes,
-// and end as rows of a durable table. It shows what application code beside headrace looks like.
+// and end as rows of a durable table. It is an example of application code beside headrace.
 //
 //	payload ──Decode──▶ Order ──Enrich(Catalog)──▶ Row
 //

@@ -9,8 +9,8 @@ import (
 // maxCents is the highest amount that numeric(14,2) holds.
 const maxCents = 99_999_999_999_999
 
-// Enrich looks an order up and converts its amount to US dollars. The error is an [*Invalid]
-// with CodeUnknownProduct, CodeUnknownCurrency, CodeUnknownZip or CodeTotalTooHigh.
+// Enrich combines an order with reference data and converts its amount to US dollars. The error is
+// an [*Invalid] with CodeUnknownProduct, CodeUnknownCurrency, CodeUnknownZip or CodeTotalTooHigh.
 func Enrich(o Order, c Catalog) (Row, error) {
 	product, ok := c.Products.Get(o.ProductID)
 	if !ok {

@@ -20,5 +20,5 @@ type Order struct {
 	Raw        json.RawMessage `json:"raw,omitempty"` // anything the shop sent along
 }
 
-// ID is the key by which duplicates are told: the order's id.
+// ID is the key of the deduplication: the order's id.
 func ID(o Order) string { return o.ID }

@@ -13,7 +13,7 @@ const (
 	maxRawExponent = 3   // digits; 1e999999 is valid JSON and out of range
 )
 
-// checkRaw looks for what jsonb refuses in raw, which is valid JSON. escapes reports that there may
+// checkRaw finds what jsonb refuses in raw, which is valid JSON. escapes reports that there may
 // be a backslash in it.
 func checkRaw(raw []byte, escapes bool) error {
 	depth := 0

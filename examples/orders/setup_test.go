@@ -190,7 +190,7 @@ func TestRawIsJSONB(t *testing.T) {
 			t.Errorf("raw %.60s: %v", good, err)
 		}
 		if _, err := pool.Exec(t.Context(), "SELECT $1::jsonb", good); err != nil {
-			t.Errorf("raw %.60s is accepted and the database says %v", good, err)
+			t.Errorf("raw %.60s is accepted by Decode; the database returned %v", good, err)
 		}
 	}
 	for _, bad := range []struct {

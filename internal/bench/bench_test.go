@@ -133,7 +133,7 @@ func TestBadFigures(t *testing.T) {
 	}
 	f := Figure{Name: "a/b", Rounds: 5, Bare: one, Ours: func(int) int { return 0 }}
 	if _, err := f.measure(never); err == nil {
-		t.Error("a side that did nothing was measured")
+		t.Error("a side that handled no record was measured")
 	}
 	f.Ours = one
 	if _, err := f.measure(func() bool { return true }); err == nil {

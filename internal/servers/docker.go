@@ -19,7 +19,7 @@ var findEngine = container.Find
 // function: the engine is looked up once in a process.
 func UseEngine(find func() (container.Engine, error)) { findEngine = find }
 
-// dockerEngine looks for an engine once in a process.
+// dockerEngine finds the engine once in a process.
 var dockerEngine = sync.OnceValues(func() (container.Engine, error) { return findEngine() })
 
 // DockerError is nil when a Docker engine answers.

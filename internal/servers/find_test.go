@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// fakeProgram makes an executable that says its version.
+// fakeProgram makes an executable that prints its version.
 func fakeProgram(t *testing.T, path, version string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

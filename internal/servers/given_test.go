@@ -62,7 +62,7 @@ func TestUnreachableServerIsOneLineWithoutThePassword(t *testing.T) {
 			text := err.Error()
 			for _, want := range []string{c.env, c.host, c.database, "unset"} {
 				if !strings.Contains(text, want) {
-					t.Errorf("it does not say %q: %s", want, text)
+					t.Errorf("the error lacks %q: %s", want, text)
 				}
 			}
 			if strings.Contains(text, secret) || strings.Contains(text, "\n") {
@@ -100,7 +100,7 @@ func TestGivenServersAreUsedAndLeftAlone(t *testing.T) {
 	chosen := strings.Join(append(given.Chosen(), own.Chosen()...), "\n")
 	for _, want := range []string{EnvRedis, EnvPostgres, EnvPgBouncer, "PostgreSQL " + own.Postgres.Version, "Redis " + own.Redis.Version} {
 		if !strings.Contains(chosen, want) {
-			t.Errorf("Chosen does not say %q: %s", want, chosen)
+			t.Errorf("Chosen lacks %q: %s", want, chosen)
 		}
 	}
 	for _, raw := range []string{own.Redis.URL, own.Postgres.URL} {

@@ -23,7 +23,7 @@ var needs = []struct {
 // Install installs, on Debian and as root, the packages of the servers that would otherwise be
 // missing: for which there is no URL in the environment, no image in a Docker engine that may be
 // used, and no program here. It asks nothing and starts no service. Elsewhere it does nothing: the
-// search for the servers will say the ways.
+// search for the servers reports the ways.
 func Install(ctx context.Context, o Options) error {
 	mode, err := o.mode()
 	if err != nil || mode == Docker || mode == Embedded {

@@ -62,7 +62,7 @@ func modes(t *testing.T) []Mode {
 	return found
 }
 
-// report is what the child tells its parent.
+// report is what the child sends to its parent.
 type report struct {
 	Dirs       []string
 	PIDs       []int

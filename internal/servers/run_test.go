@@ -55,7 +55,7 @@ wait`
 	}
 }
 
-// waitFor is a writer that tells when a text has come.
+// waitFor is a writer that closes a channel when a text has arrived.
 type waitFor struct {
 	mu   sync.Mutex
 	buf  bytes.Buffer

@@ -141,7 +141,7 @@ func (e *NoServerError) Error() string {
 		strings.Join(e.Servers, " and no "), strings.Join(e.Tried, "; "), Ways)
 }
 
-// joinMissing makes one error of several: those that say that a server is missing become one
+// joinMissing makes one error of several: those that report a missing server become one
 // message.
 func joinMissing(errs ...error) error {
 	all := &NoServerError{}

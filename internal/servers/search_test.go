@@ -77,7 +77,7 @@ func TestSearchOrder(t *testing.T) {
 				local:    func(context.Context) (string, error) { return "local", c.local },
 				embedded: func(context.Context) (string, error) { return "embedded", nil },
 			}
-			c.o.Mode = cmp.Or(c.o.Mode, Auto) // whatever HEADRACE_SERVERS says
+			c.o.Mode = cmp.Or(c.o.Mode, Auto) // independent of HEADRACE_SERVERS
 			got, err := w.find(t.Context(), c.o)
 			if c.want != "" && (err != nil || got != c.want) {
 				t.Errorf("got %q, %v; want %q", got, err, c.want)

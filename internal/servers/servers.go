@@ -37,7 +37,7 @@ const ReachTimeout = 5 * time.Second
 // startTimeout is how long a server that was started here may take, a crash recovery included.
 const startTimeout = 60 * time.Second
 
-// Options say how a server is found. The zero value follows the environment.
+// Options configure how a server is found. The zero value follows the environment.
 type Options struct {
 	// Mode overrides HEADRACE_SERVERS when it is not empty.
 	Mode Mode
@@ -53,7 +53,7 @@ type Options struct {
 	Image string
 	// Template, if not nil, saves the time of initdb for Postgres servers of this machine's programs.
 	Template *PostgresTemplate
-	// Log, if not nil, is told what takes long (the pull of an image) and which way failed before
+	// Log, if not nil, receives what takes long (the pull of an image) and which way failed before
 	// another one worked.
 	Log func(string)
 }
@@ -185,7 +185,7 @@ func onFreePort[T any](start func(port int) (T, error)) (T, error) {
 	}
 }
 
-// portTaken recognises the words in which Redis, Postgres, PgBouncer and Docker say so.
+// portTaken recognizes the messages of Redis, Postgres, PgBouncer and Docker for a port in use.
 func portTaken(err error) bool {
 	text := strings.ToLower(err.Error())
 	return strings.Contains(text, "address already in use") || strings.Contains(text, "port is already allocated") ||

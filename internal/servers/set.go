@@ -17,8 +17,8 @@ type Set struct {
 // SharedPostgres are the settings of a Postgres that several test packages use at the same time.
 var SharedPostgres = []string{"max_connections=300", "shared_buffers=256MB"}
 
-// SetOptions say how the servers of a Set are found. Each server has its own settings in place of
-// Options.Settings.
+// SetOptions configure how the servers of a Set are found. Each server has its own settings in
+// place of Options.Settings.
 type SetOptions struct {
 	Options
 	RedisSettings, PostgresSettings, PgBouncerSettings []string

@@ -106,7 +106,7 @@ func signalGroup(cmd *exec.Cmd, sig os.Signal) {
 	}
 }
 
-// exitCode is what a shell would say: 128 and the signal for a command that a signal ended.
+// exitCode is the code that a shell returns: 128 and the signal for a command that a signal ended.
 func exitCode(e *exec.ExitError) int {
 	if w, ok := e.Sys().(syscall.WaitStatus); ok && w.Signaled() {
 		return 128 + int(w.Signal())

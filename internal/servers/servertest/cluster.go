@@ -20,16 +20,16 @@ import (
 const (
 	// Masters is how many masters a [Cluster] has; node Masters is the replica of node 0.
 	Masters         = 3
-	clusterPassword = "cluster" // all nodes have the same: they speak with each other
+	clusterPassword = "cluster" // of all nodes, because they connect to each other
 )
 
 // Cluster is three masters on the loopback of this machine, and a replica of the first.
 type Cluster struct {
-	nodes []rueidis.Client // each on its own
+	nodes []rueidis.Client // one client for each node
 	ids   []string
 	ports []string
 	buses []string
-	// Client is a client of the whole.
+	// Client is a client of the cluster.
 	Client rueidis.Client
 }
 
@@ -67,7 +67,7 @@ func startCluster(t *testing.T, start func(t *testing.T, bus string) (port strin
 		if i < Masters {
 			from, to := 16384*i/Masters, 16384*(i+1)/Masters-1
 			cl.Do(t, i, "CLUSTER", "ADDSLOTSRANGE", fmt.Sprint(from), fmt.Sprint(to))
-			// Masters that claim the same epoch settle it a little later, and the one that loses a slot then
+			// Masters that claim the same epoch settle it a little later, and the one that loses a slot
 			// deletes its keys.
 			cl.Do(t, i, "CLUSTER", "SET-CONFIG-EPOCH", fmt.Sprint(i+1))
 		}
@@ -90,8 +90,8 @@ func startCluster(t *testing.T, start func(t *testing.T, bus string) (port strin
 	}
 	Eventually(t, "the cluster forms", all("cluster_state:ok", fmt.Sprintf("cluster_known_nodes:%d", len(cl.nodes))))
 	cl.Do(t, Masters, "CLUSTER", "REPLICATE", cl.ids[0])
-	Eventually(t, "the replica is in step", func() bool { return cl.Follows(t, Masters) })
-	Eventually(t, "the cluster is well", all("cluster_state:ok"))
+	Eventually(t, "the replica has caught up", func() bool { return cl.Follows(t, Masters) })
+	Eventually(t, "the cluster is healthy", all("cluster_state:ok"))
 	t.Cleanup(func() { // the client waits 5 s before it closes a connection that it needs no longer
 		buf := make([]byte, 1<<20)
 		for range 70 {
@@ -108,7 +108,7 @@ func startCluster(t *testing.T, start func(t *testing.T, bus string) (port strin
 	return cl
 }
 
-// start tries again with other ports: a free one may be taken before the node has it.
+// start tries again with other ports: another process may take a free port before the node does.
 func (cl *Cluster) start(t *testing.T, start func(t *testing.T, bus string) (string, error)) (port, bus string) {
 	for try := 0; ; try++ {
 		bus := freePort(t)
@@ -132,7 +132,7 @@ func freePort(t *testing.T) string {
 }
 
 // nodeSettings has a long time-out: on a busy machine a node may be silent for seconds, and the
-// others would take it for dead.
+// other nodes would consider it dead.
 func nodeSettings(bus string) []string {
 	return []string{"--cluster-enabled", "yes", "--cluster-port", bus, "--cluster-node-timeout", "15000", "--masterauth", clusterPassword, "--repl-diskless-sync-delay", "0"}
 }
@@ -181,12 +181,15 @@ func containerNode(t *testing.T, bus string) (port string, err error) {
 	return "", fmt.Errorf("the node in a container does not answer: %s", said.String())
 }
 
+// eventuallyTimeout only detects a hang.
+const eventuallyTimeout = 2 * time.Minute
+
 // Eventually polls for a condition that no signal announces.
 func Eventually(t *testing.T, what string, ok func() bool) bool {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !ok(); <-time.After(10 * time.Millisecond) {
+	for end := time.Now().Add(eventuallyTimeout); !ok(); <-time.After(10 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Errorf("in vain: %s", what)
+			t.Errorf("after %v: not yet: %s", eventuallyTimeout, what)
 			return false
 		}
 	}
@@ -247,7 +250,7 @@ func (cl *Cluster) TakeAway(t *testing.T, key string) (giveBack func()) {
 	t.Helper()
 	slot, owner := cl.Slot(t, key), 0
 	Eventually(t, "the slot has no owner", func() bool {
-		for i := range cl.nodes { // again, as long as one tells the others what it knew
+		for i := range cl.nodes { // again, while a node still spreads what it knew
 			for at := range Masters {
 				if cl.sees(t, i, at, func(line string) bool { return owns(line, slot) }) {
 					owner = at

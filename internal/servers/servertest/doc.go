@@ -1,11 +1,10 @@
-// Package servertest gives tests their servers. Tests never skip for want of one: they fail, and
-// say the ways to get it.
+// Package servertest provides servers to tests. A test without a server fails with the ways to get
+// one. It is never skipped.
 //
-// Redis and Postgres are the shared servers: those of REDIS_URL and DATABASE_URL (`make test`
-// starts one of each for all packages), or, without these, ones that are started when the first
-// test of the process asks and stopped in Main. On them every test keeps to itself: a database of
-// its own, a Prefix in every key. A test that kills its server, fills it up or empties it takes
-// OwnRedis or OwnPostgres.
+// Redis and Postgres are shared servers: those of REDIS_URL and DATABASE_URL (`make test` starts
+// one of each for all packages). Without these variables they start when the first test of the
+// process asks for them, and Main stops them. Each test has a database of its own and a [Prefix] in
+// every key. A test that kills, fills or empties its server takes [OwnRedis] or [OwnPostgres].
 //
 //	func TestMain(m *testing.M) { servertest.Main(m) }
 //
