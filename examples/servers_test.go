@@ -297,7 +297,7 @@ func TestStatsOnlyReads(t *testing.T) {
 	worker, promoter := start(t, "worker", s.env(), "-batch", "100"), start(t, "promoter", s.env())
 	c := s.redis.Client(t)
 	eventually(t, "all records are acknowledged", func() bool {
-		return strings.Join(text(t, c, "HMGET", "{orders}:stat", "acked"), "") == "1000"
+		return strings.Join(text(t, c, "HMGET", "{orders}:queue:stat", "acked"), "") == "1000"
 	})
 	for _, p := range []*process{worker, promoter} {
 		if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {

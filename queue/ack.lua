@@ -1,35 +1,42 @@
--- Acknowledges batches, each with its undo in the same step. A batch that is gone was acknowledged before: its undo was done
--- then, and by now its claim may be another's, so nothing is done.
--- KEYS ready stat leases redo handed open delayed never
--- ARGV prefix, then for each batch: id, number of undos, and for each undo: key, offset, what must be there, what it becomes
-local prefix = ARGV[1]
-local zset = {L = KEYS[3], S = KEYS[3], R = KEYS[4], H = KEYS[5]}
-local acked, records, handed = 0, 0, 0
-local i = 2
-while ARGV[i] do
-  local id, undos = ARGV[i], tonumber(ARGV[i + 1])
-  i = i + 2
-  local m = prefix .. 'm:' .. id
-  local f = redis.call('HMGET', m, 'n', 'st')
-  if f[1] then
-    for j = i, i + undos * 4 - 1, 4 do
-      local old = ARGV[j + 2]
-      if redis.call('GETRANGE', ARGV[j], ARGV[j + 1], ARGV[j + 1] + #old - 1) == old then
-        redis.call('SETRANGE', ARGV[j], ARGV[j + 1], ARGV[j + 3])
-      end
+-- Acknowledges batches, each with its undo in the same step. A batch that is gone was acknowledged
+-- before, and its undo was applied then: by now its claim may belong to another batch, so nothing is
+-- done. Returns how many batches were acknowledged.
+-- ARGV: prefix, then for each batch: id, number of undos, and four arguments for each undo.
+
+-- readBatches reads the batches and their undos. Nothing is written before everything was read: an
+-- undo on a key of a wrong type ends the script here.
+local function readBatches()
+  local batches, i = {}, 2
+  while ARGV[i] do
+    local id, last = ARGV[i], i + 1 + 4 * ARGV[i + 1]
+    local meta = redis.pcall('HMGET', metaOf(id), 'n', 'st')
+    if meta.err or meta[1] and not SET_OF[meta[2]] then
+      batches[#batches + 1] = {id = id, broken = true}
+    elseif meta[1] then
+      batches[#batches + 1] = {id = id, records = tonumber(meta[1]), state = meta[2], undo = matchUndo(i + 2, last)}
     end
-    redis.call('ZREM', zset[f[2]], id)
-    redis.call('ZREM', KEYS[6], id)
-    redis.call('UNLINK', prefix .. 'b:' .. id, m)
-    acked = acked + 1
-    records = records + f[1]
-    if f[2] == 'H' then handed = handed + f[1] end
+    i = last + 1
   end
-  i = i + undos * 4
+  return batches
+end
+
+checkTypes()
+local acked, records, handed = 0, 0, 0
+for _, batch in ipairs(readBatches()) do
+  if batch.broken then
+    setAside(batch.id, serverTime())
+  else
+    applyUndo(batch.undo)
+    redis.call('ZREM', SET_OF[batch.state], batch.id)
+    redis.call('ZREM', OPEN, batch.id)
+    redis.call('UNLINK', listOf(batch.id), metaOf(batch.id))
+    acked, records = acked + 1, records + batch.records
+    if batch.state == 'H' then handed = handed + batch.records end
+  end
 end
 if acked > 0 then
-  redis.call('HINCRBY', KEYS[2], 'acked', records)
-  redis.call('HINCRBY', KEYS[2], 'inflight', -records)
-  if handed > 0 then redis.call('HINCRBY', KEYS[2], 'handed', -handed) end
+  redis.call('HINCRBY', STAT, 'acked', records)
+  redis.call('HINCRBY', STAT, 'inflight', -records)
+  if handed > 0 then redis.call('HINCRBY', STAT, 'handed', -handed) end
 end
 return acked

@@ -4,155 +4,292 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/redis/rueidis"
+
+	"github.com/headrace/headrace/internal/redisx"
 )
 
-// AuditReport is what Audit found.
+// AuditReport is what Audit counted.
 type AuditReport struct {
-	Stats Stats // the books as they were
+	Stats Stats // the books at the beginning
 	// Batches and Records were counted in the sealed lists, Dead and Delayed in theirs.
 	Batches, Records, Dead, Delayed int64
-	// Quiet says that nothing moved meanwhile, so that the sums could be compared with the books. Each batch by itself is
-	// compared anyway.
+	// Quiet reports that nothing moved in between, so the sums could be compared with the books. The
+	// keys of each batch are compared in any case.
 	Quiet bool
-	// Differences says where something is off. Empty: nowhere.
+	// Differences describe what does not fit together. A sound queue has none.
 	Differences []string
 }
 
-// Audit recounts the queue for real, and says where it differs from the books: every batch, every dead and delayed record, and keys under the queue's
-// name that belong to nothing. It reads in pages and holds nobody up, but it walks the key space of the
-// server: it is for a person or a test, not for a dashboard.
-func (q *Queue) Audit(ctx context.Context) (AuditReport, error) {
-	var a AuditReport
-	for range 3 { // with luck nothing moves in one of them
-		var err error
-		if a, err = q.audit(ctx); err != nil || a.Quiet {
-			return a, err
-		}
+// Balanced returns nil if the audit found no difference, or ErrImbalance with the first one and how
+// many there are.
+func (a AuditReport) Balanced() error {
+	if len(a.Differences) == 0 {
+		return nil
 	}
-	return a, nil
+	return fmt.Errorf("%w: %d differences; the first: %s", ErrImbalance, len(a.Differences), a.Differences[0])
 }
 
-func (q *Queue) audit(ctx context.Context) (a AuditReport, err error) {
-	if a.Stats, err = q.Stats(ctx); err != nil {
+// auditTries is how often Audit counts anew when something moved.
+const auditTries = 3
+
+// Audit recounts the queue and compares it with the books: every batch, every dead and delayed record,
+// and the keys under the queue's prefix that belong to nothing. It reads in pages and blocks no other
+// client for long, but it walks the key space of the server: it is for an operator or a test, not for
+// a dashboard. Repair mends what it finds.
+func (q *Queue) Audit(ctx context.Context) (AuditReport, error) {
+	for try := 1; ; try++ {
+		a, err := q.audit(ctx)
+		if err != nil || a.report.Quiet || try == auditTries {
+			return a.report, err
+		}
+	}
+}
+
+// auditRun is one pass of Audit.
+type auditRun struct {
+	report  AuditReport
+	records map[string]int64 // by state of their batch
+	found   []finding
+}
+
+// finding is one thing that does not fit together, with the id of what it is about.
+type finding struct {
+	kind findingKind
+	id   string
+}
+
+type findingKind uint8
+
+const (
+	brokenBatch   findingKind = iota + 1
+	lostDead                  // in the dead list, without a hash
+	unlistedDead              // a hash that is not in the dead list
+	lostDelayed               // in the set of delayed pushes, without a list
+	unlistedDelay             // a complete list that is not in the set
+)
+
+// differ records a difference.
+func (a *auditRun) differ(f finding, format string, args ...any) {
+	a.found = append(a.found, f)
+	a.report.Differences = append(a.report.Differences, fmt.Sprintf(format, args...))
+}
+
+func (q *Queue) audit(ctx context.Context) (*auditRun, error) {
+	a := &auditRun{records: map[string]int64{}}
+	var err error
+	if a.report.Stats, err = q.Stats(ctx); err != nil {
 		return a, err
 	}
-	off := func(format string, args ...any) { a.Differences = append(a.Differences, fmt.Sprintf(format, args...)) }
-	ids := map[string]bool{}
-	for _, k := range []int{kOpen, kLeases, kRedo, kHanded} {
-		if err := q.members(ctx, q.keys[k], ids); err != nil {
+	keys, err := q.auditKeys(ctx)
+	if err != nil {
+		return a, err
+	}
+	for _, count := range []func(context.Context, *auditRun, auditKeys) error{q.auditBatches, q.auditDead, q.auditDelayed} {
+		if err := count(ctx, a, keys); err != nil {
 			return a, err
 		}
-	}
-	dead, delayed := map[string]bool{}, map[string]bool{}
-	if err := q.members(ctx, q.prefix+"dead", dead); err != nil {
-		return a, err
-	}
-	if err := q.members(ctx, q.keys[kDelayed], delayed); err != nil {
-		return a, err
-	}
-	deadKeys := map[string]bool{}
-	if err := q.scan(ctx, func(kind, id string) {
-		switch kind {
-		case "b", "m":
-			ids[id] = true // what is sound will be seen to be
-		case "d":
-			deadKeys[id] = true
-		case "l":
-			delayed[id] = true
-		}
-	}); err != nil {
-		return a, err
-	}
-	states := map[string]int64{}
-	all := make([]string, 0, len(ids))
-	for id := range ids {
-		all = append(all, id)
-	}
-	for p := range slices.Chunk(all, page) {
-		rows, err := q.run(ctx, auditScript, true, append([]string{q.prefix}, p...)...).ToArray()
-		if err != nil {
-			return a, wrap("audit", err)
-		}
-		for i, row := range rows {
-			v, err := row.ToArray()
-			if err != nil || len(v) != 4 {
-				return a, wrap("audit", fmt.Errorf("strange reply: %w", err))
-			}
-			n, _ := v[0].AsInt64()
-			st, _ := v[1].ToString()
-			length, _ := v[2].AsInt64()
-			at, _ := v[3].ToString()
-			if n < 0 && length == 0 && at == "" {
-				continue // settled while we looked
-			}
-			a.Batches++
-			a.Records += length
-			states[st] += length
-			want := map[string]string{"L": "L", "S": "L", "R": "R", "H": "H"}[st]
-			switch {
-			case n < 0:
-				off("batch %s: its meta hash is gone (list: %d records, sets: %q)", p[i], length, at)
-			case n != length:
-				off("batch %s: its list has %d records, not %d", p[i], length, n)
-			case want == "" || len(at) != 2 || !strings.Contains(at, want) || !strings.Contains(at, "O"):
-				off("batch %s: its state is %q, and it is in the sets %q", p[i], st, at)
-			}
-		}
-	}
-	for id := range dead {
-		if !deadKeys[id] {
-			off("dead record %s: its hash is gone", id)
-		}
-	}
-	for id := range deadKeys {
-		if !dead[id] {
-			off("dead record %s: it is not in the list", id)
-		}
-	}
-	a.Dead = int64(len(dead))
-	for id := range delayed {
-		n, err := q.c.Do(ctx, q.c.B().Llen().Key(q.prefix+"l:"+id).Build()).AsInt64()
-		if err != nil {
-			return a, wrap("audit", err)
-		}
-		a.Delayed += n
 	}
 	after, err := q.Stats(ctx)
 	if err != nil {
 		return a, err
 	}
-	before := a.Stats
-	before.OldestAge, after.OldestAge = 0, 0
-	before.Ready, after.Ready = 0, 0 // producers may go on
-	a.Quiet = before == after
-	if !a.Quiet {
-		// What moved between two pages looks off for a moment.
-		return a, nil
-	}
-	for _, c := range []struct {
-		what          string
-		books, counts int64
-	}{
-		{"records in flight", a.Stats.InFlight, a.Records},
-		{"records handed off", a.Stats.HandedOff, states["H"]},
-		{"dead records", a.Stats.Dead, a.Dead},
-		{"delayed records", a.Stats.Delayed, a.Delayed},
-		{"taken = acked + in flight + dead + dropped", a.Stats.Taken, a.Stats.Acked + a.Stats.InFlight + a.Stats.Dead + a.Stats.Discarded},
-	} {
-		if c.books != c.counts {
-			off("%s: the books say %d, the count %d", c.what, c.books, c.counts)
-		}
+	if a.report.Quiet = still(a.report.Stats) == still(after); a.report.Quiet {
+		a.compareSums()
 	}
 	return a, nil
+}
+
+// still removes what changes in a queue at rest: the clock, and what producers do.
+func still(s Stats) Stats {
+	s.OldestAge, s.ClockBehind, s.Ready, s.Reserved = 0, 0, 0, 0
+	return s
+}
+
+// auditKeys are the ids of all keys and members of a queue.
+type auditKeys struct {
+	batches, dead, deadHashes, delayed, delayedLists map[string]bool
+}
+
+func (q *Queue) auditKeys(ctx context.Context) (k auditKeys, err error) {
+	k = auditKeys{map[string]bool{}, map[string]bool{}, map[string]bool{}, map[string]bool{}, map[string]bool{}}
+	for key, ids := range map[int]map[string]bool{
+		keyOpen: k.batches, keyLeases: k.batches, keyRedo: k.batches, keyHanded: k.batches, keyBroken: k.batches,
+		keyDead: k.dead, keyDelayed: k.delayed,
+	} {
+		if err := q.members(ctx, q.keys[key], ids); err != nil {
+			return k, err
+		}
+	}
+	return k, q.scan(ctx, map[string]map[string]bool{"b": k.batches, "m": k.batches, "d": k.deadHashes, "l": k.delayedLists})
+}
+
+// auditedBatch is what audit.lua returns of a batch.
+type auditedBatch struct {
+	records int64  // by its hash; -1: no hash, -2: not a hash
+	state   string // by its hash
+	length  int64  // of its list; -1: not a list
+	sets    string // a letter for each set that has it
+}
+
+// gone reports whether nothing is left of the batch.
+func (b auditedBatch) gone() bool { return b.records == -1 && b.length == 0 && b.sets == "" }
+
+// setOf is the set of each state of a batch.
+var setOf = map[string]string{"L": "L", "S": "L", "R": "R", "H": "H", "B": "B"}
+
+// fault describes what does not fit together in a batch. "": it is sound.
+func (b auditedBatch) fault() string {
+	set := setOf[b.state]
+	switch {
+	case b.records == -2:
+		return "its meta key is not a hash"
+	case b.records == -1:
+		return fmt.Sprintf("its meta hash is gone (list: %d records, sets: %q)", b.length, b.sets)
+	case b.length == -1:
+		return "its list is of another type"
+	case b.records != b.length:
+		return fmt.Sprintf("its list has %d records, want %d", b.length, b.records)
+	case b.state == "B":
+		return "it was set aside as broken, and is whole again"
+	case set == "" || len(b.sets) != 2 || !strings.Contains(b.sets, set) || !strings.Contains(b.sets, "O"):
+		return fmt.Sprintf("its state is %q, and it is in the sets %q", b.state, b.sets)
+	}
+	return ""
+}
+
+func (q *Queue) auditBatches(ctx context.Context, a *auditRun, keys auditKeys) error {
+	for ids := range slices.Chunk(sorted(keys.batches), page) {
+		batches, err := q.readAudited(ctx, ids)
+		if err != nil {
+			return err
+		}
+		for i, b := range batches {
+			if b.gone() {
+				continue // settled since the keys were listed
+			}
+			a.report.Batches++
+			a.report.Records += max(b.length, 0)
+			a.records[b.state] += max(b.length, 0)
+			if fault := b.fault(); fault != "" {
+				a.differ(finding{brokenBatch, ids[i]}, "batch %s: %s", ids[i], fault)
+			}
+		}
+	}
+	return nil
+}
+
+func (q *Queue) readAudited(ctx context.Context, ids []string) ([]auditedBatch, error) {
+	rows, err := q.run(ctx, auditScript, drains, ids...).ToArray()
+	if err != nil {
+		return nil, wrap("audit", err)
+	}
+	if len(rows) != len(ids) {
+		return nil, unexpected("audit", len(rows), len(ids))
+	}
+	out := make([]auditedBatch, len(rows))
+	for i, row := range rows {
+		v, err := row.ToArray()
+		if err != nil {
+			return nil, wrap("audit", err)
+		}
+		if len(v) != 4 {
+			return nil, unexpected("audit", len(v), 4)
+		}
+		b := &out[i]
+		if b.records, err = v[0].AsInt64(); err == nil {
+			if b.state, err = v[1].ToString(); err == nil {
+				if b.length, err = v[2].AsInt64(); err == nil {
+					b.sets, err = v[3].ToString()
+				}
+			}
+		}
+		if err != nil {
+			return nil, wrap("audit", err)
+		}
+	}
+	return out, nil
+}
+
+func (q *Queue) auditDead(_ context.Context, a *auditRun, keys auditKeys) error {
+	a.report.Dead = int64(len(keys.dead))
+	for _, id := range sorted(keys.dead) {
+		if !keys.deadHashes[id] {
+			a.differ(finding{lostDead, id}, "dead letter %s: its hash is gone", id)
+		}
+	}
+	for _, id := range sorted(keys.deadHashes) {
+		if !keys.dead[id] {
+			a.differ(finding{unlistedDead, id}, "dead letter %s: it is not in the dead list", id)
+		}
+	}
+	return nil
+}
+
+func (q *Queue) auditDelayed(ctx context.Context, a *auditRun, keys auditKeys) error {
+	for ids := range slices.Chunk(sorted(union(keys.delayed, keys.delayedLists)), page) {
+		results := q.server.ReadAll(ctx, func() []rueidis.Completed {
+			var cmds []rueidis.Completed
+			for _, id := range ids {
+				key := q.prefix + "l:" + id
+				cmds = append(cmds, q.server.Command("LLEN", key), q.server.Command("PTTL", key))
+			}
+			return cmds
+		})
+		for i, id := range ids {
+			n, err := results[2*i].AsInt64()
+			if _, isReply := rueidis.IsRedisErr(err); isReply {
+				a.differ(finding{lostDelayed, id}, "delayed push %s: its list is of another type", id)
+				continue
+			}
+			if err != nil {
+				return wrap("audit", err)
+			}
+			ttl, err := results[2*i+1].AsInt64()
+			if err != nil {
+				return wrap("audit", err)
+			}
+			switch listed := keys.delayed[id]; {
+			case listed && n == 0:
+				a.differ(finding{lostDelayed, id}, "delayed push %s: its list is gone", id)
+			case !listed && n > 0 && ttl < 0: // one that expires is still being pushed
+				a.differ(finding{unlistedDelay, id}, "delayed push %s: %d records that are not in the set", id, n)
+			case listed:
+				a.report.Delayed += n
+			}
+		}
+	}
+	return nil
+}
+
+// compareSums compares the books with what was counted.
+func (a *auditRun) compareSums() {
+	s := a.report.Stats
+	for _, c := range []struct {
+		what           string
+		books, counted int64
+	}{
+		{"records in flight", s.InFlight, a.report.Records},
+		{"records handed off", s.HandedOff, a.records["H"]},
+		{"dead records", s.Dead, a.report.Dead},
+		{"delayed records", s.Delayed, a.report.Delayed},
+	} {
+		if c.books != c.counted {
+			a.differ(finding{}, "%s: the books have %d, the count %d", c.what, c.books, c.counted)
+		}
+	}
+	if err := s.Balanced(); err != nil {
+		a.differ(finding{}, "%s", strings.TrimPrefix(err.Error(), ErrImbalance.Error()+": "))
+	}
 }
 
 // members adds the members of a sorted set to ids.
 func (q *Queue) members(ctx context.Context, key string, ids map[string]bool) error {
 	for cursor := uint64(0); ; {
-		e, err := q.c.Do(ctx, q.c.B().Zscan().Key(key).Cursor(cursor).Count(1000).Build()).AsScanEntry()
+		e, err := q.server.Read(ctx, "ZSCAN", key, strconv.FormatUint(cursor, 10), "COUNT", "1000").AsScanEntry()
 		if err != nil {
 			return wrap("audit", err)
 		}
@@ -165,18 +302,18 @@ func (q *Queue) members(ctx context.Context, key string, ids map[string]bool) er
 	}
 }
 
-// scan calls f for the keys {name}:kind:id on every node.
-func (q *Queue) scan(ctx context.Context, f func(kind, id string)) error {
-	glob := strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`).Replace(q.prefix) + "[bmdl]:*"
-	for _, node := range q.nodes() {
+// scan adds the ids of the keys {name}:queue:kind:id to the set of their kind.
+func (q *Queue) scan(ctx context.Context, kinds map[string]map[string]bool) error {
+	glob := redisx.EscapeGlob(q.prefix) + "[bmdl]:*"
+	for _, node := range q.server.Nodes() {
 		for cursor := uint64(0); ; {
-			e, err := node.Do(ctx, node.B().Scan().Cursor(cursor).Match(glob).Count(1000).Build()).AsScanEntry()
+			e, err := node.Do(ctx, node.B().Arbitrary("SCAN").Args(strconv.FormatUint(cursor, 10), "MATCH", glob, "COUNT", "1000").Build()).AsScanEntry()
 			if err != nil {
 				return wrap("audit", err)
 			}
 			for _, key := range e.Elements {
 				if kind, id, ok := strings.Cut(strings.TrimPrefix(key, q.prefix), ":"); ok {
-					f(kind, id)
+					kinds[kind][id] = true
 				}
 			}
 			if cursor = e.Cursor; cursor == 0 {
@@ -187,10 +324,22 @@ func (q *Queue) scan(ctx context.Context, f func(kind, id string)) error {
 	return nil
 }
 
-func (q *Queue) nodes() []rueidis.Client {
-	var out []rueidis.Client
-	for _, n := range q.c.Nodes() {
-		out = append(out, n)
+func sorted(ids map[string]bool) []string {
+	out := make([]string, 0, len(ids))
+	for id := range ids {
+		out = append(out, id)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func union(a, b map[string]bool) map[string]bool {
+	out := map[string]bool{}
+	for id := range a {
+		out[id] = true
+	}
+	for id := range b {
+		out[id] = true
 	}
 	return out
 }

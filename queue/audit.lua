@@ -1,14 +1,18 @@
--- Says of each batch what its hash, its list and the sorted sets say, in one step.
--- KEYS ready stat leases redo handed open delayed never
--- ARGV prefix, then ids
+-- Reads of each batch what its hash, its list and the sorted sets hold, in one step.
+-- ARGV: prefix, then ids.
+-- Returns for each: records by its hash (-1: no hash, -2: not a hash), state, records of its list
+-- (-1: not a list), and a letter for each set that has it: L, R, H, B, O.
+local SETS = {{LEASES, 'L'}, {REDO, 'R'}, {HANDED, 'H'}, {BROKEN, 'B'}, {OPEN, 'O'}}
 local out = {}
 for i = 2, #ARGV do
   local id = ARGV[i]
-  local f = redis.call('HMGET', ARGV[1] .. 'm:' .. id, 'n', 'st')
-  local at = ''
-  for k, letter in pairs({[3] = 'L', [4] = 'R', [5] = 'H', [6] = 'O'}) do
-    if redis.call('ZSCORE', KEYS[k], id) then at = at .. letter end
+  local meta = redis.pcall('HMGET', metaOf(id), 'n', 'st')
+  local records, state = -2, ''
+  if not meta.err then records, state = tonumber(meta[1] or -1) or -1, meta[2] or '' end
+  local sets = ''
+  for _, set in ipairs(SETS) do
+    if redis.call('ZSCORE', set[1], id) then sets = sets .. set[2] end
   end
-  out[i - 1] = {tonumber(f[1] or -1), f[2] or '', redis.call('LLEN', ARGV[1] .. 'b:' .. id), at}
+  out[i - 1] = {records, state, pcallNumber('LLEN', listOf(id)) or -1, sets}
 end
 return out

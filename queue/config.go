@@ -4,12 +4,10 @@ import (
 	"cmp"
 	"fmt"
 	"log/slog"
-	"strings"
 	"time"
-	"unicode/utf8"
 )
 
-// Defaults of Config. A zero field takes the default named like it.
+// Defaults of Config. A zero field takes the default of its name.
 const (
 	DefaultMaxPayload     = 1 << 20 // bytes of one record
 	DefaultChunk          = 500     // records of one LPUSH
@@ -28,29 +26,42 @@ const (
 
 // Limits of Config.
 const (
-	MaxPayload = 512 << 20 // Redis itself takes no larger string
-	MaxRecords = 100_000   // a script moves a batch in one go; more would keep Redis from everybody else
+	MaxPayload    = 512 << 20 // Redis takes no larger string
+	MaxChunk      = 10_000    // records of one LPUSH
+	MaxChunkBytes = 16 << 20  // bytes of one LPUSH, unless one record is larger
+	// MaxRecords bounds LeaseOptions.Records. A script seals a batch in one step, so a lease returns at
+	// most 16,000 records: more would hold the server for too long. A server without MEMORY USAGE and
+	// SORT … STORE, or with compressed lists, seals at most 2,000.
+	MaxRecords = 100_000
+	// MaxReason bounds the failure that a batch or dead letter keeps, in bytes. A longer one is cut.
+	MaxReason = 1024
 )
 
-// Eviction says what New does with a server whose maxmemory-policy is not noeviction. Such a server
-// may throw the whole queue away when its memory is full, and no client is told.
+const (
+	minDuration      = time.Millisecond
+	maxLeaseDuration = 30 * 24 * time.Hour
+	maxLinger        = time.Hour
+)
+
+// Eviction is what New does with a server whose maxmemory-policy is not noeviction. Such a server
+// may evict the whole queue when its memory is full, and tells no client.
 type Eviction uint8
 
 // The choices of Config.Eviction.
 const (
 	EvictionWarn   Eviction = iota // log a warning
-	EvictionRefuse                 // New fails with ErrEviction
-	EvictionIgnore                 // say nothing
+	EvictionRefuse                 // New returns ErrEviction
+	EvictionIgnore                 // do not check
 )
 
-// Config holds the settings of producers and consumers apart. The zero Config is a good one.
+// Config holds the settings of producers and consumers apart. The zero Config is ready to use.
 type Config struct {
 	Push  PushConfig
 	Lease LeaseConfig
 
-	// Eviction says what New does with a server that may evict keys.
+	// Eviction is what New does with a server that may evict keys.
 	Eviction Eviction
-	// Logger takes warnings. nil: slog.Default().
+	// Logger receives warnings. nil: slog.Default().
 	Logger *slog.Logger
 }
 
@@ -58,39 +69,41 @@ type Config struct {
 type PushConfig struct {
 	// MaxPayload bounds one record in bytes.
 	MaxPayload int
-	// Chunk and ChunkBytes bound one LPUSH, whatever the length of a Push.
+	// Chunk and ChunkBytes bound one LPUSH, however many records a Push has.
 	Chunk, ChunkBytes int
-	// MaxDepth bounds the records that are ready, delayed or in flight. A Push that would go over it
-	// is refused whole, with ErrFull, however many producers push. 0: no bound.
+	// MaxDepth bounds the records that are ready, delayed or in flight. A Push that would exceed it is
+	// refused whole, with ErrFull, however many producers push. 0: no bound.
 	MaxDepth int64
 	// Durable makes Push return only when the server has the records in its append-only file on disk
-	// (WAITAOF). It needs Redis 7.2 or Valkey with appendonly yes: New fails elsewhere.
+	// (WAITAOF). It needs Redis 7.2 or Valkey with appendonly yes: otherwise New returns ErrNoAOF.
 	Durable bool
 	// DurableTimeout bounds the wait for the disk.
 	DurableTimeout time.Duration
 }
 
-// LeaseConfig holds the settings of a consumer. LeaseOptions override the first four in one call.
+// LeaseConfig holds the settings of a consumer. LeaseOptions override the first four for one call.
 type LeaseConfig struct {
-	// Records and Bytes bound a batch; only a record larger than Bytes goes beyond, alone. A batch
-	// that is redelivered comes whole, whatever the bounds are by then.
+	// Records and Bytes bound a batch. Only a single record may exceed Bytes, alone in its batch. A
+	// redelivered batch comes whole, whatever the bounds are by then. A large batch may end below its
+	// bounds: see MaxRecords.
 	Records, Bytes int
-	// Linger is how long Lease waits for a batch to fill up once there is a first record. 0: not at all.
+	// Linger is how long Lease waits for a batch to fill up once there is a first record. 0: no wait.
 	Linger time.Duration
-	// For is how long the lease lasts. A worker that needs longer extends it.
+	// Duration is how long the lease lasts. A worker that needs longer extends it.
 	Duration time.Duration
-	// MaxFailures and MaxCrashes are how often a batch may be refused by a worker (Release with a
-	// Failure), or outlive its worker's lease, before it is split, and, when it holds one record, buried.
-	// The two are counted apart: a crash mostly says little about the batch, but a record that kills
-	// its worker costs a whole lease each time, so it is looked for sooner. With the defaults such a
-	// record stands alone in the dead list after 5 levels of 3 leases: 8 minutes for a batch of 1,000.
+	// MaxFailures and MaxCrashes are how often workers may report a failure of a batch (Release with a
+	// Failure), or its lease may expire, before it is split, or buried if it holds one record. The two
+	// are counted apart: a crash mostly has nothing to do with the batch, but a record that kills its
+	// worker costs a whole lease each time, so it is isolated sooner. With the defaults such a record
+	// is alone in the dead list after 5 levels of 3 leases: 8 minutes for a batch of 1,000.
 	MaxFailures, MaxCrashes int
-	// Backoff is the first delay after a failure or crash; it doubles up to MaxBackoff, less a random
+	// Backoff is the first delay after a failure or crash. It doubles up to MaxBackoff, less a random
 	// part of up to a half.
 	Backoff, MaxBackoff time.Duration
-	// Look is how often a waiting consumer looks by itself at what no push wakes it for: a batch that was released or
-	// brought back, a resumed queue. Expired leases and delayed records are timed exactly. (Redis wakes a blocked client only
-	// for an element that is in its list when the script is over, and in the ready list that would be a record.)
+	// PollInterval is how often a waiting consumer polls for work that triggers no wake-up: a released
+	// batch, a resumed queue. Expired leases and delayed records are timed exactly. (Redis wakes a
+	// blocked client only for an element that stays in the list; in the ready list that would be a
+	// record.)
 	PollInterval time.Duration
 }
 
@@ -111,63 +124,34 @@ func (c *Config) withDefaults() error {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	for _, f := range []struct {
-		name     string
-		v        int64
-		min, max int64
-		unit     string
-	}{
-		{"Push.MaxPayload", int64(p.MaxPayload), 1, MaxPayload, " bytes"},
-		{"Push.Chunk", int64(p.Chunk), 1, 10_000, " records"},
-		{"Push.ChunkBytes", int64(p.ChunkBytes), 1, MaxPayload, " bytes"},
-		{"Push.MaxDepth", p.MaxDepth, 0, 1 << 40, " records"},
-		{"Lease.Records", int64(l.Records), 1, MaxRecords, " records"},
-		{"Lease.Bytes", int64(l.Bytes), 1, MaxPayload, " bytes"},
-		{"Lease.MaxFailures", int64(l.MaxFailures), 1, 1000, ""},
-		{"Lease.MaxCrashes", int64(l.MaxCrashes), 1, 1000, ""},
+	for _, err := range []error{
+		within("Config.Push.MaxPayload", p.MaxPayload, 1, MaxPayload),
+		within("Config.Push.Chunk", p.Chunk, 1, MaxChunk),
+		within("Config.Push.ChunkBytes", p.ChunkBytes, 1, MaxChunkBytes),
+		within("Config.Push.MaxDepth", p.MaxDepth, 0, 1<<40),
+		within("Config.Push.DurableTimeout", p.DurableTimeout, minDuration, time.Hour),
+		within("Config.Lease.Records", l.Records, 1, MaxRecords),
+		within("Config.Lease.Bytes", l.Bytes, 1, MaxPayload),
+		within("Config.Lease.Linger", l.Linger, 0, maxLinger),
+		within("Config.Lease.Duration", l.Duration, minDuration, maxLeaseDuration),
+		within("Config.Lease.MaxFailures", l.MaxFailures, 1, 1000),
+		within("Config.Lease.MaxCrashes", l.MaxCrashes, 1, 1000),
+		within("Config.Lease.Backoff", l.Backoff, minDuration, 24*time.Hour),
+		within("Config.Lease.MaxBackoff", l.MaxBackoff, l.Backoff, 24*time.Hour),
+		within("Config.Lease.PollInterval", l.PollInterval, minDuration, time.Minute),
+		within("Config.Eviction", c.Eviction, EvictionWarn, EvictionIgnore),
 	} {
-		if f.v < f.min || f.v > f.max {
-			return fmt.Errorf("%w: Config.%s is %d: must be %d to %d%s", ErrConfig, f.name, f.v, f.min, f.max, f.unit)
+		if err != nil {
+			return err
 		}
-	}
-	for _, f := range []struct {
-		name     string
-		v        time.Duration
-		min, max time.Duration
-	}{
-		{"Push.DurableTimeout", p.DurableTimeout, time.Millisecond, time.Hour},
-		{"Lease.Linger", l.Linger, 0, time.Hour},
-		{"Lease.For", l.Duration, time.Millisecond, 30 * 24 * time.Hour},
-		{"Lease.Backoff", l.Backoff, time.Millisecond, 24 * time.Hour},
-		{"Lease.MaxBackoff", l.MaxBackoff, l.Backoff, 24 * time.Hour},
-		{"Lease.Look", l.PollInterval, time.Millisecond, time.Minute},
-	} {
-		if f.v < f.min || f.v > f.max {
-			return fmt.Errorf("%w: Config.%s is %v: must be %v to %v", ErrConfig, f.name, f.v, f.min, f.max)
-		}
-	}
-	if c.Eviction > EvictionIgnore {
-		return fmt.Errorf("%w: Config.Eviction is %d: must be 0 to %d", ErrConfig, c.Eviction, EvictionIgnore)
 	}
 	return nil
 }
 
-// checkName keeps out what would break the hash tag or a line of redis-cli.
-func checkName(name string) error {
-	switch {
-	case name == "":
-		return fmt.Errorf("%w: it is empty", ErrName)
-	case len(name) > 200:
-		return fmt.Errorf("%w: it has %d bytes: at most 200", ErrName, len(name))
-	case !utf8.ValidString(name):
-		return fmt.Errorf("%w: %q is not UTF-8", ErrName, name)
-	case strings.ContainsAny(name, "{}"):
-		return fmt.Errorf("%w: %q has a brace, which would break the hash tag of its keys", ErrName, name)
-	}
-	for _, r := range name {
-		if r <= ' ' || r == 0x7f {
-			return fmt.Errorf("%w: %q has a space or control character", ErrName, name)
-		}
+// within returns ErrConfig unless the field's value is in its range.
+func within[T cmp.Ordered](field string, value, least, most T) error {
+	if value < least || value > most {
+		return fmt.Errorf("%w: %s is %v, must be %v to %v", ErrConfig, field, value, least, most)
 	}
 	return nil
 }

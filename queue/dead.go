@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,27 +13,43 @@ import (
 	"github.com/headrace/headrace/internal/uid"
 )
 
-// Dead lists up to n dead records, the one that died first first. cursor is "" to begin, then the next of the call before; next is ""
-// at the end. Records that are requeued or dropped in between shift nothing.
+// DeadLetters lists up to n dead letters, oldest first. cursor is "" for the first call, and then the
+// next of the call before; next is "" at the end. Letters that are requeued or discarded in between
+// shift nothing.
 func (q *Queue) DeadLetters(ctx context.Context, cursor string, n int) (dead []DeadLetter, next string, err error) {
-	if n < 1 || n > MaxRecords {
-		return nil, "", fmt.Errorf("%w: Dead of %d records: must be 1 to %d", ErrConfig, n, MaxRecords)
+	if err := within("DeadLetters: n", n, 1, MaxRecords); err != nil {
+		return nil, "", err
 	}
 	ids, next, err := q.deadIDs(ctx, cursor, n)
-	if err != nil || len(ids) == 0 {
-		return nil, next, err
+	if err != nil {
+		return nil, "", err
 	}
-	cmds := make([]rueidis.Completed, len(ids))
-	for i, id := range ids {
-		cmds[i] = q.c.B().Hgetall().Key(q.prefix + "d:" + id).Build()
+	for p := range slices.Chunk(ids, page) {
+		letters, err := q.deadLetters(ctx, p)
+		if err != nil {
+			return nil, "", err
+		}
+		dead = append(dead, letters...)
 	}
-	for i, r := range q.c.DoMulti(ctx, cmds...) {
+	return dead, next, nil
+}
+
+// deadLetters reads dead letters, and leaves out those that were requeued or discarded since.
+func (q *Queue) deadLetters(ctx context.Context, ids []string) (dead []DeadLetter, err error) {
+	results := q.server.ReadAll(ctx, func() []rueidis.Completed {
+		cmds := make([]rueidis.Completed, len(ids))
+		for i, id := range ids {
+			cmds[i] = q.server.Command("HGETALL", q.deadKey(id))
+		}
+		return cmds
+	})
+	for i, r := range results {
 		f, err := r.AsStrMap()
 		if err != nil {
-			return nil, "", wrap("dead", err)
+			return nil, wrap("dead letters", err)
 		}
 		if len(f) == 0 {
-			continue // requeued or dropped since
+			continue
 		}
 		num := func(field string) int64 { n, _ := strconv.ParseInt(f[field], 10, 64); return n }
 		dead = append(dead, DeadLetter{
@@ -40,77 +57,89 @@ func (q *Queue) DeadLetters(ctx context.Context, cursor string, n int) (dead []D
 			Failures: int(num("fails")), Crashes: int(num("crashes")), FirstSeen: time.UnixMilli(num("first")), Died: time.UnixMilli(num("died")),
 		})
 	}
-	return dead, next, nil
+	return dead, nil
 }
 
-// deadIDs pages through the dead list by time of death and, within one millisecond, by id: a cursor names the last one seen.
-func (q *Queue) deadIDs(ctx context.Context, cursor string, n int) (ids []string, next string, err error) {
-	key, from, after := q.prefix+"dead", "-inf", ""
-	if cursor != "" {
-		var ok bool
-		if from, after, ok = strings.Cut(cursor, "/"); !ok {
-			return nil, "", fmt.Errorf("%w: cursor %q of Dead is none", ErrConfig, cursor)
-		}
-		if _, err := strconv.ParseInt(from, 10, 64); err != nil {
-			return nil, "", fmt.Errorf("%w: cursor %q of Dead is none", ErrConfig, cursor)
-		}
+func (q *Queue) deadKey(id string) string { return q.prefix + "d:" + id }
+
+// A deadCursor is the last letter that was listed: its time of death, and its id, which orders the
+// letters of one millisecond.
+type deadCursor struct{ died, id string }
+
+func parseDeadCursor(s string) (deadCursor, error) {
+	if s == "" {
+		return deadCursor{died: "-inf"}, nil
 	}
-	score := ""
-	for skip := int64(0); len(ids) < n; {
-		z, err := q.c.Do(ctx, q.c.B().Zrangebyscore().Key(key).Min(from).Max("+inf").Withscores().Limit(skip, int64(n)+1).Build()).AsZScores()
+	died, id, ok := strings.Cut(s, "/")
+	if _, err := strconv.ParseInt(died, 10, 64); !ok || err != nil {
+		return deadCursor{}, fmt.Errorf("%w: DeadLetters: invalid cursor %q", ErrConfig, s)
+	}
+	return deadCursor{died, id}, nil
+}
+
+func (c deadCursor) String() string { return c.died + "/" + c.id }
+
+// deadIDs lists the ids of up to n dead letters behind a cursor, in pages.
+func (q *Queue) deadIDs(ctx context.Context, cursor string, n int) (ids []string, next string, err error) {
+	from, err := parseDeadCursor(cursor)
+	if err != nil {
+		return nil, "", err
+	}
+	last := from
+	for skip := 0; ; skip += page {
+		z, err := q.server.Read(ctx, "ZRANGEBYSCORE", q.keys[keyDead], from.died, "+inf", "WITHSCORES", "LIMIT", itoa(skip), itoa(page)).AsZScores()
 		if err != nil {
-			return nil, "", wrap("dead", err)
+			return nil, "", wrap("dead letters", err)
 		}
 		for _, e := range z {
-			s := strconv.FormatInt(int64(e.Score), 10)
-			if s == from && e.Member <= after {
+			died := strconv.FormatInt(int64(e.Score), 10)
+			if died == from.died && e.Member <= from.id {
 				continue
 			}
 			if len(ids) == n {
-				return ids, score + "/" + ids[n-1], nil
+				return ids, last.String(), nil
 			}
-			ids, score = append(ids, e.Member), s
+			ids, last = append(ids, e.Member), deadCursor{died, e.Member}
 		}
-		if len(z) <= n {
+		if len(z) < page {
 			return ids, "", nil
 		}
-		skip += int64(len(z))
 	}
-	return ids, score + "/" + ids[len(ids)-1], nil
 }
 
-// Requeue gives dead records another chance, each as a batch of its own at its old place, with all counters at zero. It answers how
-// many of them there were.
+// Requeue gives dead letters another chance, each as a batch of its own at its old place, with all
+// counters at zero. It returns how many of them there were.
 func (q *Queue) Requeue(ctx context.Context, ids ...string) (int, error) {
 	total := 0
 	for len(ids) > 0 {
-		n := min(len(ids), page)
-		args := make([]string, 1, 1+2*n)
-		args[0] = q.prefix
-		for _, id := range ids[:n] {
+		var args []string
+		for _, id := range ids[:min(len(ids), page)] {
 			args = append(args, id, uid.New())
 		}
 		// This takes memory, so a full Redis refuses it.
-		done, err := q.run(ctx, requeueScript, false, args...).AsInt64()
+		v, err := q.run(ctx, requeueScript, fills, args...).AsIntSlice()
+		if err == nil && len(v) != 2 {
+			err = unexpected("requeue", len(v), 2)
+		}
 		if err != nil {
 			return total, wrap("requeue", err)
 		}
-		total += int(done)
-		ids = ids[n:]
+		total += int(v[0])
+		ids = ids[v[1]:]
 	}
 	return total, nil
 }
 
-// RequeueAll requeues as many records as are dead when it is called, oldest first.
+// RequeueAll requeues as many letters as are dead when it is called, oldest first. It returns how
+// many it requeued.
 func (q *Queue) RequeueAll(ctx context.Context) (int, error) {
-	all, err := q.c.Do(ctx, q.c.B().Zcard().Key(q.prefix+"dead").Build()).AsInt64()
+	all, err := q.server.Read(ctx, "ZCARD", q.keys[keyDead]).AsInt64()
 	if err != nil {
 		return 0, wrap("requeue", err)
 	}
-	total := 0
-	end := ""
-	for { // records that die anew meanwhile would keep this going
-		ids, next, err := q.deadIDs(ctx, end, page)
+	total, cursor := 0, ""
+	for { // records that die again meanwhile would keep this going
+		ids, next, err := q.deadIDs(ctx, cursor, page)
 		if err != nil {
 			return total, err
 		}
@@ -119,21 +148,20 @@ func (q *Queue) RequeueAll(ctx context.Context) (int, error) {
 		if err != nil || next == "" || int64(total) >= all {
 			return total, err
 		}
-		end = next
+		cursor = next
 	}
 }
 
-// Drop throws dead records away, by choice; nothing else ever removes one. It answers how many of them there were.
+// Discard removes dead letters for good; no other call ever does. It returns how many of them there
+// were.
 func (q *Queue) Discard(ctx context.Context, ids ...string) (int, error) {
 	total := 0
-	for len(ids) > 0 {
-		n := min(len(ids), page)
-		done, err := q.run(ctx, dropScript, true, append([]string{q.prefix}, ids[:n]...)...).AsInt64()
+	for p := range slices.Chunk(ids, page) {
+		done, err := q.run(ctx, discardScript, drains, p...).AsInt64()
 		if err != nil {
-			return total, wrap("drop", err)
+			return total, wrap("discard", err)
 		}
 		total += int(done)
-		ids = ids[n:]
 	}
 	return total, nil
 }

@@ -8,47 +8,70 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// What the calls of this package answer; test with errors.Is.
+// The errors of this package; test with errors.Is.
 var (
-	ErrConfig     = errors.New("queue: bad configuration")
-	ErrName       = errors.New("queue: bad name")
-	ErrEmptyPush  = errors.New("queue: nothing to push")
-	ErrTooLarge   = errors.New("queue: payload too large")
-	ErrFull       = errors.New("queue: full")
-	ErrMemory     = errors.New("queue: Redis is at maxmemory")
-	ErrEmpty      = errors.New("queue: nothing to lease")
-	ErrPaused     = errors.New("queue: paused")
-	ErrLeaseLost  = errors.New("queue: lease lost")
-	ErrGone       = errors.New("queue: no such batch")
-	ErrWrongType  = errors.New("queue: key holds something else")
-	ErrEviction   = errors.New("queue: Redis may evict keys")
-	ErrNoAOF      = errors.New("queue: Redis cannot make a push durable")
-	ErrNotDurable = errors.New("queue: not known to be on disk")
-	ErrUndo       = errors.New("queue: bad undo")
+	// ErrConfig reports a bad Config, name, option or argument.
+	ErrConfig = errors.New("queue: invalid configuration")
+	// ErrEmptyPush reports a push without records.
+	ErrEmptyPush = errors.New("queue: nothing to push")
+	// ErrTooLarge reports a record over PushConfig.MaxPayload; the error is a *TooLargeError.
+	ErrTooLarge = errors.New("queue: payload too large")
+	// ErrFull reports a push over PushConfig.MaxDepth; the error is a *FullError.
+	ErrFull = errors.New("queue: full")
+	// ErrMemory reports a push that Redis refused because it is at maxmemory.
+	ErrMemory = errors.New("queue: Redis is at maxmemory")
+	// ErrEmpty reports that TryLease found no batch.
+	ErrEmpty = errors.New("queue: nothing to lease")
+	// ErrPaused reports that the queue is paused.
+	ErrPaused = errors.New("queue: paused")
+	// ErrLeaseLost reports that another process holds the batch by now, or that it is settled.
+	ErrLeaseLost = errors.New("queue: lease lost")
+	// ErrGone reports that there is no such batch.
+	ErrGone = errors.New("queue: no such batch")
+	// ErrBroken reports a batch whose keys do not fit together. It was set aside; see Repair.
+	ErrBroken = errors.New("queue: broken batch")
+	// ErrWrongType reports that a key of the queue holds another type.
+	ErrWrongType = errors.New("queue: key holds another type")
+	// ErrLayout reports data of another version of this package; the error is a *LayoutError.
+	ErrLayout = errors.New("queue: unknown layout of the data")
+	// ErrEviction reports a server that may evict the keys of the queue.
+	ErrEviction = errors.New("queue: Redis may evict keys")
+	// ErrNoAOF reports that PushConfig.Durable is set and the server has no append-only file.
+	ErrNoAOF = errors.New("queue: Redis has no append-only file to wait for")
+	// ErrNotDurable reports records that are in the queue, but were not confirmed on disk.
+	ErrNotDurable = errors.New("queue: not confirmed on disk")
+	// ErrUndo reports an Undo that cannot be applied.
+	ErrUndo = errors.New("queue: invalid undo")
+	// ErrImbalance reports books that do not balance, or an audit that found differences.
+	ErrImbalance = errors.New("queue: the books do not balance")
 )
 
-// TooLargeError is ErrTooLarge with the figures. Nothing of the push was done.
+// TooLargeError is ErrTooLarge with the figures. No record of the push was added.
 type TooLargeError struct{ Index, Size, Max int }
 
 func (e *TooLargeError) Error() string {
 	return fmt.Sprintf("queue: payload %d has %d bytes: at most %d", e.Index, e.Size, e.Max)
 }
 
-// Is makes it an ErrTooLarge.
+// Is reports whether target is ErrTooLarge.
 func (e *TooLargeError) Is(target error) bool { return target == ErrTooLarge }
 
-// FullError is ErrFull with the figures. Nothing of the push was done.
-type FullError struct{ Depth, Max, Records int64 }
-
-func (e *FullError) Error() string {
-	return fmt.Sprintf("queue: full: %d records and %d more: at most %d", e.Depth, e.Records, e.Max)
+// FullError is ErrFull with the figures. No record of the push was added.
+type FullError struct {
+	// Depth counts the records that are ready, delayed, in flight or being pushed.
+	Depth, Max, Records int64
 }
 
-// Is makes it an ErrFull.
+func (e *FullError) Error() string {
+	return fmt.Sprintf("queue: full: depth %d, cannot add %d: at most %d", e.Depth, e.Records, e.Max)
+}
+
+// Is reports whether target is ErrFull.
 func (e *FullError) Is(target error) bool { return target == ErrFull }
 
-// PushError says how far a push came that failed on the way to Redis. The first Pushed records are
-// in the queue. Of the next Unknown ones nobody can tell; pushing them again may double them. The rest was refused.
+// PushError reports how far a push came that failed on the way to Redis. The first Pushed records
+// are in the queue. The outcome of the next Unknown records is unknown: pushing them again may
+// double them. The rest was refused.
 type PushError struct {
 	Pushed, Unknown int
 	Err             error
@@ -64,25 +87,39 @@ func (e *PushError) Unwrap() error { return e.Err }
 type WrongTypeError struct{ Key, Type, Want string }
 
 func (e *WrongTypeError) Error() string {
-	return fmt.Sprintf("queue: key %s holds a %s, not a %s", e.Key, e.Type, e.Want)
+	return fmt.Sprintf("queue: key %s holds a %s, want a %s", e.Key, e.Type, e.Want)
 }
 
-// Is makes it an ErrWrongType.
+// Is reports whether target is ErrWrongType.
 func (e *WrongTypeError) Is(target error) bool { return target == ErrWrongType }
 
-// wrap puts a name to what Redis said.
+// LayoutError is ErrLayout with both versions: that of the data and that of this program.
+type LayoutError struct{ Queue, Have, Want string }
+
+func (e *LayoutError) Error() string {
+	return fmt.Sprintf("queue: the data of %s has layout %s, this program needs layout %s", e.Queue, e.Have, e.Want)
+}
+
+// Is reports whether target is ErrLayout.
+func (e *LayoutError) Is(target error) bool { return target == ErrLayout }
+
+// wrap names the operation that failed, and adds the sentinel of an error of Redis.
 func wrap(op string, err error) error {
 	if err == nil {
 		return nil
 	}
 	if re, ok := rueidis.IsRedisErr(err); ok {
-		s := re.Error()
-		switch {
-		case strings.HasPrefix(s, "OOM "), strings.Contains(s, "-OOM "), strings.Contains(s, "OOM command not allowed"):
+		switch text := re.Error(); {
+		case strings.HasPrefix(text, "OOM "), strings.Contains(text, "-OOM "), strings.Contains(text, "OOM command not allowed"):
 			return fmt.Errorf("queue: %s: %w: %w", op, ErrMemory, err)
-		case strings.Contains(s, "WRONGTYPE"):
+		case strings.Contains(text, "WRONGTYPE"):
 			return fmt.Errorf("queue: %s: %w: %w", op, ErrWrongType, err)
 		}
 	}
 	return fmt.Errorf("queue: %s: %w", op, err)
+}
+
+// unexpected reports a reply of another shape.
+func unexpected(op string, got, want int) error {
+	return fmt.Errorf("queue: %s: unexpected reply: got %d elements, want %d", op, got, want)
 }

@@ -1,144 +1,246 @@
--- Leases one batch. A batch that waits for redelivery comes first, then a fresh one is sealed.
--- KEYS ready stat leases redo handed open delayed never
--- ARGV prefix, id, records, bytes, lease ms, least, max failures, max crashes, backoff ms, max backoff ms, random, fast
-local ready, stat, leases, redo, open, delayed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[6], KEYS[7]
-local prefix, id = ARGV[1], ARGV[2]
-local records, bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local function int(x) return string.format('%.0f', x) end
-local deadline = now + ARGV[5]
+-- Leases one batch: one that waits for redelivery, or a fresh one of the oldest records.
+-- ARGV: see below. The reply begins with its kind:
+--   {'fresh',  id, attempt, deadline, now, records}
+--   {'again',  id, attempt, deadline, now, meta hash}   redelivered
+--   {'settle', id, attempt, deadline, now, meta hash}   has failed too often
+--   {'empty',  ms until something comes due or -1, records in the ready list}
+--   {'more'}                                            delayed records were moved: call again
+--   {'paused'}
+--   {'layout', layout of the data}
+local id = ARGV[2]
+local maxRecords, maxBytes = tonumber(ARGV[3]), tonumber(ARGV[4])
+local leaseMS, leastRecords = tonumber(ARGV[5]), tonumber(ARGV[6])
+local maxFailures, maxCrashes = tonumber(ARGV[7]), tonumber(ARGV[8])
+local backoffMS, maxBackoffMS = tonumber(ARGV[9]), tonumber(ARGV[10])
+local random, fast = tonumber(ARGV[11]), ARGV[12] == '1'
 
--- Reads first: a key of a wrong type stops the script here, before it has written anything.
-local known = redis.call('HMGET', stat, 'paused', 'avg')
-local expired = redis.call('ZRANGEBYSCORE', leases, '-inf', int(now), 'LIMIT', 0, 64)
-local late = redis.call('ZRANGEBYSCORE', delayed, '-inf', int(now), 'LIMIT', 0, 16)
-local waiting = redis.call('ZCARD', redo)
-redis.call('ZCARD', open)
-local len = redis.call('LLEN', ready)
-if known[1] then return {'P', 0, len} end
+-- Bounds of one call, so that it holds the server for a few milliseconds only.
+local MAX_EXPIRED = 64 -- leases brought back
+local MAX_LISTS = 256 -- delayed pushes looked at
+local MAX_MERGE_RECORDS, MAX_MERGE_BYTES = 2000, 1048576 -- delayed records moved through Lua
+local MAX_FAST, MAX_SLOW = 16000, 2000 -- records of a fresh batch
+-- Up to so many records and bytes a batch is fitted to its bound exactly.
+local EXACT_RECORDS, EXACT_BYTES = 512, 4194304
+-- A record that is a decimal number takes up to 10 bytes less in memory than it has digits.
+local NUMBER_BYTES = 10
 
--- Leases that ran out. Only the lease of a worker whose own code held the batch is a crash. An expired settling lease is not,
--- nor is one whose holder last extended it as waiting for the durable side.
-for i, x in ipairs(expired) do
-  local m = prefix .. 'm:' .. x
-  local held = redis.call('HMGET', m, 'st', 'waits')
-  local st, waits = held[1], held[2]
-  redis.call('ZREM', leases, x)
-  if st then
-    local due = now
-    if st == 'L' and not waits then
-      local k = redis.call('HINCRBY', m, 'crashes', 1)
-      local wait = math.min(ARGV[9] * 2 ^ math.min(k - 1, 40), tonumber(ARGV[10]))
-      due = now + math.floor(wait * (1 - (ARGV[11] + i * 0.37) % 1 / 2))
-    end
-    redis.call('HSET', m, 'st', 'R')
-    redis.call('ZADD', redo, int(due), x)
-    waiting = waiting + 1
-  end
-end
+local now = serverTime()
+local deadline
 
--- Delayed records whose time has come. A list that does not fit in one go stays due.
-if #late > 0 then
-  local budget, moved = 2000, 0
-  for _, x in ipairs(late) do
-    local l = prefix .. 'l:' .. x
-    local done = false
-    while moved < budget do
-      if not redis.call('LMOVE', l, ready, 'RIGHT', 'LEFT') then done = true break end
-      moved = moved + 1
-    end
-    if not done then break end
-    redis.call('ZREM', delayed, x)
-  end
-  redis.call('HINCRBY', stat, 'delayed', -moved)
-  len = len + moved
-end
-
-if waiting > 0 then
-  for _, x in ipairs(redis.call('ZRANGEBYSCORE', redo, '-inf', int(now), 'LIMIT', 0, 64)) do
-    local m = prefix .. 'm:' .. x
-    redis.call('ZREM', redo, x)
-    local flat = redis.call('HGETALL', m)
-    if #flat > 0 then
-      local f = {}
-      for i = 1, #flat, 2 do f[flat[i]] = flat[i + 1] end
-      local over = tonumber(f.fails or 0) >= tonumber(ARGV[7]) or tonumber(f.crashes or 0) >= tonumber(ARGV[8])
-      local att = redis.call('HINCRBY', m, 'att', 1)
-      redis.call('HSET', m, 'st', over and 'S' or 'L')
-      if f.waits then redis.call('HDEL', m, 'waits') end
-      redis.call('ZADD', leases, int(deadline), x)
-      if not over then redis.call('HINCRBY', stat, 'redelivered', f.n) end
-      return {over and 'S' or 'R', x, att, deadline, now, flat}
-    end
-  end
-end
-
-if len == 0 or len < tonumber(ARGV[6]) then
-  -- When does something come due?
-  local due
-  for _, z in ipairs({leases, redo, delayed}) do
-    local first = redis.call('ZRANGE', z, 0, 0, 'WITHSCORES')
-    if first[2] and (not due or tonumber(first[2]) < due) then due = tonumber(first[2]) end
-  end
-  return {'E', due and math.max(due - now, 0) or -1, len}
-end
-
--- Seal. The list keeps the order of the ready list: the oldest record, position 0, is at its right end.
-local b = prefix .. 'b:' .. id
-local n = math.min(len, records)
-local size
-if ARGV[12] == '1' then
-  -- The move is done by single commands: a record that passes through Lua costs as much as all the rest. So the bytes
-  -- are not added up, but bounded by the memory of the list, which is more. Guess first, to move little in vain.
-  local guess = tonumber(known[2] or 0)
-  local function sample(i)
-    local v = redis.call('LINDEX', ready, i)
-    if v then guess = math.max(guess, #v) end
-  end
-  sample(-1)
-  if guess * n <= bytes then sample(-math.ceil(n / 2)) sample(-n) end
-  if guess * n > bytes then n = math.max(1, math.min(n, math.ceil(bytes * 1.1 / guess))) end
-  if n == len then
-    redis.call('RENAME', ready, b)
-  else
-    redis.call('SORT', ready, 'BY', 'nosort', 'LIMIT', len - n, n, 'STORE', b)
-    redis.call('LTRIM', ready, 0, len - n - 1)
-  end
-  size = redis.call('MEMORY', 'USAGE', b, 'SAMPLES', 0)
-  if size > bytes and n > 1 then
-    local fit, sum = 0, 0
-    while fit < n do
-      local part = redis.call('LRANGE', b, math.max(n - fit - 64, 0), n - fit - 1)
-      local over = false
-      for i = #part, 1, -1 do
-        if fit > 0 and sum + #part[i] > bytes then over = true break end
-        sum = sum + #part[i]
-        fit = fit + 1
+-- expireLeases brings the batches of expired leases back. Only the lease of a worker whose own code
+-- held the batch is a crash. A settling lease is not, nor is one whose holder last extended it as
+-- waiting for the durable side.
+local function expireLeases()
+  for i, x in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', int(now), 'LIMIT', 0, MAX_EXPIRED)) do
+    local meta = redis.pcall('HMGET', metaOf(x), 'st', 'waits')
+    if meta.err or not meta[1] then
+      setAside(x, now)
+    else
+      local state, waits = meta[1], meta[2]
+      redis.call('ZREM', LEASES, x)
+      local due = now
+      if state == 'L' and not waits then
+        local crashes = redis.call('HINCRBY', metaOf(x), 'crashes', 1)
+        due = now + math.floor(backoff(crashes, backoffMS, maxBackoffMS, (random + i * 0.37) % 1))
       end
-      if over then break end
+      redis.call('HSET', metaOf(x), 'st', 'R')
+      redis.call('ZADD', REDO, int(due), x)
     end
-    for _ = fit + 1, n do redis.call('LMOVE', b, ready, 'LEFT', 'RIGHT') end
-    n, size = fit, sum
   end
-else
-  local sum, k = 0, 0
+end
+
+-- redeliver leases a batch that waits, and returns the reply.
+local function redeliver()
+  for _, x in ipairs(redis.call('ZRANGEBYSCORE', REDO, '-inf', int(now), 'LIMIT', 0, MAX_EXPIRED)) do
+    local meta, flat = readMeta(x)
+    if not meta then
+      setAside(x, now)
+    else
+      local failed = tonumber(meta.fails or 0) >= maxFailures or tonumber(meta.crashes or 0) >= maxCrashes
+      redis.call('ZREM', REDO, x)
+      local attempt = redis.call('HINCRBY', metaOf(x), 'att', 1)
+      redis.call('HSET', metaOf(x), 'st', failed and 'S' or 'L')
+      if meta.waits then redis.call('HDEL', metaOf(x), 'waits') end
+      redis.call('ZADD', LEASES, int(deadline), x)
+      redis.call('HSET', STAT, 'clock', int(now))
+      if not failed then redis.call('HINCRBY', STAT, 'redelivered', meta.n) end
+      return {failed and 'settle' or 'again', x, attempt, deadline, now, flat}
+    end
+  end
+end
+
+-- mergeList moves records of one delayed list to the ready list, oldest first, within a budget.
+-- It returns the records and bytes moved.
+local function mergeList(list, length, maxMoved, maxSize)
+  local moved, size, step = 0, 0, 16
+  while moved < length and moved < maxMoved and size < maxSize do
+    local part = redis.call('RPOP', list, math.min(length - moved, maxMoved - moved, step))
+    redis.call('LPUSH', READY, unpack(part))
+    moved = moved + #part
+    for _, record in ipairs(part) do size = size + #record end
+    step = math.max(1, math.min(500, math.floor(65536 * moved / (size + 1))))
+  end
+  return moved, size
+end
+
+-- mergeDelayed moves delayed records that are due to the ready list. A push that fills a batch alone
+-- stays in its list, to be leased from there. It returns the id and length of such a push, and
+-- whether small ones are left over.
+local function mergeDelayed()
+  local moved, size, left = 0, 0, false
+  local large, largeLength
+  for _, x in ipairs(redis.call('ZRANGEBYSCORE', DELAYED, '-inf', int(now), 'LIMIT', 0, MAX_LISTS)) do
+    local length = pcallNumber('LLEN', delayedListOf(x))
+    if not length or length == 0 then
+      redis.call('ZREM', DELAYED, x) -- gone, or of a wrong type: Audit names it
+    elseif length >= maxRecords then
+      if not large then large, largeLength = x, length end
+    elseif moved >= MAX_MERGE_RECORDS or size >= MAX_MERGE_BYTES then
+      left = true
+      break
+    else
+      local n, bytes = mergeList(delayedListOf(x), length, MAX_MERGE_RECORDS - moved, MAX_MERGE_BYTES - size)
+      redis.call('HINCRBY', STAT, 'delayed', -n)
+      if n == length then redis.call('ZREM', DELAYED, x) else left = true end
+      moved, size = moved + n, size + bytes
+    end
+  end
+  return large, largeLength, left or moved > 0 and redis.call('ZCOUNT', DELAYED, '-inf', int(now)) > 0
+end
+
+-- dueIn returns how many milliseconds it is until a lease expires, a batch may be redelivered, or a
+-- delayed push is due. -1: none is.
+local function dueIn()
+  local due
+  for _, set in ipairs({LEASES, REDO, DELAYED}) do
+    local first = redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')[2]
+    if first and (not due or tonumber(first) < due) then due = tonumber(first) end
+  end
+  return due and math.max(math.ceil(due - now), 0) or -1
+end
+
+-- guessRecords returns how many of the oldest n records probably fit in maxBytes, from the size of
+-- some of them and the average size of the batches before.
+local function guessRecords(source, n, average)
+  local largest = average
+  for _, part in ipairs({0, 1, random, random * 7 % 1, random * 31 % 1}) do
+    local record = redis.call('LINDEX', source, -1 - math.floor(part * (n - 1)))
+    if record then largest = math.max(largest, #record) end
+    if largest > maxBytes then break end -- one alone is over the bound
+  end
+  if largest * n <= maxBytes then return n end
+  return math.max(1, math.min(n, math.ceil(maxBytes * 1.1 / largest)))
+end
+
+-- memoryOf returns an upper bound of the bytes of a list's n records.
+local function memoryOf(list, n)
+  return redis.call('MEMORY', 'USAGE', list, 'SAMPLES', 0) + NUMBER_BYTES * n
+end
+
+-- fitExactly returns how many of the oldest of a list's n records fit in maxBytes, at least one.
+local function fitExactly(list, n)
+  local fit, size, step = 0, 0, 1
+  while fit < n do
+    local part = redis.call('LRANGE', list, math.max(n - fit - step, 0), n - fit - 1)
+    for i = #part, 1, -1 do
+      if fit > 0 and size + #part[i] > maxBytes then return fit end
+      size, fit = size + #part[i], fit + 1
+    end
+    step = math.min(step * 2, 64)
+  end
+  return n
+end
+
+-- trimToBytes drops the youngest records of a list of n until the rest fits in maxBytes, and returns
+-- how many are left. Native commands do it, because a record that passes through Lua costs more
+-- than all the rest. A long list may end below its bound.
+local function trimToBytes(list, n)
+  local least = maxBytes <= EXACT_BYTES and EXACT_RECORDS or 1
+  local size = memoryOf(list, n)
+  while size > maxBytes and n > least do
+    n = math.max(least, math.floor(n * maxBytes / size))
+    redis.call('LTRIM', list, -n, -1)
+    size = memoryOf(list, n)
+  end
+  if size > maxBytes and n > 1 then
+    n = fitExactly(list, n)
+    redis.call('LTRIM', list, -n, -1)
+  end
+  return n, size
+end
+
+-- moveFast moves up to n of the oldest records of a list to another one, by native commands.
+-- It returns how many, and the bytes that they take.
+local function moveFast(source, length, batch, n)
+  if n == length then
+    local size = memoryOf(source, n)
+    if size <= maxBytes or n == 1 then
+      redis.call('RENAME', source, batch)
+      return n, size
+    end
+  end
+  redis.call('SORT', source, 'BY', 'nosort', 'LIMIT', length - n, n, 'STORE', batch)
+  local size
+  n, size = trimToBytes(batch, n)
+  if n == length then
+    redis.call('UNLINK', source)
+  else
+    redis.call('LTRIM', source, 0, length - n - 1)
+  end
+  return n, size
+end
+
+-- moveSlow does the same record by record, where the server lacks the commands.
+local function moveSlow(source, batch, n)
+  local size, k = 0, 0
   while k < n do
-    local v = redis.call('LMOVE', ready, b, 'RIGHT', 'LEFT')
-    if k > 0 and sum + #v > bytes then
-      redis.call('LMOVE', b, ready, 'LEFT', 'RIGHT')
+    local record = redis.call('LMOVE', source, batch, 'RIGHT', 'LEFT')
+    if k > 0 and size + #record > maxBytes then
+      redis.call('LMOVE', batch, source, 'LEFT', 'RIGHT')
       break
     end
-    sum = sum + #v
-    k = k + 1
+    size, k = size + #record, k + 1
   end
-  n, size = k, sum
+  return k, size
 end
-redis.call('HSET', prefix .. 'm:' .. id, 'n', n, 'att', 1, 'st', 'L', 'root', id, 'off', 0, 'sealed', int(now), 'first', int(now))
-redis.call('ZADD', leases, int(deadline), id)
-redis.call('ZADD', open, int(now), id)
-redis.call('HINCRBY', stat, 'taken', n)
-redis.call('HINCRBY', stat, 'inflight', n)
-local avg, old = math.ceil(size / n), tonumber(known[2] or 0)
-if avg > old * 1.2 or avg < old * 0.8 then redis.call('HSET', stat, 'avg', avg) end
-return {'B', id, 1, deadline, now, n}
+
+-- seal makes a batch of the oldest records of a list, and returns the reply. The batch keeps the
+-- order of the list: the oldest record, position 0, is at its right end.
+local function seal(source, length, average)
+  local batch, n, size = listOf(id), math.min(length, maxRecords, fast and MAX_FAST or MAX_SLOW), 0
+  if fast then
+    n, size = moveFast(source, length, batch, guessRecords(source, n, average))
+  else
+    n, size = moveSlow(source, batch, n)
+  end
+  redis.call('HSET', metaOf(id), 'n', n, 'att', 1, 'st', 'L', 'root', id, 'off', 0, 'sealed', int(now),
+    'first', int(now))
+  redis.call('ZADD', LEASES, int(deadline), id)
+  redis.call('ZADD', OPEN, int(now), id)
+  redis.call('HINCRBY', STAT, 'taken', n)
+  redis.call('HINCRBY', STAT, 'inflight', n)
+  redis.call('HSET', STAT, 'clock', int(now), 'avg', math.ceil(size / n), 'layout', LAYOUT)
+  return {'fresh', id, 1, deadline, now, n}
+end
+
+local paused, average, layout, seen = unpack(redis.call('HMGET', STAT, 'paused', 'avg', 'layout', 'clock'))
+if layout and layout ~= LAYOUT then return {'layout', layout} end
+checkTypes()
+if paused then return {'paused'} end
+followClock(now, tonumber(seen or 0))
+deadline = now + leaseMS
+expireLeases()
+local again = redeliver()
+if again then return again end
+
+local large, largeLength, left = mergeDelayed()
+local length = redis.call('LLEN', READY)
+if left and length < maxRecords then return {'more'} end
+if large and (length < leastRecords or length == 0 or random < 0.5) then
+  local reply = seal(delayedListOf(large), largeLength, tonumber(average or 0))
+  redis.call('HINCRBY', STAT, 'delayed', -reply[6])
+  if reply[6] == largeLength then redis.call('ZREM', DELAYED, large) end
+  return reply
+end
+if length == 0 or length < leastRecords then return {'empty', dueIn(), length} end
+return seal(READY, length, tonumber(average or 0))

@@ -86,7 +86,7 @@ func (m *model) fenced(t *rapid.T, h *held, what string, err error) {
 
 // due makes everything in a sorted set of the queue due: the time that has passed, without waiting for it.
 func (m *model) due(t *rapid.T, set, id string) {
-	err := m.c.Do(m.ctx, m.c.B().Zadd().Key("{"+m.q.Name()+"}:"+set).Xx().ScoreMember().ScoreMember(1, id).Build()).Error()
+	err := m.c.Do(m.ctx, m.c.B().Zadd().Key("{"+m.q.Name()+"}:queue:"+set).Xx().ScoreMember().ScoreMember(1, id).Build()).Error()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +104,7 @@ func (m *model) lease(t *rapid.T, o queue.LeaseOptions) *queue.Batch {
 		return s, err
 	}
 	// The time that a released batch has to wait has passed.
-	ids, err := m.c.Do(m.ctx, m.c.B().Zrange().Key("{"+m.q.Name()+"}:redo").Min("0").Max("-1").Build()).AsStrSlice()
+	ids, err := m.c.Do(m.ctx, m.c.B().Zrange().Key("{"+m.q.Name()+"}:queue:redo").Min("0").Max("-1").Build()).AsStrSlice()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +278,7 @@ func sortedKeys[V any](m map[string]V) []string {
 
 // drain lets everybody come back to life, and the rest go through. Then every record must be where it ends.
 func (m *model) drain(t *rapid.T) {
-	delayed, err := m.c.Do(m.ctx, m.c.B().Zrange().Key("{"+m.q.Name()+"}:delayed").Min("0").Max("-1").Build()).AsStrSlice()
+	delayed, err := m.c.Do(m.ctx, m.c.B().Zrange().Key("{"+m.q.Name()+"}:queue:delayed").Min("0").Max("-1").Build()).AsStrSlice()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,162 +2,35 @@ package queue
 
 import (
 	"context"
-	"fmt"
 	"slices"
-	"strconv"
-	"time"
 
 	"github.com/redis/rueidis"
-
-	"github.com/headrace/headrace/internal/uid"
 )
 
-// Push adds payloads to the queue, oldest first. It is LPUSH and nothing else, in chunks, pipelined: one
-// round trip, however many records. What any other client pushes to the list {name}:ready is an equal citizen.
+// Push adds payloads to the queue, oldest first. It is LPUSH and nothing else, in chunks, pipelined:
+// one round trip, however many records. What any other client pushes to the list {name}:ready is
+// treated the same.
 //
-// All payloads are checked before the first is sent. When Redis fails on the way the error is a *PushError. While a
-// cluster moves the queue's slot, or a server is loading, Push waits up to half a minute. With
-// MaxDepth the whole push is accepted or refused in one step (ErrFull), at the price of passing
-// through a script.
+// All payloads are checked before the first one is sent, and copied: they are the caller's again when
+// Push returns, even if ctx ended it. When Redis fails on the way the error is a *PushError. While a
+// cluster moves the queue's slot, or a server is loading or failing over, Push waits up to half a
+// minute.
+//
+// With MaxDepth the whole push is accepted or refused (ErrFull) before any record is sent. A small
+// push is one round trip then, a large one two: the first reserves the room. A producer that is
+// frozen for a minute between the two may exceed the bound by that one push.
 func (q *Queue) Push(ctx context.Context, payloads ...[]byte) error {
-	if err := q.check(payloads); err != nil {
+	if err := q.checkPayloads(payloads); err != nil {
 		return err
 	}
 	if q.cfg.Push.MaxDepth > 0 {
-		return q.pushScript(ctx, "", payloads)
+		return q.pushBounded(ctx, payloads)
 	}
-	var sizes []int // records of each chunk
-	for from := 0; from < len(payloads); {
-		to, bytes := from, 0
-		for to < len(payloads) && to-from < q.cfg.Push.Chunk && (to == from || bytes+len(payloads[to]) <= q.cfg.Push.ChunkBytes) {
-			bytes += len(payloads[to])
-			to++
-		}
-		sizes = append(sizes, to-from)
-		from = to
-	}
-	var results []rueidis.RedisResult
-	for try := 0; ; try++ {
-		results = q.together(ctx, q.lpush(payloads, sizes))
-		if slices.ContainsFunc(results[:len(sizes)], func(r rueidis.RedisResult) bool { return !refused(r.Error()) }) || !pause(ctx, try) {
-			break
-		}
-	}
-	pushed := 0
-	for i, n := range sizes {
-		if err := results[i].Error(); err != nil {
-			unknown, sum := 0, 0
-			for j := i; j < len(sizes); j++ {
-				sum += sizes[j]
-				// A refusal is an answer; a broken connection is none. A later chunk may have gone through, and then the
-				// ones before it count with it: the caller knows the records by their places.
-				if _, ok := rueidis.IsRedisErr(results[j].Error()); !ok && !refused(results[j].Error()) {
-					unknown = sum
-				}
-			}
-			if pushed == 0 && unknown == 0 {
-				return wrap("push", err)
-			}
-			return &PushError{Pushed: pushed, Unknown: unknown, Err: wrap("push", err)}
-		}
-		pushed += n
-	}
-	if q.cfg.Push.Durable {
-		return q.durable(results[len(sizes)], pushed)
-	}
-	return nil
+	return q.pushChunks(ctx, q.chunks(payloads), nil)
 }
 
-// together runs commands on one connection. WAITAOF speaks of its own, so a cluster's client must not follow a redirect of
-// those before it: the redirect comes back as a refusal.
-func (q *Queue) together(ctx context.Context, cmds []rueidis.Completed) (r []rueidis.RedisResult) {
-	if !q.cfg.Push.Durable || q.c.Mode() != rueidis.ClientModeCluster {
-		return q.c.DoMulti(ctx, cmds...)
-	}
-	_ = q.c.Dedicated(func(c rueidis.DedicatedClient) error { // its error is f's
-		r = c.DoMulti(ctx, cmds...)
-		return nil
-	})
-	return r
-}
-
-// lpush builds the commands of a push, in chunks of the given sizes.
-func (q *Queue) lpush(payloads [][]byte, sizes []int) []rueidis.Completed {
-	cmds := make([]rueidis.Completed, 0, len(sizes)+1)
-	for _, n := range sizes {
-		values := make([]string, n)
-		for i, p := range payloads[:n] {
-			values[i] = rueidis.BinaryString(p)
-		}
-		cmds, payloads = append(cmds, q.c.B().Lpush().Key(q.keys[kReady]).Element(values...).Build()), payloads[n:]
-	}
-	if q.cfg.Push.Durable {
-		// In one DoMulti: WAITAOF waits for what its own connection wrote.
-		cmds = append(cmds, q.waitAOF(q.cfg.Push.DurableTimeout))
-	}
-	return cmds
-}
-
-// PushAt adds payloads that are leased at the given time at the earliest, by the server's clock. The whole push is
-// accepted or refused in one step.
-func (q *Queue) PushAt(ctx context.Context, at time.Time, payloads ...[]byte) error {
-	if err := q.check(payloads); err != nil {
-		return err
-	}
-	return q.pushScript(ctx, strconv.FormatInt(max(at.UnixMilli(), 0), 10), payloads)
-}
-
-func (q *Queue) pushScript(ctx context.Context, due string, payloads [][]byte) error {
-	args := make([]string, 4, 4+len(payloads))
-	args[0], args[1], args[2], args[3] = q.prefix, strconv.FormatInt(q.cfg.Push.MaxDepth, 10), due, uid.New()
-	for _, p := range payloads {
-		args = append(args, rueidis.BinaryString(p))
-	}
-	var r, aof rueidis.RedisResult
-	if q.cfg.Push.Durable {
-		for try := 0; ; try++ {
-			m := q.together(ctx, []rueidis.Completed{q.evalsha(pushScript, false, args), q.waitAOF(q.cfg.Push.DurableTimeout)})
-			if noScript(m[0].Error()) {
-				m = q.together(ctx, []rueidis.Completed{q.eval(pushScript, false, args), q.waitAOF(q.cfg.Push.DurableTimeout)})
-			}
-			if r, aof = m[0], m[1]; !refused(r.Error()) || !pause(ctx, try) {
-				break
-			}
-		}
-	} else {
-		r = q.run(ctx, pushScript, false, args...)
-	}
-	v, err := r.AsIntSlice()
-	switch {
-	case err != nil:
-		if _, ok := rueidis.IsRedisErr(err); ok || refused(err) {
-			return wrap("push", err)
-		}
-		return &PushError{Unknown: len(payloads), Err: wrap("push", err)}
-	case len(v) != 2:
-		return fmt.Errorf("queue: push: strange reply of %d values", len(v))
-	case v[0] == 0:
-		return &FullError{Depth: v[1], Max: q.cfg.Push.MaxDepth, Records: int64(len(payloads))}
-	}
-	if q.cfg.Push.Durable {
-		return q.durable(aof, len(payloads))
-	}
-	return nil
-}
-
-// durable reads what WAITAOF said after n records were pushed.
-func (q *Queue) durable(r rueidis.RedisResult, n int) error {
-	v, err := r.AsIntSlice()
-	if err == nil && len(v) > 0 && v[0] >= 1 {
-		return nil
-	}
-	if err != nil {
-		return &PushError{Pushed: n, Err: fmt.Errorf("%w: %w", ErrNotDurable, err)}
-	}
-	return &PushError{Pushed: n, Err: fmt.Errorf("%w within %v", ErrNotDurable, q.cfg.Push.DurableTimeout)}
-}
-
-func (q *Queue) check(payloads [][]byte) error {
+// checkPayloads returns an error if a push has no records, or one that is too large.
+func (q *Queue) checkPayloads(payloads [][]byte) error {
 	if len(payloads) == 0 {
 		return ErrEmptyPush
 	}
@@ -167,4 +40,98 @@ func (q *Queue) check(payloads [][]byte) error {
 		}
 	}
 	return nil
+}
+
+// chunks copies payloads into the arguments of LPUSH commands, within Config.Push.Chunk and
+// ChunkBytes. A command that is still queued in the client when its context ends is sent later, so it
+// must not refer to memory of the caller. One allocation holds the bytes of a chunk.
+func (q *Queue) chunks(payloads [][]byte) [][]string {
+	var chunks [][]string
+	for len(payloads) > 0 {
+		n, bytes := 0, 0
+		for n < len(payloads) && n < q.cfg.Push.Chunk && (n == 0 || bytes+len(payloads[n]) <= q.cfg.Push.ChunkBytes) {
+			bytes += len(payloads[n])
+			n++
+		}
+		buf := make([]byte, 0, bytes)
+		values := make([]string, n)
+		for i, p := range payloads[:n] {
+			buf = append(buf, p...)
+			values[i] = rueidis.BinaryString(buf[len(buf)-len(p):])
+		}
+		chunks = append(chunks, values)
+		payloads = payloads[n:]
+	}
+	return chunks
+}
+
+// pushChunks sends the chunks to the ready list, and then the command that last makes, if it is not
+// nil. With Config.Push.Durable it waits for the disk.
+func (q *Queue) pushChunks(ctx context.Context, chunks [][]string, last func() rueidis.Completed) error {
+	build := func() []rueidis.Completed {
+		cmds := make([]rueidis.Completed, 0, len(chunks)+1)
+		for _, values := range chunks {
+			cmds = append(cmds, q.client.B().Lpush().Key(q.keys[keyReady]).Element(values...).Build())
+		}
+		if last != nil {
+			cmds = append(cmds, last())
+		}
+		return cmds
+	}
+	var results []rueidis.RedisResult
+	var notDurable error
+	_ = q.server.Retry(ctx, func() error { // the outcome is in results
+		results, notDurable = q.send(ctx, build)
+		results = results[:len(chunks)]
+		if slices.ContainsFunc(results, func(r rueidis.RedisResult) bool { return !refused(r.Error()) }) {
+			return nil // a part has gone through: sending all of it again would double that part
+		}
+		return results[0].Error()
+	})
+	if err := pushOutcome(results, chunks); err != nil {
+		return err
+	}
+	return q.durable(notDurable, records(chunks))
+}
+
+// send sends commands together; with Config.Push.Durable followed by WAITAOF on the same connection.
+func (q *Queue) send(ctx context.Context, build func() []rueidis.Completed) ([]rueidis.RedisResult, error) {
+	if q.cfg.Push.Durable {
+		return q.server.Durably(ctx, q.cfg.Push.DurableTimeout, build)
+	}
+	return q.client.DoMulti(ctx, build()...), nil
+}
+
+// pushOutcome returns the error of a push from the results of its chunks.
+func pushOutcome(results []rueidis.RedisResult, chunks [][]string) error {
+	pushed := 0
+	for i, r := range results {
+		err := r.Error()
+		if err == nil {
+			pushed += len(chunks[i])
+			continue
+		}
+		unknown, sum := 0, 0
+		for j := i; j < len(results); j++ {
+			sum += len(chunks[j])
+			// An error is an answer; a broken connection is none. A later chunk may have gone through, and then
+			// those before it count with it: the caller knows the records by their order.
+			if later := results[j].Error(); later == nil || !answered(later) {
+				unknown = sum
+			}
+		}
+		if pushed == 0 && unknown == 0 {
+			return wrap("push", err)
+		}
+		return &PushError{Pushed: pushed, Unknown: unknown, Err: wrap("push", err)}
+	}
+	return nil
+}
+
+// records counts the records of chunks.
+func records(chunks [][]string) (n int) {
+	for _, c := range chunks {
+		n += len(c)
+	}
+	return n
 }

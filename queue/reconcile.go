@@ -10,23 +10,25 @@ import (
 	"github.com/redis/rueidis"
 )
 
-const page = 500 // batches of one question
+// page bounds the batches or records of one call of a script, or of the caller.
+const page = 500
 
-// Handed lists the batches that were handed off and are not acknowledged.
+// HandedOff lists the batches that were handed off and are not acknowledged.
 func (q *Queue) HandedOff(ctx context.Context) ([]HandedOff, error) {
 	var all []HandedOff
 	err := q.eachHanded(ctx, func(h []HandedOff) error { all = append(all, h...); return nil })
 	return all, err
 }
 
-// eachHanded calls f with pages of the batches that are handed off from beginning to end; those that come or go meanwhile may be missed.
+// eachHanded calls f with pages of the batches that stay handed off from its beginning to its end.
+// Those that come or go in between may be missed.
 func (q *Queue) eachHanded(ctx context.Context, f func([]HandedOff) error) error {
 	seen := map[string]bool{} // ZSCAN may show an element twice
 	var todo []HandedOff
 	for cursor := uint64(0); ; {
-		e, err := q.c.Do(ctx, q.c.B().Zscan().Key(q.keys[kHanded]).Cursor(cursor).Count(page).Build()).AsScanEntry()
+		e, err := q.server.Read(ctx, "ZSCAN", q.keys[keyHanded], strconv.FormatUint(cursor, 10), "COUNT", itoa(page)).AsScanEntry()
 		if err != nil {
-			return wrap("handed", err)
+			return wrap("handed off", err)
 		}
 		for i := 0; i+1 < len(e.Elements); i += 2 {
 			if id := e.Elements[i]; !seen[id] {
@@ -56,31 +58,35 @@ func (q *Queue) eachHanded(ctx context.Context, f func([]HandedOff) error) error
 
 // attempts reads the fencing tokens of a page, and leaves out what is gone.
 func (q *Queue) attempts(ctx context.Context, p []HandedOff) ([]HandedOff, error) {
-	cmds := make([]rueidis.Completed, len(p))
-	for i, h := range p {
-		cmds[i] = q.c.B().Hmget().Key(q.meta(h.ID)).Field("att", "n").Build()
-	}
-	var out []HandedOff
-	for i, r := range q.c.DoMulti(ctx, cmds...) {
-		v, err := r.ToArray()
-		if err != nil {
-			return nil, wrap("handed", err)
+	results := q.server.ReadAll(ctx, func() []rueidis.Completed {
+		cmds := make([]rueidis.Completed, len(p))
+		for i, h := range p {
+			cmds[i] = q.server.Command("HMGET", q.metaKey(h.ID), "att", "n")
 		}
-		if len(v) != 2 || v[0].IsNil() {
+		return cmds
+	})
+	var out []HandedOff
+	for i, r := range results {
+		v, err := r.AsStrSlice()
+		switch {
+		case err != nil:
+			return nil, wrap("handed off", err)
+		case len(v) != 2:
+			return nil, unexpected("handed off", len(v), 2)
+		case v[0] == "":
 			continue
 		}
 		h := p[i]
-		h.Attempt, _ = v[0].AsInt64()
-		n, _ := v[1].AsInt64()
-		h.Records = int(n)
+		h.Attempt, _ = strconv.ParseInt(v[0], 10, 64)
+		h.Records, _ = strconv.Atoi(v[1])
 		out = append(out, h)
 	}
 	return out, nil
 }
 
-// Reconcile asks known for the fate of every batch that is handed off, and acts on it: at start, after an error of the durable
-// side, and now and then. It never counts anything against a batch. It goes on after the error of one batch
-// and returns the errors joined.
+// Reconcile asks known for the fate of every batch that is handed off, and acts on it. Call it at
+// start, after an error of the durable side, and now and then. It counts nothing against a batch. It
+// goes on after the error of one batch, and returns the errors joined.
 func (q *Queue) Reconcile(ctx context.Context, known FatesFunc, settle SettleFunc) (ReconcileResult, error) {
 	var r ReconcileResult
 	var errs []error
@@ -94,48 +100,51 @@ func (q *Queue) Reconcile(ctx context.Context, known FatesFunc, settle SettleFun
 			return fmt.Errorf("queue: reconcile: %w", err)
 		}
 		if len(fates) != len(ids) {
-			return fmt.Errorf("queue: reconcile: known gave %d answers for %d batches", len(fates), len(ids))
+			return fmt.Errorf("queue: reconcile: FatesFunc returned %d fates, want %d", len(fates), len(ids))
 		}
-		r.Seen += len(ids)
-		back := []string{q.prefix}
-		var acks []Ack
-		for i, f := range fates {
-			switch f.Fate {
-			case FateStaged:
-				r.Left++
-			case FatePromoted:
-				acks = append(acks, Ack{ID: ids[i], Undo: f.Undo})
-			case FateVoid:
-				if err := q.finishVoid(ctx, ids[i], f.Undo, settle); err != nil {
-					errs = append(errs, err)
-				} else {
-					r.Settled++
-				}
-			case FateUnknown:
-				back = append(back, ids[i], strconv.FormatInt(p[i].Attempt, 10))
-			default:
-				errs = append(errs, fmt.Errorf("queue: reconcile: batch %s has the strange fate %d", ids[i], f.Fate))
-			}
-		}
-		n, err := q.AckWith(ctx, acks...)
-		r.Acked += n
-		if err != nil {
-			return err
-		}
-		if len(back) > 1 {
-			n, err := q.run(ctx, redeliverScript, true, back...).AsInt64()
-			r.Redelivered += int(n)
-			if err != nil {
-				return wrap("reconcile", err)
-			}
-		}
-		return nil
+		pageErrs, err := q.reconcilePage(ctx, p, fates, settle, &r)
+		errs = append(errs, pageErrs...)
+		return err
 	})
 	return r, errors.Join(append(errs, err)...)
 }
 
-// finishVoid splits or buries a batch that the ledger has as void. settle is asked once more, for the undo: making void what is
-// void already changes nothing.
+// reconcilePage acts on the fates of a page of batches, and counts in r. It returns the errors of
+// single batches, and one that ends the whole.
+func (q *Queue) reconcilePage(ctx context.Context, p []HandedOff, fates []BatchFate, settle SettleFunc, r *ReconcileResult) (errs []error, err error) {
+	r.Seen += len(p)
+	var back []string
+	var acks []Ack
+	for i, f := range fates {
+		switch f.Fate {
+		case FateStaged:
+			r.Left++
+		case FatePromoted:
+			acks = append(acks, Ack{ID: p[i].ID, Undo: f.Undo})
+		case FateVoid:
+			if err := q.finishVoid(ctx, p[i].ID, f.Undo, settle); err != nil {
+				errs = append(errs, err)
+			} else {
+				r.Settled++
+			}
+		case FateUnknown:
+			back = append(back, p[i].ID, strconv.FormatInt(p[i].Attempt, 10))
+		default:
+			errs = append(errs, fmt.Errorf("queue: reconcile: the fate of batch %s is %d, must be 0 to %d", p[i].ID, f.Fate, FateVoid))
+		}
+	}
+	n, err := q.AckWith(ctx, acks...)
+	r.Acked += n
+	if err != nil || len(back) == 0 {
+		return errs, err
+	}
+	redelivered, err := q.run(ctx, redeliverScript, drains, back...).AsInt64()
+	r.Redelivered += int(redelivered)
+	return errs, wrap("reconcile", err)
+}
+
+// finishVoid splits or buries a batch that is void in the ledger. It calls settle once more for the
+// undo: making a void batch void changes nothing.
 func (q *Queue) finishVoid(ctx context.Context, id string, undo []Undo, settle SettleFunc) error {
 	b, err := q.Get(ctx, id)
 	if errors.Is(err, ErrGone) {

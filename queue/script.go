@@ -2,36 +2,26 @@ package queue
 
 import (
 	"context"
-	"crypto/sha1"
 	_ "embed"
-	"encoding/hex"
-	"errors"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/headrace/headrace/internal/redisx"
 )
 
-// script is a Lua script in two forms: as it is, and with the header that lets it write while Redis is at
-// maxmemory, for everything that frees memory in the end. miniredis takes no header.
-type script struct {
-	body, sha       string
-	oomBody, oomSHA string
-}
-
-const oomHeader = "#!lua flags=allow-oom\n"
-
-func newScript(body string) *script {
-	sum := func(s string) string { h := sha1.Sum([]byte(s)); return hex.EncodeToString(h[:]) }
-	return &script{body: body, sha: sum(body), oomBody: oomHeader + body, oomSHA: sum(oomHeader + body)}
-}
+// layout is the version of the keys and of what they hold. It stands in the field "layout" of the
+// hash {name}:queue:stat from the first sealed batch or delayed push on.
+const layout = "1"
 
 var (
+	//go:embed common.lua
+	commonLua string
 	//go:embed lease.lua
 	leaseLua string
-	//go:embed own.lua
-	ownLua string
+	//go:embed hold.lua
+	holdLua string
 	//go:embed ack.lua
 	ackLua string
 	//go:embed settle.lua
@@ -40,114 +30,52 @@ var (
 	redeliverLua string
 	//go:embed requeue.lua
 	requeueLua string
-	//go:embed drop.lua
-	dropLua string
-	//go:embed push.lua
-	pushLua string
+	//go:embed discard.lua
+	discardLua string
+	//go:embed reserve.lua
+	reserveLua string
+	//go:embed release.lua
+	releaseLua string
+	//go:embed delay.lua
+	delayLua string
 	//go:embed stats.lua
 	statsLua string
 	//go:embed audit.lua
 	auditLua string
 
 	leaseScript     = newScript(leaseLua)
-	ownScript       = newScript(ownLua)
+	holdScript      = newScript(holdLua)
 	ackScript       = newScript(ackLua)
 	settleScript    = newScript(settleLua)
 	redeliverScript = newScript(redeliverLua)
 	requeueScript   = newScript(requeueLua)
-	dropScript      = newScript(dropLua)
-	pushScript      = newScript(pushLua)
+	discardScript   = newScript(discardLua)
+	reserveScript   = newScript(reserveLua)
+	releaseScript   = newScript(releaseLua)
+	delayScript     = newScript(delayLua)
 	statsScript     = newScript(statsLua)
 	auditScript     = newScript(auditLua)
 )
 
-// evalsha and eval build the two ways to run s.
-func (q *Queue) evalsha(s *script, oom bool, args []string) rueidis.Completed {
-	sha := s.sha
-	if oom && q.oomFlag {
-		sha = s.oomSHA
-	}
-	return q.c.B().Evalsha().Sha1(sha).Numkeys(int64(len(q.keys))).Key(q.keys...).Arg(args...).Build()
+func newScript(body string) *redisx.Script {
+	return redisx.NewScript("local LAYOUT = '"+layout+"'\n", commonLua, body)
 }
 
-func (q *Queue) eval(s *script, oom bool, args []string) rueidis.Completed {
-	body := s.body
-	if oom && q.oomFlag {
-		body = s.oomBody
-	}
-	return q.c.B().Eval().Script(body).Numkeys(int64(len(q.keys))).Key(q.keys...).Arg(args...).Build()
+// drains and fills are the two kinds of scripts. One that frees memory in the end, or lets another
+// one do so, runs while Redis is at maxmemory; one that only takes memory does not.
+const drains, fills = true, false
+
+// call returns the call of a script. The prefix of the keys goes before args.
+func (q *Queue) call(s *redisx.Script, allowOOM bool, args ...string) redisx.Call {
+	return redisx.Call{Script: s, Keys: q.keys, Args: append([]string{q.prefix}, args...), AllowOOM: allowOOM}
 }
 
-// run runs s. It tries again when the server says that it has not run it, and only then.
-func (q *Queue) run(ctx context.Context, s *script, oom bool, args ...string) rueidis.RedisResult {
-	for try := 0; ; try++ {
-		r := q.c.Do(ctx, q.evalsha(s, oom, args))
-		if noScript(r.Error()) {
-			r = q.c.Do(ctx, q.eval(s, oom, args))
-		}
-		if !refused(r.Error()) || !pause(ctx, try) {
-			return r
-		}
-	}
+// run runs a script and retries while the server refuses it.
+func (q *Queue) run(ctx context.Context, s *redisx.Script, allowOOM bool, args ...string) rueidis.RedisResult {
+	return q.server.Run(ctx, q.call(s, allowOOM, args...))
 }
 
-func noScript(err error) bool {
-	re, ok := rueidis.IsRedisErr(err)
-	return ok && re.IsNoScript()
-}
-
-// refused says whether a command was refused for now, without having begun: the server is loading, or a cluster is
-// moving the queue's slot, or is between two masters (then the client has nobody to ask). A redirect comes back only
-// where the client must not follow it. Every script names a key
-// that never exists ("never"), so a node from which half of the slot has moved away refuses it with TRYAGAIN instead
-// of taking the keys that it no longer has for batches that are gone.
-func refused(err error) bool {
-	re, ok := rueidis.IsRedisErr(err)
-	if !ok {
-		return errors.Is(err, rueidis.ErrNoSlot)
-	}
-	_, moved := re.IsMoved()
-	_, ask := re.IsAsk()
-	return moved || ask || re.IsTryAgain() || re.IsClusterDown() || re.IsLoading() ||
-		strings.HasPrefix(re.Error(), "MASTERDOWN") || strings.HasPrefix(re.Error(), "UNBLOCKED")
-}
-
-// pause waits a little before the next try; false: enough.
-func pause(ctx context.Context, try int) bool {
-	if try > 120 { // half a minute
-		return false
-	}
-	return sleep(ctx, min(time.Duration(try+1)*5*time.Millisecond, 250*time.Millisecond))
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-// outlive returns a context that is cancelled a grace after ctx is, so that the reply of a script that has run already is
-// not thrown away. It hides the deadline of ctx: rueidis would wait for it even when ctx is cancelled before.
-func outlive(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
-	if ctx.Done() == nil {
-		return ctx, func() {}
-	}
-	c, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() {
-		if grace == 0 || !sleep(c, grace) {
-			cancel()
-			return
-		}
-		cancel()
-	})
-	return c, func() { stop(); cancel() }
-}
-
+// ms formats a duration in milliseconds, at least one unless it is zero or negative.
 func ms(d time.Duration) string {
 	if d > 0 && d < time.Millisecond {
 		d = time.Millisecond
@@ -156,3 +84,10 @@ func ms(d time.Duration) string {
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }
+
+func flag(b bool) string {
+	if b {
+		return "1"
+	}
+	return "0"
+}

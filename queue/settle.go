@@ -5,92 +5,42 @@ import (
 	"fmt"
 	"math"
 	"strconv"
-	"strings"
-	"time"
 
+	"github.com/headrace/headrace/internal/redisx"
 	"github.com/headrace/headrace/internal/uid"
 )
 
-// Ack acknowledges batches: they are gone. It needs no lease, because nothing but a durable commit can be the reason for
-// it, and is harmless when it comes twice. It answers how many there still were.
-func (q *Queue) Ack(ctx context.Context, ids ...string) (int, error) {
-	acks := make([]Ack, len(ids))
-	for i, id := range ids {
-		acks[i].ID = id
-	}
-	return q.AckWith(ctx, acks...)
-}
-
-// AckWith is Ack with something undone in the same step as each acknowledgement. The undo of a batch that is gone is not
-// done again.
-func (q *Queue) AckWith(ctx context.Context, acks ...Ack) (int, error) {
-	for _, a := range acks {
-		if err := q.checkUndo(a.Undo); err != nil {
-			return 0, err
-		}
-	}
-	total := 0
-	for len(acks) > 0 {
-		args := []string{q.prefix}
-		n := 0
-		// A script keeps everybody waiting: a few thousand arguments at a time.
-		for ; n < len(acks) && (n == 0 || len(args)+4*len(acks[n].Undo) < 5000); n++ {
-			args = append(args, acks[n].ID, itoa(len(acks[n].Undo)))
-			args = appendUndo(args, acks[n].Undo)
-		}
-		done, err := q.run(ctx, ackScript, true, args...).AsInt64()
-		if err != nil {
-			return total, wrap("ack", err)
-		}
-		total += int(done)
-		acks = acks[n:]
-	}
-	return total, nil
-}
-
-func appendUndo(args []string, undo []Undo) []string {
-	for _, u := range undo {
-		args = append(args, u.Key, itoa(int(u.Offset)), u.Old, u.New)
-	}
-	return args
-}
-
-func (q *Queue) checkUndo(undo []Undo) error {
-	for _, u := range undo {
-		if !strings.HasPrefix(u.Key, q.prefix[:len(q.prefix)-1]) {
-			return fmt.Errorf("%w: key %q does not begin with %s, so it may be on another node", ErrUndo, u.Key, q.prefix[:len(q.prefix)-1])
-		}
-		if u.Offset < 0 || u.Old == "" || len(u.New) > len(u.Old) {
-			return fmt.Errorf("%w: key %q: offset %d must not be negative, Old (%d bytes) not empty, New (%d bytes) no longer than Old", ErrUndo, u.Key, u.Offset, len(u.Old), len(u.New))
-		}
-	}
-	return nil
-}
-
-// Get reads a batch without leasing it. ErrGone: there is none.
+// Get reads a batch without leasing it. ErrGone: it does not exist. ErrBroken: its keys do not fit
+// together.
 func (q *Queue) Get(ctx context.Context, id string) (*Batch, error) {
-	r := q.c.DoMulti(ctx, q.c.B().Hgetall().Key(q.meta(id)).Build(), q.c.B().Lrange().Key(q.list(id)).Start(0).Stop(-1).Build())
-	meta, err := r[0].AsStrMap()
+	meta, err := q.server.Read(ctx, "HGETALL", q.metaKey(id)).AsStrMap()
 	if err != nil {
 		return nil, wrap("get", err)
 	}
-	list, err := r[1].ToArray()
-	if err != nil {
-		return nil, wrap("get", err)
-	}
-	if n, _ := strconv.Atoi(meta["n"]); len(meta) == 0 || len(list) != n {
+	if len(meta) == 0 {
 		return nil, fmt.Errorf("%w: %s", ErrGone, id)
 	}
-	b := &Batch{Queue: q.name, ID: id, Guard: q.meta(id)}
+	n, _ := strconv.Atoi(meta["n"])
+	list, err := q.payloads(ctx, id, n, chunkOf(q.cfg.Lease.Bytes), nil)
+	switch {
+	case err != nil:
+		return nil, wrap("get", err)
+	case len(list) == 0:
+		return nil, fmt.Errorf("%w: %s", ErrGone, id)
+	case len(list) != n:
+		return nil, fmt.Errorf("%w: batch %s: got %d records, want %d", ErrBroken, id, len(list), n)
+	}
+	b := &Batch{Queue: q.name, ID: id, Guard: q.metaKey(id)}
 	b.Attempt, _ = strconv.ParseInt(meta["att"], 10, 64)
 	b.describe(meta)
 	return b, b.fill(list)
 }
 
-// Settle finishes what the ledger says of b, whoever holds it: promoted → acknowledged; void → split, or, when it holds one
-// record, buried. It does nothing when that was done before. Whoever meets a batch in the ledger calls it.
+// Settle finishes what the ledger records of b, whichever process holds it. A promoted batch is
+// acknowledged. A void one is split, or, if it holds one record, buried. It does nothing if that was
+// done before. Every process that meets a batch in the ledger calls it.
 //
-// Calling it for a batch that no ledger has made void may double its records.
+// A call for a batch that no ledger has made void may double its records.
 func (q *Queue) Settle(ctx context.Context, b *Batch, s Resolution) error {
 	if err := q.checkUndo(s.Undo); err != nil {
 		return err
@@ -102,10 +52,10 @@ func (q *Queue) Settle(ctx context.Context, b *Batch, s Resolution) error {
 	return q.split(ctx, b, "", s.Undo)
 }
 
-// settleOver handles a batch that was handed out because it has failed too often. It is leased for this, so that whoever dies in
-// the middle leaves it to the next.
-func (q *Queue) settleOver(ctx context.Context, b *Batch, settle SettleFunc) error {
-	ctx, cancel := outlive(ctx, time.Second)
+// settleFailed settles a batch that has failed too often. The batch is leased for this, so when the
+// process dies in the middle, the lease expires and another one settles it.
+func (q *Queue) settleFailed(ctx context.Context, b *Batch, settle SettleFunc) error {
+	ctx, cancel := redisx.Outlive(ctx, replyGrace)
 	defer cancel()
 	if settle == nil {
 		return q.split(ctx, b, strconv.FormatInt(b.Attempt, 10), nil)
@@ -115,36 +65,49 @@ func (q *Queue) settleOver(ctx context.Context, b *Batch, settle SettleFunc) err
 		err = q.Settle(ctx, b, s)
 	}
 	if err != nil {
-		// As it was, a little later; its counters stay. Who has lost it in between need not give it back.
-		_ = q.release(context.WithoutCancel(ctx), "S", b, ReleaseOptions{Delay: q.cfg.Lease.Backoff})
+		// The batch goes back as it was, with its counters, a little later. If the lease is lost, there is
+		// nothing to give back.
+		_ = q.release(context.WithoutCancel(ctx), stateSettling, b, ReleaseOptions{Delay: q.cfg.Lease.Backoff})
 		return fmt.Errorf("queue: settle batch %s: %w", b.ID, err)
 	}
 	return nil
 }
 
-// split splits or buries b: √n children of about √n records each, so that a poison record stands alone after few
-// levels, and few of its neighbours go through small batches. attempt is "" when b is void.
+// settleBroken is the reply of settle.lua for a batch whose keys do not fit together.
+const settleBroken = -2
+
+// split splits or buries b. A split makes √n children of about √n records each, so that a poison
+// record is isolated after few levels, and few of its neighbours go through small batches. attempt is
+// "" if b is void.
 func (q *Queue) split(ctx context.Context, b *Batch, attempt string, undo []Undo) error {
-	args := []string{q.prefix, b.ID, attempt, b.blame(), "0"}
+	args := []string{b.ID, attempt, cut(b.blame(), MaxReason), flag(q.fast)}
 	if n := len(b.Payloads); n > 1 {
 		children := int(math.Ceil(math.Sqrt(float64(n))))
-		args[4] = itoa(children)
+		args = append(args, itoa(children))
 		for range children {
 			args = append(args, uid.New())
 		}
 	} else {
-		args = appendUndo(args, undo)
+		args = appendUndo(append(args, "0"), undo)
 	}
-	return wrap("split", q.run(ctx, settleScript, true, args...).Error())
+	v, err := q.run(ctx, settleScript, drains, args...).AsInt64()
+	switch {
+	case err != nil:
+		return wrap("split", err)
+	case v == settleBroken:
+		return fmt.Errorf("%w: batch %s", ErrBroken, b.ID)
+	}
+	// A lost lease is no error: another process has settled the batch, or will.
+	return nil
 }
 
-// blame is the reason that goes with a dead record.
+// blame is the reason of a dead letter.
 func (b *Batch) blame() string {
 	switch {
-	case b.Failures == 0 && b.Crashes > 0 || b.Crashes > b.Failures:
-		s := fmt.Sprintf("its lease ran out %d times", b.Crashes)
-		if b.Reason != "" && !strings.HasPrefix(b.Reason, "its lease ran out") {
-			s += "; before: " + b.Reason
+	case b.Crashes > 0 && b.Crashes > b.Failures:
+		s := fmt.Sprintf("its lease expired %d times", b.Crashes)
+		if b.Reason != "" {
+			s += "; last failure: " + b.Reason
 		}
 		return s
 	case b.Reason != "":

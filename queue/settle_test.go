@@ -93,7 +93,7 @@ func TestKillerRecordStandsAlone(t *testing.T) {
 		}
 		dead, _, err := q.DeadLetters(ctx, "", 10)
 		must(t, err)
-		if len(dead) != 1 || string(dead[0].Payload) != "4" || !strings.Contains(dead[0].Reason, "ran out 2 times") || dead[0].Crashes != 2 {
+		if len(dead) != 1 || string(dead[0].Payload) != "4" || !strings.Contains(dead[0].Reason, "expired 2 times") || dead[0].Crashes != 2 {
 			t.Fatalf("%+v", dead)
 		}
 	})

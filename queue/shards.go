@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/headrace/headrace/internal/redisx"
 )
 
 // MaxShards bounds NewShards.
@@ -33,11 +35,11 @@ type Shards struct {
 // NewShards opens n queues called name.0 … with a suffix each that puts it into the i-th of n equal parts of the cluster's slots. by says
 // what a payload is sharded by: records that must meet in one dedup window need the same. nil: nothing, turn by turn.
 func NewShards(ctx context.Context, client rueidis.Client, name string, n int, by func(payload []byte) string, cfg Config) (*Shards, error) {
-	if err := checkName(name); err != nil {
-		return nil, err
+	if err := redisx.CheckName(name); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
-	if n < 1 || n > MaxShards {
-		return nil, fmt.Errorf("%w: %d shards: must be 1 to %d", ErrConfig, n, MaxShards)
+	if err := within("NewShards: n", n, 1, MaxShards); err != nil {
+		return nil, err
 	}
 	s := &Shards{by: by, byID: map[string]*Queue{}, turn: make(chan struct{}, 1), woken: make(chan struct{}), peeking: make([]bool, n)}
 	for i := range n {
@@ -94,7 +96,7 @@ func (s *Shards) ShardOf(key string) int { return slot(key) * len(s.qs) / slots 
 // Push pushes each payload to its shard, all shards at once. A shard's part is accepted or refused by itself; the error says
 // which ones were not.
 func (s *Shards) Push(ctx context.Context, payloads ...[]byte) error {
-	if err := s.qs[0].check(payloads); err != nil { // all or nothing, as far as this can be told before
+	if err := s.qs[0].checkPayloads(payloads); err != nil { // all or nothing, as far as this can be told before
 		return err
 	}
 	parts := make([][][]byte, len(s.qs))
@@ -143,10 +145,10 @@ func (s *Shards) TryLease(ctx context.Context, o LeaseOptions) (*Batch, error) {
 	return b, err
 }
 
-func (s *Shards) round(ctx context.Context, o LeaseOptions) (*Batch, []taken, error) {
+func (s *Shards) round(ctx context.Context, o LeaseOptions) (*Batch, []leased, error) {
 	var bad error
 	paused := true
-	ts := make([]taken, len(s.qs))
+	ts := make([]leased, len(s.qs))
 	first := int(s.next.Add(1) % uint64(len(s.qs)))
 	for k := range s.qs {
 		i := (first + k) % len(s.qs)
@@ -220,7 +222,7 @@ func (s *Shards) wake(now bool) <-chan struct{} {
 }
 
 // peek waits at shard i unless somebody does.
-func (s *Shards) peek(i int, t taken) {
+func (s *Shards) peek(i int, l leased) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.peeking[i] {
@@ -230,7 +232,7 @@ func (s *Shards) peek(i int, t taken) {
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), s.qs[i].cfg.Lease.PollInterval+10*time.Second)
 		defer cancel()
-		_ = s.qs[i].wait(ctx, t) // an error shows itself to whoever leases
+		_ = s.qs[i].wait(ctx, l) // an error shows itself to whoever leases
 		s.mu.Lock()
 		s.peeking[i] = false
 		s.mu.Unlock()

@@ -7,90 +7,145 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/headrace/headrace/internal/redisx"
 )
 
-// await is called by the one consumer of this process whose turn it is to wait at the server.
+// await waits for a batch. One consumer of a process at a time waits at the server, so that a push
+// wakes one of them, not all. It holds the turn only while it waits and seals: a consumer that
+// lingers or settles holds back no other one.
 func (q *Queue) await(ctx context.Context, o LeaseOptions, least int) (*Batch, error) {
-	var until time.Time // the end of the linger, once there is a first record
+	linger := lingering{full: least}
 	for {
-		t, err := q.take(ctx, o, least)
-		if err != nil || t.batch != nil {
-			return t.batch, err
+		l, err := q.waitAndSeal(ctx, o, linger.least(o))
+		if err != nil {
+			return nil, err
 		}
-		if t.paused || t.len == 0 {
-			until, least = time.Time{}, min(least, 1)
-			if o.Linger > 0 {
-				least = o.Records
-			}
-			if err := q.wait(ctx, t); err != nil {
-				return nil, err
-			}
+		if done, err := q.finish(ctx, o, l); err != nil || done && l.batch != nil {
+			return l.batch, err
+		}
+		if l.ready == 0 {
+			linger.until = time.Time{}
 			continue
 		}
-		// There are some, but fewer than a batch.
-		now := time.Now()
-		if until.IsZero() {
-			until = now.Add(o.Linger)
-		}
-		left := until.Sub(now)
-		if left <= 0 {
-			least = 1
-			continue
-		}
-		// Look a few times until then: the list has no way to say that it has grown to n.
-		step := max(o.Linger/8, time.Millisecond)
-		if t.next >= 0 {
-			step = min(step, max(t.next, time.Millisecond))
-		}
-		if !sleep(ctx, min(left, step)) {
+		if d := linger.next(o, l); d > 0 && !redisx.Sleep(ctx, d) {
 			return nil, ctx.Err()
 		}
 	}
 }
 
-// wait waits for a push, or until something comes due, or for Look.
-//
-// BLMOVE from the ready list to the same end of itself leaves the record where it is: it is a peek that blocks. A move
-// straight into a batch could deliver its record long after the lease of that batch has gone.
-func (q *Queue) wait(ctx context.Context, t taken) error {
-	d := q.cfg.Lease.PollInterval
-	if t.next >= 0 {
-		d = min(d, t.next)
+// lingering is the wait for a batch to fill up.
+type lingering struct {
+	full  int       // records of a full batch; 1: no wait
+	until time.Time // the end of the wait, once there is a first record
+}
+
+// least returns how many records the next batch must have.
+func (l *lingering) least(o LeaseOptions) int {
+	if !l.until.IsZero() && !time.Now().Before(l.until) {
+		return 1
 	}
-	d = max(d, time.Millisecond)
-	if t.paused {
-		if !sleep(ctx, d) {
+	return l.full
+}
+
+// next returns how long to sleep before the next call. The list cannot report that it has grown to a
+// number of records, so the queue is polled a few times until the wait ends.
+func (l *lingering) next(o LeaseOptions, s leased) time.Duration {
+	now := time.Now()
+	if l.until.IsZero() {
+		l.until = now.Add(o.Linger)
+	}
+	step := max(o.Linger/8, time.Millisecond)
+	if s.next >= 0 {
+		step = min(step, max(s.next, time.Millisecond))
+	}
+	return min(step, l.until.Sub(now))
+}
+
+// waitAndSeal takes the turn, waits for a record if there is none, and calls the lease script.
+func (q *Queue) waitAndSeal(ctx context.Context, o LeaseOptions, least int) (leased, error) {
+	select {
+	case q.turn <- struct{}{}:
+		defer func() { <-q.turn }()
+	case <-ctx.Done():
+		return leased{}, ctx.Err()
+	}
+	l, err := q.seal(ctx, o, least)
+	if err != nil || l.batch != nil || l.again || l.ready > 0 {
+		return l, err
+	}
+	if err := q.wait(ctx, l); err != nil {
+		return leased{}, err
+	}
+	return q.seal(ctx, o, least)
+}
+
+// How long wait waits for the reply of the server beyond the time that it asked for.
+const (
+	frozenAfter   = 10 * time.Second
+	unblockGrace  = 50 * time.Millisecond
+	peekRetry     = 20 * time.Millisecond
+	shortestBlock = time.Millisecond
+)
+
+var errFrozen = errors.New("queue: lease: Redis does not answer")
+
+// wait waits for a push, until something comes due, or for the poll interval.
+//
+// BLMOVE from the ready list to the same end of itself leaves the record where it is: it is a peek
+// that blocks. A move straight into a batch could deliver its record long after the lease of that
+// batch has expired.
+func (q *Queue) wait(ctx context.Context, l leased) error {
+	d := q.cfg.Lease.PollInterval
+	if l.next >= 0 {
+		d = min(d, l.next)
+	}
+	if end, ok := ctx.Deadline(); ok {
+		d = min(d, time.Until(end)) // the server ends the wait in time, so the connection stays in use
+	}
+	d = max(d, shortestBlock)
+	if l.paused {
+		if !redisx.Sleep(ctx, d) {
 			return ctx.Err()
 		}
 		return nil
 	}
-	// A frozen server is left after a while: a blocking command has no other time limit.
-	c, cancel := outlive(ctx, 0)
-	defer cancel()
-	if c == ctx {
-		c, cancel = context.WithCancel(ctx)
-		defer cancel()
-	}
-	var frozen atomic.Bool
-	timer := time.AfterFunc(d+10*time.Second, func() { frozen.Store(true); cancel() })
-	ready := q.keys[kReady]
-	err := q.c.Do(c, q.c.B().Blmove().Source(ready).Destination(ready).Right().Right().Timeout(d.Seconds()).Build()).Error()
-	timer.Stop()
+	err := q.peek(ctx, d)
 	switch {
 	case err == nil || rueidis.IsRedisNil(err):
-		return nil
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case frozen.Load():
-		return errors.New("queue: lease: Redis does not answer")
-	}
-	werr := wrap("lease", err)
-	if errors.Is(werr, ErrMemory) || refused(err) {
-		// A full Redis refuses the peek, though it lets records out.
-		if !sleep(ctx, min(d, 20*time.Millisecond)) {
+	case errors.Is(err, errFrozen):
+		return err
+	default:
+		// A peek that fails costs time only: a full Redis refuses it, though it lets records out, and the
+		// server may fail over. The lease script reports what lasts.
+		if !redisx.Sleep(ctx, min(d, peekRetry)) {
 			return ctx.Err()
 		}
-		return nil
 	}
-	return werr
+	return nil
+}
+
+// peek blocks at the server until the ready list has a record, for at most d. A server that does not
+// answer is left after a while: a blocking command has no other time limit.
+func (q *Queue) peek(ctx context.Context, d time.Duration) error {
+	grace := time.Duration(0)
+	if _, ok := ctx.Deadline(); ok {
+		grace = unblockGrace
+	}
+	blocked, end := redisx.Outlive(ctx, grace)
+	defer end()
+	blocked, cancel := context.WithCancel(blocked)
+	defer cancel()
+	var frozen atomic.Bool
+	timer := time.AfterFunc(d+frozenAfter, func() { frozen.Store(true); cancel() })
+	defer timer.Stop()
+	ready := q.keys[keyReady]
+	err := q.client.Do(blocked, q.client.B().Blmove().Source(ready).Destination(ready).Right().Right().
+		Timeout(d.Seconds()).Build().UnblockOnCancel()).Error()
+	if frozen.Load() {
+		return errFrozen
+	}
+	return err
 }

@@ -36,7 +36,7 @@ func OpenProducer(ctx context.Context, redis rueidis.Client, name string) (*Prod
 		return nil, err
 	}
 	gate, err := backpressure.New(ctx, redis, name, backpressure.Config{
-		Records: []backpressure.Source{{List: "{" + name + "}:ready"}, {Hash: "{" + name + "}:stat", Field: "inflight", Optional: true}},
+		Records: backpressure.SourcesOf(q),
 		High:    Depth,
 	})
 	if err != nil {

@@ -46,7 +46,7 @@ func (s *Server) Durably(ctx context.Context, timeout time.Duration, build func(
 // RunDurably runs a script followed by WAITAOF on one connection, and retries while the server refuses the script.
 func (s *Server) RunDurably(ctx context.Context, timeout time.Duration, c Call) (r rueidis.RedisResult, aof error) {
 	_ = s.Retry(ctx, func() error { // its error is the one of r
-		for _, build := range []func(Call) rueidis.Completed{s.evalsha, s.eval} {
+		for _, build := range []func(Call) rueidis.Completed{s.evalsha, s.Eval} {
 			var rs []rueidis.RedisResult
 			rs, aof = s.Durably(ctx, timeout, func() []rueidis.Completed { return []rueidis.Completed{build(c)} })
 			if r = rs[0]; !IsNoScript(r.Error()) {

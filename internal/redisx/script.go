@@ -55,7 +55,7 @@ func (s *Server) Run(ctx context.Context, c Call) (r rueidis.RedisResult) {
 func (s *Server) Once(ctx context.Context, c Call, more func() []rueidis.Completed) []rueidis.RedisResult {
 	r := s.send(ctx, s.evalsha(c), more)
 	if IsNoScript(r[0].Error()) {
-		r = s.send(ctx, s.eval(c), more)
+		r = s.send(ctx, s.Eval(c), more)
 	}
 	return r
 }
@@ -78,7 +78,9 @@ func (s *Server) evalsha(c Call) rueidis.Completed {
 	return s.client.B().Evalsha().Sha1(s.text(c).sha).Numkeys(int64(len(c.Keys))).Key(c.Keys...).Arg(c.Args...).Build()
 }
 
-func (s *Server) eval(c Call) rueidis.Completed {
+// Eval builds the command that runs a script by its text, for a pipeline that cannot be sent again when
+// the server does not know the script.
+func (s *Server) Eval(c Call) rueidis.Completed {
 	return s.client.B().Eval().Script(s.text(c).body).Numkeys(int64(len(c.Keys))).Key(c.Keys...).Arg(c.Args...).Build()
 }
 

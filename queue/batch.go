@@ -1,0 +1,170 @@
+package queue
+
+import (
+	"cmp"
+	"context"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+// Batch is a sealed batch. Its records do not change from the lease that sealed it until it is
+// acknowledged or split, so everything downstream may be made idempotent by ID.
+type Batch struct {
+	// Queue is the name of the queue that holds the batch.
+	Queue string
+	// ID is a UUIDv7 that the client made for the one lease that sealed the batch.
+	ID string
+	// Root and Offset are the place of the records: Payloads[i] has the place (Root, Offset+i), through
+	// all splits, burial and requeue. A batch that was never split is its own root.
+	Root   string
+	Offset int
+	// Attempt counts the leases of this batch. It is the fencing token of Extend, Handoff and Release.
+	Attempt int64
+	// Failures counts the failures that workers reported, Crashes the leases that expired.
+	Failures, Crashes int
+	// Reason is the last reported failure, cut to MaxReason bytes.
+	Reason string
+	// Payloads are the records, oldest first. They must not be changed.
+	Payloads [][]byte
+	// Bytes is the sum of their lengths.
+	Bytes int
+	// All times are by the server's clock. Sealed is when this batch was sealed, or the root that it was
+	// split from: children inherit the root's seal time, because a ledger that forgets by age must not
+	// take a part for younger than the whole. A requeued record is sealed anew. FirstSeen is when the
+	// records were first sealed, Deadline when the lease expires.
+	Sealed, FirstSeen, Deadline time.Time
+	// Guard is the key of the batch's meta hash. It lives exactly as long as the batch. Fields that
+	// begin with "r:" are annotations of other packages, one byte a record; a split gives each child its
+	// part.
+	Guard string
+	// Annotated reports whether there are any.
+	Annotated bool
+}
+
+// LeaseOptions are the settings of one lease. A zero field takes the queue's Config.Lease.
+type LeaseOptions struct {
+	Records, Bytes   int
+	Linger, Duration time.Duration
+	// Settle is called before a batch that keeps failing is split or buried. nil: there is no ledger to
+	// make it void in, so a worker that still holds the batch may yet use it.
+	Settle SettleFunc
+}
+
+// ReleaseOptions are how a batch goes back.
+type ReleaseOptions struct {
+	// Delay is the time before it is delivered again. 0: at once, or by Config.Lease.Backoff if there is
+	// a Failure.
+	Delay time.Duration
+	// Failure is the error of the worker. It counts as a failure of the batch and is kept as its reason,
+	// cut to MaxReason bytes. "": nothing is counted, because the worker shuts down or Postgres is away.
+	Failure string
+}
+
+// Undo is a compare-and-set in the same script as an acknowledgement or burial: where the string Key
+// has Old at Offset, New overwrites the bytes there. A missing key stays missing. Key must have the
+// queue's hash tag.
+type Undo struct {
+	Key      string
+	Offset   int64
+	Old, New string
+}
+
+// Ack is a batch to be acknowledged, with what is undone in the same step.
+type Ack struct {
+	ID   string
+	Undo []Undo
+}
+
+// SettleFunc makes the id of b void in the durable ledger, so that no worker that still holds b can
+// get it promoted; or it reports that b is promoted already. The change must be durable before it
+// returns. An error leaves the batch as it was, to be settled later.
+type SettleFunc func(ctx context.Context, b *Batch) (Resolution, error)
+
+// Resolution is the state of a batch in the ledger. A promoted batch is acknowledged with Undo. A
+// void one is split, or, if it holds one record, buried with Undo in the same script.
+type Resolution struct {
+	Promoted bool
+	Undo     []Undo
+}
+
+// Fate is what the durable side knows of a batch.
+type Fate uint8
+
+// The fates of a batch, and what Reconcile does with it.
+const (
+	FateUnknown  Fate = iota // in no registry and not in the ledger: redelivered at once
+	FateStaged               // in a registry: left as it is
+	FatePromoted             // in the ledger as promoted: acknowledged
+	FateVoid                 // in the ledger as void: split or buried
+)
+
+// FatesFunc returns the fate of each of ids, in their order. It must read the registries first and
+// then the ledger: in the other order a promotion in between makes a batch look unknown.
+type FatesFunc func(ctx context.Context, ids []string) ([]BatchFate, error)
+
+// BatchFate is the fate of one batch. Undo goes with FatePromoted and FateVoid.
+type BatchFate struct {
+	Fate Fate
+	Undo []Undo
+}
+
+// ReconcileResult counts what Reconcile did, in batches.
+type ReconcileResult struct {
+	Seen, Left, Acked, Settled, Redelivered int
+}
+
+// HandedOff is a batch that was handed off and is not yet acknowledged.
+type HandedOff struct {
+	ID      string
+	Attempt int64
+	Records int
+	Since   time.Time // when it was handed off
+}
+
+// DeadLetter is a record that was buried. Its ID is that of the batch that held it alone.
+type DeadLetter struct {
+	ID       string
+	Payload  []byte
+	Root     string
+	Offset   int
+	Reason   string // at most MaxReason bytes
+	Attempts int64  // leases of every batch that held it
+	Failures int    // reported while it was alone
+	Crashes  int    // while it was alone
+	FirstSeen,
+	Died time.Time
+}
+
+// fill takes the payloads from a list as Redis has it: the oldest is at its right end.
+func (b *Batch) fill(list []rueidis.RedisMessage) error {
+	b.Payloads = make([][]byte, len(list))
+	for i := range list {
+		p, err := list[i].AsBytes()
+		if err != nil {
+			return wrap("read batch "+b.ID, err)
+		}
+		b.Payloads[len(list)-1-i] = p
+		b.Bytes += len(p)
+	}
+	return nil
+}
+
+// describe takes the fields of the meta hash.
+func (b *Batch) describe(meta map[string]string) {
+	num := func(field string) int64 { n, _ := strconv.ParseInt(meta[field], 10, 64); return n }
+	b.Root = cmp.Or(meta["root"], b.ID)
+	b.Offset = int(num("off"))
+	b.Failures = int(num("fails"))
+	b.Crashes = int(num("crashes"))
+	b.Reason = meta["reason"]
+	b.Sealed = time.UnixMilli(num("sealed"))
+	b.FirstSeen = time.UnixMilli(num("first"))
+	for field := range meta {
+		if strings.HasPrefix(field, "r:") {
+			b.Annotated = true
+		}
+	}
+}

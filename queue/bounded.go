@@ -1,0 +1,142 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/headrace/headrace/internal/redisx"
+	"github.com/headrace/headrace/internal/uid"
+)
+
+const (
+	// A push of at most so many records and bytes goes through the script that checks the bound. A
+	// larger one reserves room first: a record that passes through Lua costs twice as much as LPUSH.
+	smallPush, smallPushBytes = 64, 32 << 10
+	// reservationLasts is how long the room of a producer that has died stays reserved.
+	reservationLasts = time.Minute
+)
+
+// pushBounded pushes within Config.Push.MaxDepth.
+func (q *Queue) pushBounded(ctx context.Context, payloads [][]byte) error {
+	chunks := q.chunks(payloads)
+	if len(chunks) == 1 && len(payloads) <= smallPush && size(payloads) <= smallPushBytes {
+		return q.pushSmall(ctx, chunks[0])
+	}
+	for {
+		begin := time.Now()
+		id, err := q.reserve(ctx, len(payloads))
+		if err != nil {
+			return err
+		}
+		if time.Since(begin) > reservationLasts/2 { // this process was frozen
+			q.unreserve(ctx, id, len(payloads))
+			continue
+		}
+		err = q.pushChunks(ctx, chunks, func() rueidis.Completed { return q.server.Eval(q.releaseCall(id, len(payloads))) })
+		var pe *PushError
+		if err != nil && !errors.As(err, &pe) {
+			q.unreserve(ctx, id, len(payloads))
+		}
+		return err
+	}
+}
+
+// unreserve ends the reservation of a push that has failed. If this fails too, it expires.
+func (q *Queue) unreserve(ctx context.Context, id string, n int) {
+	if id == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_ = q.server.Once(ctx, q.releaseCall(id, n), nil)
+}
+
+func (q *Queue) releaseCall(id string, n int) redisx.Call {
+	return q.call(releaseScript, drains, itoa(n), id)
+}
+
+// pushSmall pushes one chunk through the script that checks the bound.
+func (q *Queue) pushSmall(ctx context.Context, values []string) error {
+	call := q.call(reserveScript, fills, append(q.reserveArgs("", len(values)), values...)...)
+	if !q.cfg.Push.Durable {
+		return q.reserved(q.server.Run(ctx, call), len(values), len(values))
+	}
+	r, notDurable := q.server.RunDurably(ctx, q.cfg.Push.DurableTimeout, call)
+	if err := q.reserved(r, len(values), len(values)); err != nil {
+		return err
+	}
+	return q.durable(notDurable, len(values))
+}
+
+// reserve reserves room for n records and returns the id of the reservation.
+func (q *Queue) reserve(ctx context.Context, n int) (id string, err error) {
+	id = uid.New()
+	return id, q.reserved(q.run(ctx, reserveScript, fills, q.reserveArgs(id, n)...), n, 0)
+}
+
+func (q *Queue) reserveArgs(id string, n int) []string {
+	return []string{strconv.FormatInt(q.cfg.Push.MaxDepth, 10), itoa(n), id, ms(reservationLasts)}
+}
+
+// reserved reads the reply of reserve.lua for n records. unknown is how many of them a lost reply
+// leaves unknown.
+func (q *Queue) reserved(r rueidis.RedisResult, n, unknown int) error {
+	v, err := r.ToArray()
+	switch {
+	case err != nil && unknown > 0 && !answered(err):
+		return &PushError{Unknown: unknown, Err: wrap("push", err)}
+	case err != nil:
+		return wrap("push", err)
+	case len(v) != 2:
+		return unexpected("push", len(v), 2)
+	}
+	status, err := v[0].AsInt64()
+	if err != nil {
+		return wrap("push", err)
+	}
+	switch status {
+	case 1:
+		return nil
+	case 0:
+		depth, err := v[1].AsInt64()
+		if err != nil {
+			return wrap("push", err)
+		}
+		return &FullError{Depth: depth, Max: q.cfg.Push.MaxDepth, Records: int64(n)}
+	}
+	have, err := v[1].ToString()
+	if err != nil {
+		return wrap("push", err)
+	}
+	return q.layoutError(have)
+}
+
+// durable turns the error of WAITAOF after n pushed records into that of the push.
+func (q *Queue) durable(err error, n int) error {
+	if err == nil {
+		return nil
+	}
+	return &PushError{Pushed: n, Err: fmt.Errorf("%w: %w", ErrNotDurable, err)}
+}
+
+// refused reports whether the server refused a command before it began.
+func refused(err error) bool { return redisx.Refused(err) }
+
+// answered reports whether the server answered a command, with success or an error, or was never asked.
+// After a broken connection the outcome is unknown.
+func answered(err error) bool {
+	_, isReply := rueidis.IsRedisErr(err)
+	return err == nil || isReply || refused(err)
+}
+
+func size(payloads [][]byte) (n int) {
+	for _, p := range payloads {
+		n += len(p)
+	}
+	return n
+}

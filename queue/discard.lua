@@ -1,0 +1,15 @@
+-- Discards dead records. Returns how many there were.
+-- ARGV: prefix, then the ids of dead records.
+checkTypes()
+local done = 0
+for i = 2, #ARGV do
+  if redis.call('ZREM', DEAD, ARGV[i]) == 1 then
+    redis.call('UNLINK', deadKeyOf(ARGV[i]))
+    done = done + 1
+  end
+end
+if done > 0 then
+  redis.call('HINCRBY', STAT, 'dead', -done)
+  redis.call('HINCRBY', STAT, 'dropped', done)
+end
+return done

@@ -1,0 +1,84 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+	"unicode/utf8"
+)
+
+// The states in which a batch is held; see common.lua.
+const (
+	stateLeased   = "L"
+	stateSettling = "S"
+)
+
+// Extend lets the lease of b last d from now (0: Config.Lease.Duration). ErrLeaseLost: the caller
+// does not hold it any more. Extend does not change b, so a heartbeat may run beside its worker.
+func (q *Queue) Extend(ctx context.Context, b *Batch, d time.Duration) error {
+	return q.extend(ctx, b, d, false)
+}
+
+// ExtendWaiting is Extend for a batch that the caller's own code has finished with, and that now
+// waits for the durable side. If the caller dies then, the batch is not suspected: the lease expires
+// without counting as a crash. The next Extend takes this back.
+func (q *Queue) ExtendWaiting(ctx context.Context, b *Batch, d time.Duration) error {
+	return q.extend(ctx, b, d, true)
+}
+
+func (q *Queue) extend(ctx context.Context, b *Batch, d time.Duration, waits bool) error {
+	if d == 0 {
+		d = q.cfg.Lease.Duration
+	}
+	if err := within("Extend: duration", d, minDuration, maxLeaseDuration); err != nil {
+		return err
+	}
+	return q.hold(ctx, "extend", stateLeased, b, ms(d), flag(waits))
+}
+
+// Handoff passes the lease of b from the worker to the promoter. From then on nothing expires: only
+// Reconcile brings the batch back.
+func (q *Queue) Handoff(ctx context.Context, b *Batch) error {
+	return q.hold(ctx, "handoff", stateLeased, b)
+}
+
+// Release gives b back, to be delivered again, whole.
+func (q *Queue) Release(ctx context.Context, b *Batch, o ReleaseOptions) error {
+	return q.release(ctx, stateLeased, b, o)
+}
+
+func (q *Queue) release(ctx context.Context, state string, b *Batch, o ReleaseOptions) error {
+	if err := within("ReleaseOptions.Delay", o.Delay, 0, maxLeaseDuration); err != nil {
+		return err
+	}
+	delay := ms(o.Delay)
+	if o.Delay == 0 {
+		delay = "-1"
+	}
+	return q.hold(ctx, "release", state, b, delay, cut(o.Failure, MaxReason), ms(q.cfg.Lease.Backoff), ms(q.cfg.Lease.MaxBackoff), randomArg())
+}
+
+// hold runs an operation that only the holder of a lease may do.
+func (q *Queue) hold(ctx context.Context, op, state string, b *Batch, args ...string) error {
+	head := []string{op, b.ID, strconv.FormatInt(b.Attempt, 10), state}
+	v, err := q.run(ctx, holdScript, drains, append(head, args...)...).AsInt64()
+	if err != nil {
+		return wrap(op, err)
+	}
+	if v < 0 {
+		return fmt.Errorf("%w: %s of batch %s, attempt %d", ErrLeaseLost, op, b.ID, b.Attempt)
+	}
+	return nil
+}
+
+// cut returns s in at most n bytes, and does not cut a character in two.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}

@@ -1,0 +1,37 @@
+-- Reserves room for a push under the bound of the true depth, or pushes at once when payloads are
+-- given. A reservation that its producer does not use ends by itself after a while.
+-- ARGV: prefix, bound (0: none), records, reservation, ms that it lasts, payloads of a small push.
+-- Returns {1, depth}, {0, depth} when the queue is full, or {-1, layout of the data}.
+local max, records, reservation, lastsMS = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
+local FIRST_PAYLOAD, MAX_EXPIRED = 6, 100
+
+-- expire ends the reservations that producers have left behind, and those that a clock which ran
+-- ahead has put too far off. A member is "id:records". It returns how many records they held.
+local function expire(now)
+  local freed = 0
+  for _, range in ipairs({{'-inf', int(now)}, {'(' .. int(now + 2 * lastsMS), '+inf'}}) do
+    for _, member in ipairs(redis.call('ZRANGEBYSCORE', PUSHING, range[1], range[2], 'LIMIT', 0, MAX_EXPIRED)) do
+      redis.call('ZREM', PUSHING, member)
+      freed = freed + (tonumber(string.match(member, ':(%d+)$')) or 0)
+    end
+  end
+  if freed > 0 then redis.call('HINCRBY', STAT, 'reserved', -freed) end
+  return freed
+end
+
+local inflight, delayed, reserved, layout = unpack(redis.call('HMGET', STAT, 'inflight', 'delayed', 'reserved', 'layout'))
+if layout and layout ~= LAYOUT then return {-1, layout} end
+local depth = redis.call('LLEN', READY) + (inflight or 0) + (delayed or 0)
+local held = tonumber(reserved or 0)
+redis.call('ZCARD', PUSHING)
+if max > 0 and depth + held + records > max then
+  if held > 0 then held = held - expire(serverTime()) end
+  if depth + held + records > max then return {0, depth + held} end
+end
+if ARGV[FIRST_PAYLOAD] then
+  redis.call('LPUSH', READY, unpack(ARGV, FIRST_PAYLOAD))
+elseif max > 0 then
+  redis.call('ZADD', PUSHING, int(serverTime() + lastsMS), reservation .. ':' .. int(records))
+  redis.call('HINCRBY', STAT, 'reserved', records)
+end
+return {1, depth}

@@ -1,0 +1,84 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Stats are the books of a queue, read in one step:
+// Taken = Acked + InFlight + Dead + Discarded + Lost. A requeue moves a record from Dead to InFlight.
+type Stats struct {
+	Ready     int64 // records in the ready list
+	Delayed   int64 // records pushed for later
+	InFlight  int64 // records in sealed batches: leased, waiting for redelivery, handed off or broken
+	HandedOff int64 // of these, records handed off
+	Dead      int64 // records in the dead list
+
+	LeasedBatches, WaitingBatches, HandedOffBatches int64 // sealed batches by state
+	BrokenBatches                                   int64 // batches set aside because their keys do not fit together
+
+	Taken     int64 // records ever sealed
+	Acked     int64 // records acknowledged
+	Discarded int64 // dead records discarded by an operator
+	Lost      int64 // records that Repair wrote off: keys of them were deleted or overwritten
+
+	Redelivered int64 // records delivered again, counted each time
+	Requeued    int64 // dead records requeued, counted each time
+	Splits      int64 // batches split
+
+	// OldestAge is how long the oldest record in flight has been so. Ready records carry no time.
+	OldestAge time.Duration
+	// ClockBehind is how far the server's clock is behind the last time seen by a script, and
+	// ClockSteps how often it was found set back. Leases and delays keep their length then.
+	ClockBehind time.Duration
+	ClockSteps  int64
+	// Reserved counts the records of bounded pushes that are under way.
+	Reserved int64
+	Paused   bool
+}
+
+// Depth returns the records that are not yet settled: ready, delayed and in flight.
+func (s Stats) Depth() int64 { return s.Ready + s.Delayed + s.InFlight }
+
+// Imbalance returns by how many records the books are off. It is 0 in a sound queue.
+func (s Stats) Imbalance() int64 {
+	return s.Taken - s.Acked - s.InFlight - s.Dead - s.Discarded - s.Lost
+}
+
+// Balanced returns nil if the books balance, or ErrImbalance with the line and by how much it is off.
+func (s Stats) Balanced() error {
+	if s.Imbalance() == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: taken %d = acked %d + in flight %d + dead %d + discarded %d + lost %d is off by %d",
+		ErrImbalance, s.Taken, s.Acked, s.InFlight, s.Dead, s.Discarded, s.Lost, s.Imbalance())
+}
+
+// Stats reads the books in one step. Its cost does not depend on what the queue holds.
+func (q *Queue) Stats(ctx context.Context) (Stats, error) {
+	pairs, err := q.run(ctx, statsScript, drains).ToArray()
+	if err != nil {
+		return Stats{}, wrap("stats", err)
+	}
+	n := map[string]int64{}
+	for i := 0; i+1 < len(pairs); i += 2 {
+		name, err := pairs[i].ToString()
+		if err == nil {
+			n[name], err = pairs[i+1].AsInt64()
+		}
+		if err != nil {
+			return Stats{}, wrap("stats", err)
+		}
+	}
+	return Stats{
+		Ready: n["ready"], Delayed: n["delayed"], InFlight: n["inflight"], HandedOff: n["handed"], Dead: n["dead"],
+		LeasedBatches: n["leased"], WaitingBatches: n["waiting"], HandedOffBatches: n["handed_batches"],
+		BrokenBatches: n["broken"],
+		Taken:         n["taken"], Acked: n["acked"], Discarded: n["dropped"], Lost: n["lost"],
+		Redelivered: n["redelivered"], Requeued: n["requeued"], Splits: n["splits"],
+		OldestAge:   time.Duration(n["oldest_age"]) * time.Millisecond,
+		ClockBehind: time.Duration(n["clock_behind"]) * time.Millisecond, ClockSteps: n["clock_steps"],
+		Reserved: n["reserved"], Paused: n["paused"] != 0,
+	}, nil
+}
