@@ -1,4 +1,5 @@
--- Asks for a reservation, or asks again for one that waits. A reservation that the caller has already is prolonged.
+-- Asks for a reservation, or asks again for one that waits. A reservation that the caller has
+-- already is prolonged.
 local member, n, b, life, wait = ARGV[15], tonumber(ARGV[16]), tonumber(ARGV[17]), tonumber(ARGV[18]), tonumber(ARGV[19])
 grantWaiting()
 local mine = redis.call('ZSCORE', HELD, member)

@@ -1,4 +1,5 @@
--- Compares the sums of the reservations with the reservations. Reply {sums, then what they should be, waiters without and with a place}
+-- Compares the sums of the reservations with the reservations. Reply {sums, then what they should
+-- be, waiters without and with a place}
 local keptRecords, keptBytes = heldRecords, heldBytes
 recount()
 local lost = 0

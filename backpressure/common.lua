@@ -1,10 +1,13 @@
 -- Every script of this package begins with this: it reads the gate as it is.
--- KEYS 1 state, 2 a key that never exists (see internal/redisx), 3 held, 4 queue, 5 waiters, then those of the sources: records, bytes, lag
--- ARGV 1 layout version, 2 channel, 3 high, 4 low, 5 high bytes, 6 low bytes, 7 high lag, 8 low lag (ms; 0: none), 9 lag known by the
---      caller in ms (-1: none), 10 high memory, 11 low memory (in millionths of maxmemory; 0: none), 12 how many sources count records,
---      13 how many count bytes, 14 life of a grant that nobody has picked up (ms), 15 member, 16 records, 17 bytes, 18 life of the
---      reservation (ms), 19 life of a place in the queue (ms; 0: do not wait), then field ('' for a list), sign and 1 if the field may be
---      missing of each source
+-- KEYS 1 state, 2 a key that never exists (see internal/redisx), 3 held, 4 queue, 5 waiters,
+--      then those of the sources: records, bytes, lag
+-- ARGV 1 layout version, 2 channel, 3 high, 4 low, 5 high bytes, 6 low bytes, 7 high lag,
+--      8 low lag (ms; 0: none), 9 lag known by the caller in ms (-1: none), 10 high memory, 11 low
+--      memory (in millionths of maxmemory; 0: none), 12 how many sources count records, 13 how many
+--      count bytes, 14 life of a grant that its producer has not picked up (ms), 15 member,
+--      16 records, 17 bytes, 18 life of the reservation (ms), 19 life of a place in the queue (ms;
+--      0: do not wait), then field ('' for a list), sign and 1 if the field may be missing of each
+--      source
 local STATE, HELD, QUEUE, WAITERS = KEYS[1], KEYS[3], KEYS[4], KEYS[5]
 local FIRST_SOURCE, FIRST_FIELD = 6, 20
 local HIGH, LOW, HIGH_BYTES, LOW_BYTES = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -19,7 +22,8 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local state = redis.call('HMGET', STATE, 'layout', 'closed', 'clock', 'offset', 'records', 'bytes')
 if state[1] and state[1] ~= ARGV[1] then return redis.error_reply('HEADRACE layout ' .. state[1]) end
 
--- Reservations are timed by a clock of our own. It is the server's, and goes on where it was when that is set back.
+-- Reservations are timed by a clock of our own. It is the server's, and goes on where it was when
+-- that is set back.
 local offset = tonumber(state[4] or '0')
 local before = tonumber(state[3] or '0')
 if now < before then offset = offset + before - now end
@@ -70,13 +74,15 @@ if HIGH_MEMORY > 0 then
   memory = math.floor(used / most * 1000000)
 end
 
--- A reservation is called "<id> <records> <bytes> <high> <high bytes>", with the marks of the one who asked.
+-- A reservation is called "<id> <records> <bytes> <high> <high bytes>", with the marks of the one
+-- who asked.
 local function parse(member)
   local id, n, b, high, highBytes = string.match(member, '^(%S+) (%d+) (%d+) (%d+) (%d+)$')
   return id, tonumber(n), tonumber(b), tonumber(high), tonumber(highBytes)
 end
 
--- What has been granted and may not be pushed yet counts as if it were there. Its sums are kept beside it.
+-- What has been granted and may not be pushed yet counts as if it were there. Its sums are kept
+-- beside it.
 local producers = redis.call('ZCARD', HELD)
 local heldRecords, heldBytes = tonumber(state[5] or '0'), tonumber(state[6] or '0')
 local function recount()
@@ -109,7 +115,8 @@ local function refused(n, b, high, highBytes)
   return ''
 end
 
--- nextExpiry returns in how many ms the next reservation or place in the queue expires; -1: there is none.
+-- nextExpiry returns in how many ms the next reservation or place in the queue expires; -1: there
+-- is none.
 local function nextExpiry()
   local soonest = -1
   for _, key in ipairs({HELD, WAITERS}) do

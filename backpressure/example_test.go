@@ -27,7 +27,8 @@ func push(ctx context.Context, client rueidis.Client, n int) {
 	}
 }
 
-// A producer of batches before a list that may hold ten records. The consumer takes them away and notifies the gate.
+// A producer of batches before a list that may hold ten records. The consumer takes them away and
+// notifies the gate.
 func Example() {
 	ctx := context.Background()
 	client, stop := throwaway()
@@ -55,9 +56,8 @@ func Example() {
 	check(<-consumed)
 	stats, err := gate.Stats(ctx)
 	fmt.Println(stats.Records, "records", err)
-	// Output:
-	// backpressure: gate is closed: parcels: 10 records and 0 reserved, 5 more asked for: it closes at 10 and opens at 4
-	// 9 records <nil>
+	// Output: backpressure: gate is closed: parcels: 10 records and 0 reserved, 5 more asked for: it
+	// closes at 10 and opens at 4 9 records <nil>
 }
 
 // Acquire gives up with its context, and the error has what it waited for.
@@ -105,8 +105,8 @@ func ExampleGate_AcquireBytes() {
 	check(err)
 	_, err = gate.TryAcquireBytes(ctx, 1, 500<<20)
 	fmt.Println(err)
-	// Output:
-	// backpressure: gate is closed: films: 0 bytes and 838860800 reserved, 524288000 more asked for: it closes at 1073741824 and opens at 536870912
+	// Output: backpressure: gate is closed: films: 0 bytes and 838860800 reserved, 524288000 more
+	// asked for: it closes at 1073741824 and opens at 536870912
 }
 
 // orders stands for a queue that reports where its depth is.

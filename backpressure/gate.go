@@ -36,8 +36,9 @@ type Gate struct {
 	lagAsked time.Time
 }
 
-// New opens a gate. Producers and consumers of one stream use the same name and configuration. New checks the layout of the
-// data and reads the sources once, so a misspelt one is noticed here. The client stays the caller's.
+// New opens a gate. Producers and consumers of one stream use the same name and configuration. New
+// checks the layout of the data and reads the sources once, so a misspelt one is noticed here. The
+// client stays the caller's.
 func New(ctx context.Context, client rueidis.Client, name string, cfg Config) (*Gate, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(name); err != nil {
@@ -78,7 +79,8 @@ func New(ctx context.Context, client rueidis.Client, name string, cfg Config) (*
 // Name returns the name given to New.
 func (g *Gate) Name() string { return g.name }
 
-// Channel is the pub/sub channel on which the gate announces whom it lets through: {name}:gate:granted.
+// Channel is the pub/sub channel on which the gate announces whom it lets through:
+// {name}:gate:granted.
 func (g *Gate) Channel() string { return "{" + g.name + "}:gate:granted" }
 
 // wrap adds the name and the call to an error.
@@ -89,12 +91,13 @@ func (g *Gate) wrap(call string, err error) error {
 	return fmt.Errorf("backpressure: %s: %s: %w", g.name, call, err)
 }
 
-// grantTTL is how long the server keeps room for a waiting producer that has not picked it up. A live one polls in that time.
+// grantTTL is how long the server keeps room for a waiting producer that has not picked it up. A
+// live one polls in that time.
 func (g *Gate) grantTTL() time.Duration { return min(g.cfg.ReservationTTL, 2*g.cfg.PollInterval) }
 
-// Acquire blocks until n records may be pushed, or ctx is done, and reserves the room for them. Push them, then call
-// [Reservation.Release]. n is 1 to High - Low, so that a gate that opens has room for it. Producers that wait are served in the
-// order in which they asked, wherever they run.
+// Acquire blocks until n records may be pushed, or ctx is done, and reserves the room for them.
+// Push them, then call [Reservation.Release]. n is 1 to High - Low, so that a gate that opens has
+// room for it. Producers that wait are served in the order in which they asked, wherever they run.
 //
 // When ctx ends the wait, the error is both its error and the [*FullError] that the wait was for.
 func (g *Gate) Acquire(ctx context.Context, n int) (*Reservation, error) {
@@ -132,7 +135,8 @@ func (g *Gate) AcquireBytes(ctx context.Context, n int, bytes int64) (*Reservati
 	}
 }
 
-// pollAfter returns when a waiting producer polls at the latest. next is when the next reservation expires.
+// pollAfter returns when a waiting producer polls at the latest. next is when the next reservation
+// expires.
 func (g *Gate) pollAfter(next time.Duration) time.Duration {
 	// A random part, so that many producers do not all poll at once.
 	d := g.cfg.PollInterval - rand.N(g.cfg.PollInterval/4+1)
@@ -145,8 +149,8 @@ func (g *Gate) pollAfter(next time.Duration) time.Duration {
 	return d
 }
 
-// TryAcquire is Acquire that returns at once: a [*FullError] is why it is not possible now. It never goes before producers that
-// wait.
+// TryAcquire is Acquire that returns at once: a [*FullError] is why it is not possible now. It
+// never goes before producers that wait.
 func (g *Gate) TryAcquire(ctx context.Context, n int) (*Reservation, error) {
 	return g.TryAcquireBytes(ctx, n, 0)
 }
@@ -197,7 +201,8 @@ func (g *Gate) ask(ctx context.Context, r *Reservation, wait time.Duration) (res
 	}
 	q := r.request()
 	q.wait = wait
-	// Taken before the server starts the clock of the reservation, so it ends first; the server counts whole milliseconds.
+	// Taken before the server starts the clock of the reservation, so it ends first; the server counts
+	// whole milliseconds.
 	deadline := time.Now().Add(g.cfg.ReservationTTL - time.Millisecond)
 	res, err := g.call(ctx, "acquire", acquireScript, lag, q)
 	if err == nil && res.granted {
@@ -206,7 +211,8 @@ func (g *Gate) ask(ctx context.Context, r *Reservation, wait time.Duration) (res
 	return res, err
 }
 
-// leave gives up a place in the queue, or what was granted meanwhile. If it fails, the place expires.
+// leave gives up a place in the queue, or what was granted meanwhile. If it fails, the place
+// expires.
 func (g *Gate) leave(ctx context.Context, r *Reservation) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -215,9 +221,10 @@ func (g *Gate) leave(ctx context.Context, r *Reservation) {
 	_, _ = g.call(ctx, "leave", releaseScript, g.lagOrWorst(ctx), r.request())
 }
 
-// Notify tells the gate that there may be room: consumers call it after they have taken something away (after an ack). It lets
-// waiting producers through as far as they fit. It costs one round trip and may be called as rarely as one likes, because a waiting
-// producer also polls every Config.PollInterval.
+// Notify tells the gate that there may be room: consumers call it after they have taken something
+// away (after an ack). It lets waiting producers through as far as they fit. It costs one round
+// trip and may be called as rarely as one likes, because a waiting producer also polls every
+// Config.PollInterval.
 func (g *Gate) Notify(ctx context.Context) error {
 	lag, err := g.lag(ctx)
 	if err != nil {
@@ -227,7 +234,8 @@ func (g *Gate) Notify(ctx context.Context) error {
 	return err
 }
 
-// lag returns what Config.Lag returned, one caller at a time and not too often; negative without Config.Lag.
+// lag returns what Config.Lag returned, one caller at a time and not too often; negative without
+// Config.Lag.
 func (g *Gate) lag(ctx context.Context) (time.Duration, error) {
 	if g.cfg.Lag == nil {
 		return -1, nil
@@ -245,7 +253,8 @@ func (g *Gate) lag(ctx context.Context) (time.Duration, error) {
 	return g.lastLag, nil
 }
 
-// lagOrWorst is lag for calls that must not fail of it: a lag that is not known keeps a closed gate closed.
+// lagOrWorst is lag for calls that must not fail of it: a lag that is not known keeps a closed gate
+// closed.
 func (g *Gate) lagOrWorst(ctx context.Context) time.Duration {
 	lag, err := g.lag(ctx)
 	if err != nil {

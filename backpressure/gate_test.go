@@ -108,8 +108,8 @@ func (s *stream) wantFull(err error, want string) {
 	}
 }
 
-// The claim of the package: 64 producers, each with pushes of different size, cannot exceed High by a single record. The length
-// that LPUSH itself returns is the witness, so no moment goes unseen.
+// The claim of the package: 64 producers, each with pushes of different size, cannot exceed High by
+// a single record. The length that LPUSH itself returns is the witness, so no moment goes unseen.
 func TestHardBound(t *testing.T) {
 	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
@@ -296,7 +296,8 @@ func TestDoneOpens(t *testing.T) {
 	})
 }
 
-// A producer that dies between Wait and Done holds its room only for a while, and nobody has to tell.
+// A producer that dies between Acquire and Release holds its room only for a while. No call is
+// needed.
 func TestReservationExpires(t *testing.T) {
 	t.Parallel()
 	const reserve = 2 * time.Second // long enough that a slow machine asks before it is over
@@ -346,7 +347,7 @@ func TestListenerComesBack(t *testing.T) {
 	s.push(10)
 	w := s.wait(t.Context(), s.gate, 1)
 	s.subscribed(1)
-	s.pop(5) // and nobody says so
+	s.pop(5) // without a Notify
 	s.do("CLIENT", "KILL", "TYPE", "pubsub")
 	// Its next subscription is confirmed, which is reason enough to look.
 	if err := <-w; err != nil {
@@ -452,7 +453,7 @@ func TestLagFunc(t *testing.T) {
 	fail.Store(1)
 	s.gate = s.other(cfg)
 	if err := s.ask(1, false); err == nil || !strings.Contains(err.Error(), "Config.Lag: no answer") {
-		t.Errorf("a lag that nobody knows must not open the gate: %v", err)
+		t.Errorf("an unknown lag must not open the gate: %v", err)
 	}
 }
 

@@ -16,8 +16,8 @@ import (
 // retrySubscription is the pause after a subscription has ended.
 const retrySubscription = time.Second
 
-// listener subscribes to the gate's channel while producers of this process wait: one connection for all of them. A message is a
-// hint and may be lost; the waiters poll too.
+// listener subscribes to the gate's channel while producers of this process wait: one connection
+// for all of them. A message is a hint and may be lost; the waiters poll too.
 type listener struct {
 	client  rueidis.Client
 	channel string
@@ -171,8 +171,8 @@ func (l *listener) run(ctx context.Context) {
 	})
 	logged := false
 	for ctx.Err() == nil {
-		// A connection of its own: a subscriber on a shared one would put its messages between the replies of others, and some
-		// servers refuse PUBLISH there.
+		// A connection of its own: a subscriber on a shared one would put its messages between the
+		// replies of others, and some servers refuse PUBLISH there.
 		c, release := l.client.Dedicate()
 		err := c.Receive(hook, c.B().Subscribe().Channel(l.channel).Build(), func(m rueidis.PubSubMessage) { l.message(m.Message) })
 		release()

@@ -10,7 +10,8 @@ import (
 type Stats struct {
 	// Closed reports whether producers wait.
 	Closed bool
-	// Records and Bytes are the true depth, ReservedRecords and ReservedBytes what was granted and may not be pushed yet.
+	// Records and Bytes are the true depth, ReservedRecords and ReservedBytes what was granted and may
+	// not be pushed yet.
 	Records, Bytes                 int64
 	ReservedRecords, ReservedBytes int64
 	// Producers is the number of reservations, Waiting that of producers in the queue.
@@ -19,8 +20,8 @@ type Stats struct {
 	Lag time.Duration
 	// Memory is the used part of the server's maxmemory, 0 for a gate without it.
 	Memory float64
-	// ClockSetBack is by how much the server's clock has been set back. Reservations are timed by a clock that goes on where it
-	// was.
+	// ClockSetBack is by how much the server's clock has been set back. Reservations are timed by a
+	// clock that goes on where it was.
 	ClockSetBack time.Duration
 
 	memory int64 // in millionths
@@ -50,11 +51,12 @@ func (a AuditReport) Balanced() error {
 	return fmt.Errorf("%w: %d differences, the first: %s", ErrImbalance, len(a.Differences), a.Differences[0])
 }
 
-// Audit recounts the reservations and compares them with their sums, in one step of about a microsecond for each.
+// Audit recounts the reservations and compares them with their sums, in one step of about a
+// microsecond for each.
 func (g *Gate) Audit(ctx context.Context) (AuditReport, error) { return g.audit(ctx, false) }
 
-// Repair audits and sets right what differs. A key of another type is deleted: the reservations in it are lost, so the bound may
-// be exceeded by them once.
+// Repair audits and sets right what differs. A key of another type is deleted: the reservations in
+// it are lost, so the bound may be exceeded by them once.
 func (g *Gate) Repair(ctx context.Context) (AuditReport, error) { return g.audit(ctx, true) }
 
 func (g *Gate) audit(ctx context.Context, repair bool) (a AuditReport, err error) {

@@ -1,7 +1,8 @@
 -- Every script that writes goes on with this.
 
--- A server at maxmemory refuses the first write of a script if it needs memory, and no write after one that needs none. So this first
--- write tells whether it is full, and a script that makes room can do its work all the same.
+-- A server at maxmemory refuses the first write of a script if it needs memory, and no write after
+-- one that needs none. So this first write tells whether it is full, and a script that makes room
+-- can do its work all the same.
 local first = redis.pcall('HSET', STATE, 'layout', ARGV[1])
 if type(first) == 'table' and first.err then
   if not string.find(first.err, 'OOM', 1, true) then return first end
@@ -30,7 +31,8 @@ local function leaveQueue(member)
   redis.call('ZREM', WAITERS, member)
 end
 
--- grantWaiting expires what has to, opens the gate when it may, and serves waiters in the order in which they asked.
+-- grantWaiting expires what has to, opens the gate when it may, and serves waiters in the order in
+-- which they asked.
 local function grantWaiting()
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', HELD, '-inf', int(clock), 'LIMIT', 0, MAX_STEP)) do drop(member) end
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', WAITERS, '-inf', int(clock), 'LIMIT', 0, MAX_STEP)) do leaveQueue(member) end
@@ -50,7 +52,8 @@ local function grantWaiting()
   end
 end
 
--- finish writes the sums, and tells waiters: those that were granted, and all others when to look again at the latest.
+-- finish writes the sums, and tells waiters: those that were granted, and all others when to look
+-- again at the latest.
 local function finish()
   redis.call('HSET', STATE, 'closed', closed or '', 'records', int(heldRecords), 'bytes', int(heldBytes))
   for _, key in ipairs({STATE, HELD, QUEUE, WAITERS}) do redis.call('PEXPIRE', key, 86400000) end

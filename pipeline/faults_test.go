@@ -96,7 +96,7 @@ func (q *noExtend) Lease(ctx context.Context, o queue.LeaseOptions) (*queue.Batc
 
 // Postgres is away for longer than a worker may hold a batch; no batch is blamed for it, and all
 // goes through when it is back.
-func TestPostgresAwayIsNobodysFault(t *testing.T) {
+func TestOutageOfPostgresIsNoFault(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{lease: queue.LeaseConfig{MaxFailures: 1, MaxCrashes: 1}})
 	away := &awayTable{Table: r.table}

@@ -11,8 +11,8 @@ import (
 	"github.com/headrace/headrace/queue"
 )
 
-// A Redis at maxmemory goes on draining, with a Dedup stage, and a worker that starts then works too:
-// what a claim takes is less than what an acknowledged record frees.
+// A Redis at maxmemory goes on draining, with a Dedup stage, and a worker that starts then works
+// too: what a claim takes is less than what an acknowledged record frees.
 func TestFullRedisDrains(t *testing.T) {
 	t.Parallel()
 	own := servertest.OwnRedis(t, "--maxmemory", "24mb", "--maxmemory-policy", "noeviction")

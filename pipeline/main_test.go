@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	servertest.Main(m)
 }
 
-// item is the record of these tests: "id kind", where kind says what shall become of it.
+// item is the record of these tests: "id kind", where kind decides its fate.
 type item struct {
 	ID   string `db:"id"`
 	Kind string `db:"kind"`

@@ -190,8 +190,8 @@ func TestStopGivesBackAfterGrace(t *testing.T) {
 	}
 }
 
-// A stage that loses a record is a failure of the batch, again and again, and says so in the dead
-// list.
+// A stage that loses a record is a failure of the batch, again and again. Its name stands in the
+// dead letter.
 func TestStageThatLosesARecord(t *testing.T) {
 	t.Parallel()
 	stage := pipeline.Func("sieve", func(_ context.Context, _ *pipeline.Batch, in pipeline.Records[item]) (pipeline.Records[item], error) {
@@ -210,7 +210,7 @@ func TestStageThatLosesARecord(t *testing.T) {
 	}
 }
 
-// From the push to the promoted row, signals wake each program: nobody waits for a poll.
+// From the push to the promoted row, signals wake each program: none waits for a poll.
 func TestSignalsWakeEachProgram(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{})
@@ -248,7 +248,7 @@ func listening(t *testing.T, r *rig) {
 			return err
 		}
 		if count, err := n[1].AsInt64(); err != nil || count == 0 {
-			return errors.New("nobody listens")
+			return errors.New("no subscriber")
 		}
 		return nil
 	})

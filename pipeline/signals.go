@@ -71,6 +71,6 @@ func (s *Signals) Listen(ctx context.Context, f func(Signal)) error {
 // signal sends a hint, if the flow has signals.
 func (f Flow[T]) signal(ctx context.Context, sig Signal) {
 	if f.Signals != nil {
-		_ = f.Signals.Send(ctx, sig) // whoever needs it polls too
+		_ = f.Signals.Send(ctx, sig) // a hint: every receiver polls too
 	}
 }

@@ -19,9 +19,9 @@ func (q *Queue) Ack(ctx context.Context, ids ...string) (int, error) {
 	return q.AckWith(ctx, acks...)
 }
 
-// AckWith is Ack with something undone in the same step as each acknowledgement. The undo of a batch
-// that is gone is not applied again. The acknowledgement of one batch is one step, however many undos
-// it has: with tens of thousands it holds the server for some milliseconds.
+// AckWith is Ack with something undone in the same step as each acknowledgement. The undo of a
+// batch that is gone is not applied again. The acknowledgement of one batch is one step, however
+// many undos it has: with tens of thousands it holds the server for some milliseconds.
 func (q *Queue) AckWith(ctx context.Context, acks ...Ack) (int, error) {
 	for _, a := range acks {
 		if err := q.checkUndo(a.Undo); err != nil {

@@ -1,6 +1,6 @@
 -- Acknowledges batches, each with its undo in the same step. A batch that is gone was acknowledged
--- before, and its undo was applied then: by now its claim may belong to another batch, so nothing is
--- done. Returns how many batches were acknowledged.
+-- before, and its undo was applied then: by now its claim may belong to another batch, so nothing
+-- is done. Returns how many batches were acknowledged.
 -- ARGV: prefix, then for each batch: id, number of undos, and four arguments for each undo.
 
 -- readBatches reads the batches and their undos. Nothing is written before everything was read: an

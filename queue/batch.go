@@ -17,8 +17,8 @@ type Batch struct {
 	Queue string
 	// ID is a UUIDv7 that the client made for the one lease that sealed the batch.
 	ID string
-	// Root and Offset are the place of the records: Payloads[i] has the place (Root, Offset+i), through
-	// all splits, burial and requeue. A batch that was never split is its own root.
+	// Root and Offset are the place of the records: Payloads[i] has the place (Root, Offset+i),
+	// through all splits, burial and requeue. A batch that was never split is its own root.
 	Root   string
 	Offset int
 	// Attempt counts the leases of this batch. It is the fencing token of Extend, Handoff and Release.
@@ -31,14 +31,14 @@ type Batch struct {
 	Payloads [][]byte
 	// Bytes is the sum of their lengths.
 	Bytes int
-	// All times are by the server's clock. Sealed is when this batch was sealed, or the root that it was
-	// split from: children inherit the root's seal time, because a ledger that forgets by age must not
-	// take a part for younger than the whole. A requeued record is sealed anew. FirstSeen is when the
-	// records were first sealed, Deadline when the lease expires.
+	// All times are by the server's clock. Sealed is when this batch was sealed, or the root that it
+	// was split from: children inherit the root's seal time, because a ledger that forgets by age must
+	// not take a part for younger than the whole. A requeued record is sealed anew. FirstSeen is when
+	// the records were first sealed, Deadline when the lease expires.
 	Sealed, FirstSeen, Deadline time.Time
 	// Guard is the key of the batch's meta hash. It lives exactly as long as the batch. Fields that
-	// begin with "r:" are annotations of other packages, one byte a record; a split gives each child its
-	// part.
+	// begin with "r:" are annotations of other packages, one byte a record; a split gives each child
+	// its part.
 	Guard string
 	// Annotated reports whether there are any.
 	Annotated bool
@@ -48,24 +48,25 @@ type Batch struct {
 type LeaseOptions struct {
 	Records, Bytes   int
 	Linger, Duration time.Duration
-	// Settle is called before a batch that keeps failing is split or buried. nil: there is no ledger to
-	// make it void in, so a worker that still holds the batch may yet use it.
+	// Settle is called before a batch that keeps failing is split or buried. nil: there is no ledger
+	// to make it void in, so a worker that still holds the batch may yet use it.
 	Settle SettleFunc
 }
 
 // ReleaseOptions are how a batch goes back.
 type ReleaseOptions struct {
-	// Delay is the time before it is delivered again. 0: at once, or by Config.Lease.Backoff if there is
-	// a Failure.
+	// Delay is the time before it is delivered again. 0: at once, or by Config.Lease.Backoff if there
+	// is a Failure.
 	Delay time.Duration
-	// Failure is the error of the worker. It counts as a failure of the batch and is kept as its reason,
-	// cut to MaxReason bytes. "": nothing is counted, because the worker shuts down or Postgres is away.
+	// Failure is the error of the worker. It counts as a failure of the batch and is kept as its
+	// reason, cut to MaxReason bytes. "": nothing is counted, because the worker shuts down or
+	// Postgres is away.
 	Failure string
 }
 
-// Undo is a compare-and-set in the same script as an acknowledgement or burial: where the string Key
-// has Old at Offset, New overwrites the bytes there. A missing key stays missing. Key must have the
-// queue's hash tag.
+// Undo is a compare-and-set in the same script as an acknowledgement or burial: where the string
+// Key has Old at Offset, New overwrites the bytes there. A missing key stays missing. Key must have
+// the queue's hash tag.
 type Undo struct {
 	Key      string
 	Offset   int64

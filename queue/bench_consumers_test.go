@@ -12,7 +12,8 @@ import (
 	"github.com/headrace/headrace/queue"
 )
 
-// BenchmarkConsumers: 1, 4, 16 and 64 consumers of one process drain the same queue, turn by turn in every round. A round's ratios are to its own best.
+// BenchmarkConsumers: 1, 4, 16 and 64 consumers of one process drain the same queue, turn by turn
+// in every round. A round's ratios are to its own best.
 func BenchmarkConsumers(b *testing.B) {
 	if b.N > 1 {
 		return

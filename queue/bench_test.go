@@ -32,8 +32,8 @@ func benchPayloads(n int) [][]byte {
 	return out
 }
 
-// sortLease is the barest script that seals a batch under a lease, with the fastest move there is: the records, the deadline, and
-// that is all.
+// sortLease is the barest script that seals a batch under a lease, with the fastest move there is:
+// the records, the deadline, and that is all.
 const sortLease = `local len = redis.call('LLEN', KEYS[1])
 local n = math.min(len, tonumber(ARGV[1]))
 if n == 0 then return 0 end
@@ -52,7 +52,8 @@ for i = 1, n do redis.call('LMOVE', KEYS[1], KEYS[2], 'RIGHT', 'LEFT') end
 if n > 0 then redis.call('ZADD', KEYS[3], ARGV[3], ARGV[2]) end
 return n`
 
-// bareDrain seals, reads and unlinks batches until there is none: two round trips a batch, as with the queue.
+// bareDrain seals, reads and unlinks batches until there is none: two round trips a batch, as with
+// the queue.
 func bareDrain(b *testing.B, c rueidis.Client, script, name string) int {
 	ctx := context.Background()
 	sha, err := c.Do(ctx, c.B().ScriptLoad().Script(script).Build()).ToString()

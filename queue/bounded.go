@@ -127,8 +127,8 @@ func (q *Queue) durable(err error, n int) error {
 // refused reports whether the server refused a command before it began.
 func refused(err error) bool { return redisx.Refused(err) }
 
-// answered reports whether the server answered a command, with success or an error, or was never asked.
-// After a broken connection the outcome is unknown.
+// answered reports whether the server answered a command, with success or an error, or was never
+// asked. After a broken connection the outcome is unknown.
 func answered(err error) bool {
 	_, isReply := rueidis.IsRedisErr(err)
 	return err == nil || isReply || refused(err)

@@ -16,7 +16,7 @@ import (
 func TestCluster(t *testing.T) {
 	servertest.EachCluster(t, func(t *testing.T, cl *servertest.Cluster) {
 		t.Run("durable", func(t *testing.T) { durableAcrossAMove(t, cl) })
-		t.Run("a slot of nobody", func(t *testing.T) { slotOfNobody(t, cl) })
+		t.Run("a slot without an owner", func(t *testing.T) { slotWithoutOwner(t, cl) })
 		t.Run("half a slot", func(t *testing.T) { halfASlot(t, cl) })
 		t.Run("a slot moves", func(t *testing.T) {
 			r := startRun(t, cl, "moves")
@@ -48,11 +48,11 @@ func TestCluster(t *testing.T) {
 	})
 }
 
-// durableAcrossAMove: the client does not know yet that the slot has moved. The old node would say at once that its disk has all that
-// came on the connection, which is nothing.
+// durableAcrossAMove: the client does not know yet that the slot has moved. The old node would say
+// at once that its disk has all that came on the connection, which is nothing.
 func durableAcrossAMove(t *testing.T, cl *servertest.Cluster) {
 	if !cl.Has(t, "WAITAOF") {
-		return // Redis 7.0; New says so, as TestDurablePush shows
+		return // Redis 7.0; New returns ErrNoAOF, as TestDurablePush shows
 	}
 	for i := range servertest.Masters {
 		cl.Do(t, i, "CONFIG", "SET", "appendonly", "yes")
@@ -94,9 +94,9 @@ func durableAcrossAMove(t *testing.T, cl *servertest.Cluster) {
 	}
 }
 
-// slotOfNobody: between two masters a client finds none for the slot. Whoever calls then waits.
-func slotOfNobody(t *testing.T, cl *servertest.Cluster) {
-	q, err := queue.New(t.Context(), cl.Client, "nobody", quick)
+// slotWithoutOwner: between two masters a client finds none for the slot. A call waits then.
+func slotWithoutOwner(t *testing.T, cl *servertest.Cluster) {
+	q, err := queue.New(t.Context(), cl.Client, "ownerless", quick)
 	must(t, err)
 	must(t, q.Push(t.Context(), records(0, 3)...))
 	b := lease(t, q, queue.LeaseOptions{Records: 1, Duration: time.Hour})
@@ -120,7 +120,7 @@ func slotOfNobody(t *testing.T, cl *servertest.Cluster) {
 	defer cancel()
 	var pe *queue.PushError
 	if err := q.Push(short, []byte("never")); err == nil || errors.As(err, &pe) && !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("a push to nobody is a clear refusal, not %v", err)
+		t.Errorf("a push to a slot without an owner: got %v, want a refusal", err)
 	}
 	if n := len(done); n > 0 {
 		t.Errorf("%d did not wait", n)
@@ -135,8 +135,10 @@ func slotOfNobody(t *testing.T, cl *servertest.Cluster) {
 	}
 }
 
-// halfASlot: the meta hash of each batch is on the other node. The keys of the whole queue are all where they were, so the node would begin a script that names only
-// those, and the script would end in its middle, or take the batch for gone. The key that never exists makes the node refuse before anything is done.
+// halfASlot: the meta hash of each batch is on the other node. The keys of the whole queue are all
+// where they were, so the node would begin a script that names only those, and the script would end
+// in its middle, or take the batch for gone. The key that never exists makes the node refuse before
+// anything is done.
 func halfASlot(t *testing.T, cl *servertest.Cluster) {
 	cfg := quick
 	cfg.Logger = quiet
@@ -192,7 +194,7 @@ func halfASlot(t *testing.T, cl *servertest.Cluster) {
 	if b := lease(t, q, queue.LeaseOptions{Records: 1}); b.ID != again.ID {
 		t.Errorf("the batch that waited for redelivery is lost: %+v", b)
 	}
-	cl.Begin(t, slot, 1, 0) // back, for whoever comes next
+	cl.Begin(t, slot, 1, 0) // back, for the next test
 	cl.Finish(t, slot, 1, 0)
 }
 
@@ -203,7 +205,8 @@ func reconcileUnknown(ctx context.Context, q *queue.Queue) error {
 	return err
 }
 
-// fillEveryKey makes every kind of key exist for as long as the test lasts: only the one that never does is missing.
+// fillEveryKey makes every kind of key exist for as long as the test lasts: only the one that never
+// does is missing.
 func fillEveryKey(t *testing.T, q *queue.Queue, from int) (kept []*queue.Batch) {
 	t.Helper()
 	ctx := t.Context()
@@ -217,8 +220,8 @@ func fillEveryKey(t *testing.T, q *queue.Queue, from int) (kept []*queue.Batch) 
 	return kept
 }
 
-// run is a queue of three shards on three masters, with a producer and consumers. Batches in flight are many keys; a script that saw only half of them would take the
-// others for gone.
+// run is a queue of three shards on three masters, with a producer and consumers. Batches in flight
+// are many keys; a script that saw only half of them would take the others for gone.
 type run struct {
 	s      *queue.Shards
 	q      *queue.Queue // the shard on the first master

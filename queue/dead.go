@@ -13,9 +13,9 @@ import (
 	"github.com/headrace/headrace/internal/uid"
 )
 
-// DeadLetters lists up to n dead letters, oldest first. cursor is "" for the first call, and then the
-// next of the call before; next is "" at the end. Letters that are requeued or discarded in between
-// shift nothing.
+// DeadLetters lists up to n dead letters, oldest first. cursor is "" for the first call, and then
+// the next of the call before; next is "" at the end. Letters that are requeued or discarded in
+// between shift nothing.
 func (q *Queue) DeadLetters(ctx context.Context, cursor string, n int) (dead []DeadLetter, next string, err error) {
 	if err := within("DeadLetters: n", n, 1, MaxRecords); err != nil {
 		return nil, "", err

@@ -14,13 +14,13 @@ import (
 // delayLasts is how long the list of a delayed push lasts whose producer has died in the middle.
 const delayLasts = time.Hour
 
-// errIncomplete reports a list that is not complete when its last command arrives: it was on the way
-// between two nodes, or it has expired.
+// errIncomplete reports a list that is not complete when its last command arrives: it was on the
+// way between two nodes, or it has expired.
 var errIncomplete = errors.New("the list of the delayed push is not complete")
 
-// PushAt adds payloads that are leased at the given time at the earliest, by the server's clock. The
-// whole push is accepted or refused: its records wait in a list of their own, which counts from the
-// last command on. Within MaxDepth it costs one round trip more.
+// PushAt adds payloads that are leased at the given time at the earliest, by the server's clock.
+// The whole push is accepted or refused: its records wait in a list of their own, which counts from
+// the last command on. Within MaxDepth it costs one round trip more.
 func (q *Queue) PushAt(ctx context.Context, at time.Time, payloads ...[]byte) error {
 	if err := q.checkPayloads(payloads); err != nil {
 		return err
@@ -76,8 +76,8 @@ func firstError(results []rueidis.RedisResult) error {
 	return nil
 }
 
-// delayCommands makes the list of a delayed push, fills it and completes it. LPUSHX adds nothing to a
-// list that has expired.
+// delayCommands makes the list of a delayed push, fills it and completes it. LPUSHX adds nothing to
+// a list that has expired.
 func (q *Queue) delayCommands(id string, due int64, reservation string, chunks [][]string, n int) []rueidis.Completed {
 	list := q.prefix + "l:" + id
 	step := func(args ...string) rueidis.Completed { return q.server.Eval(q.call(delayScript, fills, args...)) }

@@ -1,5 +1,5 @@
--- Makes the list of a delayed push, or completes it. Until then the list expires, so that a producer
--- that dies leaves nothing behind.
+-- Makes the list of a delayed push, or completes it. Until then the list expires, so that a
+-- producer that dies leaves nothing behind.
 -- ARGV: prefix, operation, id, ms that the list lasts, and then:
 --   'begin': the first records
 --   'end':   records, due ms, reservation

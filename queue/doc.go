@@ -2,12 +2,12 @@
 //
 // A consumer of a plain list pops records one by one, and loses what it holds when it dies. Here it
 // leases a sealed batch: up to N of the oldest records, bounded by count and bytes, moved in one
-// script into a list of their own, under a lease by the server's clock. From then on the batch never
-// changes, so everything downstream can be idempotent by its id, a UUIDv7 that the client makes for
-// this one lease. The batch ends by Ack. Until then it is delivered again, whole and before fresh
-// records, whenever its lease expires. The attempt number of each lease is the fencing token: it
-// keeps a worker that was suspended from extending, releasing or handing off a batch that another
-// worker holds by now.
+// script into a list of their own, under a lease by the server's clock. From then on the batch
+// never changes, so everything downstream can be idempotent by its id, a UUIDv7 that the client
+// makes for this one lease. The batch ends by Ack. Until then it is delivered again, whole and
+// before fresh records, whenever its lease expires. The attempt number of each lease is the fencing
+// token: it keeps a worker that was suspended from extending, releasing or handing off a batch that
+// another worker holds by now.
 //
 // The guarantee is at least once, and the books show it:
 // Taken = Acked + InFlight + Dead + Discarded + Lost, changed in the same scripts as the records.
@@ -17,8 +17,8 @@
 //
 // Two counters tell a batch that workers fail on (Release with a Failure) from one whose workers
 // disappear (an expired lease). Waiting for promotion, Reconcile and a Release without a Failure
-// count as nothing. At a limit the batch is split √n ways, until the bad record is alone and goes to
-// the dead list with its reason. Nothing ever trims that list. Before each split or burial the
+// count as nothing. At a limit the batch is split √n ways, until the bad record is alone and goes
+// to the dead list with its reason. Nothing ever trims that list. Before each split or burial the
 // callback Settle makes the batch void in the ledger, so that a late copy of it is dropped.
 //
 // # Keys
@@ -45,13 +45,13 @@
 //
 // A Push, a Lease of a fresh batch and an Ack are one round trip each; a redelivered batch is one
 // more, and so is a bounded Push of more than 64 records. Depth costs nothing: a lease of n records
-// is O(n), Stats and the Ack of a batch are O(1). Single commands move the records (SORT BY nosort …
-// STORE, LTRIM), because records that pass through Lua cost several times as much. No script holds
-// the server for more than some milliseconds, at any size that the API accepts, except for single
-// records of many megabytes. A waiting consumer blocks in a BLMOVE that leaves the record where it
-// is, one consumer of a process at a time, and wakes about a millisecond after a push. The consumers
-// of a [Queue] ask for at most eight batches of 500 records or more at a time: more of them under way
-// make both sides wait for each other.
+// is O(n), Stats and the Ack of a batch are O(1). Single commands move the records (SORT BY nosort
+// … STORE, LTRIM), because records that pass through Lua cost several times as much. No script
+// holds the server for more than some milliseconds, at any size that the API accepts, except for
+// single records of many megabytes. A waiting consumer blocks in a BLMOVE that leaves the record
+// where it is, one consumer of a process at a time, and wakes about a millisecond after a push. The
+// consumers of a [Queue] ask for at most eight batches of 500 records or more at a time: more of
+// them under way make both sides wait for each other.
 //
 // # Failure modes
 //
@@ -61,16 +61,16 @@
 // crashes forgets what it had not synced: PushConfig.Durable waits for the disk. Writes that a
 // failover loses after they were acknowledged are lost. While a server loads, fails over or refuses
 // writes (LOADING, READONLY, MISCONF, NOREPLICAS), calls retry for some seconds, and later calls
-// recover without a restart. When the server's clock is set back, leases and delays keep their length;
-// delayed pushes are due by the clock as it is.
+// recover without a restart. When the server's clock is set back, leases and delays keep their
+// length; delayed pushes are due by the clock as it is.
 //
 // A batch of which keys were deleted or overwritten is set aside. Audit names it, and it is never
 // delivered in part.
 //
 // # Cluster
 //
-// A queue lives on one node; [Shards] spreads one over several. While its slot moves, every script is
-// refused and tried again, for up to half a minute, because each names a key that never exists: a
-// script that ran with half of its keys gone would end in its middle, or take batches for
+// A queue lives on one node; [Shards] spreads one over several. While its slot moves, every script
+// is refused and tried again, for up to half a minute, because each names a key that never exists:
+// a script that ran with half of its keys gone would end in its middle, or take batches for
 // acknowledged.
 package queue

@@ -56,7 +56,8 @@ func Example() {
 	// ready 1, taken 2 = acked 2 + in flight 0 + dead 0
 }
 
-// A record that no worker can stand ends alone in the dead list, with the reason, and its neighbours go through.
+// A record that no worker can stand ends alone in the dead list, with the reason, and its
+// neighbours go through.
 func ExampleQueue_DeadLetters() {
 	client, stop := throwaway()
 	defer stop()
@@ -110,7 +111,8 @@ func holds(b *queue.Batch, s string) bool {
 	return false
 }
 
-// At start, and after Postgres was away: what is promoted is acknowledged, what nobody knows of comes again.
+// At start, and after Postgres was away: what is promoted is acknowledged, what is unknown is
+// redelivered.
 func ExampleQueue_Reconcile() {
 	client, stop := throwaway()
 	defer stop()

@@ -21,8 +21,8 @@ func (q *Queue) Extend(ctx context.Context, b *Batch, d time.Duration) error {
 }
 
 // ExtendWaiting is Extend for a batch that the caller's own code has finished with, and that now
-// waits for the durable side. If the caller dies then, the batch is not suspected: the lease expires
-// without counting as a crash. The next Extend takes this back.
+// waits for the durable side. If the caller dies then, the batch is not suspected: the lease
+// expires without counting as a crash. The next Extend takes this back.
 func (q *Queue) ExtendWaiting(ctx context.Context, b *Batch, d time.Duration) error {
 	return q.extend(ctx, b, d, true)
 }

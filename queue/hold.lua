@@ -2,8 +2,8 @@
 -- ARGV: prefix, operation, id, attempt, state, and then what the operation takes.
 local operation, id, attempt, state = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 
--- extend lets the lease expire `leaseMS` from now. A holder that waits for the durable side marks its
--- batch, and the mark lasts until the next extension.
+-- extend lets the lease expire `leaseMS` from now. A holder that waits for the durable side marks
+-- its batch, and the mark lasts until the next extension.
 local function extend(now, marked)
   local leaseMS, waits = tonumber(ARGV[6]), ARGV[7] == '1'
   redis.call('ZADD', LEASES, int(now + leaseMS), id)

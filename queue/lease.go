@@ -25,8 +25,9 @@ func (q *Queue) TryLease(ctx context.Context, o LeaseOptions) (*Batch, error) {
 	return nil, ErrEmpty
 }
 
-// Lease leases a batch: one that waits for redelivery, or a fresh one of the oldest records. It waits
-// until there is one or ctx is done. It costs one round trip, and one more for a redelivered batch.
+// Lease leases a batch: one that waits for redelivery, or a fresh one of the oldest records. It
+// waits until there is one or ctx is done. It costs one round trip, and one more for a redelivered
+// batch.
 //
 // A ctx that is done never costs a record: the batch is still returned when the script has run, and
 // when even its reply is lost, the lease expires.

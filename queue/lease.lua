@@ -83,9 +83,9 @@ local function mergeList(list, length, maxMoved, maxSize)
   return moved, size
 end
 
--- mergeDelayed moves delayed records that are due to the ready list. A push that fills a batch alone
--- stays in its list, to be leased from there. It returns the id and length of such a push, and
--- whether small ones are left over.
+-- mergeDelayed moves delayed records that are due to the ready list. A push that fills a batch
+-- alone stays in its list, to be leased from there. It returns the id and length of such a push,
+-- and whether small ones are left over.
 local function mergeDelayed()
   local moved, size, left = 0, 0, false
   local large, largeLength
@@ -151,9 +151,9 @@ local function fitExactly(list, n)
   return n
 end
 
--- trimToBytes drops the youngest records of a list of n until the rest fits in maxBytes, and returns
--- how many are left. Native commands do it, because a record that passes through Lua costs more
--- than all the rest. A long list may end below its bound.
+-- trimToBytes drops the youngest records of a list of n until the rest fits in maxBytes, and
+-- returns how many are left. Native commands do it, because a record that passes through Lua costs
+-- more than all the rest. A long list may end below its bound.
 local function trimToBytes(list, n)
   local least = maxBytes <= EXACT_BYTES and EXACT_RECORDS or 1
   local size = memoryOf(list, n)

@@ -7,7 +7,8 @@ import (
 	"github.com/headrace/headrace/queue"
 )
 
-// ledger stands for the durable side: it takes a batch once, as promoted or as void, and counts what was promoted.
+// ledger stands for the durable side: it takes a batch once, as promoted or as void, and counts
+// what was promoted.
 type ledger struct {
 	mu    sync.Mutex
 	kind  map[string]queue.Fate // FatePromoted or FateVoid
@@ -36,7 +37,8 @@ func (l *ledger) settle(_ context.Context, b *queue.Batch) (queue.Resolution, er
 	return queue.Resolution{}, nil
 }
 
-// promote is what a worker or promoter does with a batch that it holds, however late. It answers what the ledger has afterwards.
+// promote is what a worker or promoter does with a batch that it holds, however late. It answers
+// what the ledger has afterwards.
 func (l *ledger) promote(b *queue.Batch) queue.Fate {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -22,7 +22,8 @@ type held struct {
 	live bool
 }
 
-// model drives a queue and knows where each record is: in the ledger once, in the dead list, dropped, or still in the queue.
+// model drives a queue and knows where each record is: in the ledger once, in the dead list,
+// dropped, or still in the queue.
 type model struct {
 	q   *queue.Queue
 	c   rueidis.Client
@@ -84,7 +85,8 @@ func (m *model) fenced(t *rapid.T, h *held, what string, err error) {
 	}
 }
 
-// due makes everything in a sorted set of the queue due: the time that has passed, without waiting for it.
+// due makes everything in a sorted set of the queue due: the time that has passed, without waiting
+// for it.
 func (m *model) due(t *rapid.T, set, id string) {
 	err := m.c.Do(m.ctx, m.c.B().Zadd().Key("{"+m.q.Name()+"}:queue:"+set).Xx().ScoreMember().ScoreMember(1, id).Build()).Error()
 	if err != nil {
@@ -135,7 +137,8 @@ func (m *model) lease(t *rapid.T, o queue.LeaseOptions) *queue.Batch {
 	return b
 }
 
-// finish is what the durable side does with a batch: it promotes it if it can, and does what the ledger says then.
+// finish is what the durable side does with a batch: it promotes it if it can, and does what the
+// ledger says then.
 func (m *model) finish(t *rapid.T, b *queue.Batch) {
 	var err error
 	if m.l.promote(b) == queue.FatePromoted {
@@ -238,7 +241,7 @@ func (m *model) steps() map[string]func(*rapid.T) {
 			}
 			for _, d := range dead {
 				if !m.dead[string(d.Payload)] {
-					t.Fatalf("nobody buried %s", d.Payload)
+					t.Fatalf("%s is in the dead list, and no step buried it", d.Payload)
 				}
 				delete(m.dead, string(d.Payload))
 				delete(m.spoiled, string(d.Payload))
@@ -276,7 +279,8 @@ func sortedKeys[V any](m map[string]V) []string {
 	return keys
 }
 
-// drain lets everybody come back to life, and the rest go through. Then every record must be where it ends.
+// drain lets everybody come back to life, and the rest go through. Then every record must be where
+// it ends.
 func (m *model) drain(t *rapid.T) {
 	delayed, err := m.c.Do(m.ctx, m.c.B().Zrange().Key("{"+m.q.Name()+"}:queue:delayed").Min("0").Max("-1").Build()).AsStrSlice()
 	if err != nil {
@@ -321,8 +325,8 @@ func (m *model) drain(t *rapid.T) {
 	}
 }
 
-// A random sequence of what workers, promoters, time and an operator do loses no record, delivers none to two live leases, buries no healthy one,
-// and promotes each once.
+// A random sequence of what workers, promoters, time and an operator do loses no record, delivers
+// none to two live leases, buries no healthy one, and promotes each once.
 func TestSequences(t *testing.T) {
 	checks := 500
 	if testing.Short() {

@@ -7,14 +7,14 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// Push adds payloads to the queue, oldest first. It is LPUSH and nothing else, in chunks, pipelined:
-// one round trip, however many records. What any other client pushes to the list {name}:ready is
-// treated the same.
+// Push adds payloads to the queue, oldest first. It is LPUSH and nothing else, in chunks,
+// pipelined: one round trip, however many records. What any other client pushes to the list
+// {name}:ready is treated the same.
 //
-// All payloads are checked before the first one is sent, and copied: they are the caller's again when
-// Push returns, even if ctx ended it. When Redis fails on the way the error is a *PushError. While a
-// cluster moves the queue's slot, or a server is loading or failing over, Push waits up to half a
-// minute.
+// All payloads are checked before the first one is sent, and copied: they are the caller's again
+// when Push returns, even if ctx ended it. When Redis fails on the way the error is a *PushError.
+// While a cluster moves the queue's slot, or a server is loading or failing over, Push waits up to
+// half a minute.
 //
 // With MaxDepth the whole push is accepted or refused (ErrFull) before any record is sent. A small
 // push is one round trip then, a large one two: the first reserves the room. A producer that is
@@ -43,8 +43,8 @@ func (q *Queue) checkPayloads(payloads [][]byte) error {
 }
 
 // chunks copies payloads into the arguments of LPUSH commands, within Config.Push.Chunk and
-// ChunkBytes. A command that is still queued in the client when its context ends is sent later, so it
-// must not refer to memory of the caller. One allocation holds the bytes of a chunk.
+// ChunkBytes. A command that is still queued in the client when its context ends is sent later, so
+// it must not refer to memory of the caller. One allocation holds the bytes of a chunk.
 func (q *Queue) chunks(payloads [][]byte) [][]string {
 	var chunks [][]string
 	for len(payloads) > 0 {
@@ -94,7 +94,8 @@ func (q *Queue) pushChunks(ctx context.Context, chunks [][]string, last func() r
 	return q.durable(notDurable, records(chunks))
 }
 
-// send sends commands together; with Config.Push.Durable followed by WAITAOF on the same connection.
+// send sends commands together; with Config.Push.Durable followed by WAITAOF on the same
+// connection.
 func (q *Queue) send(ctx context.Context, build func() []rueidis.Completed) ([]rueidis.RedisResult, error) {
 	if q.cfg.Push.Durable {
 		return q.server.Durably(ctx, q.cfg.Push.DurableTimeout, build)
@@ -114,8 +115,8 @@ func pushOutcome(results []rueidis.RedisResult, chunks [][]string) error {
 		unknown, sum := 0, 0
 		for j := i; j < len(results); j++ {
 			sum += len(chunks[j])
-			// An error is an answer; a broken connection is none. A later chunk may have gone through, and then
-			// those before it count with it: the caller knows the records by their order.
+			// An error is an answer; a broken connection is none. A later chunk may have gone through, and
+			// then those before it count with it: the caller knows the records by their order.
 			if later := results[j].Error(); later == nil || !answered(later) {
 				unknown = sum
 			}

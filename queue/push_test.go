@@ -96,7 +96,7 @@ func TestWrongKeyType(t *testing.T) {
 		ctx := t.Context()
 		for _, key := range []string{"ready", "queue:stat", "queue:leases", "queue:redo", "queue:handed", "queue:open", "queue:delayed", "queue:dead", "queue:broken"} {
 			name := servertest.Prefix(t)
-			q := openAs(t, c, name, queue.Config{}) // opened before somebody spoils it
+			q := openAs(t, c, name, queue.Config{}) // opened before its key is spoiled
 			full := "{" + name + "}:" + key
 			if key != "ready" {
 				must(t, q.Push(ctx, records(0, 3)...))
@@ -213,7 +213,7 @@ func TestDurablePushOnAServerThatCan(t *testing.T) {
 	must(t, s.Kill())
 	must(t, s.Start())
 	wantPayloads(t, lease(t, q, queue.LeaseOptions{}), records(0, 7))
-	// A disk that is never asked: the records are in the queue, and nobody says that they are safe.
+	// A disk that is never asked: the records are in the queue, and not confirmed on disk.
 	slow := openAs(t, c, q.Name(), queue.Config{Push: queue.PushConfig{Durable: true, DurableTimeout: 20 * time.Millisecond}})
 	must(t, c.Do(t.Context(), c.B().ConfigSet().ParameterValue().ParameterValue("appendfsync", "no").Build()).Error())
 	err := slow.Push(t.Context(), records(7, 9)...)
@@ -233,7 +233,8 @@ func (c refuseFirst) DoMulti(ctx context.Context, cmds ...rueidis.Completed) []r
 	return c.Client.DoMulti(ctx, cmds...)
 }
 
-// The caller knows the records by their places: what follows Pushed + Unknown is certainly not in the queue.
+// The caller knows the records by their places: what follows Pushed + Unknown is certainly not in
+// the queue.
 func TestALaterChunkThanTheRefusedOne(t *testing.T) {
 	t.Parallel()
 	q := open(t, refuseFirst{servertest.Redis(t)}, queue.Config{Push: queue.PushConfig{Chunk: 100}})
@@ -271,8 +272,8 @@ func TestEvictionIsNoticed(t *testing.T) {
 	}
 }
 
-// A Redis at maxmemory refuses producers and lets consumers drain it, also one that waits, and one that redelivers, splits and
-// buries.
+// A Redis at maxmemory refuses producers and lets consumers drain it, also one that waits, and one
+// that redelivers, splits and buries.
 func TestFullRedisDrains(t *testing.T) {
 	t.Parallel()
 	s := servertest.OwnRedis(t, "--maxmemory-policy", "noeviction")
@@ -332,7 +333,8 @@ func TestFullRedisDrains(t *testing.T) {
 	must(t, q.Push(ctx, []byte("room again")))
 }
 
-// The peek is refused by a full Redis; a consumer that waits there for what comes back looks by a timer instead.
+// The peek is refused by a full Redis; a consumer that waits there for what comes back looks by a
+// timer instead.
 func TestWaitingAtAFullRedis(t *testing.T) {
 	t.Parallel()
 	s := servertest.OwnRedis(t)

@@ -80,15 +80,15 @@ func New(ctx context.Context, client rueidis.Client, name string, cfg Config) (*
 // Name returns the name given to New.
 func (q *Queue) Name() string { return q.name }
 
-// DepthKeys returns where the depth of the queue stands: the lengths of the lists, and the fields of
-// the hash that are added to them and subtracted from them. Every script that moves records changes
-// these in the same step. A gate of package backpressure takes them as its sources.
+// DepthKeys returns where the depth of the queue stands: the lengths of the lists, and the fields
+// of the hash that are added to them and subtracted from them. Every script that moves records
+// changes these in the same step. A gate of package backpressure takes them as its sources.
 func (q *Queue) DepthKeys() (lists []string, hash string, plus, minus []string) {
 	return []string{q.keys[keyReady]}, q.keys[keyStat], []string{"inflight", "delayed"}, nil
 }
 
-// LagKey returns the sorted set of the batches in flight, by the time in milliseconds at which their
-// records were first sealed. Its first element is the oldest.
+// LagKey returns the sorted set of the batches in flight, by the time in milliseconds at which
+// their records were first sealed. Its first element is the oldest.
 func (q *Queue) LagKey() string { return q.keys[keyOpen] }
 
 func (q *Queue) checkTypes(ctx context.Context) error {

@@ -85,8 +85,8 @@ func (q *Queue) attempts(ctx context.Context, p []HandedOff) ([]HandedOff, error
 }
 
 // Reconcile asks known for the fate of every batch that is handed off, and acts on it. Call it at
-// start, after an error of the durable side, and now and then. It counts nothing against a batch. It
-// goes on after the error of one batch, and returns the errors joined.
+// start, after an error of the durable side, and now and then. It counts nothing against a batch.
+// It goes on after the error of one batch, and returns the errors joined.
 func (q *Queue) Reconcile(ctx context.Context, known FatesFunc, settle SettleFunc) (ReconcileResult, error) {
 	var r ReconcileResult
 	var errs []error

@@ -64,7 +64,8 @@ func TestReconcile(t *testing.T) {
 	})
 }
 
-// A reconcile that asked about a batch before it came back and was handed off anew must not bring it back once more.
+// A reconcile that asked about a batch before it came back and was handed off anew must not bring
+// it back once more.
 func TestReconcileIsFenced(t *testing.T) {
 	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
@@ -86,9 +87,10 @@ func TestReconcileIsFenced(t *testing.T) {
 	})
 }
 
-// An hour without Postgres. Some batches wait for promotion all the time, some are released again and again, some come back from a
-// scratchpad that a crash has emptied. None of it is a failure of theirs.
-func TestAnHourWithoutPostgresKillsNobody(t *testing.T) {
+// An hour without Postgres. Some batches wait for promotion all the time, some are released again
+// and again, some come back from a scratchpad that a crash has emptied. None of it is a failure of
+// theirs.
+func TestAnHourWithoutPostgresBuriesNothing(t *testing.T) {
 	t.Parallel()
 	m := miniredis.RunT(t)
 	c, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{m.Addr()}, DisableCache: true, ForceSingleClient: true})

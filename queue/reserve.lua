@@ -1,5 +1,5 @@
 -- Reserves room for a push under the bound of the true depth, or pushes at once when payloads are
--- given. A reservation that its producer does not use ends by itself after a while.
+-- given. A reservation that its producer does not use expires after a while.
 -- ARGV: prefix, bound (0: none), records, reservation, ms that it lasts, payloads of a small push.
 -- Returns {1, depth}, {0, depth} when the queue is full, or {-1, layout of the data}.
 local max, records, reservation, lastsMS = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])

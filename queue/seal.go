@@ -17,8 +17,8 @@ import (
 // run, and then the reply holds a batch.
 const replyGrace = time.Second
 
-// readChunk bounds the records of one LRANGE of a batch with up to DefaultBytes, so that a large batch
-// does not hold the server.
+// readChunk bounds the records of one LRANGE of a batch with up to DefaultBytes, so that a large
+// batch does not hold the server.
 const readChunk = 2000
 
 // chunkOf returns how many records one LRANGE reads of a batch with up to the given bytes.
@@ -26,7 +26,8 @@ func chunkOf(bytes int) int {
 	return max(1, readChunk*DefaultBytes/max(bytes, DefaultBytes))
 }
 
-// seal calls the lease script, and reads the batch in the same round trip if it is a small fresh one.
+// seal calls the lease script, and reads the batch in the same round trip if it is a small fresh
+// one.
 func (q *Queue) seal(caller context.Context, o LeaseOptions, least int) (leased, error) {
 	ctx, cancel := redisx.Outlive(caller, replyGrace)
 	defer cancel()
@@ -64,8 +65,8 @@ func (q *Queue) sealArgs(id string, o LeaseOptions, least int) []string {
 // randomArg is a random number from 0 to 1, for a script.
 func randomArg() string { return strconv.FormatFloat(rand.Float64(), 'f', 6, 64) }
 
-// inTurn calls f, for large batches by a few callers at a time. Its error is that of f, or of ctx when
-// f was not called.
+// inTurn calls f, for large batches by a few callers at a time. Its error is that of f, or of ctx
+// when f was not called.
 func (q *Queue) inTurn(ctx context.Context, records int, f func() error) error {
 	if records >= largeBatch {
 		select { // at random if both are ready

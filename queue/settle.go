@@ -37,8 +37,8 @@ func (q *Queue) Get(ctx context.Context, id string) (*Batch, error) {
 }
 
 // Settle finishes what the ledger records of b, whichever process holds it. A promoted batch is
-// acknowledged. A void one is split, or, if it holds one record, buried. It does nothing if that was
-// done before. Every process that meets a batch in the ledger calls it.
+// acknowledged. A void one is split, or, if it holds one record, buried. It does nothing if that
+// was done before. Every process that meets a batch in the ledger calls it.
 //
 // A call for a batch that no ledger has made void may double its records.
 func (q *Queue) Settle(ctx context.Context, b *Batch, s Resolution) error {
@@ -65,8 +65,8 @@ func (q *Queue) settleFailed(ctx context.Context, b *Batch, settle SettleFunc) e
 		err = q.Settle(ctx, b, s)
 	}
 	if err != nil {
-		// The batch goes back as it was, with its counters, a little later. If the lease is lost, there is
-		// nothing to give back.
+		// The batch goes back as it was, with its counters, a little later. If the lease is lost, there
+		// is nothing to give back.
 		_ = q.release(context.WithoutCancel(ctx), stateSettling, b, ReleaseOptions{Delay: q.cfg.Lease.Backoff})
 		return fmt.Errorf("queue: settle batch %s: %w", b.ID, err)
 	}
@@ -77,8 +77,8 @@ func (q *Queue) settleFailed(ctx context.Context, b *Batch, settle SettleFunc) e
 const settleBroken = -2
 
 // split splits or buries b. A split makes √n children of about √n records each, so that a poison
-// record is isolated after few levels, and few of its neighbours go through small batches. attempt is
-// "" if b is void.
+// record is isolated after few levels, and few of its neighbours go through small batches. attempt
+// is "" if b is void.
 func (q *Queue) split(ctx context.Context, b *Batch, attempt string, undo []Undo) error {
 	args := []string{b.ID, attempt, cut(b.blame(), MaxReason), flag(q.fast)}
 	if n := len(b.Payloads); n > 1 {

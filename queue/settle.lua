@@ -2,8 +2,8 @@
 -- holds. Does nothing if the batch is gone: another process has done it. A batch that is void in a
 -- ledger cannot be promoted any more, so its holder does not matter; without a ledger only the
 -- holder of the settling lease may do this.
--- ARGV: prefix, id, attempt ('' for a void batch), reason, fast, number of children, their ids, then
--- four arguments for each undo.
+-- ARGV: prefix, id, attempt ('' for a void batch), reason, fast, number of children, their
+--      ids, then four arguments for each undo.
 -- Returns 1 for a split, 2 for a burial, 0 for a batch that is gone, -1 for a lost lease and -2 for
 -- a batch whose keys do not fit together.
 local id, attempt, reason, fast = ARGV[2], ARGV[3], ARGV[4], ARGV[5] == '1'

@@ -39,7 +39,7 @@ func TestPoisonRecordStandsAlone(t *testing.T) {
 				t.Fatalf("place %s+%d holds %s", b.Root, b.Offset, b.Payloads[0])
 			}
 			if slices.Contains(texts(b.Payloads), "17") {
-				must(t, q.Release(ctx, b, queue.ReleaseOptions{Failure: "17 is not to be had"}))
+				must(t, q.Release(ctx, b, queue.ReleaseOptions{Failure: "17 is not available"}))
 				continue
 			}
 			if l.promote(b) != queue.FatePromoted {
@@ -55,7 +55,7 @@ func TestPoisonRecordStandsAlone(t *testing.T) {
 		}
 		d := dead[0]
 		// 30 → 6 of 5 → 3 of about 2 → 1 or 2 of 1.
-		if string(d.Payload) != "17" || d.Reason != "17 is not to be had" || d.Root != root || d.Offset != 17 || d.Failures != 2 ||
+		if string(d.Payload) != "17" || d.Reason != "17 is not available" || d.Root != root || d.Offset != 17 || d.Failures != 2 ||
 			d.Attempts < 6 || d.FirstSeen.IsZero() || d.Died.Before(d.FirstSeen) {
 			t.Fatalf("%+v", d)
 		}
@@ -99,7 +99,8 @@ func TestKillerRecordStandsAlone(t *testing.T) {
 	})
 }
 
-// A worker that was asleep wakes up after its batch was split, and puts it through as if nothing had happened.
+// A worker that was asleep wakes up after its batch was split, and puts it through as if nothing
+// had happened.
 func TestParentIsVoidBeforeItIsSplit(t *testing.T) {
 	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
@@ -161,7 +162,8 @@ func TestPromotedBatchIsNotSplit(t *testing.T) {
 	})
 }
 
-// leaseOrEmpty waits for what is backing off or leased; ErrEmpty: there is nothing that will ever come.
+// leaseOrEmpty waits for what is backing off or leased; ErrEmpty: there is nothing that will ever
+// come.
 func leaseOrEmpty(t *testing.T, q *queue.Queue, o queue.LeaseOptions) (*queue.Batch, error) {
 	t.Helper()
 	for range 1000 {

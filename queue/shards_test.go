@@ -47,7 +47,7 @@ func TestShards(t *testing.T) {
 		if len(seen) != 90 || st.Acked != 90 || st.Imbalance() != 0 {
 			t.Fatalf("%d seen, %+v", len(seen), st)
 		}
-		// Whoever waits is woken by a push to any of them.
+		// A waiting consumer is woken by a push to any of them.
 		for range 6 {
 			got := make(chan *queue.Batch, 1)
 			go func() {

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Stats are the books of a queue, read in one step:
-// Taken = Acked + InFlight + Dead + Discarded + Lost. A requeue moves a record from Dead to InFlight.
+// Stats are the books of a queue, read in one step: Taken = Acked + InFlight + Dead + Discarded +
+// Lost. A requeue moves a record from Dead to InFlight.
 type Stats struct {
 	Ready     int64 // records in the ready list
 	Delayed   int64 // records pushed for later
@@ -46,7 +46,8 @@ func (s Stats) Imbalance() int64 {
 	return s.Taken - s.Acked - s.InFlight - s.Dead - s.Discarded - s.Lost
 }
 
-// Balanced returns nil if the books balance, or ErrImbalance with the line and by how much it is off.
+// Balanced returns nil if the books balance, or ErrImbalance with the line and by how much it is
+// off.
 func (s Stats) Balanced() error {
 	if s.Imbalance() == 0 {
 		return nil

@@ -48,8 +48,8 @@ func (l *lingering) least(o LeaseOptions) int {
 	return l.full
 }
 
-// next returns how long to sleep before the next call. The list cannot report that it has grown to a
-// number of records, so the queue is polled a few times until the wait ends.
+// next returns how long to sleep before the next call. The list cannot report that it has grown to
+// a number of records, so the queue is polled a few times until the wait ends.
 func (l *lingering) next(o LeaseOptions, s leased) time.Duration {
 	now := time.Now()
 	if l.until.IsZero() {
@@ -127,8 +127,8 @@ func (q *Queue) wait(ctx context.Context, l leased) error {
 	return nil
 }
 
-// peek blocks at the server until the ready list has a record, for at most d. A server that does not
-// answer is left after a while: a blocking command has no other time limit.
+// peek blocks at the server until the ready list has a record, for at most d. A server that does
+// not answer is left after a while: a blocking command has no other time limit.
 func (q *Queue) peek(ctx context.Context, d time.Duration) error {
 	grace := time.Duration(0)
 	if _, ok := ctx.Deadline(); ok {

@@ -81,13 +81,13 @@ func untilBlocked(t *testing.T, c rueidis.Client, n int) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); blocked(t, c) < n; {
 		if time.Now().After(end) {
-			t.Fatal("nobody blocks")
+			t.Fatal("no consumer blocks")
 		}
 	}
 }
 
-// A consumer that goes away while it waits must not take a record with it: neither what comes the moment after, nor what
-// comes while its connection still blocks at the server.
+// A consumer that goes away while it waits must not take a record with it: neither what comes the
+// moment after, nor what comes while its connection still blocks at the server.
 func TestWaitingConsumerTakesNothingAlong(t *testing.T) {
 	t.Parallel()
 	s := servertest.OwnRedis(t)
@@ -244,7 +244,8 @@ func TestPauseAndResume(t *testing.T) {
 	})
 }
 
-// Many consumers of one process wait, few records come: each goes to one of them, and none stays behind.
+// Many consumers of one process wait, few records come: each goes to one of them, and none stays
+// behind.
 func TestManyWaitingConsumers(t *testing.T) {
 	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
@@ -293,8 +294,9 @@ func TestManyWaitingConsumers(t *testing.T) {
 	})
 }
 
-// Dozens of consumers ask a server that does not answer for large batches, and give up. Those that had only waited for their turn at it return at once, the
-// others do when their reply is no longer waited for; afterwards all have a turn again.
+// Dozens of consumers ask a server that does not answer for large batches, and give up. Those that
+// had only waited for their turn at it return at once, the others do when their reply is no longer
+// waited for; afterwards all have a turn again.
 func TestManyConsumersGiveUp(t *testing.T) {
 	t.Parallel()
 	s := servertest.OwnRedis(t)

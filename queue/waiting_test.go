@@ -11,8 +11,9 @@ import (
 	"github.com/headrace/headrace/queue"
 )
 
-// A worker that dies while its batch waits for the durable side leaves a batch that is not suspected,
-// however often. One that dies in its own code leaves a crash, also after it had waited before.
+// A worker that dies while its batch waits for the durable side leaves a batch that is not
+// suspected, however often. One that dies in its own code leaves a crash, also after it had waited
+// before.
 func TestDeathWhileWaitingIsNoCrash(t *testing.T) {
 	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {

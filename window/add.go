@@ -18,12 +18,13 @@ const (
 type AddResult struct {
 	// New events were added; Repeated ones were there already.
 	New, Repeated int
-	// Late events came too late, or are too far ahead of the clock. They were put aside with their reason: see [Store.Late].
+	// Late events came too late, or are too far ahead of the clock. They were put aside with their
+	// reason: see [Store.Late].
 	Late int
 }
 
-// Add adds events of one key. It takes a round trip for every 1,000 events, 1 MiB or 100 windows. After an error some of the
-// events may have been added. Adding all of them again is harmless.
+// Add adds events of one key. It takes a round trip for every 1,000 events, 1 MiB or 100 windows.
+// After an error some of the events may have been added. Adding all of them again is harmless.
 func (s *Store) Add(ctx context.Context, key string, events ...Event) (AddResult, error) {
 	var sum AddResult
 	if err := s.checkKey(key); err != nil {
@@ -76,8 +77,8 @@ func (s *Store) addSome(ctx context.Context, key string, events []Event) (int, A
 	return int(v[0]), AddResult{New: int(v[1]), Repeated: int(v[2]), Late: int(v[3])}, nil
 }
 
-// buckets returns a byte for each event: its bucket in a large set. The seed is secret, so that those who choose the data cannot
-// choose the bucket.
+// buckets returns a byte for each event: its bucket in a large set. The seed is secret, so that
+// those who choose the data cannot choose the bucket.
 func (s *Store) buckets(events []Event) string {
 	seed := s.seed.Load().(string)
 	out := make([]byte, len(events))

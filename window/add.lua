@@ -1,5 +1,6 @@
 -- Adds events of one key to their tumbling windows and to the key's sliding set.
--- ARGV 7 key, 8 lateness, 9 keep, 10 ahead (ms), 11 a byte for each event (its bucket), then time and data of each, by time
+-- ARGV 7 key, 8 lateness, 9 keep, 10 ahead (ms), 11 a byte for each event (its bucket), then
+--      time and data of each, by time
 local FIRST, MAX_WINDOWS, MAX_CLOSED, MAX_CHANGES = 12, 100, 200, 16
 local key, lateness, keep, ahead, bytes = ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]), ARGV[11]
 local total = (#ARGV - FIRST + 1) / 2
@@ -50,7 +51,8 @@ end
 
 tick()
 local marks = redis.call('HMGET', marksKey(key), 'newest', 'floor', 'size', 'sizes', 'split')
--- An event is judged by what was there before this call, so one call cannot make its own events late.
+-- An event is judged by what was there before this call, so one call cannot make its own events
+-- late.
 local newest, floor = tonumber(marks[1] or '-inf') or -INFINITY, tonumber(marks[2] or '-inf') or -INFINITY
 local mark = newest - lateness
 local slideSplit = marks[5]
@@ -69,8 +71,9 @@ local function tooLate(reason, i, start, length)
   redis.call('PEXPIRE', setKey('late', name, b), int(RETENTION + SLACK + JITTER + b * SPREAD))
 end
 
--- The size of windows may have been changed. Windows that were open keep theirs, and events before the end of the last one
--- of them still belong to windows of the size that held then: changes has {end, size}, the oldest first.
+-- The size of windows may have been changed. Windows that were open keep theirs, and events before
+-- the end of the last one of them still belong to windows of the size that held then: changes has
+-- {end, size}, the oldest first.
 local changes = {}
 for stop, length in string.gmatch(marks[4] or '', '(%d+):(%d+)') do changes[#changes + 1] = {tonumber(stop), tonumber(length)} end
 local function sizeAt(ms)

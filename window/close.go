@@ -24,7 +24,8 @@ const (
 	ReasonWatermark Reason = "watermark"
 	// ReasonIdle means that the key got no event for Config.Idle.
 	ReasonIdle Reason = "idle"
-	// ReasonClosed means that the window is closed, though the watermark of the key has expired or was moved by a larger Lateness.
+	// ReasonClosed means that the window is closed, though the watermark of the key has expired or was
+	// moved by a larger Lateness.
 	ReasonClosed Reason = "closed"
 	// ReasonAhead means that the event is further than Config.MaxAhead ahead of the server's clock.
 	ReasonAhead Reason = "ahead"
@@ -32,14 +33,16 @@ const (
 	ReasonOld Reason = "old"
 )
 
-// ClosedWindow is a tumbling window that is complete: its events do not change any more. Name, Key, Start and End make an
-// idempotency key for a closer that writes its result elsewhere and dies before [Store.Done].
+// ClosedWindow is a tumbling window that is complete: its events do not change any more. Name, Key,
+// Start and End make an idempotency key for a closer that writes its result elsewhere and dies
+// before [Store.Done].
 type ClosedWindow struct {
 	Key        string
 	Start, End time.Time
 	// Reason is ReasonWatermark or ReasonIdle.
 	Reason Reason
-	// Attempt counts the leases of the window, this one included. It is the fencing token of the lease.
+	// Attempt counts the leases of the window, this one included. It is the fencing token of the
+	// lease.
 	Attempt int64
 	// Deadline is when the lease ends, by this process's clock and on the safe side.
 	Deadline time.Time
@@ -73,9 +76,10 @@ type taken struct {
 	events  []int64 // how many each of leased has
 }
 
-// CloseDue leases up to n windows that are complete and reads their events, the longest due first. Call [Store.Done] for each
-// when its result is safe. It takes a round trip for every 100 windows and one for every 1,000 events or 1 MiB of a window.
-// After an error, windows that were leased already are leased again when their leases have expired.
+// CloseDue leases up to n windows that are complete and reads their events, the longest due first.
+// Call [Store.Done] for each when its result is safe. It takes a round trip for every 100 windows
+// and one for every 1,000 events or 1 MiB of a window. After an error, windows that were leased
+// already are leased again when their leases have expired.
 func (s *Store) CloseDue(ctx context.Context, n int) ([]ClosedWindow, error) {
 	if err := s.tumbling(); err != nil {
 		return nil, err
@@ -173,8 +177,8 @@ func (s *Store) readClosed(ctx context.Context, c *ClosedWindow, want int64) (bo
 		c.Events = toEvents(entries)
 		return true, nil
 	}
-	// Either the lease has expired and another closer is done with the window, or events are gone. What is left of it would
-	// give a wrong result.
+	// Either the lease has expired and another closer is done with the window, or events are gone.
+	// What is left of it would give a wrong result.
 	done, err := s.repairOne(ctx, c.name)
 	if err != nil || done == "" {
 		return false, err

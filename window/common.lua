@@ -1,15 +1,20 @@
 -- Every script of this package begins with this.
--- KEYS 1 meta, 2 a key that never exists (see internal/redisx), 3 idle, 4 due, 5 leases, 6 dead, 7 expiry
--- ARGV 1 prefix of the keys, 2 layout version, 3 seed, 4 window size, 5 retention, 6 jitter (ms); the script's own follow
+-- KEYS 1 meta, 2 a key that never exists (see internal/redisx), 3 idle, 4 due, 5 leases,
+--      6 dead, 7 expiry
+-- ARGV 1 prefix of the keys, 2 layout version, 3 seed, 4 window size, 5 retention, 6 jitter
+--      (ms); the script's own follow
+--
 -- All other keys are built from the prefix, so they are in the same slot.
 local META, IDLE, DUE, LEASES, DEAD, EXPIRY = KEYS[1], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local PREFIX, LAYOUT, SEED = ARGV[1], ARGV[2], ARGV[3]
 local RETENTION, JITTER = tonumber(ARGV[5]), tonumber(ARGV[6])
 
--- A set of events is one sorted set until it has more than SPLIT_ABOVE members, and from then on 256 buckets beside it.
--- Redis frees an expired key in one go: 5 million events in one key would hold it for seconds.
+-- A set of events is one sorted set until it has more than SPLIT_ABOVE members, and from then on
+-- 256 buckets beside it. Redis frees an expired key in one go: 5 million events in one key would
+-- hold it for seconds.
 local BUCKETS, SPLIT_ABOVE = 256, 2048
--- The buckets of one set expire SPREAD ms after each other, and sets of the same age apart by JITTER.
+-- The buckets of one set expire SPREAD ms after each other, and sets of the same age apart by
+-- JITTER.
 local SPREAD, SLACK = 100, 1000
 local INFINITY = math.huge
 
@@ -23,7 +28,8 @@ if meta[2] and meta[2] ~= SEED then return redis.error_reply('HEADRACE seed ' ..
 local size = tonumber(meta[3] or ARGV[4])
 local lateSplit = meta[6]
 
--- Durations are measured by a clock of our own. It is the server's, and goes on where it was when that is set back.
+-- Durations are measured by a clock of our own. It is the server's, and goes on where it was when
+-- that is set back.
 local offset = tonumber(meta[5] or '0')
 local before = tonumber(meta[4] or '0')
 if now < before then offset = offset + before - now end
@@ -43,7 +49,8 @@ local function infoKey(window) return PREFIX .. 'info:' .. window end
 local function marksKey(key) return PREFIX .. 'marks:' .. key end
 local function openKey(key) return PREFIX .. 'open:' .. key end
 
--- setKey returns the key of a set of events: kind is events, slide or late; bucket 0 is the set before it was split.
+-- setKey returns the key of a set of events: kind is events, slide or late; bucket 0 is the set
+-- before it was split.
 local function setKey(kind, name, bucket)
   if kind == 'dead' then return DEAD end
   if bucket > 0 then kind = kind .. '.' .. bucket end
@@ -63,7 +70,8 @@ local function keepSet(kind, name, split, ms)
   end
 end
 
--- trim removes what is not younger than upTo: a bounded part of it, in a few buckets chosen at random.
+-- trim removes what is not younger than upTo: a bounded part of it, in a few buckets chosen at
+-- random.
 local function trim(kind, name, split, upTo)
   local function trimOne(key, most)
     local old = redis.call('ZCOUNT', key, '-inf', int(upTo))

@@ -11,7 +11,8 @@ type DeadWindow struct {
 	Start, End time.Time
 	// Reason is why the window was closed.
 	Reason Reason
-	// Attempts is how often it was leased, Failures how often it failed, and Failure the last of these.
+	// Attempts is how often it was leased, Failures how often it failed, and Failure the last of
+	// these.
 	Attempts, Failures int64
 	Failure            string
 	// Events is how many it has; see [Store.ReadDead].
@@ -20,8 +21,8 @@ type DeadWindow struct {
 	name string
 }
 
-// DeadWindows returns up to n dead windows, the oldest first, and the cursor of the next page. The first cursor is "", and ""
-// comes back with the last page.
+// DeadWindows returns up to n dead windows, the oldest first, and the cursor of the next page. The
+// first cursor is "", and "" comes back with the last page.
 func (s *Store) DeadWindows(ctx context.Context, cursor string, n int) (page []DeadWindow, next string, err error) {
 	entries, next, err := s.nextPage(ctx, eventSet{"dead", ""}, "-inf", "+inf", cursor, n)
 	if err != nil {
@@ -60,7 +61,8 @@ func (s *Store) ReadDead(ctx context.Context, w DeadWindow) ([]Event, error) {
 	return toEvents(entries), nil
 }
 
-// Requeue makes dead windows due again, with no failures. It returns how many of them were in the dead list.
+// Requeue makes dead windows due again, with no failures. It returns how many of them were in the
+// dead list.
 func (s *Store) Requeue(ctx context.Context, windows ...DeadWindow) (int, error) {
 	return s.endDead(ctx, "requeue", windows)
 }

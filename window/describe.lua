@@ -1,5 +1,6 @@
 -- Describes windows. ARGV 7…: windows
--- Reply for each {state, events by the books, events that are there, attempt, reason, failures, failure, a letter for each set that has it}
+-- Reply for each {state, events by the books, events that are there, attempt, reason,
+--      failures, failure, a letter for each set that has it}
 local reply = {}
 for i = 7, #ARGV do
   local window = ARGV[i]

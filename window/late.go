@@ -13,8 +13,8 @@ type LateEvent struct {
 	Key string
 	Event
 	Reason Reason
-	// Start and End are those of the tumbling window that the event missed. Both are zero when it missed none: it was too far
-	// ahead of the clock, or too old for the sliding window.
+	// Start and End are those of the tumbling window that the event missed. Both are zero when it
+	// missed none: it was too far ahead of the clock, or too old for the sliding window.
 	Start, End time.Time
 	// Seen is when it came, by a clock that never goes back; see [Stats].ClockSetBack.
 	Seen time.Time
@@ -22,9 +22,10 @@ type LateEvent struct {
 	entry entry
 }
 
-// Late returns up to n late events, the first to come first, and the cursor of the next page. The first cursor is "", and ""
-// comes back with the last page. The events stay until [Store.DiscardLate] or the end of Config.Retention. An event that
-// came late twice, with the same time, data and reason, is there once.
+// Late returns up to n late events, the first to come first, and the cursor of the next page. The
+// first cursor is "", and "" comes back with the last page. The events stay until
+// [Store.DiscardLate] or the end of Config.Retention. An event that came late twice, with the same
+// time, data and reason, is there once.
 func (s *Store) Late(ctx context.Context, cursor string, n int) (page []LateEvent, next string, err error) {
 	entries, next, err := s.nextPage(ctx, eventSet{"late", ""}, "-inf", "+inf", cursor, n)
 	if err != nil {

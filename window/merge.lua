@@ -1,6 +1,6 @@
 -- Reads the first entries behind a cursor of every bucket of a set, for the client to merge.
--- ARGV 7 kind, 8 name of the set, 9 from, 10 to (ms, without to itself), 11 and 12 time and member of the cursor ('' '': none),
---      13 how many entries are wanted, 14 how many bytes
+-- ARGV 7 kind, 8 name of the set, 9 from, 10 to (ms, without to itself), 11 and 12 time and
+--      member of the cursor ('' '': none), 13 how many entries are wanted, 14 how many bytes
 -- Reply for each bucket {1 if there are more, then time and member of each}
 local kind, name, from, to = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local at, member, entries, bytes = ARGV[11], ARGV[12], tonumber(ARGV[13]), tonumber(ARGV[14])

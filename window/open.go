@@ -17,8 +17,9 @@ type OpenWindow struct {
 	name string
 }
 
-// OpenWindows returns n open windows of a key that end after a time, the first to end first. Those that end with the last one
-// come too. The zero time begins with the first; the End of the last one is where to go on.
+// OpenWindows returns n open windows of a key that end after a time, the first to end first. Those
+// that end with the last one come too. The zero time begins with the first; the End of the last one
+// is where to go on.
 func (s *Store) OpenWindows(ctx context.Context, key string, after time.Time, n int) ([]OpenWindow, error) {
 	if err := s.tumbling(); err != nil {
 		return nil, err

@@ -59,8 +59,8 @@ func toEvents(entries []entry) []Event {
 	return out
 }
 
-// all reads a set from one time on and before another one, in the order of time and data. What is in the set during the whole
-// call is read once.
+// all reads a set from one time on and before another one, in the order of time and data. What is
+// in the set during the whole call is read once.
 func (s *Store) all(ctx context.Context, set eventSet, from, to string) ([]entry, error) {
 	var out []entry
 	bucket, at, member := int64(0), "", ""
@@ -135,7 +135,8 @@ func (s *Store) page(ctx context.Context, set eventSet, from, to string, after *
 	return out, more, nil
 }
 
-// A cursor is the time and the member of the last entry of a page, in a form that callers only hand back.
+// A cursor is the time and the member of the last entry of a page, in a form that callers only hand
+// back.
 func cursorOf(e entry) string { return strconv.FormatInt(e.at, 10) + " " + e.member }
 
 func (s *Store) parseCursor(cursor string) (*entry, error) {
@@ -166,7 +167,8 @@ func (s *Store) nextPage(ctx context.Context, set eventSet, from, to, cursor str
 	return out, next, err
 }
 
-// count counts the events of a set, of the last d or from one time on and before another, and returns the server's time.
+// count counts the events of a set, of the last d or from one time on and before another, and
+// returns the server's time.
 func (s *Store) count(ctx context.Context, set eventSet, from, to string, d time.Duration) (n, now int64, err error) {
 	r, err := s.run(ctx, countScript, false, set.kind, set.name, from, to, ms(d))
 	v, err := integers(r, err, 2)

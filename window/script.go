@@ -65,11 +65,12 @@ var (
 	repairScript   = redisx.NewScript(commonLua, repairLua)
 )
 
-// maxJitter is how far apart the keys of windows of one age expire, so that Redis does not free them all at once.
+// maxJitter is how far apart the keys of windows of one age expire, so that Redis does not free
+// them all at once.
 const maxJitter = 30 * time.Second
 
-// run runs a script with the keys and arguments that all scripts have. frees: it may write while Redis is at maxmemory,
-// because it frees memory in the end.
+// run runs a script with the keys and arguments that all scripts have. frees: it may write while
+// Redis is at maxmemory, because it frees memory in the end.
 func (s *Store) run(ctx context.Context, script *redisx.Script, frees bool, args ...string) (rueidis.RedisResult, error) {
 	for try := 0; ; try++ {
 		seed := s.seed.Load().(string)

@@ -1,6 +1,7 @@
 -- Ends or moves the lease of a closed window, if the caller still has it.
--- ARGV 7 done, extend or release, 8 window, 9 attempt, 10 ms (done: how long its events are remembered, extend: the new lease from
---      now, release: the delay), 11 failure, 12 backoff, 13 longest backoff (ms), 14 failures until a window is buried
+-- ARGV 7 done, extend or release, 8 window, 9 attempt, 10 ms (done: how long its events are
+--      remembered, extend: the new lease from now, release: the delay), 11 failure, 12 backoff,
+--      13 longest backoff (ms), 14 failures until a window is buried
 -- Reply 1; 2: the window was buried; 0: the lease is lost
 local op, window, attempt, ms = ARGV[7], ARGV[8], ARGV[9], tonumber(ARGV[10])
 local failure, backoff, maxBackoff, maxFailures = ARGV[11], tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])

@@ -9,7 +9,8 @@ import (
 
 // Stats counts what is where, in one step.
 type Stats struct {
-	// Keys have open windows. Due windows wait for a closer, Leased ones are with one, Dead ones failed too often.
+	// Keys have open windows. Due windows wait for a closer, Leased ones are with one, Dead ones
+	// failed too often.
 	Keys, Due, Leased, Dead int64
 	// Windows are all that Redis knows, those included that are done and remembered.
 	Windows int64
@@ -17,8 +18,8 @@ type Stats struct {
 	Late int64
 	// Events of tumbling windows.
 	Events EventCounts
-	// ClockSetBack is by how much the server's clock has been set back. Leases, delays and retentions are measured by a clock
-	// that goes on where it was.
+	// ClockSetBack is by how much the server's clock has been set back. Leases, delays and retentions
+	// are measured by a clock that goes on where it was.
 	ClockSetBack time.Duration
 }
 
@@ -72,12 +73,14 @@ func (a AuditReport) Balanced() error {
 	return fmt.Errorf("%w: %d differences, the first: %s", ErrImbalance, len(a.Differences), a.Differences[0])
 }
 
-// Audit recounts: it compares each window's record, its events and the sets that it stands in, each window in one step. It
-// holds nobody up and changes nothing, but it reads the keys of every window.
+// Audit recounts: it compares each window's record, its events and the sets that it stands in, each
+// window in one step. It blocks no other call and changes nothing, but it reads the keys of every
+// window.
 func (s *Store) Audit(ctx context.Context) (AuditReport, error) { return s.audit(ctx, false) }
 
-// Repair audits and mends what it can. A window goes back into the set of its state. A window that lost events moves to the
-// dead list, where its Failure says how many. A window without a record is given up. A key of another type is deleted.
+// Repair audits and mends what it can. A window goes back into the set of its state. A window that
+// lost events moves to the dead list, where its Failure states how many. A window without a record
+// is given up. A key of another type is deleted.
 func (s *Store) Repair(ctx context.Context) (AuditReport, error) { return s.audit(ctx, true) }
 
 func (s *Store) audit(ctx context.Context, repair bool) (a AuditReport, err error) {

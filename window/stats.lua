@@ -1,4 +1,5 @@
--- Counts in one step. Reply {keys, due, leased, dead windows, windows of any state, late, offset of the clock, then the books}
+-- Counts in one step. Reply {keys, due, leased, dead windows, windows of any state, late, offset of
+-- the clock, then the books}
 local late = 0
 for bucket = 0, lateSplit and BUCKETS or 0 do late = late + redis.call('ZCARD', setKey('late', '', bucket)) end
 local reply = {redis.call('ZCARD', IDLE), redis.call('ZCARD', DUE), redis.call('ZCARD', LEASES), redis.call('ZCARD', DEAD),

@@ -1,11 +1,15 @@
--- Closes the windows of idle keys and leases windows that are due. What must expire is removed before.
--- ARGV 7 how many at most, 8 lease, 9 idle, 10 backoff, 11 longest backoff (ms), 12 failures until a window is buried
--- Reply {windows that expired before any closer came, {window, attempt, reason, events} for each that is leased}
+-- Closes the windows of idle keys and leases windows that are due. What must expire is removed
+-- before.
+-- ARGV 7 how many at most, 8 lease, 9 idle, 10 backoff, 11 longest backoff (ms), 12 failures
+--      until a window is buried
+-- Reply {windows that expired before any closer came, {window, attempt, reason, events} for
+--      each that is leased}
 local MAX_EXPIRED, MAX_IDLE_KEYS, MAX_IDLE_WINDOWS = 50, 20, 100
 local most, lease, idle = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local backoff, maxBackoff, maxFailures = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
 
--- removeExpired forgets a window at the end of its retention, and one that is done at the end of its.
+-- removeExpired forgets a window at the end of its retention, and one that is done at the end of
+-- its.
 local function removeExpired(window, lost)
   local info = redis.call('HMGET', infoKey(window), 'state', 'n', 'split')
   local start, length, key = parts(window)
@@ -19,7 +23,8 @@ local function removeExpired(window, lost)
   if info[1] then move(info[1], 'expired', tonumber(info[2] or '0')) end
 end
 
--- closeIdle closes the windows of a key that are over by the server's clock. Those that run are looked at when they end.
+-- closeIdle closes the windows of a key that are over by the server's clock. Those that run are
+-- looked at when they end.
 local function closeIdle(key, room)
   local closed = 0
   for _, name in ipairs(redis.call('ZRANGEBYSCORE', openKey(key), '-inf', int(now), 'LIMIT', 0, room)) do

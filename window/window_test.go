@@ -239,8 +239,8 @@ func TestCloserDies(t *testing.T) {
 	})
 }
 
-// Producers and closers at once, a third of the closers die with what they hold: each event ends in one window that is done, or among
-// the late ones, and no window is done twice.
+// Producers and closers at once, a third of the closers die with what they hold: each event ends in
+// one window that is done, or among the late ones, and no window is done twice.
 func TestNothingIsLost(t *testing.T) {
 	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
@@ -286,7 +286,7 @@ func TestNothingIsLost(t *testing.T) {
 						if rnd.IntN(3) == 0 {
 							continue // dies
 						}
-						// Between this and the end of the lock nobody else is told Done.
+						// Between this and the end of the lock Done succeeds for no other closer.
 						mu.Lock()
 						err := w.Done(t.Context(), c)
 						if err == nil {
@@ -403,7 +403,8 @@ func TestSliding(t *testing.T) {
 	})
 }
 
-// What has slid out of the window leaves the server with the next events, and the rest when the stream stops.
+// What has slid out of the window leaves the server with the next events, and the rest when the
+// stream stops.
 func TestSlidingForgets(t *testing.T) {
 	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {

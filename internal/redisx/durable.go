@@ -16,15 +16,17 @@ var ErrNoAOF = errors.New("the server has no append-only file to wait for")
 // errUnconfirmed reports that the disk did not confirm the writes in time.
 var errUnconfirmed = errors.New("WAITAOF: no confirmation")
 
-// Durably runs the commands that build returns and then WAITAOF, on one connection, and does not retry. It returns
-// the results of the commands, and whether the server confirmed their writes on its own disk within timeout. A nil
-// error of the second kind says nothing about a command that failed.
+// Durably runs the commands that build returns and then WAITAOF, on one connection, and does not
+// retry. It returns the results of the commands, and whether the server confirmed their writes on
+// its own disk within timeout. A nil error of the second kind says nothing about a command that
+// failed.
 //
-// WAITAOF covers only the writes of its own connection. So the client of a cluster must not follow a redirect of the
-// commands before it: the redirect comes back as a refusal.
+// WAITAOF covers only the writes of its own connection. So the client of a cluster must not follow
+// a redirect of the commands before it: the redirect comes back as a refusal.
 func (s *Server) Durably(ctx context.Context, timeout time.Duration, build func() []rueidis.Completed) ([]rueidis.RedisResult, error) {
 	if _, ok := ctx.Deadline(); !ok {
-		// The client sets no time limit for blocking commands: a frozen server would hold the caller for ever.
+		// The client sets no time limit for blocking commands: a frozen server would hold the caller for
+		// ever.
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, 2*timeout+5*time.Second)
 		defer cancel()
@@ -43,7 +45,8 @@ func (s *Server) Durably(ctx context.Context, timeout time.Duration, build func(
 	return r[:last], onDisk(r[last], timeout)
 }
 
-// RunDurably runs a script followed by WAITAOF on one connection, and retries while the server refuses the script.
+// RunDurably runs a script followed by WAITAOF on one connection, and retries while the server
+// refuses the script.
 func (s *Server) RunDurably(ctx context.Context, timeout time.Duration, c Call) (r rueidis.RedisResult, aof error) {
 	_ = s.Retry(ctx, func() error { // its error is the one of r
 		for _, build := range []func(Call) rueidis.Completed{s.evalsha, s.Eval} {
@@ -62,7 +65,8 @@ func (s *Server) waitAOF(timeout time.Duration) rueidis.Completed {
 	return s.client.B().Waitaof().Numlocal(1).Numreplicas(0).Timeout(max(timeout.Milliseconds(), 1)).Build()
 }
 
-// onDisk parses the reply of WAITAOF: how many local and how many replicas' append-only files have the writes.
+// onDisk parses the reply of WAITAOF: how many local and how many replicas' append-only files have
+// the writes.
 func onDisk(r rueidis.RedisResult, timeout time.Duration) error {
 	n, err := r.AsIntSlice()
 	switch {
@@ -76,9 +80,10 @@ func onDisk(r rueidis.RedisResult, timeout time.Duration) error {
 	return nil
 }
 
-// ProbeAOF reports whether the server can confirm writes on disk. ErrNoAOF: it cannot, and the text says what is
-// missing. It tries WAITAOF, which has nothing to wait for on a connection that has written nothing. A pooled connection
-// may have written before: its writes need not be confirmed for this.
+// ProbeAOF reports whether the server can confirm writes on disk. ErrNoAOF: it cannot, and the text
+// names what is missing. It tries WAITAOF, which has nothing to wait for on a connection that has
+// written nothing. A pooled connection may have written before: its writes need not be confirmed
+// for this.
 func (s *Server) ProbeAOF(ctx context.Context) error {
 	err := s.Retry(ctx, func() error {
 		// The first command takes WAITAOF to the node that has the keys.

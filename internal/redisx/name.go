@@ -10,7 +10,8 @@ import (
 // MaxName is the length of the longest name, in bytes.
 const MaxName = 200
 
-// CheckName returns an error unless name can stand in a hash tag: {name}. The caller wraps it with its package.
+// CheckName returns an error unless name can stand in a hash tag: {name}. The caller wraps it with
+// its package.
 func CheckName(name string) error {
 	switch {
 	case name == "":

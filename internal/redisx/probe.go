@@ -7,9 +7,10 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// EvictionPolicy returns the server's maxmemory-policy if it makes the server evict keys when its memory is full, and
-// "" if it does not: with noeviction, or when the server does not report its policy (an emulation, or a user without
-// the permission). In a cluster it asks the node that has the keys.
+// EvictionPolicy returns the server's maxmemory-policy if it makes the server evict keys when its
+// memory is full, and "" if it does not: with noeviction, or when the server does not report its
+// policy (an emulation, or a user without the permission). In a cluster it asks the node that has
+// the keys.
 func (s *Server) EvictionPolicy(ctx context.Context) (string, error) {
 	policy, err := s.Setting(ctx, "maxmemory-policy")
 	if err != nil || policy == "noeviction" {
@@ -18,8 +19,8 @@ func (s *Server) EvictionPolicy(ctx context.Context) (string, error) {
 	return policy, nil
 }
 
-// Setting returns a setting of the server, by INFO (for those that it has) or CONFIG GET. "": the server does not
-// report it.
+// Setting returns a setting of the server, by INFO (for those that it has) or CONFIG GET. "": the
+// server does not report it.
 func (s *Server) Setting(ctx context.Context, name string) (string, error) {
 	node := s.node(ctx)
 	var fromInfo, fromConfig string
@@ -55,7 +56,8 @@ func infoField(info, name string) string {
 	return ""
 }
 
-// node returns a client of the node that has the guard key: INFO and CONFIG name no key that would lead there.
+// node returns a client of the node that has the guard key: INFO and CONFIG name no key that would
+// lead there.
 func (s *Server) node(ctx context.Context) rueidis.Client {
 	if s.client.Mode() != rueidis.ClientModeCluster {
 		return s.client

@@ -36,7 +36,8 @@ type Call struct {
 	// Keys are its KEYS. One of them must be a key that never exists; see the package comment.
 	Keys []string
 	Args []string
-	// AllowOOM lets the script write while Redis is at maxmemory: for scripts that free memory in the end.
+	// AllowOOM lets the script write while Redis is at maxmemory: for scripts that free memory in the
+	// end.
 	AllowOOM bool
 }
 
@@ -49,9 +50,10 @@ func (s *Server) Run(ctx context.Context, c Call) (r rueidis.RedisResult) {
 	return r
 }
 
-// Once runs a script and then the commands that more returns, in one round trip: one pipeline, except in a cluster,
-// where the client may use several connections. It does not retry. The result of the script comes first. When the
-// server does not know the script, everything is sent again with its text, so the commands of more must be reads.
+// Once runs a script and then the commands that more returns, in one round trip: one pipeline,
+// except in a cluster, where the client may use several connections. It does not retry. The result
+// of the script comes first. When the server does not know the script, everything is sent again
+// with its text, so the commands of more must be reads.
 func (s *Server) Once(ctx context.Context, c Call, more func() []rueidis.Completed) []rueidis.RedisResult {
 	r := s.send(ctx, s.evalsha(c), more)
 	if IsNoScript(r[0].Error()) {
@@ -78,8 +80,8 @@ func (s *Server) evalsha(c Call) rueidis.Completed {
 	return s.client.B().Evalsha().Sha1(s.text(c).sha).Numkeys(int64(len(c.Keys))).Key(c.Keys...).Arg(c.Args...).Build()
 }
 
-// Eval builds the command that runs a script by its text, for a pipeline that cannot be sent again when
-// the server does not know the script.
+// Eval builds the command that runs a script by its text, for a pipeline that cannot be sent again
+// when the server does not know the script.
 func (s *Server) Eval(c Call) rueidis.Completed {
 	return s.client.B().Eval().Script(s.text(c).body).Numkeys(int64(len(c.Keys))).Key(c.Keys...).Arg(c.Args...).Build()
 }

@@ -9,7 +9,8 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// Server is a client together with what Open learned about the server behind it. This type is concurrency safe.
+// Server is a client together with what Open learned about the server behind it. This type is
+// concurrency safe.
 type Server struct {
 	client       rueidis.Client
 	guard        string // a key that never exists
@@ -21,9 +22,10 @@ type Server struct {
 	sleep func(context.Context, time.Duration) bool
 }
 
-// Open probes the server behind client. guard is a key that never exists; it carries the hash tag of the package's
-// keys, so that the probes reach the right node. Open writes nothing, and never closes client. A server that refuses
-// the probe for now is asked again: a transient refusal is not a missing feature.
+// Open probes the server behind client. guard is a key that never exists; it carries the hash tag
+// of the package's keys, so that the probes reach the right node. Open writes nothing, and never
+// closes client. A server that refuses the probe for now is asked again: a transient refusal is not
+// a missing feature.
 func Open(ctx context.Context, client rueidis.Client, guard string) (*Server, error) {
 	s := &Server{client: client, guard: guard, now: time.Now, sleep: Sleep}
 	headers, err := s.Probe(ctx, allowOOM+"return 1")
@@ -37,9 +39,9 @@ func Open(ctx context.Context, client rueidis.Client, guard string) (*Server, er
 // Client returns the client given to Open.
 func (s *Server) Client() rueidis.Client { return s.client }
 
-// Probe reports whether the server runs a script, with the guard key as KEYS[1], and whether its reply is 1. An error
-// reply of another kind than a refusal means that the server lacks what the script uses. A script that catches errors
-// itself must return those that it does not understand.
+// Probe reports whether the server runs a script, with the guard key as KEYS[1], and whether its
+// reply is 1. An error reply of another kind than a refusal means that the server lacks what the
+// script uses. A script that catches errors itself must return those that it does not understand.
 func (s *Server) Probe(ctx context.Context, body string) (bool, error) {
 	var n int64
 	err := s.Retry(ctx, func() (err error) {
@@ -55,7 +57,8 @@ func (s *Server) Probe(ctx context.Context, body string) (bool, error) {
 	return n == 1, nil
 }
 
-// Read runs a read command on the primary, and retries while the server refuses it. key is the command's first argument.
+// Read runs a read command on the primary, and retries while the server refuses it. key is the
+// command's first argument.
 func (s *Server) Read(ctx context.Context, command, key string, args ...string) (r rueidis.RedisResult) {
 	_ = s.Retry(ctx, func() error { // its error is the one of r
 		r = s.client.Do(ctx, s.Command(command, key, args...))
@@ -64,8 +67,8 @@ func (s *Server) Read(ctx context.Context, command, key string, args ...string) 
 	return r
 }
 
-// ReadAll runs the read commands that build returns on the primary, pipelined, and retries all of them while the
-// server refuses any. The slice has a result for each.
+// ReadAll runs the read commands that build returns on the primary, pipelined, and retries all of
+// them while the server refuses any. The slice has a result for each.
 func (s *Server) ReadAll(ctx context.Context, build func() []rueidis.Completed) (r []rueidis.RedisResult) {
 	_ = s.Retry(ctx, func() error { // the errors are those of r
 		r = s.client.DoMulti(ctx, build()...)
@@ -79,8 +82,8 @@ func (s *Server) ReadAll(ctx context.Context, build func() []rueidis.Completed) 
 	return r
 }
 
-// Command builds a read command that a client with SendToReplicas does not take for a read, so that the primary
-// answers it. The client may send it again after a connection error.
+// Command builds a read command that a client with SendToReplicas does not take for a read, so that
+// the primary answers it. The client may send it again after a connection error.
 func (s *Server) Command(command, key string, args ...string) rueidis.Completed {
 	return s.client.B().Arbitrary(command).Keys(key).Args(args...).Build().ToRetryable()
 }

@@ -1,4 +1,5 @@
-// Package redisxtest puts a network between a test and its Redis: one address whose target can change.
+// Package redisxtest puts a network between a test and its Redis: one address whose target can
+// change.
 package redisxtest
 
 import (
@@ -10,8 +11,9 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// Proxy is one address that leads to a server of the moment. New connections go to the current target; those that
-// exist stay where they are, as behind a name in DNS. This type is concurrency safe.
+// Proxy is one address that leads to a server of the moment. New connections go to the current
+// target; those that exist stay where they are, as behind a name in DNS. This type is concurrency
+// safe.
 type Proxy struct {
 	// Addr is what a client dials.
 	Addr string
@@ -80,7 +82,8 @@ func SamePassword(t testing.TB, url, as string) (addr string) {
 	return o.InitAddress[0]
 }
 
-// Client returns a client of the proxy, closed at the end of the test. change may change its options.
+// Client returns a client of the proxy, closed at the end of the test. change may change its
+// options.
 func (p *Proxy) Client(t testing.TB, change func(*rueidis.ClientOption)) rueidis.Client {
 	t.Helper()
 	o := Options(t, p.url)
