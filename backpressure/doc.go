@@ -34,11 +34,13 @@
 // All are in one slot, by the hash tag {name}, and so must the sources be. No other package uses
 // the prefix {name}:gate:.
 //
-//	{name}:gate:state    hash: layout version, whether the gate is closed and why, sums of the reservations, clock, last ticket
+//	{name}:gate:state    hash: layout version, why the gate is closed, sums of the reservations,
+//	                     clock, last ticket
 //	{name}:gate:held     sorted set: a reservation each, by its expiry
 //	{name}:gate:queue    sorted set: producers that wait, by their ticket
 //	{name}:gate:waiters  sorted set: the same, by when they lose their place unless they poll
-//	{name}:gate:never    never exists: while a slot of a cluster moves, it makes a node refuse a script as a whole
+//	{name}:gate:never    never exists: while a slot of a cluster moves, it makes a node refuse a
+//	                     script as a whole
 //	{name}:gate:granted  channel: the ids of waiting producers that were let through
 //
 // The keys expire a day after the last call.
@@ -55,8 +57,9 @@
 //
 // A user needs the keys of the gate and its sources, and read access to the sources is enough:
 //
-//	ACL SETUSER producer on >… ~{name}:gate:* %R~{name}:* &{name}:gate:granted +eval +evalsha +time +hmget +hset +hget +hincrby
-//	    +llen +exists +zadd +zcard +zrange +zrangebyscore +zrem +zscore +pexpire +unlink +publish +subscribe +unsubscribe
+//	ACL SETUSER producer on >… ~{name}:gate:* %R~{name}:* &{name}:gate:granted
+//	    +eval +evalsha +time +hmget +hset +hget +hincrby +llen +exists +zadd +zcard +zrange
+//	    +zrangebyscore +zrem +zscore +pexpire +unlink +publish +subscribe +unsubscribe
 //
 // Consumers that call Notify need the same without +subscribe. Without rights to the channel
 // everything works: waiting producers poll four times a second. HighMemory needs +info. A reader of

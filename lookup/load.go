@@ -36,7 +36,8 @@ func FromMap[K comparable, V any](load func(ctx context.Context) (map[K]V, error
 // FromQuery returns a Loader that loads a table from a query, row by row:
 //
 //   - The key is the first column or, if K is a struct, the columns named like its fields.
-//   - The value consists of the columns named like V's fields or, if V is no struct, of the column after the key.
+//   - The value consists of the columns named like V's fields or, if V is no struct, of the column
+//     after the key.
 //
 // A field's name is its db tag, or else its own name, compared without case and underscores; "-"
 // leaves it out. Each column must be used and each field must have a column: a query and a type

@@ -32,12 +32,14 @@
 //	{name}:window:events:<window>  sorted set: the events, by time
 //	{name}:window:slide:<key>      sorted set: the key's events of the last Config.Keep, by time
 //	{name}:window:idle             sorted set: keys with open windows, by their last event
-//	{name}:window:due              sorted set: closed windows that wait for a closer, by when they are due
+//	{name}:window:due              sorted set: closed windows that wait for a closer, by when they
+//	                               are due
 //	{name}:window:leases           sorted set: windows that a closer has, by the end of the lease
 //	{name}:window:dead             sorted set: windows that failed too often
 //	{name}:window:expiry           sorted set: all windows, by when they expire
 //	{name}:window:late:            sorted set: late events, by when they came
-//	{name}:window:never            never exists: while a slot of a cluster moves, it makes a node refuse a script as a whole
+//	{name}:window:never            never exists: while a slot of a cluster moves, it makes a node
+//	                               refuse a script as a whole
 //
 // A set of more than 2,048 events continues in 256 more keys, "events.17:<window>", chosen by a
 // keyed hash of the data. So no key is large, and Redis frees each in a few milliseconds when it
@@ -55,10 +57,11 @@
 //
 // A user needs only the keys of the name, and no channel:
 //
-//	ACL SETUSER events on >… ~{name}:window:* +eval +evalsha +time +hmget +hget +hset +hdel +hincrby +zadd +zcard +zcount
-//	    +zrange +zrangebyscore +zrank +zscore +zmscore +zrem +zremrangebyrank +pexpire +pttl +exists +unlink
+//	ACL SETUSER events on >… ~{name}:window:*
+//	    +eval +evalsha +time +hmget +hget +hset +hdel +hincrby +zadd +zcard +zcount +zrange
+//	    +zrangebyscore +zrank +zscore +zmscore +zrem +zremrangebyrank +pexpire +pttl +exists +unlink
 //
-// A producer may do without none of these, because Add closes windows too. A reader of
+// A producer needs all of these, because Add closes windows too. A reader of
 // [Store.Stats] needs +eval +evalsha +time +hmget +zcard. [Store.Audit] and [Store.Repair] also
 // need +scan +zscan +type. Without +info and +config|get New cannot check the eviction policy, and
 // does not.

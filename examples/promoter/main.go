@@ -2,7 +2,8 @@
 // commit, and refreshes the views. One is enough; several take turns. It prints each promotion, and
 // the books at the end.
 //
-//	REDIS_URL=redis://localhost:6379 DATABASE_URL=postgres://localhost/shop go run ./examples/promoter
+//	export REDIS_URL=redis://localhost:6379 DATABASE_URL=postgres://localhost/shop
+//	go run ./examples/promoter
 package main
 
 import (

@@ -1,7 +1,8 @@
 // Command quickstart is the program of the README: three JSON readings go from Redis to Postgres,
 // and the books say what became of each.
 //
-//	REDIS_URL=redis://localhost:6379 DATABASE_URL=postgres://localhost/shop go run ./examples/quickstart
+//	export REDIS_URL=redis://localhost:6379 DATABASE_URL=postgres://localhost/shop
+//	go run ./examples/quickstart
 package main
 
 import (

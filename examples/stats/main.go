@@ -3,7 +3,8 @@
 // queue's side costs the same whatever waits in it; the table's side sums the ledger, one row a
 // batch.
 //
-//	REDIS_URL=redis://localhost:6379 DATABASE_URL=postgres://localhost/shop go run ./examples/stats -watch 5
+//	export REDIS_URL=redis://localhost:6379 DATABASE_URL=postgres://localhost/shop
+//	go run ./examples/stats -watch 5
 package main
 
 import (

@@ -10,9 +10,9 @@ import (
 	"strings"
 )
 
-// retired are names that were replaced by the field's own terms. They must not come back as exported
-// names: as a type (T), a function or method (F), or a variable or field (V). A name with a package
-// in front was replaced there alone.
+// retired are names that were replaced by the field's own terms. They must not come back as
+// exported names: as a type (T), a function or method (F), or a variable or field (V). A name with
+// a package in front was replaced there alone.
 var retired = map[string]string{
 	"Settle": "T", "Known": "T", "Settled": "T", "Settlement": "T", "Audited": "T", "Reconciled": "T", "Handed": "TF",
 	"Added": "T", "Refreshed": "T", "Closed": "T", "Progressed": "T", "Progress": "T", "Promoted": "T", "Promotion": "T",
@@ -167,8 +167,9 @@ func typeName(e ast.Expr) string {
 	return fmt.Sprintf("%T", e)
 }
 
-// uncalled are methods that the standard library calls and a user does not.
-var uncalled = regexp.MustCompile(`^(Error|Is|As|Unwrap|String|GoString|MarshalText|UnmarshalText)$`)
+// uncalled are methods that a user does not call: the standard library does, or package pipeline
+// (RejectCode, Observe). Name returns what New was given.
+var uncalled = regexp.MustCompile(`^(Error|Is|As|Unwrap|String|GoString|RejectCode|Observe|Name)$`)
 
 // Examples finds exported functions and methods that no example with a checked output calls, and
 // example files that import internal packages: a reader could not copy them.

@@ -1,5 +1,5 @@
-// Package reach explains why a server that is given by URL cannot be used. Its messages are one line.
-// They name the host and the database, never the password, and what to do.
+// Package reach explains why a server that is given by URL cannot be used. Its messages are one
+// line. They name the host and the database, never the password, and what to do.
 package reach
 
 import (
@@ -153,8 +153,8 @@ func Starting(err error) bool {
 }
 
 // Interrupted reports whether err is a consequence of a crash or a restart of the server while a
-// program was at work on it: the server is [Starting], or it closed the connection to shut down. The
-// program may do its work again if that is idempotent.
+// program was at work on it: the server is [Starting], or it closed the connection to shut down.
+// The program may do its work again if that is idempotent.
 func Interrupted(err error) bool {
 	if pg := new(pgconn.PgError); errors.As(err, &pg) {
 		return Starting(err) || pg.Code == "57P01" || pg.Code == "57P02"
@@ -166,7 +166,8 @@ func Interrupted(err error) bool {
 const retryPause = 200 * time.Millisecond
 
 // Await calls try until it does not fail with an error for which again is true, and returns its
-// last error. It calls waiting once, with the first such error, and ready once if try then succeeds.
+// last error. It calls waiting once, with the first such error, and ready once if try then
+// succeeds.
 func Await(ctx context.Context, try func(context.Context) error, again func(error) bool, waiting func(error), ready func()) error {
 	for n := 0; ; n++ {
 		err := try(ctx)
