@@ -60,6 +60,11 @@ func promote(ctx context.Context, db matview.DB, r matview.Rollup, rnd *rand.Ran
 		amounts = append(amounts, value("%d.%02d", rnd.IntN(100)-20, rnd.IntN(100)))
 	}
 	return pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
+		if _, callers := db.(pgx.Tx); !callers { // as a promotion begins
+			if _, err := tx.Exec(ctx, `SET TRANSACTION ISOLATION LEVEL READ COMMITTED`); err != nil {
+				return err
+			}
+		}
 		_, err := tx.Exec(ctx, `WITH promoted AS (
 			INSERT INTO orders SELECT * FROM unnest($1::timestamptz[], $2::text[], $3::numeric[]) RETURNING *
 		), roll AS (`+merge+`) SELECT`, times, products1, amounts)

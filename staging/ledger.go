@@ -73,7 +73,7 @@ func (t *Table[T]) Fates(ctx context.Context, ids []string) ([]Fate, error) {
 	if err != nil {
 		return nil, t.explain("reading the fates of batches", err)
 	}
-	for _, id := range res[2].texts("id") {
+	for _, id := range res[len(res)-1].texts("id") {
 		known[id] = FateStaged
 	}
 	if err := t.at("between registries and ledger"); err != nil {
@@ -145,14 +145,14 @@ func (t *Table[T]) Epoch(ctx context.Context) (string, error) {
 // mark reads the marker, and sets one if a crash has emptied its table.
 func (t *Table[T]) mark(ctx context.Context, q *pgx.Conn) (epoch string, err error) {
 	for range 3 {
-		r, err := sendOne(ctx, q, t.sql.readEpoch.with(nil))
+		r, err := t.inOwn(ctx, q, false, t.sql.readEpoch.with(nil))
 		if err != nil {
 			return "", err
 		}
 		if e := r.texts("epoch"); len(e) > 0 {
 			return e[0], nil
 		}
-		if _, err = sendOne(ctx, q, t.sql.setEpoch.with(nil)); err != nil {
+		if _, err = t.inOwn(ctx, q, false, t.sql.setEpoch.with(nil)); err != nil {
 			return "", err
 		}
 	}

@@ -80,7 +80,11 @@ func (t *Table[T]) Promote(ctx context.Context, o PromoteOptions) (PromoteResult
 		case err == nil && n == 0 && p.found > 0 && try < 5:
 			continue // another promoter has promoted them meanwhile
 		case err == nil:
-			if b := t.bound.Load(); b > 0 && time.Since(begun) < o.Timeout/4 {
+			switch b := t.bound.Load(); {
+			case b == 0:
+			case o.Timeout == 0: // the server's limits are not known
+				t.bound.Store(b + b/8 + 1)
+			case time.Since(begun) < o.Timeout/4:
 				t.bound.Store(b * 2)
 			}
 			if p.expect > 0 {
@@ -154,9 +158,10 @@ func (t *Table[T]) choose(ctx context.Context, q *pgx.Conn) (side, string, error
 	if err != nil {
 		return noSide, "", err
 	}
-	sides, epoch := res[2].row(0), ""
+	res = res[len(res)-3:]
+	sides, epoch := res[0].row(0), ""
 	full := [2]bool{sides.bool("full_a"), sides.bool("full_b")}
-	if e := res[3].texts("epoch"); len(e) > 0 {
+	if e := res[1].texts("epoch"); len(e) > 0 {
 		epoch = e[0]
 	}
 	if epoch == "" {
@@ -172,7 +177,7 @@ func (t *Table[T]) choose(ctx context.Context, q *pgx.Conn) (side, string, error
 		return noSide, epoch, nil
 	}
 	t.hint.Store(int32(s.other()))
-	if _, err := sendOne(ctx, q, t.sql.flip.with(args{"to": s.other().String(), "from": s.String()})); err != nil {
+	if _, err := t.inOwn(ctx, q, false, t.sql.flip.with(args{"to": s.other().String(), "from": s.String()})); err != nil {
 		return noSide, "", err
 	}
 	return s, epoch, t.at("after flip")

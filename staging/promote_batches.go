@@ -9,19 +9,17 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// A promotion sorts its rows, and Postgres' default of 4 MB would send 20,000 of them to disk.
-const sqlMemory = `SELECT set_config('work_mem', '64MB', true) WHERE pg_size_bytes(current_setting('work_mem')) < pg_size_bytes('64MB')`
-
 // lock takes the sealed side, which waits for the COPYs under way, and reads what is in it.
 func (p *promotion[T]) lock(ctx context.Context) (list []*staged, counts, refusals map[int32]int64, err error) {
 	t, sql := p.t, &p.t.sql.side[p.s]
 	// A deferred constraint would fail the commit, where nobody can tell which row it was.
-	res, err := send(ctx, p.q, append(t.beginning(true), do("SET CONSTRAINTS ALL IMMEDIATE"), do(sqlMemory), sql.lock.with(nil), sql.shape.with(nil),
-		sql.batches.with(nil), sql.counts.with(nil), sql.rejections.with(nil), t.sql.guards.with(nil), sql.suspects.with(nil))...)
+	settings := append(t.beginning(true), do("SET CONSTRAINTS ALL IMMEDIATE"), ownMemory, sql.lock.with(nil))
+	res, err := send(ctx, p.q, append(settings, sql.shape.with(nil), sql.batches.with(nil), sql.counts.with(nil), sql.rejections.with(nil),
+		t.sql.guards.with(nil), sql.suspects.with(nil))...)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	res = res[6:]
+	res = res[len(settings):]
 	if err := t.sameColumns(p.s, res[0].texts("name")); err != nil {
 		return nil, nil, nil, err
 	}

@@ -85,24 +85,15 @@ func (r rejectRow) stored() StoredReject {
 	return x
 }
 
-// query runs a statement outside any transaction and returns its rows, to be read by the names of their columns.
-func (t *Table[T]) query(ctx context.Context, c call) (pgx.Rows, error) {
-	values := make([]any, len(c.args))
-	for i, a := range c.args {
-		values[i] = string(a)
-	}
-	return t.pool.Query(ctx, c.sql, values...)
-}
-
 // Resolve marks rejects as done with: pushed into the queue again after a correction, or given up. It returns how many
 // were open until now. Push first: a crash in between pushes a record twice, which its dedup id or the target's key
 // takes care of; the other way round it would be lost.
 func (t *Table[T]) Resolve(ctx context.Context, ids ...int64) (int, error) {
-	tag, err := t.pool.Exec(ctx, "UPDATE "+t.rejects+" SET resolved_at = clock_timestamp() WHERE id = ANY($1::int8[]) AND resolved_at IS NULL", ids)
+	n, err := t.exec(ctx, true, do("UPDATE "+t.rejects+" SET resolved_at = clock_timestamp() WHERE id = ANY($1::text::int8[]) AND resolved_at IS NULL", array(ids)))
 	if err != nil {
 		return 0, t.explain("resolving rejects", err)
 	}
-	return int(tag.RowsAffected()), nil
+	return int(n), nil
 }
 
 // A Correction is what should have been made of a reject.
@@ -125,23 +116,21 @@ func (t *Table[T]) Replay(ctx context.Context, fixed []Correction[T]) (PromoteRe
 		}
 		ids[i] = c.Reject
 	}
-	tx, err := t.pool.Begin(ctx)
+	conn, err := t.begin(ctx, true)
 	if err != nil {
 		return fail(err)
 	}
-	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // after a commit there is nothing to roll back
-	q := tx.Conn()
-	if _, err := send(ctx, q, do(sqlLimits, millis(t.cfg.LockTimeout), millis(t.cfg.IdleTimeout)), do(sqlDurable)); err != nil {
-		return fail(err)
-	}
-	rows, err := tx.Query(ctx, "UPDATE "+t.rejects+" SET resolved_at = clock_timestamp() WHERE id = ANY($1::int8[]) AND resolved_at IS NULL RETURNING id", ids)
+	defer conn.Release()
+	q := conn.Conn()
+	defer t.rollback(q)
+	resolved, err := sendOne(ctx, q, do("UPDATE "+t.rejects+
+		" SET resolved_at = clock_timestamp() WHERE id = ANY($1::text::int8[]) AND resolved_at IS NULL RETURNING id", array(ids)))
 	if err != nil {
 		return fail(err)
 	}
 	open := map[int64]bool{}
-	var id int64
-	if _, err := pgx.ForEachRow(rows, []any{&id}, func() error { open[id] = true; return nil }); err != nil {
-		return fail(err)
+	for row := range resolved.each() {
+		open[row.int("id")] = true
 	}
 	var l Load[T]
 	for _, c := range fixed {
@@ -160,7 +149,7 @@ func (t *Table[T]) Replay(ctx context.Context, fixed []Correction[T]) (PromoteRe
 	if err != nil {
 		return fail(err)
 	}
-	if err := tx.Commit(ctx); err != nil {
+	if err := commit(ctx, q, ""); err != nil {
 		return fail(err)
 	}
 	return p, nil
@@ -213,21 +202,22 @@ func (t *Table[T]) replay(ctx context.Context, q *pgx.Conn, l *Load[T]) (Promote
 // aside by Promote, for nobody can tell any more whether it was promoted. Ledger rows are kept for pruneMargin longer than
 // the floor says, so that clocks that differ do no harm. Keep more than the age of anything in flight.
 func (t *Table[T]) Prune(ctx context.Context, before time.Time) (int, error) {
-	if _, err := t.pool.Exec(ctx, "UPDATE "+t.control+" SET floor = greatest(floor, $1::timestamptz)", before); err != nil {
+	if _, err := t.exec(ctx, true, do("UPDATE "+t.control+" SET floor = greatest(floor, $1::timestamptz)", timeText(before))); err != nil {
 		return 0, t.explain("raising the floor", err)
 	}
 	total := 0
 	for { // in pieces, so that no lock and no transaction is long
-		tag, err := t.pool.Exec(ctx, "DELETE FROM "+t.ledger+" WHERE id IN (SELECT id FROM "+t.ledger+" WHERE committed_at < $1::timestamptz LIMIT 10000)", before.Add(-pruneMargin))
+		n, err := t.exec(ctx, false, do("DELETE FROM "+t.ledger+" WHERE id IN (SELECT id FROM "+t.ledger+
+			" WHERE committed_at < $1::timestamptz LIMIT 10000)", timeText(before.Add(-pruneMargin))))
 		if err != nil {
 			return total, t.explain("pruning the ledger", err)
 		}
-		total += int(tag.RowsAffected())
-		if tag.RowsAffected() < 10000 {
+		total += int(n)
+		if n < 10000 {
 			break
 		}
 	}
-	if _, err := t.pool.Exec(ctx, "DELETE FROM "+t.rejects+" WHERE resolved_at < $1::timestamptz", before); err != nil {
+	if _, err := t.exec(ctx, false, do("DELETE FROM "+t.rejects+" WHERE resolved_at < $1::timestamptz", timeText(before))); err != nil {
 		return total, t.explain("pruning resolved rejects", err)
 	}
 	return total, nil

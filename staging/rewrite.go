@@ -84,7 +84,7 @@ func (r Rewrite[In, Out]) Run(ctx context.Context, t *Table[Out]) (RewriteProgre
 		}
 	}
 	var last *string
-	err = t.pool.QueryRow(ctx, "SELECT last, read, written, done FROM "+progress+" WHERE name = $1::text", r.Name).Scan(&last, &p.Read, &p.Written, &p.Done)
+	err = q.QueryRow(ctx, "SELECT last, read, written, done FROM "+progress+" WHERE name = $1::text", r.Name).Scan(&last, &p.Read, &p.Written, &p.Done)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return fail(err)
 	}

@@ -77,7 +77,7 @@ func TestEveryType(t *testing.T) {
 		r, _ := tab.RejectsByBatch(t.Context(), []string{l.Batch.ID})
 		t.Fatalf("%+v: %+v", p, r)
 	}
-	got := query[string](t, pool, `SELECT row_to_json(w)::text FROM (SELECT * FROM "Odd ""Schema"."Wide. Table" WHERE no = 1) w`)
+	got := query[string](t, usualFormats(t, pool), `SELECT row_to_json(w)::text FROM (SELECT * FROM "Odd ""Schema"."Wide. Table" WHERE no = 1) w`)
 	for _, f := range []string{`"tz":"2026-11-22T12:00:00.123456+00:00"`, `"big":18446744073709551615`, `"amount":-123456789.0123456789`, `"amount_text":123456789012345678901234567890.000000000000000000001`,
 		`"moods":["glad","sad"]`, `"day":"1969-07-20"`, `"decs":[0.10]`, `"nums":[1,-2]`, `"code":"äöü"`, `"span":"00:01:30"`, `"note":"n"`, `"bytes":"\\x00ff"`, `"tags":["a","","\"{},"]`, `"ts":"2026-11-22T12:00:00.123456"`} {
 		if !strings.Contains(got, f) {

@@ -83,7 +83,7 @@ func TestBadInputIsNamed(t *testing.T) {
 
 func TestHostileNamesDoNoHarm(t *testing.T) {
 	t.Parallel()
-	pool := servertest.Postgres(t)
+	pool := servertest.UTF8Postgres(t)
 	exec(t, pool, "CREATE TABLE victim (n int)")
 	type row struct {
 		A string  `db:"a\"; DROP TABLE victim; --" dbtype:"text"`

@@ -22,6 +22,9 @@ func (t *Table[T]) install(ctx context.Context, q *pgx.Conn, target string) erro
 	if err := t.lockInstall(ctx, q); err != nil {
 		return err
 	}
+	if err := t.readSearchPath(ctx, q); err != nil {
+		return t.explain("reading the search path", err)
+	}
 	s, err := find(ctx, q, schema, table)
 	if err == nil && s == nil {
 		if s, err = t.createTarget(ctx, q, schema, table); err != nil {

@@ -121,9 +121,11 @@ func (t *Table[T]) stageOnce(ctx context.Context, l *Load[T], spans []span, orde
 	defer c.Release()
 	q := c.Conn()
 	if try > 0 {
-		if err := t.readHint(ctx, q); err != nil {
+		control, err := t.inOwn(ctx, q, false, t.sql.readControl.with(nil))
+		if err != nil {
 			return 0, err
 		}
+		t.setHint(control)
 	}
 	defer t.rollback(q)
 	// The first try does not wait: a side that is locked is the one that a promoter is at work on, so the hint is old.
@@ -140,14 +142,9 @@ func (t *Table[T]) stageOnce(ctx context.Context, l *Load[T], spans []span, orde
 	return OutcomeStaged, t.at("after commit")
 }
 
-// readHint reads which side is open.
-func (t *Table[T]) readHint(ctx context.Context, q *pgx.Conn) error {
-	control, err := sendOne(ctx, q, t.sql.readControl.with(nil))
-	if err != nil {
-		return err
-	}
+// setHint remembers which side is open.
+func (t *Table[T]) setHint(control result) {
 	t.hint.Store(int32(sideOf(control.row(0).text("open"))))
-	return nil
 }
 
 // commit ends the transaction, with a last statement in the same message. An error that is not the server's own answer
@@ -184,10 +181,8 @@ func (t *Table[T]) stageIn(ctx context.Context, q *pgx.Conn, l *Load[T], spans [
 	}
 	sql := &t.sql.side[s]
 	var run []call
-	lockTimeout, idleTimeout := "", "" // in a transaction of the caller's they stay as they are
 	if how.begin {
-		run = append(run, do("begin"))
-		lockTimeout, idleTimeout = millis(t.cfg.LockTimeout), millis(t.cfg.IdleTimeout)
+		run = append(run, t.beginning(false)...)
 	}
 	lock := do(sql.stageLock.text)
 	if how.nowait {
@@ -196,7 +191,7 @@ func (t *Table[T]) stageIn(ctx context.Context, q *pgx.Conn, l *Load[T], spans [
 	}
 	looked := len(run)
 	b := &l.Batch
-	run = append(run, t.sql.stageLook.with(args{"id": b.ID, "lock_timeout": lockTimeout, "idle_timeout": idleTimeout, "sealed": timeText(b.Sealed)}))
+	run = append(run, t.sql.stageLook.with(args{"id": b.ID, "sealed": timeText(b.Sealed)}))
 	if !how.nowait {
 		run = append(run, lock)
 	}
@@ -269,9 +264,12 @@ func (t *Table[T]) StageTx(ctx context.Context, tx pgx.Tx, l Load[T]) (Outcome, 
 	if err := l.check(spans); err != nil {
 		return 0, err
 	}
-	if err := t.readHint(ctx, tx.Conn()); err != nil {
+	// The encoding is the one setting that a transaction of the caller's must have, until its end: texts in Go are UTF-8.
+	found, err := send(ctx, tx.Conn(), do("SET LOCAL client_encoding TO 'UTF8'"), t.sql.readControl.with(nil))
+	if err != nil {
 		return 0, t.explain("staging batch "+l.Batch.ID, err)
 	}
+	t.setHint(found[1])
 	for _, careful := range []bool{false, true} {
 		sp, err := tx.Begin(ctx) // a savepoint: what fails here leaves the caller's work alone
 		if err != nil {

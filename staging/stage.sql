@@ -2,11 +2,8 @@
 SELECT open FROM {control};
 
 -- name: stage_look
--- Sets the time-outs of the transaction (an empty value leaves one as it is) and looks for the batch in the ledger.
-SELECT set_config('lock_timeout', coalesce(nullif(@lock_timeout::text, ''), current_setting('lock_timeout')), true),
-       set_config('idle_in_transaction_session_timeout',
-                  coalesce(nullif(@idle_timeout::text, ''), current_setting('idle_in_transaction_session_timeout')), true),
-       c.open,
+-- Looks for the batch in the ledger.
+SELECT c.open,
        (SELECT kind FROM {ledger} WHERE id = @id::text::uuid) AS kind,
        @sealed::timestamptz < c.floor AS too_old
 FROM {control} c;

@@ -226,6 +226,10 @@ func (t *Table[T]) copyRows(ctx context.Context, q *pgx.Conn, s side, e *encoder
 
 // copyRejects writes the rejected records beside the rows.
 func (t *Table[T]) copyRejects(ctx context.Context, q *pgx.Conn, s side, no int32, rejects []Reject) error {
+	rejects, err := representable(ctx, q, rejects)
+	if err != nil {
+		return err
+	}
 	r := Row{cols: rejectCols}
 	r.buf = append(r.buf, copyHead...)
 	for _, x := range rejects {

@@ -154,20 +154,21 @@ type Table[T any] struct {
 	pool *pgxpool.Pool
 	cfg  Config[T]
 	names
-	wanted   []Column // as asked for
-	fields   []field  // of T; nil with Config.Fill
-	cols     []column // as found
-	colNames []string
-	lead     *column  // which leads the key's index
-	nullable []string // columns of which a T may hold a NULL
-	rules    []Rule
-	sql      statements
-	hint     atomic.Int32 // the side that was open when this program last looked
-	bound    atomic.Int64 // rows of one promotion, learned from promotions that took too long; 0: no bound
-	look     atomic.Int32 // so many promotions look for each key before they insert
-	guard    atomic.Int32 // so many promotions insert in parts, because a row was refused
-	noJudge  atomic.Bool  // the server has no PL/pgSQL for this role
-	sizes    partSizes
+	wanted     []Column // as asked for
+	fields     []field  // of T; nil with Config.Fill
+	cols       []column // as found
+	colNames   []string
+	lead       *column  // which leads the key's index
+	nullable   []string // columns of which a T may hold a NULL
+	rules      []Rule
+	sql        statements
+	hint       atomic.Int32 // the side that was open when this program last looked
+	bound      atomic.Int64 // rows of one promotion, learned from promotions that took too long; 0: no bound
+	look       atomic.Int32 // so many promotions look for each key before they insert
+	guard      atomic.Int32 // so many promotions insert in parts, because a row was refused
+	noJudge    atomic.Bool  // the server has no PL/pgSQL for this role
+	sizes      partSizes
+	searchPath string // of New
 
 	hook func(point string) error // tests stop, fail or kill here
 }
@@ -212,22 +213,6 @@ func (t *Table[T]) at(point string) error {
 	}
 	return t.hook(point)
 }
-
-// beginning opens a transaction with the time-outs that keep a frozen program from holding up others. With durable, its
-// commit waits for the disk whatever the server's default is.
-func (t *Table[T]) beginning(durable bool) []call {
-	out := []call{do("begin"), do(sqlLimits, millis(t.cfg.LockTimeout), millis(t.cfg.IdleTimeout))}
-	if durable {
-		out = append(out, do(sqlDurable))
-	}
-	return out
-}
-
-// An acknowledgement must never outlive a commit that was lost; a server that waits for its standbys goes on doing so.
-const sqlDurable = `SELECT set_config('synchronous_commit', CASE WHEN current_setting('synchronous_commit') IN ('off', 'local', 'remote_write') THEN 'on'
-	ELSE current_setting('synchronous_commit') END, true)`
-
-const sqlLimits = `SELECT set_config('lock_timeout', $1::text, true), set_config('idle_in_transaction_session_timeout', $2::text, true)`
 
 // rollback ends the transaction, if there is one, also after ctx is done.
 func (t *Table[T]) rollback(q *pgx.Conn) {

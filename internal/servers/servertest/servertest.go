@@ -184,7 +184,12 @@ func onSharedServer(databaseURL string) bool {
 // the test.
 func Postgres(t testing.TB) *pgxpool.Pool {
 	t.Helper()
-	pool, err := pgxpool.New(context.Background(), PostgresURL(t))
+	return poolOn(t, PostgresURL(t))
+}
+
+func poolOn(t testing.TB, url string) *pgxpool.Pool {
+	t.Helper()
+	pool, err := pgxpool.New(context.Background(), url)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,8 +213,21 @@ func closePool(t testing.TB, pool *pgxpool.Pool) {
 }
 
 // PostgresURL makes a new, empty database on the shared Postgres and returns its URL. The database
-// is dropped at the end of the test, even while connections are open.
+// is dropped at the end of the test, even while connections are open. With [EnvHostile] it has
+// hostile defaults.
 func PostgresURL(t testing.TB) string {
+	t.Helper()
+	return postgresURL(t, false)
+}
+
+// UTF8Postgres is like [Postgres] for a test whose texts or names need UTF-8: with [EnvHostile] too
+// the database has that encoding.
+func UTF8Postgres(t testing.TB) *pgxpool.Pool {
+	t.Helper()
+	return poolOn(t, postgresURL(t, true))
+}
+
+func postgresURL(t testing.TB, utf8 bool) string {
 	t.Helper()
 	s, err := sharedPostgres()
 	if err != nil {
@@ -217,7 +235,11 @@ func PostgresURL(t testing.TB) string {
 	}
 	name := strings.ReplaceAll(unique(t), "-", "_")
 	ident := pgx.Identifier{name}.Sanitize()
-	if err := admin(s, "CREATE DATABASE "+ident+" TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER libc LOCALE 'C'"); err != nil {
+	create, isolation := "ENCODING 'UTF8' LOCALE_PROVIDER libc LOCALE 'C'", ""
+	if Hostile() {
+		create, isolation = hostileKind(t, utf8)
+	}
+	if err := admin(s, "CREATE DATABASE "+ident+" TEMPLATE template0 "+create); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -225,6 +247,11 @@ func PostgresURL(t testing.TB) string {
 			t.Errorf("%s: %v", s.Chosen, err)
 		}
 	})
+	if isolation != "" {
+		if err := setHostile(s, ident, isolation); err != nil {
+			t.Fatal(err)
+		}
+	}
 	url, err := servers.WithDatabase(s.URL, name)
 	if err != nil {
 		t.Fatal(err)

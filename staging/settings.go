@@ -1,0 +1,161 @@
+package staging
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// beginOwn begins a transaction that sees what was committed while it waited for a lock, and may
+// write, whatever the defaults are. With a default of REPEATABLE READ a promotion would not see a
+// batch whose COPY it waited for, and would truncate it unread.
+const beginOwn = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE NOT DEFERRABLE"
+
+// The statements of settings.sql, which hold no names.
+var (
+	ownSettings   = fill("own_settings", nil)
+	ownDurability = fill("own_durability", nil).with(nil)
+	ownMemory     = fill("own_memory", nil).with(nil)
+)
+
+// beginning opens a transaction with settings of its own, of which the time limits keep a frozen
+// program from holding up others. With durable, its commit waits for the disk whatever the server's
+// default is.
+func (t *Table[T]) beginning(durable bool) []call {
+	out := append([]call{do(beginOwn)}, t.ownSettings(t.cfg.LockTimeout, t.cfg.IdleTimeout)...)
+	if durable {
+		out = append(out, ownDurability)
+	}
+	return out
+}
+
+// ownSettings takes over the settings of the current transaction. Before New has read the search
+// path, it stays as it is.
+func (t *Table[T]) ownSettings(lock, idle time.Duration) []call {
+	own := ownSettings.with(args{"lock_timeout": millis(lock), "idle_timeout": millis(idle), "search_path": t.searchPath})
+	if utf, _ := textOK(t.searchPath); len(t.searchPath) > 0 && (!utf || !isASCII(t.searchPath)) {
+		// The search path is a parameter, and the server must read it in UTF-8 too.
+		return []call{do("SET LOCAL client_encoding TO 'UTF8'"), own}
+	}
+	return []call{own}
+}
+
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= 0x80 {
+			return false
+		}
+	}
+	return true
+}
+
+// readSearchPath remembers the search path of New for all later transactions.
+func (t *Table[T]) readSearchPath(ctx context.Context, q *pgx.Conn) error {
+	r, err := sendOne(ctx, q, do("SELECT current_setting('search_path') AS path"))
+	if err != nil {
+		return err
+	}
+	if t.searchPath = r.row(0).text("path"); t.searchPath == "" {
+		t.searchPath = `""` // an empty value would leave the setting as it is
+	}
+	return nil
+}
+
+// inOwn runs one statement in a transaction of its own with its own settings.
+func (t *Table[T]) inOwn(ctx context.Context, q *pgx.Conn, durable bool, c call) (result, error) {
+	defer t.rollback(q)
+	calls := append(t.beginning(durable), c, do("commit"))
+	out, err := send(ctx, q, calls...)
+	if err != nil {
+		return result{}, err
+	}
+	return out[len(out)-2], nil
+}
+
+// exec runs one statement on a connection of the pool, in a transaction of its own, and returns how
+// many rows it wrote.
+func (t *Table[T]) exec(ctx context.Context, durable bool, c call) (int64, error) {
+	conn, err := t.pool.Acquire(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Release()
+	r, err := t.inOwn(ctx, conn.Conn(), durable, c)
+	if err != nil {
+		return 0, err
+	}
+	return r.affected(), nil
+}
+
+// query runs one statement in a transaction of its own and returns its rows, to be read by the
+// names of their columns. Closing the rows ends the transaction and gives the connection back.
+func (t *Table[T]) query(ctx context.Context, c call) (pgx.Rows, error) {
+	conn, err := t.pool.Acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := t.queryOn(ctx, conn.Conn(), c)
+	if err != nil {
+		t.rollback(conn.Conn())
+		conn.Release()
+		return nil, err
+	}
+	return &ownRows{Rows: rows, end: func() { t.rollback(conn.Conn()); conn.Release() }}, nil
+}
+
+func (t *Table[T]) queryOn(ctx context.Context, q *pgx.Conn, c call) (pgx.Rows, error) {
+	if _, err := send(ctx, q, t.beginning(false)...); err != nil {
+		return nil, err
+	}
+	values := make([]any, len(c.args))
+	for i, a := range c.args {
+		values[i] = string(a)
+	}
+	return q.Query(ctx, c.sql, values...)
+}
+
+// ownRows are rows whose end is also the end of their transaction.
+type ownRows struct {
+	pgx.Rows
+	end func()
+}
+
+func (r *ownRows) Close() {
+	r.Rows.Close()
+	if r.end != nil {
+		r.end()
+		r.end = nil
+	}
+}
+
+func (r *ownRows) Next() bool {
+	if r.Rows.Next() {
+		return true
+	}
+	r.Close()
+	return false
+}
+
+func (r *ownRows) Scan(dest ...any) error {
+	err := r.Rows.Scan(dest...)
+	if err != nil {
+		r.Close()
+	}
+	return err
+}
+
+// begin opens a transaction of its own on a connection of the pool.
+func (t *Table[T]) begin(ctx context.Context, durable bool) (*pgxpool.Conn, error) {
+	conn, err := t.pool.Acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := send(ctx, conn.Conn(), t.beginning(durable)...); err != nil {
+		t.rollback(conn.Conn())
+		conn.Release()
+		return nil, err
+	}
+	return conn, nil
+}
