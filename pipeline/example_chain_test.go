@@ -143,8 +143,10 @@ func ExampleFunc() {
 		return pipeline.Records[int]{Values: in.Values[1:], Pos: in.Pos[1:]}, nil
 	})
 	show(pipeline.Then(pipeline.Decode(number), lossy), "1", "2")
-	// Output: [1 3] 2: filtered batch failed: stage "lossy": pipeline: a record is not accounted for:
-	// it lost the record at position 0
+	// Output:
+	// [1 3]
+	// 2: filtered
+	// batch failed: stage "lossy": pipeline: a record is not accounted for: it lost the record at position 0
 }
 
 func ExampleBatch() {

@@ -116,8 +116,7 @@ func ExampleBooks_Balanced() {
 		Postgres: staging.Books{Records: 8, Kept: 7, Rejected: 1, Staged: 7, Rows: 7},
 	}
 	fmt.Println(books.Balanced())
-	// Output: pipeline: the books do not balance: Redis is off by 1: taken 10 = acked 8 + in flight 1
-	// + dead 0 + discarded 0
+	// Output: pipeline: the books do not balance: Redis is off by 1: taken 10 = acked 8 + in flight 1 + dead 0 + discarded 0
 }
 
 // Signals wake other programs. Dashboards may listen too.

@@ -312,7 +312,7 @@ func ExampleStore_Stats() {
 	// added 2 open 1 due 1 balanced: true
 }
 
-// Someone deleted the events of a window. Audit finds it, and Repair moves the window to the dead
+// The events of a window were deleted by hand. Audit finds it, and Repair moves the window to the dead
 // list.
 func ExampleStore_Repair() {
 	ctx := context.Background()

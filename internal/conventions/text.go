@@ -36,6 +36,8 @@ const user = `"nobody"`
 // identifiers must not contain these either: names of tests are read as sentences.
 var identifiers = regexp.MustCompile(`(Nobody|Somebody|Whoever|ByItself)`)
 
+var expectedOutput = regexp.MustCompile(`(?i)^//\s*(unordered )?output:`)
+
 // Words finds forbidden words in one file: in comments, strings and identifiers of Go, in comments
 // of Lua and SQL, in all of Markdown.
 func Words(file string, src []byte) []Problem {
@@ -78,7 +80,8 @@ func Words(file string, src []byte) []Problem {
 }
 
 // Width finds lines of comments that are longer than the given number of columns. A line that
-// cannot be broken, such as an address, is left alone, and so are directives.
+// cannot be broken, such as an address, is left alone, and so are directives and the expected
+// output of examples.
 func Width(file string, src []byte, columns int) []Problem {
 	var out []Problem
 	check := func(line int, text string) {
@@ -90,8 +93,13 @@ func Width(file string, src []byte, columns int) []Problem {
 	lines := strings.Split(string(src), "\n")
 	switch filepath.Ext(file) {
 	case ".go":
+		output := 0 // the last line of an example's expected output
 		eachToken(file, src, func(line int, tok token.Token, lit string) {
 			if tok != token.COMMENT || strings.HasPrefix(lit, "//go:") || strings.HasPrefix(lit, "//nolint") {
+				return
+			}
+			if line == output+1 || expectedOutput.MatchString(lit) {
+				output = line
 				return
 			}
 			for i, part := range strings.Split(lit, "\n") {
