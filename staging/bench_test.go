@@ -337,3 +337,71 @@ func BenchmarkEncode(b *testing.B) {
 		b.SetBytes(int64(n / len(l.Rows)))
 	}
 }
+
+// BenchmarkRefusals promotes rows into a table with a CHECK, a foreign key and a trigger. The bare side has no bad row. Ours
+// has one, which the trigger refuses and nothing foresees, or a tenth of them, a third by each. HEADRACE_REFUSALS=500000
+// sets the number of rows.
+func BenchmarkRefusals(b *testing.B) {
+	n := 50_000
+	if s := os.Getenv("HEADRACE_REFUSALS"); s != "" {
+		n, _ = strconv.Atoi(s)
+	}
+	type sale struct {
+		ID       string `db:"id"`
+		Customer int64  `db:"customer"`
+		Amount   int64  `db:"amount"`
+		Note     string `db:"note"`
+	}
+	pool := servertest.Postgres(b)
+	exec(b, pool, `CREATE TABLE customers (id bigint PRIMARY KEY); INSERT INTO customers SELECT generate_series(0, 9999);
+		CREATE FUNCTION tr() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.note = 'bad' THEN RAISE EXCEPTION 'a bad note'; END IF; RETURN NEW; END $$`)
+	table := func(name string) *staging.Table[sale] {
+		exec(b, pool, "CREATE TABLE "+name+` (id text PRIMARY KEY, customer bigint NOT NULL REFERENCES customers, amount bigint CHECK (amount >= 0), note text);
+			CREATE TRIGGER tr BEFORE INSERT ON `+name+" FOR EACH ROW EXECUTE FUNCTION tr()")
+		return newTable(b, pool, name, staging.Config[sale]{Key: []string{"id"}})
+	}
+	good, bad := table("good"), table("bad")
+	rows := make([]sale, n)
+	for i := range rows {
+		rows[i] = sale{fmt.Sprintf("S-%016x", rand.Uint64()), int64(i % 10_000), int64(i), "leave at the door"}
+	}
+	fillWith := func(tab *staging.Table[sale], name string, rows []sale) {
+		st, reg := tab.Staging()
+		exec(b, pool, "TRUNCATE "+name+", "+name+"_rejects, "+st[0]+", "+st[1]+", "+reg[0]+", "+reg[1])
+		for part := range slices.Chunk(rows, 5000) {
+			stage(b, tab, load(part...), staging.OutcomeStaged)
+		}
+	}
+	figure := func(name string, spoil func([]sale) int) {
+		spoiled := slices.Clone(rows)
+		refused := spoil(spoiled)
+		bench.Run(b, bench.Figure{Name: name, Rounds: 3,
+			Setup: func(int) { fillWith(good, "good", rows); fillWith(bad, "bad", spoiled); exec(b, pool, "CHECKPOINT") },
+			Bare:  func(int) int { promote(b, good); return n },
+			Ours: func(int) int {
+				if p := promote(b, bad); p.RejectedByRule != refused {
+					b.Fatalf("%+v, want %d rejects", p, refused)
+				}
+				return n
+			},
+		})
+	}
+	figure("staging/promote-one-bad", func(s []sale) int { s[len(s)/2].Note = "bad"; return 1 })
+	figure("staging/promote-tenth-bad", func(s []sale) int {
+		refused := 0
+		for i := range s {
+			switch rand.IntN(30) {
+			case 0:
+				s[i].Note = "bad"
+			case 1:
+				s[i].Amount = -1
+			case 2:
+				s[i].Customer = -1
+			default:
+				continue
+			}
+			refused++
+		}
+		return refused
+	})
+}

@@ -94,12 +94,17 @@ type Config[T any] struct {
 // in it. One column instead of two, because each costs a COPY 2 %.
 const colRecord = "hr_record"
 
+// postponedBit marks the rows that a promotion comes back to at its end. It is the sign, so the order stays.
+const postponedBit = "(-9223372036854775808)::int8"
+
 func recordOf(no, pos int32) int64 { return int64(no)<<32 | int64(pos) }
 
 // batchOf and posOf take it apart again. What groups or joins takes it apart, too: Postgres hashes a bigint to the exclusive
 // or of its halves, so of 100 batches of 5,000 records it makes 5,000 values, and a hash table becomes a list.
-func batchOf(prefix string) string { return "(" + prefix + colRecord + " >> 32)" }
-func posOf(prefix string) string   { return "(" + prefix + colRecord + " & 4294967295)::int4" }
+func batchOf(prefix string) string {
+	return "((" + prefix + colRecord + " & ~" + postponedBit + ") >> 32)"
+}
+func posOf(prefix string) string { return "(" + prefix + colRecord + " & 4294967295)::int4" }
 
 // check fills in defaults and says what cannot be.
 func (c *Config[T]) check() error {

@@ -30,12 +30,13 @@ type promotion[T any] struct {
 	parentsCome bool     // a row's parent may come with this promotion
 	suspects    []string // conditions of rows that the target's constraints will probably refuse
 
-	written  int64           // rows that the target has taken
-	refused  int64           // rows that a rule or the target has rejected
-	later    []int64         // records that lack their parent
-	lastPass bool            // no longer postponed
-	byBatch  bool            // batch by batch, to count each batch's conflicts
-	wroteBy  map[int32]int64 // rows written, by batch
+	written   int64           // rows that the target has taken
+	refused   int64           // rows that a rule or the target has rejected
+	postponed int64           // rows that lack their parent
+	judged    int64           // rows that were refused record by record
+	lastPass  bool            // no longer postponed
+	byBatch   bool            // batch by batch, to count each batch's conflicts
+	wroteBy   map[int32]int64 // rows written, by batch
 
 	soft     int64 // rows rejected for a reason that may be the surroundings'
 	softSeen int   // records that the program has tried itself

@@ -17,8 +17,8 @@ func (p *promotion[T]) which() string {
 	if !p.every {
 		which = batchOf("s.") + " = ANY('" + array(p.numbers()) + "'::int8[])"
 	}
-	if len(p.later) > 0 {
-		which += " AND s." + colRecord + " <> ALL('" + array(p.later) + "'::int8[])"
+	if p.postponed > 0 {
+		which += " AND s." + colRecord + " >= 0"
 	}
 	return which
 }
@@ -129,15 +129,25 @@ func (p *promotion[T]) postpones(w *work) bool {
 
 // insertLater tries the postponed records again, as long as some of them are accepted: together, then one by one.
 func (p *promotion[T]) insertLater(ctx context.Context, w *work) error {
-	for pass := 1; len(p.later) > 0; pass++ {
-		set := p.later
-		p.later = nil
+	for pass := 1; p.postponed > 0; pass++ {
+		before := p.postponed
+		p.postponed = 0
+		r, err := sendOne(ctx, p.q, p.sql().resume.with(nil))
+		if err != nil {
+			return err
+		}
+		var set []int64
+		for row := range r.each() {
+			set = append(set, row.int("record"))
+		}
+		slices.Sort(set)
+		set = slices.Compact(set)
 		for _, records := range p.together(set) {
 			if err := p.insertAgain(ctx, w, records); err != nil {
 				return err
 			}
 		}
-		p.lastPass = len(p.later) == len(set) || pass >= laterPasses
+		p.lastPass = p.postponed == before || pass >= laterPasses
 	}
 	return nil
 }
@@ -147,7 +157,6 @@ func (p *promotion[T]) together(set []int64) [][]int64 {
 	if !p.byBatch {
 		return [][]int64{set}
 	}
-	slices.Sort(set)
 	var out [][]int64
 	for i, record := range set {
 		if i == 0 || record>>32 != set[i-1]>>32 {
@@ -171,7 +180,7 @@ func (p *promotion[T]) insertAgain(ctx context.Context, w *work, records []int64
 			return err
 		}
 	}
-	if !p.t.noJudge.Load() {
+	if p.judges() {
 		judged, err := p.judgeRows(ctx, w, base, []recordSpan{all})
 		if judged || err != nil {
 			return err

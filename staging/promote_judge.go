@@ -10,11 +10,11 @@ import (
 
 // judgement is what one run of the judge statement did.
 type judgement struct {
-	Written int64   `json:"written"`
-	Refused int64   `json:"refused"` // rows that were moved to the rejects
-	Soft    int64   `json:"soft"`    // of these, for a reason that may be the surroundings'
-	Stop    int64   `json:"stop"`    // the record at which it stopped for the program to judge, or -1
-	Later   []int64 `json:"later"`   // records that lack their parent
+	Written   int64 `json:"written"`
+	Refused   int64 `json:"refused"`   // rows that were moved to the rejects
+	Soft      int64 `json:"soft"`      // of these, for a reason that may be the surroundings'
+	Stop      int64 `json:"stop"`      // the record at which it stopped for the program to judge, or -1
+	Postponed int64 `json:"postponed"` // rows that lack their parent
 }
 
 // judgeMode chooses how the judge statement tries records (promote_judge.sql).
@@ -47,7 +47,7 @@ func (p *promotion[T]) judge(ctx context.Context, s statement, condition string,
 	}
 	p.refused += j.Refused
 	p.soft += j.Soft
-	p.later = append(p.later, j.Later...)
+	p.postponed += j.Postponed
 	return j, nil
 }
 
@@ -73,6 +73,7 @@ func (p *promotion[T]) judgeRows(ctx context.Context, w *work, base string, span
 		if !m.undo {
 			w.done(spans, j.Written)
 		}
+		p.judged += j.Refused + j.Postponed
 		if j.Stop < 0 {
 			break
 		}
@@ -129,7 +130,7 @@ func (p *promotion[T]) judgeOne(ctx context.Context, w *work, s recordSpan, undo
 // rejectSuspects tries, each alone, the rows that the target's constraints will probably refuse, and rejects those that the
 // server refuses. So many bad rows stay cheap. A row that the server accepts stays where it is.
 func (p *promotion[T]) rejectSuspects(ctx context.Context) error {
-	if len(p.suspects) == 0 || p.expect == 0 || p.t.noJudge.Load() {
+	if len(p.suspects) == 0 || p.expect == 0 || !p.judges() {
 		return nil
 	}
 	w := p.insertWork()

@@ -6,7 +6,7 @@
 --
 -- alone:    each record is tried against the target as it is, and taken back.
 -- undo:     what was written is taken back at the end. Only the refusals stay.
--- postpone: a record that lacks its parent is listed and not rejected. The parent may come.
+-- postpone: a record that lacks its parent is marked as postponed and not rejected. The parent may come.
 --
 -- soft:     a SQLSTATE that may be due to the surroundings (a missing privilege in a trigger) rejects the record.
 --
@@ -33,7 +33,8 @@ DECLARE
     hr_written  bigint := 0;
     hr_refused  bigint := 0;
     hr_soft     bigint := 0;      -- refusals that may be due to the surroundings
-    hr_later    bigint[] := '{}';
+    hr_later    tid[] := '{}';    -- rows that lack their parent
+    hr_marked   bigint := 0;
     hr_bad      tid[] := '{}';
     hr_codes    text[] := '{}';
     hr_reasons  text[] := '{}';
@@ -49,7 +50,7 @@ BEGIN
     LOOP
         hr_undone := false;
         BEGIN
-            WHILE hr_more AND hr_stop IS NULL AND cardinality(hr_bad) < 5000 LOOP
+            WHILE hr_more AND hr_stop IS NULL AND cardinality(hr_bad) + cardinality(hr_later) < 5000 LOOP
                 hr_first := hr_at;
                 hr_tried := 0;
                 hr_skipped := '{}';
@@ -102,7 +103,7 @@ BEGIN
                     CONTINUE;
                 END IF;
                 IF {postpone} AND hr_state = '23503' THEN
-                    hr_later := hr_later || hr_skip;
+                    hr_later := hr_later || hr_skipped;
                     CONTINUE;
                 END IF;
                 IF left(hr_state, 2) IN ('0A', '28', '2D', '3D', '3F', '42', '55', 'XX') THEN
@@ -137,6 +138,10 @@ BEGIN
         FROM bad s JOIN {registry} r ON r.no = {batch_no};
         GET DIAGNOSTICS hr_n = ROW_COUNT;
         hr_refused := hr_refused + hr_n;
+        UPDATE {staging} s SET {record} = s.{record} | {postponed} FROM unnest(hr_later) l(hr_tid) WHERE s.ctid = l.hr_tid;
+        GET DIAGNOSTICS hr_n = ROW_COUNT;
+        hr_marked := hr_marked + hr_n;
+        hr_later := '{}';
         hr_bad := '{}';
         hr_codes := '{}';
         hr_reasons := '{}';
@@ -144,7 +149,7 @@ BEGIN
     END LOOP;
     CLOSE hr_rows; -- an open cursor would keep the side from being truncated
     PERFORM set_config('headrace.judged', json_build_object('written', hr_written, 'refused', hr_refused, 'soft', hr_soft,
-        'stop', coalesce(hr_stop, -1), 'later', hr_later)::text, true);
+        'stop', coalesce(hr_stop, -1), 'postponed', hr_marked)::text, true);
 END
 $headrace$
 
@@ -173,6 +178,12 @@ WITH bad AS (
 INSERT INTO {rejects} (batch, root, place, pos, whole, source, key, code, reason, row)
 SELECT r.id, r.root, r.root_offset + {position}, {position}, true, @source::text, {record_id}, @code::text, @reason::text, {row_json}
 FROM bad s JOIN {registry} r ON r.no = {batch_no}
+
+-- name: postpone_record
+UPDATE {staging} s SET {record} = s.{record} | {postponed} WHERE s.{record} = @record::int8 AND {which}
+
+-- name: resume_postponed
+UPDATE {staging} s SET {record} = s.{record} & ~{postponed} WHERE s.{record} < 0 RETURNING s.{record} AS record
 
 -- name: spans
 -- Where the rows of each batch stand.

@@ -18,6 +18,9 @@ type partSizes struct {
 	judged int64 // a refused part of so many rows is judged record by record; 0: never
 }
 
+// manyRefusals is how many rows of a promotion are refused before it judges whole parts at once.
+const manyRefusals = 16
+
 var defaultPartSizes = partSizes{least: 1000, judged: 4096}
 
 // recordSpan is a piece of the staged records, in the order of arrival: by number of batch, then by position.
@@ -136,6 +139,12 @@ type work struct {
 // server refuses alone, and rejects those.
 func (p *promotion[T]) descend(ctx context.Context, w *work, spans []recordSpan) error {
 	whole := hull(spans)
+	if p.judged >= manyRefusals && !whole.single() && p.judges() {
+		judged, err := p.judgeRows(ctx, w, whole.condition(), spans)
+		if judged || err != nil {
+			return err
+		}
+	}
 	n, err := p.try(ctx, func() (int64, error) { return w.run(ctx, p.of(whole)) })
 	if err == nil {
 		w.done(spans, n)
@@ -153,7 +162,7 @@ func (p *promotion[T]) descend(ctx context.Context, w *work, spans []recordSpan)
 		}
 		return p.rejectOne(ctx, w, whole, err)
 	}
-	if whole.rows <= p.t.sizes.judged && !p.t.noJudge.Load() {
+	if whole.rows <= p.t.sizes.judged && p.judges() {
 		judged, err := p.judgeRows(ctx, w, whole.condition(), spans)
 		if judged || err != nil {
 			return err
@@ -166,6 +175,9 @@ func (p *promotion[T]) descend(ctx context.Context, w *work, spans []recordSpan)
 	}
 	return nil
 }
+
+// judges is true where the judge statement can run.
+func (p *promotion[T]) judges() bool { return p.t.sizes.judged > 0 && !p.t.noJudge.Load() }
 
 // of is the condition on the rows of a span that this promotion takes.
 func (p *promotion[T]) of(s recordSpan) string { return s.condition() + " AND " + p.which() }
@@ -183,7 +195,7 @@ func (p *promotion[T]) try(ctx context.Context, run func() (int64, error)) (int6
 		_, err = sendOne(ctx, p.q, do("release savepoint hr_try"))
 		return n, err
 	}
-	if p.q.IsClosed() || ctx.Err() != nil || lostConnection(err) {
+	if p.q.IsClosed() || ctx.Err() != nil {
 		return 0, err
 	}
 	if _, rerr := send(ctx, p.q, do("rollback to savepoint hr_try"), do("release savepoint hr_try")); rerr != nil {
@@ -195,8 +207,11 @@ func (p *promotion[T]) try(ctx context.Context, run func() (int64, error)) (int6
 // rejectOne rejects a record that the server refused alone, or postpones it.
 func (p *promotion[T]) rejectOne(ctx context.Context, w *work, s recordSpan, refusal error) error {
 	if p.postpones(w) && sqlState(refusal) == "23503" {
-		p.later = append(p.later, s.first)
-		return nil
+		r, err := sendOne(ctx, p.q, p.sql().postpone.where(p.of(s)).with(args{"record": text(s.first)}))
+		if err == nil {
+			p.postponed += r.affected()
+		}
+		return err
 	}
 	code, reason := refusalOf(refusal)
 	r, err := sendOne(ctx, p.q, p.sql().rejectRecord.where(p.of(s)).with(

@@ -174,6 +174,8 @@ type sideStatements struct {
 	judgeInsert  statement
 	judgeRules   statement // empty without rules
 	rejectRecord statement
+	postpone     statement
+	resume       statement
 	spans        statement
 	remaining    statement
 	suspects     statement
@@ -208,6 +210,7 @@ func (t *Table[T]) prepare() {
 		x.insertPlain = get(t.insertName("all"))
 		x.insert = t.merged(x.insertPlain)
 		x.judgeInsert = t.judgeStatement(p, "insert", t.insertName("try"))
+		x.postpone, x.resume = get("postpone_record"), get("resume_postponed")
 		x.rejectRecord, x.spans, x.remaining, x.suspects = get("reject_record"), get("spans"), get("remaining"), get("suspects")
 		if len(t.cfg.Key) > 0 {
 			x.conflicts = get("conflicts")
@@ -229,7 +232,7 @@ func (t *Table[T]) commonPieces() pieces {
 		"target": t.target, "target_text": literal(t.target), "ledger": t.ledger, "rejects": t.rejects, "control": t.control, "epoch": t.epoch,
 		"registry_a": t.registry[sideA], "registry_b": t.registry[sideB],
 		"columns": list("", t.colNames), "s_columns": list("s.", t.colNames), "key": list("", t.cfg.Key), "s_key": key,
-		"record": colRecord, "which": laterCondition, "newest": t.newestFirst(), "on_conflict": t.onConflict(),
+		"record": colRecord, "postponed": postponedBit, "which": laterCondition, "newest": t.newestFirst(), "on_conflict": t.onConflict(),
 		"key_in_target": t.keyEquals("hr_there.", "s."), "record_id": t.idSQL("s."), "row_json": t.rowSQL(),
 		"batch_no": batchOf("s."), "position": posOf("s."), "spread": t.spread(),
 	}
