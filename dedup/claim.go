@@ -1,12 +1,15 @@
 package dedup
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/headrace/headrace/internal/redisx"
 	"github.com/headrace/headrace/internal/uid"
 	"github.com/redis/rueidis"
 )
@@ -37,37 +40,17 @@ func (d *Deduplicator) Claim(ctx context.Context, b Batch, pos []int32, ids []st
 	if err != nil || len(ids) == 0 {
 		return nil, err
 	}
-
-	keys := d.keys
-	if b.Guard != "" {
-		keys = append(slices.Clip(keys), b.Guard)
-	}
-	var mask string
-	if len(ids) != b.Records {
-		m := make([]byte, b.Records)
-		for i := range m {
-			m[i] = '0'
-		}
-		for _, p := range pos {
-			m[p] = '1'
-		}
-		mask = string(m)
-	}
-	texts, runs := entries(b.Offset, pos, fields)
-	args := append(slices.Clip(d.head), strconv.Itoa(b.Records), mask, string(root(b.Root)), runs, hashes(fields), lengths(fields))
-	args = append(args, texts...)
-
-	reply, err := d.claim(ctx, keys, args)
+	replied, err := d.claim(ctx, b, parts(b, pos, fields))
 	if err != nil {
 		return nil, err
 	}
-	if len(reply) != len(ids) {
-		return nil, fmt.Errorf("dedup: claim: unexpected reply: got %d verdicts, want %d", len(reply), len(ids))
+	if len(replied) != len(ids) {
+		return nil, fmt.Errorf("dedup: claim: unexpected reply: got %d verdicts, want %d", len(replied), len(ids))
 	}
 	verdicts := make([]Verdict, len(ids))
-	for i := range reply {
+	for i := range replied {
 		v := VerdictFresh
-		if reply[i] == 'd' {
+		if replied[i] == 'd' {
 			v = VerdictDuplicate
 		}
 		if order != nil {
@@ -79,31 +62,128 @@ func (d *Deduplicator) Claim(ctx context.Context, b Batch, pos []int32, ids []st
 	return verdicts, nil
 }
 
-func (d *Deduplicator) claim(ctx context.Context, keys, args []string) (string, error) {
-	var r rueidis.RedisResult
+// perClaim is the number of ids that one command claims. 1,000 known ids take the server up to 7
+// ms.
+const perClaim = 1000
+
+// part is the part of a call that one command claims.
+type part struct {
+	fields []string
+	first  int    // record of the batch
+	mask   string // one byte for each record from first, '1' for those that are claimed; "" for all
+	runs   string
+	texts  []string // the entries of each run
+}
+
+// parts splits ids at ascending positions of a batch.
+func parts(b Batch, pos []int32, fields []string) []part {
+	all := make([]part, 0, (len(fields)+perClaim-1)/perClaim)
+	for from := 0; from < len(fields); from += perClaim {
+		to := min(from+perClaim, len(fields))
+		p := part{fields: fields[from:to], first: int(pos[from])}
+		if span := int(pos[to-1]) - p.first + 1; span > to-from {
+			mask := bytes.Repeat([]byte{'0'}, span)
+			for _, at := range pos[from:to] {
+				mask[int(at)-p.first] = '1'
+			}
+			p.mask = string(mask)
+		}
+		p.texts, p.runs = entries(b.Offset, pos[from:to], p.fields)
+		all = append(all, p)
+	}
+	return all
+}
+
+// claimArgs returns the arguments of claim.lua.
+func (d *Deduplicator) claimArgs(b Batch, p part, tables []table) []string {
+	args := d.args(strconv.Itoa(b.Records), strconv.Itoa(p.first), p.mask, string(root(b.Root)), p.runs, lengths(p.fields))
+	return append(append(args, slotArgs(tables, p.fields, d.asText)...), p.texts...)
+}
+
+// claim claims the parts, in their order, and returns one byte for each id.
+func (d *Deduplicator) claim(ctx context.Context, b Batch, parts []part) (string, error) {
+	keys := d.keys
+	if b.Guard != "" {
+		keys = append(slices.Clip(keys), b.Guard)
+	}
+	var verdicts strings.Builder
+	claimed := func(replies []reply, err error) error {
+		if err != nil {
+			if errors.Is(err, ErrNotDurable) {
+				return err
+			}
+			return fmt.Errorf("dedup: claim: %w", err)
+		}
+		for _, r := range replies {
+			if r.gone {
+				return ErrGone
+			}
+			text, err := r.value.ToString()
+			if err != nil {
+				return fmt.Errorf("dedup: claim: %w", err)
+			}
+			verdicts.WriteString(text)
+		}
+		return nil
+	}
+	if d.cfg.Durable {
+		err := claimed(d.claimDurably(ctx, keys, b, parts))
+		return verdicts.String(), err
+	}
+	for _, p := range parts {
+		err := claimed(d.place(func(tables []table) ([]rueidis.RedisResult, error) {
+			return []rueidis.RedisResult{d.run(ctx, claimScript, keys, d.claimArgs(b, p, tables))}, nil
+		}))
+		if err != nil {
+			return "", err
+		}
+	}
+	return verdicts.String(), nil
+}
+
+// claimDurably claims all parts and then waits until the server has them on disk.
+func (d *Deduplicator) claimDurably(ctx context.Context, keys []string, b Batch, parts []part) (replies []reply, err error) {
 	var notDurable error
 	for range durableTries {
-		if !d.cfg.Durable {
-			r = d.run(ctx, claimScript, keys, args)
-		} else {
-			r, notDurable = d.runDurably(ctx, claimScript, keys, args)
-		}
+		replies, err = d.place(func(tables []table) (r []rueidis.RedisResult, err error) {
+			r, notDurable = d.sendDurably(ctx, keys, b, parts, tables)
+			return r, nil
+		})
 		// Only a missing confirmation is retried. Every other error goes to the caller, whose lease may
 		// have expired.
-		if r.Error() != nil || notDurable == nil || ctx.Err() != nil {
+		if err != nil || notDurable == nil || ctx.Err() != nil {
 			break
 		}
 	}
-	reply, err := r.ToString()
-	switch {
-	case rueidis.IsRedisNil(err):
-		return "", ErrGone
-	case err != nil:
-		return "", fmt.Errorf("dedup: claim: %w", err)
-	case notDurable != nil:
-		return "", notDurable
+	if err == nil && notDurable != nil && !replies[0].gone {
+		err = fmt.Errorf("%w: %w", ErrNotDurable, notDurable)
 	}
-	return reply, nil
+	return replies, err
+}
+
+// sendDurably sends the parts, and WAITAOF after the last one, on one connection: a server that
+// crashes between two parts breaks it, so no part is forgotten unnoticed.
+func (d *Deduplicator) sendDurably(ctx context.Context, keys []string, b Batch, parts []part, tables []table) (r []rueidis.RedisResult, notDurable error) {
+	if len(parts) == 1 {
+		one, err := d.server.RunDurably(ctx, d.cfg.DurableTimeout, d.call(claimScript, keys, d.claimArgs(b, parts[0], tables)))
+		return []rueidis.RedisResult{one}, err
+	}
+	_ = d.server.Retry(ctx, func() error { // its error is one of r
+		r, notDurable = d.server.Durably(ctx, d.cfg.DurableTimeout, func() []rueidis.Completed {
+			cmds := make([]rueidis.Completed, len(parts))
+			for i, p := range parts {
+				cmds[i] = d.server.Eval(d.call(claimScript, keys, d.claimArgs(b, p, tables)))
+			}
+			return cmds
+		})
+		for _, x := range r {
+			if err := x.Error(); redisx.Refused(err) {
+				return err
+			}
+		}
+		return nil
+	})
+	return r, notDurable
 }
 
 // checkBatch checks the batch and its positions, and sorts them into ascending order. order has the

@@ -1,266 +1,381 @@
--- Claims ids by place. KEYS[3], if any, is the guard. ARGV[4] = number of records of the batch,
--- ARGV[5] = a mask, one byte a record, '1' for those that are claimed here ('' = all), ARGV[6] =
--- digest of the root, ARGV[7] = the runs, two numbers each: ids, first place, ARGV[8] = hashes of
--- the ids, ARGV[9] = their lengths, or one for all, ARGV[10…] = the entries of each run. Replies
--- one byte an id, 'f'resh or 'd'uplicate; nil when the guard is gone.
-local guard, records, mask, root = KEYS[3], tonumber(ARGV[4]), ARGV[5], ARGV[6]
-local runs, hashes, lens = ints(ARGV[7]), ints(ARGV[8]), ints(ARGV[9])
-local n = #hashes
+-- Claims ids by place. KEYS[3], if any, is the guard. ARGV[6] = number of records of the batch,
+-- ARGV[7] = the first record of this call, ARGV[8] = a mask, one byte a record from there, '1' for
+-- those that are claimed here ('' = all), ARGV[9] = digest of the root, ARGV[10] = the runs, two
+-- numbers each: ids, first place, ARGV[11] = the lengths of the ids, or one for all, ARGV[12…] =
+-- their slots, see place_ids, and then the entries of each run.
+--
+-- Replies 'again' (see there), 'gone' when the guard is, or 'ok' and one byte an id, 'f'resh or
+-- 'd'uplicate.
+local GUARD, FIELD = KEYS[3], 'r:dedup'
+local FRESH, DUPLICATE, UNKNOWN = 'f', 'd', '-'
+local AT_ONCE = 1000 -- ids of one BITFIELD
+local MAX_LOAD = 0.6 -- claims a slot, above which a larger table takes the claims
+local GROWTH, SLACK, HEADROOM = 2, 1.25, 8 -- of a full table, of any other, at most by the rate of its claims
+local SHRINK_BY = 16 -- a table that much too large gives way to a smaller one
+local MANY_KNOWN = 12 -- percent of known ids, above which slots are read before they are written
+local MARKS = 8 -- in a window
 
--- The verdict is given once: what was said before is said again, whatever the window holds by now.
+local records, first_record, mask, root = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8], ARGV[9]
+local runs, lengths = list(ARGV[10]), list(ARGV[11])
+local n = 0
+for r = 1, #runs, 2 do n = n + runs[r] end
+local span = mask == '' and n or #mask
+
+-- A verdict is final: what was stored is returned, whatever the window holds by now.
 local stored
-if guard then
-  if call('EXISTS', guard) == 0 then return false end
-  stored = call('HGET', guard, 'r:dedup')
+if GUARD then
+  if call('EXISTS', GUARD) == 0 then return { 'gone' } end
+  stored = call('HGET', GUARD, FIELD)
   if stored and #stored ~= records then
-    return redis.error_reply('HEADRACE the guard keeps ' .. #stored .. ' verdicts for ' .. records .. ' records')
+    return redis.error_reply('HEADRACE the guard has ' .. #stored .. ' verdicts for ' .. records .. ' records')
   end
 end
 
--- A longer window takes effect at once, or its first claims would end too early; a shorter one not,
--- or two processes with different settings would open a table at each call. A run takes at most
--- 8,018 bytes of the log, and leaves as many unused at the end of a chunk.
-local expect = math.max(tonumber(ARGV[3]), n)
-local g = tables[1]
-if not g then
-  g = open(expect)
-else
-  local age = now - g.start
-  local full = g.live >= g.slots * 0.6 or g.live + n > g.slots * 2
-  if full and g.slots < 134217712 or g.tail + (#ARGV - 9) * 16384 + g.chunk > 4294967295 then
-    g = open(math.max(expect, n + live * math.max(full and 2 or 1.25, age < g.window and math.min(8, g.window / (age + 1)) or 1)))
-  elseif window > g.window or (window < g.window and age >= g.window / 4)
-      or (age >= 2 * g.window and live * 16 < g.slots and expect * 16 < g.slots) then
-    g = open(math.max(expect, live * 1.25))
+-- drop_lost drops tables whose index was deleted or evicted: their claims are forgotten.
+local function drop_lost()
+  for i = #tables, 1, -1 do
+    local g = tables[i]
+    if g.built == g.segments and call('EXISTS', unpack(g.index)) < g.segments then
+      table.remove(tables, i)
+      state.lost, body = state.lost + 1, nil
+    end
   end
 end
--- The expiry of what is written now is set once between two marks, so that it needs no command a
--- call.
-local expire = string.format('%.0f', math.ceil(now + g.window * 1.125))
-if now - g.marks[#g.marks][1] >= g.window / 8 then
-  g.marks[#g.marks + 1] = { now, g.tail, g.count }
-  call('PEXPIREAT', g.index, expire)
-  call('PEXPIREAT', chunk(g, g.tail - g.tail % g.chunk), expire)
+
+-- choose opens another table if the newest must not take the claims. A longer window takes effect
+-- at once, or its first claims would end too early. A shorter one does not, or two processes with
+-- different settings would open a table at each call.
+local function choose()
+  local g, wanted = tables[1], max(expected, n)
+  if not g then
+    open(wanted)
+    return
+  end
+  local age = now - g.start
+  local full = g.live >= g.slots * MAX_LOAD or g.live + n > g.slots * 2
+  -- A run never crosses the end of a chunk, so each may leave as much unused as it has.
+  local ends = g.tail + #runs / 2 * 2 * (HEAD + 8192) + g.chunk > MAX_LOG
+  if full and g.slots * 4 < MAX_INDEX * 0.99 or ends then
+    local rate = age < g.window and min(HEADROOM, g.window / (age + 1)) or 1
+    open(max(wanted, n + live * max(full and GROWTH or SLACK, rate)))
+  elseif window > g.window or (window < g.window and age >= g.window / 4)
+      or (age >= 2 * g.window and live * SHRINK_BY < g.slots and expected * SHRINK_BY < g.slots) then
+    open(max(wanted, live * SLACK))
+  end
+end
+
+drop_lost()
+choose()
+local g = tables[1]
+if g.built < g.segments then
+  build(g)
+  save()
+  return again()
+end
+local placed, first_run = place_ids(12)
+if not placed then return again() end
+
+-- mark counts at one moment of the window, and gives what is written until the next one its expiry,
+-- so that this needs no command a call.
+local expire = ttl(g)
+if now - g.marks[#g.marks - MARK + 1] >= g.window / MARKS then
+  for _, v in ipairs({ now, g.tail, g.count }) do g.marks[#g.marks + 1] = v end
+  body = nil
+  for k = 1, g.segments do call('PEXPIRE', g.index[k], expire) end
+  call('PEXPIRE', chunk(g, g.tail - g.tail % g.chunk), expire)
 end
 g.last = now
 
--- pos[j] is the record of the j-th id.
-local pos
+-- record[j] is the record of id j, from 1, counted from the first one of this call.
+local record
 if mask ~= '' then
-  pos = {}
+  record = {}
   local at = 0
   for j = 1, n do
     at = string.find(mask, '1', at + 1, true)
-    pos[j] = at
+    record[j] = at
   end
 end
 
 local verdict, asked, known = {}, 0, 0
-local same = #lens == 1 and lens[1]
+local same = #lengths == 1 and lengths[1]
 local stamp = char(floor(now / 1099511627776), floor(now / 4294967296) % 256) .. be32(now % 4294967296)
--- Arguments of BITFIELD. One by one, in this order: a table that is filled in another order has no
--- array, and costs three times as much.
-local get, set, fix = {}, { g.index }, {}
-for k = 2, 4 * math.min(n, 1000), 4 do
-  set[k] = 'SET'
-  set[k + 1] = 'u32'
-  set[k + 2] = 0
-  set[k + 3] = 0
+
+-- A run is {first, last, place, text}: its ids, the place of the first one, its entries.
+
+-- recall gives the ids of a run their stored verdicts, and returns how many have none.
+local function recall(run)
+  local left = run.last - run.first + 1
+  if not stored then return left end
+  for j = run.first, run.last do
+    local i = first_record + (record and record[j] or j)
+    local v = sub(stored, i, i)
+    if v ~= UNKNOWN then
+      verdict[j] = v
+      left = left - 1
+    end
+  end
+  return left
 end
 
--- claim gives the ids first…last a verdict. blob has their entries, and place is the run's first.
-local function claim(first, last, place, blob)
-  local left = last - first + 1 -- ids that nothing has been said of
-  if stored then
-    for j = first, last do
-      local i = pos and pos[j] or j
-      local said = sub(stored, i, i)
-      if said ~= '-' then
-        verdict[j] = said
-        left = left - 1
-      end
-    end
-  end
-  asked = asked + left
+-- look gives id j, whose entry begins at byte e of the text, the verdict of the claim that holds
+-- it, if there is one in the entries of a table from offset p on.
+local function look(run, j, e, length, t, p)
+  local held, by, place = find(t, p, sub(run.text, e + 8, e + 9 + length))
+  if not held then return false end
+  local a, b = byte(run.text, e + 4, e + 5)
+  verdict[j] = by == root and place == run.place + a * 256 + b and FRESH or DUPLICATE
+  known = known + 1
+  return true
+end
 
-  -- look asks for the claim that holds id j, whose entry is at byte e of blob, from offset p of
-  -- table t on.
-  local function look(j, e, l, t, p)
-    local found, by, where = find(t, p, sub(blob, e + 8, e + 9 + l))
-    if not found then return false end
-    local a, b = byte(blob, e + 4, e + 5)
-    verdict[j] = by == root and where == place + a * 256 + b and 'f' or 'd'
-    known = known + 1
-    return true
+-- search looks in a table for the ids of a run without a verdict, and returns how many it found.
+local function search(run, t)
+  local newest = read_slots(t, run.first, run.last, verdict)
+  local found, e = 0, 1
+  for j = run.first, run.last do
+    local length = same or lengths[j]
+    local p = newest[j]
+    if p and p > 0 and p >= t.dead and look(run, j, e, length, t, p) then found = found + 1 end
+    e = e + ENTRY + length
   end
+  return found
+end
 
-  -- The tables that take no more claims. The newest one too where many ids are known: below, each
-  -- of those costs an entry.
-  for i = g.known > 12 and 1 or 2, #tables do
-    local t, k = tables[i], 2
-    get[1] = t.index
-    for j = first, last do
-      if not verdict[j] then
-        get[k] = 'GET'
-        get[k + 1] = 'u32'
-        get[k + 2] = hashes[j] % t.slots * 32
-        k = k + 3
-      end
+-- undecided returns the entries of the ids without a verdict.
+local function undecided(run)
+  local parts, e, distance = {}, 1, HEAD
+  for j = run.first, run.last do
+    local length = same or lengths[j]
+    if not verdict[j] then
+      parts[#parts + 1] = '\0\0\0\0' .. sub(run.text, e + 4, e + 5) .. char(floor(distance / 256), distance % 256)
+          .. sub(run.text, e + 8, e + 9 + length)
+      distance = distance + ENTRY + length
     end
-    if k == 2 then return end
-    local head, x, e = slots('BITFIELD_RO', get, k - 1, 3), 0, 1
-    for j = first, last do
-      local l = same or lens[j]
-      if not verdict[j] then
-        x = x + 1
-        local p = head[x]
-        if p > 0 and p >= t.dead and look(j, e, l, t, p) then left = left - 1 end
-      end
-      e = e + 10 + l
-    end
+    e = e + ENTRY + length
   end
-  if left == 0 then return end
+  return table.concat(parts)
+end
 
-  local text = blob
-  if left < last - first + 1 then
-    local parts, e, o = {}, 1, 18
-    for j = first, last do
-      local l = same or lens[j]
-      if not verdict[j] then
-        parts[#parts + 1] = '\0\0\0\0' .. sub(blob, e + 4, e + 5) .. char(floor(o / 256), o % 256) .. sub(blob, e + 8, e + 9 + l)
-        o = o + 10 + l
-      end
-      e = e + 10 + l
-    end
-    text = table.concat(parts)
-  end
-
+-- append writes a run to the log, and returns the offset of its first entry.
+local function append(run, entries)
   local o = g.tail % g.chunk
-  if o + 18 + #text > g.chunk then
+  if o + HEAD + #entries > g.chunk then
     g.tail = g.tail - o + g.chunk
     o = 0
   end
-  local base = g.tail
-  local key = chunk(g, base - o)
-  -- All of it at once: a string that grows takes twice what it needs.
-  if o == 0 then
+  local key = chunk(g, g.tail - o)
+  if o == 0 then -- all of it at once, see build
     call('SETRANGE', key, g.chunk - 1, '\0')
-    call('PEXPIREAT', key, expire)
+    call('PEXPIRE', key, expire)
   end
-  if base == 0 then
-    call('SETRANGE', g.index, g.slots * 4 - 1, '\0')
-    call('PEXPIREAT', g.index, expire)
+  if call('SETRANGE', key, o, root .. stamp .. be32(run.place)) < g.chunk then
+    call('PEXPIRE', key, expire) -- the chunk was deleted or evicted
   end
-  if call('SETRANGE', key, o, root .. stamp .. be32(place)) < g.chunk then
-    call('PEXPIREAT', key, expire) -- the server had evicted it
-  end
-  call('SETRANGE', key, o + 18, text)
+  call('SETRANGE', key, o + HEAD, entries)
+  return g.tail + HEAD
+end
 
-  -- Each id puts its entry before those of its slot, and then looks whether one of them holds it.
-  local p, k, m = base + 18, 4, g.slots
-  for j = first, last do
+-- The arguments of the BITFIELD that writes slots. They are made once, in ascending order: a table
+-- that is filled in another order has no array part, and costs three times as much.
+local set
+if g.segments == 1 then
+  set = { g.index[1] }
+  for k = 2, 4 * min(n, AT_ONCE), 4 do
+    set[k] = 'SET'
+    set[k + 1] = 'u32'
+    set[k + 2] = ''
+    set[k + 3] = 0
+  end
+end
+
+-- write_slots points the slots of the ids of a run without a verdict at their new entries, and
+-- returns the entries that the slots held, in the order of the ids. p is the offset of the first
+-- new entry.
+local function write_slots(run, p)
+  if g.segments == 1 then
+    local offsets, k = g.offsets, 4
+    for j = run.first, run.last do
+      if not verdict[j] then
+        set[k] = offsets[j]
+        set[k + 1] = p
+        k = k + 4
+        p = p + ENTRY + (same or lengths[j])
+      end
+    end
+    return bitfield('BITFIELD', set, k - 3, 4)
+  end
+  local args, fill, order = {}, {}, {}
+  for k = 1, g.segments do args[k], fill[k] = { g.index[k] }, 1 end
+  for j = run.first, run.last do
     if not verdict[j] then
-      set[k] = hashes[j] % m * 32
-      set[k + 1] = p
-      k = k + 4
-      p = p + 10 + (same or lens[j])
+      local k = g.segment[j]
+      local a, size = args[k], fill[k]
+      a[size + 1] = 'SET'
+      a[size + 2] = 'u32'
+      a[size + 3] = g.offsets[j]
+      a[size + 4] = p
+      fill[k] = size + 4
+      order[#order + 1] = k
+      p = p + ENTRY + (same or lengths[j])
     end
   end
-  local was = slots('BITFIELD', set, k - 3, 4)
-  local slot, older, fresh, dead = {}, {}, 0, math.max(1, g.dead) -- slot and older: of the entries that are given back, by offset
-  fix[1], k = key, 2
-  local function link() -- writes which entry is the next older one
-    if k > 2 then slots('BITFIELD', fix, k - 1, 4) end
-    k = 2
+  local got, at = {}, {}
+  for k = 1, g.segments do
+    got[k], at[k] = fill[k] > 1 and bitfield('BITFIELD', args[k], fill[k], 4) or {}, 0
   end
-  local x, e, length, keys = 0, 1, g.chunk, g.keys
-  p = base + 18
-  for j = first, last do
-    local l = same or lens[j]
+  local before = {}
+  for x, k in ipairs(order) do
+    at[k] = at[k] + 1
+    before[x] = got[k][at[k]]
+  end
+  return before
+end
+
+-- restore gives slots back to their older entries, or a slot would grow with each copy of an id.
+-- given has the id of each entry that is given back, by offset, and older the entry to put in its
+-- place.
+local function restore(given, older)
+  local args, fill = {}, {}
+  for p, j in pairs(given) do
+    local k = g.segment and g.segment[j] or 1
+    local a = args[k]
+    if not a then
+      a = { g.index[k] }
+      args[k], fill[k] = a, 1
+    end
+    local size = fill[k]
+    a[size + 1] = 'SET'
+    a[size + 2] = 'u32'
+    a[size + 3] = g.offsets[j]
+    a[size + 4] = older[p]
+    fill[k] = size + 4
+  end
+  for k, a in pairs(args) do bitfield('BITFIELD', a, fill[k], 4) end
+end
+
+-- resolve looks whether an older entry holds the id of a new one. before has what the slots held,
+-- and base is the offset of the first new entry. It returns how many ids are fresh and where the
+-- log ends.
+local function resolve(run, base, before)
+  local start = base - base % g.chunk
+  local key, length, oldest = chunk(g, start), g.chunk, max(1, g.dead)
+  local given, older, fresh = {}, {}, 0 -- see restore
+  local links, size = { key }, 1 -- the new entries' offsets of the next older ones, not written yet
+  local function write_links()
+    if size > 1 then bitfield('BITFIELD', links, size, 4) end
+    size = 1
+  end
+  local p, x, e = base, 0, 1
+  for j = run.first, run.last do
+    local bytes = same or lengths[j]
     if not verdict[j] then
       x = x + 1
-      local before, held = was[x], false
-      if before >= dead then
-        if before >= base then
-          link()
-          if slot[before] then -- another id of this call, of the same slot, and given back
-            slot[before] = nil
-            before = older[before]
+      local q, held = before[x], false
+      if q >= oldest then
+        if q >= base then
+          write_links()
+          if given[q] then -- another id of this run, of the same slot, and given back
+            given[q] = nil
+            q = older[q]
           end
         end
-        -- Mostly it is another id's, and the only one. What was given back is left out of the
-        -- slot's entries for good.
+        -- Mostly it is another id's, and the only one. What was given back leaves the slot for
+        -- good.
         local it
         repeat
-          local c = before % length
-          it = call('GETRANGE', keys[before - c] or chunk(g, before - c), c, c + 9 + l)
-          local x, y = byte(it, 9, 10)
-          local gone = x == 0 and y == 0
-          if gone then before = u32(it, 1) end
-        until not gone or before < dead
-        if byte(it, -1) == byte(blob, e + 9 + l) or (#it > 3 and u32(it, 1) >= dead) then held = look(j, e, l, g, before) end
+          local o = q % length
+          it = call('GETRANGE', g.chunks[q - o] or chunk(g, q - o), o, o + 9 + bytes)
+          local a, b = byte(it, 9, 10)
+          local gone = a == 0 and b == 0
+          if gone then q = u32(it, 1) end
+        until not gone or q < oldest
+        if byte(it, -1) == byte(run.text, e + 9 + bytes) or (#it > 3 and u32(it, 1) >= oldest) then
+          held = look(run, j, e, bytes, g, q)
+        end
         if held then
-          slot[p], older[p] = set[4 * x], before
+          given[p], older[p] = j, q
         else
-          fix[k] = 'SET'
-          fix[k + 1] = 'u32'
-          fix[k + 2] = (o + p - base) * 8
-          fix[k + 3] = before
-          k = k + 4
+          links[size + 1] = 'SET'
+          links[size + 2] = 'u32'
+          links[size + 3] = (p - start) * 8
+          links[size + 4] = q
+          size = size + 4
         end
       end
       if not held then fresh = fresh + 1 end
-      p = p + 10 + l
+      p = p + ENTRY + bytes
     end
-    e = e + 10 + l
+    e = e + ENTRY + bytes
   end
-  link()
-  -- What is given back leaves its slot as it was, or a slot would grow with each copy of an id.
-  local undo, u = { g.index }, 1
-  for offset, s in pairs(slot) do
-    undo[u + 1] = 'SET'
-    undo[u + 2] = 'u32'
-    undo[u + 3] = s
-    undo[u + 4] = older[offset]
-    u = u + 4
+  write_links()
+  restore(given, older)
+  return fresh, p
+end
+
+-- claim gives the ids of a run a verdict.
+local function claim(run)
+  local left = recall(run)
+  asked = asked + left
+  -- The tables that take no more claims. The newest one too where many ids are known: each of those
+  -- would cost an entry below.
+  for i = g.known > MANY_KNOWN and 1 or 2, #tables do
+    if left == 0 then return end
+    left = left - search(run, tables[i])
   end
-  if u > 1 then slots('BITFIELD', undo, u, 4) end
-  if fresh > 0 then g.tail = p end
+  if left == 0 then return end
+  -- Each id puts its entry before those of its slot, and only then looks whether one of them holds
+  -- it.
+  local base = append(run, left == run.last - run.first + 1 and run.text or undecided(run))
+  local fresh, tail = resolve(run, base, write_slots(run, base))
+  if fresh > 0 then g.tail = tail end
   g.count = g.count + fresh
 end
 
-local j = 1
+local at = 1
 for r = 1, #runs, 2 do
-  claim(j, j + runs[r] - 1, runs[r + 1], ARGV[9.5 + r / 2])
-  j = j + runs[r]
+  claim({ first = at, last = at + runs[r] - 1, place = runs[r + 1], text = ARGV[first_run + (r - 1) / 2] })
+  at = at + runs[r]
+  if crowded[g] then
+    -- Ids that were chosen to share a slot. The next table has another seed, and the claims made so
+    -- far stay where they are.
+    open(max(expected, n, live * SLACK))
+    build(tables[1])
+    save()
+    return again()
+  end
 end
--- It falls slowly: a stream that is replayed beside a live one comes by turns with it.
-if asked > 0 then g.known = math.max(floor(100 * known / asked), floor(g.known * 0.9)) end
+-- It falls slowly: a stream that is replayed beside a live one takes turns with it.
+if asked > 0 then g.known = max(floor(100 * known / asked), floor(g.known * 0.9)) end
 save()
 
--- Joined in pieces: an emulation of Lua that keeps its stack small fails on one call with
--- thousands.
-local function join(list, size)
-  local parts = {}
-  for i = 1, size, 1000 do parts[#parts + 1] = table.concat(list, '', i, math.min(i + 999, size)) end
-  return table.concat(parts)
+-- join concatenates in pieces: an emulation of Lua that keeps its stack small fails on thousands.
+local function join(parts, size)
+  local joined = {}
+  for i = 1, size, AT_ONCE do joined[#joined + 1] = table.concat(parts, '', i, min(i + AT_ONCE - 1, size)) end
+  return table.concat(joined)
 end
+
 local reply
 if next(verdict) then
-  for j = 1, n do verdict[j] = verdict[j] or 'f' end
+  for j = 1, n do verdict[j] = verdict[j] or FRESH end
   reply = join(verdict, n)
 else
-  reply = string.rep('f', n)
+  reply = string.rep(FRESH, n)
 end
-if guard then
-  local all = reply
-  if pos then
-    local said = {}
-    for i = 1, records do said[i] = stored and sub(stored, i, i) or '-' end
-    for j = 1, n do said[pos[j]] = sub(reply, j, j) end
-    all = join(said, records)
+
+-- store keeps the verdicts beside the batch. Also when none is new: a durable claim waits for a
+-- write of this connection.
+local function store()
+  local before = stored or string.rep(UNKNOWN, records)
+  local mine = reply
+  if record then
+    local all = {}
+    for i = 1, span do all[i] = sub(before, first_record + i, first_record + i) end
+    for j = 1, n do all[record[j]] = sub(reply, j, j) end
+    mine = join(all, span)
   end
-  -- Also when nothing in it is new: strict mode's WAITAOF waits for a write of this connection.
-  call('HSET', guard, 'r:dedup', all)
+  call('HSET', GUARD, FIELD, sub(before, 1, first_record) .. mine .. sub(before, first_record + span + 1))
 end
-return reply
+if GUARD then store() end
+return { 'ok', reply }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync/atomic"
 
 	"github.com/headrace/headrace/internal/redisx"
 	"github.com/redis/rueidis"
@@ -17,8 +18,10 @@ type Deduplicator struct {
 	server *redisx.Server
 	name   string
 	cfg    Config
-	keys   []string // KEYS of every script, see tables.lua
-	head   []string // the arguments that every script begins with
+	keys   []string                // KEYS of every script, see tables.lua
+	head   []string                // the arguments that every script begins with
+	asText bool                    // whether to pass numbers to scripts as strings
+	tables atomic.Pointer[[]table] // as this process knows them, newest first
 }
 
 // New returns a Deduplicator on the caller's client, which it never closes. It checks whether the
@@ -30,7 +33,8 @@ func New(ctx context.Context, client rueidis.Client, name string, cfg Config) (*
 	}
 	prefix := "{" + name + "}:dedup:"
 	d := &Deduplicator{name: name, cfg: cfg, keys: []string{prefix + "state", prefix + "never"}}
-	d.head = []string{strconv.FormatInt(cfg.Window.Milliseconds(), 10), prefix + "t:", strconv.FormatInt(cfg.ExpectedIDs, 10)}
+	d.head = []string{strconv.FormatInt(cfg.Window.Milliseconds(), 10), prefix + "t:", strconv.FormatInt(cfg.ExpectedIDs, 10), strconv.FormatBool(cfg.Digest)}
+	d.tables.Store(&[]table{})
 	if d.server, err = redisx.Open(ctx, client, prefix+"never"); err != nil {
 		return nil, fmt.Errorf("dedup: %w", err)
 	}
@@ -44,6 +48,11 @@ func New(ctx context.Context, client rueidis.Client, name string, cfg Config) (*
 			return nil, fmt.Errorf("dedup: %w", err)
 		}
 	}
+	s, err := d.state(ctx, "read") // it also checks the layout and the digest of a window that is there already
+	if err != nil {
+		return nil, err
+	}
+	d.asText = s.version > 0 && s.version < fastFormat
 	return d, nil
 }
 

@@ -24,6 +24,12 @@ var (
 	ErrNotDurable = errors.New("dedup: the claims are not confirmed on disk")
 	// ErrEviction: the server may evict claims when its memory is full, and then duplicates pass.
 	ErrEviction = errors.New("dedup: Redis may evict claims")
+	// ErrLayout: another version of this package made the window, in a layout that this one does not
+	// know. The message names both layouts.
+	ErrLayout = errors.New("dedup: unknown layout")
+	// ErrDamaged: a key of the window was changed by another program: the state is not what this
+	// package writes, or a key has another type. Clear mends that, and forgets all ids.
+	ErrDamaged = errors.New("dedup: the window is damaged")
 	// ErrID: an id cannot be used. The error is an *IDError with the position of the id.
 	ErrID = errors.New("dedup: invalid id")
 )

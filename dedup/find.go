@@ -4,9 +4,13 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 
 	"github.com/redis/rueidis"
 )
+
+// perFind is the number of ids that find looks up in one command.
+const perFind = 1000
 
 // Forget removes ids from the window, whichever place holds them, and returns how many were there.
 func (d *Deduplicator) Forget(ctx context.Context, ids ...string) (int, error) {
@@ -14,54 +18,67 @@ func (d *Deduplicator) Forget(ctx context.Context, ids ...string) (int, error) {
 }
 
 func (d *Deduplicator) remove(ctx context.Context, ids []string, places string) (int, error) {
-	if len(ids) == 0 {
-		return 0, nil
-	}
-	_, reply, err := d.find(ctx, "remove", ids, places)
-	if err != nil {
-		return 0, err
-	}
-	n, err := reply.AsInt64()
-	if err != nil {
-		return 0, fmt.Errorf("dedup: remove: %w", err)
-	}
-	return int(n), nil
+	removed := 0
+	err := d.find(ctx, "remove", ids, places, func(_ int, _ []string, r rueidis.RedisMessage) error {
+		n, err := r.AsInt64()
+		removed += int(n)
+		return err
+	})
+	return removed, err
 }
 
 // Seen reports which ids are in the window. It changes nothing.
 func (d *Deduplicator) Seen(ctx context.Context, ids ...string) ([]bool, error) {
-	if len(ids) == 0 {
-		return nil, nil
-	}
-	_, r, err := d.find(ctx, "seen", ids, "")
+	seen := make([]bool, len(ids))
+	err := d.find(ctx, "seen", ids, "", func(from int, part []string, r rueidis.RedisMessage) error {
+		text, err := r.ToString()
+		if err != nil {
+			return err
+		}
+		if len(text) != len(part) {
+			return fmt.Errorf("unexpected reply: got %d answers, want %d", len(text), len(part))
+		}
+		for i := range text {
+			seen[from+i] = text[i] == '1'
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, err
-	}
-	reply, err := r.ToString()
-	if err != nil {
-		return nil, fmt.Errorf("dedup: seen: %w", err)
-	}
-	if len(reply) != len(ids) {
-		return nil, fmt.Errorf("dedup: seen: unexpected reply: got %d answers, want %d", len(reply), len(ids))
-	}
-	seen := make([]bool, len(ids))
-	for i := range reply {
-		seen[i] = reply[i] == '1'
 	}
 	return seen, nil
 }
 
-// find runs find.lua. A script also runs where it only reads, so a client that reads from replicas
-// gets no answer from the past. It returns the names that the ids are stored under.
-func (d *Deduplicator) find(ctx context.Context, what string, ids []string, places string) ([]string, rueidis.RedisResult, error) {
+// find runs find.lua for ids, perFind at a time, and calls each with the reply, the names that the
+// ids are stored under, and the index of the first one. A script also runs where it only reads, so
+// a client that reads from replicas gets no answer from the past.
+func (d *Deduplicator) find(ctx context.Context, what string, ids []string, places string,
+	each func(from int, fields []string, r rueidis.RedisMessage) error) error {
 	fields, err := d.fields(nil, ids)
 	if err != nil {
-		return nil, rueidis.RedisResult{}, err
+		return err
 	}
-	var text []byte
-	for _, f := range fields {
-		text = appendID(text, f)
+	from := 0
+	for part := range slices.Chunk(fields, perFind) {
+		holders := places
+		if places != "" {
+			holders = places[from*placeBytes : (from+len(part))*placeBytes]
+		}
+		var text []byte
+		for _, f := range part {
+			text = appendID(text, f)
+		}
+		replies, err := d.place(func(tables []table) ([]rueidis.RedisResult, error) {
+			args := d.args(what, lengths(part), holders, string(text), strconv.Itoa(len(part)))
+			return []rueidis.RedisResult{d.run(ctx, findScript, d.keys, append(args, slotArgs(tables, part, d.asText)...))}, nil
+		})
+		if err == nil {
+			err = each(from, part, replies[0].value)
+		}
+		if err != nil {
+			return fmt.Errorf("dedup: %s: %w", what, err)
+		}
+		from += len(part)
 	}
-	args := append(slices.Clip(d.head), what, hashes(fields), lengths(fields), places, string(text))
-	return fields, d.run(ctx, findScript, d.keys, args), nil
+	return nil
 }

@@ -1,49 +1,52 @@
--- Looks ids up. ARGV[4] = what for, ARGV[5] = hashes, ARGV[6] = lengths, or one for all, ARGV[7] =
--- the places that must hold them, 8 bytes digest of the root and 4 bytes place each ('' = whoever
--- does), ARGV[8] = the ids, each with its length before it. 'seen' replies one byte an id, '1' or
--- '0'; 'remove' takes those that it finds out of the window and replies how many; 'where' replies
--- the key and the offset of the length of each, '' and 0 where there is none.
-local what, hashes, lens, places, ids = ARGV[4], ints(ARGV[5]), ints(ARGV[6]), ARGV[7], ARGV[8]
-local n, at, count, out = #hashes, 1, 0, {}
-for from = 1, n, 1000 do
-  local to, head = math.min(from + 999, n), {}
+-- Looks ids up. ARGV[6] = what for, ARGV[7] = their lengths, or one for all, ARGV[8] = the places
+-- that must hold them, 8 bytes digest of the root and 4 bytes place each ('' = any place), ARGV[9]
+-- = the ids, each with its length before it, ARGV[10] = their number, ARGV[11…] = their slots, see
+-- place_ids.
+--
+-- Replies 'again' (see there), or 'ok' and: for 'seen' one byte an id, '1' or '0'; for 'remove',
+-- which takes the ids that it finds out of the window, their number; for 'where' the key and the
+-- offset of the length of each, '' and 0 for one that is not there.
+local what, lengths, places, ids, n = ARGV[6], list(ARGV[7]), ARGV[8], ARGV[9], tonumber(ARGV[10])
+local AT_ONCE = 1000 -- ids of one BITFIELD
+local PLACE = 12 -- bytes of a place
+
+if not place_ids(11) then return again() end
+
+-- holder returns the key and the offset of the entry of id j in the newest table that has it.
+local function holder(j, want, newest)
   for i = 1, #tables do
     local g = tables[i]
-    local get, k = { g.index }, 2
-    for j = from, to do
-      get[k] = 'GET'
-      get[k + 1] = 'u32'
-      get[k + 2] = hashes[j] % g.slots * 32
-      k = k + 3
-    end
-    head[i] = slots('BITFIELD_RO', get, k - 1, 3)
-  end
-  for j = from, to do
-    local l = lens[j] or lens[1]
-    local want, key, offset = sub(ids, at, at + 1 + l), '', 0
-    at = at + 2 + l
-    for i = 1, #tables do
-      local g = tables[i]
-      local p, by, where = find(g, head[i][j - from + 1], want)
-      if p then
-        if places == '' or (by == sub(places, j * 12 - 11, j * 12 - 4) and where == u32(places, j * 12 - 3)) then
-          local o = p % g.chunk
-          key, offset = chunk(g, p - o), o + 8
-          if what == 'remove' then call('SETRANGE', key, offset, '\0\0') end
-        end
-        break
-      end
-    end
-    if key ~= '' then count = count + 1 end
-    if what == 'seen' then
-      out[j] = key ~= '' and '1' or '0'
-    elseif what == 'where' then
-      out[2 * j - 1], out[2 * j] = key, offset
+    local p, root, place = find(g, newest[i][j], want)
+    if p then
+      local at = (j - 1) * PLACE
+      if places ~= '' and (root ~= sub(places, at + 1, at + 8) or place ~= u32(places, at + 9)) then return end
+      local o = p % g.chunk
+      return chunk(g, p - o), o + 8
     end
   end
 end
-if what == 'where' then return out end
-if what == 'remove' then return count end
+
+local found, out, at = 0, {}, 1
+for first = 1, n, AT_ONCE do
+  local last, newest = min(first + AT_ONCE - 1, n), {}
+  for i = 1, #tables do newest[i] = read_slots(tables[i], first, last) end
+  for j = first, last do
+    local size = 2 + (lengths[j] or lengths[1])
+    local key, offset = holder(j, sub(ids, at, at + size - 1), newest)
+    at = at + size
+    if key then
+      found = found + 1
+      if what == 'remove' then call('SETRANGE', key, offset, '\0\0') end
+    end
+    if what == 'seen' then
+      out[j] = key and '1' or '0'
+    elseif what == 'where' then
+      out[2 * j - 1], out[2 * j] = key or '', offset or 0
+    end
+  end
+end
+if what == 'where' then return { 'ok', out } end
+if what == 'remove' then return { 'ok', found } end
 local parts = {}
-for i = 1, n, 1000 do parts[#parts + 1] = table.concat(out, '', i, math.min(i + 999, n)) end
-return table.concat(parts)
+for i = 1, n, AT_ONCE do parts[#parts + 1] = table.concat(out, '', i, min(i + AT_ONCE - 1, n)) end
+return { 'ok', table.concat(parts) }

@@ -25,7 +25,7 @@ func (d *Deduplicator) field(id string) string {
 // fields checks ids and returns the names they are stored under. pos may be nil.
 func (d *Deduplicator) fields(pos []int32, ids []string) ([]string, error) {
 	if len(ids) > MaxIDs {
-		return nil, fmt.Errorf("dedup: %d ids in one call: at most %d are allowed", len(ids), MaxIDs)
+		return nil, fmt.Errorf("%w: a call has %d ids, must have at most %d", ErrBatch, len(ids), MaxIDs)
 	}
 	for i, id := range ids {
 		reason := ""
@@ -33,7 +33,7 @@ func (d *Deduplicator) fields(pos []int32, ids []string) ([]string, error) {
 		case id == "":
 			reason = "is empty"
 		case len(id) > MaxID:
-			reason = fmt.Sprintf("has %d bytes: at most %d are allowed", len(id), MaxID)
+			reason = fmt.Sprintf("has %d bytes, must have at most %d", len(id), MaxID)
 		default:
 			continue
 		}
@@ -53,36 +53,16 @@ func (d *Deduplicator) fields(pos []int32, ids []string) ([]string, error) {
 	return f, nil
 }
 
-// numbers is a MessagePack array of 32-bit numbers, the format that Lua in Redis parses fastest.
-type numbers []byte
-
-func newNumbers(n int) numbers {
-	return binary.BigEndian.AppendUint32(append(make(numbers, 0, 5+5*n), 0xdd), uint32(n))
-}
-
-func (n numbers) add(v uint32) numbers {
-	return binary.BigEndian.AppendUint32(append(n, 0xce), v)
-}
-
-// hashes returns the hash of each id, which selects its slot of the index.
-func hashes(fields []string) string {
-	n := newNumbers(len(fields))
-	for _, f := range fields {
-		n = n.add(uint32(hash(f) >> 32))
-	}
-	return string(n)
-}
-
 // lengths returns the length of each id, or one if they are all the same.
 func lengths(fields []string) string {
 	if !slices.ContainsFunc(fields, func(f string) bool { return len(f) != len(fields[0]) }) {
 		fields = fields[:1]
 	}
-	n := newNumbers(len(fields))
-	for _, f := range fields {
-		n = n.add(uint32(len(f)))
+	n := make([]uint32, len(fields))
+	for i, f := range fields {
+		n[i] = uint32(len(f))
 	}
-	return string(n)
+	return numberArray(n)
 }
 
 // appendID appends an id as the log stores it, its length first.
@@ -129,16 +109,30 @@ func entries(offset int, pos []int32, fields []string) (texts []string, runs str
 		n++
 	}
 	end()
-	r := newNumbers(len(list))
-	for _, v := range list {
-		r = r.add(v)
-	}
-	return texts, string(r)
+	return texts, numberArray(list)
 }
 
-// hash is FNV-1a with a finisher, which its upper bits need. It selects the slot of an id, so it
-// must stay the same in every process and version.
-func hash(s string) uint64 {
+// root is the digest of a root batch. Two roots share one with a chance of 1 in 2^64, and that
+// matters only if the same place of both has the same id.
+func root(name string) []byte {
+	sum := sha256.Sum256([]byte(name))
+	return sum[:8]
+}
+
+// Shard returns the shard of an id, 0 to n-1, the same in every process and version. A queue that
+// is spread over several slots of a cluster sends every copy of an id to the same shard, and gives
+// each shard a window of its own. Its hash is public: a sender who chooses ids can choose their
+// shard. It panics if n < 1.
+func Shard(id string, n int) int {
+	if n < 1 {
+		panic("dedup: Shard of n < 1")
+	}
+	hi, _ := bits.Mul64(finish(fnv1a(id)+0x9e3779b97f4a7c15), uint64(n))
+	return int(hi)
+}
+
+// fnv1a is FNV-1a with a finisher, which its upper bits need.
+func fnv1a(s string) uint64 {
 	h := uint64(14695981039346656037)
 	for i := range len(s) {
 		h = (h ^ uint64(s[i])) * 1099511628211
@@ -151,24 +145,4 @@ func finish(x uint64) uint64 {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	return x ^ x>>31
-}
-
-// root is the digest of a root batch. Two roots share one with a chance of 1 in 2^64, and that
-// matters only if the same place of both has the same id.
-func root(name string) []byte {
-	sum := sha256.Sum256([]byte(name))
-	return sum[:8]
-}
-
-// Shard returns the shard of an id, 0 to n-1, the same in every process and version. A queue that
-// is spread over several slots of a cluster sends every copy of an id to the same shard, and gives
-// each shard a window of its own. It panics if n < 1.
-func Shard(id string, n int) int {
-	if n < 1 {
-		panic("dedup: Shard of n < 1")
-	}
-	// A finisher round that the window does not use: within a shard, all bits of its hash must still
-	// vary.
-	hi, _ := bits.Mul64(finish(hash(id)+0x9e3779b97f4a7c15), uint64(n))
-	return int(hi)
 }

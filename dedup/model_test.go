@@ -38,6 +38,12 @@ func newClock(t testing.TB) (*clock, rueidis.Client) {
 	return k, c
 }
 
+// setTo sets the clock, as an operator does. Nothing expires by that.
+func (k *clock) setTo(now time.Time) {
+	k.now = now
+	k.SetTime(now)
+}
+
 func (k *clock) advance(d time.Duration) {
 	k.now = k.now.Add(d)
 	k.SetTime(k.now)
@@ -97,43 +103,73 @@ func TestEverythingExpires(t *testing.T) {
 	gone()
 }
 
-// A server whose clock is set back, by an operator or a failover, forgets nothing.
+// A server whose clock is set back, by an operator or a failover, forgets nothing, and claims age
+// at once again. When it is set right, nothing is forgotten either.
 func TestClockSetBack(t *testing.T) {
+	t.Parallel()
+	for _, by := range []time.Duration{time.Millisecond, time.Minute, time.Hour, 2 * 365 * 24 * time.Hour} {
+		for _, window := range []time.Duration{time.Second, 10 * time.Minute, 3 * time.Hour} {
+			t.Run(fmt.Sprint(by, window), func(t *testing.T) {
+				t.Parallel()
+				k, c := newClock(t)
+				d := open(t, c, "w", dedup.Config{Window: window, ExpectedIDs: 1})
+				batch := func(root string, n int) dedup.Batch { return dedup.Batch{Root: root, Records: n} }
+				want(t, claim(t, d, batch("a", 1), nil, "x"), fresh)
+				k.setTo(k.now.Add(-by))
+				want(t, claim(t, d, batch("b", 2), nil, "x", "y"), dup, fresh)
+				if got := stats(t, d).ClockAhead; got != by {
+					t.Errorf("Stats: the clock is %v ahead, want %v", got, by)
+				}
+				for i := range 3 { // a table that is full is replaced meanwhile
+					claim(t, d, batch(fmt.Sprint("c", i), 1000), nil, names(fmt.Sprint(i, "-"), 0, 1000)...)
+				}
+				k.advance(window - time.Millisecond)
+				if by > window { // or the pause may be the correction of the clock
+					want(t, claim(t, d, batch("d", 2), nil, "x", "y"), dup, dup)
+					k.advance(time.Millisecond)
+					want(t, claim(t, d, batch("e", 2), nil, "x", "y"), fresh, fresh)
+				}
+				want(t, claim(t, d, batch("f", 1), nil, "z"), fresh)
+				k.setTo(k.now.Add(by)) // right again
+				want(t, claim(t, d, batch("g", 1), nil, "z"), dup)
+				if got := stats(t, d).ClockAhead; got != 0 {
+					t.Errorf("Stats: the clock is %v ahead after it was set right, want 0", got)
+				}
+				k.advance(window)
+				want(t, claim(t, d, batch("h", 1), nil, "z"), fresh)
+			})
+		}
+	}
+}
+
+// A clock that was ahead and is set back while only Seen is called: ids leave the window all the
+// same.
+func TestClockSetBackBeforeSeen(t *testing.T) {
+	t.Parallel()
+	k, c := newClock(t)
+	d := open(t, c, "w", dedup.Config{Window: time.Minute})
+	want(t, claim(t, d, dedup.Batch{Root: "a", Records: 1}, nil, "x"), fresh)
+	k.setTo(k.now.Add(-time.Hour))
+	for _, yes := range []bool{true, false} {
+		if seen, err := d.Seen(t.Context(), "x"); err != nil || seen[0] != yes {
+			t.Fatalf("Seen: got %v, %v, want %v", seen, err, yes)
+		}
+		k.advance(time.Minute)
+	}
+}
+
+// Clear also begins anew with the server's clock.
+func TestClearAfterClockSetBack(t *testing.T) {
 	t.Parallel()
 	k, c := newClock(t)
 	d := open(t, c, "w", dedup.Config{Window: time.Hour})
 	want(t, claim(t, d, dedup.Batch{Root: "a", Records: 1}, nil, "x"), fresh)
-	k.SetTime(k.now.Add(-30 * time.Minute))
-	want(t, claim(t, d, dedup.Batch{Root: "b", Records: 2}, nil, "x", "y"), dup, fresh)
-	k.SetTime(k.now.Add(30 * time.Minute))
-	want(t, claim(t, d, dedup.Batch{Root: "c", Records: 2}, nil, "x", "y"), dup, dup)
-}
-
-// A clock that was years ahead: tables still grow, and Clear is the way out.
-func TestClockAhead(t *testing.T) {
-	t.Parallel()
-	k, c := newClock(t)
-	d := open(t, c, "w", dedup.Config{Window: time.Hour, ExpectedIDs: 1})
-	k.SetTime(k.now.AddDate(2, 0, 0))
-	want(t, claim(t, d, dedup.Batch{Root: "a", Records: 1}, nil, "x"), fresh)
-	k.SetTime(k.now)
-	for i := range 3 {
-		for _, v := range claim(t, d, dedup.Batch{Root: fmt.Sprint(i), Records: 1000}, nil, names(fmt.Sprint(i, "-"), 0, 1000)...) {
-			if v != fresh {
-				t.Fatal(v)
-			}
-		}
-	}
-	state, _ := k.Get("{w}:dedup:state")
-	if strings.Count(state, `"id"`) < 2 {
-		t.Errorf("3,000 ids are in a table for a few: %s", state)
-	}
-	for range 2 { // the stream goes on, and the claims stay
-		k.advance(30 * time.Minute)
-		want(t, claim(t, d, dedup.Batch{Root: "b", Records: 1}, nil, "x"), dup)
-	}
+	k.setTo(k.now.AddDate(-2, 0, 0))
 	if err := d.Clear(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+	if got := stats(t, d).ClockAhead; got != 0 {
+		t.Errorf("the clock is %v ahead after Clear, want 0", got)
 	}
 	want(t, claim(t, d, dedup.Batch{Root: "b", Records: 1}, nil, "x"), fresh)
 	k.advance(time.Hour)
@@ -236,6 +272,9 @@ func TestAgainstTheModel(t *testing.T) {
 		}
 		m := &model{window: window, holders: make(map[string]holder)}
 		var jobs []*job
+		// The server's clock is set back by a year, and right again. The window's clock goes on.
+		ahead := time.Duration(0)
+		now := func() time.Time { return k.now.Add(ahead) }
 		id := rapid.Custom(func(t *rapid.T) string { return fmt.Sprint("id", rapid.IntRange(0, 40).Draw(t, "id")) })
 		pick := func(rt *rapid.T) *job {
 			if len(jobs) == 0 {
@@ -299,7 +338,7 @@ func TestAgainstTheModel(t *testing.T) {
 				for i, p := range pos {
 					want := j.said[p]
 					if want == 0 || j.batch.Guard == "" {
-						want = m.claim(k.now, j.batch.Root, j.batch.Offset+int(p), ids[i])
+						want = m.claim(now(), j.batch.Root, j.batch.Offset+int(p), ids[i])
 						j.said[p] = want
 					}
 					if got[i] != want {
@@ -317,7 +356,7 @@ func TestAgainstTheModel(t *testing.T) {
 					undo(t, c, d, claimed)
 				} else {
 					n, err := d.Release(t.Context(), claimed)
-					if want := holds && k.now.Sub(h.at) < window; err != nil || (n == 1) != want {
+					if want := holds && now().Sub(h.at) < window; err != nil || (n == 1) != want {
 						rt.Fatalf("Release: %d, %v, want %v", n, err, want)
 					}
 				}
@@ -345,13 +384,24 @@ func TestAgainstTheModel(t *testing.T) {
 					rapid.Int64Range(0, 2*ms),
 				).Draw(rt, "ms")) * time.Millisecond)
 			},
+			"set the clock": func(rt *rapid.T) {
+				by := 365 * 24 * time.Hour
+				if ahead > 0 {
+					by = -by
+				}
+				// Only a call shows how far the clock had come before.
+				claim(t, d, dedup.Batch{Root: "tick", Records: 1}, nil, "tick")
+				k.setTo(k.now.Add(-by))
+				ahead += by
+				claim(t, d, dedup.Batch{Root: "tick", Records: 1}, nil, "tick")
+			},
 			"crowd": func(rt *rapid.T) { // fills the table, and the next one
 				if len(jobs)%4 != 0 {
 					rt.Skip("not now")
 				}
 				ids := names(fmt.Sprint(len(jobs), "-"), 0, 1100)
 				for i, v := range claim(t, d, dedup.Batch{Root: fmt.Sprint("crowd", len(jobs)), Records: len(ids)}, nil, ids...) {
-					if want := m.claim(k.now, fmt.Sprint("crowd", len(jobs)), i, ids[i]); v != want {
+					if want := m.claim(now(), fmt.Sprint("crowd", len(jobs)), i, ids[i]); v != want {
 						rt.Fatalf("crowd id %d: %v, want %v", i, v, want)
 					}
 				}
@@ -367,7 +417,7 @@ func TestAgainstTheModel(t *testing.T) {
 				}
 				for i, id := range ids {
 					h, ok := m.holders[id]
-					if want := ok && k.now.Sub(h.at) < window; seen[i] != want {
+					if want := ok && now().Sub(h.at) < window; seen[i] != want {
 						rt.Fatalf("%s seen: %v, want %v", id, seen[i], want)
 					}
 				}

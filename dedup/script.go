@@ -2,8 +2,11 @@ package dedup
 
 import (
 	"context"
+	"crypto/rand"
 	_ "embed"
+	"encoding/hex"
 	"fmt"
+	"strings"
 
 	"github.com/headrace/headrace/internal/redisx"
 	"github.com/redis/rueidis"
@@ -27,6 +30,108 @@ var (
 	stateScript = redisx.NewScript(tablesLua, stateLua)
 )
 
+// layout is the layout of the keys in Redis, LAYOUT in tables.lua.
+const layout = 1
+
+// maxTries bounds how often a call is sent again because the tables have changed: a new one of the
+// largest size is made in 43 steps, and other processes may change it meanwhile.
+const maxTries = 200
+
+// args returns the arguments that every script begins with, and more. Each call offers a new seed:
+// the script uses it if it opens a table.
+func (d *Deduplicator) args(more ...string) []string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // it never fails
+	return append(append(d.head[:len(d.head):len(d.head)], hex.EncodeToString(b[:])), more...)
+}
+
+// reply is the parsed reply of claim.lua or find.lua.
+type reply struct {
+	gone  bool
+	value rueidis.RedisMessage
+}
+
+// place runs a script that needs the slots of ids. The script replies with the tables when this
+// process does not know them, or when one is still being made; then it is run again. It has changed
+// nothing, or only what it does not undo: claims by place.
+func (d *Deduplicator) place(run func(tables []table) ([]rueidis.RedisResult, error)) ([]reply, error) {
+	for range maxTries {
+		results, err := run(*d.tables.Load())
+		if err != nil {
+			return nil, err
+		}
+		replies, again := make([]reply, len(results)), false
+		for i, r := range results {
+			var tables []table
+			if replies[i], tables, err = parseReply(r); err != nil {
+				return nil, d.scriptErr(err)
+			}
+			if tables != nil {
+				d.tables.Store(&tables)
+				again = true
+			}
+		}
+		if !again {
+			return replies, nil
+		}
+	}
+	return nil, fmt.Errorf("the tables changed during %d tries", maxTries)
+}
+
+// parseReply parses a reply. It returns tables when the script must be run again.
+func parseReply(r rueidis.RedisResult) (p reply, again []table, err error) {
+	f, err := r.ToArray()
+	if err != nil {
+		return p, nil, err
+	}
+	if len(f) == 0 {
+		return p, nil, fmt.Errorf("unexpected reply: got no element")
+	}
+	status, err := f[0].ToString()
+	switch {
+	case err != nil:
+		return p, nil, err
+	case status == "gone":
+		p.gone = true
+	case status == "again":
+		if again, err = parseTables(f[1:], tableFields); again == nil {
+			again = []table{}
+		}
+		return p, again, err
+	case status != "ok" || len(f) != 2:
+		return p, nil, fmt.Errorf("unexpected reply: got %q and %d elements, want \"ok\" and 2", status, len(f))
+	default:
+		p.value = f[1]
+	}
+	return p, nil, nil
+}
+
+// scriptErr turns the errors of the scripts into those of this package.
+func (d *Deduplicator) scriptErr(err error) error {
+	e, ok := rueidis.IsRedisErr(err)
+	if !ok {
+		return err
+	}
+	if strings.Contains(e.Error(), "WRONGTYPE") {
+		return fmt.Errorf("%w: a key under %s has the wrong type: %w", ErrDamaged, strings.TrimSuffix(d.keys[0], "state"), err)
+	}
+	text, ok := strings.CutPrefix(e.Error(), "HEADRACE ")
+	if !ok {
+		return err
+	}
+	kind, detail, _ := strings.Cut(text, " ")
+	switch kind {
+	case "LAYOUT":
+		return fmt.Errorf("%w: the window %q has layout %s, this program knows layout %d", ErrLayout, d.name, detail, layout)
+	case "DIGEST":
+		return fmt.Errorf("%w: the ids in it were stored with Config.Digest = %v; use that, Clear the window, or wait until it has expired",
+			configErr("Digest", d.cfg.Digest, "%v in window %q", !d.cfg.Digest, d.name), !d.cfg.Digest)
+	case "DAMAGED":
+		return fmt.Errorf("%w: %s", ErrDamaged, detail)
+	}
+	return err
+}
+
 // run runs a script. A call that the server refused is retried; one whose reply was lost is not,
 // because its outcome is unknown, and only the caller knows what that means.
 func (d *Deduplicator) run(ctx context.Context, s *redisx.Script, keys, args []string) rueidis.RedisResult {
@@ -38,13 +143,4 @@ func (d *Deduplicator) run(ctx context.Context, s *redisx.Script, keys, args []s
 // without a guard frees nothing, so Redis refuses it.
 func (d *Deduplicator) call(s *redisx.Script, keys, args []string) redisx.Call {
 	return redisx.Call{Script: s, Keys: keys, Args: args, AllowOOM: s == claimScript && len(keys) > len(d.keys)}
-}
-
-// runDurably runs a script and then waits until the server has its writes on disk.
-func (d *Deduplicator) runDurably(ctx context.Context, s *redisx.Script, keys, args []string) (rueidis.RedisResult, error) {
-	r, err := d.server.RunDurably(ctx, d.cfg.DurableTimeout, d.call(s, keys, args))
-	if err != nil {
-		err = fmt.Errorf("%w: %w", ErrNotDurable, err)
-	}
-	return r, err
 }

@@ -1,18 +1,21 @@
--- ARGV[4] = 'read' or 'clear'. Replies the estimated number of ids in the window, then for each
--- table the prefix of its keys, the number of its chunks, the bytes of a chunk and the bytes of its
--- index. Clearing leaves one empty table with a name of its own, so that a new one cannot take an
--- old name.
-local reply = { floor(live + 0.5) }
+-- ARGV[6] = 'read' or 'clear'. Replies the estimated number of ids in the window, how many ms its
+-- clock is ahead of the server's, how many tables were lost, the version of the server (0 if
+-- unknown), and for each table: its id, seed, slots, segments, the prefix of its keys, its segments
+-- that were built, its chunks, the bytes of a chunk. Clearing leaves one empty table with an id of
+-- its own, so that a later one cannot take an old name, and begins anew with the server's clock.
+local what = ARGV[6]
+local versioned, version = pcall(function() return redis.REDIS_VERSION_NUM end)
+local reply = { floor(live + 0.5), state.ahead, state.lost, versioned and version or 0 }
 for i = 1, #tables do
   local g = tables[i]
-  reply[#reply + 1] = g.log
-  reply[#reply + 1] = g.tail > 0 and floor(g.tail / g.chunk) + 1 or 0
-  reply[#reply + 1] = g.chunk
-  reply[#reply + 1] = g.tail > 0 and g.slots * 4 or 0
+  local chunks = g.tail > 0 and floor(g.tail / g.chunk) + 1 or 0
+  for _, v in ipairs({ g.id, g.seed, g.slots, g.segments, g.log, g.built, chunks, g.chunk }) do
+    reply[#reply + 1] = v
+  end
 end
-if ARGV[4] == 'clear' and tables[1] then
-  now = clock -- the way out when the clock was ahead and has been set back
-  tables = { open(tonumber(ARGV[3])) }
+if what == 'clear' and tables[1] then
+  state.ahead, state.lost, now = 0, 0, wall
+  tables = { open(expected) }
   save()
 end
 return reply

@@ -2,9 +2,11 @@ package dedup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/redis/rueidis"
 )
@@ -20,35 +22,56 @@ type Stats struct {
 	Tables int
 	// Bytes is the size of all tables: their indexes and logs, without the server's overhead.
 	Bytes int64
+	// ClockAhead is how far the window's clock is ahead of the server's, because that was set back.
+	ClockAhead time.Duration
+	// LostTables counts the tables whose keys were deleted or evicted since the window began or was
+	// cleared. Their claims are forgotten: duplicates of them passed.
+	LostTables int64
 }
 
 // Stats counts what the window holds, in O(1).
 func (d *Deduplicator) Stats(ctx context.Context) (Stats, error) {
-	s, _, err := d.state(ctx, "read")
-	return s, err
+	s, err := d.state(ctx, "read")
+	if err != nil {
+		return Stats{}, err
+	}
+	stats := Stats{IDs: s.ids, Tables: len(s.stored), ClockAhead: time.Duration(s.aheadMS) * time.Millisecond, LostTables: s.lost}
+	for _, t := range s.stored {
+		stats.Bytes += t.chunks*t.chunkBytes + t.indexBytes
+	}
+	return stats, nil
 }
 
-// unlinksPerTrip is the number of keys that Clear deletes in one round trip.
-const unlinksPerTrip = 1000
+// unlinksPerTrip is the number of keys that Clear deletes in one round trip: up to 1 MB each, freed
+// at once.
+const unlinksPerTrip = 16
 
-// Clear empties the window. Every reader sees it empty at once; then Clear frees the memory, a
-// thousand keys a round trip. If that is interrupted, the rest expires within a window.
+// Clear empties the window. Every reader sees it empty at once; then Clear frees the memory, some
+// keys a round trip. If that is interrupted, the rest expires within a window.
 func (d *Deduplicator) Clear(ctx context.Context) error {
-	_, tables, err := d.state(ctx, "clear")
+	s, err := d.state(ctx, "clear")
+	if errors.Is(err, ErrDamaged) { // its tables cannot be found any more; they expire
+		if err := d.server.Client().Do(ctx, d.server.Client().B().Unlink().Key(d.keys[0]).Build()).Error(); err != nil {
+			return fmt.Errorf("dedup: clear: %w", err)
+		}
+		return nil
+	}
 	if err != nil {
 		return err
 	}
 	var keys []string
-	for _, t := range tables {
-		keys = append(keys, t.prefix+"i")
+	for _, t := range s.stored {
+		for k := range int64(t.segments) {
+			keys = append(keys, t.prefix+"i"+strconv.FormatInt(k, 10))
+		}
 		for k := range t.chunks {
 			keys = append(keys, t.prefix+strconv.FormatInt(k, 10))
 		}
 	}
 	client := d.server.Client()
-	for part := range slices.Chunk(keys, unlinksPerTrip) {
-		cmds := make(rueidis.Commands, 0, len(part))
-		for _, key := range part {
+	for some := range slices.Chunk(keys, unlinksPerTrip) {
+		cmds := make(rueidis.Commands, 0, len(some))
+		for _, key := range some {
 			cmds = append(cmds, client.B().Unlink().Key(key).Build())
 		}
 		for _, r := range client.DoMulti(ctx, cmds...) {
@@ -60,46 +83,71 @@ func (d *Deduplicator) Clear(ctx context.Context) error {
 	return nil
 }
 
-// table is one table of the window, see tables.lua.
-type table struct {
+// state is the reply of state.lua.
+type state struct {
+	ids, aheadMS, lost int64
+	version            int64 // of the server, 0 if unknown
+	stored             []storedTable
+}
+
+// storedTable is a table and its size.
+type storedTable struct {
+	table
 	prefix     string // of its keys
 	chunks     int64  // of its log
 	chunkBytes int64
 	indexBytes int64
 }
 
-// tableFields is the number of elements that state.lua replies for each table.
-const tableFields = 4
+// The number of elements of a reply of state.lua, before the tables and for each.
+const (
+	stateFields       = 4
+	storedTableFields = tableFields + 4
+)
 
 // state runs state.lua: it counts, and with what = "clear" it also replaces the tables by an empty
 // one.
-func (d *Deduplicator) state(ctx context.Context, what string) (Stats, []table, error) {
-	reply, err := d.run(ctx, stateScript, d.keys, append(slices.Clip(d.head), what)).ToArray()
+func (d *Deduplicator) state(ctx context.Context, what string) (state, error) {
+	s, err := d.readState(ctx, what)
 	if err != nil {
-		return Stats{}, nil, fmt.Errorf("dedup: %s: %w", what, err)
+		return state{}, fmt.Errorf("dedup: %s: %w", what, d.scriptErr(err))
 	}
-	if len(reply)%tableFields != 1 {
-		return Stats{}, nil, fmt.Errorf("dedup: %s: unexpected reply: got %d elements, want 1 and %d a table", what, len(reply), tableFields)
+	return s, nil
+}
+
+func (d *Deduplicator) readState(ctx context.Context, what string) (s state, err error) {
+	f, err := d.run(ctx, stateScript, d.keys, d.args(what)).ToArray()
+	if err != nil {
+		return s, err
 	}
-	var stats Stats
-	if stats.IDs, err = reply[0].AsInt64(); err != nil {
-		return Stats{}, nil, fmt.Errorf("dedup: %s: %w", what, err)
+	if len(f)%storedTableFields != stateFields {
+		return s, fmt.Errorf("unexpected reply: got %d elements, want %d and %d for each table", len(f), stateFields, storedTableFields)
 	}
-	var tables []table
-	for f := range slices.Chunk(reply[1:], tableFields) {
-		var t table
-		t.prefix, err = f[0].ToString()
-		for i, n := range []*int64{&t.chunks, &t.chunkBytes, &t.indexBytes} {
-			if err == nil {
-				*n, err = f[1+i].AsInt64()
+	for i, n := range []*int64{&s.ids, &s.aheadMS, &s.lost, &s.version} {
+		if *n, err = f[i].AsInt64(); err != nil {
+			return s, err
+		}
+	}
+	var known []table
+	for f := range slices.Chunk(f[stateFields:], storedTableFields) {
+		var t storedTable
+		if t.table, err = parseTable(f); err != nil {
+			return s, err
+		}
+		if t.prefix, err = f[tableFields].ToString(); err != nil {
+			return s, err
+		}
+		var built int64
+		for i, n := range []*int64{&built, &t.chunks, &t.chunkBytes} {
+			if *n, err = f[tableFields+1+i].AsInt64(); err != nil {
+				return s, err
 			}
 		}
-		if err != nil {
-			return Stats{}, nil, fmt.Errorf("dedup: %s: %w", what, err)
-		}
-		tables = append(tables, t)
-		stats.Tables++
-		stats.Bytes += t.chunks*t.chunkBytes + t.indexBytes
+		t.indexBytes = built * int64(t.slots/t.segments) * 4
+		s.stored, known = append(s.stored, t), append(known, t.table)
 	}
-	return stats, tables, nil
+	if what == "read" {
+		d.tables.Store(&known)
+	}
+	return s, nil
 }

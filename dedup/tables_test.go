@@ -1,7 +1,6 @@
 package dedup_test
 
 import (
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
@@ -141,9 +140,9 @@ func TestTheLogIsFull(t *testing.T) {
 		claim(t, d, dedup.Batch{Root: "a", Records: 1000}, nil, ids[:1000]...)
 		key := "{" + name + "}:dedup:state"
 		state, _ := do(t, c, c.B().Get().Key(key).Build()).ToString()
-		before, rest, _ := strings.Cut(state, `"tail":`)
-		at := strings.IndexAny(rest, ",}")
-		do(t, c, c.B().Set().Key(key).Value(before+`"tail":4294967000`+rest[at:]).Build())
+		f := strings.SplitN(state, " ", 7)
+		f[5] = "4294967000" // the tail
+		do(t, c, c.B().Set().Key(key).Value(strings.Join(f, " ")).Build())
 		servertest.Eventually(t, "a millisecond has passed", func() bool {
 			claim(t, d, dedup.Batch{Root: "b", Records: 1000}, nil, ids[1000:]...)
 			state, _ := do(t, c, c.B().Get().Key(key).Build()).ToString()
@@ -174,7 +173,7 @@ func TestATableShrinks(t *testing.T) {
 	claim(t, large, dedup.Batch{Root: "a", Records: 1}, nil, "x")
 	index := func() (n int) {
 		for _, key := range k.Keys() {
-			if strings.HasSuffix(key, ":i") {
+			if strings.HasSuffix(key, ":i0") {
 				v, _ := do(t, c, c.B().Strlen().Key(key).Build()).AsInt64()
 				n = max(n, int(v))
 			}
@@ -293,7 +292,10 @@ func commandCalls(t *testing.T, c rueidis.Client, command string, f func()) int 
 	t.Helper()
 	calls := func() int {
 		info, _ := do(t, c, c.B().Info().Section("commandstats").Build()).ToString()
-		_, rest, _ := strings.Cut(info, "cmdstat_"+command+":calls=")
+		_, rest, found := strings.Cut(info, "cmdstat_"+command+":calls=")
+		if !found {
+			return 0
+		}
 		count, _, _ := strings.Cut(rest, ",")
 		n, err := strconv.Atoi(count)
 		if err != nil {
@@ -327,9 +329,9 @@ func TestKnownAndNewByTurns(t *testing.T) {
 func logged(t *testing.T, c rueidis.Client, name string) int {
 	t.Helper()
 	state, _ := do(t, c, c.B().Get().Key("{"+name+"}:dedup:state").Build()).ToString()
-	var tables []struct{ Tail int }
-	if err := json.Unmarshal([]byte(state), &tables); err != nil || len(tables) != 1 {
+	var layout, wall, ahead, lost, last, tail int
+	if _, err := fmt.Sscan(state, &layout, &wall, &ahead, &lost, &last, &tail); err != nil || strings.Count(state, `"id"`) != 1 {
 		t.Fatal(state, err)
 	}
-	return tables[0].Tail
+	return tail
 }

@@ -4,11 +4,9 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"slices"
-)
 
-// perFind is the number of claims that Undo looks up in one call.
-const perFind = 10_000
+	"github.com/redis/rueidis"
+)
 
 // Claim is a claim: an id and the place that holds it.
 type Claim struct {
@@ -34,29 +32,32 @@ type Undo struct {
 // claims an id only once, and no other claim ever takes its place in memory, unless Redis forgets
 // its last writes in between.
 func (d *Deduplicator) Undo(ctx context.Context, claims []Claim) (undo [][]Undo, err error) {
-	undo = make([][]Undo, 0, len(claims))
-	for part := range slices.Chunk(claims, perFind) {
-		fields, reply, err := d.find(ctx, "where", ids(part), places(part))
+	undo = make([][]Undo, len(claims))
+	err = d.find(ctx, "where", ids(claims), places(claims), func(from int, fields []string, r rueidis.RedisMessage) error {
+		list, err := r.ToArray()
 		if err != nil {
-			return nil, err
+			return err
 		}
-		list, err := reply.ToArray()
-		if err == nil && len(list) != 2*len(part) {
-			err = fmt.Errorf("unexpected reply: got %d elements, want %d", len(list), 2*len(part))
+		if len(list) != 2*len(fields) {
+			return fmt.Errorf("unexpected reply: got %d elements, want %d", len(list), 2*len(fields))
 		}
-		for i := 0; err == nil && i < len(part); i++ {
-			var u Undo
-			if u.Key, err = list[2*i].ToString(); err != nil || u.Key == "" {
-				undo = append(undo, nil)
+		for i, field := range fields {
+			u := Undo{Old: string(appendID(nil, field)), New: "\x00\x00"}
+			if u.Key, err = list[2*i].ToString(); err != nil {
+				return err
+			}
+			if u.Key == "" {
 				continue
 			}
-			u.Offset, err = list[2*i+1].AsInt64()
-			u.Old, u.New = string(appendID(nil, fields[i])), "\x00\x00"
-			undo = append(undo, []Undo{u})
+			if u.Offset, err = list[2*i+1].AsInt64(); err != nil {
+				return err
+			}
+			undo[from+i] = []Undo{u}
 		}
-		if err != nil {
-			return nil, fmt.Errorf("dedup: undo: %w", err)
-		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	return undo, nil
 }
@@ -76,8 +77,12 @@ func ids(claims []Claim) []string {
 	return ids
 }
 
+// placeBytes is the size of a place: 8 bytes digest of the root, 4 bytes place.
+const placeBytes = 12
+
+// places returns the places of claims, as find.lua parses them.
 func places(claims []Claim) string {
-	b := make([]byte, 0, 12*len(claims))
+	b := make([]byte, 0, placeBytes*len(claims))
 	for _, c := range claims {
 		b = binary.BigEndian.AppendUint32(append(b, root(c.Root)...), uint32(c.Place))
 	}
