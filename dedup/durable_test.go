@@ -85,6 +85,34 @@ func TestDurableWaitsForTheDisk(t *testing.T) {
 	want(t, claim(t, open(t, c, "w", dedup.Config{Durable: true}), b, nil, ids...), fresh, fresh)
 }
 
+// A durable call of several commands sends them on one connection, and waits for the disk once.
+func TestDurableLargeCall(t *testing.T) {
+	t.Parallel()
+	_, c, ok := durableServer(t)
+	if !ok {
+		return
+	}
+	d := open(t, c, "w", dedup.Config{Durable: true})
+	ids := names("", 0, 2500)
+	for _, root := range []string{"a", "b"} {
+		waits := commandCalls(t, c, "waitaof", func() {
+			for i, v := range claim(t, d, dedup.Batch{Root: root, Records: len(ids)}, nil, ids...) {
+				if (v == fresh) != (root == "a") {
+					t.Fatalf("%s: id %d: got %v", root, i, v)
+				}
+			}
+		})
+		if root == "b" && waits != 1 { // the first call also makes the table
+			t.Errorf("%d ids were followed by %d WAITAOF, want 1", len(ids), waits)
+		}
+	}
+	set(t, c, "appendfsync", "no") // from now on nothing is synced
+	cfg := dedup.Config{Durable: true, DurableTimeout: 50 * time.Millisecond}
+	if v, err := open(t, c, "w", cfg).Claim(t.Context(), dedup.Batch{Root: "c", Records: len(ids)}, nil, ids); !errors.Is(err, dedup.ErrNotDurable) {
+		t.Errorf("claims that are not on disk: got %d verdicts, %v, want ErrNotDurable", len(v), err)
+	}
+}
+
 // store is what the durable side does with the verdicts: it takes each batch once.
 type store struct {
 	ledger map[string]bool
