@@ -34,8 +34,9 @@ func ExampleInvalid() {
 		fmt.Println(refused.Code)
 		fmt.Println(refused.Reason)
 	}
-	// Output: bad_price unit_price is "\"12,50\"": must be a decimal such as 12.50, not negative, of
-	// at most 6 digits before and 4 after the point
+	// Output:
+	// bad_price
+	// unit_price is "\"12,50\"": must be a decimal such as 12.50, not negative, of at most 6 digits before and 4 after the point
 }
 
 // The generator counts what it made, so that a result can be checked against it.
