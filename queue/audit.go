@@ -39,7 +39,7 @@ const auditTries = 3
 // Audit recounts the queue and compares it with the books: every batch, every dead and delayed record,
 // and the keys under the queue's prefix that belong to nothing. It reads in pages and blocks no other
 // client for long, but it walks the key space of the server: it is for an operator or a test, not for
-// a dashboard. Repair mends what it finds.
+// a dashboard. A shared key of another type ends it with a *WrongTypeError. Repair mends what it finds.
 func (q *Queue) Audit(ctx context.Context) (AuditReport, error) {
 	for try := 1; ; try++ {
 		a, err := q.audit(ctx)
@@ -80,7 +80,10 @@ func (a *auditRun) differ(f finding, format string, args ...any) {
 
 func (q *Queue) audit(ctx context.Context) (*auditRun, error) {
 	a := &auditRun{records: map[string]int64{}}
-	var err error
+	err := q.checkTypes(ctx)
+	if err != nil {
+		return a, err
+	}
 	if a.report.Stats, err = q.Stats(ctx); err != nil {
 		return a, err
 	}

@@ -42,6 +42,8 @@ var (
 	statsLua string
 	//go:embed audit.lua
 	auditLua string
+	//go:embed mend.lua
+	mendLua string
 
 	leaseScript     = newScript(leaseLua)
 	holdScript      = newScript(holdLua)
@@ -55,6 +57,7 @@ var (
 	delayScript     = newScript(delayLua)
 	statsScript     = newScript(statsLua)
 	auditScript     = newScript(auditLua)
+	mendScript      = newScript(mendLua)
 )
 
 func newScript(body string) *redisx.Script {

@@ -14,26 +14,32 @@ import (
 	"github.com/headrace/headrace/internal/redisx"
 )
 
-// MaxShards bounds NewShards.
+// MaxShards bounds the number of shards.
 const MaxShards = 256
 
-// Shards is a queue spread over several slots of a Redis Cluster, and so over its nodes. Each shard is a whole Queue with its own
-// books; a batch comes from one shard. This type is concurrency safe.
+// Shards is a queue spread over several slots of a Redis Cluster, and so over its nodes. Each shard is
+// a whole Queue with its own books, and a batch comes from one shard. This type is concurrency safe.
 type Shards struct {
-	qs   []*Queue
-	byID map[string]*Queue // by name
-	by   func([]byte) string
+	queues []*Queue
+	byName map[string]*Queue
+	keyOf  func([]byte) string
 
 	next atomic.Uint64
 	turn chan struct{} // held by the one consumer of this process that waits
 
 	mu      sync.Mutex
-	woken   chan struct{} // closed when a peek has seen something
-	peeking []bool
+	woken   chan struct{} // closed when a peek has returned
+	peeking []bool        // by shard
 }
 
-// NewShards opens n queues called name.0 … with a suffix each that puts it into the i-th of n equal parts of the cluster's slots. by says
-// what a payload is sharded by: records that must meet in one dedup window need the same. nil: nothing, turn by turn.
+// NewShards opens n queues called name.0 and so on, each with a suffix that puts it into one of n
+// equal parts of the cluster's slots. by returns what a payload is sharded by: records that must meet
+// in one deduplication window need the same. nil: payloads go to the shards in turn.
+//
+// The number of shards stands in Redis, in the key {name}:queue:shards. NewShards with another number
+// changes it if the shards that would be left are empty, and otherwise returns a *ShardsError. So to
+// change it, stop the producers, let consumers with the old number drain the shards, and start both
+// with the new one. Requeue or discard dead letters before.
 func NewShards(ctx context.Context, client rueidis.Client, name string, n int, by func(payload []byte) string, cfg Config) (*Shards, error) {
 	if err := redisx.CheckName(name); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
@@ -41,19 +47,107 @@ func NewShards(ctx context.Context, client rueidis.Client, name string, n int, b
 	if err := within("NewShards: n", n, 1, MaxShards); err != nil {
 		return nil, err
 	}
-	s := &Shards{by: by, byID: map[string]*Queue{}, turn: make(chan struct{}, 1), woken: make(chan struct{}), peeking: make([]bool, n)}
+	s := &Shards{
+		keyOf: by, byName: map[string]*Queue{}, turn: make(chan struct{}, 1), woken: make(chan struct{}), peeking: make([]bool, n),
+	}
 	for i := range n {
 		q, err := New(ctx, client, ShardName(name, i, n), cfg)
 		if err != nil {
 			return nil, err
 		}
-		s.qs = append(s.qs, q)
-		s.byID[q.name] = q
+		s.queues = append(s.queues, q)
+		s.byName[q.name] = q
+	}
+	if err := s.recordCount(ctx, client, name, cfg); err != nil {
+		return nil, err
 	}
 	return s, nil
 }
 
-// ShardName is the name of shard i of n.
+// ShardsError is ErrConfig with both numbers of shards: that of the data and that of this program.
+type ShardsError struct {
+	Name       string
+	Have, Want int
+	Records    int64 // in the shards that this program would leave
+}
+
+func (e *ShardsError) Error() string {
+	return fmt.Sprintf("queue: invalid configuration: %s has %d shards, this program wants %d, and %d records are in shards that it would leave: drain them first",
+		e.Name, e.Have, e.Want, e.Records)
+}
+
+// Is reports whether target is ErrConfig.
+func (e *ShardsError) Is(target error) bool { return target == ErrConfig }
+
+// recordShardsScript sets the number of shards, if it is what the caller has seen. It returns the
+// number that stands after it.
+var recordShardsScript = redisx.NewScript(`local count, never = KEYS[1], KEYS[2]
+local seen, want = ARGV[1], ARGV[2]
+local have = redis.call('GET', count) or ''
+if have ~= seen then return have end
+redis.call('SET', count, want)
+return want`)
+
+// recordCount compares the number of shards with the one in Redis, and records it.
+func (s *Shards) recordCount(ctx context.Context, client rueidis.Client, name string, cfg Config) error {
+	count, never := "{"+name+"}:queue:shards", "{"+name+"}:queue:never"
+	server, err := redisx.Open(ctx, client, never)
+	if err != nil {
+		return wrap("open "+name, err)
+	}
+	have, err := server.Read(ctx, "GET", count).ToString()
+	if err != nil && !rueidis.IsRedisNil(err) {
+		return wrap("open "+name, err)
+	}
+	want := itoa(len(s.queues))
+	for have != want {
+		if have != "" {
+			if err := s.checkLeft(ctx, client, name, have, cfg); err != nil {
+				return err
+			}
+		}
+		call := redisx.Call{Script: recordShardsScript, Keys: []string{count, never}, Args: []string{have, want}}
+		have, err = server.Run(ctx, call).ToString()
+		if redisx.NoPermission(err) {
+			return nil // a reader
+		}
+		if err != nil {
+			return wrap("open "+name, err)
+		}
+	}
+	return nil
+}
+
+// checkLeft returns a *ShardsError if a shard of the number that stands in Redis holds records and is
+// not a shard of s.
+func (s *Shards) checkLeft(ctx context.Context, client rueidis.Client, name, have string, cfg Config) error {
+	n, err := strconv.Atoi(have)
+	if err != nil || n < 1 || n > MaxShards {
+		return fmt.Errorf("%w: the number of shards of %s in Redis is %q, must be 1 to %d", ErrConfig, name, have, MaxShards)
+	}
+	left := int64(0)
+	for i := range n {
+		shard := ShardName(name, i, n)
+		if s.byName[shard] != nil {
+			continue
+		}
+		q, err := New(ctx, client, shard, Config{Logger: cfg.Logger, Eviction: EvictionIgnore})
+		if err != nil {
+			return err
+		}
+		x, err := q.Stats(ctx)
+		if err != nil {
+			return err
+		}
+		left += x.Depth() + x.Dead
+	}
+	if left == 0 {
+		return nil
+	}
+	return &ShardsError{Name: name, Have: n, Want: len(s.queues), Records: left}
+}
+
+// ShardName returns the name of shard i of n.
 func ShardName(name string, i, n int) string {
 	for k := 0; ; k++ {
 		shard := name + "." + strconv.Itoa(i)
@@ -68,7 +162,7 @@ func ShardName(name string, i, n int) string {
 
 const slots = 16384
 
-// slot is the cluster slot of a hash tag: CRC16, polynomial 0x1021.
+// slot returns the cluster slot of a hash tag: CRC16, polynomial 0x1021.
 func slot(tag string) int {
 	var crc uint16
 	for i := range len(tag) {
@@ -84,37 +178,22 @@ func slot(tag string) int {
 	return int(crc) % slots
 }
 
-// Queues are the shards.
-func (s *Shards) Queues() []*Queue { return s.qs }
+// Queues returns the shards.
+func (s *Shards) Queues() []*Queue { return s.queues }
 
-// Of is the shard that holds b.
-func (s *Shards) Of(b *Batch) *Queue { return s.byID[b.Queue] }
+// Of returns the shard that holds b, or nil.
+func (s *Shards) Of(b *Batch) *Queue { return s.byName[b.Queue] }
 
-// ShardOf is the index of the shard for key: the same in every process.
-func (s *Shards) ShardOf(key string) int { return slot(key) * len(s.qs) / slots }
+// ShardOf returns the index of the shard for key. It is the same in every process.
+func (s *Shards) ShardOf(key string) int { return slot(key) * len(s.queues) / slots }
 
-// Push pushes each payload to its shard, all shards at once. A shard's part is accepted or refused by itself; the error says
-// which ones were not.
+// Push pushes each payload to its shard, all shards at once. The part of each shard is accepted or
+// refused alone; the error names those that failed.
 func (s *Shards) Push(ctx context.Context, payloads ...[]byte) error {
-	if err := s.qs[0].checkPayloads(payloads); err != nil { // all or nothing, as far as this can be told before
+	if err := s.queues[0].checkPayloads(payloads); err != nil { // before any shard has its part
 		return err
 	}
-	parts := make([][][]byte, len(s.qs))
-	if s.by == nil {
-		i := int(s.next.Add(1) % uint64(len(s.qs)))
-		size := (len(payloads) + len(s.qs) - 1) / len(s.qs)
-		for len(payloads) > 0 {
-			n := min(size, len(payloads))
-			parts[i%len(s.qs)] = payloads[:n]
-			payloads = payloads[n:]
-			i++
-		}
-	} else {
-		for _, p := range payloads {
-			i := s.ShardOf(s.by(p))
-			parts[i] = append(parts[i], p)
-		}
-	}
+	parts := s.parts(payloads)
 	return s.each(func(i int, q *Queue) error {
 		if len(parts[i]) == 0 {
 			return nil
@@ -123,11 +202,30 @@ func (s *Shards) Push(ctx context.Context, payloads ...[]byte) error {
 	})
 }
 
+// parts divides payloads among the shards.
+func (s *Shards) parts(payloads [][]byte) [][][]byte {
+	parts := make([][][]byte, len(s.queues))
+	if s.keyOf != nil {
+		for _, p := range payloads {
+			i := s.ShardOf(s.keyOf(p))
+			parts[i] = append(parts[i], p)
+		}
+		return parts
+	}
+	size := (len(payloads) + len(s.queues) - 1) / len(s.queues)
+	for i := int(s.next.Add(1) % uint64(len(s.queues))); len(payloads) > 0; i++ {
+		n := min(size, len(payloads))
+		parts[i%len(s.queues)] = payloads[:n]
+		payloads = payloads[n:]
+	}
+	return parts
+}
+
 // each calls f for all shards at once and joins the errors.
 func (s *Shards) each(f func(i int, q *Queue) error) error {
-	errs := make([]error, len(s.qs))
+	errs := make([]error, len(s.queues))
 	var wg sync.WaitGroup
-	for i, q := range s.qs {
+	for i, q := range s.queues {
 		wg.Go(func() {
 			if err := f(i, q); err != nil {
 				errs[i] = fmt.Errorf("shard %s: %w", q.name, err)
@@ -138,80 +236,93 @@ func (s *Shards) each(f func(i int, q *Queue) error) error {
 	return errors.Join(errs...)
 }
 
-// TryLease leases a batch of the next shard that has one, turn by turn, so that none starves. The error of a shard is returned only when no other
-// shard has a batch.
+// TryLease leases a batch of the next shard that has one, in turn, so that none starves. The error of
+// a shard is returned only if no other shard has a batch.
 func (s *Shards) TryLease(ctx context.Context, o LeaseOptions) (*Batch, error) {
 	b, _, err := s.round(ctx, o)
 	return b, err
 }
 
+// round tries each shard once. Without a batch it returns what each shard answered.
 func (s *Shards) round(ctx context.Context, o LeaseOptions) (*Batch, []leased, error) {
-	var bad error
+	var failed error
 	paused := true
-	ts := make([]leased, len(s.qs))
-	first := int(s.next.Add(1) % uint64(len(s.qs)))
-	for k := range s.qs {
-		i := (first + k) % len(s.qs)
-		o, err := s.qs[i].options(o)
+	all := make([]leased, len(s.queues))
+	first := int(s.next.Add(1) % uint64(len(s.queues)))
+	for k := range s.queues {
+		i := (first + k) % len(s.queues)
+		q := s.queues[i]
+		options, err := q.options(o)
 		if err != nil {
 			return nil, nil, err
 		}
-		ts[i], err = s.qs[i].take(ctx, o, 1)
-		if ts[i].batch != nil {
-			return ts[i].batch, nil, nil
-		}
+		all[i], err = q.take(ctx, options, 1)
 		if err != nil {
-			ts[i].next = -1
-			bad = errors.Join(bad, fmt.Errorf("shard %s: %w", s.qs[i].name, err))
+			all[i] = leased{next: -1}
+			failed = errors.Join(failed, fmt.Errorf("shard %s: %w", q.name, err))
 		}
-		paused = paused && ts[i].paused
+		if all[i].batch != nil {
+			return all[i].batch, nil, nil
+		}
+		paused = paused && all[i].paused
 	}
 	switch {
-	case bad != nil:
-		return nil, ts, bad
+	case failed != nil:
+		return nil, all, failed
 	case paused:
-		return nil, ts, ErrPaused
+		return nil, all, ErrPaused
 	}
-	return nil, ts, ErrEmpty
+	return nil, all, ErrEmpty
 }
 
-// Lease waits for a batch of any shard. It does not linger. For up to Config.Lease.PollInterval after it has returned, a peek may go on at a shard's
-// server, for whoever waits next.
+// Lease waits for a batch of any shard. It does not linger. For up to Config.Lease.PollInterval after
+// it has returned, a peek may go on at the server of a shard, for the next consumer that waits.
 func (s *Shards) Lease(ctx context.Context, o LeaseOptions) (*Batch, error) {
-	if b, _, err := s.round(ctx, o); !errors.Is(err, ErrEmpty) && !errors.Is(err, ErrPaused) {
+	if b, _, err := s.round(ctx, o); !waits(err) {
 		return b, err
 	}
+	for {
+		b, err := s.waitRound(ctx, o)
+		if !waits(err) {
+			return b, err
+		}
+	}
+}
+
+// waits reports whether a consumer waits after err.
+func waits(err error) bool { return errors.Is(err, ErrEmpty) || errors.Is(err, ErrPaused) }
+
+// waitRound takes the turn, tries every shard, and waits at all of them if none has a batch.
+func (s *Shards) waitRound(ctx context.Context, o LeaseOptions) (*Batch, error) {
 	select {
 	case s.turn <- struct{}{}:
 		defer func() { <-s.turn }()
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	for {
-		woken := s.wake(false)
-		b, ts, err := s.round(ctx, o)
-		if !errors.Is(err, ErrEmpty) && !errors.Is(err, ErrPaused) {
-			return b, err
-		}
-		look := time.Minute
-		for i, q := range s.qs {
-			s.peek(i, ts[i])
-			look = min(look, q.cfg.Lease.PollInterval)
-		}
-		timer := time.NewTimer(look)
-		select {
-		case <-woken:
-			timer.Stop()
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return nil, ctx.Err()
-		}
+	woken := s.wakeUp(false)
+	b, answers, err := s.round(ctx, o)
+	if !waits(err) {
+		return b, err
 	}
+	interval := time.Minute
+	for i, q := range s.queues {
+		s.peek(i, answers[i])
+		interval = min(interval, q.cfg.Lease.PollInterval)
+	}
+	timer := time.NewTimer(interval)
+	defer timer.Stop()
+	select {
+	case <-woken:
+	case <-timer.C:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	return nil, err
 }
 
-// wake returns the channel that is closed when a peek has seen something, or closes it.
-func (s *Shards) wake(now bool) <-chan struct{} {
+// wakeUp returns the channel that is closed when a peek has returned, and closes it if now is set.
+func (s *Shards) wakeUp(now bool) <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if now {
@@ -221,7 +332,7 @@ func (s *Shards) wake(now bool) <-chan struct{} {
 	return s.woken
 }
 
-// peek waits at shard i unless somebody does.
+// peek waits at shard i, unless a peek is under way there.
 func (s *Shards) peek(i int, l leased) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -230,19 +341,24 @@ func (s *Shards) peek(i int, l leased) {
 	}
 	s.peeking[i] = true
 	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), s.qs[i].cfg.Lease.PollInterval+10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), s.queues[i].cfg.Lease.PollInterval+frozenAfter)
 		defer cancel()
-		_ = s.qs[i].wait(ctx, l) // an error shows itself to whoever leases
+		_ = s.queues[i].wait(ctx, l) // the next lease meets the same error
 		s.mu.Lock()
 		s.peeking[i] = false
 		s.mu.Unlock()
-		s.wake(true)
+		s.wakeUp(true)
 	}()
 }
 
-// Extend is Queue.Extend; like all that follows it goes to the shard of b.
+// Extend is Queue.Extend. It goes to the shard of b, as all calls below that take a batch.
 func (s *Shards) Extend(ctx context.Context, b *Batch, d time.Duration) error {
 	return s.on(b, func(q *Queue) error { return q.Extend(ctx, b, d) })
+}
+
+// ExtendWaiting is Queue.ExtendWaiting.
+func (s *Shards) ExtendWaiting(ctx context.Context, b *Batch, d time.Duration) error {
+	return s.on(b, func(q *Queue) error { return q.ExtendWaiting(ctx, b, d) })
 }
 
 // Handoff is Queue.Handoff.
@@ -263,12 +379,12 @@ func (s *Shards) Settle(ctx context.Context, b *Batch, x Resolution) error {
 func (s *Shards) on(b *Batch, f func(*Queue) error) error {
 	q := s.Of(b)
 	if q == nil {
-		return fmt.Errorf("%w: batch %s is of queue %q, which is no shard", ErrGone, b.ID, b.Queue)
+		return fmt.Errorf("%w: batch %s is of queue %q, which is not a shard", ErrGone, b.ID, b.Queue)
 	}
 	return f(q)
 }
 
-// Ack acknowledges batches of any shards: every shard is asked for all of them, at once.
+// Ack acknowledges batches of any shards. It asks every shard for all of them, at once.
 func (s *Shards) Ack(ctx context.Context, ids ...string) (int, error) {
 	var n atomic.Int64
 	err := s.each(func(_ int, q *Queue) error {
@@ -283,7 +399,7 @@ func (s *Shards) Ack(ctx context.Context, ids ...string) (int, error) {
 func (s *Shards) Reconcile(ctx context.Context, known FatesFunc, settle SettleFunc) (ReconcileResult, error) {
 	var sum ReconcileResult
 	var errs []error
-	for _, q := range s.qs {
+	for _, q := range s.queues {
 		r, err := q.Reconcile(ctx, known, settle)
 		sum.Seen, sum.Left, sum.Acked = sum.Seen+r.Seen, sum.Left+r.Left, sum.Acked+r.Acked
 		sum.Settled, sum.Redelivered = sum.Settled+r.Settled, sum.Redelivered+r.Redelivered
@@ -292,10 +408,11 @@ func (s *Shards) Reconcile(ctx context.Context, known FatesFunc, settle SettleFu
 	return sum, errors.Join(errs...)
 }
 
-// Stats is the sum of the shards' books; the oldest of all, and paused only if all are. The shards are read one after another.
+// Stats returns the sum of the shards' books, the greatest of their ages, and Paused only if all are.
+// It reads one shard after the other.
 func (s *Shards) Stats(ctx context.Context) (Stats, error) {
 	sum := Stats{Paused: true}
-	for _, q := range s.qs {
+	for _, q := range s.queues {
 		x, err := q.Stats(ctx)
 		if err != nil {
 			return Stats{}, fmt.Errorf("shard %s: %w", q.name, err)
@@ -314,12 +431,17 @@ func (s *Stats) add(x Stats) {
 	s.LeasedBatches += x.LeasedBatches
 	s.WaitingBatches += x.WaitingBatches
 	s.HandedOffBatches += x.HandedOffBatches
+	s.BrokenBatches += x.BrokenBatches
 	s.Taken += x.Taken
 	s.Acked += x.Acked
 	s.Discarded += x.Discarded
+	s.Lost += x.Lost
 	s.Redelivered += x.Redelivered
 	s.Requeued += x.Requeued
 	s.Splits += x.Splits
 	s.OldestAge = max(s.OldestAge, x.OldestAge)
+	s.ClockBehind = max(s.ClockBehind, x.ClockBehind)
+	s.ClockSteps += x.ClockSteps
+	s.Reserved += x.Reserved
 	s.Paused = s.Paused && x.Paused
 }

@@ -15,16 +15,16 @@ import (
 )
 
 // waiting starts a consumer.
-func waiting(ctx context.Context, q *queue.Queue, o queue.LeaseOptions) <-chan leased {
-	out := make(chan leased, 1)
+func waiting(ctx context.Context, q *queue.Queue, o queue.LeaseOptions) <-chan result {
+	out := make(chan result, 1)
 	go func() {
 		b, err := q.Lease(ctx, o)
-		out <- leased{b, err, time.Now()}
+		out <- result{b, err, time.Now()}
 	}()
 	return out
 }
 
-type leased struct {
+type result struct {
 	b   *queue.Batch
 	err error
 	at  time.Time
@@ -311,7 +311,7 @@ func TestManyConsumersGiveUp(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	start := time.Now()
-	var all []<-chan leased
+	var all []<-chan result
 	for range consumers {
 		all = append(all, waiting(ctx, q, queue.LeaseOptions{Records: 1000, Duration: time.Millisecond}))
 	}
@@ -341,4 +341,52 @@ func TestManyConsumersGiveUp(t *testing.T) {
 	if st := books(t, q); seen != consumers*1000 || st.InFlight != int64(seen) {
 		t.Fatalf("%d seen, %+v", seen, st)
 	}
+}
+
+// A consumer that lingers for a large batch, and one that settles for long, hold back no other one of
+// their process.
+func TestOthersAreNotHeldBack(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		q := open(t, c, quick)
+		ctx := t.Context()
+		forAWhile, cancel := context.WithCancel(ctx)
+		defer cancel()
+		lingering := waiting(forAWhile, q, queue.LeaseOptions{Records: 1000, Linger: time.Hour})
+		for i := range 5 {
+			ch := waiting(ctx, q, queue.LeaseOptions{Records: 1})
+			must(t, q.Push(ctx, records(i, i+1)...))
+			l := <-ch // hangs if the other one holds it back
+			must(t, l.err)
+			wantPayloads(t, l.b, records(i, i+1))
+			_, err := q.Ack(ctx, l.b.ID)
+			must(t, err)
+		}
+		cancel()
+		if l := <-lingering; l.b != nil || !errors.Is(l.err, context.Canceled) {
+			t.Errorf("the lingering consumer: got %v, %v, want the error of its context", l.b, l.err)
+		}
+		// One that settles a batch.
+		must(t, q.Push(ctx, records(9, 10)...))
+		for range 2 {
+			must(t, q.Release(ctx, lease(t, q, queue.LeaseOptions{Records: 1}), queue.ReleaseOptions{Failure: "bad"}))
+		}
+		settles, settled := make(chan struct{}), make(chan struct{})
+		slow := waiting(ctx, q, queue.LeaseOptions{Records: 1, Settle: func(context.Context, *queue.Batch) (queue.Resolution, error) {
+			close(settles)
+			<-settled
+			return queue.Resolution{}, nil
+		}})
+		<-settles
+		ch := waiting(ctx, q, queue.LeaseOptions{Records: 1})
+		must(t, q.Push(ctx, records(20, 21)...))
+		l := <-ch
+		must(t, l.err)
+		wantPayloads(t, l.b, records(20, 21))
+		close(settled)
+		must(t, q.Push(ctx, records(30, 31)...))
+		l = <-slow
+		must(t, l.err)
+		wantPayloads(t, l.b, records(30, 31))
+	})
 }

@@ -161,3 +161,9 @@ func Outlive(ctx context.Context, grace time.Duration) (context.Context, context
 	})
 	return c, func() { stop(); cancel() }
 }
+
+// NoPermission reports whether the user may not run a command, or not on the key.
+func NoPermission(err error) bool {
+	e, ok := rueidis.IsRedisErr(err)
+	return ok && (strings.HasPrefix(e.Error(), "NOPERM ") || strings.Contains(e.Error(), "ACL failure in script"))
+}

@@ -1,0 +1,190 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/redis/rueidis"
+
+	"github.com/headrace/headrace/internal/uid"
+)
+
+// RepairReport is what Repair did.
+type RepairReport struct {
+	// Resumed counts batches that were whole and stood in the wrong sets, Acked those that the ledger
+	// has as promoted.
+	Resumed, Acked int
+	// Buried counts the records that were left of damaged batches and are dead letters now.
+	Buried int
+	// Lost counts the records that were written off: they are in no key any more.
+	Lost int64
+	// Relisted counts dead letters and delayed pushes that are in their sets again or no longer.
+	Relisted int
+	// Aside are keys of another type that were renamed, to make way for those of the queue. They are the
+	// operator's to inspect and delete.
+	Aside []string
+	// After is an audit after the repair. Its differences could not be mended: something moved.
+	After AuditReport
+}
+
+// Repair mends what Audit finds, or gives it up on purpose, so that no batch stays in flight for ever
+// after an operator or another program has deleted or overwritten keys:
+//
+//   - A whole batch that is in the wrong sets goes back into circulation.
+//   - A damaged batch is settled: acknowledged if settle finds it promoted, and otherwise what is left
+//     of it becomes dead letters. Requeue delivers them again. Their places may be wrong, so a claim
+//     of them in a deduplication window may make them duplicates until the window ends.
+//   - What is in no key any more is written off as Stats.Lost.
+//   - The counters are set to what was counted, if nothing moves meanwhile: pause the queue for that.
+//
+// settle may be nil if there is no ledger. Repair may be called again, and by several processes.
+func (q *Queue) Repair(ctx context.Context, settle SettleFunc) (r RepairReport, err error) {
+	if r.Aside, err = q.moveAside(ctx); err != nil {
+		return r, err
+	}
+	stats, err := q.Stats(ctx)
+	if err != nil {
+		return r, err
+	}
+	before, err := q.audit(ctx)
+	if err != nil {
+		return r, err
+	}
+	for _, f := range before.found {
+		if err := q.mend(ctx, f, settle, &r); err != nil {
+			return r, err
+		}
+	}
+	for range auditTries {
+		a, err := q.audit(ctx)
+		if err != nil {
+			return r, err
+		}
+		done, err := q.recount(ctx, a)
+		if err != nil {
+			return r, err
+		}
+		if done {
+			break
+		}
+	}
+	r.After, err = q.Audit(ctx)
+	r.Lost = r.After.Stats.Lost - stats.Lost
+	return r, err
+}
+
+// moveAside renames keys of another type than theirs.
+func (q *Queue) moveAside(ctx context.Context) (aside []string, err error) {
+	for range q.keys {
+		var wrong *WrongTypeError
+		err := q.checkTypes(ctx)
+		if !errors.As(err, &wrong) {
+			return aside, err
+		}
+		to := q.prefix + "aside:" + uid.New()
+		if err := q.client.Do(ctx, q.client.B().Rename().Key(wrong.Key).Newkey(to).Build()).Error(); err != nil {
+			return aside, wrap("repair", err)
+		}
+		aside = append(aside, to)
+	}
+	return aside, nil
+}
+
+// mend mends one finding, and counts in r.
+func (q *Queue) mend(ctx context.Context, f finding, settle SettleFunc, r *RepairReport) error {
+	relist := map[findingKind]string{
+		lostDead: "forget dead", unlistedDead: "list dead", lostDelayed: "forget delayed", unlistedDelay: "list delayed",
+	}
+	if op, ok := relist[f.kind]; ok {
+		n, err := q.run(ctx, mendScript, drains, op, f.id).AsInt64()
+		r.Relisted += int(n)
+		return wrap("repair", err)
+	}
+	if f.kind == brokenBatch {
+		return q.mendBatch(ctx, f.id, settle, r)
+	}
+	return nil // a sum: recount mends it
+}
+
+// mendBatch puts a whole batch back into circulation, and settles one that is damaged.
+func (q *Queue) mendBatch(ctx context.Context, id string, settle SettleFunc, r *RepairReport) error {
+	n, err := q.run(ctx, mendScript, drains, "resume", id).AsInt64()
+	if err != nil {
+		return wrap("repair", err)
+	}
+	if n > 0 {
+		r.Resumed++
+		return nil
+	}
+	b, err := q.readDamaged(ctx, id)
+	if err != nil {
+		return wrap("repair", err)
+	}
+	var s Resolution
+	if settle != nil {
+		if s, err = settle(ctx, b); err != nil {
+			return fmt.Errorf("queue: settle batch %s: %w", id, err)
+		}
+	}
+	if s.Promoted {
+		r.Acked++
+		return wrap("repair", q.run(ctx, mendScript, drains, "ack", id).Error())
+	}
+	return q.buryDamaged(ctx, id, r)
+}
+
+// readDamaged returns what is known of a damaged batch, for the ledger.
+func (q *Queue) readDamaged(ctx context.Context, id string) (*Batch, error) {
+	b := &Batch{Queue: q.name, ID: id, Root: id, Guard: q.metaKey(id)}
+	meta, err := q.server.Read(ctx, "HGETALL", q.metaKey(id)).AsStrMap()
+	if _, isReply := rueidis.IsRedisErr(err); isReply {
+		return b, nil // of another type
+	}
+	if err == nil {
+		b.describe(meta)
+	}
+	return b, err
+}
+
+// buryDamaged makes what is left of a damaged batch dead letters, in pages.
+func (q *Queue) buryDamaged(ctx context.Context, id string, r *RepairReport) error {
+	for {
+		args := []string{"bury", id, "its batch was damaged: keys were deleted or overwritten"}
+		for range page {
+			args = append(args, uid.New())
+		}
+		v, err := q.run(ctx, mendScript, drains, args...).AsIntSlice()
+		if err != nil {
+			return wrap("repair", err)
+		}
+		if len(v) != 3 {
+			return unexpected("repair", len(v), 3)
+		}
+		r.Buried += int(v[0])
+		if v[2] == 1 {
+			return nil
+		}
+	}
+}
+
+// recount sets the counters to what a counted, if nothing has moved since. It reports whether that is
+// done.
+func (q *Queue) recount(ctx context.Context, a *auditRun) (bool, error) {
+	if !a.report.Quiet {
+		return false, nil
+	}
+	s := a.report.Stats
+	args := []string{"recount", ""}
+	for _, n := range []int64{
+		s.Taken, s.Acked, s.InFlight, s.HandedOff, s.Dead, s.Delayed, s.Discarded, s.Lost,
+		a.report.Records, a.records["H"], a.report.Dead, a.report.Delayed,
+	} {
+		args = append(args, itoa(int(n)))
+	}
+	n, err := q.run(ctx, mendScript, drains, args...).AsInt64()
+	if err != nil || n == 0 {
+		return false, wrap("repair", err)
+	}
+	return true, nil
+}

@@ -1,0 +1,175 @@
+package queue_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/headrace/headrace/internal/servers/servertest"
+	"github.com/headrace/headrace/queue"
+)
+
+// damaged is a queue with a batch in each state, before something is done to its keys.
+type damaged struct {
+	q                        *queue.Queue
+	key                      func(string) string // {name}:queue: + its argument
+	leased, released, handed *queue.Batch
+	dead                     string
+}
+
+func newDamaged(t *testing.T, c rueidis.Client) damaged {
+	t.Helper()
+	cfg := quick
+	cfg.Lease.MaxCrashes = 100
+	q := open(t, c, cfg)
+	ctx := t.Context()
+	d := damaged{q: q, key: func(s string) string { return "{" + q.Name() + "}:queue:" + s }}
+	must(t, q.Push(ctx, records(0, 13)...))
+	one := lease(t, q, queue.LeaseOptions{Records: 1})
+	must(t, q.Settle(ctx, one, queue.Resolution{}))
+	d.dead = one.ID
+	d.leased = lease(t, q, queue.LeaseOptions{Records: 4, Duration: time.Hour})
+	d.handed = lease(t, q, queue.LeaseOptions{Records: 4})
+	must(t, q.Handoff(ctx, d.handed))
+	d.released = lease(t, q, queue.LeaseOptions{Records: 4, Duration: time.Hour})
+	must(t, q.Release(ctx, d.released, queue.ReleaseOptions{}))
+	must(t, q.PushAt(ctx, time.Now().Add(time.Hour), records(13, 16)...))
+	if a, err := q.Audit(ctx); err != nil || a.Balanced() != nil {
+		t.Fatalf("before the damage: %v, %v", a.Balanced(), err)
+	}
+	return d
+}
+
+// damages are what a person or another program may do to keys.
+var damages = map[string]func(d damaged) []string{
+	"the list of a leased batch is deleted":    func(d damaged) []string { return []string{"DEL", d.key("b:" + d.leased.ID)} },
+	"the list of a released batch is deleted":  func(d damaged) []string { return []string{"DEL", d.key("b:" + d.released.ID)} },
+	"the list of a handed-off one is deleted":  func(d damaged) []string { return []string{"DEL", d.key("b:" + d.handed.ID)} },
+	"the meta of a leased batch is deleted":    func(d damaged) []string { return []string{"DEL", d.key("m:" + d.leased.ID)} },
+	"the meta of a released batch is deleted":  func(d damaged) []string { return []string{"DEL", d.key("m:" + d.released.ID)} },
+	"the meta of a handed-off one is deleted":  func(d damaged) []string { return []string{"DEL", d.key("m:" + d.handed.ID)} },
+	"half a batch is gone":                     func(d damaged) []string { return []string{"LTRIM", d.key("b:" + d.released.ID), "0", "1"} },
+	"a batch has a record more":                func(d damaged) []string { return []string{"LPUSH", d.key("b:" + d.leased.ID), "foreign"} },
+	"a list is a string":                       func(d damaged) []string { return []string{"SET", d.key("b:" + d.leased.ID), "x"} },
+	"a meta hash is a string":                  func(d damaged) []string { return []string{"SET", d.key("m:" + d.leased.ID), "x"} },
+	"a meta hash of a released one is a list":  func(d damaged) []string { return []string{"SET", d.key("m:" + d.released.ID), "x"} },
+	"a batch is missing in the leases":         func(d damaged) []string { return []string{"ZREM", d.key("leases"), d.leased.ID} },
+	"a batch is missing among the handed off":  func(d damaged) []string { return []string{"ZREM", d.key("handed"), d.handed.ID} },
+	"the leases are deleted":                   func(d damaged) []string { return []string{"DEL", d.key("leases")} },
+	"the set for redelivery is deleted":        func(d damaged) []string { return []string{"DEL", d.key("redo")} },
+	"the set of open batches is deleted":       func(d damaged) []string { return []string{"DEL", d.key("open")} },
+	"the handed-off set is deleted":            func(d damaged) []string { return []string{"DEL", d.key("handed")} },
+	"the books are deleted":                    func(d damaged) []string { return []string{"DEL", d.key("stat")} },
+	"a counter is off":                         func(d damaged) []string { return []string{"HINCRBY", d.key("stat"), "inflight", "7"} },
+	"the hash of a dead letter is deleted":     func(d damaged) []string { return []string{"DEL", d.key("d:" + d.dead)} },
+	"the dead list is deleted":                 func(d damaged) []string { return []string{"DEL", d.key("dead")} },
+	"the set of delayed pushes is deleted":     func(d damaged) []string { return []string{"DEL", d.key("delayed")} },
+	"the leases are a string":                  func(d damaged) []string { return []string{"SET", d.key("leases"), "x"} },
+	"the set of open batches is a string":      func(d damaged) []string { return []string{"SET", d.key("open"), "x"} },
+	"the books are a string":                   func(d damaged) []string { return []string{"SET", d.key("stat"), "x"} },
+	"a batch that never was is in the leases":  func(d damaged) []string { return []string{"ZADD", d.key("leases"), "1", "ghost"} },
+	"a batch that never was waits":             func(d damaged) []string { return []string{"ZADD", d.key("redo"), "1", "ghost"} },
+	"a list that belongs to nothing":           func(d damaged) []string { return []string{"RPUSH", d.key("b:ghost"), "a", "b"} },
+	"a delayed list that belongs to nothing":   func(d damaged) []string { return []string{"RPUSH", d.key("l:ghost"), "a", "b"} },
+	"a delayed push whose list is not there":   func(d damaged) []string { return []string{"ZADD", d.key("delayed"), "9e15", "ghost"} },
+	"a delayed push is due and without a list": func(d damaged) []string { return []string{"ZADD", d.key("delayed"), "1", "ghost"} },
+}
+
+// Whatever happens to the keys: Audit names it, no batch is delivered without end or in part, and
+// after Repair the books balance, and everything that is left can be taken.
+func TestDamageIsNamedAndMended(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		for what, damage := range damages {
+			d := newDamaged(t, c)
+			q, ctx := d.q, t.Context()
+			cmd := damage(d)
+			must(t, c.Do(ctx, c.B().Arbitrary(cmd...).Build()).Error())
+			a, err := q.Audit(ctx)
+			var wrong *queue.WrongTypeError
+			if err == nil && a.Balanced() == nil || err != nil && !errors.As(err, &wrong) {
+				t.Errorf("%s: audit found nothing: %v", what, err)
+			}
+			if err == nil && !errors.Is(a.Balanced(), queue.ErrImbalance) {
+				t.Errorf("%s: got %v, want %v", what, a.Balanced(), queue.ErrImbalance)
+			}
+			// The lease expires.
+			_ = c.Do(ctx, c.B().Zadd().Key(d.key("leases")).Xx().ScoreMember().ScoreMember(1, d.leased.ID).Build()).Error()
+			drainDamaged(t, what, d)
+			l := newLedger()
+			r, err := q.Repair(ctx, l.settle)
+			if err != nil {
+				t.Errorf("%s: repair: %v", what, err)
+				continue
+			}
+			if err := r.After.Balanced(); err != nil {
+				t.Errorf("%s: after the repair (%+v): %v %v", what, r, err, r.After.Differences)
+			}
+			drainDamaged(t, what, d)
+			_, err = q.RequeueAll(ctx)
+			must(t, err)
+			if _, err := q.Reconcile(ctx, l.known, l.settle); err != nil {
+				t.Errorf("%s: reconcile: %v", what, err)
+			}
+			drainDamaged(t, what, d)
+			if s := books(t, q); s.InFlight != 0 || s.Ready != 0 {
+				t.Errorf("%s: something is left: %+v", what, s)
+			}
+		}
+	})
+}
+
+// drainDamaged acknowledges what can be leased. Errors are allowed: only an end is not.
+func drainDamaged(t *testing.T, what string, d damaged) {
+	t.Helper()
+	for deliveries := 0; ; deliveries++ {
+		ctx, cancel := context.WithTimeout(t.Context(), 60*time.Millisecond)
+		b, err := d.q.Lease(ctx, queue.LeaseOptions{Records: 4})
+		cancel()
+		switch {
+		case deliveries > 40:
+			t.Fatalf("%s: deliveries do not end", what)
+		case err != nil:
+			return
+		case b.ID == d.leased.ID && !slices.Equal(texts(b.Payloads), texts(d.leased.Payloads)):
+			t.Errorf("%s: batch %s was delivered with %q, want %q", what, b.ID, texts(b.Payloads), texts(d.leased.Payloads))
+		}
+		_, err = d.q.Ack(t.Context(), b.ID)
+		must(t, err)
+	}
+}
+
+// A damaged batch that the ledger has as promoted is acknowledged, not buried.
+func TestRepairAsksTheLedger(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		for _, promoted := range []bool{true, false} {
+			d := newDamaged(t, c)
+			l := newLedger()
+			if promoted {
+				l.promote(d.released)
+			}
+			must(t, c.Do(t.Context(), c.B().Arbitrary("RPOP", d.key("b:"+d.released.ID)).Build()).Error())
+			_, err := d.q.TryLease(t.Context(), queue.LeaseOptions{Records: 100, Duration: time.Hour})
+			if err != nil {
+				wantErr(t, err, queue.ErrEmpty)
+			}
+			r, err := d.q.Repair(t.Context(), l.settle)
+			must(t, err)
+			want := queue.RepairReport{Buried: 3, Lost: 1}
+			if promoted {
+				want = queue.RepairReport{Acked: 1}
+			}
+			if r.Buried != want.Buried || r.Lost != want.Lost || r.Acked != want.Acked {
+				t.Errorf("promoted %v: got %+v, want %+v", promoted, r, want)
+			}
+			if err := books(t, d.q).Balanced(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
