@@ -26,16 +26,16 @@ const MaxSources = 64
 type Config struct {
 	// Records are added up to the depth in records; see [SourcesOf].
 	Records []Source
-	// High closes the gate and is never exceeded, Low opens it again. Defaults [DefaultHigh] and half
-	// of High.
+	// High closes the gate and is never exceeded, Low opens it again. Defaults [DefaultHigh] and
+	// half of High.
 	High, Low int64
 
 	// Bytes are added up to the depth in bytes; the watermarks as above. HighBytes has no default.
 	Bytes               []Source
 	HighBytes, LowBytes int64
 
-	// LagKey is a sorted set whose lowest score is the time of the oldest record that waits, in Unix
-	// milliseconds.
+	// LagKey is a sorted set whose lowest score is the time of the oldest record that waits, in
+	// Unix milliseconds.
 	LagKey string
 	// Lag returns how long the oldest record has waited. It is called at most every LagInterval
 	// (default [DefaultLagInterval]).

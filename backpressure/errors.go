@@ -7,15 +7,17 @@ import (
 )
 
 var (
-	// ErrConfig reports an invalid name or Config. The text names the field, its value and its range.
+	// ErrConfig reports an invalid name or Config. The text names the field, its value and its
+	// range.
 	ErrConfig = errors.New("backpressure: invalid configuration")
 	// ErrLayout reports data that a program of another layout version wrote. The text names both
 	// versions.
 	ErrLayout = errors.New("backpressure: layout of the data differs")
 	// ErrArgument reports an argument that is out of its range.
 	ErrArgument = errors.New("backpressure: invalid argument")
-	// ErrSource reports a source that does not count anything: a hash without the field, a value that
-	// is no integer, a key of another type, a server without maxmemory. The gate lets nothing through.
+	// ErrSource reports a source that does not count anything: a hash without the field, a value
+	// that is no integer, a key of another type, a server without maxmemory. The gate lets nothing
+	// through.
 	ErrSource = errors.New("backpressure: invalid source")
 	// ErrFull reports that the gate is closed. The error that wraps it is a [*FullError].
 	ErrFull = errors.New("backpressure: gate is closed")

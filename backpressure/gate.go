@@ -201,8 +201,8 @@ func (g *Gate) ask(ctx context.Context, r *Reservation, wait time.Duration) (res
 	}
 	q := r.request()
 	q.wait = wait
-	// Taken before the server starts the clock of the reservation, so it ends first; the server counts
-	// whole milliseconds.
+	// Taken before the server starts the clock of the reservation, so it ends first; the server
+	// counts whole milliseconds.
 	deadline := time.Now().Add(g.cfg.ReservationTTL - time.Millisecond)
 	res, err := g.call(ctx, "acquire", acquireScript, lag, q)
 	if err == nil && res.granted {

@@ -10,8 +10,8 @@ import (
 type Stats struct {
 	// Closed reports whether producers wait.
 	Closed bool
-	// Records and Bytes are the true depth, ReservedRecords and ReservedBytes what was granted and may
-	// not be pushed yet.
+	// Records and Bytes are the true depth, ReservedRecords and ReservedBytes what was granted and
+	// may not be pushed yet.
 	Records, Bytes                 int64
 	ReservedRecords, ReservedBytes int64
 	// Producers is the number of reservations, Waiting that of producers in the queue.

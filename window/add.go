@@ -10,7 +10,7 @@ import (
 
 // What one script adds at most, so that it holds the server for a few milliseconds.
 const (
-	maxScriptEvents = 1000
+	maxScriptEvents = 500
 	maxScriptBytes  = 1 << 20
 )
 
@@ -23,7 +23,7 @@ type AddResult struct {
 	Late int
 }
 
-// Add adds events of one key. It takes a round trip for every 1,000 events, 1 MiB or 100 windows.
+// Add adds events of one key. It takes a round trip for every 500 events, 1 MiB or 100 windows.
 // After an error some of the events may have been added. Adding all of them again is harmless.
 func (s *Store) Add(ctx context.Context, key string, events ...Event) (AddResult, error) {
 	var sum AddResult

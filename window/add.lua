@@ -1,12 +1,12 @@
 -- Adds events of one key to their tumbling windows and to the key's sliding set.
--- ARGV 7 key, 8 lateness, 9 keep, 10 ahead (ms), 11 a byte for each event (its bucket), then
---      time and data of each, by time
+-- ARGV 7 key, 8 lateness, 9 keep, 10 ahead (ms), 11 a byte for each event (its bucket), then time
+--      and data of each, by time
 local FIRST, MAX_WINDOWS, MAX_CLOSED, MAX_CHANGES = 12, 100, 200, 16
 local key, lateness, keep, ahead, bytes = ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]), ARGV[11]
 local total = (#ARGV - FIRST + 1) / 2
 local function at(i) return tonumber(ARGV[FIRST + 2 * i - 2]) end
 local function data(i) return ARGV[FIRST + 2 * i - 1] end
-local function bucket(i) return string.byte(bytes, i) + 1 end
+local function bucket(i) return string.byte(bytes, i) % BUCKETS + 1 end
 
 -- before returns the last event of first to last whose time is less than limit; first - 1: none.
 local function lastBefore(limit, first, last)
@@ -49,8 +49,9 @@ local function has(kind, name, split, i)
   return split and redis.call('ZSCORE', setKey(kind, name, bucket(i)), data(i))
 end
 
-tick()
 local marks = redis.call('HMGET', marksKey(key), 'newest', 'floor', 'size', 'sizes', 'split')
+for _, set in ipairs({openKey(key), setKey('slide', key, 0), setKey('late', '', 0)}) do redis.call('ZCARD', set) end
+tick()
 -- An event is judged by what was there before this call, so one call cannot make its own events
 -- late.
 local newest, floor = tonumber(marks[1] or '-inf') or -INFINITY, tonumber(marks[2] or '-inf') or -INFINITY

@@ -24,8 +24,8 @@ const (
 	ReasonWatermark Reason = "watermark"
 	// ReasonIdle means that the key got no event for Config.Idle.
 	ReasonIdle Reason = "idle"
-	// ReasonClosed means that the window is closed, though the watermark of the key has expired or was
-	// moved by a larger Lateness.
+	// ReasonClosed means that the window is closed, though the watermark of the key has expired or
+	// was moved by a larger Lateness.
 	ReasonClosed Reason = "closed"
 	// ReasonAhead means that the event is further than Config.MaxAhead ahead of the server's clock.
 	ReasonAhead Reason = "ahead"

@@ -10,9 +10,9 @@ local PREFIX, LAYOUT, SEED = ARGV[1], ARGV[2], ARGV[3]
 local RETENTION, JITTER = tonumber(ARGV[5]), tonumber(ARGV[6])
 
 -- A set of events is one sorted set until it has more than SPLIT_ABOVE members, and from then on
--- 256 buckets beside it. Redis frees an expired key in one go: 5 million events in one key would
+-- 64 buckets beside it. Redis frees an expired key in one go: 5 million events in one key would
 -- hold it for seconds.
-local BUCKETS, SPLIT_ABOVE = 256, 2048
+local BUCKETS, SPLIT_ABOVE = 64, 2048
 -- The buckets of one set expire SPREAD ms after each other, and sets of the same age apart by
 -- JITTER.
 local SPREAD, SLACK = 100, 1000
@@ -35,8 +35,10 @@ local before = tonumber(meta[4] or '0')
 if now < before then offset = offset + before - now end
 local clock = now + offset
 
--- tick is called by each script that writes, before its other writes.
+-- tick is called by each script that writes, before its other writes. A key of another type stops
+-- the script here, before anything is written.
 local function tick()
+  for _, key in ipairs({IDLE, DUE, LEASES, DEAD, EXPIRY}) do redis.call('ZCARD', key) end
   redis.call('HSET', META, 'layout', LAYOUT, 'seed', SEED, 'size', int(size), 'clock', int(now), 'offset', int(offset))
 end
 

@@ -41,15 +41,15 @@ type Config struct {
 	// none.
 	//
 	// A new size takes effect when a program that has it starts, for the programs that run already
-	// too. Windows that are open keep their size, and close as they would have. For each key the new
-	// size holds from the end of the last one.
+	// too. Windows that are open keep their size, and close as they would have. For each key the
+	// new size holds from the end of the last one.
 	Size time.Duration
 	// Keep is how far back the sliding window reaches. 0: none.
 	Keep time.Duration
 
-	// Lateness is how far an event may be behind the newest event of its key and still be in time. The
-	// watermark of a key is its newest event minus Lateness. It closes the windows that it passes.
-	// Default [DefaultLateness]; negative: none.
+	// Lateness is how far an event may be behind the newest event of its key and still be in time.
+	// The watermark of a key is its newest event minus Lateness. It closes the windows that it
+	// passes. Default [DefaultLateness]; negative: none.
 	Lateness time.Duration
 	// Idle closes the windows of a key that got no event for this long, by the server's clock. A
 	// window whose end is still ahead of that clock stays open until then. Default [DefaultIdle].
@@ -60,9 +60,9 @@ type Config struct {
 	// Retention is how long data stays that nothing touches: windows that no closer takes, dead
 	// windows, late events, the watermark of a key. Default [DefaultRetention].
 	Retention time.Duration
-	// Remember is how long the events of a window stay after [Store.Done], so that a retry of an Add
-	// counts as repeated and not as late. They take as much memory as before. Default Retention;
-	// negative: they are deleted at once.
+	// Remember is how long the events of a window stay after [Store.Done], so that a retry of an
+	// Add counts as repeated and not as late. They take as much memory as before. Default
+	// Retention; negative: they are deleted at once.
 	Remember time.Duration
 
 	// LeaseDuration is how long a closer has a window to itself. Default [DefaultLeaseDuration].
@@ -71,8 +71,8 @@ type Config struct {
 	// returned an error, or its closer let the lease expire. Default [DefaultMaxFailures].
 	MaxFailures int
 	// Backoff is the delay after the first failure. It doubles with each further one, up to
-	// MaxBackoff. The first expired lease costs no delay beyond the lease. Defaults [DefaultBackoff]
-	// and [DefaultMaxBackoff].
+	// MaxBackoff. The first expired lease costs no delay beyond the lease. Defaults
+	// [DefaultBackoff] and [DefaultMaxBackoff].
 	Backoff, MaxBackoff time.Duration
 	// PollInterval is how often [Store.Run] polls for windows that are due. Default
 	// [DefaultPollInterval].

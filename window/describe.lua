@@ -1,6 +1,6 @@
 -- Describes windows. ARGV 7…: windows
--- Reply for each {state, events by the books, events that are there, attempt, reason,
---      failures, failure, a letter for each set that has it}
+-- Reply for each {state, events by the books, events that are there, attempt, reason, failures,
+--      failure, a letter for each set that has it, E: it has expired and waits to be removed}
 local reply = {}
 for i = 7, #ARGV do
   local window = ARGV[i]
@@ -12,7 +12,8 @@ for i = 7, #ARGV do
   if redis.call('ZSCORE', DUE, window) then sets = sets .. 'D' end
   if redis.call('ZSCORE', LEASES, window) then sets = sets .. 'L' end
   if redis.call('ZSCORE', DEAD, window) then sets = sets .. 'B' end
-  if redis.call('ZSCORE', EXPIRY, window) then sets = sets .. 'X' end
+  local expiry = redis.call('ZSCORE', EXPIRY, window)
+  if expiry then sets = sets .. (tonumber(expiry) <= clock and 'E' or 'X') end
   reply[#reply + 1] = {info[1] or '', tonumber(info[2] or '-1'), there, tonumber(info[3] or '0'), info[4] or '', tonumber(info[5] or '0'), info[6] or '', sets}
 end
 return reply

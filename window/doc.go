@@ -41,17 +41,17 @@
 //	{name}:window:never            never exists: while a slot of a cluster moves, it makes a node
 //	                               refuse a script as a whole
 //
-// A set of more than 2,048 events continues in 256 more keys, "events.17:<window>", chosen by a
+// A set of more than 2,048 events continues in 64 more keys, "events.17:<window>", chosen by a
 // keyed hash of the data. So no key is large, and Redis frees each in a few milliseconds when it
 // expires.
 //
 // # Cost
 //
-// Add takes one round trip for 1,000 events, 1 MiB or 100 windows. Its script adds the events of a
+// Add takes one round trip for 500 events, 1 MiB or 100 windows. Its script adds the events of a
 // window with one ZADD. Closing moves no event: it takes the window's name from one set to another.
 // A closer reads the events in pages of 1,000 or 1 MiB, and keeps the windows that it leased in
 // memory. A window that is done keeps its memory for Config.Remember. No script handles more than
-// 1,000 events or 100 windows.
+// 1,000 events or 200 windows.
 //
 // # Access rights
 //

@@ -312,8 +312,8 @@ func ExampleStore_Stats() {
 	// added 2 open 1 due 1 balanced: true
 }
 
-// The events of a window were deleted by hand. Audit finds it, and Repair moves the window to the dead
-// list.
+// The events of a window were deleted by hand. Audit finds it, and Repair moves the window to the
+// dead list.
 func ExampleStore_Repair() {
 	ctx := context.Background()
 	client, stop := throwaway()

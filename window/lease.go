@@ -17,8 +17,8 @@ type ReleaseOptions struct {
 	// Config.Backoff.
 	Delay time.Duration
 	// Failure is why the closer failed at the window. It counts as a failure, and the last one is
-	// stored, cut to MaxFailure bytes. "": the closer is shutting down, or what it needs is away. That
-	// counts as nothing.
+	// stored, cut to MaxFailure bytes. "": the closer is shutting down, or what it needs is away.
+	// That counts as nothing.
 	Failure string
 }
 

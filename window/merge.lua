@@ -5,16 +5,16 @@
 local kind, name, from, to = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local at, member, entries, bytes = ARGV[11], ARGV[12], tonumber(ARGV[13]), tonumber(ARGV[14])
 local buckets = isSplit(kind, name) and BUCKETS or 0
-if buckets > 0 then
-  entries = math.ceil(2 * entries / BUCKETS) + 8
-  bytes = bytes / BUCKETS
-end
+-- What the buckets return up to the place where the first of them ends makes a page. The set from
+-- before the split is the largest.
+local share, shareBytes = math.ceil(1.5 * entries / BUCKETS) + 8, bytes / BUCKETS
 local reply = {}
 for bucket = 0, buckets do
   local key = setKey(kind, name, bucket)
   local rank = at ~= '' and rankAfter(key, at, member) or redis.call('ZCOUNT', key, '-inf', '(' .. from)
   local stop = redis.call('ZCOUNT', key, '-inf', '(' .. to)
   local page = {0}
+  if bucket > 0 then entries, bytes = share, shareBytes end
   if rank + readPage(key, rank, stop, entries, bytes, page) < stop then page[1] = 1 end
   reply[#reply + 1] = page
 end

@@ -47,6 +47,8 @@ var (
 	statsLua string
 	//go:embed discard.lua
 	discardLua string
+	//go:embed rebook.lua
+	rebookLua string
 	//go:embed repair.lua
 	repairLua string
 
@@ -62,6 +64,7 @@ var (
 	listScript     = redisx.NewScript(commonLua, listLua)
 	statsScript    = redisx.NewScript(commonLua, statsLua)
 	discardScript  = redisx.NewScript(commonLua, discardLua)
+	rebookScript   = redisx.NewScript(commonLua, rebookLua)
 	repairScript   = redisx.NewScript(commonLua, repairLua)
 )
 

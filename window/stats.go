@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 )
 
@@ -18,8 +19,8 @@ type Stats struct {
 	Late int64
 	// Events of tumbling windows.
 	Events EventCounts
-	// ClockSetBack is by how much the server's clock has been set back. Leases, delays and retentions
-	// are measured by a clock that goes on where it was.
+	// ClockSetBack is by how much the server's clock has been set back. Leases, delays and
+	// retentions are measured by a clock that goes on where it was.
 	ClockSetBack time.Duration
 }
 
@@ -74,23 +75,28 @@ func (a AuditReport) Balanced() error {
 }
 
 // Audit recounts: it compares each window's record, its events and the sets that it stands in, each
-// window in one step. It blocks no other call and changes nothing, but it reads the keys of every
+// window in one step. It holds nobody up and changes nothing, but it reads the keys of every
 // window.
 func (s *Store) Audit(ctx context.Context) (AuditReport, error) { return s.audit(ctx, false) }
 
-// Repair audits and mends what it can. A window goes back into the set of its state. A window that
-// lost events moves to the dead list, where its Failure states how many. A window without a record
-// is given up. A key of another type is deleted.
+// Repair audits and mends what it can; call it until it finds nothing. A window goes back into the
+// set of its state. A window that lost events moves to the dead list, where its Failure says how
+// many. A window without a record is given up. A key of another type is deleted.
 func (s *Store) Repair(ctx context.Context) (AuditReport, error) { return s.audit(ctx, true) }
 
 func (s *Store) audit(ctx context.Context, repair bool) (a AuditReport, err error) {
 	if err := s.auditTypes(ctx, repair, &a); err != nil {
 		return a, s.wrap("audit", err)
 	}
+	before, err := s.Stats(ctx)
+	if err != nil {
+		return a, err
+	}
 	names, err := s.windows(ctx)
 	if err != nil {
 		return a, s.wrap("audit", err)
 	}
+	counted := map[string]int64{} // events by state
 	a.Windows = len(names)
 	for len(names) > 0 {
 		some := names[:min(len(names), maxScriptWindows)]
@@ -100,6 +106,7 @@ func (s *Store) audit(ctx context.Context, repair bool) (a AuditReport, err erro
 			return a, s.wrap("audit", err)
 		}
 		for i, d := range all {
+			counted[d.state] += max(0, d.events)
 			why := d.difference()
 			if why == "" {
 				continue
@@ -114,14 +121,39 @@ func (s *Store) audit(ctx context.Context, repair bool) (a AuditReport, err erro
 			}
 		}
 	}
-	st, err := s.Stats(ctx)
-	if err != nil {
-		return a, err
+	after, err := s.Stats(ctx)
+	if err != nil || len(a.Differences) > 0 && !repair {
+		return a, err // the sums follow the windows
 	}
-	if err := st.Balanced(); err != nil {
+	if err := after.Balanced(); err != nil {
 		a.Differences = append(a.Differences, err.Error())
 	}
-	return a, nil
+	if before.Events == after.Events { // nothing moved meanwhile
+		err = s.auditSums(ctx, after.Events, counted, repair, &a)
+	}
+	return a, err
+}
+
+// auditSums compares how many events are booked in each state with how many its windows have.
+func (s *Store) auditSums(ctx context.Context, e EventCounts, counted map[string]int64, repair bool, a *AuditReport) error {
+	for _, line := range []struct {
+		state  string
+		booked int64
+	}{{"open", e.Open}, {"due", e.Due}, {"leased", e.Leased}, {"dead", e.Dead}} {
+		off := line.booked - counted[line.state]
+		if off == 0 {
+			continue
+		}
+		a.Differences = append(a.Differences, fmt.Sprintf("%d events are booked as %s, but windows of that state have %d: off by %d", line.booked, line.state, counted[line.state], off))
+		if !repair {
+			continue
+		}
+		if _, err := s.run(ctx, rebookScript, true, line.state, strconv.FormatInt(off, 10)); err != nil {
+			return s.wrap("repair", err)
+		}
+		a.Repaired = append(a.Repaired, fmt.Sprintf("booked %d events as expired instead of %s", off, line.state))
+	}
+	return nil
 }
 
 // auditTypes checks the types of the shared keys. Others are checked when they are read.
@@ -190,11 +222,14 @@ type description struct {
 	inOpen, inDue       bool
 	inLeases, inDead    bool
 	inExpiry, forgotten bool
+	expired             bool
 }
 
 // difference returns in what the keys of a window disagree, or "".
 func (d description) difference() string {
 	switch {
+	case d.expired:
+		return "" // the next closer removes it
 	case d.forgotten && d.there == 0 && !d.inOpen && !d.inDue && !d.inLeases && !d.inDead && !d.inExpiry:
 		return "" // it ended meanwhile
 	case d.forgotten:
@@ -250,6 +285,8 @@ func (s *Store) describe(ctx context.Context, names []string) ([]description, er
 					d.inDead = true
 				case 'X':
 					d.inExpiry = true
+				case 'E':
+					d.expired = true
 				}
 			}
 			out = append(out, d)

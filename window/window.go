@@ -26,8 +26,8 @@ const (
 type Event struct {
 	// At is when it happened, kept to the millisecond.
 	At time.Time
-	// Data identifies the event: an id, or the whole event. The same data counts once in a window, at
-	// its first time.
+	// Data identifies the event: an id, or the whole event. The same data counts once in a window,
+	// at its first time.
 	Data string
 }
 
