@@ -72,7 +72,7 @@ func BenchmarkFigures(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		promoter, err := pipeline.NewPromoter(app.Flow(), pipeline.PromoterConfig{Logger: quiet, Observer: pipeline.ObserverFunc(func(e pipeline.Event) {
+		promoter, err := pipeline.NewPromoter(app.Flow(), pipeline.PromoterConfig{Logger: quiet, Observer: pipeline.ObserverFunc(func(_ context.Context, e pipeline.Event) {
 			if e.Op == pipeline.OpAck {
 				select {
 				case acked <- struct{}{}:

@@ -17,6 +17,9 @@ type Books struct {
 	// Unacked is the number of records that are committed in Postgres and still in flight in Redis.
 	// Their acknowledgement is on its way.
 	Unacked int64
+	// Stalls are the steps that fail again and again, as the programs report them (by way of Flow.Signals),
+	// and batches that nobody promotes. See [Books.Stuck].
+	Stalls []Stall
 	// Quiet reports that the two stores can be compared: no worker held a batch, nothing moved
 	// while the books were read, and the whole ledger was summed. The comparison needs a table that
 	// only this queue feeds, and a ledger that was neither pruned nor had rejects replayed into it.
@@ -57,6 +60,9 @@ func (f Flow[T]) Books(ctx context.Context, since time.Time) (Books, error) {
 			b.Unacked += int64(handed[i].Records)
 		}
 	}
+	if b.Stalls, err = f.stalls(ctx, handed, fates); err != nil {
+		return Books{}, err
+	}
 	if b.Postgres, err = f.Table.Books(ctx, since); err != nil {
 		return Books{}, tableBooksError(err)
 	}
@@ -64,8 +70,27 @@ func (f Flow[T]) Books(ctx context.Context, since time.Time) (Books, error) {
 		return Books{}, queueBooksError(err)
 	}
 	still := before.Taken == b.Redis.Taken && before.Acked == b.Redis.Acked && before.HandedOff == b.Redis.HandedOff && committed == b.Postgres
-	b.Quiet = still && b.Redis.LeasedBatches == 0 && b.Redis.WaitingBatches == 0 && since.IsZero()
+	b.Quiet = still && b.Redis.LeasedBatches == 0 && b.Redis.WaitingBatches == 0 && since.IsZero() && !b.Postgres.Pruned
 	return b, nil
+}
+
+// stalls returns what the programs report, and the oldest batch that should have been promoted long ago.
+func (f Flow[T]) stalls(ctx context.Context, handed []queue.HandedOff, fates []staging.Fate) (out []Stall, err error) {
+	if f.Signals != nil {
+		if out, err = f.Signals.reported(ctx); err != nil {
+			return nil, err
+		}
+	}
+	waiting := Stall{Step: "waiting for promotion", Reason: "no promoter runs, or its promotions fail"}
+	for i, h := range handed {
+		if fates[i] != staging.FatePromoted && time.Since(h.Since) > StuckAfter && (waiting.Batch == "" || h.Since.Before(waiting.Since)) {
+			waiting.Batch, waiting.Since = h.ID, h.Since
+		}
+	}
+	if waiting.Batch != "" {
+		out = append(out, waiting)
+	}
+	return out, nil
 }
 
 func queueBooksError(err error) error {
@@ -117,4 +142,17 @@ func (b Books) Balanced() error {
 		return fmt.Errorf("%w: %s", ErrUnbalanced, strings.Join(off, "; "))
 	}
 	return nil
+}
+
+// Stuck returns nil if the pipeline gets on. Otherwise nothing is lost, but a step fails again and again:
+// the error wraps [ErrStuck] and names the step, since when, and the reason.
+func (b Books) Stuck() error {
+	if len(b.Stalls) == 0 {
+		return nil
+	}
+	texts := make([]string, len(b.Stalls))
+	for i, s := range b.Stalls {
+		texts[i] = s.String()
+	}
+	return fmt.Errorf("%w: %s", ErrStuck, strings.Join(texts, "; "))
 }

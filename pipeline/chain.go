@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"time"
 )
 
 // Records holds the values of one batch on their way between two stages, column by column.
@@ -61,7 +62,9 @@ func (s Stage[In, Out]) Name() string { return s.name }
 // Mark errors that shall not count as a failure of the batch with [Unavailable].
 func Func[In, Out any](name string, run func(ctx context.Context, b *Batch, in Records[In]) (Records[Out], error)) Stage[In, Out] {
 	return Stage[In, Out]{name: name, run: func(ctx context.Context, b *Batch, in Records[In]) (Records[Out], error) {
+		start := time.Now()
 		out, err := run(ctx, b, in)
+		b.stages = append(b.stages, StageEvent{Name: name, In: in.Len(), Out: out.Len(), Duration: time.Since(start)})
 		if err != nil {
 			return Records[Out]{}, fmt.Errorf("stage %q: %w", name, err)
 		}

@@ -23,6 +23,7 @@ type Batch struct {
 	filtered int
 	window   Deduplicator // claims ids in place of the chain's own window; nil: that one does
 	keysOnly bool         // the chain runs only to find the ids: nothing is claimed
+	stages   []StageEvent // what each stage took
 	misuse   error        // a stage named a position that it did not receive, or one twice
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"time"
 
@@ -38,6 +39,10 @@ type WorkerConfig struct {
 	Records int
 	Bytes   int
 	Linger  time.Duration
+	// MaxRecords and MaxBytes bound what the worker holds over all its batches: the next batch is leased
+	// only when the largest one fits. Defaults: Concurrency times Records and Bytes.
+	MaxRecords int
+	MaxBytes   int
 	// LeaseDuration is how long a batch stays with a worker that gives no sign of life. A healthy
 	// worker extends its leases. Default [DefaultLeaseDuration], at least 100 ms.
 	LeaseDuration time.Duration
@@ -60,14 +65,13 @@ type WorkerConfig struct {
 }
 
 func (c WorkerConfig) withDefaults() (WorkerConfig, error) {
-	if c.Name == "" {
-		host, _ := os.Hostname()
-		c.Name = fmt.Sprintf("%s-%d", host, os.Getpid())
-	}
+	c.Name = cmp.Or(c.Name, programName())
 	c.Concurrency = cmp.Or(c.Concurrency, DefaultConcurrency)
 	c.Records = cmp.Or(c.Records, DefaultRecords)
 	c.Bytes = cmp.Or(c.Bytes, DefaultBytes)
 	c.Linger = cmp.Or(c.Linger, DefaultLinger)
+	c.MaxRecords = cmp.Or(c.MaxRecords, c.Concurrency*c.Records)
+	c.MaxBytes = cmp.Or(c.MaxBytes, c.Concurrency*c.Bytes)
 	c.LeaseDuration = cmp.Or(c.LeaseDuration, DefaultLeaseDuration)
 	c.BatchTimeout = cmp.Or(c.BatchTimeout, max(DefaultBatchTimeout, c.LeaseDuration))
 	c.CallTimeout = cmp.Or(c.CallTimeout, DefaultCallTimeout)
@@ -77,6 +81,8 @@ func (c WorkerConfig) withDefaults() (WorkerConfig, error) {
 		{"WorkerConfig.Concurrency", c.Concurrency, 1, 1024},
 		{"WorkerConfig.Records", c.Records, 1, 100_000},
 		{"WorkerConfig.Bytes", c.Bytes, 1, 512 << 20},
+		{"WorkerConfig.MaxRecords", c.MaxRecords, c.Records, math.MaxInt},
+		{"WorkerConfig.MaxBytes", c.MaxBytes, c.Bytes, math.MaxInt},
 	} {
 		if err := f.validate(); err != nil {
 			return c, err
@@ -98,6 +104,8 @@ func (c WorkerConfig) withDefaults() (WorkerConfig, error) {
 
 // PromoterConfig configures a [Promoter]. The zero value takes the defaults.
 type PromoterConfig struct {
+	// Name stands in events and in reports of a stall. Default: host name and process id.
+	Name string
 	// PollInterval is how often the promoter polls for staged batches without a signal. Default
 	// [DefaultPollInterval].
 	PollInterval time.Duration
@@ -119,6 +127,10 @@ type PromoterConfig struct {
 	// connection. For one that is only slow, the limit doubles after each call that was cut off.
 	// Default [DefaultCallTimeout].
 	CallTimeout time.Duration
+	// Retention is how long the ledger and resolved rejects are kept. The promoter deletes what is older,
+	// at most once an hour, and never what is younger than the oldest record in flight. The table must
+	// have a method Prune, as *staging.Table does. Zero: everything is kept.
+	Retention time.Duration
 	// ShutdownTimeout is how long a promoter may take to finish the promotion in hand, and a
 	// refresh that is due, when its context has ended. Default [DefaultShutdownTimeout].
 	ShutdownTimeout time.Duration
@@ -129,6 +141,7 @@ type PromoterConfig struct {
 }
 
 func (c PromoterConfig) withDefaults() (PromoterConfig, error) {
+	c.Name = cmp.Or(c.Name, programName())
 	c.PollInterval = cmp.Or(c.PollInterval, DefaultPollInterval)
 	c.ReconcileInterval = cmp.Or(c.ReconcileInterval, DefaultReconcileInterval)
 	c.RefreshInterval = cmp.Or(c.RefreshInterval, DefaultRefreshInterval)
@@ -141,6 +154,7 @@ func (c PromoterConfig) withDefaults() (PromoterConfig, error) {
 		{"PromoterConfig.RefreshInterval", c.RefreshInterval, time.Millisecond, maxDuration},
 		{"PromoterConfig.CallTimeout", c.CallTimeout, 10 * time.Millisecond, mostCallTimeout},
 		{"PromoterConfig.ShutdownTimeout", c.ShutdownTimeout, 0, maxDuration},
+		{"PromoterConfig.Retention", cmp.Or(c.Retention, minRetention), minRetention, 100 * maxDuration},
 		{"PromoterConfig.Promote.Timeout", c.Promote.Timeout, 0, maxDuration},
 	} {
 		if err := f.validate(); err != nil {
@@ -151,6 +165,11 @@ func (c PromoterConfig) withDefaults() (PromoterConfig, error) {
 		return c, err
 	}
 	return c, nil
+}
+
+func programName() string {
+	host, _ := os.Hostname()
+	return fmt.Sprintf("%s-%d", host, os.Getpid())
 }
 
 // sinks replaces a nil observer or logger, also a nil pointer in the interface.

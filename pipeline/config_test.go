@@ -26,6 +26,10 @@ func TestConfigErrorsNameTheField(t *testing.T) {
 		"PromoterConfig.ReconcileInterval is 1ns, must be 1ms to":          promoter(PromoterConfig{ReconcileInterval: 1}),
 		"PromoterConfig.RefreshInterval is -1s, must be 1ms to":            promoter(PromoterConfig{RefreshInterval: -time.Second}),
 		"PromoterConfig.ShutdownTimeout is -1ns, must be 0s to":            promoter(PromoterConfig{ShutdownTimeout: -1}),
+		"WorkerConfig.MaxRecords is 10, must be 2000 to":                   worker(WorkerConfig{MaxRecords: 10}),
+		"WorkerConfig.MaxBytes is 10, must be 16777216 to":                 worker(WorkerConfig{MaxBytes: 10}),
+		"WorkerConfig.CallTimeout is -1ns, must be 10ms to 2m0s":           worker(WorkerConfig{CallTimeout: -1}),
+		"PromoterConfig.Retention is 1m0s, must be 1h0m0s to":              promoter(PromoterConfig{Retention: time.Minute}),
 		"PromoterConfig.Promote.MaxRows is -1, must be 0 to 1073741824":    promoter(PromoterConfig{Promote: staging.PromoteOptions{MaxRows: -1}}),
 		"PromoterConfig.Promote.Timeout is -1ns, must be 0s to":            promoter(PromoterConfig{Promote: staging.PromoteOptions{Timeout: -1}}),
 		"Flow.Queue is nil, must be":                                       flow(Flow[int]{}),
@@ -86,13 +90,13 @@ func TestNilPointersInOptionalFields(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.flow.notifyGate(t.Context())
-	observe(w.cfg.Observer, Event{})
+	w.events.emit(t.Context(), Event{})
 	p, err := NewPromoter(f, PromoterConfig{Observer: (*observerPointer)(nil)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	p.flow.notifyGate(t.Context())
-	observe(p.cfg.Observer, Event{})
+	p.events.emit(t.Context(), Event{})
 	g := &gate{}
 	if f.Gate = g; true {
 		f, err = f.validate()
@@ -105,4 +109,4 @@ func TestNilPointersInOptionalFields(t *testing.T) {
 
 type observerPointer struct{ n int }
 
-func (o *observerPointer) Observe(Event) { o.n++ }
+func (o *observerPointer) Observe(context.Context, Event) { o.n++ }

@@ -20,7 +20,7 @@ func ExampleWorker() {
 	worker, err := pipeline.NewWorker(flow, pipeline.WorkerConfig{
 		Name:        "example",
 		Concurrency: 1,
-		Observer: pipeline.ObserverFunc(func(e pipeline.Event) {
+		Observer: pipeline.ObserverFunc(func(_ context.Context, e pipeline.Event) {
 			fmt.Println(e.Op, e.Records)
 			if e.Op == pipeline.OpHandoff {
 				stop()
@@ -43,7 +43,7 @@ func ExamplePromoter_Promote() {
 	flow, q, cleanup := readings(ctx)
 	defer cleanup()
 	must(q.Push(ctx, []byte("attic 31"), []byte("cellar 12")))
-	worker, err := pipeline.NewWorker(flow, pipeline.WorkerConfig{Observer: pipeline.ObserverFunc(func(e pipeline.Event) {
+	worker, err := pipeline.NewWorker(flow, pipeline.WorkerConfig{Observer: pipeline.ObserverFunc(func(_ context.Context, e pipeline.Event) {
 		if e.Op == pipeline.OpHandoff {
 			stop()
 		}

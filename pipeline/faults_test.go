@@ -158,7 +158,7 @@ func TestReconcileIsNotStarved(t *testing.T) {
 	r.flow.Table = &busyTable{Table: r.table}
 	var reconciled atomic.Int64
 	ctx, cancel := context.WithCancel(context.Background())
-	wait := r.startPromoter(ctx, pipeline.PromoterConfig{ReconcileInterval: 20 * time.Millisecond, Observer: pipeline.ObserverFunc(func(e pipeline.Event) {
+	wait := r.startPromoter(ctx, pipeline.PromoterConfig{ReconcileInterval: 20 * time.Millisecond, Observer: pipeline.ObserverFunc(func(_ context.Context, e pipeline.Event) {
 		if e.Op == pipeline.OpReconcile {
 			reconciled.Add(1)
 		}

@@ -1,45 +1,140 @@
 package pipeline
 
-import "time"
+import (
+	"context"
+	"sync"
+	"time"
+)
 
 // Op names the operation that an [Event] reports.
 type Op string
 
-// The operations. Records is the number of records of the batch or promotion.
+// The operations.
 const (
 	OpLease     Op = "lease"     // a batch was leased; Duration includes the wait for it
-	OpTransform Op = "transform" // the chain has run over a batch
+	OpTransform Op = "transform" // the chain has run over a batch; Stages has its parts
 	OpStage     Op = "stage"     // a batch was copied into staging
 	OpHandoff   Op = "handoff"   // a batch now waits for promotion
-	OpRelease   Op = "release"   // a batch was given back; Err holds the reason
+	OpRelease   Op = "release"   // a batch was given back or lost; Err holds the reason
 	OpPromote   Op = "promote"   // staged batches were promoted; Rows went into the target
-	OpAck       Op = "ack"       // promoted batches were acknowledged; Records is the number of batches
-	OpReconcile Op = "reconcile" // handed-off batches were compared with Postgres; Records is the number of batches redelivered
+	OpAck       Op = "ack"       // promoted batches were acknowledged
+	OpReconcile Op = "reconcile" // handed-off batches were compared with Postgres; Batches were redelivered
 	OpRefresh   Op = "refresh"   // views were refreshed
+	OpPrune     Op = "prune"     // Batches were deleted from the ledger
+	OpStuck     Op = "stuck"     // a step fails again and again; reported at growing intervals with Failures and Since
+	OpRecovered Op = "recovered" // the step works again
 )
 
-// Event is one step that a worker or promoter performed, or failed to perform.
+// Event is one step that a worker or promoter performed, or failed to perform. A field that does not
+// apply to the step is zero.
 type Event struct {
-	Op       Op
-	Batch    string // id; empty where the step concerns several batches
-	Records  int
-	Rows     int64
+	Op      Op
+	Queue   string // name of the queue
+	Program string // name of the worker or promoter
+	Batch   string // id; empty where the step concerns several batches
+	Attempt int64  // of the batch
+	// Batches, Records and Rows count what the step concerned.
+	Batches int
+	Records int
+	Rows    int64
+	// Duplicates, Filtered and Rejected are records that the chain dropped.
+	Duplicates, Filtered, Rejected int
+	// Stages are the parts of OpTransform, in order.
+	Stages []StageEvent
+	// InHand is what the worker holds over all its batches.
+	InHand InHand
+	// Failures counts the failures of OpStuck and OpRecovered, which began at Since.
+	Failures int
+	Since    time.Time
 	Duration time.Duration
 	Err      error
+	// Missed is how many events before this one were dropped, because the observer was too slow.
+	Missed int
 }
 
-// Observer receives an event for each step of a worker or promoter. It is called inline, from
-// several goroutines: it must be quick and safe for concurrent use.
-type Observer interface{ Observe(Event) }
+// StageEvent is the part of one stage in the run of a chain over a batch.
+type StageEvent struct {
+	Name     string
+	In, Out  int // values
+	Duration time.Duration
+}
+
+// InHand is what a worker holds: batches that were leased and neither handed off nor given back.
+type InHand struct {
+	Batches, Records, Bytes int
+}
+
+// Observer receives an event for each step of a worker or promoter. ctx carries the values of the
+// context of Run, and is not canceled. While Run is in progress, calls come from one goroutine beside
+// the work, so a slow observer holds nothing up: events that find [EventBuffer] others waiting are
+// dropped and counted in Event.Missed. Run returns after the last event. A method that is called by
+// hand, such as [Promoter.Promote], calls the observer inline.
+type Observer interface {
+	Observe(ctx context.Context, e Event)
+}
+
+// EventBuffer is how many events may wait for an observer.
+const EventBuffer = 1024
 
 // ObserverFunc makes an Observer of a function.
-type ObserverFunc func(Event)
+type ObserverFunc func(ctx context.Context, e Event)
 
 // Observe calls f.
-func (f ObserverFunc) Observe(e Event) { f(e) }
+func (f ObserverFunc) Observe(ctx context.Context, e Event) { f(ctx, e) }
 
-func observe(o Observer, e Event) {
-	if o != nil {
-		o.Observe(e)
+// events passes events on to an observer, which may be nil.
+type events struct {
+	observer       Observer
+	queue, program string
+
+	mu      sync.Mutex
+	waiting chan Event // nil: no Run is in progress
+	missed  int
+}
+
+// start begins to call the observer beside the work. Call the returned function at the end.
+func (s *events) start(ctx context.Context) (stop func()) {
+	if s.observer == nil {
+		return func() {}
+	}
+	ctx = context.WithoutCancel(ctx)
+	waiting, done := make(chan Event, EventBuffer), make(chan struct{})
+	s.mu.Lock()
+	s.waiting = waiting
+	s.mu.Unlock()
+	go func() {
+		defer close(done)
+		for e := range waiting {
+			s.observer.Observe(ctx, e)
+		}
+	}()
+	return func() {
+		s.mu.Lock()
+		s.waiting = nil
+		s.mu.Unlock()
+		close(waiting)
+		<-done
+	}
+}
+
+// emit passes an event on.
+func (s *events) emit(ctx context.Context, e Event) {
+	if s.observer == nil {
+		return
+	}
+	e.Queue, e.Program = s.queue, s.program
+	s.mu.Lock()
+	if s.waiting == nil {
+		s.mu.Unlock()
+		s.observer.Observe(context.WithoutCancel(ctx), e)
+		return
+	}
+	defer s.mu.Unlock()
+	e.Missed = s.missed
+	select {
+	case s.waiting <- e:
+		s.missed = 0
+	default:
+		s.missed++
 	}
 }

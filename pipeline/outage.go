@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -9,7 +10,7 @@ import (
 
 // Reminders of an outage that goes on are logged at these intervals. The interval doubles.
 const (
-	firstReminder = 10 * time.Second
+	firstReminder = 5 * time.Second
 	lastReminder  = 5 * time.Minute
 )
 
@@ -21,14 +22,26 @@ type outage struct {
 	what string // the step as a noun: "leasing"
 	args []any  // attributes of every line
 	now  func() time.Time
+	// report, if set, is called after each line but the first, without the lock.
+	report func(outageState)
 
 	mu       sync.Mutex
 	failing  map[string]struct{} // who failed last time
 	begun    time.Time
 	failures int
 	logged   bool          // the beginning was logged
+	reported bool          // a reminder was logged and reported
 	last     time.Time     // of the last line
 	interval time.Duration // until the next line
+}
+
+// outageState is what an outage reports.
+type outageState struct {
+	over     bool
+	since    time.Time
+	failures int
+	err      error
+	batch    string
 }
 
 func newOutage(log *slog.Logger, what string, args ...any) *outage {
@@ -37,11 +50,18 @@ func newOutage(log *slog.Logger, what string, args ...any) *outage {
 
 // failed records the failure of who, such as a batch, and logs it if a line is due.
 func (o *outage) failed(who string, err error, args ...any) {
+	state, due := o.fail(who, err, args)
+	if due && o.report != nil {
+		o.report(state)
+	}
+}
+
+func (o *outage) fail(who string, err error, args []any) (state outageState, due bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	now := o.now()
 	if len(o.failing) == 0 {
-		o.begun, o.failures, o.logged = now, 0, false
+		o.begun, o.failures, o.logged, o.reported = now, 0, false, false
 		if now.Sub(o.last) > lastReminder {
 			o.interval = 0 // a new outage; one that comes and goes does not log each time
 		}
@@ -49,18 +69,25 @@ func (o *outage) failed(who string, err error, args ...any) {
 	o.failing[who] = struct{}{}
 	o.failures++
 	if o.interval > 0 && now.Sub(o.last) < o.interval {
-		return
+		return state, false
 	}
 	o.interval = min(max(2*o.interval, firstReminder), lastReminder)
 	o.last = now
-	args = append(append([]any{"err", oneLine(err)}, args...), o.args...)
+	state = outageState{since: o.begun, failures: o.failures, err: err}
+	for i := 0; i+1 < len(args); i += 2 {
+		if id, ok := args[i+1].(string); ok && args[i] == "batch" {
+			state.batch = id
+		}
+	}
+	args = slices.Concat([]any{"err", oneLine(err)}, args, o.args)
 	if !o.logged && o.failures == 1 {
 		o.logged = true
 		o.log.Warn(o.what+" failed; retrying", args...)
-		return
+		return state, false // once is not stuck
 	}
-	o.logged = true
+	o.logged, o.reported = true, true
 	o.log.Warn(o.what+" still fails; retrying", append(args, "failures", o.failures, "since", now.Sub(o.begun).Round(time.Millisecond))...)
+	return state, true
 }
 
 // succeeded records that who does not fail any more. It logs the end of the outage after the last
@@ -70,17 +97,26 @@ func (o *outage) succeeded(who string) { o.leave(who, true) }
 // gone records that who neither fails nor succeeds any more, as at shutdown.
 func (o *outage) gone(who string) { o.leave(who, false) }
 
-func (o *outage) leave(who string, log bool) {
+func (o *outage) leave(who string, works bool) {
+	if state, over := o.end(who, works); over && o.report != nil {
+		o.report(state)
+	}
+}
+
+func (o *outage) end(who string, works bool) (state outageState, over bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if _, ok := o.failing[who]; !ok {
-		return
+		return state, false
 	}
 	delete(o.failing, who)
-	if len(o.failing) > 0 || !o.logged || !log {
-		return
+	if len(o.failing) > 0 || !o.logged {
+		return state, false
 	}
-	o.log.Info(o.what+" works again", append([]any{"after", o.now().Sub(o.begun).Round(time.Millisecond), "failures", o.failures}, o.args...)...)
+	if works {
+		o.log.Info(o.what+" works again", slices.Concat([]any{"after", o.now().Sub(o.begun).Round(time.Millisecond), "failures", o.failures}, o.args)...)
+	}
+	return outageState{over: true, since: o.begun, failures: o.failures}, o.reported
 }
 
 // oneLine returns the text of an error as one line: pgx spreads its connection errors over several.

@@ -48,8 +48,9 @@ func TestOutageIsLoggedOnceAndAtGrowingIntervals(t *testing.T) {
 	o.succeeded("batch 2")
 	want := []string{
 		`level=WARN msg="staging failed; retrying" err="refused: dial one dial two"`,
-		`level=WARN msg="staging still fails; retrying" err="refused: dial one dial two" failures=41 since=10s`,
-		`level=WARN msg="staging still fails; retrying" err="refused: dial one dial two" failures=121 since=30s`,
+		`level=WARN msg="staging still fails; retrying" err="refused: dial one dial two" failures=21 since=5s`,
+		`level=WARN msg="staging still fails; retrying" err="refused: dial one dial two" failures=61 since=15s`,
+		`level=WARN msg="staging still fails; retrying" err="refused: dial one dial two" failures=141 since=35s`,
 		`level=INFO msg="staging works again" after=1m0s failures=240`,
 	}
 	if diff := cmp.Diff(want, linesOf(out)); diff != "" {

@@ -217,7 +217,7 @@ func TestSignalsWakeEachProgram(t *testing.T) {
 	promoted := make(chan time.Time, 100)
 	stop := r.start(pipeline.WorkerConfig{}, pipeline.PromoterConfig{
 		PollInterval: time.Hour, ReconcileInterval: time.Hour,
-		Observer: pipeline.ObserverFunc(func(e pipeline.Event) {
+		Observer: pipeline.ObserverFunc(func(_ context.Context, e pipeline.Event) {
 			if e.Op == pipeline.OpPromote {
 				promoted <- time.Now()
 			}

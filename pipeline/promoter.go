@@ -20,8 +20,11 @@ type Promoter[T any] struct {
 	run  sync.Mutex
 	wake chan struct{}
 
+	events     *events
 	promoting  *outage
 	refreshing *outage
+	pruning    *outage
+	pruner     pruner // of the table; nil: it has none
 
 	epoch string       // of the UNLOGGED tables, as last seen; belongs to Run
 	due   atomic.Int64 // when the next reconcile is due, in Unix nanoseconds
@@ -37,10 +40,18 @@ func NewPromoter[T any](flow Flow[T], cfg PromoterConfig) (*Promoter[T], error) 
 	if err != nil {
 		return nil, err
 	}
+	pruner, _ := flow.Table.(pruner)
+	if cfg.Retention > 0 && pruner == nil {
+		return nil, fmt.Errorf("%w: PromoterConfig.Retention is %v, must be 0 for a table without a method Prune", ErrConfig, cfg.Retention)
+	}
+	name := flow.Queue.Name()
+	flow = flow.bounded(cfg.CallTimeout, cfg.CallTimeout)
+	ev := &events{observer: cfg.Observer, queue: name, program: cfg.Name}
 	return &Promoter[T]{
-		flow: flow.bounded(cfg.CallTimeout, cfg.CallTimeout), cfg: cfg, wake: make(chan struct{}, 1),
-		promoting:  newOutage(cfg.Logger, "promoting", "queue", flow.Queue.Name()),
-		refreshing: newOutage(cfg.Logger, "refreshing views", "queue", flow.Queue.Name()),
+		flow: flow, cfg: cfg, wake: make(chan struct{}, 1), events: ev, pruner: pruner,
+		promoting:  flow.watch(newOutage(cfg.Logger, "promoting", "queue", name), ev),
+		refreshing: flow.watch(newOutage(cfg.Logger, "refreshing views", "queue", name), ev),
+		pruning:    flow.watch(newOutage(cfg.Logger, "pruning", "queue", name), ev),
 	}, nil
 }
 
@@ -52,6 +63,7 @@ func (p *Promoter[T]) Run(ctx context.Context) error {
 		return ErrRunning
 	}
 	defer p.run.Unlock()
+	defer p.events.start(ctx)()
 	work, cancel := withGrace(ctx, p.cfg.ShutdownTimeout) // for what is in hand
 	defer cancel()
 	var wg sync.WaitGroup
@@ -59,6 +71,9 @@ func (p *Promoter[T]) Run(ctx context.Context) error {
 
 	if p.flow.Signals != nil {
 		wg.Go(func() { p.listen(ctx) })
+	}
+	if p.cfg.Retention > 0 {
+		wg.Go(func() { p.pruneLoop(ctx) })
 	}
 	dirty := make(chan struct{}, 1)
 	if p.cfg.Refresh != nil {
@@ -156,14 +171,17 @@ func (p *Promoter[T]) Promote(ctx context.Context) (int, error) {
 	start := time.Now()
 	prom, err := p.flow.Table.Promote(ctx, p.cfg.Promote)
 	if err != nil {
-		observe(p.cfg.Observer, Event{Op: OpPromote, Duration: time.Since(start), Err: err})
+		p.events.emit(ctx, Event{Op: OpPromote, Duration: time.Since(start), Err: err})
 		return 0, err
 	}
 	found := len(prom.Batches) + len(prom.Mismatched) + len(prom.TooOld)
 	if found == 0 {
 		return 0, nil
 	}
-	observe(p.cfg.Observer, Event{Op: OpPromote, Records: prom.Records, Rows: int64(prom.Rows), Duration: time.Since(start)})
+	p.events.emit(ctx, Event{
+		Op: OpPromote, Batches: found, Records: prom.Records, Rows: int64(prom.Rows),
+		Duplicates: prom.Duplicates, Filtered: prom.Filtered, Rejected: prom.Rejected, Duration: time.Since(start),
+	})
 
 	promoted := make([]string, 0, len(prom.Batches))
 	for _, b := range prom.Batches {
@@ -200,7 +218,7 @@ func (p *Promoter[T]) ack(ctx context.Context, ids []string) error {
 		if _, err := p.flow.Queue.AckWith(ctx, acks...); err != nil {
 			return fmt.Errorf("pipeline: could not acknowledge %d promoted batches: %w", n, err)
 		}
-		observe(p.cfg.Observer, Event{Op: OpAck, Records: n, Duration: time.Since(start)})
+		p.events.emit(ctx, Event{Op: OpAck, Batches: n, Duration: time.Since(start)})
 		ids = ids[n:]
 		p.flow.notifyGate(ctx)
 	}
@@ -214,7 +232,7 @@ func (p *Promoter[T]) ack(ctx context.Context, ids []string) error {
 func (p *Promoter[T]) Reconcile(ctx context.Context) error {
 	start := time.Now()
 	done, err := p.flow.Queue.Reconcile(ctx, p.fates, p.flow.settler("promoter", p.cfg.Logger))
-	observe(p.cfg.Observer, Event{Op: OpReconcile, Records: done.Redelivered, Duration: time.Since(start), Err: err})
+	p.events.emit(ctx, Event{Op: OpReconcile, Batches: done.Redelivered, Duration: time.Since(start), Err: err})
 	if err != nil {
 		return err
 	}
@@ -222,7 +240,7 @@ func (p *Promoter[T]) Reconcile(ctx context.Context) error {
 		p.cfg.Logger.Info("reconciled", "queue", p.flow.Queue.Name(), "redelivered", done.Redelivered, "acknowledged", done.Acked)
 	}
 	if done.Acked > 0 {
-		observe(p.cfg.Observer, Event{Op: OpAck, Records: done.Acked})
+		p.events.emit(ctx, Event{Op: OpAck, Batches: done.Acked})
 		p.flow.notifyGate(ctx)
 	}
 	p.reconcileAfter(p.cfg.ReconcileInterval)

@@ -31,7 +31,7 @@ func (p *Promoter[T]) refreshLoop(ctx, work context.Context, dirty chan struct{}
 func (p *Promoter[T]) refresh(ctx context.Context) bool {
 	start := time.Now()
 	err := p.cfg.Refresh(ctx)
-	observe(p.cfg.Observer, Event{Op: OpRefresh, Duration: time.Since(start), Err: err})
+	p.events.emit(ctx, Event{Op: OpRefresh, Duration: time.Since(start), Err: err})
 	if err != nil {
 		p.refreshing.failed("", err)
 		return false

@@ -83,7 +83,7 @@ func TestConfigurationErrorsNeverCount(t *testing.T) {
 			defer cancel()
 			wait := r.startWorker(ctx, pipeline.WorkerConfig{
 				Logger: slog.New(log),
-				Observer: pipeline.ObserverFunc(func(e pipeline.Event) {
+				Observer: pipeline.ObserverFunc(func(_ context.Context, e pipeline.Event) {
 					if e.Err != nil && failures.Add(1) == 4 {
 						close(enough)
 					}

@@ -20,13 +20,15 @@ const (
 	SignalRefreshed Signal = "refreshed" // views are fresh
 )
 
-// Signals wake the programs of a pipeline over Redis pub/sub, on the channel "{name}:signals",
-// within about a millisecond. A signal is a hint. It may be lost while a connection is down, so
-// every listener also polls, rarely. The truth is in the lists and tables. Signals is safe for
+// Signals wake the programs of a pipeline over Redis pub/sub, on the channel "{name}:signals", within
+// about a millisecond. A signal is a hint. It may be lost while a connection is down, so every
+// listener also polls, rarely. The truth is in the lists and tables. A program that is stuck reports
+// that in the hash "{name}:signals:stalls", where [Flow.Books] finds it. Signals is safe for
 // concurrent use.
 type Signals struct {
 	client  rueidis.Client
 	channel string
+	stalls  string
 }
 
 // NewSignals returns the signals of the pipeline of that name, usually the name of its queue. It
@@ -38,7 +40,7 @@ func NewSignals(client rueidis.Client, name string) (*Signals, error) {
 	if name == "" || strings.ContainsAny(name, "{}") {
 		return nil, fmt.Errorf("%w: the name of NewSignals is %q, must be non-empty without braces", ErrConfig, name)
 	}
-	return &Signals{client: client, channel: "{" + name + "}:signals"}, nil
+	return &Signals{client: client, channel: "{" + name + "}:signals", stalls: "{" + name + "}:signals:stalls"}, nil
 }
 
 // Send publishes a signal. It costs one round trip.

@@ -19,6 +19,8 @@ type Worker[T any] struct {
 	cfg    WorkerConfig
 	settle queue.SettleFunc
 	run    sync.Mutex
+	events *events
+	hand   *hand
 
 	redis    *outage // steps on the queue
 	postgres *outage // staging
@@ -37,11 +39,13 @@ func NewWorker[T any](flow Flow[T], cfg WorkerConfig) (*Worker[T], error) {
 	}
 	name := flow.Queue.Name()
 	flow = flow.bounded(cfg.CallTimeout, cfg.BatchTimeout)
+	ev := &events{observer: cfg.Observer, queue: name, program: cfg.Name}
 	return &Worker[T]{
-		flow: flow, cfg: cfg, settle: flow.settler(cfg.Name, cfg.Logger),
-		redis:    newOutage(cfg.Logger, "queue access", "queue", name),
-		postgres: newOutage(cfg.Logger, "staging", "queue", name),
-		chain:    newOutage(cfg.Logger, "processing", "queue", name),
+		flow: flow, cfg: cfg, settle: flow.settler(cfg.Name, cfg.Logger), events: ev,
+		hand:     newHand(cfg.MaxRecords, cfg.MaxBytes),
+		redis:    flow.watch(newOutage(cfg.Logger, "queue access", "queue", name), ev),
+		postgres: flow.watch(newOutage(cfg.Logger, "staging", "queue", name), ev),
+		chain:    flow.watch(newOutage(cfg.Logger, "processing", "queue", name), ev),
 	}, nil
 }
 
@@ -60,6 +64,7 @@ func (w *Worker[T]) Run(ctx context.Context) error {
 		return ErrRunning
 	}
 	defer w.run.Unlock()
+	defer w.events.start(ctx)()
 	work, cancel := withGrace(ctx, w.cfg.ShutdownTimeout) // for what is in hand
 	defer cancel()
 
@@ -94,13 +99,17 @@ func (w *Worker[T]) loop(ctx, work context.Context, name string) {
 	opts := queue.LeaseOptions{Records: w.cfg.Records, Bytes: w.cfg.Bytes, Linger: w.cfg.Linger, Duration: w.cfg.LeaseDuration, Settle: w.settle}
 	leasing, processing := backoff{}, backoff{}
 	for ctx.Err() == nil {
+		if w.hand.reserve(ctx, w.cfg.Records, w.cfg.Bytes) != nil {
+			return
+		}
 		start := time.Now()
 		b, err := w.flow.Queue.Lease(ctx, opts)
+		w.hand.took(w.cfg.Records, w.cfg.Bytes, b)
 		if err != nil {
 			if ctx.Err() != nil {
 				return
 			}
-			observe(w.cfg.Observer, Event{Op: OpLease, Duration: time.Since(start), Err: err})
+			w.events.emit(ctx, Event{Op: OpLease, Duration: time.Since(start), InHand: w.hand.now(), Err: err})
 			w.redis.failed(name, err, "step", "lease")
 			if sleep(ctx, leasing.next()) == nil {
 				w.probe(ctx, name)
@@ -109,8 +118,10 @@ func (w *Worker[T]) loop(ctx, work context.Context, name string) {
 		}
 		leasing = backoff{}
 		w.redis.succeeded(name)
-		observe(w.cfg.Observer, Event{Op: OpLease, Batch: b.ID, Records: len(b.Payloads), Duration: time.Since(start)})
-		if err := w.handle(work, b, name); err != nil {
+		w.emit(ctx, b, Event{Op: OpLease, Duration: time.Since(start)})
+		err = w.handle(work, b, name)
+		w.hand.put(b)
+		if err != nil {
 			if isUnavailable(err) || isMisconfigured(err) {
 				_ = sleep(ctx, processing.next())
 			}
@@ -119,6 +130,12 @@ func (w *Worker[T]) loop(ctx, work context.Context, name string) {
 		w.chain.succeeded(name)
 		processing = backoff{}
 	}
+}
+
+// emit reports a step on a batch.
+func (w *Worker[T]) emit(ctx context.Context, b *queue.Batch, e Event) {
+	e.Batch, e.Attempt, e.Batches, e.Records, e.InHand = b.ID, b.Attempt, 1, len(b.Payloads), w.hand.now()
+	w.events.emit(ctx, e)
 }
 
 // probe asks Redis for an answer after a failure. Lease does not return while there is nothing to
@@ -143,12 +160,12 @@ func (w *Worker[T]) handle(work context.Context, qb *queue.Batch, loop string) e
 	case errors.Is(err, queue.ErrLeaseLost), errors.Is(err, errBatchGone), errors.Is(cause, queue.ErrLeaseLost):
 		// Another worker has the batch, or it is finished. There is nothing to give back.
 		log.Info("lost a batch to another worker")
-		observe(w.cfg.Observer, Event{Op: OpRelease, Batch: qb.ID, Records: len(qb.Payloads), Err: queue.ErrLeaseLost})
+		w.emit(work, qb, Event{Op: OpRelease, Err: queue.ErrLeaseLost})
 		return err
 	case errors.Is(cause, errBatchTimeout):
 		// The transform hangs. Whatever it does now, the lease expires, and that counts as a crash.
 		log.Error("the chain hangs; the lease of its batch is left to expire", "timeout", w.cfg.BatchTimeout)
-		observe(w.cfg.Observer, Event{Op: OpRelease, Batch: qb.ID, Records: len(qb.Payloads), Err: errBatchTimeout})
+		w.emit(work, qb, Event{Op: OpRelease, Err: errBatchTimeout})
 		return err
 	}
 	release := queue.ReleaseOptions{}
@@ -166,7 +183,7 @@ func (w *Worker[T]) handle(work context.Context, qb *queue.Batch, loop string) e
 		}
 		log.Warn("a batch failed", args...)
 	}
-	observe(w.cfg.Observer, Event{Op: OpRelease, Batch: qb.ID, Records: len(qb.Payloads), Err: err})
+	w.emit(work, qb, Event{Op: OpRelease, Err: err})
 	w.release(work, qb, release)
 	return err
 }
@@ -193,7 +210,10 @@ func (w *Worker[T]) process(held *lease, b *Batch) error {
 	ctx := held.ctx
 	start := time.Now()
 	load, err := w.transform(ctx, b)
-	observe(w.cfg.Observer, Event{Op: OpTransform, Batch: b.ID, Records: len(b.Payloads), Duration: time.Since(start), Err: err})
+	w.emit(ctx, b.Batch, Event{
+		Op: OpTransform, Rows: int64(len(load.Rows)), Duplicates: b.dups, Filtered: b.filtered, Rejected: len(b.rejects),
+		Stages: b.stages, Duration: time.Since(start), Err: err,
+	})
 	if err != nil {
 		return err
 	}
@@ -202,7 +222,7 @@ func (w *Worker[T]) process(held *lease, b *Batch) error {
 	b.Annotated = b.Annotated || b.keys != nil // the chain has just claimed its records
 	start = time.Now()
 	outcome, err := w.stage(ctx, load)
-	observe(w.cfg.Observer, Event{Op: OpStage, Batch: b.ID, Records: len(b.Payloads), Rows: int64(len(load.Rows)), Duration: time.Since(start), Err: err})
+	w.emit(ctx, b.Batch, Event{Op: OpStage, Rows: int64(len(load.Rows)), Duration: time.Since(start), Err: err})
 	if err != nil {
 		return err
 	}
@@ -212,7 +232,7 @@ func (w *Worker[T]) process(held *lease, b *Batch) error {
 	// The batch is staged, now or before. The promoter takes it from here.
 	start = time.Now()
 	err = w.handoff(ctx, b)
-	observe(w.cfg.Observer, Event{Op: OpHandoff, Batch: b.ID, Records: len(b.Payloads), Duration: time.Since(start), Err: err})
+	w.emit(ctx, b.Batch, Event{Op: OpHandoff, Duration: time.Since(start), Err: err})
 	if err != nil {
 		return Unavailable(err)
 	}
@@ -249,7 +269,7 @@ func (w *Worker[T]) finish(ctx context.Context, b *Batch) error {
 	if err := w.flow.Queue.Settle(ctx, b.Batch, s); err != nil {
 		return Unavailable(err)
 	}
-	observe(w.cfg.Observer, Event{Op: OpAck, Batch: b.ID, Records: 1})
+	w.emit(ctx, b.Batch, Event{Op: OpAck})
 	w.flow.notifyGate(ctx)
 	return nil
 }

@@ -40,7 +40,8 @@ SELECT count(*) FILTER (WHERE kind = 'promoted') AS batches,
        coalesce(sum(staged)     FILTER (WHERE kind = 'promoted'), 0)::int8 AS staged,
        coalesce(sum(promoted)   FILTER (WHERE kind = 'promoted'), 0)::int8 AS promoted,
        coalesce(sum(conflicts)  FILTER (WHERE kind = 'promoted'), 0)::int8 AS conflicts,
-       coalesce(sum(ruled)      FILTER (WHERE kind = 'promoted'), 0)::int8 AS ruled
+       coalesce(sum(ruled)      FILTER (WHERE kind = 'promoted'), 0)::int8 AS ruled,
+       (SELECT floor > '-infinity' FROM {control}) AS pruned
 FROM {ledger} WHERE committed_at >= @since::timestamptz;
 
 -- name: registered

@@ -2,10 +2,13 @@ package staging_test
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/staging"
 )
 
@@ -65,5 +68,25 @@ func TestFatesDuringAPromotion(t *testing.T) {
 	f := fates(t, asker, l.Batch.ID, other.Batch.ID, strings.ToUpper(l.Batch.ID))
 	if want := []staging.Fate{staging.FatePromoted, staging.FateUnknown, staging.FatePromoted}; !slices.Equal(f, want) {
 		t.Errorf("fates %v, want %v", f, want)
+	}
+}
+
+// A prune before the future would put aside every batch in flight. It is refused, and the floor stays.
+func TestPruneBeforeTheFutureIsRefused(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	tab := newTable(t, pool, "future", staging.Config[item]{Create: true})
+	if _, err := tab.Prune(t.Context(), time.Now().Add(time.Hour)); !errors.Is(err, staging.ErrConfig) {
+		t.Errorf("Prune before the future: %v, want ErrConfig", err)
+	}
+	stage(t, tab, load(items("a", 5)...), staging.OutcomeStaged) // with a floor in the future: ErrTooOld
+	if b, err := tab.Books(t.Context(), time.Time{}); err != nil || b.Pruned {
+		t.Errorf("pruned %v, %v, want a whole ledger", b.Pruned, err)
+	}
+	if _, err := tab.Prune(t.Context(), time.Now().Add(-time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := tab.Books(t.Context(), time.Time{}); err != nil || !b.Pruned {
+		t.Errorf("pruned %v, %v, want the prune to be known", b.Pruned, err)
 	}
 }

@@ -201,8 +201,14 @@ func (t *Table[T]) replay(ctx context.Context, q *pgx.Conn, l *Load[T]) (Promote
 // raises the floor, durably: a batch that was sealed before it and turns up later is refused by Stage with ErrTooOld and put
 // aside by Promote, for nobody can tell any more whether it was promoted. Ledger rows are kept for pruneMargin longer than
 // the floor says, so that clocks that differ do no harm. Keep more than the age of anything in flight.
+//
+// A before that is in the future, by the server's clock, is refused with ErrConfig: every batch in flight would end as too old.
 func (t *Table[T]) Prune(ctx context.Context, before time.Time) (int, error) {
-	if _, err := t.exec(ctx, true, do("UPDATE "+t.control+" SET floor = greatest(floor, $1::timestamptz)", timeText(before))); err != nil {
+	n, err := t.exec(ctx, true, do("UPDATE "+t.control+" SET floor = greatest(floor, $1::timestamptz) WHERE $1::timestamptz <= clock_timestamp()", timeText(before)))
+	if err == nil && n == 0 {
+		return 0, fmt.Errorf("%w: Prune before %v, must not be later than the server's time", ErrConfig, before)
+	}
+	if err != nil {
 		return 0, t.explain("raising the floor", err)
 	}
 	total := 0

@@ -147,6 +147,7 @@ type Books struct {
 	Rows           int64 `db:"promoted"` // rows written into the target
 	Conflicts      int64
 	RejectedByRule int64 `db:"ruled"`
+	Pruned         bool  // the ledger was pruned: it does not hold all that was ever promoted
 }
 
 // A Table stages and promotes rows of type T for one target. This type is concurrency safe.

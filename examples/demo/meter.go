@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -46,7 +47,7 @@ func (m *meter) add(name string, records int64, busy time.Duration) {
 }
 
 // Observe receives the events of the worker and the promoter.
-func (m *meter) Observe(e pipeline.Event) {
+func (m *meter) Observe(_ context.Context, e pipeline.Event) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if e.Err != nil {

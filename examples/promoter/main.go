@@ -46,7 +46,7 @@ func run(ctx context.Context, p *program.Program, args []string) error {
 	defer done()
 	promoter, err := pipeline.NewPromoter(app.Flow(), pipeline.PromoterConfig{
 		Refresh: app.RefreshViews,
-		Observer: pipeline.ObserverFunc(func(e pipeline.Event) {
+		Observer: pipeline.ObserverFunc(func(_ context.Context, e pipeline.Event) {
 			if e.Op == pipeline.OpPromote && e.Err == nil {
 				fmt.Fprintf(p.Out, "promoted %d records, %d rows, in %v\n", e.Records, e.Rows, e.Duration.Round(time.Millisecond))
 			}

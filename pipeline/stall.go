@@ -1,0 +1,119 @@
+package pipeline
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// ErrStuck reports that nothing is lost, but that the pipeline does not get on. The error that wraps it
+// names the step, since when, and the reason.
+var ErrStuck = errors.New("pipeline: nothing is lost, but the pipeline is stuck")
+
+const (
+	// StuckAfter is how long a batch may wait for its promotion until [Books.Stuck] reports it.
+	StuckAfter = 30 * time.Second
+
+	stallTTL     = 2 * lastReminder // a program that died does not report for ever
+	stallTimeout = 2 * time.Second
+)
+
+// Stall is a step that fails again and again, as a worker or promoter reports it.
+type Stall struct {
+	Program  string    `json:"program"` // name of the worker or promoter; empty: seen in the queue
+	Step     string    `json:"step"`    // "promoting"
+	Since    time.Time `json:"since"`
+	Failures int       `json:"failures"`
+	Reason   string    `json:"reason"` // the last error, on one line
+	Batch    string    `json:"batch,omitempty"`
+}
+
+func (s Stall) String() string {
+	var b strings.Builder
+	if s.Program != "" {
+		fmt.Fprintf(&b, "%s: ", s.Program)
+	}
+	fmt.Fprintf(&b, "%s, since %s", s.Step, s.Since.UTC().Format(time.RFC3339))
+	if s.Failures > 0 {
+		fmt.Fprintf(&b, ", %d failures", s.Failures)
+	}
+	if s.Batch != "" {
+		fmt.Fprintf(&b, ", batch %s", s.Batch)
+	}
+	if s.Reason != "" {
+		fmt.Fprintf(&b, ": %s", s.Reason)
+	}
+	return b.String()
+}
+
+// field is the field of a program's step in the hash of stalls.
+func (s Stall) field() string { return s.Program + "/" + s.Step }
+
+// report stores a stall for [Flow.Books], for some minutes.
+func (s *Signals) report(ctx context.Context, stall Stall) error {
+	text, err := json.Marshal(stall)
+	if err != nil {
+		return err
+	}
+	for _, r := range s.client.DoMulti(ctx,
+		s.client.B().Hset().Key(s.stalls).FieldValue().FieldValue(stall.field(), string(text)).Build(),
+		s.client.B().Pexpire().Key(s.stalls).Milliseconds(stallTTL.Milliseconds()).Build()) {
+		if err := r.Error(); err != nil {
+			return fmt.Errorf("pipeline: could not report a stall: %w", err)
+		}
+	}
+	return nil
+}
+
+// clear removes a stall.
+func (s *Signals) clear(ctx context.Context, stall Stall) error {
+	if err := s.client.Do(ctx, s.client.B().Hdel().Key(s.stalls).Field(stall.field()).Build()).Error(); err != nil {
+		return fmt.Errorf("pipeline: could not clear a stall: %w", err)
+	}
+	return nil
+}
+
+// reported returns the stalls that programs have reported, oldest first.
+func (s *Signals) reported(ctx context.Context) ([]Stall, error) {
+	fields, err := s.client.Do(ctx, s.client.B().Hgetall().Key(s.stalls).Build()).AsStrMap()
+	if err != nil {
+		return nil, fmt.Errorf("pipeline: could not read the stalls: %w", err)
+	}
+	var out []Stall
+	for name, text := range fields {
+		var stall Stall
+		if err := json.Unmarshal([]byte(text), &stall); err != nil {
+			return nil, fmt.Errorf("pipeline: could not read the stall %q: %w", name, err)
+		}
+		out = append(out, stall)
+	}
+	slices.SortFunc(out, func(a, b Stall) int { return a.Since.Compare(b.Since) })
+	return out, nil
+}
+
+// watch makes an outage visible beyond the log: to the observer and, by way of the signals, in the books.
+func (f Flow[T]) watch(o *outage, ev *events) *outage {
+	o.report = func(now outageState) {
+		ctx, cancel := context.WithTimeout(context.Background(), stallTimeout)
+		defer cancel()
+		stall := Stall{Program: ev.program, Step: o.what, Since: now.since, Failures: now.failures, Reason: oneLine(now.err), Batch: now.batch}
+		e := Event{Op: OpStuck, Batch: now.batch, Failures: now.failures, Since: now.since, Err: now.err}
+		if now.over {
+			e.Op, e.Err, e.Duration = OpRecovered, nil, time.Since(now.since)
+		}
+		ev.emit(ctx, e)
+		if f.Signals == nil {
+			return
+		}
+		if now.over {
+			_ = f.Signals.clear(ctx, stall) // it expires
+		} else {
+			_ = f.Signals.report(ctx, stall) // the log has it too
+		}
+	}
+	return o
+}
