@@ -199,3 +199,12 @@ func ExampleGate_Repair() {
 	// the reservations have 2 records, but their sum is kept as 4: off by 2
 	// <nil> <nil>
 }
+
+// A program in any language can wait for the ids of the producers that the gate lets through.
+func ExampleGate_Channel() {
+	ctx := context.Background()
+	client, stop := throwaway()
+	defer stop()
+	fmt.Println("SUBSCRIBE", parcels(ctx, client).Channel())
+	// Output: SUBSCRIBE {parcels}:gate:granted
+}

@@ -46,8 +46,8 @@ type Config struct {
 	// Default 1 hour.
 	Window time.Duration
 	// ExpectedIDs is roughly how many ids one window will see, and the smallest size that is prepared
-	// for: 12 bytes each are allocated before the first claim. If more arrive, the tables grow by what was counted. A
-	// wrong value costs memory or speed, never a verdict. Default 100,000.
+	// for: 12 bytes each are allocated before the first claim. If more arrive, the tables grow by what
+	// was counted. A wrong value costs memory or speed, never a verdict. Default 100,000.
 	ExpectedIDs int64
 	// Digest stores ids of 16 bytes and more as a 128-bit digest (the first half of SHA-256). The
 	// window is then exact unless two different ids share a digest. Among a billion ids that has a

@@ -129,12 +129,12 @@ func ExampleDedup() {
 // A stage of one's own passes on each record, or reports its end.
 func ExampleFunc() {
 	odd := pipeline.Func("odd", func(_ context.Context, b *pipeline.Batch, in pipeline.Records[int]) (out pipeline.Records[int], err error) {
-		for i, n := range in.Values {
-			if n%2 == 0 {
+		for i := range in.Len() {
+			if in.Values[i]%2 == 0 {
 				b.Filter(in.Pos[i])
 				continue
 			}
-			out.Values, out.Pos = append(out.Values, n), append(out.Pos, in.Pos[i])
+			out.Values, out.Pos = append(out.Values, in.Values[i]), append(out.Pos, in.Pos[i])
 		}
 		return out, nil
 	})

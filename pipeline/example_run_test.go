@@ -6,6 +6,9 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/redis/rueidis"
+
 	"github.com/headrace/headrace/pipeline"
 	"github.com/headrace/headrace/queue"
 	"github.com/headrace/headrace/staging"
@@ -116,7 +119,28 @@ func ExampleBooks_Balanced() {
 		Postgres: staging.Books{Records: 8, Kept: 7, Rejected: 1, Staged: 7, Rows: 7},
 	}
 	fmt.Println(books.Balanced())
-	// Output: pipeline: the books do not balance: Redis is off by 1: taken 10 = acked 8 + in flight 1 + dead 0 + discarded 0
+	for _, line := range books.Lines() {
+		fmt.Println(line.Name, line.Imbalance())
+	}
+	// Output:
+	// pipeline: the books do not balance: Redis is off by 1: taken 10 = acked 8 + in flight 1 + dead 0 + discarded 0
+	// Redis 1
+	// Postgres 0
+	// rows 0
+}
+
+// A pool, and a Redis client, whose connections notice a peer that has vanished.
+func ExampleTunePool() {
+	pool, err := pgxpool.ParseConfig("postgres://localhost/shop")
+	must(err)
+	pipeline.TunePool(pool)
+	fmt.Println(pool.PingTimeout, pool.ConnConfig.ConnectTimeout)
+
+	redis := rueidis.ClientOption{InitAddress: []string{"localhost:6379"}, Dialer: *pipeline.Dialer()}
+	fmt.Println(redis.Dialer.Timeout)
+	// Output:
+	// 2s 5s
+	// 5s
 }
 
 // Signals wake other programs. Dashboards may listen too.
