@@ -190,3 +190,24 @@ func ExampleAwait() {
 	fmt.Println(err, q != nil, table.Name())
 	// Output: <nil> true "public"."readings"
 }
+
+// One call runs the parts of a program and stops them in order.
+func ExampleRun() {
+	ctx, stop := context.WithCancel(context.Background())
+	flow, q, cleanup := readings(ctx)
+	defer cleanup()
+	must(q.Push(ctx, []byte("attic 31"), []byte("cellar 12")))
+	worker, err := pipeline.NewWorker(flow, pipeline.WorkerConfig{})
+	must(err)
+	promoter, err := pipeline.NewPromoter(flow, pipeline.PromoterConfig{})
+	must(err)
+	watch := pipeline.Every(10*time.Millisecond, "watching", slog.Default(), func(ctx context.Context) error {
+		stats, err := q.Stats(ctx)
+		if err == nil && stats.Acked == 2 {
+			stop()
+		}
+		return err
+	})
+	fmt.Println(pipeline.Run(ctx, worker, promoter, watch))
+	// Output: <nil>
+}
