@@ -15,83 +15,91 @@ const (
 	DefaultStageTimeout = 3 * time.Second
 )
 
-// A Conflict says what a promotion does with a row whose key is in the target already.
+// A Conflict is what a promotion does with a row whose key is in the target already.
 type Conflict uint8
 
 // The conflict policies.
 const (
 	ConflictSkip    Conflict = iota // keep the row that is there; the new one is counted as a conflict
-	ConflictReplace                 // the new row replaces it (see Config.Newer and ReplaceIf); one that loses is counted as a conflict
+	ConflictReplace                 // the new row replaces it, see Config.Newer and ReplaceIf; a row that loses is a conflict
 	ConflictFail                    // the promotion fails with ErrConflict and changes nothing
 )
 
-// A Rule rejects the rows for which Where is true: they go to the rejects table with Code and Reason and the row as
-// jsonb. Rules are tried in order; the first that is true counts.
+// A Rule rejects the rows for which Where is true. They go to the rejects table with Code, Reason and
+// the row as JSON. Rules are tried in order, and the first that is true counts.
 type Rule struct {
 	Code   string // stable, for programs: "negative_amount"
 	Reason string // for people: "the amount is below zero"
 	Where  string // SQL over the columns of the staged row (alias s); trusted text, never user input
 }
 
-// A Merge is a data-modifying statement that runs inside the promotion, over the CTE promoted (the rows of the target
-// that this promotion inserted, with all columns).
+// A Merge is a data-modifying statement that runs inside the promotion. It reads the common table
+// expression "promoted": the rows of the target that this promotion inserted, with all columns.
 type Merge struct {
 	Name string // a name for the CTE, unique among the merges
 	SQL  string // INSERT … SELECT … FROM promoted … ON CONFLICT … DO UPDATE …
 }
 
-// A Column names a column of the target and, optionally, the type it is expected to have.
+// A Column is a column of the target and, optionally, the type that it is expected to have.
 type Column struct {
 	Name string
 	Type string // SQL type, used to create the target and to check it; "" takes what is there
 }
 
-// Config says how rows of type T get into the target. The zero Config takes the columns from T's `db` tags and
-// promotes without a key.
+// Config configures a Table. The zero Config takes the columns from the `db` tags of T and promotes
+// without a key.
 type Config[T any] struct {
-	// Columns of the target that a T fills. nil: the fields of T that have a `db:"name"` tag (with `dbtype:"numeric(12,2)"`
-	// beside it where the Go type does not say the SQL type). With Columns, Fill is needed.
+	// Columns of the target that a T fills. Nil: the fields of T that have a `db:"name"` tag. A field
+	// whose Go type does not determine the SQL type has `dbtype:"numeric(12,2)"` beside it. Columns
+	// needs Fill.
 	Columns []Column
-	// Fill writes the values of one T, one call of a method of Row for each of Columns, in order. It runs on the hot
-	// path and must not keep the Row.
+	// Fill writes the values of one T: one call of a method of Row for each of Columns, in order. It
+	// runs on the hot path and must not keep the Row.
 	Fill func(*T, *Row)
-	// Create makes the target if it does not exist, from the columns' types, with Key as its primary key.
+	// Create creates the target if it does not exist, from the types of the columns, with Key as its
+	// primary key.
 	Create bool
 
-	// Key names the columns of a unique index of the target, all NOT NULL. Without a key there are no conflicts: the
-	// ledger alone gives exactly-once.
+	// Key names the columns of a unique index of the target, all NOT NULL. Without a key there are no
+	// conflicts: the ledger alone gives exactly-once.
 	Key []string
 	// Conflict is the policy for rows whose key exists.
 	Conflict Conflict
-	// Newer, with Replace, names the column by which a row replaces another only if its value is greater. Without it the
-	// row that was staged last replaces.
+	// Newer, with ConflictReplace, names the column by which a row replaces another one only if its
+	// value is greater. Without Newer the row that was staged last replaces.
 	Newer string
-	// ReplaceIf, with Replace, is an SQL condition over the row that is there (alias old) and the new one (EXCLUDED); only
-	// where it is true the new row replaces the old one. Trusted text, never user input. With Newer, both must hold. Of
-	// several rows with one key that a promotion finds, the last, or the greatest by Newer, is tried; whether others are tried
-	// before it depends on how the rows fall into promotions, so let the condition not depend on that.
+	// ReplaceIf, with ConflictReplace, is an SQL condition over the existing row (alias old) and the
+	// new one (EXCLUDED). The new row replaces the old one only where it is true, and where Newer holds
+	// too. It is trusted text, never user input. Of several rows with one key in one promotion, the
+	// last is tried, or the greatest by Newer. Whether others are tried before it depends on how the
+	// rows are divided into promotions, so the condition must not depend on that.
 	ReplaceIf string
 
-	// Rules reject rows at promotion. NOT NULL, CHECK and foreign key constraints of the target are rules by themselves.
+	// Rules reject rows at promotion. NOT NULL, CHECK and foreign key constraints of the target act as
+	// rules without being listed.
 	Rules []Rule
-	// Merge holds statements that run inside the promotion.
+	// Merges are statements that run inside the promotion.
 	Merges []Merge
 
-	// ID names the column that holds the record's id for the dedup window; default: the key, if it is one column.
+	// ID names the column that holds the record's id for the dedup window. Default: the key, if it is
+	// one column.
 	ID string
-	// IDOf gives the same id from a T, for rows that are rejected before they are in Postgres; default: from the tagged
-	// field of column ID.
+	// IDOf returns the same id from a T, for rows that are rejected before they are in Postgres.
+	// Default: the tagged field of column ID.
 	IDOf func(*T) string
 
-	LockTimeout time.Duration // how long a statement waits for a lock; default 5 s
-	IdleTimeout time.Duration // after which Postgres ends a transaction whose client says nothing; default 10 s
+	// LockTimeout is how long a statement waits for a lock. Default [DefaultLockTimeout].
+	LockTimeout time.Duration
+	// IdleTimeout is how long a transaction may stand idle before Postgres ends it. Default
+	// [DefaultIdleTimeout].
+	IdleTimeout time.Duration
 	// StageTimeout is how long a COPY may stand still while a promotion waits for its lock, until the
-	// promoter disconnects its worker. A COPY that moves is left alone. Default 3 s.
+	// promoter disconnects its worker. A COPY that moves is left alone. Default [DefaultStageTimeout].
 	StageTimeout time.Duration
 }
 
-// colRecord is the staging tables' own column: the number of the batch, and in the lower 32 bits the record's position
-// in it. One column instead of two, because each costs a COPY 2 %.
+// colRecord is the staging tables' own column: the number of the batch, and in the lower 32 bits the
+// record's position in it. It is one column instead of two, because each costs a COPY 2 %.
 const colRecord = "hr_record"
 
 // postponedBit marks the rows that a promotion comes back to at its end. It is the sign, so the order stays.
@@ -99,14 +107,15 @@ const postponedBit = "(-9223372036854775808)::int8"
 
 func recordOf(no, pos int32) int64 { return int64(no)<<32 | int64(pos) }
 
-// batchOf and posOf take it apart again. What groups or joins takes it apart, too: Postgres hashes a bigint to the exclusive
-// or of its halves, so of 100 batches of 5,000 records it makes 5,000 values, and a hash table becomes a list.
+// batchOf and posOf take it apart again. A statement that groups or joins uses them too: Postgres
+// hashes a bigint to the exclusive or of its halves, so 100 batches of 5,000 records have 5,000
+// values, and a hash table becomes a list.
 func batchOf(prefix string) string {
 	return "((" + prefix + colRecord + " & ~" + postponedBit + ") >> 32)"
 }
 func posOf(prefix string) string { return "(" + prefix + colRecord + " & 4294967295)::int4" }
 
-// check fills in defaults and says what cannot be.
+// check fills in defaults and returns an error about the first invalid field.
 func (c *Config[T]) check() error {
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("%w: Config."+format, append([]any{ErrConfig}, args...)...)
@@ -117,33 +126,33 @@ func (c *Config[T]) check() error {
 	seen := map[string]bool{}
 	for i, col := range c.Columns {
 		if col.Name == "" {
-			return bad("Columns[%d].Name is empty", i)
+			return bad("Columns[%d].Name is empty: must be a column", i)
 		}
 		if seen[col.Name] {
-			return bad("Columns[%d].Name is %q for the second time", i, col.Name)
+			return bad("Columns[%d].Name is %q: must not repeat an earlier one", i, col.Name)
 		}
 		seen[col.Name] = true
 	}
 	if c.Conflict > ConflictFail {
-		return bad("Conflict is %d: must be Skip, Replace or Fail", c.Conflict)
+		return bad("Conflict is %d: must be ConflictSkip, ConflictReplace or ConflictFail", c.Conflict)
 	}
 	if c.Newer != "" && c.Conflict != ConflictReplace {
-		return bad("Newer is %q, which needs Conflict Replace", c.Newer)
+		return bad("Newer is %q: must be empty without ConflictReplace", c.Newer)
 	}
 	if c.ReplaceIf != "" && c.Conflict != ConflictReplace {
-		return bad("ReplaceIf is %q, which needs Conflict Replace", c.ReplaceIf)
+		return bad("ReplaceIf is %q: must be empty without ConflictReplace", c.ReplaceIf)
 	}
 	if c.Conflict == ConflictReplace && len(c.Merges) > 0 {
-		return bad("Merge does not go with Conflict Replace: a row that replaces another would be counted twice")
+		return bad("Merges has %d statements: must be empty with ConflictReplace, because a row that replaces another would count twice", len(c.Merges))
 	}
 	for i, k := range c.Key {
 		if k == "" || slices.Contains(c.Key[:i], k) {
-			return bad("Key[%d] is %q: empty or named twice", i, k)
+			return bad("Key[%d] is %q: must be a column, named once", i, k)
 		}
 	}
 	for i, r := range c.Rules {
 		if r.Code == "" || r.Where == "" {
-			return bad("Rules[%d] needs Code and Where", i)
+			return bad("Rules[%d] has Code %q and Where %q: must have both", i, r.Code, r.Where)
 		}
 		if r.Reason == "" {
 			c.Rules = slices.Clone(c.Rules)
@@ -152,10 +161,10 @@ func (c *Config[T]) check() error {
 	}
 	for i, m := range c.Merges {
 		if m.Name == "" || m.SQL == "" {
-			return bad("Merge[%d] needs Name and SQL", i)
+			return bad("Merges[%d] has Name %q and SQL %q: must have both", i, m.Name, m.SQL)
 		}
 		if m.Name == "promoted" || slices.ContainsFunc(c.Merges[:i], func(o Merge) bool { return o.Name == m.Name }) {
-			return bad("Merge[%d].Name is %q, which is taken", i, m.Name)
+			return bad("Merges[%d].Name is %q: must not be \"promoted\" or repeat an earlier one", i, m.Name)
 		}
 	}
 	for _, d := range []struct {
