@@ -36,6 +36,8 @@ type Figure struct {
 	// Bare does the work with the bare tool, and Ours with headrace. Each returns how many records it
 	// handled. The harness times the call; b.Fatal works in it.
 	Bare, Ours func(round int) int
+
+	now func() time.Time // nil: time.Now
 }
 
 // Result is what a figure came to.
@@ -99,6 +101,9 @@ func (f *Figure) check() error {
 	}
 	f.Rounds = cmp.Or(f.Rounds, DefaultRounds)
 	f.Unit = cmp.Or(f.Unit, DefaultUnit)
+	if f.now == nil {
+		f.now = time.Now
+	}
 	if f.Rounds < MinRounds {
 		return fmt.Errorf("bench: %s: Figure.Rounds is %d: must be %d or more", f.Name, f.Rounds, MinRounds)
 	}
@@ -146,9 +151,9 @@ func (f *Figure) rate(side func(int) int, round int) (float64, error) {
 		f.Setup(round)
 	}
 	runtime.GC()
-	start := time.Now()
+	start := f.now()
 	n := side(round)
-	took := time.Since(start)
+	took := f.now().Sub(start)
 	if n <= 0 {
 		return 0, fmt.Errorf("bench: %s: a side handled %d records in round %d", f.Name, n, round)
 	}
