@@ -15,6 +15,7 @@ import (
 	"github.com/headrace/headrace/matview"
 	"github.com/headrace/headrace/pipeline"
 	"github.com/headrace/headrace/staging"
+	"github.com/headrace/headrace/testdata"
 )
 
 // Name is the usual name of the queue, and of the dedup window beside it: they share the hash tag,
@@ -63,18 +64,13 @@ func Open(ctx context.Context, redis rueidis.Client, pg *pgxpool.Pool, name stri
 	if err := a.openTable(ctx, pg); err != nil {
 		return nil, err
 	}
-	views := make([]matview.View, 0, 3)
-	for _, v := range Views() {
-		views = append(views, matview.View{Name: v.Name, SQL: v.SQL, UniqueIndex: v.Unique})
-	}
-	a.Views, err = matview.New(ctx, pg, Name, matview.Config{Views: views, Populate: true})
+	a.Views, err = matview.New(ctx, pg, Name, viewConfig())
 	return a, err
 }
 
-// openTable prepares the orders table for staged loading. The roll-up, sales by hour and category,
-// is merged from each promotion in its own transaction, so it is as fresh as the table itself.
-func (a *App) openTable(ctx context.Context, pg *pgxpool.Pool) error {
-	a.Rollup = matview.Rollup{
+// rollup is the sales by hour and category.
+func rollup() matview.Rollup {
+	return matview.Rollup{
 		Table: "sales_rollup",
 		From:  Table,
 		GroupBy: []matview.Column{
@@ -87,6 +83,34 @@ func (a *App) openTable(ctx context.Context, pg *pgxpool.Pool) error {
 			{Name: "revenue_usd", Expr: "total_usd", Type: "numeric", Aggregate: matview.AggregateSum},
 		},
 	}
+}
+
+// viewConfig is the set of dashboard views.
+func viewConfig() matview.Config {
+	views := make([]matview.View, 0, 3)
+	for _, v := range Views() {
+		views = append(views, matview.View{Name: v.Name, SQL: v.SQL, UniqueIndex: v.Unique})
+	}
+	return matview.Config{Views: views, Populate: true}
+}
+
+// SQL returns the schema of the orders domain for a migration tool: tables, roll-up and views.
+func SQL() (string, error) {
+	roll, err := rollup().SQL()
+	if err != nil {
+		return "", err
+	}
+	views, err := matview.SQL(Name, viewConfig())
+	if err != nil {
+		return "", err
+	}
+	return testdata.Schema + "\n" + roll + "\n" + views, nil
+}
+
+// openTable prepares the orders table for staged loading. The roll-up is merged from each promotion
+// in its own transaction, so it is as fresh as the table itself.
+func (a *App) openTable(ctx context.Context, pg *pgxpool.Pool) error {
+	a.Rollup = rollup()
 	if err := a.Rollup.Create(ctx, pg); err != nil {
 		return err
 	}

@@ -127,6 +127,9 @@ func (s Stats) Text(width int, before *Stats) string {
 	}
 	fmt.Fprintf(&b, "%s  %s\n", s.At.Format(time.TimeOnly), state)
 	q := s.Books.Redis
+	if q.Paused {
+		line("queue", "PAUSED: workers lease nothing")
+	}
 	line("queue", "ready %d, delayed %d, in flight %d (handed off %d), dead %d, redelivered %d, oldest %v",
 		q.Ready, q.Delayed, q.InFlight, q.HandedOff, q.Dead, q.Redelivered, q.OldestAge.Round(time.Millisecond))
 	if before != nil {

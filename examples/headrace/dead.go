@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/headrace/headrace/examples/internal/ops"
+	"github.com/headrace/headrace/queue"
+)
+
+// dead is the dead-letter list.
+type dead struct {
+	List    deadList    `cmd:"" help:"List dead letters, oldest first."`
+	Show    deadShow    `cmd:"" help:"Show one with its payload."`
+	Requeue deadRequeue `cmd:"" help:"Give dead letters another chance."`
+	Drop    deadDrop    `cmd:"" help:"Discard dead letters for good."`
+}
+
+type letter struct {
+	ID       string    `json:"id"`
+	Died     time.Time `json:"died"`
+	Seen     time.Time `json:"first_seen"`
+	Reason   string    `json:"reason"`
+	Attempts int64     `json:"attempts"`
+	Failures int       `json:"failures"`
+	Crashes  int       `json:"crashes"`
+	Payload  any       `json:"payload"`
+}
+
+func toLetter(d queue.DeadLetter) letter {
+	return letter{d.ID, d.Died, d.FirstSeen, d.Reason, d.Attempts, d.Failures, d.Crashes, ops.Payload(d.Payload)}
+}
+
+type deadList struct {
+	N     int    `short:"n" default:"20" help:"How many, 1 to 1000."`
+	After string `help:"Go on behind this cursor of the call before."`
+}
+
+// Validate is called by kong after parsing.
+func (v *deadList) Validate() error { return between("-n", v.N, 1, 1000) }
+
+// Run lists one page.
+func (v *deadList) Run(ctx context.Context, s *session) error {
+	q, err := s.queue(ctx)
+	if err != nil {
+		return err
+	}
+	page, next, err := q.DeadLetters(ctx, v.After, v.N)
+	if err != nil {
+		return err
+	}
+	var text strings.Builder
+	list := []letter{}
+	for _, d := range page {
+		list = append(list, toLetter(d))
+		fmt.Fprintln(&text, s.fit(fmt.Sprintf("%s  %s  %s", d.ID, d.Died.Format(time.DateTime), d.Reason)))
+	}
+	if next != "" {
+		fmt.Fprintf(&text, "more: headrace dead list --after %s\n", next)
+	}
+	return s.print(map[string]any{"dead": list, "next": next}, text.String())
+}
+
+type deadShow struct {
+	ID string `arg:"" help:"Id of the dead letter."`
+}
+
+// Run shows one dead letter.
+func (v *deadShow) Run(ctx context.Context, s *session) error {
+	q, err := s.queue(ctx)
+	if err != nil {
+		return err
+	}
+	for cursor := ""; ; {
+		page, next, err := q.DeadLetters(ctx, cursor, 1000)
+		if err != nil {
+			return err
+		}
+		for _, d := range page {
+			if d.ID == v.ID {
+				return s.print(toLetter(d), fmt.Sprintf("id        %s\ndied      %s\nreason    %s\nattempts  %d (failures %d, crashes %d)\npayload   %s\n",
+					d.ID, d.Died.Format(time.DateTime), d.Reason, d.Attempts, d.Failures, d.Crashes, ops.Readable(d.Payload)))
+			}
+		}
+		if cursor = next; cursor == "" {
+			return fmt.Errorf("no dead letter has the id %s", v.ID)
+		}
+	}
+}
+
+// selection is some dead letters, or all.
+type selection struct {
+	IDs []string `arg:"" optional:"" name:"id" help:"Ids of dead letters."`
+	All bool     `help:"All of them."`
+}
+
+// Validate is called by kong after parsing.
+func (v *selection) Validate() error {
+	if v.All == (len(v.IDs) > 0) {
+		return errors.New("name ids of dead letters, or --all")
+	}
+	return nil
+}
+
+type deadRequeue struct{ selection }
+
+// Run requeues dead letters.
+func (v *deadRequeue) Run(ctx context.Context, s *session) error {
+	q, err := s.queue(ctx)
+	if err != nil {
+		return err
+	}
+	var n int
+	if v.All {
+		n, err = q.RequeueAll(ctx)
+	} else {
+		n, err = q.Requeue(ctx, v.IDs...)
+	}
+	if err != nil {
+		return err
+	}
+	return s.print(map[string]int{"requeued": n}, fmt.Sprintf("requeued %d dead letters\n", n))
+}
+
+type deadDrop struct {
+	selection
+	Yes bool `short:"y" help:"Do not ask."`
+}
+
+// Run discards dead letters.
+func (v *deadDrop) Run(ctx context.Context, s *session) error {
+	q, err := s.queue(ctx)
+	if err != nil {
+		return err
+	}
+	ids := v.IDs
+	if v.All {
+		for cursor := ""; ; {
+			page, next, err := q.DeadLetters(ctx, cursor, 1000)
+			if err != nil {
+				return err
+			}
+			for _, d := range page {
+				ids = append(ids, d.ID)
+			}
+			if cursor = next; cursor == "" {
+				break
+			}
+		}
+	}
+	if err := s.confirm(v.Yes, fmt.Sprintf("This discards %d dead letters of the queue %s for good", len(ids), s.commands.Queue)); err != nil {
+		return err
+	}
+	n := 0
+	for len(ids) > 0 {
+		part := ids[:min(1000, len(ids))]
+		ids = ids[len(part):]
+		m, err := q.Discard(ctx, part...)
+		if n += m; err != nil {
+			return err
+		}
+	}
+	return s.print(map[string]int{"dropped": n}, fmt.Sprintf("dropped %d dead letters\n", n))
+}

@@ -1,0 +1,214 @@
+// Command headrace runs and operates pipelines from one command line. The first verbs run the
+// orders domain of the examples: init-cache, generate, process, promote, benchmark. The others work
+// on any pipeline, by the names of its queue and its table: stats, peek, dead, rejects, pause,
+// resume, audit and more. Verbs that only read run no DDL. Verbs that destroy ask first.
+//
+// Each verb is a file. Look at package examples/orders for the wiring of the pipeline, and at
+// examples/internal/ops for what is read without knowing the row type.
+//
+//	REDIS_URL=redis://localhost:6379 DATABASE_URL=postgres://localhost/shop go run ./examples/headrace stats
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/alecthomas/kong"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/redis/rueidis"
+
+	"github.com/headrace/headrace/examples/internal/ops"
+	"github.com/headrace/headrace/examples/internal/program"
+	"github.com/headrace/headrace/examples/orders"
+	"github.com/headrace/headrace/queue"
+)
+
+// commands are the verbs.
+type commands struct {
+	Queue string `default:"orders" help:"Name of the queue." env:"HEADRACE_QUEUE"`
+	Table string `default:"orders" help:"Name of the table." env:"HEADRACE_TABLE"`
+	Views string `default:"orders" help:"Name of the set of views." env:"HEADRACE_VIEWS"`
+	JSON  bool   `name:"json" help:"Print JSON."`
+
+	InitCache initCache `cmd:"" name:"init-cache" group:"orders" help:"Load the reference data into Redis."`
+	Generate  generate  `cmd:"" group:"orders" help:"Push generated orders, or those of a file."`
+	Process   process   `cmd:"" group:"orders" help:"Run a worker."`
+	Promote   promote   `cmd:"" group:"orders" help:"Move staged orders into the table."`
+	Benchmark benchmark `cmd:"" group:"orders" help:"Measure each step beside the bare tools."`
+
+	Stats   stats   `cmd:"" group:"any" help:"Show the books, the depths and the ages."`
+	Peek    peek    `cmd:"" group:"any" help:"Show records without taking them."`
+	Dead    dead    `cmd:"" group:"any" help:"List, requeue or drop dead letters."`
+	Rejects rejects `cmd:"" group:"any" help:"List, replay or resolve rejects."`
+	Pause   pause   `cmd:"" group:"any" help:"Stop all workers from leasing."`
+	Resume  resume  `cmd:"" group:"any" help:"Let the workers lease again."`
+	Audit   audit   `cmd:"" group:"any" help:"Recount the queue and compare the books."`
+	Prune   prune   `cmd:"" group:"any" help:"Forget old ledger rows of the orders table."`
+	Schema  schema  `cmd:"" group:"any" help:"Print or check the schema of the orders domain."`
+	Doctor  doctor  `cmd:"" group:"any" help:"Check the servers and their settings."`
+	Clear   clear   `cmd:"" group:"any" help:"Delete the queue, the cache or the window."`
+}
+
+const description = `Runs and operates pipelines. REDIS_URL and DATABASE_URL name the stores.
+
+Example:
+  headrace generate --orders 100000 && headrace process --empty && headrace promote`
+
+func main() { program.Main("headrace", run) }
+
+// helpShown is the panic with which kong ends after it has printed a help text.
+type helpShown struct{}
+
+func run(ctx context.Context, p *program.Program, args []string) (err error) {
+	defer func() {
+		if r := recover(); r == (helpShown{}) {
+			err = flag.ErrHelp
+		} else if r != nil {
+			panic(r)
+		}
+	}()
+	var c commands
+	parser, err := kong.New(&c, kong.Name(p.Name), kong.Description(description),
+		kong.Writers(p.Out, p.Err), kong.Exit(func(int) { panic(helpShown{}) }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: program.DefaultWidth, NoExpandSubcommands: true}),
+		kong.ExplicitGroups([]kong.Group{{Key: "orders", Title: "The orders domain:"}, {Key: "any", Title: "Any pipeline:"}}),
+	)
+	if err != nil {
+		return err
+	}
+	verb, err := parser.Parse(longFlags(args))
+	if err != nil {
+		return &program.UsageError{Text: oneLine(err.Error()) + " (-h shows the help)"}
+	}
+	s := &session{Program: p, commands: &c}
+	defer s.close()
+	verb.BindTo(ctx, (*context.Context)(nil))
+	return verb.Run(s)
+}
+
+func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
+
+var longFlag = regexp.MustCompile(`^-[a-z][a-z-]+(=|$)`)
+
+// longFlags lets a flag be written with one dash, as in the other programs: -watch is --watch.
+func longFlags(args []string) []string {
+	out := make([]string, len(args))
+	for i, a := range args {
+		if a == "--" {
+			copy(out[i:], args[i:])
+			break
+		}
+		if longFlag.MatchString(a) {
+			a = "-" + a
+		}
+		out[i] = a
+	}
+	return out
+}
+
+// session is one run of a verb. It connects to the stores that the verb asks for.
+type session struct {
+	*program.Program
+	*commands
+	done   []func()
+	client rueidis.Client // nil before the first call of redis
+	pool   *pgxpool.Pool  // nil before the first call of postgres
+}
+
+func (s *session) close() {
+	for i := len(s.done) - 1; i >= 0; i-- {
+		s.done[i]()
+	}
+}
+
+func (s *session) redis(ctx context.Context) (rueidis.Client, error) {
+	if s.client != nil {
+		return s.client, nil
+	}
+	c, err := s.Redis(ctx)
+	if err == nil {
+		s.client, s.done = c, append(s.done, c.Close)
+	}
+	return c, err
+}
+
+func (s *session) postgres(ctx context.Context) (*pgxpool.Pool, error) {
+	if s.pool != nil {
+		return s.pool, nil
+	}
+	pool, err := s.Postgres(ctx)
+	if err == nil {
+		s.pool, s.done = pool, append(s.done, pool.Close)
+	}
+	return pool, err
+}
+
+// queue opens the queue. It creates nothing.
+func (s *session) queue(ctx context.Context) (*queue.Queue, error) {
+	c, err := s.redis(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return queue.New(ctx, c, s.Queue, queue.Config{Eviction: queue.EvictionIgnore})
+}
+
+// pipeline opens both sides to read. It creates nothing.
+func (s *session) pipeline(ctx context.Context) (*ops.Pipeline, error) {
+	c, err := s.redis(ctx)
+	if err != nil {
+		return nil, err
+	}
+	pool, err := s.postgres(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return ops.Open(ctx, c, pool, s.names())
+}
+
+func (s *session) names() ops.Names {
+	return ops.Names{Queue: s.commands.Queue, Table: s.Table, Views: s.Views}
+}
+
+// errNotOrders is for verbs that need the row type of the table.
+var errNotOrders = errors.New("this verb knows the orders domain only: --queue, --table and --views must be orders")
+
+// app opens the orders pipeline and creates what is missing.
+func (s *session) app(ctx context.Context) (*orders.App, error) {
+	if s.names() != orders.Names {
+		return nil, errNotOrders
+	}
+	app, done, err := orders.Connect(ctx, s.Program)
+	if err == nil {
+		s.done = append(s.done, done)
+	}
+	return app, err
+}
+
+// print prints v as JSON, or else text.
+func (s *session) print(v any, text string) error {
+	if !s.JSON {
+		_, err := fmt.Fprint(s.Out, text)
+		return err
+	}
+	enc := json.NewEncoder(s.Out)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+// confirm asks for a destructive step unless yes is set.
+func (s *session) confirm(yes bool, what string) error {
+	if yes {
+		return nil
+	}
+	fmt.Fprintf(s.Err, "%s. Type yes to go on: ", what)
+	var answer string
+	if _, err := fmt.Fscanln(stdin, &answer); err != nil || answer != "yes" {
+		return errors.New("nothing was changed; --yes does it without a question")
+	}
+	return nil
+}

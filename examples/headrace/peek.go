@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/headrace/headrace/examples/internal/ops"
+	"github.com/headrace/headrace/examples/internal/program"
+)
+
+// peek shows records where they are.
+type peek struct {
+	What string `arg:"" optional:"" default:"ready" enum:"ready,handed-off" help:"ready or handed-off."`
+	N    int    `short:"n" default:"10" help:"How many, 1 to 1000."`
+}
+
+// Validate is called by kong after parsing.
+func (v *peek) Validate() error { return between("-n", v.N, 1, 1000) }
+
+func between(flag string, n, lo, hi int) error {
+	if n < lo || n > hi {
+		return fmt.Errorf("%s is %d: must be from %d to %d", flag, n, lo, hi)
+	}
+	return nil
+}
+
+type handedOff struct {
+	Batch   string    `json:"batch"`
+	Attempt int64     `json:"attempt"`
+	Records int       `json:"records"`
+	Since   time.Time `json:"since"`
+}
+
+// Run shows the oldest records first.
+func (v *peek) Run(ctx context.Context, s *session) error {
+	if v.What == "ready" {
+		c, err := s.redis(ctx)
+		if err != nil {
+			return err
+		}
+		payloads, err := ops.Ready(ctx, c, s.commands.Queue, v.N)
+		if err != nil {
+			return err
+		}
+		var text strings.Builder
+		list := make([]any, len(payloads))
+		for i, b := range payloads {
+			list[i] = ops.Payload(b)
+			fmt.Fprintln(&text, s.fit(ops.Readable(b)))
+		}
+		return s.print(map[string]any{"ready": list}, text.String())
+	}
+	q, err := s.queue(ctx)
+	if err != nil {
+		return err
+	}
+	batches, err := q.HandedOff(ctx)
+	if err != nil {
+		return err
+	}
+	var text strings.Builder
+	list := []handedOff{}
+	for _, b := range batches[:min(v.N, len(batches))] {
+		list = append(list, handedOff{b.ID, b.Attempt, b.Records, b.Since})
+		fmt.Fprintf(&text, "%s  attempt %d  %d records  since %s\n", b.ID, b.Attempt, b.Records, b.Since.Format(time.DateTime))
+	}
+	return s.print(map[string]any{"handed_off": list}, text.String())
+}
+
+// fit cuts a line to the width of the terminal. A line that goes elsewhere stays whole.
+func (s *session) fit(line string) string {
+	if width, terminal := program.Width(s.Out); terminal {
+		return program.Fit(line, width)
+	}
+	return line
+}

@@ -1,0 +1,39 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// prune forgets old rows of the ledger and resolved rejects.
+type prune struct {
+	Before time.Duration `required:"" help:"Forget what is older, such as 720h. More than the age of anything in flight."`
+	Yes    bool          `short:"y" help:"Do not ask."`
+}
+
+// Validate is called by kong after parsing.
+func (v *prune) Validate() error {
+	if v.Before < time.Hour {
+		return fmt.Errorf("--before is %v: must be at least 1h", v.Before)
+	}
+	return nil
+}
+
+// Run prunes the ledger.
+func (v *prune) Run(ctx context.Context, s *session) error {
+	app, err := s.app(ctx)
+	if err != nil {
+		return err
+	}
+	before := time.Now().Add(-v.Before)
+	if err := s.confirm(v.Yes, fmt.Sprintf("This forgets the ledger of %s before %s; batches that were sealed before are refused from then on",
+		s.Table, before.Format(time.DateTime))); err != nil {
+		return err
+	}
+	n, err := app.Table.Prune(ctx, before)
+	if err != nil {
+		return err
+	}
+	return s.print(map[string]int{"pruned": n}, fmt.Sprintf("pruned %d ledger rows\n", n))
+}

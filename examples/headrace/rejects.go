@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/headrace/headrace/examples/internal/ops"
+)
+
+// rejects is the table of rejected records and rows.
+type rejects struct {
+	List    rejectList    `cmd:"" help:"List open rejects, oldest first."`
+	Codes   rejectCodes   `cmd:"" help:"Count open rejects by code."`
+	Show    rejectShow    `cmd:"" help:"Show one with its payload."`
+	Resolve rejectResolve `cmd:"" help:"Mark rejects as done with."`
+	Replay  rejectReplay  `cmd:"" help:"Push a reject again, corrected or as it was, and resolve it."`
+}
+
+type rejectList struct {
+	N     int    `short:"n" default:"20" help:"How many, 1 to 1000."`
+	Code  string `help:"Only those with this code."`
+	Key   string `help:"Only those of this record id."`
+	All   bool   `help:"Also those that are resolved."`
+	After int64  `help:"Go on behind this id."`
+}
+
+// Validate is called by kong after parsing.
+func (v *rejectList) Validate() error { return between("-n", v.N, 1, 1000) }
+
+// Run lists one page.
+func (v *rejectList) Run(ctx context.Context, s *session) error {
+	pool, err := s.postgres(ctx)
+	if err != nil {
+		return err
+	}
+	list, err := ops.Rejects(ctx, pool, s.Table, ops.RejectFilter{Code: v.Code, Key: v.Key, Resolved: v.All, After: v.After, Limit: v.N})
+	if err != nil {
+		return err
+	}
+	var text strings.Builder
+	for _, r := range list {
+		fmt.Fprintln(&text, s.fit(fmt.Sprintf("%6d  %s  %-18s %s", r.ID, r.At.Format(time.DateTime), r.Code, r.Reason)))
+	}
+	if len(list) == v.N {
+		fmt.Fprintf(&text, "more: headrace rejects list --after %d\n", list[len(list)-1].ID)
+	}
+	if list == nil {
+		list = []ops.Reject{}
+	}
+	return s.print(map[string]any{"rejects": list}, text.String())
+}
+
+type rejectCodes struct{}
+
+// Run counts the rejects.
+func (v *rejectCodes) Run(ctx context.Context, s *session) error {
+	pool, err := s.postgres(ctx)
+	if err != nil {
+		return err
+	}
+	counts, err := ops.RejectCodes(ctx, pool, s.Table)
+	if err != nil {
+		return err
+	}
+	var text strings.Builder
+	for _, code := range slices.Sorted(maps.Keys(counts)) {
+		fmt.Fprintf(&text, "%-18s %d\n", code, counts[code])
+	}
+	return s.print(map[string]any{"codes": counts}, text.String())
+}
+
+type rejectShow struct {
+	ID int64 `arg:"" help:"Id of the reject."`
+}
+
+// Run shows one reject.
+func (v *rejectShow) Run(ctx context.Context, s *session) error {
+	r, err := v.find(ctx, s)
+	if err != nil {
+		return err
+	}
+	state := "open"
+	if r.Resolved != nil {
+		state = "resolved " + r.Resolved.Format(time.DateTime)
+	}
+	return s.print(r, fmt.Sprintf("id       %d (%s)\nat       %s\ncode     %s\nreason   %s\nkey      %s\nbatch    %s, place %d, source %s\npayload  %s\n",
+		r.ID, state, r.At.Format(time.DateTime), r.Code, r.Reason, r.Key, r.Batch, r.Place, r.Source, ops.Readable(r.Raw)))
+}
+
+func (v *rejectShow) find(ctx context.Context, s *session) (ops.Reject, error) {
+	pool, err := s.postgres(ctx)
+	if err != nil {
+		return ops.Reject{}, err
+	}
+	list, err := ops.Rejects(ctx, pool, s.Table, ops.RejectFilter{IDs: []int64{v.ID}, Resolved: true, Limit: 1})
+	if err == nil && len(list) == 0 {
+		err = fmt.Errorf("no reject of %s has the id %d", s.Table, v.ID)
+	}
+	if err != nil {
+		return ops.Reject{}, err
+	}
+	return list[0], nil
+}
+
+type rejectResolve struct {
+	IDs []int64 `arg:"" name:"id" help:"Ids of rejects."`
+}
+
+// Run resolves rejects.
+func (v *rejectResolve) Run(ctx context.Context, s *session) error {
+	pool, err := s.postgres(ctx)
+	if err != nil {
+		return err
+	}
+	n, err := ops.Resolve(ctx, pool, s.Table, v.IDs...)
+	if err != nil {
+		return err
+	}
+	return s.print(map[string]int{"resolved": n}, fmt.Sprintf("resolved %d rejects\n", n))
+}
+
+type rejectReplay struct {
+	rejectShow
+	File string `help:"A file with the corrected record; the rejected one is pushed without it."`
+}
+
+// Run pushes the record first and resolves the reject then: a crash in between leaves the reject
+// open, and a record that is pushed twice is a duplicate.
+func (v *rejectReplay) Run(ctx context.Context, s *session) error {
+	r, err := v.find(ctx, s)
+	if err != nil {
+		return err
+	}
+	if r.Resolved != nil {
+		return fmt.Errorf("reject %d is resolved already", r.ID)
+	}
+	payload := r.Raw
+	if v.File != "" {
+		if payload, err = os.ReadFile(v.File); err != nil {
+			return err
+		}
+	} else if r.Source != "stage" {
+		return errors.New("this reject holds a row and not the record that it came from: give the record with --file")
+	}
+	q, err := s.queue(ctx)
+	if err != nil {
+		return err
+	}
+	if err := q.Push(ctx, payload); err != nil {
+		return err
+	}
+	pool, err := s.postgres(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := ops.Resolve(ctx, pool, s.Table, r.ID); err != nil {
+		return fmt.Errorf("the record is pushed, but the reject is still open: %w", err)
+	}
+	return s.print(map[string]int64{"replayed": r.ID}, fmt.Sprintf("pushed the record of reject %d and resolved it\n", r.ID))
+}

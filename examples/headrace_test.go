@@ -1,0 +1,289 @@
+package examples_test
+
+import (
+	"encoding/json"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/headrace/headrace/queue"
+)
+
+// cli calls headrace on a test's own servers.
+type cli struct {
+	t   *testing.T
+	env []string
+}
+
+// ok runs a verb that must succeed, and returns its output.
+func (c cli) ok(line string) string {
+	c.t.Helper()
+	r := run(c.t, "headrace", c.env, strings.Fields(line)...)
+	if r.code != 0 {
+		c.t.Fatalf("headrace %s: exit code %d\n%s%s", line, r.code, r.out, r.err)
+	}
+	for _, l := range strings.Split(r.out, "\n") {
+		if n := utf8.RuneCountInString(l); n > 80 && !strings.Contains(l, `{"`) && !strings.HasPrefix(line, "schema") && !strings.HasPrefix(line, "rejects list") {
+			c.t.Errorf("headrace %s: a line of %d columns: %s", line, n, l)
+		}
+	}
+	return r.out
+}
+
+// fails runs a verb that must fail with one line that contains a text.
+func (c cli) fails(line, want string) {
+	c.t.Helper()
+	r := run(c.t, "headrace", c.env, strings.Fields(line)...)
+	if r.code != 1 || !strings.Contains(r.err, want) || strings.Count(r.err, "\n") != 1 {
+		c.t.Errorf("headrace %s: exit code %d\n%s%s\nwant 1 and one line with %q", line, r.code, r.out, r.err, want)
+	}
+}
+
+// shows runs a verb and checks that its output contains texts.
+func (c cli) shows(line string, want ...string) {
+	c.t.Helper()
+	out := strings.Join(strings.Fields(c.ok(line)), " ")
+	for _, w := range want {
+		if !strings.Contains(out, w) {
+			c.t.Errorf("headrace %s: the output lacks %q:\n%s", line, w, out)
+		}
+	}
+}
+
+// object runs a verb with -json and decodes its output into v. A field that v does not have is an
+// error.
+func (c cli) object(line string, v any) {
+	c.t.Helper()
+	dec := json.NewDecoder(strings.NewReader(c.ok(line + " -json")))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil || dec.More() {
+		c.t.Errorf("headrace %s -json: %v, or more than one object", line, err)
+	}
+}
+
+func equal[V comparable](t *testing.T, what string, got, want V) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s: got %v, want %v", what, got, want)
+	}
+}
+
+// The whole life of a pipeline from the command line, as a new user would try it.
+func TestHeadraceSession(t *testing.T) {
+	t.Parallel()
+	s := own(t)
+	c := cli{t, s.env()}
+
+	c.shows("schema print", "CREATE TABLE IF NOT EXISTS orders", "CREATE MATERIALIZED VIEW")
+	c.shows("stats", "balanced", "not created yet")
+	c.fails("rejects list", "no such pipeline")
+	c.shows("doctor", "✓ Redis version", "✓ Redis eviction maxmemory-policy noeviction", "✓ Postgres version", "✓ Privilege CREATE granted")
+	c.shows("init-cache", "products 15 entries", "currencies 7 entries", "zips 10 entries")
+	var tables struct {
+		Tables []struct {
+			Table, Version string
+			Entries        int
+		}
+	}
+	c.object("init-cache currencies", &tables)
+	if len(tables.Tables) != 1 || tables.Tables[0].Entries != 7 || tables.Tables[0].Version == "" {
+		t.Errorf("init-cache currencies: got %+v", tables)
+	}
+
+	// Generate, and look at it.
+	type generated struct {
+		Pushed, Repeated, Unique, Duplicates int
+		RefusedLines                         int            `json:"refused_lines"`
+		Rejects                              map[string]int `json:"expected_rejects"`
+		Seconds                              float64
+	}
+	var g generated
+	c.object("generate -orders 2000 -duplicates 0.1 -bad 0.02 -seed 1", &g)
+	equal(t, "pushed", g.Pushed, 2000)
+	equal(t, "unique", g.Unique, 1760)
+	equal(t, "duplicates", g.Duplicates, 200)
+	file := filepath.Join(t.TempDir(), "orders.jsonl")
+	sample, err := os.ReadFile("../testdata/orders.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, _, _ := strings.Cut(string(sample), "\n")
+	if err := os.WriteFile(file, []byte(first+"\n\nno JSON\n"+strings.ReplaceAll(first, "ord-0001", "ord-file")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := run(t, "headrace", c.env, "generate", "-file", file)
+	if r.code != 1 || !strings.Contains(r.out, "pushed 2 records") || !strings.Contains(r.err, "line 3 is not pushed: the record is not valid JSON") || !strings.Contains(r.err, "1 lines were not pushed") {
+		t.Errorf("a file with a bad line: exit code %d\n%s%s", r.code, r.out, r.err)
+	}
+	var ready struct{ Ready []json.RawMessage }
+	c.object("peek -n 7", &ready)
+	equal(t, "ready records shown", len(ready.Ready), 7)
+	c.shows("stats", "ready 2002")
+	c.shows("pause", "paused")
+	c.shows("stats", "PAUSED")
+	c.shows("resume", "resumed")
+
+	// Process and promote.
+	var done struct {
+		Batches, Records int
+		Seconds          float64
+	}
+	c.object("process -batch 100 -iterations 3 -workers 1", &done)
+	if done.Batches < 3 || done.Batches > 4 { // one may be in hand when the third is handed off
+		t.Errorf("process -iterations 3: got %d batches", done.Batches)
+	}
+	before := done.Records
+	done.Records = 0
+	c.object("process -batch 500 -empty", &done)
+	equal(t, "records processed", before+done.Records, 2002)
+	var handed struct {
+		HandedOff []struct {
+			Batch, Since     string
+			Attempt, Records int
+		} `json:"handed_off"`
+	}
+	c.object("peek handed-off -n 1000", &handed)
+	sum := 0
+	for _, b := range handed.HandedOff {
+		sum += b.Records
+	}
+	equal(t, "records handed off", sum, 2002)
+	c.shows("promote -empty", "promoted 2002 records", "1762 rows")
+	c.shows("promote", "promoted 0 records in 0 batches")
+	c.shows("stats", "balanced", "taken 2002 = acked 2002", "promoted 1762", "sales_hourly")
+	c.shows("audit", "✓ Redis", "✓ Postgres", "✓ rows", "✓ between")
+	c.shows("schema check", "is as this program expects it")
+
+	// Rejects.
+	var codes struct{ Codes map[string]int }
+	c.object("rejects codes", &codes)
+	for code, n := range g.Rejects {
+		equal(t, "rejects "+code, codes.Codes[code], n)
+	}
+	type reject struct {
+		ID, Place                            int
+		Batch, Source, Key, Code, Reason, At string
+		Payload                              json.RawMessage
+		Resolved                             string
+	}
+	var rejects struct{ Rejects []reject }
+	c.object("rejects list -code unknown_product -n 2", &rejects)
+	equal(t, "rejects listed", len(rejects.Rejects), 2)
+	c.shows("rejects list -code unknown_product -n 2", "unknown_product", "more: headrace rejects list --after")
+	id := func(i int) string { b, _ := json.Marshal(rejects.Rejects[i].ID); return string(b) }
+	c.shows("rejects show "+id(0), `"product_id":"GONE-404"`, "(open)")
+	corrected := filepath.Join(t.TempDir(), "corrected.json")
+	if err := os.WriteFile(corrected, []byte(strings.ReplaceAll(string(rejects.Rejects[0].Payload), "GONE-404", "ELEC-001")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.shows("rejects replay "+id(0)+" -file "+corrected, "pushed the record of reject")
+	c.fails("rejects replay "+id(0), "is resolved already")
+	c.shows("rejects resolve "+id(1), "resolved 1 rejects")
+	c.shows("rejects resolve "+id(1), "resolved 0 rejects")
+	c.fails("rejects show 999999999", "no reject of orders has the id 999999999")
+	c.ok("process -empty")
+	c.shows("promote -empty", "promoted 1 records in 1 batches, 1 rows")
+
+	// Dead letters.
+	ctx := t.Context()
+	q, err := queue.New(ctx, s.redis.Client(t), "orders", queue.Config{Lease: queue.LeaseConfig{Records: 1, MaxFailures: 1, Backoff: time.Millisecond}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, payload := range []string{"poison", "venom", "toxin"} {
+		if err := q.Push(ctx, []byte(payload)); err != nil {
+			t.Fatal(err)
+		}
+		b, err := q.Lease(ctx, queue.LeaseOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := q.Release(ctx, b, queue.ReleaseOptions{Failure: "it kills workers"}); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, payload+" is buried", func() bool { // by the lease after the back-off
+			_, _ = q.TryLease(ctx, queue.LeaseOptions{})
+			st, err := q.Stats(ctx)
+			return err == nil && st.Dead == int64(i+1)
+		})
+	}
+	type letter struct {
+		ID, Died, Reason            string
+		FirstSeen                   string `json:"first_seen"`
+		Attempts, Failures, Crashes int
+		Payload                     string
+	}
+	var dead struct {
+		Dead []letter
+		Next string
+	}
+	c.object("dead list", &dead)
+	if len(dead.Dead) != 3 || dead.Dead[0].Payload != "poison" || dead.Dead[0].Reason != "it kills workers" {
+		t.Fatalf("dead list: got %+v", dead)
+	}
+	c.shows("dead show "+dead.Dead[1].ID, "payload venom", "reason it kills workers")
+	c.fails("dead show nowhere", "no dead letter has the id nowhere")
+	c.fails("dead drop -all", "nothing was changed; --yes does it without a question")
+	c.shows("dead drop -yes "+dead.Dead[0].ID, "dropped 1 dead letters")
+	c.shows("dead requeue "+dead.Dead[1].ID, "requeued 1 dead letters")
+	c.shows("dead requeue -all", "requeued 1 dead letters")
+	c.ok("process -empty")
+	c.shows("promote -empty", "promoted 2 records in 2 batches, 0 rows")
+	c.shows("audit", "✓ Redis")
+
+	// Everything that only reads works for a role that may only read.
+	pool := s.pg.Pool(t)
+	execute(t, pool, "CREATE ROLE reader LOGIN PASSWORD 'reader'; ALTER ROLE reader SET default_transaction_read_only = on; GRANT pg_read_all_data TO reader; REVOKE CREATE, TEMPORARY ON DATABASE postgres FROM PUBLIC")
+	u, err := url.Parse(s.pg.URL)
+	if err != nil {
+		t.Fatal("unreadable URL")
+	}
+	u.User = url.UserPassword("reader", "reader")
+	reader := cli{t, env(s.redis.URL, u.String())}
+	for _, line := range []string{"stats", "stats -json", "peek", "peek handed-off", "dead list", "rejects list", "rejects codes", "rejects show " + id(1), "audit", "audit -json"} {
+		reader.ok(line)
+	}
+	reader.fails("doctor", "2 of 15 checks failed") // CREATE and TEMPORARY
+
+	// Books that are off.
+	execute(t, pool, "UPDATE orders_ledger SET kept = kept - 7 WHERE id = (SELECT id FROM orders_ledger ORDER BY id LIMIT 1)")
+	c.fails("audit", "Postgres is off by 7")
+	c.fails("stats", "Postgres is off by 7")
+	execute(t, pool, "UPDATE orders_ledger SET kept = kept + 7 WHERE id = (SELECT id FROM orders_ledger ORDER BY id LIMIT 1)")
+
+	// Benchmark, prune, clear.
+	var bench struct {
+		Total, Batch, Workers int
+		Steps                 []struct {
+			Step     string
+			Records  int
+			Seconds  float64
+			Rate     float64
+			Bare     string  `json:"bare_tool"`
+			BareRate float64 `json:"bare_rate"`
+			Ratio    float64
+		}
+	}
+	c.object("benchmark -total 2000 -batch 500", &bench)
+	equal(t, "benchmark steps", len(bench.Steps), 6)
+	for _, st := range bench.Steps {
+		if st.Rate <= 0 || (st.Bare != "") != (st.Ratio > 0) {
+			t.Errorf("benchmark: got %+v", st)
+		}
+	}
+	equal(t, "schemas left by the benchmark", one[int](t, pool, "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'benchmark%'"), 0)
+	c.fails("prune -before 1h", "nothing was changed")
+	c.shows("prune -before 1h -yes", "pruned 0 ledger rows")
+	c.fails("clear all", "nothing was changed")
+	c.shows("clear all -yes", "cleared queue", "cleared cache", "cleared dedup")
+	for _, key := range text(t, s.redis.Client(t), "KEYS", "*") {
+		if !strings.Contains(key, ":dedup:") && !strings.Contains(key, ":state") {
+			t.Errorf("after clear all the key %s is still there", key)
+		}
+	}
+	c.fails("process --queue other", "orders domain only")
+}
