@@ -245,7 +245,7 @@ func startingUp(t *testing.T, raw string, refusals int32, answer []byte) string 
 				return
 			}
 			go func() {
-				defer c.Close()
+				defer c.Close() //nolint:errcheck // the client sees it
 				if n.Add(1) <= refusals {
 					_, _ = c.Read(make([]byte, 4096)) // the client's first message
 					_, _ = c.Write(answer)
@@ -255,9 +255,9 @@ func startingUp(t *testing.T, raw string, refusals int32, answer []byte) string 
 				if err != nil {
 					return
 				}
-				defer s.Close()
-				defer context.AfterFunc(ctx, func() { c.Close(); s.Close() })()
-				go func() { _, _ = io.Copy(s, c); s.Close() }()
+				defer s.Close() //nolint:errcheck // the client sees it
+				defer context.AfterFunc(ctx, func() { _, _ = c.Close(), s.Close() })()
+				go func() { _, _ = io.Copy(s, c); _ = s.Close() }()
 				_, _ = io.Copy(c, s)
 			}()
 		}

@@ -35,7 +35,7 @@ func (v *clear) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	name := s.commands.Queue
+	name := s.Queue
 	lost := map[string]string{
 		"queue": fmt.Sprintf("%d records that wait, %d in flight and %d dead letters of the queue %s", st.Ready+st.Delayed, st.InFlight, st.Dead, name),
 		"cache": fmt.Sprintf("the lookup tables of %s in Redis; init-cache loads them again", name),

@@ -151,7 +151,7 @@ func (v *deadDrop) Run(ctx context.Context, s *session) error {
 			}
 		}
 	}
-	if err := s.confirm(v.Yes, fmt.Sprintf("This discards %d dead letters of the queue %s for good", len(ids), s.commands.Queue)); err != nil {
+	if err := s.confirm(v.Yes, fmt.Sprintf("This discards %d dead letters of the queue %s for good", len(ids), s.Queue)); err != nil {
 		return err
 	}
 	n := 0

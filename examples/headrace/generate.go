@@ -65,7 +65,7 @@ func (v *generate) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	var source io.Reader = stdin
+	source := stdin
 	if v.File != "" && v.File != "-" {
 		f, err := os.Open(v.File)
 		if err != nil {
@@ -79,7 +79,7 @@ func (v *generate) Run(ctx context.Context, s *session) error {
 		return err
 	}
 	producer, err := program.Open(ctx, s.Program, func(ctx context.Context) (*orders.Producer, error) {
-		return orders.OpenProducer(ctx, redis, s.commands.Queue)
+		return orders.OpenProducer(ctx, redis, s.Queue)
 	})
 	if err != nil {
 		return err

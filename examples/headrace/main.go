@@ -171,7 +171,7 @@ func (s *session) pipeline(ctx context.Context) (*ops.Pipeline, error) {
 }
 
 func (s *session) names() ops.Names {
-	return ops.Names{Queue: s.commands.Queue, Table: s.Table, Views: s.Views}
+	return ops.Names{Queue: s.Queue, Table: s.Table, Views: s.Views}
 }
 
 // errNotOrders is for verbs that need the row type of the table.

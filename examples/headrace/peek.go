@@ -40,7 +40,7 @@ func (v *peek) Run(ctx context.Context, s *session) error {
 		if err != nil {
 			return err
 		}
-		payloads, err := ops.Ready(ctx, c, s.commands.Queue, v.N)
+		payloads, err := ops.Ready(ctx, c, s.Queue, v.N)
 		if err != nil {
 			return err
 		}

@@ -85,7 +85,7 @@ func (f *Flags) Duration(p *time.Duration, name string, value, lo time.Duration,
 		text: func() string { return p.String() },
 		set: func(s string) error {
 			d, err := ParseDuration(s)
-			if err != nil || d < lo && !(d == 0 && value == 0) {
+			if err != nil || d < lo && (d != 0 || value != 0) {
 				return fmt.Errorf("must be a duration such as 5s or 5 (seconds), at least %v", lo)
 			}
 			*p = d

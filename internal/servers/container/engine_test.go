@@ -139,7 +139,7 @@ func answers(t *testing.T, e container.Engine, port int) {
 		if err == nil {
 			_, err = c.Read(reply)
 		}
-		c.Close()
+		_ = c.Close()
 		if err == nil && reply[0] != 0 {
 			return
 		}
