@@ -352,6 +352,7 @@ func TestProducerWaitsForRoomAndForRedis(t *testing.T) {
 	if err := redis.Start(); err != nil {
 		t.Fatal(err)
 	}
+	c = redis.Client(t) // the connections of the old one are dead
 	if err := c.Do(t.Context(), c.B().Ltrim().Key("{orders}:ready").Start(1).Stop(0).Build()).Error(); err != nil {
 		t.Fatal(err)
 	}
@@ -360,7 +361,7 @@ func TestProducerWaitsForRoomAndForRedis(t *testing.T) {
 		t.Errorf("exit code %d\n%s%s", r.code, r.out, r.err)
 	}
 	seen := make(map[string]bool)
-	for _, payload := range text(t, c, "LRANGE", "{orders}:ready", "0", "-1") {
+	for _, payload := range text(t, redis.Client(t), "LRANGE", "{orders}:ready", "0", "-1") {
 		o, err := orders.Decode([]byte(payload))
 		if err != nil {
 			t.Fatal(err)
