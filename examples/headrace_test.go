@@ -133,7 +133,7 @@ func TestHeadraceSession(t *testing.T) {
 		Seconds          float64
 	}
 	c.object("process -batch 100 -iterations 3 -workers 1", &done)
-	if done.Batches < 3 || done.Batches > 4 { // one may be in hand when the third is handed off
+	if done.Batches < 3 || done.Batches > 15 { // of 21; some are in hand when the third is handed off
 		t.Errorf("process -iterations 3: got %d batches", done.Batches)
 	}
 	before := done.Records

@@ -213,7 +213,7 @@ func (v *benchmark) process(ctx context.Context, app *orders.App, records int) (
 	done := 0
 	worker, err := pipeline.NewWorker(app.Flow(), pipeline.WorkerConfig{
 		Concurrency: v.Workers, Records: v.Batch,
-		Observer: pipeline.ObserverFunc(func(e pipeline.Event) {
+		Observer: pipeline.ObserverFunc(func(_ context.Context, e pipeline.Event) {
 			mu.Lock()
 			defer mu.Unlock()
 			if e.Err == nil {

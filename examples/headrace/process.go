@@ -15,7 +15,7 @@ type process struct {
 	Workers    int           `default:"2" help:"Batches in hand at once, 1 to 64."`
 	Batch      int           `default:"2000" help:"Records of a batch, 1 to 100000."`
 	Lease      time.Duration `default:"30s" help:"A silent worker loses its batches after this time."`
-	Iterations int           `help:"Stop after this many batches (no limit)."`
+	Iterations int           `help:"Lease no more after this many batches (no limit)."`
 	Empty      bool          `help:"Stop when no record is ready, delayed or with a worker."`
 }
 
@@ -55,7 +55,7 @@ func (v *process) Run(ctx context.Context, s *session) error {
 	var done processed
 	worker, err := pipeline.NewWorker(app.Flow(), pipeline.WorkerConfig{
 		Concurrency: v.Workers, Records: v.Batch, LeaseDuration: v.Lease,
-		Observer: pipeline.ObserverFunc(func(e pipeline.Event) {
+		Observer: pipeline.ObserverFunc(func(_ context.Context, e pipeline.Event) {
 			if e.Op != pipeline.OpHandoff || e.Err != nil {
 				return
 			}

@@ -29,7 +29,7 @@ func (v *promote) Run(ctx context.Context, s *session) error {
 	}
 	var done promoted
 	promoter, err := pipeline.NewPromoter(app.Flow(), pipeline.PromoterConfig{
-		Observer: pipeline.ObserverFunc(func(e pipeline.Event) {
+		Observer: pipeline.ObserverFunc(func(_ context.Context, e pipeline.Event) {
 			if e.Op == pipeline.OpPromote && e.Err == nil {
 				done.Records, done.Rows = done.Records+e.Records, done.Rows+e.Rows
 			}
