@@ -1,15 +1,15 @@
 -- Every script of this package begins with this: it reads the gate as it is.
--- KEYS 1 state, 2 a key that never exists (see internal/redisx), 3 held, 4 queue, 5 waiters,
---      then those of the sources: records, bytes, lag
+-- KEYS 1 state, 2 a key that never exists (see internal/redisx), 3 held, 4 queue, 5 waiters. The
+--      keys of sources stand in ARGV: Redis wants the right to write to what stands here.
 -- ARGV 1 layout version, 2 channel, 3 high, 4 low, 5 high bytes, 6 low bytes, 7 high lag,
 --      8 low lag (ms; 0: none), 9 lag known by the caller in ms (-1: none), 10 high memory, 11 low
 --      memory (in millionths of maxmemory; 0: none), 12 how many sources count records, 13 how many
 --      count bytes, 14 life of a grant that its producer has not picked up (ms), 15 member,
 --      16 records, 17 bytes, 18 life of the reservation (ms), 19 life of a place in the queue (ms;
---      0: do not wait), then field ('' for a list), sign and 1 if the field may be missing of each
---      source
+--      0: do not wait), 20 the sorted set of the lag ('': none), then of each source its key, field
+--      ('' for a list), sign, and 1 if the field may be missing
 local STATE, HELD, QUEUE, WAITERS = KEYS[1], KEYS[3], KEYS[4], KEYS[5]
-local FIRST_SOURCE, FIRST_FIELD = 6, 20
+local FIRST_SOURCE = 21
 local HIGH, LOW, HIGH_BYTES, LOW_BYTES = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local HIGH_LAG, LOW_LAG, HIGH_MEMORY, LOW_MEMORY = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[10]), tonumber(ARGV[11])
 local RECORD_SOURCES, BYTE_SOURCES = tonumber(ARGV[12]), tonumber(ARGV[13])
@@ -32,8 +32,8 @@ local clock = now + offset
 -- The depth is read where it is true, and never kept.
 local records, bytes = 0, 0
 for i = 1, RECORD_SOURCES + BYTE_SOURCES do
-  local key, at = KEYS[FIRST_SOURCE + i - 1], FIRST_FIELD + 3 * (i - 1)
-  local field, sign, optional = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2]
+  local at = FIRST_SOURCE + 4 * (i - 1)
+  local key, field, sign, optional = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3]
   local value
   if field == '' then value = redis.pcall('LLEN', key) else value = redis.pcall('HGET', key, field) end
   if type(value) == 'table' and value.err then
@@ -53,8 +53,8 @@ end
 records, bytes = math.max(0, records), math.max(0, bytes)
 
 local lag = tonumber(ARGV[9])
-local lagKey = KEYS[FIRST_SOURCE + RECORD_SOURCES + BYTE_SOURCES]
-if lagKey then
+local lagKey = ARGV[20]
+if lagKey ~= '' then
   local oldest = redis.pcall('ZRANGE', lagKey, 0, 0, 'WITHSCORES')
   if oldest.err then
     if string.find(oldest.err, 'WRONGTYPE', 1, true) then return redis.error_reply('HEADRACE source ' .. lagKey .. ' is not a sorted set') end

@@ -28,7 +28,7 @@ type Gate struct {
 	name     string
 	cfg      Config
 	keys     []string // KEYS of every script
-	fields   []string // field, sign and optional of each source
+	sources  []string // key, field, sign and optional of each source
 	listener *listener
 
 	lagMu    sync.Mutex
@@ -58,12 +58,8 @@ func New(ctx context.Context, client rueidis.Client, name string, cfg Config) (*
 			if s.Optional {
 				optional = "1"
 			}
-			g.keys = append(g.keys, s.List+s.Hash)
-			g.fields = append(g.fields, s.Field, sign, optional)
+			g.sources = append(g.sources, s.List+s.Hash, s.Field, sign, optional)
 		}
-	}
-	if cfg.LagKey != "" {
-		g.keys = append(g.keys, cfg.LagKey)
 	}
 	g.listener = newListener(client, g.Channel(), cfg.Logger)
 	var err error

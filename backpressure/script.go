@@ -73,8 +73,8 @@ func (g *Gate) run(ctx context.Context, script *redisx.Script, lag time.Duration
 	args := append([]string{
 		Layout, g.Channel(), i(c.High), i(c.Low), i(c.HighBytes), i(c.LowBytes), millis(c.HighLag), millis(c.LowLag), i(lagMillis),
 		millionths(c.HighMemory), millionths(c.LowMemory), strconv.Itoa(len(c.Records)), strconv.Itoa(len(c.Bytes)),
-		millis(g.grantTTL()), q.member, i(q.records), i(q.bytes), millis(c.ReservationTTL), millis(q.wait),
-	}, g.fields...)
+		millis(g.grantTTL()), q.member, i(q.records), i(q.bytes), millis(c.ReservationTTL), millis(q.wait), c.LagKey,
+	}, g.sources...)
 	// The context's deadline is hidden from the client, which would close the connection at it.
 	cctx, cancel := redisx.Outlive(ctx, 0)
 	defer cancel()
