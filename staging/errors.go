@@ -50,6 +50,7 @@ type Drift struct {
 type DriftError struct {
 	Table  string
 	Drifts []Drift
+	Fix    string // what to do about it; "" where that depends on what was intended
 }
 
 func (e *DriftError) Error() string {
@@ -67,6 +68,9 @@ func (e *DriftError) Error() string {
 		default:
 			fmt.Fprintf(&b, " column %q: expected %s, found %s", d.Column, d.Expected, d.Found)
 		}
+	}
+	if e.Fix != "" {
+		b.WriteString("; " + e.Fix)
 	}
 	return b.String()
 }

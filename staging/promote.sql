@@ -8,8 +8,20 @@ UPDATE {control} SET open = @to::text WHERE open = @from::text;
 -- In the order in which Stage takes the tables, or the two would deadlock.
 LOCK TABLE {registry}, {staging}, {refused} IN ACCESS EXCLUSIVE MODE;
 
+-- name: lock_target
+-- What an insert takes too, but before the shape is read. ONLY: the partitions that no row goes to are left alone.
+LOCK TABLE ONLY {target} IN ROW EXCLUSIVE MODE;
+
 -- name: shape
-SELECT attname::text AS name FROM pg_attribute WHERE attrelid = {staging_text}::regclass AND attnum > 0 AND NOT attisdropped;
+SELECT CASE WHEN a.attrelid = {target_text}::regclass THEN 'target' ELSE 'staging' END AS of, a.attname::text AS name,
+       format_type(a.atttypid, a.atttypmod) || coalesce(' COLLATE ' || quote_ident(n.nspname) || '.' || quote_ident(o.collname), '') AS type, a.attnotnull AS not_null,
+       a.atthasdef OR a.attidentity <> '' AS filled, a.attgenerated <> '' OR a.attidentity = 'a' AS always
+FROM pg_attribute a
+JOIN pg_type t ON t.oid = a.atttypid
+LEFT JOIN pg_collation o ON o.oid = a.attcollation AND a.attcollation <> t.typcollation
+LEFT JOIN pg_namespace n ON n.oid = o.collnamespace
+WHERE a.attrelid IN ({staging_text}::regclass, {target_text}::regclass) AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY 1, a.attnum;
 
 -- name: batches
 SELECT no, id::text AS id, records, kept, duplicates, filtered, rejected, rows FROM {registry} ORDER BY no;

@@ -13,14 +13,14 @@ import (
 func (p *promotion[T]) lock(ctx context.Context) (list []*staged, counts, refusals map[int32]int64, err error) {
 	t, sql := p.t, &p.t.sql.side[p.s]
 	// A deferred constraint would fail the commit, where nobody can tell which row it was.
-	settings := append(t.beginning(true), do("SET CONSTRAINTS ALL IMMEDIATE"), ownMemory, sql.lock.with(nil))
+	settings := append(t.beginning(true), do("SET CONSTRAINTS ALL IMMEDIATE"), ownMemory, sql.lock.with(nil), t.sql.lockTarget.with(nil))
 	res, err := send(ctx, p.q, append(settings, sql.shape.with(nil), sql.batches.with(nil), sql.counts.with(nil), sql.rejections.with(nil),
 		t.sql.guards.with(nil), sql.suspects.with(nil))...)
 	if err != nil {
 		return nil, nil, nil, err
 	}
 	res = res[len(settings):]
-	if err := t.sameColumns(p.s, res[0].texts("name")); err != nil {
+	if err := t.checkPromote(p.s, res[0]); err != nil {
 		return nil, nil, nil, err
 	}
 	for row := range res[1].each() {
@@ -42,20 +42,6 @@ func (p *promotion[T]) lock(ctx context.Context) (list []*staged, counts, refusa
 	p.guarded = g.bool("triggers") || g.bool("guarded")
 	p.suspects = res[5].texts("condition")
 	return list, counts, refusals, nil
-}
-
-// sameColumns refuses to promote rows of which this program does not know a column: it would lose that one.
-func (t *Table[T]) sameColumns(s side, found []string) error {
-	var drifts []Drift
-	for _, c := range found {
-		if c != colRecord && !slices.Contains(t.colNames, c) {
-			drifts = append(drifts, Drift{Column: c, Found: "a column of another version of this program"})
-		}
-	}
-	if len(drifts) > 0 {
-		return &DriftError{Table: t.staging[s], Drifts: drifts}
-	}
-	return nil
 }
 
 // pick decides which batches this transaction commits, and enters them into the ledger.

@@ -45,6 +45,17 @@ type column struct {
 
 	notNull, hasDefault bool
 	identity, generated string
+	def                 string // the default as an expression; "" without one
+}
+
+// definition is the column of a staging table. Its default is that of the target: a program that does not know the column
+// leaves it out of its COPY, and gets what an INSERT would.
+func (c *column) definition() string {
+	d := quote(c.name) + " " + c.sqlType + c.collate
+	if c.def != "" {
+		d += " DEFAULT " + c.def
+	}
+	return d
 }
 
 // flaw says why a value cannot go into its column.

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -60,9 +61,15 @@ func (t *Table[T]) install(ctx context.Context, q *pgx.Conn, target string) erro
 	return nil
 }
 
+// installTimeout bounds the wait for other programs that start. It is longer than Config.LockTimeout, because many may
+// start at once, and the idle time-out ends the transaction of one that is frozen.
+const installTimeout = time.Minute
+
 // lockInstall begins a transaction in which this program alone makes or checks tables in this database.
 func (t *Table[T]) lockInstall(ctx context.Context, q *pgx.Conn) error {
-	if _, err := send(ctx, q, append(t.beginning(false), do(`SELECT pg_advisory_xact_lock(hashtext('headrace.staging'))`))...); err != nil {
+	calls := append([]call{do(beginOwn)}, t.ownSettings(installTimeout, t.cfg.IdleTimeout)...)
+	calls = append(calls, do(`SELECT pg_advisory_xact_lock(hashtext('headrace.staging'))`))
+	if _, err := send(ctx, q, append(calls, t.ownSettings(t.cfg.LockTimeout, t.cfg.IdleTimeout)...)...); err != nil {
 		return t.explain("waiting for other programs that start", err)
 	}
 	return nil
@@ -267,7 +274,7 @@ func (t *Table[T]) tables(ctx context.Context, q *pgx.Conn) error {
 		for s := range t.staging {
 			var cols []string
 			for i := range t.cols {
-				cols = append(cols, quote(t.cols[i].name)+" "+t.cols[i].sqlType+t.cols[i].collate)
+				cols = append(cols, t.cols[i].definition())
 			}
 			create = append(create, fill("schema_side", pieces{"registry": t.registry[s], "staging": t.staging[s], "refused": t.refused[s],
 				"columns": strings.Join(cols, ",\n    ")}).text)
@@ -299,8 +306,8 @@ func (t *Table[T]) tables(ctx context.Context, q *pgx.Conn) error {
 	return nil
 }
 
-// checkStaging compares a staging table with the columns. A column that is new is added: older programs leave it
-// NULL. Anything else waits until the table is empty.
+// checkStaging compares a staging table with the columns. A column that is new is added, with the target's default for
+// older programs and for the rows that they have staged. Anything else waits until the table is empty.
 func (t *Table[T]) checkStaging(ctx context.Context, q *pgx.Conn, s side) error {
 	found, err := find(ctx, q, t.schema, t.stagingName[s])
 	if err != nil {
@@ -321,10 +328,14 @@ func (t *Table[T]) checkStaging(ctx context.Context, q *pgx.Conn, s side) error 
 		f := found.column(c.name)
 		switch {
 		case f == nil:
-			change = append(change, "ADD COLUMN "+quote(c.name)+" "+c.sqlType+c.collate)
-		case f.sqlType != c.sqlType:
-			drifts = append(drifts, Drift{Column: c.name, Expected: c.sqlType, Found: f.sqlType})
-			change = append(change, "DROP COLUMN "+quote(c.name), "ADD COLUMN "+quote(c.name)+" "+c.sqlType+c.collate)
+			change = append(change, "ADD COLUMN "+c.definition())
+		case f.sqlType+f.collate != c.sqlType+c.collate:
+			drifts = append(drifts, Drift{Column: c.name, Expected: c.sqlType + c.collate, Found: f.sqlType + f.collate})
+			change = append(change, "DROP COLUMN "+quote(c.name), "ADD COLUMN "+c.definition())
+		case f.def != c.def && c.def == "":
+			change = append(change, "ALTER COLUMN "+quote(c.name)+" DROP DEFAULT")
+		case f.def != c.def:
+			change = append(change, "ALTER COLUMN "+quote(c.name)+" SET DEFAULT "+c.def)
 		}
 	}
 	for _, f := range found.columns {
@@ -347,8 +358,9 @@ func (t *Table[T]) checkStaging(ctx context.Context, q *pgx.Conn, s side) error 
 		if err := q.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+t.registry[s]+")").Scan(&full); err != nil {
 			return t.explain("reading "+t.registry[s], err)
 		}
-		if full { // rows of another version of the program: promote them with that one first
-			return &DriftError{Table: t.staging[s], Drifts: drifts}
+		if full {
+			return &DriftError{Table: t.staging[s], Drifts: drifts,
+				Fix: "promote what is staged with the version of the program that staged it, or let DiscardStaged give it back to the queue"}
 		}
 	}
 	if _, err := q.Exec(ctx, "ALTER TABLE "+t.staging[s]+" "+strings.Join(change, ", ")); err != nil {

@@ -156,7 +156,9 @@ func (s *shape) load(ctx context.Context, q querier) error {
 	rows, err := q.Query(ctx, `SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), a.atttypid::int8, a.atttypmod, a.attnotnull, a.atthasdef,
 			a.attidentity::text, a.attgenerated::text,
 			coalesce((SELECT ' COLLATE ' || quote_ident(cn.nspname) || '.' || quote_ident(co.collname) FROM pg_collation co JOIN pg_namespace cn ON cn.oid = co.collnamespace
-				WHERE co.oid = a.attcollation AND a.attcollation <> t.typcollation), '')
+				WHERE co.oid = a.attcollation AND a.attcollation <> t.typcollation), ''),
+			coalesce((SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum AND a.attgenerated = ''),
+				CASE WHEN a.attidentity <> '' THEN format('nextval(%L::regclass)', pg_get_serial_sequence(a.attrelid::regclass::text, a.attname)) END, '')
 		FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
 		WHERE a.attrelid = $1::int8::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum`, int64(s.oid))
 	if err != nil {
@@ -170,7 +172,7 @@ func (s *shape) load(ctx context.Context, q querier) error {
 	for rows.Next() {
 		var c column
 		var t typed
-		if err := rows.Scan(&c.name, &c.sqlType, &t.oid, &t.typmod, &c.notNull, &c.hasDefault, &c.identity, &c.generated, &c.collate); err != nil {
+		if err := rows.Scan(&c.name, &c.sqlType, &t.oid, &t.typmod, &c.notNull, &c.hasDefault, &c.identity, &c.generated, &c.collate, &c.def); err != nil {
 			return err
 		}
 		s.columns = append(s.columns, c)

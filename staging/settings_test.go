@@ -155,7 +155,7 @@ func TestEverySetting(t *testing.T) {
 			t.Parallel()
 			pool := servertest.UTF8Postgres(t)
 			exec(t, pool, `CREATE SCHEMA "über"; CREATE TABLE public."Größen" (id bigint PRIMARY KEY, value double precision, raw bytea, span interval, at timestamptz,
-				note text CONSTRAINT "a'\b" CHECK (note <> E'q\\''x'), CHECK (at > timestamptz '1900-05-06 07:08:09Z'), CHECK (span < interval '1 year'), CHECK (raw <> '\x5c00'))`)
+				note text CONSTRAINT "a'\b" CHECK (note <> E'q\\''x'), CHECK (at > timestamptz '1900-05-06 07:08:09Z'), CHECK (span < interval '1 year'), CHECK (raw <> E'\\x5c00'))`)
 			k, v, _ := strings.Cut(setting, "=")
 			tab := newTable(t, withParams(t, pool, map[string]string{k: v}), "public.Größen", staging.Config[measure]{
 				Key: []string{"id"}, Rules: []staging.Rule{{Code: `c'\`, Reason: `größer\\x`, Where: `s.value > 1e9`}},

@@ -126,9 +126,9 @@ type statements struct {
 	side [2]sideStatements
 
 	readControl    statement
-	stageLook      statement
 	fullSides      statement
 	flip           statement
+	lockTarget     statement
 	ledgerKinds    statement
 	ledgerTooOld   statement
 	ledgerDelete   statement
@@ -150,6 +150,7 @@ type statements struct {
 
 // sideStatements are those that name one side of the staging tables.
 type sideStatements struct {
+	stageLook     statement
 	stageLock     statement
 	stageRegister statement
 	stageRecount  statement
@@ -186,8 +187,8 @@ func (t *Table[T]) prepare() {
 	q := &t.sql
 	common := t.commonPieces()
 	get := func(name string) statement { return fill(name, common) }
-	q.readControl, q.stageLook = get("read_control"), get("stage_look")
-	q.fullSides, q.flip = get("full_sides"), get("flip")
+	q.readControl = get("read_control")
+	q.fullSides, q.flip, q.lockTarget = get("full_sides"), get("flip"), get("lock_target")
 	q.ledgerKinds, q.ledgerTooOld, q.ledgerDelete = get("ledger_kinds"), get("ledger_too_old"), get("ledger_delete")
 	q.ledgerCorrect, q.ledgerVoid, q.ledgerBooks, q.ledgerReplay = get("ledger_correct"), get("ledger_void"), get("ledger_books"), get("ledger_replay")
 	q.registered, q.readEpoch, q.setEpoch = get("registered"), get("read_epoch"), get("set_epoch")
@@ -202,6 +203,7 @@ func (t *Table[T]) prepare() {
 		p := t.sidePieces(side(s), common)
 		get := func(name string) statement { return fill(name, p) }
 		x := &q.side[s]
+		x.stageLook = get("stage_look")
 		x.stageLock, x.stageRegister, x.stageRecount = get("stage_lock"), get("stage_register"), get("stage_recount")
 		x.copyRows, x.copyRejects = get("copy_rows"), get("copy_rejects")
 		x.lock, x.shape, x.batches = get("lock_side"), get("shape"), get("batches")

@@ -104,7 +104,7 @@ func (t *Table[T]) Stage(ctx context.Context, l Load[T]) (Outcome, error) {
 		case errors.Is(err, ErrUnknown) && try == 0:
 			continue // the registry or the ledger knows how the commit ended
 		}
-		if errors.Is(err, ErrTooOld) || errors.Is(err, ErrConfig) || errors.Is(err, ErrLoad) {
+		if errors.Is(err, ErrTooOld) || errors.Is(err, ErrConfig) || errors.Is(err, ErrLoad) || errors.Is(err, ErrDrift) {
 			return 0, err
 		}
 		return 0, t.explain("staging batch "+l.Batch.ID, err)
@@ -191,7 +191,7 @@ func (t *Table[T]) stageIn(ctx context.Context, q *pgx.Conn, l *Load[T], spans [
 	}
 	looked := len(run)
 	b := &l.Batch
-	run = append(run, t.sql.stageLook.with(args{"id": b.ID, "sealed": timeText(b.Sealed)}))
+	run = append(run, sql.stageLook.with(args{"id": b.ID, "sealed": timeText(b.Sealed)}))
 	if !how.nowait {
 		run = append(run, lock)
 	}
@@ -218,6 +218,9 @@ func (t *Table[T]) stageIn(ctx context.Context, q *pgx.Conn, l *Load[T], spans [
 		return 0, fmt.Errorf("%w: batch %s was sealed at %v", ErrTooOld, b.ID, b.Sealed)
 	case len(registered.Rows) == 0: // it is in the registry, or in the ledger since a moment ago
 		return OutcomeAlreadyStaged, nil
+	}
+	if err := t.checkStage(ctx, q, s, seen.text("digest")); err != nil {
+		return 0, err
 	}
 	no := int32(registered.row(0).int("no"))
 	if err := t.at("before copy"); err != nil {
@@ -286,7 +289,7 @@ func (t *Table[T]) StageTx(ctx context.Context, tx pgx.Tx, l Load[T]) (Outcome, 
 			return out, nil
 		}
 		if careful || !isData(err) {
-			if errors.Is(err, ErrTooOld) || errors.Is(err, ErrConfig) {
+			if errors.Is(err, ErrTooOld) || errors.Is(err, ErrConfig) || errors.Is(err, ErrDrift) {
 				return 0, err
 			}
 			return 0, t.explain("staging batch "+l.Batch.ID, err)

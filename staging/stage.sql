@@ -5,11 +5,14 @@ SELECT open FROM {control};
 -- Looks for the batch in the ledger.
 SELECT c.open,
        (SELECT kind FROM {ledger} WHERE id = @id::text::uuid) AS kind,
-       @sealed::timestamptz < c.floor AS too_old
+       @sealed::timestamptz < c.floor AS too_old,
+       (SELECT md5(string_agg(concat_ws(' ', attname, atttypid, atttypmod, attcollation), ',' ORDER BY attnum))
+        FROM pg_attribute WHERE attrelid = {staging_text}::regclass AND attnum > 0 AND NOT attisdropped) AS digest
 FROM {control} c;
 
 -- name: stage_lock
-LOCK TABLE {registry} IN ROW EXCLUSIVE MODE
+-- In the order in which a promotion takes them. With this lock nobody changes the columns of the staging table.
+LOCK TABLE {registry}, {staging} IN ROW EXCLUSIVE MODE
 
 -- name: stage_register
 -- Returns the batch's number, or no row if the batch is in the registry or in the ledger.

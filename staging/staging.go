@@ -169,7 +169,8 @@ type Table[T any] struct {
 	guard      atomic.Int32 // so many promotions insert in parts, because a row was refused
 	noJudge    atomic.Bool  // the server has no PL/pgSQL for this role
 	sizes      partSizes
-	searchPath string // of New
+	searchPath string                    // of New
+	digest     [2]atomic.Pointer[string] // of the columns of a side that were compared last
 
 	hook func(point string) error // tests stop, fail or kill here
 }
