@@ -17,8 +17,8 @@ type Books struct {
 	// Unacked is the number of records that are committed in Postgres and still in flight in Redis.
 	// Their acknowledgement is on its way.
 	Unacked int64
-	// Stalls are the steps that fail again and again, as the programs report them (by way of Flow.Signals),
-	// and batches that nobody promotes. See [Books.Stuck].
+	// Stalls are the steps that fail again and again, as the programs report them (by way of
+	// Flow.Signals), and batches that nobody promotes. See [Books.Stuck].
 	Stalls []Stall
 	// Quiet reports that the two stores can be compared: no worker held a batch, nothing moved
 	// while the books were read, and the whole ledger was summed. The comparison needs a table that
@@ -74,7 +74,8 @@ func (f Flow[T]) Books(ctx context.Context, since time.Time) (Books, error) {
 	return b, nil
 }
 
-// stalls returns what the programs report, and the oldest batch that should have been promoted long ago.
+// stalls returns what the programs report, and the oldest batch that should have been promoted long
+// ago.
 func (f Flow[T]) stalls(ctx context.Context, handed []queue.HandedOff, fates []staging.Fate) (out []Stall, err error) {
 	if f.Signals != nil {
 		if out, err = f.Signals.reported(ctx); err != nil {
@@ -144,8 +145,8 @@ func (b Books) Balanced() error {
 	return nil
 }
 
-// Stuck returns nil if the pipeline gets on. Otherwise nothing is lost, but a step fails again and again:
-// the error wraps [ErrStuck] and names the step, since when, and the reason.
+// Stuck returns nil if the pipeline gets on. Otherwise nothing is lost, but a step fails again and
+// again: the error wraps [ErrStuck] and names the step, since when, and the reason.
 func (b Books) Stuck() error {
 	if len(b.Stalls) == 0 {
 		return nil

@@ -39,8 +39,8 @@ type WorkerConfig struct {
 	Records int
 	Bytes   int
 	Linger  time.Duration
-	// MaxRecords and MaxBytes bound what the worker holds over all its batches: the next batch is leased
-	// only when the largest one fits. Defaults: Concurrency times Records and Bytes.
+	// MaxRecords and MaxBytes bound what the worker holds over all its batches: the next batch is
+	// leased only when the largest one fits. Defaults: Concurrency times Records and Bytes.
 	MaxRecords int
 	MaxBytes   int
 	// LeaseDuration is how long a batch stays with a worker that gives no sign of life. A healthy
@@ -127,9 +127,9 @@ type PromoterConfig struct {
 	// connection. For one that is only slow, the limit doubles after each call that was cut off.
 	// Default [DefaultCallTimeout].
 	CallTimeout time.Duration
-	// Retention is how long the ledger and resolved rejects are kept. The promoter deletes what is older,
-	// at most once an hour, and never what is younger than the oldest record in flight. The table must
-	// have a method Prune, as *staging.Table does. Zero: everything is kept.
+	// Retention is how long the ledger and resolved rejects are kept. The promoter deletes what is
+	// older, at most once an hour, and never what is younger than the oldest record in flight. The
+	// table must have a method Prune, as *staging.Table does. Zero: everything is kept.
 	Retention time.Duration
 	// ShutdownTimeout is how long a promoter may take to finish the promotion in hand, and a
 	// refresh that is due, when its context has ended. Default [DefaultShutdownTimeout].

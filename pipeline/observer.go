@@ -25,8 +25,8 @@ const (
 	OpRecovered Op = "recovered" // the step works again
 )
 
-// Event is one step that a worker or promoter performed, or failed to perform. A field that does not
-// apply to the step is zero.
+// Event is one step that a worker or promoter performed, or failed to perform. A field that does
+// not apply to the step is zero.
 type Event struct {
 	Op      Op
 	Queue   string // name of the queue
@@ -65,10 +65,10 @@ type InHand struct {
 }
 
 // Observer receives an event for each step of a worker or promoter. ctx carries the values of the
-// context of Run, and is not canceled. While Run is in progress, calls come from one goroutine beside
-// the work, so a slow observer holds nothing up: events that find [EventBuffer] others waiting are
-// dropped and counted in Event.Missed. Run returns after the last event. A method that is called by
-// hand, such as [Promoter.Promote], calls the observer inline.
+// context of Run, and is not canceled. While Run is in progress, calls come from one goroutine
+// beside the work, so a slow observer holds nothing up: events that find [EventBuffer] others
+// waiting are dropped and counted in Event.Missed. Run returns after the last event. A method that
+// is called by hand, such as [Promoter.Promote], calls the observer inline.
 type Observer interface {
 	Observe(ctx context.Context, e Event)
 }

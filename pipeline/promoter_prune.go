@@ -31,8 +31,8 @@ func (p *Promoter[T]) pruneLoop(ctx context.Context) {
 	}
 }
 
-// prune deletes what is older than Retention. What is younger than the oldest record in flight stays:
-// whether that was promoted must remain known.
+// prune deletes what is older than Retention. What is younger than the oldest record in flight
+// stays: whether that was promoted must remain known.
 func (p *Promoter[T]) prune(ctx context.Context) error {
 	start := time.Now()
 	st, err := p.flow.Queue.Stats(ctx)

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Service is a part of a program that runs until its context ends: a [Worker], a [Promoter], a lookup
-// table, a gate, or a [ServiceFunc].
+// Service is a part of a program that runs until its context ends: a [Worker], a [Promoter], a
+// lookup table, a gate, or a [ServiceFunc].
 type Service interface {
 	Run(ctx context.Context) error
 }
@@ -21,14 +21,14 @@ type ServiceFunc func(ctx context.Context) error
 // Run calls f.
 func (f ServiceFunc) Run(ctx context.Context) error { return f(ctx) }
 
-// Run runs the parts of a program. List them in the order in which records pass through them, and those
-// that the others need last: producers, workers, promoter, lookups. All run at once. When ctx is done,
-// they are stopped in that order: the context of a service ends when the service before it has
-// returned. So workers finish what is in hand while the promoter and their lookups still run.
+// Run runs the parts of a program. List them in the order in which records pass through them, and
+// those that the others need last: producers, workers, promoter, lookups. All run at once. When ctx
+// is done, they are stopped in that order: the context of a service ends when the service before it
+// has returned. So workers finish what is in hand while the promoter and their lookups still run.
 //
-// When a service returns an error or panics, the others are stopped in the same way, and Run returns
-// that error. A service that returns nil has finished; the others go on. Run returns when all have
-// returned. The error of a context that Run has ended counts as nil.
+// When a service returns an error or panics, the others are stopped in the same way, and Run
+// returns that error. A service that returns nil has finished; the others go on. Run returns when
+// all have returned. The error of a context that Run has ended counts as nil.
 func Run(ctx context.Context, services ...Service) error {
 	for i, s := range services {
 		if isNil(s) {
@@ -88,10 +88,10 @@ func runService(ctx context.Context, s Service) (err error) {
 	return s.Run(ctx)
 }
 
-// Every is a service that calls f at once and then at every interval, such as the refresh of views or
-// the closer of windows. An error is logged, with the name, and f is called again: it never ends the
-// service. log nil: slog.Default(). Calls of f do not overlap. When the service is stopped during a call,
-// the context of the call ends.
+// Every is a service that calls f at once and then at every interval, such as the refresh of views
+// or the closer of windows. An error is logged, with the name, and f is called again: it never ends
+// the service. log nil: slog.Default(). Calls of f do not overlap. When the service is stopped
+// during a call, the context of the call ends.
 func Every(interval time.Duration, name string, log *slog.Logger, f func(ctx context.Context) error) Service {
 	_, log = sinks(nil, log)
 	return ServiceFunc(func(ctx context.Context) error {

@@ -20,11 +20,11 @@ const (
 	SignalRefreshed Signal = "refreshed" // views are fresh
 )
 
-// Signals wake the programs of a pipeline over Redis pub/sub, on the channel "{name}:signals", within
-// about a millisecond. A signal is a hint. It may be lost while a connection is down, so every
-// listener also polls, rarely. The truth is in the lists and tables. A program that is stuck reports
-// that in the hash "{name}:signals:stalls", where [Flow.Books] finds it. Signals is safe for
-// concurrent use.
+// Signals wake the programs of a pipeline over Redis pub/sub, on the channel "{name}:signals",
+// within about a millisecond. A signal is a hint. It may be lost while a connection is down, so
+// every listener also polls, rarely. The truth is in the lists and tables. A program that is stuck
+// reports that in the hash "{name}:signals:stalls", where [Flow.Books] finds it. Signals is safe
+// for concurrent use.
 type Signals struct {
 	client  rueidis.Client
 	channel string

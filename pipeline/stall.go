@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// ErrStuck reports that nothing is lost, but that the pipeline does not get on. The error that wraps it
-// names the step, since when, and the reason.
+// ErrStuck reports that nothing is lost, but that the pipeline does not get on. The error that
+// wraps it names the step, since when, and the reason.
 var ErrStuck = errors.New("pipeline: nothing is lost, but the pipeline is stuck")
 
 const (
@@ -95,7 +95,8 @@ func (s *Signals) reported(ctx context.Context) ([]Stall, error) {
 	return out, nil
 }
 
-// watch makes an outage visible beyond the log: to the observer and, by way of the signals, in the books.
+// watch makes an outage visible beyond the log: to the observer and, by way of the signals, in the
+// books.
 func (f Flow[T]) watch(o *outage, ev *events) *outage {
 	o.report = func(now outageState) {
 		ctx, cancel := context.WithTimeout(context.Background(), stallTimeout)

@@ -13,8 +13,8 @@ import (
 	"github.com/headrace/headrace/staging"
 )
 
-// A promotion that fails again and again loses nothing, so the books balance. It shows in Stuck, in the
-// events and in the log, with its reason, and disappears when the cause is gone.
+// A promotion that fails again and again loses nothing, so the books balance. It shows in Stuck, in
+// the events and in the log, with its reason, and disappears when the cause is gone.
 func TestWedgedPromotionIsVisible(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{})
@@ -85,8 +85,8 @@ func TestWedgedPromotionIsVisible(t *testing.T) {
 	}
 }
 
-// Events carry what an operator asks for: queue, program, attempt, batches and records apart, the time
-// of each stage, and what is in hand.
+// Events carry what an operator asks for: queue, program, attempt, batches and records apart, the
+// time of each stage, and what is in hand.
 func TestEventsOfABatch(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{})

@@ -7,8 +7,8 @@ import (
 	"github.com/headrace/headrace/queue"
 )
 
-// hand bounds what a worker holds over all its batches. Before a lease, room for the largest batch is
-// reserved. This type is safe for concurrent use.
+// hand bounds what a worker holds over all its batches. Before a lease, room for the largest batch
+// is reserved. This type is safe for concurrent use.
 type hand struct {
 	maxRecords, maxBytes int
 

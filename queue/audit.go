@@ -36,10 +36,11 @@ func (a AuditReport) Balanced() error {
 // auditTries is how often Audit counts anew when something moved.
 const auditTries = 3
 
-// Audit recounts the queue and compares it with the books: every batch, every dead and delayed record,
-// and the keys under the queue's prefix that belong to nothing. It reads in pages and blocks no other
-// client for long, but it walks the key space of the server: it is for an operator or a test, not for
-// a dashboard. A shared key of another type ends it with a *WrongTypeError. Repair mends what it finds.
+// Audit recounts the queue and compares it with the books: every batch, every dead and delayed
+// record, and the keys under the queue's prefix that belong to nothing. It reads in pages and
+// blocks no other client for long, but it walks the key space of the server: it is for an operator
+// or a test, not for a dashboard. A shared key of another type ends it with a *WrongTypeError.
+// Repair mends what it finds.
 func (q *Queue) Audit(ctx context.Context) (AuditReport, error) {
 	for try := 1; ; try++ {
 		a, err := q.audit(ctx)

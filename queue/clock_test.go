@@ -130,7 +130,8 @@ func TestSmallClockStep(t *testing.T) {
 	}
 }
 
-// A reservation whose end a clock that ran ahead has put far off does not hold its room for that long.
+// A reservation whose end a clock that ran ahead has put far off does not hold its room for that
+// long.
 func TestReservationAndClock(t *testing.T) {
 	t.Parallel()
 	x := newClocked(t, queue.Config{Push: queue.PushConfig{MaxDepth: 10}})

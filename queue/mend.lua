@@ -1,5 +1,5 @@
--- Mends one thing that Audit found, or gives it up. Each operation reads the keys anew, because they
--- may have changed since.
+-- Mends one thing that Audit found, or gives it up. Each operation reads the keys anew, because
+-- they may have changed since.
 -- ARGV: prefix, operation, id, and then what the operation takes. Returns how many records it
 -- changed, except where it says otherwise.
 local operation, id = ARGV[2], ARGV[3]
@@ -20,8 +20,8 @@ local function remove(state, records)
   if state == 'H' then redis.call('HINCRBY', STAT, 'handed', -records) end
 end
 
--- resume puts a whole batch back into the sets of its state. A broken one is delivered again, and one
--- without a time of its own is as old as now.
+-- resume puts a whole batch back into the sets of its state. A broken one is delivered again, and
+-- one without a time of its own is as old as now.
 local function resume(now)
   local m = readMeta(id)
   if not m then return 0 end
@@ -44,8 +44,9 @@ local function acknowledge()
 end
 
 -- bury moves what is left of a batch to the dead list, the oldest record first, up to the number of
--- ids in ARGV[5] and after. ARGV[4] is the reason. When nothing is left it writes the missing records
--- off and removes the batch. It returns {records buried, records written off, 1 when it is done}.
+-- ids in ARGV[5] and after. ARGV[4] is the reason. When nothing is left it writes the missing
+-- records off and removes the batch. It returns {records buried, records written off, 1 when it is
+-- done}.
 local function bury(now)
   local m = meta()
   local left = typeOf(listOf(id)) == 'list' and redis.call('LLEN', listOf(id)) or 0

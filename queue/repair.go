@@ -21,22 +21,23 @@ type RepairReport struct {
 	Lost int64
 	// Relisted counts dead letters and delayed pushes that are in their sets again or no longer.
 	Relisted int
-	// Aside are keys of another type that were renamed, to make way for those of the queue. They are the
-	// operator's to inspect and delete.
+	// Aside are keys of another type that were renamed, to make way for those of the queue. They are
+	// the operator's to inspect and delete.
 	Aside []string
 	// After is an audit after the repair. Its differences could not be mended: something moved.
 	After AuditReport
 }
 
-// Repair mends what Audit finds, or gives it up on purpose, so that no batch stays in flight for ever
-// after an operator or another program has deleted or overwritten keys:
+// Repair mends what Audit finds, or gives it up on purpose, so that no batch stays in flight for
+// ever after an operator or another program has deleted or overwritten keys:
 //
 //   - A whole batch that is in the wrong sets goes back into circulation.
-//   - A damaged batch is settled: acknowledged if settle finds it promoted, and otherwise what is left
-//     of it becomes dead letters. Requeue delivers them again. Their places may be wrong, so a claim
-//     of them in a deduplication window may make them duplicates until the window ends.
+//   - A damaged batch is settled: acknowledged if settle finds it promoted, and otherwise what is
+//     left of it becomes dead letters. Requeue delivers them again. Their places may be wrong, so a
+//     claim of them in a deduplication window may make them duplicates until the window ends.
 //   - What is in no key any more is written off as Stats.Lost.
-//   - The counters are set to what was counted, if nothing moves meanwhile: pause the queue for that.
+//   - The counters are set to what was counted, if nothing moves meanwhile: pause the queue for
+//     that.
 //
 // settle may be nil if there is no ledger. Repair may be called again, and by several processes.
 func (q *Queue) Repair(ctx context.Context, settle SettleFunc) (r RepairReport, err error) {
@@ -168,8 +169,8 @@ func (q *Queue) buryDamaged(ctx context.Context, id string, r *RepairReport) err
 	}
 }
 
-// recount sets the counters to what a counted, if nothing has moved since. It reports whether that is
-// done.
+// recount sets the counters to what a counted, if nothing has moved since. It reports whether that
+// is done.
 func (q *Queue) recount(ctx context.Context, a *auditRun) (bool, error) {
 	if !a.report.Quiet {
 		return false, nil

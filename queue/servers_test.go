@@ -165,8 +165,8 @@ func TestShortWaitsKeepTheirConnections(t *testing.T) {
 	}
 }
 
-// A push whose context ends while the server is frozen: its buffers are the caller's again, and what
-// reaches the server later is what was pushed.
+// A push whose context ends while the server is frozen: its buffers are the caller's again, and
+// what reaches the server later is what was pushed.
 func TestBuffersAreTheCallersAgain(t *testing.T) {
 	t.Parallel()
 	p := redisxtest.NewProxy(t, servertest.OwnRedis(t).URL)
@@ -224,8 +224,8 @@ func (c *counted) DoMulti(ctx context.Context, cmds ...rueidis.Completed) []ruei
 	return c.Client.DoMulti(ctx, cmds...)
 }
 
-// However long a push is, and whatever is checked, no command carries more than a chunk, so none holds
-// the server for long.
+// However long a push is, and whatever is checked, no command carries more than a chunk, so none
+// holds the server for long.
 func TestNoCommandOfALargePushIsLarge(t *testing.T) {
 	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, inner rueidis.Client) {
@@ -446,8 +446,8 @@ func TestReasonIsCut(t *testing.T) {
 	})
 }
 
-// A program of another layout learns both versions: when it opens the queue, and when the data change
-// under it.
+// A program of another layout learns both versions: when it opens the queue, and when the data
+// change under it.
 func TestLayout(t *testing.T) {
 	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {

@@ -17,8 +17,9 @@ import (
 // MaxShards bounds the number of shards.
 const MaxShards = 256
 
-// Shards is a queue spread over several slots of a Redis Cluster, and so over its nodes. Each shard is
-// a whole Queue with its own books, and a batch comes from one shard. This type is concurrency safe.
+// Shards is a queue spread over several slots of a Redis Cluster, and so over its nodes. Each shard
+// is a whole Queue with its own books, and a batch comes from one shard. This type is concurrency
+// safe.
 type Shards struct {
 	queues []*Queue
 	byName map[string]*Queue
@@ -33,13 +34,13 @@ type Shards struct {
 }
 
 // NewShards opens n queues called name.0 and so on, each with a suffix that puts it into one of n
-// equal parts of the cluster's slots. by returns what a payload is sharded by: records that must meet
-// in one deduplication window need the same. nil: payloads go to the shards in turn.
+// equal parts of the cluster's slots. by returns what a payload is sharded by: records that must
+// meet in one deduplication window need the same. nil: payloads go to the shards in turn.
 //
-// The number of shards stands in Redis, in the key {name}:queue:shards. NewShards with another number
-// changes it if the shards that would be left are empty, and otherwise returns a *ShardsError. So to
-// change it, stop the producers, let consumers with the old number drain the shards, and start both
-// with the new one. Requeue or discard dead letters before.
+// The number of shards stands in Redis, in the key {name}:queue:shards. NewShards with another
+// number changes it if the shards that would be left are empty, and otherwise returns a
+// *ShardsError. So to change it, stop the producers, let consumers with the old number drain the
+// shards, and start both with the new one. Requeue or discard dead letters before.
 func NewShards(ctx context.Context, client rueidis.Client, name string, n int, by func(payload []byte) string, cfg Config) (*Shards, error) {
 	if err := redisx.CheckName(name); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
@@ -118,8 +119,8 @@ func (s *Shards) recordCount(ctx context.Context, client rueidis.Client, name st
 	return nil
 }
 
-// checkLeft returns a *ShardsError if a shard of the number that stands in Redis holds records and is
-// not a shard of s.
+// checkLeft returns a *ShardsError if a shard of the number that stands in Redis holds records and
+// is not a shard of s.
 func (s *Shards) checkLeft(ctx context.Context, client rueidis.Client, name, have string, cfg Config) error {
 	n, err := strconv.Atoi(have)
 	if err != nil || n < 1 || n > MaxShards {
@@ -236,8 +237,8 @@ func (s *Shards) each(f func(i int, q *Queue) error) error {
 	return errors.Join(errs...)
 }
 
-// TryLease leases a batch of the next shard that has one, in turn, so that none starves. The error of
-// a shard is returned only if no other shard has a batch.
+// TryLease leases a batch of the next shard that has one, in turn, so that none starves. The error
+// of a shard is returned only if no other shard has a batch.
 func (s *Shards) TryLease(ctx context.Context, o LeaseOptions) (*Batch, error) {
 	b, _, err := s.round(ctx, o)
 	return b, err
@@ -275,8 +276,9 @@ func (s *Shards) round(ctx context.Context, o LeaseOptions) (*Batch, []leased, e
 	return nil, all, ErrEmpty
 }
 
-// Lease waits for a batch of any shard. It does not linger. For up to Config.Lease.PollInterval after
-// it has returned, a peek may go on at the server of a shard, for the next consumer that waits.
+// Lease waits for a batch of any shard. It does not linger. For up to Config.Lease.PollInterval
+// after it has returned, a peek may go on at the server of a shard, for the next consumer that
+// waits.
 func (s *Shards) Lease(ctx context.Context, o LeaseOptions) (*Batch, error) {
 	if b, _, err := s.round(ctx, o); !waits(err) {
 		return b, err
@@ -408,8 +410,8 @@ func (s *Shards) Reconcile(ctx context.Context, known FatesFunc, settle SettleFu
 	return sum, errors.Join(errs...)
 }
 
-// Stats returns the sum of the shards' books, the greatest of their ages, and Paused only if all are.
-// It reads one shard after the other.
+// Stats returns the sum of the shards' books, the greatest of their ages, and Paused only if all
+// are. It reads one shard after the other.
 func (s *Shards) Stats(ctx context.Context) (Stats, error) {
 	sum := Stats{Paused: true}
 	for _, q := range s.queues {

@@ -343,8 +343,8 @@ func TestManyConsumersGiveUp(t *testing.T) {
 	}
 }
 
-// A consumer that lingers for a large batch, and one that settles for long, hold back no other one of
-// their process.
+// A consumer that lingers for a large batch, and one that settles for long, hold back no other one
+// of their process.
 func TestOthersAreNotHeldBack(t *testing.T) {
 	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {

@@ -25,8 +25,8 @@ const (
 	ConflictFail                    // the promotion fails with ErrConflict and changes nothing
 )
 
-// A Rule rejects the rows for which Where is true. They go to the rejects table with Code, Reason and
-// the row as JSON. Rules are tried in order, and the first that is true counts.
+// A Rule rejects the rows for which Where is true. They go to the rejects table with Code, Reason
+// and the row as JSON. Rules are tried in order, and the first that is true counts.
 type Rule struct {
 	Code   string // stable, for programs: "negative_amount"
 	Reason string // for people: "the amount is below zero"
@@ -69,10 +69,10 @@ type Config[T any] struct {
 	// value is greater. Without Newer the row that was staged last replaces.
 	Newer string
 	// ReplaceIf, with ConflictReplace, is an SQL condition over the existing row (alias old) and the
-	// new one (EXCLUDED). The new row replaces the old one only where it is true, and where Newer holds
-	// too. It is trusted text, never user input. Of several rows with one key in one promotion, the
-	// last is tried, or the greatest by Newer. Whether others are tried before it depends on how the
-	// rows are divided into promotions, so the condition must not depend on that.
+	// new one (EXCLUDED). The new row replaces the old one only where it is true, and where Newer
+	// holds too. It is trusted text, never user input. Of several rows with one key in one promotion,
+	// the last is tried, or the greatest by Newer. Whether others are tried before it depends on how
+	// the rows are divided into promotions, so the condition must not depend on that.
 	ReplaceIf string
 
 	// Rules reject rows at promotion. NOT NULL, CHECK and foreign key constraints of the target act as
@@ -98,11 +98,12 @@ type Config[T any] struct {
 	StageTimeout time.Duration
 }
 
-// colRecord is the staging tables' own column: the number of the batch, and in the lower 32 bits the
-// record's position in it. It is one column instead of two, because each costs a COPY 2 %.
+// colRecord is the staging tables' own column: the number of the batch, and in the lower 32 bits
+// the record's position in it. It is one column instead of two, because each costs a COPY 2 %.
 const colRecord = "hr_record"
 
-// postponedBit marks the rows that a promotion comes back to at its end. It is the sign, so the order stays.
+// postponedBit marks the rows that a promotion comes back to at its end. It is the sign, so the
+// order stays.
 const postponedBit = "(-9223372036854775808)::int8"
 
 func recordOf(no, pos int32) int64 { return int64(no)<<32 | int64(pos) }

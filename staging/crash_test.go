@@ -25,12 +25,13 @@ const (
 	childBatch = "HEADRACE_STAGING_BATCH"
 	childName  = "HEADRACE_STAGING_NAME"
 	childTable = "HEADRACE_STAGING_TABLE"
-	childThaw  = "HEADRACE_STAGING_THAW" // set: it does not wait to be killed but for a line to read, and then says what came of it
+	childThaw  = "HEADRACE_STAGING_THAW" // set: it waits for a line to read instead of its death, and then prints its outcome
 )
 
 const crashRows = 3000
 
-// child stages a batch and promotes what there is, says when it has come to its point, and stands there for ever.
+// child stages a batch and promotes what there is, says when it has come to its point, and stands
+// there for ever.
 func child() {
 	fail := func(err error) {
 		fmt.Println("error:", err)
@@ -91,7 +92,8 @@ func crashLoad(id, name string) staging.Load[item] {
 	return l
 }
 
-// restart starts a killed Postgres. While backends of the old postmaster are still ending, a new one refuses.
+// restart starts a killed Postgres. While backends of the old postmaster are still ending, a new
+// one refuses.
 func restart(s *servers.PostgresServer) error {
 	for deadline := time.Now().Add(10 * time.Second); ; <-time.After(50 * time.Millisecond) {
 		if err := s.Start(); err == nil || time.Now().After(deadline) {
@@ -100,10 +102,11 @@ func restart(s *servers.PostgresServer) error {
 	}
 }
 
-// TestKilledAtEveryPoint kills a program at every named point of its work, 20 times at each, and Postgres with it every
-// second time. What the queue would do afterwards is done here: ask for the batch's fate, and deliver it again if it is
-// unknown. There is no key: a row that came twice would stay. Each point has a target of its own, so that all the
-// programs of a round can stand at their points while Postgres is killed once.
+// TestKilledAtEveryPoint kills a program at every named point of its work, 20 times at each, and
+// Postgres with it every second time. What the queue would do afterwards is done here: ask for the
+// batch's fate, and deliver it again if it is unknown. There is no key: a row that came twice would
+// stay. Each point has a target of its own, so that all the programs of a round can stand at their
+// points while Postgres is killed once.
 func TestKilledAtEveryPoint(t *testing.T) {
 	t.Parallel()
 	const rounds = 20

@@ -2,14 +2,15 @@
 //
 // The problem: COPY into an UNLOGGED table is the fastest way into Postgres, and the easiest way to
 // lose data. A crash empties the table. Rows that arrive between INSERT … SELECT and TRUNCATE are
-// wiped unread. A redelivered batch is counted twice. This package keeps the speed and none of that.
+// wiped unread. A redelivered batch is counted twice. This package keeps the speed and none of
+// that.
 //
 // The guarantee: a batch that was staged is promoted into the target exactly once, or is known not
 // to be there and can be staged again. This holds through a kill of any program at any point, a
-// crash of Postgres, a redelivery, two workers on the same batch, and a commit whose reply was lost.
-// Every record is accounted for: records = kept + duplicates + filtered + rejected, and rows of the
-// kept = promoted + conflicts + rejected by a rule. The durable copy of a batch is the queue that it
-// came from. Keep it there until [Table.Promote] has returned the batch.
+// crash of Postgres, a redelivery, two workers on the same batch, and a commit whose reply was
+// lost. Every record is accounted for: records = kept + duplicates + filtered + rejected, and rows
+// of the kept = promoted + conflicts + rejected by a rule. The durable copy of a batch is the queue
+// that it came from. Keep it there until [Table.Promote] has returned the batch.
 //
 // # Tables
 //
@@ -34,12 +35,13 @@
 // # Cost
 //
 // A Stage is four round trips, one of them the COPY. A Promote reads the staged rows two or three
-// times and writes each once. Staging tables are truncated, never deleted from, so they do not bloat.
+// times and writes each once. Staging tables are truncated, never deleted from, so they do not
+// bloat.
 //
 // With [ConflictSkip], keys that are spread over a large target are not looked up before the insert
-// while none of them is there already. The insert that meets the first such key is repeated, and the
-// next hundred promotions look up their keys first. That insert leaves up to all of its rows dead in
-// the target for vacuum, an error in the server's log, and gaps in sequences.
+// while none of them is there already. The insert that meets the first such key is repeated, and
+// the next hundred promotions look up their keys first. That insert leaves up to all of its rows
+// dead in the target for vacuum, an error in the server's log, and gaps in sequences.
 //
 // # Failure modes
 //
@@ -55,8 +57,8 @@
 // [Table.Rejects] lists them; [Table.Replay] and [Table.Resolve] end them. A number with more
 // decimals than its column is rounded, as INSERT does.
 //
-// Everything works through PgBouncer in transaction mode, with prepared statements on and off, and in
-// every mode of pgx: the package's own statements need no prepared ones.
+// Everything works through PgBouncer in transaction mode, with prepared statements on and off, and
+// in every mode of pgx: the package's own statements need no prepared ones.
 //
 // [Rewrite] is the bulk path beside all this: a query streams a table, COPY writes it back.
 package staging

@@ -3,8 +3,8 @@ package staging
 // SetHook makes f run at the named points of Stage, Promote, Void and Fates.
 func (t *Table[T]) SetHook(f func(point string) error) { t.hook = f }
 
-// SetParts makes promotions insert in parts of at least so many rows, and judge refused parts of so many rows record by
-// record. Without judge they are halved down to the record.
+// SetParts makes promotions insert in parts of at least so many rows, and judge refused parts of so
+// many rows record by record. Without judge they are halved down to the record.
 func (t *Table[T]) SetParts(least, judged int64, judge bool) {
 	t.sizes = partSizes{least: least, judged: judged}
 	t.noJudge.Store(!judge)

@@ -72,7 +72,8 @@ func (r result[V]) must(t testing.TB) V {
 	return r.v
 }
 
-// untilWaiting returns when a backend of this database waits for a lock. It polls: Postgres tells nobody.
+// untilWaiting returns when a backend of this database waits for a lock. It polls: Postgres sends
+// no signal.
 func untilWaiting(t testing.TB, pool *pgxpool.Pool) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; {
@@ -80,7 +81,7 @@ func untilWaiting(t testing.TB, pool *pgxpool.Pool) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("nobody waits for a lock")
+			t.Fatal("no backend waits for a lock")
 		}
 		<-time.After(2 * time.Millisecond)
 	}

@@ -58,8 +58,8 @@ func TestFatesDuringAPromotion(t *testing.T) {
 	other := load(items("b", 5)...)
 	asker.SetHook(func(point string) error {
 		if point == "between registries and ledger" {
-			// The asker's transaction still holds its share of the registries, which the promoter's lock waits for; it
-			// would not with autocommit. So the batch is moved by hand as a promotion would.
+			// The asker's transaction still holds its share of the registries, which the promoter's lock
+			// waits for; it would not with autocommit. So the batch is moved by hand as a promotion would.
 			_, err := pool.Exec(context.Background(), `INSERT INTO items_ledger (id, kind, root, root_offset, records, sealed_at) VALUES ($1::text::uuid, 'promoted', $1::text::uuid, 0, 5, now())`, l.Batch.ID)
 			return err
 		}
@@ -71,7 +71,8 @@ func TestFatesDuringAPromotion(t *testing.T) {
 	}
 }
 
-// A prune before the future would put aside every batch in flight. It is refused, and the floor stays.
+// A prune before the future would put aside every batch in flight. It is refused, and the floor
+// stays.
 func TestPruneBeforeTheFutureIsRefused(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)

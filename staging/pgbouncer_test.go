@@ -104,7 +104,7 @@ func TestPgBouncer(t *testing.T) {
 	}
 }
 
-// hasPrepared says whether PgBouncer follows prepared statements by default: since 1.24.
+// hasPrepared reports whether PgBouncer follows prepared statements by default: since 1.24.
 func hasPrepared(t *testing.T, c *pgx.Conn) bool {
 	t.Helper()
 	res, err := c.PgConn().Exec(t.Context(), "SHOW CONFIG").ReadAll()

@@ -10,8 +10,8 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// which is the condition on the rows that this promotion takes, with the numbers of the batches in it: numbers need no
-// quotes.
+// which is the condition on the rows that this promotion takes, with the numbers of the batches in
+// it: numbers need no quotes.
 func (p *promotion[T]) which() string {
 	which := everyRow
 	if !p.every {
@@ -57,8 +57,9 @@ func (p *promotion[T]) insertWork() *work {
 	}
 }
 
-// insert writes the rows into the target: with one statement, where nothing is known that refuses rows besides what was
-// looked for before; otherwise in parts, so that a refusal costs one part and not all.
+// insert writes the rows into the target: with one statement, where nothing is known that refuses
+// rows besides what was looked for before; otherwise in parts, so that a refusal costs one part and
+// not all.
 func (p *promotion[T]) insert(ctx context.Context) error {
 	if p.expect-p.refused <= 0 {
 		return nil
@@ -97,7 +98,8 @@ func (p *promotion[T]) insert(ctx context.Context) error {
 	return p.insertLater(ctx, w)
 }
 
-// insertAtOnce writes all rows with one statement. It returns false if the server refused it because of a row.
+// insertAtOnce writes all rows with one statement. It returns false if the server refused it
+// because of a row.
 func (p *promotion[T]) insertAtOnce(ctx context.Context, w *work) (bool, error) {
 	for {
 		sql, err := p.chooseInsert(ctx)
@@ -121,13 +123,14 @@ func (p *promotion[T]) insertAtOnce(ctx context.Context, w *work) (bool, error) 
 // laterPasses bounds how often postponed records are tried again.
 const laterPasses = 64
 
-// postpones is true for records that lack their parent, where the parent may come with this promotion: by a row of the same
-// table, or by a trigger.
+// postpones is true for records that lack their parent, where the parent may come with this
+// promotion: by a row of the same table, or by a trigger.
 func (p *promotion[T]) postpones(w *work) bool {
 	return w.source == "insert" && p.parentsCome && !p.lastPass
 }
 
-// insertLater tries the postponed records again, as long as some of them are accepted: together, then one by one.
+// insertLater tries the postponed records again, as long as some of them are accepted: together,
+// then one by one.
 func (p *promotion[T]) insertLater(ctx context.Context, w *work) error {
 	for pass := 1; p.postponed > 0; pass++ {
 		before := p.postponed
@@ -194,11 +197,12 @@ func (p *promotion[T]) insertAgain(ctx context.Context, w *work, records []int64
 	return nil
 }
 
-// chooseInsert decides how rows are left out whose key the target has. Where keys rise with time the target has next to
-// none between the least and the greatest staged key, and a merge with this part of the index costs nothing. Otherwise
-// each key is looked up by itself, which is a tenth of the promotion; where none was found in a while, not even that: the
-// index refuses what it has, and the promotion starts again, looking. A trigger that runs before the insert would see rows
-// that are not to be inserted, so with one every promotion looks.
+// chooseInsert decides how rows are left out whose key the target has. Where keys rise with time
+// the target has next to none between the least and the greatest staged key, and a merge with this
+// part of the index costs nothing. Otherwise each key is looked up alone, which is a tenth of the
+// promotion; where none was found in a while, not even that: the index refuses what it has, and the
+// promotion starts again, looking. A trigger that runs before the insert would see rows that are
+// not to be inserted, so with one every promotion looks.
 func (p *promotion[T]) chooseInsert(ctx context.Context) (statement, error) {
 	t := p.t
 	looking, fresh := t.sql.side[p.s].insert.where(p.which()), t.sql.side[p.s].insertNew
@@ -221,8 +225,9 @@ func (p *promotion[T]) chooseInsert(ctx context.Context) (statement, error) {
 	return fresh.where(p.which()), t.at("blind")
 }
 
-// near is the part of the target between the least and the greatest staged key, if it has fewer rows there than are
-// staged, by the planner's estimate. Were that wrong, the insert would be slower, no more.
+// near is the part of the target between the least and the greatest staged key, if it has fewer
+// rows there than are staged, by the planner's estimate. Were that wrong, the insert would be
+// slower, no more.
 func (p *promotion[T]) near(ctx context.Context) (string, error) {
 	if p.lo == "" || p.hi == "" {
 		return "", nil
@@ -246,8 +251,8 @@ func (p *promotion[T]) near(ctx context.Context) (string, error) {
 	return near, nil
 }
 
-// lookFor is how many promotions of rows look for each key after one that met a key twice. A blind insert that is refused
-// leaves up to all of its rows dead in the target, for vacuum.
+// lookFor is how many promotions of rows look for each key after one that met a key twice. A blind
+// insert that is refused leaves up to all of its rows dead in the target, for vacuum.
 const lookFor = 100
 
 // learn counts the promotions without a conflict since the last one.
@@ -259,9 +264,10 @@ func (t *Table[T]) learn(conflicts int) {
 	}
 }
 
-// spread asks for the least and the greatest staged key, by the column that leads the key's index, once: in the first row. A
-// type without a known order has none, and a key that is too long for an index neither: it may be as long as a record. They
-// are printed as JSON prints them, which reads back whatever the session's DateStyle.
+// spread asks for the least and the greatest staged key, by the column that leads the key's index,
+// once: in the first row. A type without a known order has none, and a key that is too long for an
+// index neither: it may be as long as a record. They are printed as JSON prints them, which reads
+// back whatever the session's DateStyle.
 func (t *Table[T]) spread() string {
 	if t.cfg.Conflict != ConflictSkip || baseName(t.lead) == "" {
 		return ""
@@ -274,8 +280,8 @@ func (t *Table[T]) spread() string {
 	return fmt.Sprintf(once, "min(min("+k+")) OVER ()", "least") + fmt.Sprintf(once, "max(max("+k+")) OVER ()", "greatest")
 }
 
-// baseName is the type in which the column's values are compared; a domain could bring a collation that is not the
-// column's. Types without a known order have none.
+// baseName is the type in which the column's values are compared; a domain could bring a collation
+// that is not the column's. Types without a known order have none.
 func baseName(c *column) string {
 	if c == nil {
 		return ""
@@ -326,10 +332,11 @@ func (p *promotion[T]) exec(ctx context.Context, c call) (int64, error) {
 	return r.row(0).int("n"), nil
 }
 
-// insertName names the statement that brings rows into the target under the table's conflict policy. The rows come sorted
-// by key, so that the key's index is walked once and in order. Rows that are there already are left out before the insert,
-// or looked for when it is refused (chooseInsert): the plain insert is the fastest, and a conflict with a concurrent writer
-// makes the promotion start again, carefully.
+// insertName names the statement that brings rows into the target under the table's conflict
+// policy. The rows come sorted by key, so that the key's index is walked once and in order. Rows
+// that are there already are left out before the insert, or looked for when it is refused
+// (chooseInsert): the plain insert is the fastest, and a conflict with a concurrent writer makes
+// the promotion start again, carefully.
 func (t *Table[T]) insertName(of string) string {
 	switch {
 	case len(t.cfg.Key) == 0 && of == "try":

@@ -3,15 +3,17 @@ INSERT INTO {target} AS old ({columns})
 SELECT {s_columns} FROM {staging} s WHERE {which}
 
 -- name: insert_new
--- Each key once, in the order of the key, so that the key's index is walked once. The keys are not looked up.
+-- Each key once, in the order of the key, so that the key's index is walked once. The keys are not
+-- looked up.
 INSERT INTO {target} AS old ({columns})
 SELECT DISTINCT ON ({s_key}) {s_columns} FROM {staging} s
 WHERE {which}
 ORDER BY {s_key}, {newest}
 
 -- name: insert_all_skip
--- Sorted first, then joined: so the look into the target's index goes in its order too. (Joined first, Postgres looks in
--- the order of arrival. On ten million rows that took as long as the insert.)
+-- Sorted first, then joined: so the look into the target's index goes in its order too. (Joined
+-- first, Postgres looks in the order of arrival. On ten million rows that took as long as the
+-- insert.)
 INSERT INTO {target} AS old ({columns})
 SELECT {s_columns}
 FROM (
@@ -54,9 +56,10 @@ SELECT {columns} FROM {target}
 {on_conflict}
 
 -- name: conflicts
--- Counts, by batch, the rows that were not written: all but one of a key in this promotion, and that one too unless the
--- target's row is this transaction's own. A row's xmin may be a subtransaction's. Ids of subtransactions follow the
--- transaction's, and a visible row whose writer is still in progress is ours.
+-- Counts, by batch, the rows that were not written: all but one of a key in this promotion, and
+-- that one too unless the target's row is this transaction's own. A row's xmin may be a
+-- subtransaction's. Ids of subtransactions follow the transaction's, and a visible row whose writer
+-- is still in progress is ours.
 SELECT no, count(*) AS n
 FROM (
     SELECT {batch_no} AS no,

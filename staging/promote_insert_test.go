@@ -30,8 +30,9 @@ func keyedTable(t *testing.T, pool *pgxpool.Pool) (tab *staging.Table[keyed], po
 	return tab, points
 }
 
-// Where keys rise, the rows that are there already are found in the part of the index between the least and the greatest
-// staged key, whatever the type of the key and however the session prints it.
+// Where keys rise, the rows that are there already are found in the part of the index between the
+// least and the greatest staged key, whatever the type of the key and however the session prints
+// it.
 func TestKeysThatRise(t *testing.T) {
 	t.Parallel()
 	day := func(i int) time.Time { return noon.AddDate(0, 0, i) }
@@ -90,7 +91,7 @@ func TestKeysThatRise(t *testing.T) {
 			if points["near"] != 1 || points["carefully"] != 0 {
 				t.Errorf("passed %v", points)
 			}
-			stage(t, tab, load(rows(0, 1100)...), staging.OutcomeStaged) // all of it is near now: each is looked up by itself
+			stage(t, tab, load(rows(0, 1100)...), staging.OutcomeStaged) // all of it is near now: each key is looked up
 			clear(points)
 			exec(t, pool, "ANALYZE keyed")
 			if p := promote(t, tab); p.Rows != 0 || p.Conflicts != 1100 || points["carefully"] != 0 {
@@ -101,8 +102,8 @@ func TestKeysThatRise(t *testing.T) {
 	}
 }
 
-// Where keys are spread over the target, an insert does not look for them first as long as none was there; one that is
-// refused is done again, looking, and the next hundred look, too.
+// Where keys are spread over the target, an insert does not look for them first as long as none was
+// there; one that is refused is done again, looking, and the next hundred look, too.
 func TestInsertsThatDoNotLook(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)
@@ -144,7 +145,8 @@ func TestInsertsThatDoNotLook(t *testing.T) {
 	}
 }
 
-// A unique index beside the key's: a row that it refuses is a reject with its payload, not a conflict.
+// A unique index beside the key's: a row that it refuses is a reject with its payload, not a
+// conflict.
 func TestAnotherUniqueIndexRefuses(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)
@@ -160,7 +162,8 @@ func TestAnotherUniqueIndexRefuses(t *testing.T) {
 	balanced(t, tab)
 }
 
-// What is there already is a conflict also where the insert that does not look would be refused for something else.
+// What is there already is a conflict also where the insert that does not look would be refused for
+// something else.
 func TestBlindInsertIsRefusedForAnything(t *testing.T) {
 	t.Parallel()
 	function := func(how string) string {
@@ -208,7 +211,8 @@ func TestBlindInsertIsRefusedForAnything(t *testing.T) {
 	}
 }
 
-// A key may be as long as a record until the target has refused it. It must not stand in every row that a promotion reads.
+// A key may be as long as a record until the target has refused it. It must not stand in every row
+// that a promotion reads.
 func TestALongKeyTakesNoMemory(t *testing.T) { // alone: the memory is the whole process'
 	pool := servertest.Postgres(t)
 	exec(t, pool, "CREATE TABLE keyed (k text PRIMARY KEY)")

@@ -20,8 +20,8 @@ type judgement struct {
 // judgeMode chooses how the judge statement tries records (promote_judge.sql).
 type judgeMode struct{ alone, undo, postpone bool }
 
-// softStops is how many records the program judges itself, whose SQLSTATE may be due to the surroundings, before it leaves
-// them to the judge statement.
+// softStops is how many records the program judges itself, whose SQLSTATE may be due to the
+// surroundings, before it leaves them to the judge statement.
 const softStops = 8
 
 // modePieces stand in the judge statement until its mode is known.
@@ -51,12 +51,13 @@ func (p *promotion[T]) judge(ctx context.Context, s statement, condition string,
 	return j, nil
 }
 
-// softOK is true when a SQLSTATE that may be due to the surroundings can be taken for the record's fault: some row was
-// accepted, or the program has seen enough of them itself.
+// softOK is true when a SQLSTATE that may be due to the surroundings can be taken for the record's
+// fault: some row was accepted, or the program has seen enough of them itself.
 func (p *promotion[T]) softOK() bool { return p.written > 0 || p.softSeen >= softStops }
 
-// judgeRows judges the records of a condition, and does the work on those that are left. It returns false if the server
-// cannot run the judge statement, or a trigger raises what the statement cannot catch.
+// judgeRows judges the records of a condition, and does the work on those that are left. It returns
+// false if the server cannot run the judge statement, or a trigger raises what the statement cannot
+// catch.
 func (p *promotion[T]) judgeRows(ctx context.Context, w *work, base string, spans []recordSpan) (bool, error) {
 	m := judgeMode{undo: w.judgeThenRun, postpone: p.postpones(w)}
 	for rest := base; ; {
@@ -97,8 +98,8 @@ func (p *promotion[T]) judgeRows(ctx context.Context, w *work, base string, span
 	return false, err
 }
 
-// cannotJudge is true if the judge statement failed for another reason than the surroundings. A role or a server without
-// PL/pgSQL is remembered.
+// cannotJudge is true if the judge statement failed for another reason than the surroundings. A
+// role or a server without PL/pgSQL is remembered.
 func (p *promotion[T]) cannotJudge(err error) bool {
 	if code := sqlState(err); code == "42704" || code == "42501" {
 		p.t.noJudge.Store(true)
@@ -127,8 +128,9 @@ func (p *promotion[T]) judgeOne(ctx context.Context, w *work, s recordSpan, undo
 	return p.rejectOne(ctx, w, s, err)
 }
 
-// rejectSuspects tries, each alone, the rows that the target's constraints will probably refuse, and rejects those that the
-// server refuses. So many bad rows stay cheap. A row that the server accepts stays where it is.
+// rejectSuspects tries, each alone, the rows that the target's constraints will probably refuse,
+// and rejects those that the server refuses. So many bad rows stay cheap. A row that the server
+// accepts stays where it is.
 func (p *promotion[T]) rejectSuspects(ctx context.Context) error {
 	if len(p.suspects) == 0 || p.expect == 0 || !p.judges() {
 		return nil

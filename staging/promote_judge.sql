@@ -1,17 +1,20 @@
 -- name: judge
--- Tries the records of a condition one by one, in the order of arrival, as row-by-row INSERT does. Each is accepted or
--- refused by Postgres itself. What is refused moves from the side into the rejects table, with Postgres' own SQLSTATE,
--- constraint and message. The tries share a subtransaction as long as none is refused: a refusal names the record, the
--- records before it in the subtransaction are written again, and the next subtransaction is shorter.
+-- Tries the records of a condition one by one, in the order of arrival, as row-by-row INSERT does.
+-- Each is accepted or refused by Postgres itself. What is refused moves from the side into the
+-- rejects table, with Postgres' own SQLSTATE, constraint and message. The tries share a
+-- subtransaction as long as none is refused: a refusal names the record, the records before it in
+-- the subtransaction are written again, and the next subtransaction is shorter.
 --
 -- alone:    each record is tried against the target as it is, and taken back.
 -- undo:     what was written is taken back at the end. Only the refusals stay.
--- postpone: a record that lacks its parent is marked as postponed and not rejected. The parent may come.
+-- postpone: a record that lacks its parent is marked as postponed and not rejected. The parent
+--      may come.
 --
--- soft:     a SQLSTATE that may be due to the surroundings (a missing privilege in a trigger) rejects the record.
+-- soft:     a SQLSTATE that may be due to the surroundings (a missing privilege in a trigger)
+--      rejects the record.
 --
--- Another SQLSTATE that may be due to the surroundings stops the run. The program then tries this record itself: the error
--- that a program receives shows more.
+-- Another SQLSTATE that may be due to the surroundings stops the run. The program then tries this
+-- record itself: the error that a program receives shows more.
 DO $headrace$
 #variable_conflict use_column
 DECLARE

@@ -26,8 +26,8 @@ type judged struct {
 
 func row(id int64, v string, n int64) judged { return judged{ID: id, V: &v, N: &n} }
 
-// judges runs a test with the judge statement, and with halving alone, as on a server without PL/pgSQL. Small parts make
-// few rows enough.
+// judges runs a test with the judge statement, and with halving alone, as on a server without
+// PL/pgSQL. Small parts make few rows enough.
 func judges(t *testing.T, f func(t *testing.T, pool *pgxpool.Pool, set func(*staging.Table[judged]))) {
 	t.Parallel()
 	for name, judge := range map[string]bool{"judge": true, "halves": false} {
@@ -65,8 +65,8 @@ func idsIn(t testing.TB, pool *pgxpool.Pool, table string) string {
 const raises = `CREATE FUNCTION tr() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.v = 'bad' THEN %s; END IF; RETURN NEW; END $$;
 	CREATE TRIGGER tr %s INSERT ON rows FOR EACH ROW EXECUTE FUNCTION tr();`
 
-// What a target refuses a row for costs that row, whatever it is. The rows are two batches, so that each table is tried with
-// good rows on both sides of a bad one.
+// What a target refuses a row for costs that row, whatever it is. The rows are two batches, so that
+// each table is tried with good rows on both sides of a bad one.
 func TestTheTargetRefuses(t *testing.T) {
 	const plain = "CREATE TABLE rows (id bigint PRIMARY KEY, v text, n bigint);"
 	raise := func(code string) string {
@@ -194,7 +194,8 @@ func TestTheTargetAccepts(t *testing.T) {
 	}
 }
 
-// A bad row among the rows of a tree costs that row and its descendants, wherever the tree's rows stand.
+// A bad row among the rows of a tree costs that row and its descendants, wherever the tree's rows
+// stand.
 func TestABadRowInATree(t *testing.T) {
 	judges(t, func(t *testing.T, pool *pgxpool.Pool, set func(*staging.Table[judged])) {
 		exec(t, pool, "CREATE TABLE rows (id bigint PRIMARY KEY, v text CHECK (v <> 'bad'), n bigint REFERENCES rows)")
@@ -214,7 +215,8 @@ func TestABadRowInATree(t *testing.T) {
 	})
 }
 
-// Policies of row-level security refuse rows; those of the parent do not hide it from the foreign key.
+// Policies of row-level security refuse rows; those of the parent do not hide it from the foreign
+// key.
 func TestRowLevelSecurity(t *testing.T) {
 	judges(t, func(t *testing.T, pool *pgxpool.Pool, set func(*staging.Table[judged])) {
 		role := strings.ReplaceAll("r"+uid.New(), "-", "")
@@ -244,8 +246,8 @@ func TestRowLevelSecurity(t *testing.T) {
 	})
 }
 
-// What refuses the statement without rows, or every row for a reason of the surroundings, fails the promotion and rejects
-// nothing.
+// What refuses the statement without rows, or every row for a reason of the surroundings, fails the
+// promotion and rejects nothing.
 func TestTheSurroundingsRefuse(t *testing.T) {
 	judges(t, func(t *testing.T, pool *pgxpool.Pool, set func(*staging.Table[judged])) {
 		for name, c := range map[string]struct{ ddl, repair string }{
@@ -346,7 +348,8 @@ func must[V any](v V, err error) V {
 	return v
 }
 
-// One bad row in thousands of small batches is found across batches: the statements grow with the logarithm of the rows.
+// One bad row in thousands of small batches is found across batches: the statements grow with the
+// logarithm of the rows.
 func TestABadRowInManyBatches(t *testing.T) {
 	for name, judge := range map[string]bool{"judge": true, "halves": false} {
 		t.Run(name, func(t *testing.T) {

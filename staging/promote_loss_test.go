@@ -31,8 +31,8 @@ func TestABatchWithMissingRowsIsPutAside(t *testing.T) {
 	count(t, pool, 10)
 }
 
-// The mutations "void not flushed" and "promotion not flushed" fail here: the server's default is an asynchronous commit,
-// and its WAL writer sleeps.
+// The mutations "void not flushed" and "promotion not flushed" fail here: the server's default is
+// an asynchronous commit, and its WAL writer sleeps.
 func TestCommitsOutliveACrash(t *testing.T) {
 	t.Parallel()
 	s := servertest.OwnPostgres(t, "synchronous_commit=off", "wal_writer_delay=10s")
@@ -46,7 +46,8 @@ func TestCommitsOutliveACrash(t *testing.T) {
 	void, kept, lost := load(items("v", 5)...), load(items("k", 5)...), load(items("l", 5)...)
 	stage(t, tab, kept, staging.OutcomeStaged)
 	stage(t, tab, load(items("x", 5)...), staging.OutcomeStaged)
-	// Bounded, for a promotion that truncates is flushed anyway: Postgres waits before it removes files.
+	// Bounded, for a promotion that truncates is flushed anyway: Postgres waits before it removes
+	// files.
 	if p, err := tab.Promote(t.Context(), staging.PromoteOptions{MaxRows: 5}); err != nil || !p.More || p.Rows != 5 {
 		t.Fatal(p, err)
 	}

@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// merged puts the user's merges behind the insert. Without any, the insert stays plain: RETURNING costs.
+// merged puts the user's merges behind the insert. Without any, the insert stays plain: RETURNING
+// costs.
 func (t *Table[T]) merged(insert statement) statement {
 	return mergedWith(insert, t.cfg.Merges)
 }
@@ -25,8 +26,9 @@ func mergedWith(insert statement, merges []Merge) statement {
 	return insert
 }
 
-// blameMerge finds out whether a merge is at fault for the refusal of an insert: the rows are inserted without merges, and
-// taken back. If the server takes them, the merge that fails alone is named.
+// blameMerge finds out whether a merge is at fault for the refusal of an insert: the rows are
+// inserted without merges, and taken back. If the server takes them, the merge that fails alone is
+// named.
 func (p *promotion[T]) blameMerge(ctx context.Context, condition string, refusal error) error {
 	merges := p.t.cfg.Merges
 	if len(merges) == 0 {

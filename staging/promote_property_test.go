@@ -31,7 +31,8 @@ type drawn struct {
 	Other  *int64  `db:"other"`
 }
 
-// feature is a piece of a random table's definition. %s is the table. order tells that what it accepts depends on the order.
+// feature is a piece of a random table's definition. %s is the table. order tells that what it
+// accepts depends on the order.
 type feature struct {
 	name, ddl string
 	order     bool
@@ -96,7 +97,8 @@ func drawRows(r *rand.Rand, n int, order bool) []drawn {
 			s := []string{`{"qty": 1}`, `{"qty": "two"}`, `{"qty": -1}`, `{}`}[min(r.IntN(12), 3)]
 			out[i].Doc = &s
 		}
-		// A parent stands before its child where the order counts: there a statement may accept what row by row is refused.
+		// A parent stands before its child where the order counts: there a statement may accept what row
+		// by row is refused.
 		switch p := r.IntN(4); {
 		case p == 0 && i > 0:
 			out[i].Parent = &out[r.IntN(i)].ID
@@ -150,8 +152,8 @@ func rowByRow(t testing.TB, pool *pgxpool.Pool, table string, rows []drawn) (acc
 	return accepted, refused
 }
 
-// TestTheSameRowsAsRowByRow draws tables and rows. A promotion accepts and rejects the same rows as row-by-row INSERT does.
-// HEADRACE_TABLES sets the number of tables, HEADRACE_SEED the seed.
+// TestTheSameRowsAsRowByRow draws tables and rows. A promotion accepts and rejects the same rows as
+// row-by-row INSERT does. HEADRACE_TABLES sets the number of tables, HEADRACE_SEED the seed.
 func TestTheSameRowsAsRowByRow(t *testing.T) {
 	t.Parallel()
 	admin := servertest.Postgres(t)

@@ -18,7 +18,8 @@ func (p *promotion[T]) moveRejects(ctx context.Context) error {
 	return err
 }
 
-// applyRules rejects the rows for which a rule of the user is true. A row for which a rule raises is rejected with that error.
+// applyRules rejects the rows for which a rule of the user is true. A row for which a rule raises
+// is rejected with that error.
 func (p *promotion[T]) applyRules(ctx context.Context) error {
 	if len(p.t.rules) == 0 || p.expect == 0 {
 		return nil
@@ -71,8 +72,8 @@ func (t *Table[T]) rowSQL() string {
 	return "(SELECT row_to_json(hr_row) FROM (SELECT " + list("s.", t.colNames) + ") hr_row)"
 }
 
-// ruleCases are the verdict on a row (the number of the first rule that is true, or NULL), and the code and the reason of
-// a verdict.
+// ruleCases are the verdict on a row (the number of the first rule that is true, or NULL), and the
+// code and the reason of a verdict.
 func (t *Table[T]) ruleCases() (verdict, code, reason string) {
 	if len(t.rules) == 0 {
 		return "NULL", "NULL", "NULL"
@@ -87,8 +88,9 @@ func (t *Table[T]) ruleCases() (verdict, code, reason string) {
 	return "CASE" + v.String() + " END", "CASE s.hr_verdict" + c.String() + " END", "CASE s.hr_verdict" + r.String() + " END"
 }
 
-// tryRules lets Postgres plan the rules, the condition of a replacement and the merges, so that a mistake in one is found now and by its name. The target
-// stands in for the staging table, which may not exist yet.
+// tryRules lets Postgres plan the rules, the condition of a replacement and the merges, so that a
+// mistake in one is found now and by its name. The target stands in for the staging table, which
+// may not exist yet.
 func (t *Table[T]) tryRules(ctx context.Context, q *pgx.Conn) error {
 	plan := func(sql string) error {
 		rows, err := q.Query(ctx, "EXPLAIN "+sql, pgx.QueryExecModeSimpleProtocol)

@@ -1,7 +1,8 @@
 -- name: apply_rules
--- Moves the rows that a rule rejects from the side into the rejects table, and counts them by batch. They are deleted, so
--- that the verdict is given once, even if a rule reads tables that change meanwhile. A record of several rows is rejected
--- as a whole only if none of its rows is left.
+-- Moves the rows that a rule rejects from the side into the rejects table, and counts them by
+-- batch. They are deleted, so that the verdict is given once, even if a rule reads tables that
+-- change meanwhile. A record of several rows is rejected as a whole only if none of its rows is
+-- left.
 WITH judged AS MATERIALIZED (
     SELECT s.ctid AS hr_tid, j.hr_verdict
     FROM {staging} s CROSS JOIN LATERAL (SELECT {rule_verdict} AS hr_verdict OFFSET 0) j

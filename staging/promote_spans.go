@@ -23,7 +23,8 @@ const manyRefusals = 16
 
 var defaultPartSizes = partSizes{least: 1000, judged: 4096}
 
-// recordSpan is a piece of the staged records, in the order of arrival: by number of batch, then by position.
+// recordSpan is a piece of the staged records, in the order of arrival: by number of batch, then by
+// position.
 type recordSpan struct {
 	first, last         int64 // hr_record of the first and the last record
 	rows                int64 // an estimate
@@ -74,7 +75,8 @@ func (p *promotion[T]) spans(ctx context.Context) ([]recordSpan, error) {
 	return out, nil
 }
 
-// group joins the spans of small batches, and cuts those of large ones, to pieces of about so many rows.
+// group joins the spans of small batches, and cuts those of large ones, to pieces of about so many
+// rows.
 func group(batches []recordSpan, rows int64) [][]recordSpan {
 	var out [][]recordSpan
 	var open []recordSpan
@@ -135,8 +137,8 @@ type work struct {
 	blame func(ctx context.Context, condition string, refusal error) error
 }
 
-// descend does the work on spans of records. When the server refuses the statement, it goes down to the records that the
-// server refuses alone, and rejects those.
+// descend does the work on spans of records. When the server refuses the statement, it goes down to
+// the records that the server refuses alone, and rejects those.
 func (p *promotion[T]) descend(ctx context.Context, w *work, spans []recordSpan) error {
 	whole := hull(spans)
 	if p.judged >= manyRefusals && !whole.single() && p.judges() {

@@ -13,9 +13,9 @@ const stallQuery = `SELECT a.pid, c.bytes_processed FROM pg_stat_activity a JOIN
 		AND c.relid = ANY(ARRAY[$1, $2, $3, $4]::text[]::regclass[]::oid[])`
 
 // endStalled disconnects workers whose COPY into the staging tables stands still: Postgres has no
-// time-out for a client that stops in the middle of it. It is called when a promotion could not acquire
-// its lock. It compares two samples that are StageTimeout apart, so a COPY that is long and moves is left
-// alone. A worker that is disconnected while it was only slow stages its batch again.
+// time-out for a client that stops in the middle of it. It is called when a promotion could not
+// acquire its lock. It compares two samples that are StageTimeout apart, so a COPY that is long and
+// moves is left alone. A worker that is disconnected while it was only slow stages its batch again.
 func (t *Table[T]) endStalled(ctx context.Context) (ended int, err error) {
 	before, err := t.stalled(ctx)
 	if err != nil || len(before) == 0 {

@@ -1,5 +1,6 @@
 -- name: guards
--- What besides the key can refuse a row of the target or of one of its partitions. With this a promotion inserts in parts.
+-- What besides the key can refuse a row of the target or of one of its partitions. With this a
+-- promotion inserts in parts.
 WITH tree AS (
     SELECT {target_text}::regclass::oid AS oid
     UNION SELECT relid::oid FROM pg_partition_tree({target_text}::regclass)
@@ -21,8 +22,8 @@ SELECT EXISTS (SELECT FROM pg_trigger g JOIN tree ON g.tgrelid = tree.oid
        ) AS guarded
 
 -- name: suspects
--- Conditions over a staged row (alias s) that the target's constraints of this moment will probably refuse. They only find
--- suspects: what they miss or raise costs time, no more.
+-- Conditions over a staged row (alias s) that the target's constraints of this moment will probably
+-- refuse. They only find suspects: what they miss or raise costs time, no more.
 SELECT format('s.%I IS NULL', a.attname) AS condition
 FROM pg_attribute a
 WHERE a.attrelid = {target_text}::regclass AND a.attnotnull AND NOT a.attisdropped AND a.attname = ANY({nullable_names})

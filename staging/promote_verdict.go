@@ -19,7 +19,8 @@ const (
 	verdictUnlessAll                   // the rows', unless every row is refused so: a missing privilege in a trigger, say
 )
 
-// verdictOf judges an error by its SQLSTATE. Whatever a trigger raises on purpose is data: RAISE may use any SQLSTATE.
+// verdictOf judges an error by its SQLSTATE. Whatever a trigger raises on purpose is data: RAISE
+// may use any SQLSTATE.
 func verdictOf(err error) verdict {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) || len(pg.Code) != 5 {
@@ -39,8 +40,8 @@ func verdictOf(err error) verdict {
 	return verdictData
 }
 
-// mayBeData returns nil if an error may be due to the rows, or the error that the promotion fails with. A statement that the
-// server refuses without any row fails the promotion.
+// mayBeData returns nil if an error may be due to the rows, or the error that the promotion fails
+// with. A statement that the server refuses without any row fails the promotion.
 func (p *promotion[T]) mayBeData(ctx context.Context, w *work, err error) error {
 	switch verdictOf(err) {
 	case verdictSurroundings:
@@ -56,8 +57,8 @@ func (p *promotion[T]) mayBeData(ctx context.Context, w *work, err error) error 
 	return nil
 }
 
-// everyRowRefused fails a promotion of which every row was refused for a reason that may be the surroundings': a trigger
-// that lacks a privilege or a table.
+// everyRowRefused fails a promotion of which every row was refused for a reason that may be the
+// surroundings': a trigger that lacks a privilege or a table.
 func (p *promotion[T]) everyRowRefused() error {
 	if p.softErr == nil || p.written > 0 || p.soft < p.expect {
 		return nil

@@ -29,8 +29,8 @@ func TestALateCopyIsFoundNextTime(t *testing.T) {
 	count(t, pool, 15)
 }
 
-// The mutations "one table" and "no lock on the sealed table" fail here: the TRUNCATE waits for the worker and then wipes
-// what nobody has read.
+// The mutations "one table" and "no lock on the sealed table" fail here: the TRUNCATE waits for the
+// worker and then wipes rows that were never read.
 func TestACopyUnderWayIsNotWiped(t *testing.T) {
 	pool, worker, tab := programs(t)
 	stage(t, tab, load(items("a", 5)...), staging.OutcomeStaged)
@@ -52,7 +52,8 @@ func TestACopyUnderWayIsNotWiped(t *testing.T) {
 	count(t, pool, 10)
 }
 
-// While a promoter is at work, workers go on in the other side without waiting for it, also those with an old hint.
+// While a promoter is at work, workers go on in the other side without waiting for it, also those
+// with an old hint.
 func TestAPromotionHoldsUpNoWorker(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)

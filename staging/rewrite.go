@@ -12,10 +12,10 @@ import (
 // DefaultRewriteRows is how many rows of a Rewrite are in one transaction.
 const DefaultRewriteRows = 10_000
 
-// A Rewrite is the bulk path: one query streams a table, a function transforms its rows batch by batch, and COPY writes
-// them into another table or back into the same one. It holds three batches in memory at most. Each batch is one
-// transaction that also notes how far it has come, so that a Rewrite that was stopped or killed goes on where it was, and
-// writes no batch twice.
+// A Rewrite is the bulk path: one query streams a table, a function transforms its rows batch by
+// batch, and COPY writes them into another table or back into the same one. It holds three batches
+// in memory at most. Each batch is one transaction that also notes how far it has come, so that a
+// Rewrite that was stopped or killed goes on where it was, and writes no batch twice.
 type Rewrite[In, Out any] struct {
 	Name   string // of the job: its progress is kept under this name
 	Source string // SELECT …, without ORDER BY and parameters; trusted text
@@ -31,7 +31,7 @@ type Rewrite[In, Out any] struct {
 	Restart   bool                  // forget what was done under this name
 }
 
-// Progressed says how far a Rewrite has come, over all its runs.
+// RewriteProgress is how far a Rewrite has come, over all its runs.
 type RewriteProgress struct {
 	Last    string // the last key that is done
 	Read    int64
@@ -46,9 +46,10 @@ type read[In any] struct {
 	err  error
 }
 
-// Run does the work, from where the last run under this name ended. It uses two connections of the table's pool. The
-// table's conflict policy decides what happens to rows that are there: Replace writes a table back over itself. Rules and
-// Merge do not run, and nothing is entered into the ledger: this is not a batch of a queue.
+// Run does the work, from where the last run under this name ended. It uses two connections of the
+// table's pool. The table's conflict policy decides what happens to rows that are there: Replace
+// writes a table back over itself. Rules and Merge do not run, and nothing is entered into the
+// ledger: this is not a batch of a queue.
 func (r Rewrite[In, Out]) Run(ctx context.Context, t *Table[Out]) (RewriteProgress, error) {
 	var p RewriteProgress
 	fail := func(err error) (RewriteProgress, error) { return p, t.explain(fmt.Sprintf("rewrite %q", r.Name), err) }
@@ -139,7 +140,8 @@ func (r Rewrite[In, Out]) Run(ctx context.Context, t *Table[Out]) (RewriteProgre
 	return p, nil
 }
 
-// stream runs the query and hands its rows on in batches. The channel holds it up: memory is bounded by its length.
+// stream runs the query and hands its rows on in batches. The channel holds it up: memory is
+// bounded by its length.
 func (r Rewrite[In, Out]) stream(ctx context.Context, t *Table[Out], after string, out chan<- read[In]) error {
 	c, err := t.pool.Acquire(ctx)
 	if err != nil {

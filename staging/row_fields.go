@@ -21,7 +21,8 @@ type field struct {
 	put      func(unsafe.Pointer, *Row, *column)
 }
 
-// decimalLike is what exact decimal types have in common; they are written without a detour over text.
+// decimalLike is what exact decimal types have in common; they are written without a detour over
+// text.
 type decimalLike interface {
 	IsNeg() bool
 	Coef() uint64
@@ -139,8 +140,9 @@ func defaultType(t reflect.Type) string {
 	return ""
 }
 
-// putter builds the function that writes a field of Go type t into column c. The functions read the field through a
-// pointer and its known type: the reflection is done here, once. nil means that there is no way.
+// putter builds the function that writes a field of Go type t into column c. The functions read the
+// field through a pointer and its known type: the reflection is done here, once. nil means that
+// there is no way.
 func putter(t reflect.Type, c *column, m *pgtype.Map) func(unsafe.Pointer, *Row, *column) {
 	if t.Kind() == reflect.Pointer {
 		inner := putter(t.Elem(), c, m)
@@ -306,7 +308,8 @@ func slowPutter(t reflect.Type, c *column, m *pgtype.Map) func(unsafe.Pointer, *
 	}
 }
 
-// plans asks pgx whether it can write t into c in binary form. A driver.Valuer says what it is only with a value.
+// plans asks pgx whether it can write t into c in binary form. The type of a driver.Valuer is known
+// only with a value.
 func plans(t reflect.Type, c *column, m *pgtype.Map) bool {
 	if _, ok := m.TypeForOID(c.oid); !ok {
 		return false

@@ -36,7 +36,8 @@ func (r *Row) numericHead(digits, weight int, sign uint16, scale int) {
 	r.buf = binary.BigEndian.AppendUint16(b, uint16(scale))
 }
 
-// putDecimal writes ±coef × 10^-scale. Postgres keeps base 10,000 digits that are aligned at the decimal point.
+// putDecimal writes ±coef × 10^-scale. Postgres keeps base 10,000 digits that are aligned at the
+// decimal point.
 func (r *Row) putDecimal(c *column, neg bool, coef uint64, scale int) {
 	if c.kind != kNumeric {
 		r.wrongType(c, "decimal number")
@@ -85,7 +86,8 @@ func (r *Row) putDecimal(c *column, neg bool, coef uint64, scale int) {
 	}
 }
 
-// putNumericText reads what Postgres' own numeric input reads: digits with a point, an exponent, NaN, Infinity.
+// putNumericText reads what Postgres' own numeric input reads: digits with a point, an exponent,
+// NaN, Infinity.
 func (r *Row) putNumericText(c *column, s string) {
 	t := strings.TrimSpace(s)
 	bad := func() { r.refuse(c, CodeNumeric, "%.60q is not a number", s) }

@@ -154,7 +154,8 @@ func TestValuesThatPostgresRefuses(t *testing.T) {
 		70: {"sqlstate_22P02", func(w *wide) { w.Mood = "angry" }},
 		71: {"sqlstate_23514", func(w *wide) { w.Email = "nobody" }},
 		90: {"sqlstate_22P02", func(w *wide) { w.JSON = json.RawMessage("{") }},
-		// What only the target can tell, at promotion: its generated column overflows. The row is kept as json, \u0000 and all.
+		// What only the target can tell, at promotion: its generated column overflows. The row is kept as
+		// json, \u0000 and all.
 		120: {"sqlstate_22003", func(w *wide) { w.Int, w.JSON = math.MaxInt32, json.RawMessage(`"\u0000"`) }},
 	}
 	rows := make([]wide, 200)

@@ -175,7 +175,7 @@ func TestPermissions(t *testing.T) {
 	open("SELECT", `"items"`, role)
 	exec(t, pool, "GRANT SELECT, INSERT ON items TO "+role)
 	open("schema public")
-	itemTable(t, pool) // somebody with more rights makes the tables
+	itemTable(t, pool) // a role with more rights makes the tables
 	open("items_control")
 	exec(t, pool, "GRANT ALL ON ALL TABLES IN SCHEMA public TO "+role)
 	open()
@@ -191,7 +191,8 @@ func TestDriftIsExplained(t *testing.T) {
 	}
 	exec(t, pool, "ALTER TABLE items ADD COLUMN extra text")
 	stage(t, tab, load(items("a", 3)...), staging.OutcomeStaged)
-	// A new version with one more column starts beside the old one: the column is added, and the rows that are staged stay.
+	// A new version with one more column starts beside the old one: the column is added, and the rows
+	// that are staged stay.
 	wide := newTable(t, pool, "items", staging.Config[wider]{Key: []string{"id"}})
 	stage(t, tab, load(items("b", 3)...), staging.OutcomeStaged)
 	stage(t, wide, load(wider{items("c", 1)[0], "more"}), staging.OutcomeStaged)
@@ -262,7 +263,8 @@ func TestRetention(t *testing.T) {
 	stage(t, tab, old, staging.OutcomeStaged)
 	promote(t, tab)
 	exec(t, pool, "UPDATE items_ledger SET committed_at = now() - interval '49 hours'")
-	// It comes once more, is staged while the ledger does not look, and the ledger forgets it before the promotion inserts it.
+	// It comes once more, is staged while the ledger does not look, and the ledger forgets it before
+	// the promotion inserts it.
 	exec(t, pool, "CREATE TABLE hidden AS SELECT * FROM items_ledger; TRUNCATE items_ledger")
 	stage(t, tab, old, staging.OutcomeStaged)
 	stage(t, tab, fresh, staging.OutcomeStaged)

@@ -67,8 +67,8 @@ func newNames(schema, table string) names {
 	return n
 }
 
-// derived appends a suffix to a table's name. A name that would become too long is cut and marked with a hash of
-// itself, so that two long names with one beginning stay two.
+// derived appends a suffix to a table's name. A name that would become too long is cut and marked
+// with a hash of itself, so that two long names with one beginning stay two.
 func derived(table, suffix string) string {
 	if len(table)+len(suffix) <= maxName {
 		return table + suffix
@@ -83,8 +83,8 @@ func derived(table, suffix string) string {
 	return cut + mark + suffix
 }
 
-// parseName splits `table`, `schema.table`, `"any name"."any name"`. What stands between quotes is taken as it is, and
-// so is what stands without: it is not folded to lower case.
+// parseName splits `table`, `schema.table`, `"any name"."any name"`. What stands between quotes is
+// taken as it is, and so is what stands without: it is not folded to lower case.
 func parseName(s string) (schema, table string, err error) {
 	bad := func(why string) (string, string, error) {
 		return "", "", fmt.Errorf("%w: target %q: %s", ErrConfig, s, why)

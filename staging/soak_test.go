@@ -14,9 +14,9 @@ import (
 	"github.com/headrace/headrace/staging"
 )
 
-// TestWritersAndPromoters: N writers and M promoters at once, batches of random sizes, COPY slowed at random, every third
-// batch staged by two workers, some voided while they are staged. Rows in = rows out, each batch once in the ledger. It
-// runs for HEADRACE_SOAK (a duration), or two seconds.
+// TestWritersAndPromoters: N writers and M promoters at once, batches of random sizes, COPY slowed
+// at random, every third batch staged by two workers, some voided while they are staged. Rows in =
+// rows out, each batch once in the ledger. It runs for HEADRACE_SOAK (a duration), or two seconds.
 func TestWritersAndPromoters(t *testing.T) {
 	t.Parallel()
 	const writers, promoters = 6, 3

@@ -13,7 +13,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// cutter is a connection that breaks where a commit is sent: before the message, or before its answer.
+// cutter is a connection that breaks where a commit is sent: before the message, or before its
+// answer.
 type cutter struct {
 	net.Conn
 	armed *atomic.Int32 // 1: before, 2: after, 3: after that of a promotion
@@ -39,8 +40,8 @@ func (c cutter) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-// When the connection breaks at the commit, the batch is staged once all the same, with rejects and without, and a promotion is
-// done once: the registry and the ledger know how the commit ended.
+// When the connection breaks at the commit, the batch is staged once all the same, with rejects and
+// without, and a promotion is done once: the registry and the ledger know how the commit ended.
 func TestTheConnectionBreaksAtTheCommit(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)

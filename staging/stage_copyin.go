@@ -17,10 +17,11 @@ const chunk = 64 << 10
 
 var chunks = sync.Pool{New: func() any { return new([chunk]byte) }}
 
-// copyIn runs COPY … FROM STDIN. It differs from pgconn's CopyFrom in one thing: it waits for the server's answer before it
-// sends data. A COPY that is small enough to be sent whole, before the answer, makes PgBouncer believe for ever that the
-// server's connection is still in the middle of it: the connection is never given to another client. With 800 clients on 25
-// connections that was the end after 25 batches.
+// copyIn runs COPY … FROM STDIN. It differs from pgconn's CopyFrom in one thing: it waits for the
+// server's answer before it sends data. A COPY that is small enough to be sent whole, before the
+// answer, makes PgBouncer believe for ever that the server's connection is still in the middle of
+// it: the connection is never given to another client. With 800 clients on 25 connections that was
+// the end after 25 batches.
 func copyIn(ctx context.Context, q *pgx.Conn, sql string, r io.Reader) error {
 	pc := q.PgConn()
 	if err := ctx.Err(); err != nil {
@@ -30,7 +31,8 @@ func copyIn(ctx context.Context, q *pgx.Conn, sql string, r io.Reader) error {
 		return fmt.Errorf("staging: the connection is closed or busy")
 	}
 	stop := context.AfterFunc(ctx, func() {
-		// At once, so that the server rolls back: the rows' source may run the caller's code, which may not return.
+		// At once, so that the server rolls back: the rows' source may run the caller's code, which may
+		// not return.
 		pc.Conn().Close() //nolint:errcheck // the connection is of no more use
 	})
 	err := copyNow(ctx, pc, sql, r)
@@ -50,7 +52,8 @@ func copyIn(ctx context.Context, q *pgx.Conn, sql string, r io.Reader) error {
 	return err
 }
 
-// readError is an error of the data's own source; the server was told, and the connection is in order.
+// readError is an error of the data's own source; the server was told, and the connection is in
+// order.
 type readError struct{ error }
 
 func copyNow(ctx context.Context, pc *pgconn.PgConn, sql string, r io.Reader) error {

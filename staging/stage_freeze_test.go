@@ -20,7 +20,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// impatient is the configuration of both sides here. What a frozen program holds is free again after about the longest of these.
+// impatient is the configuration of both sides here. What a frozen program holds is free again
+// after about the longest of these.
 var impatient = staging.Config[item]{Create: true, LockTimeout: 200 * time.Millisecond, IdleTimeout: 300 * time.Millisecond, StageTimeout: 300 * time.Millisecond}
 
 // frozen is a program that SIGSTOP holds at a point of its work, in the middle of a transaction.
@@ -79,7 +80,8 @@ func (f *frozen) thaw(t *testing.T) string {
 	return line
 }
 
-// promoteAll promotes until so many rows are in the target, and fails if it takes much longer than the time-outs.
+// promoteAll promotes until so many rows are in the target, and fails if it takes much longer than
+// the time-outs.
 func promoteAll(t *testing.T, tab *staging.Table[item], rows int) {
 	t.Helper()
 	begun := time.Now()
@@ -104,8 +106,9 @@ func each(t *testing.T, pool *pgxpool.Pool, table string, want int) {
 	}
 }
 
-// A worker that stands still in its transaction, in the middle of its COPY too, for which Postgres has no time-out.
-func TestAFrozenWorkerStopsNobody(t *testing.T) {
+// A worker that stands still in its transaction, in the middle of its COPY too, for which Postgres
+// has no time-out.
+func TestAFrozenWorkerDelaysNoOther(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)
 	url := pool.Config().ConnString()
@@ -127,7 +130,7 @@ func TestAFrozenWorkerStopsNobody(t *testing.T) {
 	}
 }
 
-func TestAFrozenPromoterStopsNobody(t *testing.T) {
+func TestAFrozenPromoterDelaysNoOther(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)
 	url := pool.Config().ConnString()

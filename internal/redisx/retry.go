@@ -20,8 +20,9 @@ const (
 	maxPause   = 250 * time.Millisecond
 )
 
-// Refused reports whether the server refused a command for now, before it began. The same command may be sent again.
-// A redirect (MOVED, ASK) comes back only where the client must not follow it; see [Server.Durably].
+// Refused reports whether the server refused a command for now, before it began. The same command
+// may be sent again. A redirect (MOVED, ASK) comes back only where the client must not follow it;
+// see [Server.Durably].
 func Refused(err error) bool {
 	return patienceFor(err) > 0
 }
@@ -57,8 +58,8 @@ func IsReadOnly(err error) bool {
 	return ok && strings.HasPrefix(e.Error(), "READONLY ")
 }
 
-// Retry calls try until it returns no refusal, ctx is done, or the refusal has lasted too long. It returns the last error
-// of try. try must send its commands anew: commands cannot be reused.
+// Retry calls try until it returns no refusal, ctx is done, or the refusal has lasted too long. It
+// returns the last error of try. try must send its commands anew: commands cannot be reused.
 func (s *Server) Retry(ctx context.Context, try func() error) error {
 	begin := s.now()
 	for pause := firstPause; ; pause = min(pause+firstPause, maxPause) {
@@ -76,22 +77,24 @@ func (s *Server) Retry(ctx context.Context, try func() error) error {
 	}
 }
 
-// What reconnect does at most in one call. The client keeps up to 8 shared connections and chooses one at random.
+// What reconnect does at most in one call. The client keeps up to 8 shared connections and chooses
+// one at random.
 const (
 	maxQuits   = 16 // connections closed
 	goodProbes = 24 // probes in a row that must succeed: the chance that a stale one of 4 connections stays is 1 in 1,000
 )
 
-// reconnect closes the connections that lead to a replica, so that the client dials its address again. In a cluster the
-// client follows the redirect of a replica, so there is nothing to close.
+// reconnect closes the connections that lead to a replica, so that the client dials its address
+// again. In a cluster the client follows the redirect of a replica, so there is nothing to close.
 func (s *Server) reconnect(ctx context.Context) {
 	if s.client.Mode() == rueidis.ClientModeCluster {
 		return
 	}
 	s.reconnecting.Lock() // others wait for the first, and then find good connections
 	defer s.reconnecting.Unlock()
-	// With a context that can be cancelled and has no deadline the client reads in the background, so it notices at once
-	// that the server has closed the connection. Otherwise the next command on it would be lost.
+	// With a context that can be cancelled and has no deadline the client reads in the background, so
+	// it notices at once that the server has closed the connection. Otherwise the next command on it
+	// would be lost.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	hang := time.AfterFunc(shortPatience, cancel)
@@ -112,8 +115,8 @@ func (s *Server) reconnect(ctx context.Context) {
 	s.reconnectPool(ctx)
 }
 
-// reconnectPool does the same for the connections of blocking commands, which the client keeps in a pool. The pool
-// returns the one used last.
+// reconnectPool does the same for the connections of blocking commands, which the client keeps in a
+// pool. The pool returns the one used last.
 func (s *Server) reconnectPool(ctx context.Context) {
 	for range maxQuits {
 		stale := false
@@ -146,8 +149,9 @@ func Sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// Outlive returns a context that is cancelled a grace after ctx is, so that the reply of a script that has already run is
-// not thrown away. It hides the deadline of ctx: the client would wait for the deadline even when ctx is cancelled before.
+// Outlive returns a context that is cancelled a grace after ctx is, so that the reply of a script
+// that has already run is not thrown away. It hides the deadline of ctx: the client would wait for
+// the deadline even when ctx is cancelled before.
 func Outlive(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
 	if ctx.Done() == nil {
 		return ctx, func() {}
