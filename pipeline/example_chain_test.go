@@ -144,9 +144,8 @@ func ExampleFunc() {
 	})
 	show(pipeline.Then(pipeline.Decode(number), lossy), "1", "2")
 	// Output:
-	// [1 3]
-	// 2: filtered
-	// batch failed: stage "lossy": pipeline: a record is not accounted for: it lost the record at position 0
+	// [1 3] 2: filtered batch failed: stage "lossy": pipeline: a record is not accounted for: it
+	// lost the record at position 0
 }
 
 func ExampleBatch() {

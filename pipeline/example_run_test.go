@@ -123,10 +123,8 @@ func ExampleBooks_Balanced() {
 		fmt.Println(line.Name, line.Imbalance())
 	}
 	// Output:
-	// pipeline: the books do not balance: Redis is off by 1: taken 10 = acked 8 + in flight 1 + dead 0 + discarded 0
-	// Redis 1
-	// Postgres 0
-	// rows 0
+	// pipeline: the books do not balance: Redis is off by 1: taken 10 = acked 8 + in flight 1 +
+	// dead 0 + discarded 0 Redis 1 Postgres 0 rows 0
 }
 
 // A pool, and a Redis client, whose connections notice a peer that has vanished.

@@ -10,7 +10,8 @@ const minRetention = time.Hour
 
 // pruner is a table whose ledger can be pruned. *staging.Table is one.
 type pruner interface {
-	// Prune deletes ledger rows and resolved rejects older than before, and raises the ledger's floor.
+	// Prune deletes ledger rows and resolved rejects older than before, and raises the ledger's
+	// floor.
 	Prune(ctx context.Context, before time.Time) (int, error)
 }
 
