@@ -120,7 +120,7 @@ func TestDialer(t *testing.T) {
 	if err != nil {
 		t.Fatalf("the options cannot be set: %v", err)
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	if !d.KeepAliveConfig.Enable || d.Timeout == 0 || d.KeepAlive <= 0 {
 		t.Errorf("dialer %+v, want keepalive and a time-out", d)
 	}
