@@ -68,8 +68,10 @@ func (v version) describe() string {
 // parseVersion parses the text of {name}:lookup:current.
 func parseVersion(text string) (version, error) {
 	f := strings.Fields(text)
-	if len(f) > 0 && f[0] != strconv.Itoa(layout) {
-		return version{}, fmt.Errorf("%w: the table has layout %s, this program knows layout %d", ErrLayout, keyText(f[0]), layout)
+	if len(f) > 0 {
+		if n, err := strconv.Atoi(f[0]); err == nil && n != layout {
+			return version{}, fmt.Errorf("%w: the table has layout %d, this program knows layout %d", ErrLayout, n, layout)
+		}
 	}
 	if len(f) == 5 {
 		entries, err1 := strconv.Atoi(f[2])

@@ -1,0 +1,208 @@
+package lookup_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/headrace/headrace/internal/servers/servertest"
+	"github.com/headrace/headrace/lookup"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// shapes are key columns that the source compares otherwise than byte by byte: a row that is stored
+// as in, and is looked up as each of out.
+var shapes = []struct {
+	column, in string
+	out        []string
+	folds      bool // compares without regard to case
+}{
+	{"char(8)", "ab", []string{"ab", "ab  ", "ab      "}, false},
+	{"character(1)", "", []string{"", " "}, false},
+	{"numeric(10,2)", "1.5", []string{"1.5", "1.50", "1.500", "01.5"}, false},
+	{"numeric", "700", []string{"700", "700.0", "7e2"}, false},
+	{"text", "ab ", []string{"ab "}, false},
+	{"varchar(9)", "ab", []string{"ab"}, false},
+	{"citext", "Ab", []string{"Ab", "AB", "ab"}, true},
+	{`text COLLATE ci`, "Straße", []string{"Straße", "STRASSE", "straße"}, true},
+	{`lower_ci`, "Ab", []string{"AB"}, true},
+	{"uuid", "6F1B6D7E-0000-4000-8000-00000000000A", []string{"6f1b6d7e-0000-4000-8000-00000000000a", "{6f1b6d7e000040008000-00000000000A}"}, false},
+}
+
+func shapesDB(t *testing.T) *pgxpool.Pool {
+	t.Helper()
+	db := servertest.UTF8Postgres(t)
+	if _, err := db.Exec(t.Context(), `CREATE EXTENSION IF NOT EXISTS citext;
+		CREATE COLLATION ci (provider = icu, locale = 'und-u-ks-level1', deterministic = false);
+		CREATE DOMAIN lower_ci AS citext`); err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
+// A key finds its row however the source stores and compares it.
+func TestFetchQueryKeys(t *testing.T) {
+	t.Parallel()
+	db := shapesDB(t)
+	for i, s := range shapes {
+		table := fmt.Sprint("shape", i)
+		if _, err := db.Exec(t.Context(), fmt.Sprintf("CREATE TABLE %s (k %s PRIMARY KEY, v int)", table, s.column)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.Exec(t.Context(), fmt.Sprintf("INSERT INTO %s VALUES ('%s', 7)", table, s.in)); err != nil {
+			t.Fatal(err)
+		}
+		for _, query := range []string{
+			"SELECT k, v FROM %s WHERE k = ANY($1)",
+			"SELECT k, v FROM %s WHERE k = ANY($1) ORDER BY v -- the last\n ; ",
+			"WITH w AS (SELECT * FROM %s) SELECT * FROM w WHERE k = ANY($1)",
+		} {
+			fetch := lookup.FetchQuery[string, int](db, fmt.Sprintf(query, table))
+			want := map[string]int{}
+			for _, k := range s.out {
+				want[k] = 7
+			}
+			got, err := fetch(t.Context(), s.out) // all at once
+			if d := cmp.Diff(want, got); err != nil || d != "" {
+				t.Errorf("%s, %s: %v %s", s.column, query, err, d)
+			}
+			for _, k := range s.out {
+				got, err := fetch(t.Context(), []string{k})
+				if d := cmp.Diff(map[string]int{k: 7}, got); err != nil || d != "" {
+					t.Errorf("%s, %s, key %q: %v %s", s.column, query, k, err, d)
+				}
+			}
+		}
+	}
+}
+
+// A query that cannot be matched by the source works as before: its keys are compared in Go.
+func TestFetchQueryWithoutMatching(t *testing.T) {
+	t.Parallel()
+	db := servertest.Postgres(t)
+	if _, err := db.Exec(t.Context(), "CREATE TABLE p (id int8 PRIMARY KEY, name text); INSERT INTO p VALUES (1, 'a'), (2, 'b')"); err != nil {
+		t.Fatal(err)
+	}
+	fetch := lookup.FetchQuery[string, string](db, "SELECT id, name FROM p WHERE id::text = ANY($1)")
+	for range 2 {
+		got, err := fetch(t.Context(), []string{"2", "3"})
+		if d := cmp.Diff(map[string]string{"2": "b"}, got); err != nil || d != "" {
+			t.Error(err, d)
+		}
+	}
+	_, err := lookup.FetchQuery[string, string](db, "SELECT id, name FROM nowhere WHERE id = ANY($1)")(t.Context(), []string{"2"})
+	if err == nil || !strings.Contains(err.Error(), "nowhere") {
+		t.Errorf("got %v, want the missing table", err)
+	}
+	twice := lookup.FetchQuery[string, string](db, "SELECT 'a' AS k, name FROM p WHERE 'a' = ANY($1::text[])")
+	if _, err := twice(t.Context(), []string{"a"}); !errors.Is(err, lookup.ErrDuplicateKey) {
+		t.Errorf("got %v, want ErrDuplicateKey", err)
+	}
+}
+
+// A whole table is keyed as the source compares, or is refused: a map cannot ignore case.
+func TestFromQueryKeys(t *testing.T) {
+	t.Parallel()
+	db := shapesDB(t)
+	want := map[string]string{"char(8)": "ab", "character(1)": "", "numeric(10,2)": "1.5", "numeric": "700", "text": "ab ", "varchar(9)": "ab"}
+	for i, s := range shapes {
+		if s.column == "uuid" {
+			continue // not a text: the driver reads it in its canonical form
+		}
+		table := fmt.Sprint("shape", i)
+		if _, err := db.Exec(t.Context(), fmt.Sprintf("CREATE TABLE %s (k %s PRIMARY KEY, v int); INSERT INTO %[1]s VALUES ('%[3]s', 7); CREATE VIEW v_%[1]s AS TABLE %[1]s", table, s.column, s.in)); err != nil {
+			t.Fatal(err)
+		}
+		for _, from := range []string{table, "v_" + table} {
+			got, err := load(t, lookup.FromQuery[string, int](db, "SELECT k, v FROM "+from))
+			if s.folds {
+				if !errors.Is(err, lookup.ErrConfig) || !strings.Contains(err.Error(), "key column k") {
+					t.Errorf("%s of %s: got %v, %v, want ErrConfig with the column", s.column, from, got, err)
+				}
+				// The way out that the error names.
+				got, err = load(t, lookup.FromQuery[string, int](db, `SELECT lower(k::text) COLLATE "C" AS k, v FROM `+from))
+				if d := cmp.Diff(map[string]int{strings.ToLower(s.in): 7}, got); err != nil || d != "" {
+					t.Errorf("%s of %s in lower case: %v %s", s.column, from, err, d)
+				}
+				continue
+			}
+			if d := cmp.Diff(map[string]int{want[s.column]: 7}, got); err != nil || d != "" {
+				t.Errorf("%s of %s: %v %s", s.column, from, err, d)
+			}
+		}
+	}
+	// A part of a composite key.
+	got, err := load(t, lookup.FromQuery[place, int](db, "SELECT 'US'::char(4) AS country, '10001'::char(9) AS zip, 7 AS v"))
+	if d := cmp.Diff(map[place]int{{"US", "10001"}: 7}, got); err != nil || d != "" {
+		t.Error(err, d)
+	}
+}
+
+// ALTER TABLE under a running program: no refresh and no fetch fails, directly and through a pooler
+// that keeps prepared statements.
+func TestAlterTable(t *testing.T) {
+	t.Parallel()
+	url := servertest.PostgresURL(t)
+	admin := poolOf(t, url)
+	exec := func(sql string) {
+		t.Helper()
+		if _, err := admin.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for way, at := range map[string]string{"direct": url, "pooler": servertest.PgBouncer(t, url)} {
+		exec("DROP TABLE IF EXISTS product; CREATE TABLE product (sku text PRIMARY KEY, weight int NOT NULL); INSERT INTO product VALUES ('a', 1), ('b', 2)")
+		db := poolOf(t, at)
+		all := lookup.FromQuery[string, int64](db, "SELECT sku, weight FROM product")
+		star := lookup.FromQuery[string, product2](db, "SELECT * FROM product")
+		some := lookup.FetchQuery[string, int64](db, "SELECT sku, weight FROM product WHERE sku = ANY($1)")
+		check := func(what string, want int64, withStar bool) {
+			t.Helper()
+			for range 12 { // on every connection
+				got, err := load(t, all)
+				if err != nil || got["a"] != want {
+					t.Errorf("%s, %s: FromQuery: got %v, %v, want a = %d", way, what, got, err, want)
+				}
+				got, err = some(t.Context(), []string{"a", "x"})
+				if err != nil || got["a"] != want || len(got) != 1 {
+					t.Errorf("%s, %s: FetchQuery: got %v, %v, want a = %d", way, what, got, err, want)
+				}
+				if !withStar {
+					continue
+				}
+				if got, err := load(t, star); err != nil || got["a"].Weight != want {
+					t.Errorf("%s, %s: FromQuery of *: got %v, %v, want a = %d", way, what, got, err, want)
+				}
+			}
+		}
+		check("before", 1, true)
+		exec("ALTER TABLE product ALTER weight TYPE bigint; UPDATE product SET weight = 5000000000 WHERE sku = 'a'")
+		check("a wider column", 5_000_000_000, true)
+		exec("ALTER TABLE product ALTER sku TYPE char(10)")
+		check("a padded key", 5_000_000_000, true)
+		exec("ALTER TABLE product ADD note text")
+		if _, err := load(t, star); !errors.Is(err, lookup.ErrConfig) {
+			t.Errorf("%s: a new column without a field: got %v, want ErrConfig", way, err)
+		}
+		check("another column", 5_000_000_000, false)
+		exec("ALTER TABLE product DROP note; ALTER TABLE product ALTER weight TYPE numeric(20, 3)")
+		check("a numeric column", 5_000_000_000, true)
+	}
+}
+
+type product2 struct {
+	SKU    string
+	Weight int64
+}
+
+func poolOf(t *testing.T, url string) *pgxpool.Pool {
+	t.Helper()
+	db, err := pgxpool.New(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(db.Close)
+	return db
+}
