@@ -18,7 +18,7 @@ type Books struct {
 	// Their acknowledgement is on its way.
 	Unacked int64
 	// Stalls are the steps that fail again and again, as the programs report them (by way of
-	// Flow.Signals), and batches that nobody promotes. See [Books.Stuck].
+	// Flow.Signals), and batches that no promoter promotes. See [Books.Stuck].
 	Stalls []Stall
 	// Quiet reports that the two stores can be compared: no worker held a batch, nothing moved
 	// while the books were read, and the whole ledger was summed. The comparison needs a table that

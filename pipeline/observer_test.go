@@ -130,7 +130,7 @@ func (s *stubTable) Prune(_ context.Context, before time.Time) (int, error) {
 	return 1, nil
 }
 
-// A batch that nobody promotes is reported as stuck, though everything balances.
+// A batch that no promoter promotes is reported as stuck, though everything balances.
 func TestBatchWithoutAPromoterIsStuck(t *testing.T) {
 	f := Flow[int]{Chain: Decode(atoi), Table: &stubTable{}, Queue: stubQueue{handed: []queue.HandedOff{
 		{ID: "young", Since: time.Now()},

@@ -75,12 +75,12 @@ func (a AuditReport) Balanced() error {
 }
 
 // Audit recounts: it compares each window's record, its events and the sets that it stands in, each
-// window in one step. It holds nobody up and changes nothing, but it reads the keys of every
-// window.
+// window in one step. It blocks no other call and changes nothing, but it reads the keys of
+// every window.
 func (s *Store) Audit(ctx context.Context) (AuditReport, error) { return s.audit(ctx, false) }
 
 // Repair audits and mends what it can; call it until it finds nothing. A window goes back into the
-// set of its state. A window that lost events moves to the dead list, where its Failure says how
+// set of its state. A window that lost events moves to the dead list, where its Failure states how
 // many. A window without a record is given up. A key of another type is deleted.
 func (s *Store) Repair(ctx context.Context) (AuditReport, error) { return s.audit(ctx, true) }
 
