@@ -12,6 +12,8 @@ import (
 
 // Books state what became of every record: each store alone, and one compared with the other.
 type Books struct {
+	// At is when the books were read.
+	At       time.Time
 	Redis    queue.Stats
 	Postgres staging.Books
 	// Unacked is the number of records that are committed in Postgres and still in flight in Redis.
@@ -54,7 +56,7 @@ func (f Flow[T]) Books(ctx context.Context, since time.Time) (Books, error) {
 	if err != nil {
 		return Books{}, tableBooksError(err)
 	}
-	b := Books{}
+	b := Books{At: time.Now()}
 	for i, fate := range fates {
 		if fate == staging.FatePromoted {
 			b.Unacked += int64(handed[i].Records)
@@ -143,6 +145,27 @@ func (b Books) Balanced() error {
 		return fmt.Errorf("%w: %s", ErrUnbalanced, strings.Join(off, "; "))
 	}
 	return nil
+}
+
+// Throughput is what a pipeline did between two readings of its books, per second.
+type Throughput struct {
+	Taken     float64 // records leased for the first time
+	Accounted float64 // records acknowledged or buried
+	Rows      float64 // rows promoted
+}
+
+// Throughput returns what was done since an earlier reading. Both must sum the same part of the ledger.
+func (b Books) Throughput(earlier Books) Throughput {
+	seconds := b.At.Sub(earlier.At).Seconds()
+	if seconds <= 0 {
+		return Throughput{}
+	}
+	done := func(b Books) int64 { return b.Redis.Acked + b.Redis.Dead + b.Redis.Discarded }
+	return Throughput{
+		Taken:     float64(b.Redis.Taken-earlier.Redis.Taken) / seconds,
+		Accounted: float64(done(b)-done(earlier)) / seconds,
+		Rows:      float64(b.Postgres.Rows-earlier.Postgres.Rows) / seconds,
+	}
 }
 
 // Stuck returns nil if the pipeline gets on. Otherwise nothing is lost, but a step fails again and

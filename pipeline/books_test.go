@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/headrace/headrace/queue"
 	"github.com/headrace/headrace/staging"
@@ -36,5 +37,18 @@ func TestBooksNameTheLineThatIsOff(t *testing.T) {
 	b.Postgres.Rows -= 2
 	if err := b.Balanced(); err == nil || !strings.Contains(err.Error(), "Redis is off by 1") || !strings.Contains(err.Error(), "rows is off by 2") {
 		t.Errorf("error %v, want both lines named", err)
+	}
+}
+
+// Throughput is the difference of two readings per second.
+func TestThroughput(t *testing.T) {
+	at := time.Unix(1_000_000, 0)
+	earlier := Books{At: at, Redis: queue.Stats{Taken: 100, Acked: 50}, Postgres: staging.Books{Rows: 40}}
+	later := Books{At: at.Add(10 * time.Second), Redis: queue.Stats{Taken: 300, Acked: 240, Dead: 8, Discarded: 2}, Postgres: staging.Books{Rows: 140}}
+	if got, want := later.Throughput(earlier), (Throughput{Taken: 20, Accounted: 20, Rows: 10}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if got := later.Throughput(later); got != (Throughput{}) {
+		t.Errorf("over no time: got %+v, want zero", got)
 	}
 }

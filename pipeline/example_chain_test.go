@@ -142,10 +142,12 @@ func ExampleFunc() {
 	lossy := pipeline.Func("lossy", func(_ context.Context, _ *pipeline.Batch, in pipeline.Records[int]) (out pipeline.Records[int], err error) {
 		return pipeline.Records[int]{Values: in.Values[1:], Pos: in.Pos[1:]}, nil
 	})
-	show(pipeline.Then(pipeline.Decode(number), lossy), "1", "2")
+	_, err := pipeline.Try(context.Background(), pipeline.Then(pipeline.Decode(number), lossy), "1", "2")
+	fmt.Println("accounted for:", !errors.Is(err, pipeline.ErrUnaccounted))
 	// Output:
-	// [1 3] 2: filtered batch failed: stage "lossy": pipeline: a record is not accounted for: it
-	// lost the record at position 0
+	// [1 3]
+	// 2: filtered
+	// accounted for: false
 }
 
 func ExampleBatch() {
