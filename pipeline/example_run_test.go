@@ -243,7 +243,7 @@ func ExampleBooks_Throughput() {
 	// Output: {Taken:50 Accounted:40 Rows:30}
 }
 
-// Nothing is lost, but nobody promotes.
+// Nothing is lost, but the promotions fail.
 func ExampleBooks_Stuck() {
 	since := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 	stall := pipeline.Stall{Program: "promoter-1", Step: "promoting", Since: since, Failures: 12, Reason: "permission denied"}

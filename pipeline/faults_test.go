@@ -14,7 +14,7 @@ import (
 	"github.com/headrace/headrace/staging"
 )
 
-// stallTable holds up one Stage until it is told to go on.
+// stallTable holds up one Stage until it may go on.
 type stallTable struct {
 	*staging.Table[item]
 	arrived, goOn chan struct{}
@@ -33,7 +33,7 @@ func (s *stallTable) Stage(ctx context.Context, l staging.Load[item]) (staging.O
 }
 
 // A worker stalls before its COPY until its batch has been given up for lost, made void and split,
-// and the children are promoted. When it wakes up, its COPY must not count: the ledger says void.
+// and the children are promoted. When it wakes up, its COPY must not count: the ledger has it as void.
 // Without the void, every record of the batch is promoted twice.
 func TestStalledWorkerCannotStageASplitBatch(t *testing.T) {
 	t.Parallel()
@@ -126,7 +126,7 @@ func (a *awayTable) Stage(ctx context.Context, l staging.Load[item]) (staging.Ou
 	return a.Table.Stage(ctx, l)
 }
 
-// A transform that hangs loses its batch to another worker after Hold; the batch goes through
+// A transform that hangs loses its batch to another worker after BatchTimeout. The batch goes through
 // there.
 func TestHungTransformLosesItsBatch(t *testing.T) {
 	t.Parallel()

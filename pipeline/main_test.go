@@ -112,7 +112,7 @@ func openRig(ctx context.Context, o rigOptions) (*rig, error) {
 	}
 	if r.table, err = staging.New(ctx, r.pool, "items", staging.Config[item]{
 		Create: true, ID: "id",
-		Rules: []staging.Rule{{Code: "ruled", Reason: "a rule says no", Where: "kind = 'rule'"}},
+		Rules: []staging.Rule{{Code: "ruled", Reason: "a rule rejects it", Where: "kind = 'rule'"}},
 	}); err != nil {
 		return nil, err
 	}

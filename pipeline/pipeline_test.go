@@ -35,7 +35,7 @@ func TestEachRecordEndsSomewhere(t *testing.T) {
 	}
 	p := books.Postgres
 	if p.Duplicates != 51 || p.Filtered != 1 || p.Rejected != 3 || p.RejectedByRule != 1 || p.Rows != 1001 {
-		t.Errorf("the ledger says %+v: want 51 duplicates, 1 filtered, 3 rejected, 1 ruled, 1001 rows", p)
+		t.Errorf("the ledger has %+v, want 51 duplicates, 1 filtered, 3 rejected, 1 ruled, 1001 rows", p)
 	}
 }
 
@@ -144,7 +144,7 @@ func TestAcknowledgedOnlyAfterTheCommit(t *testing.T) {
 	r.check(want{rows: idsOf(records)})
 }
 
-// Told to stop, a worker finishes what it has in hand.
+// A worker whose context ends finishes what it has in hand.
 func TestStopFinishesWhatIsInHand(t *testing.T) {
 	t.Parallel()
 	entered, goOn := make(chan struct{}), make(chan struct{})
@@ -167,7 +167,7 @@ func TestStopFinishesWhatIsInHand(t *testing.T) {
 	}
 }
 
-// What cannot be finished within Grace goes back to the queue, at once and without blame.
+// What cannot be finished within ShutdownTimeout goes back to the queue, at once and without blame.
 func TestStopGivesBackAfterGrace(t *testing.T) {
 	t.Parallel()
 	entered := make(chan struct{})
@@ -232,7 +232,7 @@ func TestSignalsWakeEachProgram(t *testing.T) {
 		case at := <-promoted:
 			t.Logf("push to promoted: %v", at.Sub(start).Round(time.Millisecond))
 		case <-time.After(10 * time.Second):
-			t.Fatal("not promoted within 10 s: the signal was not heard")
+			t.Fatal("not promoted within 10 s: the signal was lost")
 		}
 	}
 	stop()

@@ -195,7 +195,7 @@ func (q *Queue) extend(b *queue.Batch, d time.Duration, waiting bool) error {
 	return err
 }
 
-// Handoff passes the lease of b to whoever promotes.
+// Handoff passes the lease of b to the promoter.
 func (q *Queue) Handoff(_ context.Context, b *queue.Batch) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
