@@ -72,6 +72,15 @@ func equal[V comparable](t *testing.T, what string, got, want V) {
 	}
 }
 
+// leaseOne pushes a record for a lease.
+func leaseOne(t *testing.T, q *queue.Queue) queue.LeaseOptions {
+	t.Helper()
+	if err := q.Push(t.Context(), []byte("held")); err != nil {
+		t.Fatal(err)
+	}
+	return queue.LeaseOptions{Records: 1}
+}
+
 // The whole life of a pipeline from the command line, as a new user would try it.
 func TestHeadraceSession(t *testing.T) {
 	t.Parallel()
@@ -235,6 +244,25 @@ func TestHeadraceSession(t *testing.T) {
 	c.shows("promote -empty", "promoted 2 records in 2 batches, 0 rows")
 	c.shows("audit", "✓ Redis")
 
+	// What only reads prints the documented JSON.
+	held, err := q.Lease(ctx, leaseOne(t, q))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for verb, want := range documented(t) {
+		var got any
+		c.object(verb, &got)
+		for _, d := range compare("", got, want) {
+			t.Errorf("headrace %s -json: %s", verb, d)
+		}
+	}
+	c.shows("peek leased", held.ID, "attempt 1 1 records until")
+	if _, err := q.Ack(ctx, held.ID); err != nil {
+		t.Fatal(err)
+	}
+	c.shows("views list", "sales_hourly: as of")
+	c.shows("views refresh", "sales_hourly: ")
+
 	// Everything that only reads works for a role that may only read.
 	pool := s.pg.Pool(t)
 	execute(t, pool, "CREATE ROLE reader LOGIN PASSWORD 'reader'; ALTER ROLE reader SET default_transaction_read_only = on; GRANT pg_read_all_data TO reader; REVOKE CREATE, TEMPORARY ON DATABASE postgres FROM PUBLIC")
@@ -244,7 +272,7 @@ func TestHeadraceSession(t *testing.T) {
 	}
 	u.User = url.UserPassword("reader", "reader")
 	reader := cli{t, env(s.redis.URL, u.String())}
-	for _, line := range []string{"stats", "stats -json", "peek", "peek handed-off", "dead list", "rejects list", "rejects codes", "rejects show " + id(1), "audit", "audit -json"} {
+	for _, line := range []string{"stats", "stats -json", "peek", "peek handed-off", "peek leased", "dead list", "views list", "rejects list", "rejects codes", "rejects show " + id(1), "audit", "audit -json"} {
 		reader.ok(line)
 	}
 	reader.fails("doctor", "2 of 15 checks failed") // CREATE and TEMPORARY

@@ -48,7 +48,7 @@ var verbs = []string{
 	"headrace init-cache", "headrace generate", "headrace process", "headrace promote", "headrace benchmark", "headrace stats", "headrace peek",
 	"headrace dead list", "headrace dead show", "headrace dead requeue", "headrace dead drop", "headrace rejects list", "headrace rejects codes",
 	"headrace rejects show", "headrace rejects resolve", "headrace rejects replay", "headrace pause", "headrace resume", "headrace audit",
-	"headrace prune", "headrace schema print", "headrace schema check", "headrace doctor", "headrace clear",
+	"headrace views list", "headrace views refresh", "headrace prune", "headrace schema print", "headrace schema check", "headrace doctor", "headrace clear",
 }
 
 var programs = []string{"demo", "producer", "worker", "promoter", "stats", "headrace"}

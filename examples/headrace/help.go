@@ -71,6 +71,12 @@ func (audit) Help() string { return "Example:\n\n  headrace audit || echo \"the 
 func (prune) Help() string { return "Example:\n\n  headrace prune --before 720h" }
 
 // Help shows an example.
+func (viewList) Help() string { return "Example:\n\n  headrace views list" }
+
+// Help shows an example.
+func (viewRefresh) Help() string { return "Example:\n\n  headrace views refresh" }
+
+// Help shows an example.
 func (schemaPrint) Help() string { return "Example:\n\n  headrace schema print > orders.sql" }
 
 // Help shows an example.

@@ -2,17 +2,20 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/headrace/headrace/examples/internal/ops"
 	"github.com/headrace/headrace/examples/internal/program"
+	"github.com/headrace/headrace/queue"
 )
 
 // peek shows records where they are.
 type peek struct {
-	What string `arg:"" optional:"" default:"ready" enum:"ready,handed-off" help:"ready or handed-off."`
+	What string `arg:"" optional:"" default:"ready" enum:"ready,leased,handed-off" help:"ready, leased or handed-off."`
 	N    int    `short:"n" default:"10" help:"How many, 1 to 1000."`
 }
 
@@ -56,6 +59,9 @@ func (v *peek) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
+	if v.What == "leased" {
+		return v.leased(ctx, s, q)
+	}
 	batches, err := q.HandedOff(ctx)
 	if err != nil {
 		return err
@@ -67,6 +73,43 @@ func (v *peek) Run(ctx context.Context, s *session) error {
 		fmt.Fprintf(&text, "%s  attempt %d  %d records  since %s\n", b.ID, b.Attempt, b.Records, b.Since.Format(time.DateTime))
 	}
 	return s.print(map[string]any{"handed_off": list}, text.String())
+}
+
+type leased struct {
+	Batch    string    `json:"batch"`
+	Attempt  int64     `json:"attempt"`
+	Records  int       `json:"records"`
+	Sealed   time.Time `json:"sealed"`
+	Deadline time.Time `json:"deadline"`
+	Failures int       `json:"failures"`
+	Crashes  int       `json:"crashes"`
+	Reason   string    `json:"reason,omitempty"` // of the last failure
+}
+
+// leased shows the batches that workers hold, by deadline. One that has ended meanwhile is left out.
+func (v *peek) leased(ctx context.Context, s *session, q *queue.Queue) error {
+	c, err := s.redis(ctx)
+	if err != nil {
+		return err
+	}
+	ids, err := c.Do(ctx, c.B().Zrange().Key("{"+s.Queue+"}:queue:leases").Min("0").Max(strconv.Itoa(v.N-1)).Build()).AsStrSlice()
+	if err != nil {
+		return err
+	}
+	var text strings.Builder
+	list := []leased{}
+	for _, id := range ids {
+		b, err := q.Get(ctx, id)
+		if errors.Is(err, queue.ErrGone) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		list = append(list, leased{b.ID, b.Attempt, len(b.Payloads), b.Sealed, b.Deadline, b.Failures, b.Crashes, b.Reason})
+		fmt.Fprintf(&text, "%s  attempt %d  %d records  until %s\n", b.ID, b.Attempt, len(b.Payloads), b.Deadline.Format(time.TimeOnly))
+	}
+	return s.print(map[string]any{"leased": list}, text.String())
 }
 
 // fit cuts a line to the width of the terminal. A line that goes elsewhere stays whole.

@@ -2,19 +2,18 @@ package ops
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/rueidis"
 
 	"github.com/headrace/headrace/dedup"
 	"github.com/headrace/headrace/examples/internal/program"
-	"github.com/headrace/headrace/matview"
 	"github.com/headrace/headrace/pipeline"
 	"github.com/headrace/headrace/queue"
 )
@@ -58,7 +57,7 @@ type Stats struct {
 	Books  pipeline.Books
 	Table  string // the table's name; "" if the database has no such table yet
 	Window int64  // ids in the dedup window, estimated
-	Views  []matview.Freshness
+	Views  []View
 }
 
 // Stats reads the state of the pipeline.
@@ -83,25 +82,43 @@ func (p *Pipeline) Stats(ctx context.Context) (Stats, error) {
 	return s, err
 }
 
+// View is the state of a materialized view.
+type View struct {
+	Name        string     `json:"view"`
+	Populated   bool       `json:"populated"`
+	RefreshedAt *time.Time `json:"refreshed_at"` // nil: never
+	AsOf        *time.Time `json:"as_of"`        // the view holds everything that was committed before; nil: unknown
+	AgeSeconds  float64    `json:"age_seconds"`  // since AsOf, by the server's clock
+	Seconds     float64    `json:"refresh_seconds"`
+	Refreshes   int64      `json:"refreshes"`
+	Bytes       int64      `json:"bytes"`
+	Rows        int64      `json:"rows"` // the planner's estimate; -1: unknown
+}
+
+// Text is the state of the view in one sentence.
+func (v View) Text() string {
+	if !v.Populated {
+		return v.Name + ": never refreshed"
+	}
+	return fmt.Sprintf("%s: as of %.0f s ago, refreshed in %.3f s, %d bytes, about %d rows", v.Name, v.AgeSeconds, v.Seconds, v.Bytes, v.Rows)
+}
+
 // Views describes the views of a set of package matview, without their definitions. A set that does
 // not exist has none.
-func Views(ctx context.Context, pool *pgxpool.Pool, set string) ([]matview.Freshness, error) {
+func Views(ctx context.Context, pool *pgxpool.Pool, set string) ([]View, error) {
 	state, found, err := relation(ctx, pool, set+"_views")
 	if err != nil || !found {
-		return nil, err
+		return []View{}, err
 	}
-	rows, err := pool.Query(ctx, `SELECT s.name, c.relispopulated, coalesce(s.refreshed_at, '-infinity'), coalesce(s.took, '0'), coalesce(s.as_of, '-infinity'),
-		coalesce(greatest(clock_timestamp() - s.as_of, '0'), '0'), coalesce(s.version, ''), coalesce(s.refreshes, 0), pg_total_relation_size(c.oid),
-		CASE WHEN c.relispopulated THEN c.reltuples::bigint ELSE -1 END FROM `+state+` s JOIN pg_class c ON c.oid = s.view ORDER BY s.name`)
+	rows, err := pool.Query(ctx, `SELECT s.name, c.relispopulated, s.refreshed_at, s.as_of,
+			coalesce(greatest(extract(epoch FROM clock_timestamp() - s.as_of), 0), 0)::float8,
+			coalesce(extract(epoch FROM s.took), 0)::float8, coalesce(s.refreshes, 0), pg_total_relation_size(c.oid),
+			CASE WHEN c.relispopulated THEN c.reltuples::bigint ELSE -1 END
+		FROM `+state+` s JOIN pg_class c ON c.oid = s.view ORDER BY s.name`)
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (f matview.Freshness, err error) {
-		var refreshed, asOf pgtype.Timestamptz
-		err = row.Scan(&f.View, &f.Populated, &refreshed, &f.Duration, &asOf, &f.Age, &f.Version, &f.Refreshes, &f.Bytes, &f.Rows)
-		f.RefreshedAt, f.AsOf = refreshed.Time, asOf.Time // -infinity: the zero time
-		return f, err
-	})
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[View])
 }
 
 // relation returns the quoted name of a table ("orders" or "shop.orders") and whether it exists.
@@ -113,6 +130,43 @@ func relation(ctx context.Context, pool *pgxpool.Pool, name string) (quoted stri
 
 // Balanced returns nil, or an error that names the line of the books that is off and by how much.
 func (s Stats) Balanced() error { return s.Books.Balanced() }
+
+// MarshalJSON prints the state as the command line documents it.
+func (s Stats) MarshalJSON() ([]byte, error) {
+	type line struct {
+		Name string `json:"name"`
+		Off  int64  `json:"off"`
+		Sum  string `json:"sum"`
+	}
+	lines := []line{}
+	for i, l := range s.Books.Lines() {
+		if s.Table != "" || i == 0 {
+			lines = append(lines, line{l.Name, l.Imbalance(), l.Sum})
+		}
+	}
+	q, t := s.Books.Redis, s.Books.Postgres
+	queue := map[string]any{
+		"ready": q.Ready, "delayed": q.Delayed, "in_flight": q.InFlight, "handed_off": q.HandedOff, "dead": q.Dead,
+		"taken": q.Taken, "acked": q.Acked, "discarded": q.Discarded, "redelivered": q.Redelivered, "requeued": q.Requeued,
+		"splits": q.Splits, "oldest_seconds": q.OldestAge.Seconds(), "paused": q.Paused,
+	}
+	var table any
+	if s.Table != "" {
+		table = map[string]any{
+			"name": s.Table, "batches": t.Batches, "void": t.Void, "records": t.Records, "kept": t.Kept, "duplicates": t.Duplicates,
+			"filtered": t.Filtered, "rejected": t.Rejected, "staged": t.Staged, "rows": t.Rows, "conflicts": t.Conflicts,
+			"rejected_by_rule": t.RejectedByRule,
+		}
+	}
+	views := s.Views
+	if views == nil {
+		views = []View{}
+	}
+	return json.Marshal(map[string]any{
+		"at": s.At, "balanced": s.Balanced() == nil, "quiet": s.Books.Quiet, "unacked": s.Books.Unacked, "books": lines,
+		"queue": queue, "table": table, "window": s.Window, "views": views,
+	})
+}
 
 // Text is the state in lines of at most width columns. With the state at an earlier time it
 // contains rates.
@@ -148,12 +202,7 @@ func (s Stats) Text(width int, before *Stats) string {
 		line("table", "not created yet: no worker has started")
 	}
 	for _, v := range s.Views {
-		if !v.Populated {
-			line("view", "%s: never refreshed", v.View)
-			continue
-		}
-		line("view", "%s: as of %v ago, refreshed in %v, %d bytes, about %d rows", v.View,
-			v.Age.Round(time.Second), v.Duration.Round(time.Millisecond), v.Bytes, v.Rows)
+		line("view", "%s", v.Text())
 	}
 	return b.String()
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/headrace/headrace/internal/reach"
+	"github.com/headrace/headrace/pipeline"
 )
 
 // The environment variables that name the stores.
@@ -62,9 +63,14 @@ func (p *Program) Postgres(ctx context.Context) (*pgxpool.Pool, error) {
 	if err != nil {
 		return nil, err
 	}
-	pool, err := pgxpool.New(ctx, url)
+	cfg, err := pgxpool.ParseConfig(url)
+	if err != nil { // the error may repeat the URL
+		return nil, fmt.Errorf("%s is not valid: see the pgxpool settings that it contains", EnvPostgres)
+	}
+	pipeline.TunePool(cfg)
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
-		return nil, fmt.Errorf("%s is not valid: see the pgxpool settings that it contains", EnvPostgres) // the error may repeat the URL
+		return nil, err
 	}
 	if err = p.await(ctx, at, pool.Ping); err != nil {
 		pool.Close()

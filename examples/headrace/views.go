@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/headrace/headrace/examples/internal/ops"
+	"github.com/headrace/headrace/examples/internal/program"
+)
+
+// views are the dashboard views.
+type views struct {
+	List    viewList    `cmd:"" help:"Show how fresh the views are."`
+	Refresh viewRefresh `cmd:"" help:"Refresh the views of the orders domain."`
+}
+
+type viewList struct{}
+
+// Run lists the views of the set. It only reads.
+func (viewList) Run(ctx context.Context, s *session) error {
+	pool, err := s.postgres(ctx)
+	if err != nil {
+		return err
+	}
+	list, err := ops.Views(ctx, pool, s.Views)
+	if err != nil {
+		return err
+	}
+	var text strings.Builder
+	width, _ := program.Width(s.Out)
+	for _, v := range list {
+		fmt.Fprintln(&text, program.Wrap("", v.Text(), width))
+	}
+	return s.print(map[string]any{"views": list}, text.String())
+}
+
+type viewRefresh struct{}
+
+type refreshed struct {
+	View    string  `json:"view"`
+	Action  string  `json:"action"`
+	Seconds float64 `json:"seconds"`
+}
+
+// Run refreshes the views in dependency order.
+func (viewRefresh) Run(ctx context.Context, s *session) error {
+	app, err := s.app(ctx)
+	if err != nil {
+		return err
+	}
+	report, err := app.Views.Refresh(ctx)
+	if err != nil {
+		return err
+	}
+	var text strings.Builder
+	list := []refreshed{}
+	for _, v := range report.Views {
+		list = append(list, refreshed{v.View, v.Action.String(), v.Duration.Seconds()})
+		fmt.Fprintf(&text, "%s: %s in %v\n", v.View, v.Action, v.Duration.Round(time.Millisecond))
+	}
+	return s.print(map[string]any{"views": list}, text.String())
+}
