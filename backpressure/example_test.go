@@ -57,8 +57,8 @@ func Example() {
 	stats, err := gate.Stats(ctx)
 	fmt.Println(stats.Records, "records", err)
 	// Output:
-	// backpressure: gate is closed: parcels: 10 records and 0 reserved, 5 more asked for: it closes
-	// at 10 and opens at 4 9 records <nil>
+	// backpressure: gate is closed: parcels: 10 records and 0 reserved, 5 more asked for: it closes at 10 and opens at 4
+	// 9 records <nil>
 }
 
 // Acquire gives up with its context, and the error has what it waited for.
@@ -107,8 +107,7 @@ func ExampleGate_AcquireBytes() {
 	_, err = gate.TryAcquireBytes(ctx, 1, 500<<20)
 	fmt.Println(err)
 	// Output:
-	// backpressure: gate is closed: films: 0 bytes and 838860800 reserved, 524288000 more asked
-	// for: it closes at 1073741824 and opens at 536870912
+	// backpressure: gate is closed: films: 0 bytes and 838860800 reserved, 524288000 more asked for: it closes at 1073741824 and opens at 536870912
 }
 
 // orders stands for a queue that reports where its depth is.
