@@ -106,9 +106,10 @@ func TestModel(t *testing.T) {
 				called()
 				alive := steady.Before(h.expires)
 				if pushed := rapid.Bool().Draw(rt, "pushed"); pushed && alive {
-					m.Lpush(list, "x")
-					for range h.n - 1 {
-						m.Lpush(list, "x")
+					for range h.n {
+						if _, err := m.Lpush(list, "x"); err != nil {
+							rt.Fatal(err)
+						}
 					}
 					depth += h.n
 				}

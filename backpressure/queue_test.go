@@ -105,12 +105,11 @@ func slowLink(t *testing.T, addr string) string {
 			}
 			b, err := net.Dial("tcp", addr)
 			if err != nil {
-				a.Close()
+				_ = a.Close()
 				return
 			}
 			slow := func(to, from net.Conn) {
-				defer to.Close()
-				defer from.Close()
+				defer func() { _, _ = to.Close(), from.Close() }()
 				buf := make([]byte, 1<<16)
 				for {
 					n, err := from.Read(buf)
@@ -221,8 +220,9 @@ func (s *stream) serverTime() time.Time {
 		s.t.Fatalf("TIME: %v, %v", v, err)
 	}
 	var sec, micro int64
-	fmt.Sscan(v[0], &sec)
-	fmt.Sscan(v[1], &micro)
+	if _, err := fmt.Sscan(v[0]+" "+v[1], &sec, &micro); err != nil {
+		s.t.Fatal(err)
+	}
 	return time.UnixMicro(sec*1e6 + micro)
 }
 

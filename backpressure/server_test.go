@@ -113,7 +113,9 @@ func TestHighMemory(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, rest, _ := strings.Cut(info, "used_memory:")
-		fmt.Sscan(rest, &n)
+		if _, err := fmt.Sscan(rest, &n); err != nil {
+			t.Fatal(err)
+		}
 		return n
 	}
 	set := func(part float64) { s.do("CONFIG", "SET", "maxmemory", fmt.Sprint(int64(float64(used())/part))) }

@@ -1,0 +1,2 @@
+// Package together has no code. Its test uses all Redis packages on one name.
+package together
