@@ -201,7 +201,7 @@ func TestAccessRights(t *testing.T) {
 	admin := s.Client(t)
 	rights := strings.Fields("+eval +evalsha +get +set +del +time +exists +hget +hset +getrange +setrange +bitfield +bitfield_ro +pexpire +unlink")
 	user := func(name string, rights []string) *dedup.Deduplicator {
-		args := append([]string{"SETUSER", name, "reset", "on", ">pw", "~{w}:dedup:*", "~{w}:guard", "+hello", "+client|setinfo", "+ping"}, rights...)
+		args := append([]string{"SETUSER", name, "reset", "on", ">pw", "~{w}:dedup:*", "~{w}:guard", "+hello", "+ping"}, rights...)
 		do(t, admin, admin.B().Arbitrary("ACL").Args(args...).Build())
 		o := redisxtest.Options(t, s.URL)
 		o.Username, o.Password, o.DisableCache = name, "pw", true

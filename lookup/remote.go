@@ -123,7 +123,11 @@ func (r *Remote[K, V]) cached(ctx context.Context, keys []K) (f Result[V], unkno
 	}
 	unique := slices.Clone(names)
 	slices.Sort(unique)
-	values, err := rueidis.MGetCache(r.server.Client(), ctx, r.cfg.LocalTTL, slices.Compact(unique))
+	unique = slices.Compact(unique)
+	values, err := rueidis.MGetCache(r.server.Client(), ctx, r.cfg.LocalTTL, unique)
+	if isFull(err) { // tracking needs MULTI, which a full Redis refuses; a plain read it does not
+		values, err = rueidis.MGet(r.server.Client(), ctx, unique)
+	}
 	if err != nil {
 		return Result[V]{}, nil, fmt.Errorf("read entries: %w", err)
 	}
@@ -149,6 +153,12 @@ func (r *Remote[K, V]) cached(ctx context.Context, keys []K) (f Result[V], unkno
 		}
 	}
 	return f, unknown, nil
+}
+
+// isFull reports whether Redis refused a command because its memory is full.
+func isFull(err error) bool {
+	e, ok := rueidis.IsRedisErr(err)
+	return ok && strings.HasPrefix(e.Error(), "OOM ")
 }
 
 // fetch reads keys from the source. Each key is read by one call of Fetch at a time, however many
