@@ -20,23 +20,28 @@ local function readBatches()
   return batches
 end
 
-checkTypes()
+-- acknowledge removes a batch. OPEN is the first key written, and ends the script here if it is of
+-- a wrong type; in another set of a wrong type there is nothing to remove.
+local function acknowledge(batch)
+  redis.call('ZREM', OPEN, batch.id)
+  redis.pcall('ZREM', SET_OF[batch.state], batch.id)
+  applyUndo(batch.undo)
+  redis.call('UNLINK', listOf(batch.id), metaOf(batch.id))
+end
+
+local books = redis.call('HMGET', STAT, 'acked', 'inflight')
 local acked, records, handed = 0, 0, 0
 for _, batch in ipairs(readBatches()) do
   if batch.broken then
     setAside(batch.id, serverTime())
   else
-    applyUndo(batch.undo)
-    redis.call('ZREM', SET_OF[batch.state], batch.id)
-    redis.call('ZREM', OPEN, batch.id)
-    redis.call('UNLINK', listOf(batch.id), metaOf(batch.id))
+    acknowledge(batch)
     acked, records = acked + 1, records + batch.records
     if batch.state == 'H' then handed = handed + batch.records end
   end
 end
 if acked > 0 then
-  redis.call('HINCRBY', STAT, 'acked', records)
-  redis.call('HINCRBY', STAT, 'inflight', -records)
+  redis.call('HSET', STAT, 'acked', int((books[1] or 0) + records), 'inflight', int((books[2] or 0) - records))
   if handed > 0 then redis.call('HINCRBY', STAT, 'handed', -handed) end
 end
 return acked

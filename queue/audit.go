@@ -311,7 +311,8 @@ func (q *Queue) scan(ctx context.Context, kinds map[string]map[string]bool) erro
 	glob := redisx.EscapeGlob(q.prefix) + "[bmdl]:*"
 	for _, node := range q.server.Nodes() {
 		for cursor := uint64(0); ; {
-			e, err := node.Do(ctx, node.B().Arbitrary("SCAN").Args(strconv.FormatUint(cursor, 10), "MATCH", glob, "COUNT", "1000").Build()).AsScanEntry()
+			scan := node.B().Arbitrary("SCAN").Args(strconv.FormatUint(cursor, 10), "MATCH", glob, "COUNT", "1000").Build()
+			e, err := node.Do(ctx, scan).AsScanEntry()
 			if err != nil {
 				return wrap("audit", err)
 			}

@@ -87,7 +87,8 @@ func (q *Queue) deadIDs(ctx context.Context, cursor string, n int) (ids []string
 	}
 	last := from
 	for skip := 0; ; skip += page {
-		z, err := q.server.Read(ctx, "ZRANGEBYSCORE", q.keys[keyDead], from.died, "+inf", "WITHSCORES", "LIMIT", itoa(skip), itoa(page)).AsZScores()
+		z, err := q.server.Read(ctx, "ZRANGEBYSCORE", q.keys[keyDead], from.died, "+inf", "WITHSCORES",
+			"LIMIT", itoa(skip), itoa(page)).AsZScores()
 		if err != nil {
 			return nil, "", wrap("dead letters", err)
 		}

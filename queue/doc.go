@@ -67,6 +67,31 @@
 // A batch of which keys were deleted or overwritten is set aside. Audit names it, and it is never
 // delivered in part.
 //
+// # Access rights
+//
+// A user needs no channel, and no more commands than its role. The lines below are for a queue
+// named orders, on Redis 7 and later; a queue with PushConfig.Durable needs +waitaof +exists
+// besides.
+//
+//	ACL SETUSER producer on >secret ~{orders}:* +@connection -@dangerous
+//	  +eval +evalsha +time +type +hget +hmget +hset +hlen +hincrby +llen +lpush +lpushx +pexpire
+//	  +persist +zadd +zcard +zrem +zrangebyscore +info +unlink
+//	ACL SETUSER worker on >secret ~{orders}:* +@connection -@dangerous
+//	  +eval +evalsha +time +type +exists +hget +hmget +hgetall +hset +hdel +hlen +hincrby +llen +lpush
+//	  +lindex +lrange +ltrim +lmove +blmove +rpop +rename +sort +unlink +memory|usage +getrange
+//	  +setrange +zadd +zcard +zcount +zrange +zrangebyscore +zrem +zscore +zunionstore +info
+//	  +config|get
+//	ACL SETUSER promoter on >secret ~{orders}:* +@connection -@dangerous
+//	  +eval +evalsha +time +type +exists +hget +hmget +hgetall +hset +hlen +hincrby +llen +lindex
+//	  +lrange +lmove +sort +unlink +memory|usage +getrange +setrange +zadd +zcard +zrem +zscan
+//	  +zscore +zunionstore +info +config|get
+//	ACL SETUSER reader on >secret ~{orders}:* +@connection -@dangerous
+//	  +eval +evalsha +time +type +hget +hmget +hgetall +llen +lrange +pttl +scan +zcard +zrange
+//	  +zrangebyscore +zscan +zscore +info
+//
+// Without INFO and CONFIG GET, New cannot see whether the server evicts keys. Without SORT or
+// MEMORY USAGE, records are moved one by one, which is several times slower.
+//
 // # Cluster
 //
 // A queue lives on one node; [Shards] spreads one over several. While its slot moves, every script

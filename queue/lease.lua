@@ -120,13 +120,14 @@ local function dueIn()
 end
 
 -- guessRecords returns how many of the oldest n records probably fit in maxBytes, from the size of
--- some of them and the average size of the batches before.
+-- some of them and the average size of the batches before. One is enough where twice the size would
+-- fit as well.
 local function guessRecords(source, n, average)
   local largest = average
-  for _, part in ipairs({0, 1, random, random * 7 % 1, random * 31 % 1}) do
+  for i, part in ipairs({random, 0, 1, random * 7 % 1, random * 31 % 1}) do
     local record = redis.call('LINDEX', source, -1 - math.floor(part * (n - 1)))
     if record then largest = math.max(largest, #record) end
-    if largest > maxBytes then break end -- one alone is over the bound
+    if largest > maxBytes or i == 1 and average > 0 and largest * n * 2 <= maxBytes then break end
   end
   if largest * n <= maxBytes then return n end
   return math.max(1, math.min(n, math.ceil(maxBytes * 1.1 / largest)))
@@ -205,42 +206,56 @@ local function moveSlow(source, batch, n)
 end
 
 -- seal makes a batch of the oldest records of a list, and returns the reply. The batch keeps the
--- order of the list: the oldest record, position 0, is at its right end.
-local function seal(source, length, average)
+-- order of the list: the oldest record, position 0, is at its right end. The first write is the one
+-- to the set that was not read before: a wrong type ends the script there.
+local function seal(source, length, stat)
   local batch, n, size = listOf(id), math.min(length, maxRecords, fast and MAX_FAST or MAX_SLOW), 0
+  redis.call('ZADD', OPEN, int(now), id)
   if fast then
-    n, size = moveFast(source, length, batch, guessRecords(source, n, average))
+    n, size = moveFast(source, length, batch, guessRecords(source, n, stat.average))
   else
     n, size = moveSlow(source, batch, n)
   end
   redis.call('HSET', metaOf(id), 'n', n, 'att', 1, 'st', 'L', 'root', id, 'off', 0, 'sealed', int(now),
     'first', int(now))
   redis.call('ZADD', LEASES, int(deadline), id)
-  redis.call('ZADD', OPEN, int(now), id)
-  redis.call('HINCRBY', STAT, 'taken', n)
-  redis.call('HINCRBY', STAT, 'inflight', n)
-  redis.call('HSET', STAT, 'clock', int(now), 'avg', math.ceil(size / n), 'layout', LAYOUT)
+  redis.call('HSET', STAT, 'taken', int(stat.taken + n), 'inflight', int(stat.inflight + n), 'clock', int(now),
+    'avg', math.ceil(size / n), 'layout', LAYOUT)
   return {'fresh', id, 1, deadline, now, n}
 end
 
-local paused, average, layout, seen = unpack(redis.call('HMGET', STAT, 'paused', 'avg', 'layout', 'clock'))
-if layout and layout ~= LAYOUT then return {'layout', layout} end
-checkTypes()
-if paused then return {'paused'} end
-followClock(now, tonumber(seen or 0))
+-- readStat reads what the lease needs of the books. Each redis.call costs some microseconds, so
+-- this is one, and a seal writes the sums back in one.
+local function readStat()
+  local v = redis.call('HMGET', STAT, 'paused', 'avg', 'layout', 'clock', 'taken', 'inflight', 'delayed')
+  return {
+    paused = v[1], average = tonumber(v[2] or 0), layout = v[3], clock = tonumber(v[4] or 0),
+    taken = tonumber(v[5] or 0), inflight = tonumber(v[6] or 0), delayed = tonumber(v[7] or 0),
+  }
+end
+
+local stat = readStat()
+if stat.layout and stat.layout ~= LAYOUT then return {'layout', stat.layout} end
+if stat.paused then return {'paused'} end
+local length = redis.call('LLEN', READY)
+followClock(now, stat.clock)
 deadline = now + leaseMS
 expireLeases()
 local again = redeliver()
 if again then return again end
 
-local large, largeLength, left = mergeDelayed()
-local length = redis.call('LLEN', READY)
-if left and length < maxRecords then return {'more'} end
+local large, largeLength
+if stat.delayed > 0 or length == 0 then
+  local left
+  large, largeLength, left = mergeDelayed()
+  length = redis.call('LLEN', READY)
+  if left and length < maxRecords then return {'more'} end
+end
 if large and (length < leastRecords or length == 0 or random < 0.5) then
-  local reply = seal(delayedListOf(large), largeLength, tonumber(average or 0))
+  local reply = seal(delayedListOf(large), largeLength, stat)
   redis.call('HINCRBY', STAT, 'delayed', -reply[6])
   if reply[6] == largeLength then redis.call('ZREM', DELAYED, large) end
   return reply
 end
 if length == 0 or length < leastRecords then return {'empty', dueIn(), length} end
-return seal(READY, length, tonumber(average or 0))
+return seal(READY, length, stat)

@@ -1,7 +1,7 @@
 -- Mends one thing that Audit found, or gives it up. Each operation reads the keys anew, because
 -- they may have changed since.
--- ARGV: prefix, operation, id, and then what the operation takes. Returns how many records it
--- changed, except where it says otherwise.
+-- ARGV: prefix, operation, id, and then what the operation takes. Returns the number of records or
+-- entries that it changed, unless the comment of the operation states another reply.
 local operation, id = ARGV[2], ARGV[3]
 
 -- typeOf returns the type of a key.
@@ -43,8 +43,8 @@ local function acknowledge()
   return records
 end
 
--- bury moves what is left of a batch to the dead list, the oldest record first, up to the number of
--- ids in ARGV[5] and after. ARGV[4] is the reason. When nothing is left it writes the missing
+-- bury moves what is left of a batch to the dead list, the oldest record first, up to the number
+-- of ids in ARGV[5] and after. ARGV[4] is the reason. When nothing is left it writes the missing
 -- records off and removes the batch. It returns {records buried, records written off, 1 when it is
 -- done}.
 local function bury(now)

@@ -111,7 +111,9 @@ func (q *Queue) Reconcile(ctx context.Context, known FatesFunc, settle SettleFun
 
 // reconcilePage acts on the fates of a page of batches, and counts in r. It returns the errors of
 // single batches, and one that ends the whole.
-func (q *Queue) reconcilePage(ctx context.Context, p []HandedOff, fates []BatchFate, settle SettleFunc, r *ReconcileResult) (errs []error, err error) {
+func (q *Queue) reconcilePage(
+	ctx context.Context, p []HandedOff, fates []BatchFate, settle SettleFunc, r *ReconcileResult,
+) (errs []error, err error) {
 	r.Seen += len(p)
 	var back []string
 	var acks []Ack

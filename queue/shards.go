@@ -17,9 +17,9 @@ import (
 // MaxShards bounds the number of shards.
 const MaxShards = 256
 
-// Shards is a queue spread over several slots of a Redis Cluster, and so over its nodes. Each shard
-// is a whole Queue with its own books, and a batch comes from one shard. This type is concurrency
-// safe.
+// Shards is a queue spread over several slots of a Redis Cluster, and so over its nodes. Each
+// shard is a whole Queue with its own books, and a batch comes from one shard. This type is
+// concurrency safe.
 type Shards struct {
 	queues []*Queue
 	byName map[string]*Queue
@@ -41,7 +41,9 @@ type Shards struct {
 // number changes it if the shards that would be left are empty, and otherwise returns a
 // *ShardsError. So to change it, stop the producers, let consumers with the old number drain the
 // shards, and start both with the new one. Requeue or discard dead letters before.
-func NewShards(ctx context.Context, client rueidis.Client, name string, n int, by func(payload []byte) string, cfg Config) (*Shards, error) {
+func NewShards(
+	ctx context.Context, client rueidis.Client, name string, n int, by func(payload []byte) string, cfg Config,
+) (*Shards, error) {
 	if err := redisx.CheckName(name); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
@@ -73,8 +75,8 @@ type ShardsError struct {
 }
 
 func (e *ShardsError) Error() string {
-	return fmt.Sprintf("queue: invalid configuration: %s has %d shards, this program wants %d, and %d records are in shards that it would leave: drain them first",
-		e.Name, e.Have, e.Want, e.Records)
+	return fmt.Sprintf("queue: invalid configuration: %s has %d shards, this program wants %d, "+
+		"and %d records are in shards that it would leave: drain them first", e.Name, e.Have, e.Want, e.Records)
 }
 
 // Is reports whether target is ErrConfig.

@@ -3,13 +3,14 @@ package queue_test
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/redis/rueidis"
 
+	"github.com/headrace/headrace/internal/redisx/redisxtest"
 	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/queue"
 )
@@ -19,7 +20,7 @@ func waiting(ctx context.Context, q *queue.Queue, o queue.LeaseOptions) <-chan r
 	out := make(chan result, 1)
 	go func() {
 		b, err := q.Lease(ctx, o)
-		out <- result{b, err, time.Now()}
+		out <- result{b, err}
 	}()
 	return out
 }
@@ -27,31 +28,25 @@ func waiting(ctx context.Context, q *queue.Queue, o queue.LeaseOptions) <-chan r
 type result struct {
 	b   *queue.Batch
 	err error
-	at  time.Time
 }
 
+// A push wakes a consumer that would poll only a minute later.
 func TestPushWakesAWaitingConsumer(t *testing.T) {
-	// Not parallel: it measures.
-	c := servertest.Redis(t)
-	q := open(t, c, queue.Config{})
-	ctx := t.Context()
-	var took []time.Duration
-	for range 41 {
-		before := blocked(t, c)
-		ch := waiting(ctx, q, queue.LeaseOptions{})
-		untilBlocked(t, c, before+1)
-		start := time.Now()
-		must(t, q.Push(ctx, []byte("x")))
-		l := <-ch
-		must(t, l.err)
-		took = append(took, l.at.Sub(start))
-		_, err := q.Ack(ctx, l.b.ID)
-		must(t, err)
-	}
-	slices.Sort(took)
-	t.Logf("pushed → leased: median %v, worst %v", took[len(took)/2], took[len(took)-1])
-	if m := took[len(took)/2]; m > 5*time.Millisecond {
-		t.Errorf("median %v, want at most 5ms", m)
+	t.Parallel()
+	c := servertest.OwnRedis(t).Client(t)
+	q := open(t, c, queue.Config{Lease: queue.LeaseConfig{PollInterval: time.Minute}})
+	for range 20 {
+		ch := waiting(t.Context(), q, queue.LeaseOptions{})
+		untilBlocked(t, c, 1)
+		must(t, q.Push(t.Context(), []byte("x")))
+		select {
+		case l := <-ch:
+			must(t, l.err)
+			_, err := q.Ack(t.Context(), l.b.ID)
+			must(t, err)
+		case <-time.After(30 * time.Second):
+			t.Fatal("the consumer was not woken")
+		}
 	}
 }
 
@@ -161,27 +156,20 @@ func pushUntil(ctx context.Context, q *queue.Queue, p []byte) error {
 func TestWakesForExpiryAndDelayedRecords(t *testing.T) {
 	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
-		q := open(t, c, queue.Config{Lease: queue.LeaseConfig{Backoff: time.Millisecond, PollInterval: 30 * time.Second}})
+		// A consumer that missed the time would poll only a minute later.
+		q := open(t, c, queue.Config{Lease: queue.LeaseConfig{Backoff: time.Millisecond, PollInterval: time.Minute}})
 		ctx := t.Context()
 		must(t, q.PushAt(ctx, time.Now().Add(150*time.Millisecond), records(0, 5)...))
-		if s := books(t, q); s.Delayed != 5 || s.Ready != 0 || s.Depth() != 5 {
-			t.Fatalf("%+v", s)
+		if s := books(t, q); s.Delayed+s.Ready != 5 || s.Depth() != 5 {
+			t.Fatalf("got %+v, want a depth of 5", s)
 		}
-		_, err := q.TryLease(ctx, queue.LeaseOptions{})
-		wantErr(t, err, queue.ErrEmpty)
-		start := time.Now()
 		b := lease(t, q, queue.LeaseOptions{Duration: 100 * time.Millisecond})
 		wantPayloads(t, b, records(0, 5))
-		if d := time.Since(start); d > 3*time.Second {
-			t.Fatalf("delayed records came %v late", d)
-		}
 		if s := books(t, q); s.Delayed != 0 {
-			t.Fatalf("%+v", s)
+			t.Fatalf("got %d delayed, want 0", s.Delayed)
 		}
-		start = time.Now()
-		again := lease(t, q, queue.LeaseOptions{})
-		if d := time.Since(start); again.ID != b.ID || d > 3*time.Second {
-			t.Fatalf("expired lease came after %v: %+v", d, again)
+		if again := lease(t, q, queue.LeaseOptions{}); again.ID != b.ID {
+			t.Fatalf("got batch %s, want the expired one, %s", again.ID, b.ID)
 		}
 	})
 }
@@ -191,30 +179,18 @@ func TestLingerFillsABatch(t *testing.T) {
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
 		q := open(t, c, queue.Config{})
 		ctx := t.Context()
-		// Full before the time is over.
-		var wg sync.WaitGroup
-		wg.Go(func() {
-			for i := range 10 {
-				if err := q.Push(ctx, records(i*2, i*2+2)...); err != nil {
-					t.Error(err)
-				}
-			}
-		})
-		start := time.Now()
-		b := lease(t, q, queue.LeaseOptions{Records: 20, Linger: 10 * time.Second})
-		wantPayloads(t, b, records(0, 20))
-		if time.Since(start) > 9*time.Second {
-			t.Error("lingered though the batch was full")
+		// Full long before the time is over.
+		must(t, q.Push(ctx, records(0, 3)...))
+		ch := waiting(ctx, q, queue.LeaseOptions{Records: 20, Linger: 2 * time.Second})
+		for i := 3; i < 20; i++ {
+			must(t, q.Push(ctx, records(i, i+1)...))
 		}
-		wg.Wait()
+		l := <-ch
+		must(t, l.err)
+		wantPayloads(t, l.b, records(0, 20))
 		// Not full when the time is over.
 		must(t, q.Push(ctx, records(0, 3)...))
-		start = time.Now()
-		b = lease(t, q, queue.LeaseOptions{Records: 20, Linger: 100 * time.Millisecond})
-		wantPayloads(t, b, records(0, 3))
-		if d := time.Since(start); d < 90*time.Millisecond {
-			t.Errorf("lingered %v only", d)
-		}
+		wantPayloads(t, lease(t, q, queue.LeaseOptions{Records: 20, Linger: 100 * time.Millisecond}), records(0, 3))
 	})
 }
 
@@ -294,40 +270,49 @@ func TestManyWaitingConsumers(t *testing.T) {
 	})
 }
 
-// Dozens of consumers ask a server that does not answer for large batches, and give up. Those that
-// had only waited for their turn at it return at once, the others do when their reply is no longer
-// waited for; afterwards all have a turn again.
+// sealers counts the leases that are asked for.
+type sealers struct {
+	rueidis.Client
+	asked atomic.Int64
+}
+
+func (c *sealers) DoMulti(ctx context.Context, cmds ...rueidis.Completed) []rueidis.RedisResult {
+	if cmds[0].Commands()[0] == "EVALSHA" {
+		c.asked.Add(1)
+	}
+	return c.Client.DoMulti(ctx, cmds...)
+}
+
+// Dozens of consumers ask a frozen server for large batches, and give up. Only a few of them ask at
+// a time; afterwards all have a turn again.
 func TestManyConsumersGiveUp(t *testing.T) {
 	t.Parallel()
-	s := servertest.OwnRedis(t)
-	c := s.Client(t)
+	p := redisxtest.NewProxy(t, servertest.OwnRedis(t).URL)
+	c := &sealers{Client: p.Client(t, nil)}
 	q := open(t, c, queue.Config{})
-	const consumers = 40
+	const consumers, atATime = 40, 8
 	must(t, q.Push(t.Context(), records(0, consumers*1000)...))
-	for range 100 { // the client takes its connections at random and dials each when it needs it, which no context ends
-		books(t, q)
-	}
-	must(t, c.Do(t.Context(), c.B().ClientPause().Timeout(3000).All().Build()).Error())
+	must(t, q.Pause(t.Context())) // the script is known to the server then
+	_, err := q.TryLease(t.Context(), queue.LeaseOptions{})
+	wantErr(t, err, queue.ErrPaused)
+	must(t, q.Resume(t.Context()))
+	before := c.asked.Load()
+	p.Freeze()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	start := time.Now()
 	var all []<-chan result
 	for range consumers {
 		all = append(all, waiting(ctx, q, queue.LeaseOptions{Records: 1000, Duration: time.Millisecond}))
 	}
-	atOnce := 0
 	for _, ch := range all {
-		l := <-ch
-		if l.err == nil {
-			t.Errorf("a paused server gave %d records", len(l.b.Payloads))
-		}
-		if l.at.Sub(start) < 800*time.Millisecond {
-			atOnce++
+		if l := <-ch; l.err == nil {
+			t.Errorf("a frozen server gave %d records", len(l.b.Payloads))
 		}
 	}
-	if took := time.Since(start); atOnce < consumers/2 || took > 2500*time.Millisecond {
-		t.Errorf("%d of %d returned at once, the last after %v", atOnce, consumers, took)
+	if n := c.asked.Load() - before; n > atATime {
+		t.Errorf("%d consumers asked at a time, want at most %d", n, atATime)
 	}
+	p.Thaw()
 	all = nil
 	for range consumers {
 		all = append(all, waiting(t.Context(), q, queue.LeaseOptions{Records: 1000}))
@@ -339,7 +324,7 @@ func TestManyConsumersGiveUp(t *testing.T) {
 		seen += len(l.b.Payloads)
 	}
 	if st := books(t, q); seen != consumers*1000 || st.InFlight != int64(seen) {
-		t.Fatalf("%d seen, %+v", seen, st)
+		t.Fatalf("got %d records, want %d in flight; books %+v", seen, consumers*1000, st)
 	}
 }
 

@@ -56,9 +56,10 @@ func TestDeathWhileWaitingIsNoCrash(t *testing.T) {
 			}
 			must(t, q.Release(ctx, b, queue.ReleaseOptions{}))
 		}
-		b, err := q.Lease(ctx, queue.LeaseOptions{Duration: short})
+		_, err := q.Lease(ctx, queue.LeaseOptions{Duration: short})
 		must(t, err)
-		if b, err = q.Lease(ctx, queue.LeaseOptions{}); err != nil || b.Crashes != 2 {
+		b, err := q.Lease(ctx, queue.LeaseOptions{})
+		if err != nil || b.Crashes != 2 {
 			t.Fatalf("the death of a worker in its own code: %+v, %v, want 2 crashes", b, err)
 		}
 		must(t, q.ExtendWaiting(ctx, b, 0))

@@ -115,8 +115,8 @@ func (s *Server) reconnect(ctx context.Context) {
 	s.reconnectPool(ctx)
 }
 
-// reconnectPool does the same for the connections of blocking commands, which the client keeps in a
-// pool. The pool returns the one used last.
+// reconnectPool does the same for the connections of blocking commands, which the client keeps in
+// a pool. The pool returns the one used last.
 func (s *Server) reconnectPool(ctx context.Context) {
 	for range maxQuits {
 		stale := false

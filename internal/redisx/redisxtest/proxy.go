@@ -47,7 +47,7 @@ func NewProxy(t testing.TB, url string) *Proxy {
 		}
 	})
 	t.Cleanup(func() {
-		l.Close()
+		_ = l.Close()
 		p.Thaw()
 		p.Cut()
 		wg.Wait()
@@ -116,7 +116,7 @@ func (p *Proxy) Cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for c := range p.conns {
-		c.Close()
+		_ = c.Close()
 	}
 }
 
@@ -150,7 +150,7 @@ func (p *Proxy) serve(c net.Conn) {
 	p.mu.Unlock()
 	s, err := net.Dial("tcp", target)
 	if err != nil {
-		c.Close()
+		_ = c.Close()
 		return
 	}
 	p.mu.Lock()
@@ -168,8 +168,7 @@ func (p *Proxy) serve(c net.Conn) {
 
 // copy copies until either side closes, and then closes both.
 func (p *Proxy) copy(to, from net.Conn) {
-	defer to.Close()
-	defer from.Close()
+	defer func() { _, _ = to.Close(), from.Close() }()
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := from.Read(buf)
