@@ -2,6 +2,7 @@ package queue_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -33,11 +34,14 @@ func ExampleNewShards() {
 		fmt.Println(q.Name())
 	}
 	_, err = queue.NewShards(ctx, client, "orders", 4, nil, queue.Config{})
-	fmt.Println(err)
+	var left *queue.ShardsError
+	if errors.As(err, &left) {
+		fmt.Printf("has %d shards, wanted %d, %d records would be left\n", left.Have, left.Want, left.Records)
+	}
 	// Output:
 	// orders.0.1
 	// orders.1
-	// queue: invalid configuration: orders has 2 shards, this program wants 4, and 2 records are in shards that it would leave: drain them first
+	// has 2 shards, wanted 4, 2 records would be left
 }
 
 func ExampleShardName() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/headrace/headrace/queue"
@@ -419,8 +420,9 @@ func ExampleQueue_Stats() {
 
 func ExampleStats_Balanced() {
 	s := queue.Stats{Taken: 10, Acked: 6, InFlight: 3}
-	fmt.Println(s.Balanced())
-	// Output: queue: the books do not balance: taken 10 = acked 6 + in flight 3 + dead 0 + discarded 0 + lost 0 is off by 1
+	err := s.Balanced() // it names the line, and by how much it is off
+	fmt.Println(errors.Is(err, queue.ErrImbalance), strings.HasSuffix(err.Error(), "is off by 1"))
+	// Output: true true
 }
 
 func ExampleStats_Imbalance() {
@@ -447,8 +449,9 @@ func ExampleQueue_Audit() {
 
 func ExampleAuditReport_Balanced() {
 	a := queue.AuditReport{Differences: []string{"dead letter 7: its hash is gone"}}
-	fmt.Println(a.Balanced())
-	// Output: queue: the books do not balance: 1 differences; the first: dead letter 7: its hash is gone
+	err := a.Balanced() // it names the first difference
+	fmt.Println(errors.Is(err, queue.ErrImbalance), strings.HasSuffix(err.Error(), a.Differences[0]))
+	// Output: true true
 }
 
 // An operator has deleted a key.
