@@ -218,16 +218,29 @@ func (q *Queue) readAudited(ctx context.Context, ids []string) ([]auditedBatch, 
 	return out, nil
 }
 
-func (q *Queue) auditDead(_ context.Context, a *auditRun, keys auditKeys) error {
+func (q *Queue) auditDead(ctx context.Context, a *auditRun, keys auditKeys) error {
 	a.report.Dead = int64(len(keys.dead))
-	for _, id := range sorted(keys.dead) {
-		if !keys.deadHashes[id] {
-			a.differ(finding{lostDead, id}, "dead letter %s: its hash is gone", id)
-		}
-	}
-	for _, id := range sorted(keys.deadHashes) {
-		if !keys.dead[id] {
-			a.differ(finding{unlistedDead, id}, "dead letter %s: it is not in the dead list", id)
+	for ids := range slices.Chunk(sorted(union(keys.dead, keys.deadHashes)), page) {
+		results := q.server.ReadAll(ctx, func() []rueidis.Completed {
+			var cmds []rueidis.Completed
+			for _, id := range ids {
+				cmds = append(cmds, q.server.Command("HEXISTS", q.deadKey(id), "p"))
+			}
+			return cmds
+		})
+		for i, id := range ids {
+			has, err := results[i].AsInt64()
+			_, isReply := rueidis.IsRedisErr(err)
+			switch {
+			case isReply:
+				a.differ(finding{lostDead, id}, "dead letter %s: its key is not a hash", id)
+			case err != nil:
+				return wrap("audit", err)
+			case has == 0 && keys.dead[id]:
+				a.differ(finding{lostDead, id}, "dead letter %s: its hash or its payload is gone", id)
+			case has == 1 && !keys.dead[id]:
+				a.differ(finding{unlistedDead, id}, "dead letter %s: it is not in the dead list", id)
+			}
 		}
 	}
 	return nil

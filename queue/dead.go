@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -34,7 +35,8 @@ func (q *Queue) DeadLetters(ctx context.Context, cursor string, n int) (dead []D
 	return dead, next, nil
 }
 
-// deadLetters reads dead letters, and leaves out those that were requeued or discarded since.
+// deadLetters reads dead letters. It leaves out those that were requeued or discarded since, and those
+// whose key holds another type: Audit names them.
 func (q *Queue) deadLetters(ctx context.Context, ids []string) (dead []DeadLetter, err error) {
 	results := q.server.ReadAll(ctx, func() []rueidis.Completed {
 		cmds := make([]rueidis.Completed, len(ids))
@@ -45,8 +47,11 @@ func (q *Queue) deadLetters(ctx context.Context, ids []string) (dead []DeadLette
 	})
 	for i, r := range results {
 		f, err := r.AsStrMap()
+		if err = wrap("dead letters", err); errors.Is(err, ErrWrongType) {
+			continue
+		}
 		if err != nil {
-			return nil, wrap("dead letters", err)
+			return nil, err
 		}
 		if len(f) == 0 {
 			continue

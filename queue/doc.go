@@ -86,8 +86,8 @@
 //	  +lrange +lmove +sort +unlink +memory|usage +getrange +setrange +zadd +zcard +zrem +zscan
 //	  +zscore +zunionstore +info +config|get
 //	ACL SETUSER reader on >secret ~{orders}:* +@connection -@dangerous
-//	  +eval +evalsha +time +type +hget +hmget +hgetall +llen +lrange +pttl +scan +zcard +zrange
-//	  +zrangebyscore +zscan +zscore +info
+//	  +eval +evalsha +time +type +hexists +hget +hmget +hgetall +llen +lrange +pttl +scan +zcard
+//	  +zrange +zrangebyscore +zscan +zscore +info
 //
 // Without INFO and CONFIG GET, New cannot see whether the server evicts keys. Without SORT or
 // MEMORY USAGE, records are moved one by one, which is several times slower.

@@ -72,6 +72,27 @@ local function bury(now)
   return {buried, lost, 1}
 end
 
+-- moveAside renames a key of another type than want, for the operator to inspect.
+local function moveAside(key, want)
+  local t = typeOf(key)
+  if t ~= want and t ~= 'none' then redis.call('RENAME', key, PREFIX .. 'aside:' .. id) end
+end
+
+-- forgetDead removes a dead letter without payload from the dead list.
+local function forgetDead()
+  moveAside(deadKeyOf(id), 'hash')
+  if redis.call('HEXISTS', deadKeyOf(id), 'p') == 1 then return 0 end
+  redis.call('UNLINK', deadKeyOf(id))
+  return redis.call('ZREM', DEAD, id)
+end
+
+-- forgetDelayed removes a delayed push without a list from the set.
+local function forgetDelayed()
+  moveAside(delayedListOf(id), 'list')
+  if redis.call('LLEN', delayedListOf(id)) > 0 then return 0 end
+  return redis.call('ZREM', DELAYED, id)
+end
+
 -- recount sets the counters to what was counted, if they have not changed since. ARGV[4] and after
 -- are pairs of the field and what it was, then the counted numbers.
 local function recount()
@@ -98,12 +119,11 @@ elseif operation == 'ack' then
 elseif operation == 'bury' then
   return bury(now)
 elseif operation == 'forget dead' then
-  if redis.call('EXISTS', deadKeyOf(id)) == 1 then return 0 end
-  return redis.call('ZREM', DEAD, id)
+  return forgetDead()
 elseif operation == 'list dead' then
   return redis.call('ZADD', DEAD, int(now), id)
 elseif operation == 'forget delayed' then
-  return redis.call('ZREM', DELAYED, id)
+  return forgetDelayed()
 elseif operation == 'list delayed' then
   return redis.call('ZADD', DELAYED, int(now), id)
 end

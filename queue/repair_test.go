@@ -18,7 +18,7 @@ type damaged struct {
 	q                        *queue.Queue
 	key                      func(string) string // {name}:queue: + its argument
 	leased, released, handed *queue.Batch
-	dead                     string
+	dead, delayed            string
 }
 
 func newDamaged(t *testing.T, c rueidis.Client) damaged {
@@ -38,6 +38,9 @@ func newDamaged(t *testing.T, c rueidis.Client) damaged {
 	d.released = lease(t, q, queue.LeaseOptions{Records: 4, Duration: time.Hour})
 	must(t, q.Release(ctx, d.released, queue.ReleaseOptions{}))
 	must(t, q.PushAt(ctx, time.Now().Add(time.Hour), records(13, 16)...))
+	delayed, err := c.Do(ctx, c.B().Zrange().Key(d.key("delayed")).Min("0").Max("-1").Build()).AsStrSlice()
+	must(t, err)
+	d.delayed = delayed[0]
 	if a, err := q.Audit(ctx); err != nil || a.Balanced() != nil {
 		t.Fatalf("before the damage: %v, %v", a.Balanced(), err)
 	}
@@ -66,6 +69,11 @@ var damages = map[string]func(d damaged) []string{
 	"the books are deleted":                    func(d damaged) []string { return []string{"DEL", d.key("stat")} },
 	"a counter is off":                         func(d damaged) []string { return []string{"HINCRBY", d.key("stat"), "inflight", "7"} },
 	"the hash of a dead letter is deleted":     func(d damaged) []string { return []string{"DEL", d.key("d:" + d.dead)} },
+	"a dead letter is a string":                func(d damaged) []string { return []string{"SET", d.key("d:" + d.dead), "x"} },
+	"the payload of a dead letter is deleted":  func(d damaged) []string { return []string{"HDEL", d.key("d:" + d.dead), "p"} },
+	"the list of a delayed push is deleted":    func(d damaged) []string { return []string{"DEL", d.key("l:" + d.delayed)} },
+	"the list of a delayed push is a string":   func(d damaged) []string { return []string{"SET", d.key("l:" + d.delayed), "x"} },
+	"a part of a delayed push is gone":         func(d damaged) []string { return []string{"RPOP", d.key("l:" + d.delayed)} },
 	"the dead list is deleted":                 func(d damaged) []string { return []string{"DEL", d.key("dead")} },
 	"the set of delayed pushes is deleted":     func(d damaged) []string { return []string{"DEL", d.key("delayed")} },
 	"the leases are a string":                  func(d damaged) []string { return []string{"SET", d.key("leases"), "x"} },
