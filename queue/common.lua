@@ -89,13 +89,18 @@ local function readMeta(id)
   return meta, flat
 end
 
+-- count adds to a counter of the books. A negative zero is not a number to Redis 7.0.
+local function count(field, n)
+  if n ~= 0 then redis.call('HINCRBY', STAT, field, int(n)) end
+end
+
 -- setAside takes a batch that cannot be delivered out of circulation, for Audit and Repair.
 local function setAside(id, now)
   for _, set in ipairs({LEASES, REDO, HANDED}) do redis.call('ZREM', set, id) end
   redis.call('ZADD', BROKEN, int(now), id)
   if redis.call('TYPE', metaOf(id)).ok ~= 'hash' then return end
   local state, n = unpack(redis.call('HMGET', metaOf(id), 'st', 'n'))
-  if state == 'H' then redis.call('HINCRBY', STAT, 'handed', -(tonumber(n) or 0)) end
+  if state == 'H' then count('handed', -(tonumber(n) or 0)) end
   redis.call('HSET', metaOf(id), 'st', 'B')
 end
 

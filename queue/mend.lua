@@ -17,7 +17,7 @@ end
 local function remove(state, records)
   for _, set in ipairs({LEASES, REDO, HANDED, BROKEN, OPEN}) do redis.call('ZREM', set, id) end
   redis.call('UNLINK', listOf(id), metaOf(id))
-  if state == 'H' then redis.call('HINCRBY', STAT, 'handed', -records) end
+  if state == 'H' then count('handed', -records) end
 end
 
 -- resume puts a whole batch back into the sets of its state. A broken one is delivered again, and
@@ -38,8 +38,8 @@ local function acknowledge()
   local m = meta()
   local records = tonumber(m.n) or (typeOf(listOf(id)) == 'list' and redis.call('LLEN', listOf(id))) or 0
   remove(m.st, records)
-  redis.call('HINCRBY', STAT, 'acked', records)
-  redis.call('HINCRBY', STAT, 'inflight', -records)
+  count('acked', records)
+  count('inflight', -records)
   return records
 end
 
@@ -59,15 +59,15 @@ local function bury(now)
       'crashes', m.crashes or 0, 'first', m.first or int(now), 'died', int(now))
     redis.call('ZADD', DEAD, int(now), dead)
   end
-  redis.call('HINCRBY', STAT, 'dead', buried)
-  redis.call('HINCRBY', STAT, 'inflight', -buried)
+  count('dead', buried)
+  count('inflight', -buried)
   if buried < left then
     if m.n then redis.call('HSET', metaOf(id), 'buried', at + buried) end
     return {buried, 0, 0}
   end
   local lost = math.max((tonumber(m.n) or 0) - at - buried, 0)
-  redis.call('HINCRBY', STAT, 'lost', lost)
-  redis.call('HINCRBY', STAT, 'inflight', -lost)
+  count('lost', lost)
+  count('inflight', -lost)
   remove(m.st == 'H' and 'H', tonumber(m.n) or 0)
   return {buried, lost, 1}
 end
