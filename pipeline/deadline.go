@@ -139,9 +139,9 @@ func (t boundedTable[T]) Fates(ctx context.Context, ids []string) (f []staging.F
 	return f, err
 }
 
-func (t boundedTable[T]) RejectsByBatch(ctx context.Context, ids []string) (r map[string][]staging.Reject, err error) {
+func (t boundedTable[T]) RejectedKeys(ctx context.Context, ids []string) (r map[string][]staging.Reject, err error) {
 	err = t.limit.within(ctx, "reading rejects", func(ctx context.Context) error {
-		r, err = t.Table.RejectsByBatch(ctx, ids)
+		r, err = t.Table.RejectedKeys(ctx, ids)
 		return err
 	})
 	return r, err

@@ -273,7 +273,7 @@ func (r *rig) check(w want) {
 		r.t.Fatal(err)
 	}
 	same(r.t, "promoted", w.rows, ids)
-	rows, err = r.pool.Query(ctx, "SELECT coalesce(nullif(key, ''), convert_from(payload, 'UTF8')) FROM items_rejects")
+	rows, err = r.pool.Query(ctx, "SELECT coalesce(nullif(key, ''), payload) FROM items_rejects")
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -215,6 +215,7 @@ func BenchmarkFigures(b *testing.B) {
 			}, "CHECKPOINT")
 		}
 	}
+	refusals(b)
 }
 
 func insertAll(b testing.TB, pool *pgxpool.Pool, rows []order) {
@@ -338,10 +339,10 @@ func BenchmarkEncode(b *testing.B) {
 	}
 }
 
-// BenchmarkRefusals promotes rows into a table with a CHECK, a foreign key and a trigger. The bare side has no bad row. Ours
+// refusals promotes rows into a table with a CHECK, a foreign key and a trigger. The bare side has no bad row. Ours
 // has one, which the trigger refuses and nothing foresees, or a tenth of them, a third by each. HEADRACE_REFUSALS=500000
 // sets the number of rows.
-func BenchmarkRefusals(b *testing.B) {
+func refusals(b *testing.B) {
 	n := 50_000
 	if s := os.Getenv("HEADRACE_REFUSALS"); s != "" {
 		n, _ = strconv.Atoi(s)
@@ -375,7 +376,7 @@ func BenchmarkRefusals(b *testing.B) {
 	figure := func(name string, spoil func([]sale) int) {
 		spoiled := slices.Clone(rows)
 		refused := spoil(spoiled)
-		bench.Run(b, bench.Figure{Name: name, Rounds: 3,
+		bench.Run(b, bench.Figure{Name: name, Rounds: bench.MinRounds,
 			Setup: func(int) { fillWith(good, "good", rows); fillWith(bad, "bad", spoiled); exec(b, pool, "CHECKPOINT") },
 			Bare:  func(int) int { promote(b, good); return n },
 			Ours: func(int) int {

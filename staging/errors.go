@@ -35,6 +35,8 @@ var (
 	// ErrUnknown is wrapped by the error of a commit whose outcome is unknown. Everything here is idempotent by batch
 	// id: do it again.
 	ErrUnknown = errors.New("staging: outcome of the commit is unknown")
+	// ErrStuck is wrapped by the error of [Stats.Stuck].
+	ErrStuck = errors.New("staging: promotions fail")
 	// ErrUnbalanced is wrapped by the error of [Books.Balanced].
 	ErrUnbalanced = errors.New("staging: the books do not balance")
 )

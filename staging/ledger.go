@@ -97,9 +97,19 @@ func formatUUID(u [16]byte) string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", u[0:4], u[4:6], u[6:8], u[8:10], u[10:16])
 }
 
-// Rejected reads, from the durable rejects table, the records of promoted batches whose claims may be given back:
-// those of which every row was rejected. By batch id; Root and Place are filled.
+// RejectsByBatch reads, from the durable rejects table, the records of promoted batches of which every row was rejected, by
+// batch id. It reads their payloads too: for batches of unknown size use [Table.Rejects], which reads page by page.
 func (t *Table[T]) RejectsByBatch(ctx context.Context, ids []string) (map[string][]Reject, error) {
+	return t.rejectsOf(ctx, t.sql.rejectsByBatch, ids)
+}
+
+// RejectedKeys reads the same records, but only Pos, Key, Root and Place: what an acknowledgement needs to give their claims
+// back. Those of which a row is left are not among them: their claims stay.
+func (t *Table[T]) RejectedKeys(ctx context.Context, ids []string) (map[string][]Reject, error) {
+	return t.rejectsOf(ctx, t.sql.rejectedKeys, ids)
+}
+
+func (t *Table[T]) rejectsOf(ctx context.Context, s statement, ids []string) (map[string][]Reject, error) {
 	out := map[string][]Reject{}
 	if len(ids) == 0 {
 		return out, nil
@@ -109,7 +119,7 @@ func (t *Table[T]) RejectsByBatch(ctx context.Context, ids []string) (map[string
 			return nil, fmt.Errorf("%w: batch id %q: must be a UUID", ErrLoad, id)
 		}
 	}
-	rows, err := t.query(ctx, t.sql.rejectsByBatch.with(args{"batches": array(ids)}))
+	rows, err := t.query(ctx, s.with(args{"batches": array(ids)}))
 	if err != nil {
 		return nil, t.explain("reading rejects", err)
 	}
@@ -121,8 +131,7 @@ func (t *Table[T]) RejectsByBatch(ctx context.Context, ids []string) (map[string
 		}
 		out[x.Batch] = append(out[x.Batch], x.stored().Reject)
 	}
-	err = errors.Join(err, rows.Err())
-	if err != nil {
+	if err = errors.Join(err, rows.Err()); err != nil {
 		return nil, t.explain("reading rejects", err)
 	}
 	return out, nil

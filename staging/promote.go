@@ -59,6 +59,14 @@ type staged struct {
 // gets no turn within Config.LockTimeout returns ErrBusy. A promotion that runs into its Timeout changes nothing, and the
 // next one takes half as many rows.
 func (t *Table[T]) Promote(ctx context.Context, o PromoteOptions) (PromoteResult, error) {
+	out, err := t.promote(ctx, o)
+	if !errors.Is(err, ErrConfig) {
+		t.noteOutcome(ctx, err)
+	}
+	return out, err
+}
+
+func (t *Table[T]) promote(ctx context.Context, o PromoteOptions) (PromoteResult, error) {
 	if o.MaxRows < 0 || o.Timeout < 0 {
 		return PromoteResult{}, fmt.Errorf("%w: PromoteOptions.MaxRows is %d, Timeout %v: must not be negative", ErrConfig, o.MaxRows, o.Timeout)
 	}
@@ -161,6 +169,7 @@ func (t *Table[T]) choose(ctx context.Context, q *pgx.Conn) (side, string, error
 	}
 	res = res[len(res)-3:]
 	sides, epoch := res[0].row(0), ""
+	t.failing.Store(sides.bool("failing"))
 	full := [2]bool{sides.bool("full_a"), sides.bool("full_b")}
 	if e := res[1].texts("epoch"); len(e) > 0 {
 		epoch = e[0]

@@ -1,5 +1,22 @@
 -- name: full_sides
-SELECT open, EXISTS (SELECT FROM {registry_a}) AS full_a, EXISTS (SELECT FROM {registry_b}) AS full_b FROM {control};
+SELECT open, EXISTS (SELECT FROM {registry_a}) AS full_a, EXISTS (SELECT FROM {registry_b}) AS full_b,
+       failures > 0 AS failing
+FROM {control};
+
+-- name: note_failure
+UPDATE {control}
+SET failed_since = coalesce(failed_since, clock_timestamp()), failures = failures + 1, failure = @failure::text;
+
+-- name: note_success
+UPDATE {control} SET failed_since = NULL, failures = 0, failure = NULL WHERE failures > 0;
+
+-- name: failures
+SELECT (extract(epoch FROM failed_since) * 1000000)::int8 AS failing_since, failures, coalesce(failure, '') AS failure FROM {control};
+
+-- name: staged
+-- What waits for promotion on one side.
+SELECT count(*) AS batches, coalesce(sum(records), 0)::int8 AS records, coalesce(sum(rows), 0)::int8 AS rows, (extract(epoch FROM min(sealed_at)) * 1000000)::int8 AS oldest
+FROM {registry};
 
 -- name: flip
 UPDATE {control} SET open = @to::text WHERE open = @from::text;
@@ -46,8 +63,8 @@ RETURNING id::text AS id;
 
 -- name: move_rejects
 -- Moves the records that were rejected before they were staged into the durable table.
-INSERT INTO {rejects} (batch, root, place, pos, whole, source, key, code, reason, payload)
-SELECT r.id, r.root, r.root_offset + f.pos, f.pos, true, 'stage', f.key, f.code, f.reason, f.payload
+INSERT INTO {rejects} (batch, root, place, pos, whole, source, key, code, reason, payload, bytes)
+SELECT r.id, r.root, r.root_offset + f.pos, f.pos, true, 'stage', f.key, f.code, f.reason, f.payload, f.bytes
 FROM {refused} f JOIN {registry} r ON r.no = f.hr_batch
 WHERE r.no = ANY(@numbers::int4[])
 ORDER BY r.id, f.pos;

@@ -95,9 +95,14 @@ func TestTheTargetRefusesARow(t *testing.T) {
 	if p.Rows != 197 || p.RejectedByRule != 3 || p.Conflicts != 0 || len(p.Batches) != 2 {
 		t.Errorf("promotion: %+v", p)
 	}
-	r, err := tab.RejectsByBatch(t.Context(), []string{a.Batch.ID, b.Batch.ID})
-	if err != nil {
-		t.Fatal(err)
+	r := map[string][]staging.StoredReject{}
+	for _, id := range []string{a.Batch.ID, b.Batch.ID} {
+		list, err := tab.Rejects(t.Context(), staging.RejectFilter{Batch: id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.SortFunc(list, func(x, y staging.StoredReject) int { return int(x.Pos - y.Pos) })
+		r[id] = list
 	}
 	for _, id := range []string{a.Batch.ID, b.Batch.ID} {
 		last := len(r[id]) - 1

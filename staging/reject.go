@@ -67,7 +67,8 @@ type rejectRow struct {
 	Key     string
 	Code    string
 	Reason  string
-	Payload []byte
+	Payload *string
+	Bytes   []byte
 	Row     *string
 	Root    string
 	Place   int
@@ -78,9 +79,12 @@ type rejectRow struct {
 
 func (r rejectRow) stored() StoredReject {
 	x := StoredReject{ID: r.ID, Batch: r.Batch, Source: r.Source, Whole: r.Whole, At: r.At,
-		Reject: Reject{Pos: r.Pos, Key: r.Key, Code: r.Code, Reason: r.Reason, Payload: r.Payload, Root: r.Root, Place: r.Place}}
-	if r.Row != nil {
+		Reject: Reject{Pos: r.Pos, Key: r.Key, Code: r.Code, Reason: r.Reason, Payload: r.Bytes, Root: r.Root, Place: r.Place}}
+	switch {
+	case r.Row != nil:
 		x.Payload = []byte(*r.Row)
+	case r.Payload != nil:
+		x.Payload = []byte(*r.Payload)
 	}
 	return x
 }

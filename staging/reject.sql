@@ -1,13 +1,20 @@
 -- name: rejects_by_batch
 -- One reject for each record of which every row was rejected.
 SELECT DISTINCT ON (batch, pos)
-       batch::text AS batch, pos, key, code, reason, payload, row::text AS row, root::text AS root, place
+       batch::text AS batch, pos, key, code, reason, payload, bytes, row::text AS row, root::text AS root, place
+FROM {rejects}
+WHERE batch = ANY(@batches::text[]::uuid[]) AND whole
+ORDER BY batch, pos, id;
+
+-- name: rejected_keys
+-- The same records, without what may be large.
+SELECT DISTINCT ON (batch, pos) batch::text AS batch, pos, key, root::text AS root, place
 FROM {rejects}
 WHERE batch = ANY(@batches::text[]::uuid[]) AND whole
 ORDER BY batch, pos, id;
 
 -- name: rejects_list
-SELECT id, batch::text AS batch, pos, key, code, reason, payload, row::text AS row, root::text AS root, place, source, whole, rejected_at
+SELECT id, batch::text AS batch, pos, key, code, reason, payload, bytes, row::text AS row, root::text AS root, place, source, whole, rejected_at
 FROM {rejects}
 WHERE id > @after::int8
   AND (@code::text = '' OR code = @code::text)

@@ -92,6 +92,8 @@ type Row struct {
 	flaw *flaw
 	err  error // the caller's mistake: fails the batch
 	m    *pgtype.Map
+
+	checkJSON bool // Postgres has refused the batch: look for the documents that it cannot parse
 }
 
 func (r *Row) next() *column {

@@ -3,6 +3,7 @@ package staging
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"strings"
 	"unicode/utf8"
 	"unsafe"
@@ -70,6 +71,10 @@ func putText[S string | []byte](r *Row, c *column, s S) {
 		r.refuse(c, CodeNUL, "holds a NUL character")
 		return
 	}
+	if r.checkJSON && c.kind != kText && !parses(bytesOf(s)) {
+		r.refuse(c, codeSQL+"22P02", "invalid input syntax for type json")
+		return
+	}
 	if c.kind == kJSONB {
 		if hasEscapedNUL(s) {
 			r.refuse(c, CodeNUL, `holds \u0000, which jsonb cannot`)
@@ -85,6 +90,16 @@ func putText[S string | []byte](r *Row, c *column, s S) {
 		}
 	}
 	r.buf = append(r.size(len(s)), s...)
+}
+
+// parses is true for a JSON document, and for one that is nested so deeply that only the server can tell.
+func parses(b []byte) bool {
+	if json.Valid(b) {
+		return true
+	}
+	var v json.RawMessage
+	err := json.Unmarshal(b, &v)
+	return err != nil && strings.Contains(err.Error(), "max depth")
 }
 
 // hasEscapedNUL finds \u0000 behind an even number of backslashes.

@@ -27,5 +27,6 @@ CREATE UNLOGGED TABLE IF NOT EXISTS {refused} (
     key      text    NOT NULL,
     code     text    NOT NULL,
     reason   text    NOT NULL,
-    payload  bytea
+    payload  text,
+    bytes    bytea
 ) WITH (autovacuum_enabled = false);

@@ -32,7 +32,8 @@ CREATE TABLE IF NOT EXISTS {rejects} (
     key         text        NOT NULL,
     code        text        NOT NULL,
     reason      text        NOT NULL,
-    payload     bytea,                -- the record as it was rejected before it was staged
+    payload     text,                 -- the record as it was rejected before it was staged
+    bytes       bytea,                -- in its place: the same of a record that is no text
     row         json,                 -- the row as it was staged (jsonb would refuse some values of json columns)
     rejected_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     resolved_at timestamptz           -- corrected and replayed, or given up
@@ -43,7 +44,10 @@ CREATE TABLE IF NOT EXISTS {control} (
     one    boolean     PRIMARY KEY DEFAULT true CHECK (one),
     target text        NOT NULL,
     open   text        NOT NULL DEFAULT 'a' CHECK (open IN ('a', 'b')),
-    floor  timestamptz NOT NULL DEFAULT '-infinity'
+    floor  timestamptz NOT NULL DEFAULT '-infinity',
+    failed_since timestamptz, -- since when no promotion has succeeded; NULL after a success
+    failures     integer     NOT NULL DEFAULT 0,
+    failure      text        -- the last error
 );
 INSERT INTO {control} (target) VALUES ({target_text}) ON CONFLICT DO NOTHING;
 

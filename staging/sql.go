@@ -140,10 +140,14 @@ type statements struct {
 	readEpoch      statement
 	setEpoch       statement
 	rejectsByBatch statement
+	rejectedKeys   statement
 	rejectsList    statement
 	replaceInto    statement // the target into itself, to be planned; empty without ConflictReplace
 	guards         statement
 	judged         statement
+	noteFailure    statement
+	noteSuccess    statement
+	failures       statement
 	bulkInsert     statement // rows of pg_temp.hr_aside, without merges
 	replayInsert   statement // the same with merges
 }
@@ -180,6 +184,7 @@ type sideStatements struct {
 	spans        statement
 	remaining    statement
 	suspects     statement
+	staged       statement
 }
 
 // prepare fills in all statements.
@@ -192,8 +197,9 @@ func (t *Table[T]) prepare() {
 	q.ledgerKinds, q.ledgerTooOld, q.ledgerDelete = get("ledger_kinds"), get("ledger_too_old"), get("ledger_delete")
 	q.ledgerCorrect, q.ledgerVoid, q.ledgerBooks, q.ledgerReplay = get("ledger_correct"), get("ledger_void"), get("ledger_books"), get("ledger_replay")
 	q.registered, q.readEpoch, q.setEpoch = get("registered"), get("read_epoch"), get("set_epoch")
-	q.rejectsByBatch, q.rejectsList = get("rejects_by_batch"), get("rejects_list")
+	q.rejectsByBatch, q.rejectedKeys, q.rejectsList = get("rejects_by_batch"), get("rejected_keys"), get("rejects_list")
 	q.guards, q.judged = get("guards"), get("judged")
+	q.noteFailure, q.noteSuccess, q.failures = get("note_failure"), get("note_success"), get("failures")
 	if t.cfg.Conflict == ConflictReplace {
 		q.replaceInto = get("replace_into")
 	}
@@ -212,6 +218,7 @@ func (t *Table[T]) prepare() {
 		x.insertPlain = get(t.insertName("all"))
 		x.insert = t.merged(x.insertPlain)
 		x.judgeInsert = t.judgeStatement(p, "insert", t.insertName("try"))
+		x.staged = get("staged")
 		x.postpone, x.resume = get("postpone_record"), get("resume_postponed")
 		x.rejectRecord, x.spans, x.remaining, x.suspects = get("reject_record"), get("spans"), get("remaining"), get("suspects")
 		if len(t.cfg.Key) > 0 {

@@ -113,6 +113,14 @@ func (r record) int(column string) int64 {
 	return n
 }
 
+// micros reads a time that the statement gives as microseconds since 1970. NULL is the zero time.
+func (r record) micros(column string) time.Time {
+	if r.null(column) {
+		return time.Time{}
+	}
+	return time.UnixMicro(r.int(column))
+}
+
 // fatesOf reads batch ids and kinds.
 func fatesOf(r result) map[string]Fate {
 	out := make(map[string]Fate, len(r.Rows))

@@ -34,4 +34,4 @@ WHERE no = @no::int4;
 COPY {staging} ({columns}, {record}) FROM STDIN BINARY;
 
 -- name: copy_rejects
-COPY {refused} (hr_batch, pos, key, code, reason, payload) FROM STDIN BINARY;
+COPY {refused} (hr_batch, pos, key, code, reason, payload, bytes) FROM STDIN BINARY;

@@ -230,6 +230,7 @@ func (t *Table[T]) copyRejects(ctx context.Context, q *pgx.Conn, s side, no int3
 	if err != nil {
 		return err
 	}
+	utf8Server := q.PgConn().ParameterStatus("server_encoding") == "UTF8"
 	r := Row{cols: rejectCols}
 	r.buf = append(r.buf, copyHead...)
 	for _, x := range rejects {
@@ -240,14 +241,26 @@ func (t *Table[T]) copyRejects(ctx context.Context, q *pgx.Conn, s side, no int3
 		r.String(plain(x.Key))
 		r.String(plain(x.Code))
 		r.String(plain(x.Reason))
-		r.Bytes(x.Payload)
+		if readable(x.Payload, utf8Server) {
+			r.Bytes(x.Payload)
+			r.Null()
+		} else {
+			r.Null()
+			r.Bytes(x.Payload)
+		}
 	}
 	r.buf = append(r.buf, copyTail...)
 	return copyIn(ctx, q, t.sql.side[s].copyRejects.text, bytes.NewReader(r.buf))
 }
 
 var rejectCols = []column{{name: "hr_batch", kind: kInt4}, {name: "pos", kind: kInt4}, {name: "key", kind: kText}, {name: "code", kind: kText},
-	{name: "reason", kind: kText}, {name: "payload", kind: kBytea}}
+	{name: "reason", kind: kText}, {name: "payload", kind: kText}, {name: "bytes", kind: kBytea}}
+
+// readable is true for a payload that the database can hold as text. Anything else is kept as bytes.
+func readable(payload []byte, utf8Server bool) bool {
+	utf, nul := textOK(payload)
+	return utf && !nul && (utf8Server || !slices.ContainsFunc(payload, func(c byte) bool { return c >= 0x80 }))
+}
 
 // plain makes any string a text that Postgres takes.
 func plain(s string) string {
@@ -271,7 +284,10 @@ func (t *Table[T]) carefully(ctx context.Context, q *pgx.Conn, s side, e *encode
 	if _, err := q.Exec(ctx, "savepoint hr_copy"); err != nil {
 		return err
 	}
-	e.keep, e.sent, e.state, e.spill = true, e.sent[:0], 0, nil
+	e.keep, e.sent, e.state, e.spill, e.row.checkJSON = true, e.sent[:0], 0, nil, true
+	if err := t.at("careful copy"); err != nil {
+		return err
+	}
 	err := t.copyRows(ctx, q, s, e)
 	if err == nil {
 		_, err = q.Exec(ctx, "release savepoint hr_copy")

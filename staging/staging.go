@@ -169,6 +169,7 @@ type Table[T any] struct {
 	guard      atomic.Int32 // so many promotions insert in parts, because a row was refused
 	noJudge    atomic.Bool  // the server has no PL/pgSQL for this role
 	sizes      partSizes
+	failing    atomic.Bool               // the last promotion, as far as this program knows, has failed
 	searchPath string                    // of New
 	digest     [2]atomic.Pointer[string] // of the columns of a side that were compared last
 

@@ -1,0 +1,99 @@
+package staging
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Stats is what waits for promotion, and whether promotions succeed.
+type Stats struct {
+	Batches int64     // staged and not promoted
+	Records int64     // of these batches
+	Rows    int64     // of these batches
+	Oldest  time.Time // when the oldest of these batches was sealed; zero if there is none
+	// Promoting is true while a promotion holds a side. That side's batches are not counted.
+	Promoting bool
+
+	FailingSince time.Time // since when no promotion of this target has succeeded; zero if the last one did
+	Failures     int64     // promotions that have failed since
+	Failure      string    // the last error
+}
+
+// Stuck returns nil if the last promotion succeeded. Otherwise the error wraps [ErrStuck] and says since when promotions
+// fail, and why. Nothing is lost: the batches are staged.
+func (s Stats) Stuck() error {
+	if s.FailingSince.IsZero() {
+		return nil
+	}
+	return fmt.Errorf("%w since %s (%d times, %d batches wait): %s", ErrStuck, s.FailingSince.UTC().Format(time.RFC3339), s.Failures, s.Batches, s.Failure)
+}
+
+// statsWait is how long Stats waits for a side that a promotion holds.
+const statsWait = 50 * time.Millisecond
+
+// Stats counts what is staged. It reads two small tables and the control row. It does not wait for a promotion.
+func (t *Table[T]) Stats(ctx context.Context) (Stats, error) {
+	c, err := t.pool.Acquire(ctx)
+	if err != nil {
+		return Stats{}, fmt.Errorf("staging: %w", err)
+	}
+	defer c.Release()
+	var s Stats
+	for side := range t.sql.side {
+		switch err := t.statsOf(ctx, c.Conn(), &s, t.sql.side[side].staged); {
+		case sqlState(err) == "55P03":
+			s.Promoting = true
+		case err != nil:
+			return Stats{}, t.explain("counting what is staged", err)
+		}
+	}
+	r, err := t.inOwn(ctx, c.Conn(), false, t.sql.failures.with(nil))
+	if err != nil {
+		return Stats{}, t.explain("reading "+t.control, err)
+	}
+	row := r.row(0)
+	s.Failures, s.Failure = row.int("failures"), row.text("failure")
+	s.FailingSince = row.micros("failing_since")
+	return s, nil
+}
+
+// statsOf adds one side.
+func (t *Table[T]) statsOf(ctx context.Context, q *pgx.Conn, s *Stats, count statement) error {
+	defer t.rollback(q)
+	calls := append([]call{do(beginOwn)}, t.ownSettings(statsWait, t.cfg.IdleTimeout)...)
+	res, err := send(ctx, q, append(calls, count.with(nil), do("commit"))...)
+	if err != nil {
+		return err
+	}
+	row := res[len(res)-2].row(0)
+	s.Batches, s.Records, s.Rows = s.Batches+row.int("batches"), s.Records+row.int("records"), s.Rows+row.int("rows")
+	if oldest := row.micros("oldest"); !oldest.IsZero() && (s.Oldest.IsZero() || oldest.Before(s.Oldest)) {
+		s.Oldest = oldest
+	}
+	return nil
+}
+
+// noteWait bounds what a failed promotion spends on noting its failure.
+const noteWait = 5 * time.Second
+
+// noteOutcome writes down that a promotion has failed and why, or that one has succeeded after failures, for [Table.Stats] of
+// every program. That is a courtesy: its own error changes nothing.
+func (t *Table[T]) noteOutcome(ctx context.Context, outcome error) {
+	note := t.sql.noteSuccess.with(nil)
+	switch {
+	case outcome == nil && !t.failing.Load():
+		return
+	case outcome != nil && ctx.Err() != nil: // the caller has stopped it
+		return
+	case outcome != nil:
+		note = t.sql.noteFailure.with(args{"failure": plain(outcome.Error())})
+	}
+	ctx, cancel := context.WithTimeout(ctx, noteWait)
+	defer cancel()
+	if _, err := t.exec(ctx, false, note); err == nil {
+		t.failing.Store(outcome != nil)
+	}
+}
