@@ -3,6 +3,7 @@ package staging
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -120,7 +121,7 @@ func (p *promotion[T]) judgeOne(ctx context.Context, w *work, s recordSpan, undo
 	case err == nil:
 		w.done([]recordSpan{s}, n)
 		return nil
-	case err == errTakeBack:
+	case errors.Is(err, errTakeBack):
 		return nil
 	case verdictOf(err) == verdictSurroundings:
 		return err

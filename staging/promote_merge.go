@@ -2,6 +2,7 @@ package staging
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -44,11 +45,11 @@ func (p *promotion[T]) blameMerge(ctx context.Context, condition string, refusal
 		return err
 	}
 	plain := p.sql().insertPlain
-	if err := attempt(plain); err != errTakeBack {
+	if err := attempt(plain); !errors.Is(err, errTakeBack) {
 		return nil // the rows are at fault, or the surroundings
 	}
 	for _, m := range merges {
-		if err := attempt(mergedWith(plain, []Merge{m})); err != errTakeBack {
+		if err := attempt(mergedWith(plain, []Merge{m})); !errors.Is(err, errTakeBack) {
 			return fmt.Errorf("%w: merge %q: %w", ErrMerge, m.Name, err)
 		}
 	}
