@@ -22,7 +22,7 @@ func (f Flow[T]) acks(ctx context.Context, ids []string) ([]queue.Ack, error) {
 	if f.Chain.window == nil || len(ids) == 0 {
 		return out, nil
 	}
-	rejects, err := f.Table.RejectedKeys(ctx, ids)
+	rejects, err := f.Table.RejectsByBatch(ctx, ids)
 	if err != nil {
 		return nil, fmt.Errorf("pipeline: could not read the rejects of committed batches: %w", err)
 	}

@@ -139,9 +139,19 @@ func (t boundedTable[T]) Fates(ctx context.Context, ids []string) (f []staging.F
 	return f, err
 }
 
-func (t boundedTable[T]) RejectedKeys(ctx context.Context, ids []string) (r map[string][]staging.Reject, err error) {
+// keyReader is a Table that can read rejects without their payloads, which may be large. An
+// acknowledgement needs their keys and places only.
+type keyReader interface {
+	RejectedKeys(ctx context.Context, ids []string) (map[string][]staging.Reject, error)
+}
+
+func (t boundedTable[T]) RejectsByBatch(ctx context.Context, ids []string) (r map[string][]staging.Reject, err error) {
 	err = t.limit.within(ctx, "reading rejects", func(ctx context.Context) error {
-		r, err = t.Table.RejectedKeys(ctx, ids)
+		read := t.Table.RejectsByBatch
+		if keys, ok := t.Table.(keyReader); ok {
+			read = keys.RejectedKeys
+		}
+		r, err = read(ctx, ids)
 		return err
 	})
 	return r, err

@@ -31,7 +31,7 @@ type Table[T any] interface {
 	Stage(ctx context.Context, l staging.Load[T]) (staging.Outcome, error)
 	Void(ctx context.Context, b staging.Batch) (staging.Fate, error)
 	Fates(ctx context.Context, ids []string) ([]staging.Fate, error)
-	RejectedKeys(ctx context.Context, ids []string) (map[string][]staging.Reject, error)
+	RejectsByBatch(ctx context.Context, ids []string) (map[string][]staging.Reject, error)
 	Promote(ctx context.Context, o staging.PromoteOptions) (staging.PromoteResult, error)
 	Epoch(ctx context.Context) (string, error)
 	Books(ctx context.Context, since time.Time) (staging.Books, error)
