@@ -154,7 +154,8 @@ type Throughput struct {
 	Rows      float64 // rows promoted
 }
 
-// Throughput returns what was done since an earlier reading. Both must sum the same part of the ledger.
+// Throughput returns what was done since an earlier reading. Both must sum the same part of the
+// ledger.
 func (b Books) Throughput(earlier Books) Throughput {
 	seconds := b.At.Sub(earlier.At).Seconds()
 	if seconds <= 0 {

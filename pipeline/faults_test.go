@@ -33,8 +33,8 @@ func (s *stallTable) Stage(ctx context.Context, l staging.Load[item]) (staging.O
 }
 
 // A worker stalls before its COPY until its batch has been given up for lost, made void and split,
-// and the children are promoted. When it wakes up, its COPY must not count: the ledger has it as void.
-// Without the void, every record of the batch is promoted twice.
+// and the children are promoted. When it wakes up, its COPY must not count: the ledger has it as
+// void. Without the void, every record of the batch is promoted twice.
 func TestStalledWorkerCannotStageASplitBatch(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{lease: queue.LeaseConfig{MaxCrashes: 1}})
@@ -126,8 +126,8 @@ func (a *awayTable) Stage(ctx context.Context, l staging.Load[item]) (staging.Ou
 	return a.Table.Stage(ctx, l)
 }
 
-// A transform that hangs loses its batch to another worker after BatchTimeout. The batch goes through
-// there.
+// A transform that hangs loses its batch to another worker after BatchTimeout. The batch goes
+// through there.
 func TestHungTransformLosesItsBatch(t *testing.T) {
 	t.Parallel()
 	var calls atomic.Int64
