@@ -1,0 +1,193 @@
+package pipeline
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"slices"
+
+	"github.com/headrace/headrace/queue"
+)
+
+// Source yields payloads, or errors about single records. Any iterator of that type is a source: a
+// function that calls yield for each record.
+type Source = iter.Seq2[[]byte, error]
+
+// LineError is an error about one record of a [Lines] or [CSV] source. The source goes on behind
+// it.
+type LineError struct {
+	Line int // from 1
+	Err  error
+}
+
+func (e *LineError) Error() string { return fmt.Sprintf("pipeline: line %d: %v", e.Line, e.Err) }
+func (e *LineError) Unwrap() error { return e.Err }
+
+// ErrLongLine is wrapped by the error about a line that exceeds the limit of [Lines].
+var ErrLongLine = errors.New("pipeline: the line is too long")
+
+// Lines is a source of one record per line, such as NDJSON. It skips empty lines and does not look
+// into the others: what is malformed is rejected by the chain, with its payload. A line of more
+// than limit bytes (0: [queue.DefaultMaxPayload]) is a [LineError].
+func Lines(r io.Reader, limit int) Source {
+	limit = cmp.Or(limit, queue.DefaultMaxPayload)
+	return func(yield func([]byte, error) bool) {
+		in := bufio.NewReaderSize(r, 64<<10)
+		for line := 1; ; line++ {
+			text, long, err := readLine(in, limit)
+			switch {
+			case err != nil && !errors.Is(err, io.EOF):
+				yield(nil, fmt.Errorf("pipeline: could not read line %d: %w", line, err))
+				return
+			case long:
+				if !yield(nil, &LineError{line, fmt.Errorf("%w: more than %d bytes", ErrLongLine, limit)}) {
+					return
+				}
+			case len(text) > 0:
+				if !yield(text, nil) {
+					return
+				}
+			}
+			if err != nil {
+				return
+			}
+		}
+	}
+}
+
+// readLine reads a line without its end. It reads past a line that is too long and keeps nothing of
+// it.
+func readLine(in *bufio.Reader, limit int) (line []byte, long bool, err error) {
+	for {
+		part, err := in.ReadSlice('\n')
+		if !long {
+			line = append(line, part...)
+			long = len(bytes.TrimRight(line, "\r\n")) > limit
+		}
+		if errors.Is(err, bufio.ErrBufferFull) {
+			continue
+		}
+		return bytes.TrimSpace(line), long, err
+	}
+}
+
+// CSV is a source of CSV records behind a header line. Each payload is a JSON object with the texts
+// of the fields by the names of the header, which must differ. A record that cannot be read, or
+// that has another number of fields than the header, is a [LineError].
+func CSV(r io.Reader) Source {
+	return func(yield func([]byte, error) bool) {
+		in := csv.NewReader(r)
+		in.ReuseRecord = true
+		header, err := in.Read()
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		if err != nil {
+			yield(nil, fmt.Errorf("pipeline: could not read the header: %w", err))
+			return
+		}
+		header = slices.Clone(header)
+		for i, name := range header {
+			if slices.Contains(header[:i], name) {
+				yield(nil, fmt.Errorf("pipeline: the header names the field %q twice", name))
+				return
+			}
+		}
+		for {
+			fields, err := in.Read()
+			var bad *csv.ParseError
+			switch {
+			case errors.Is(err, io.EOF):
+				return
+			case errors.As(err, &bad):
+				if !yield(nil, &LineError{bad.StartLine, bad.Err}) {
+					return
+				}
+				continue
+			case err != nil:
+				yield(nil, fmt.Errorf("pipeline: could not read a record: %w", err))
+				return
+			}
+			object := make(map[string]string, len(fields))
+			for i, f := range fields {
+				object[header[i]] = f
+			}
+			payload, err := json.Marshal(object)
+			if !yield(payload, err) {
+				return
+			}
+		}
+	}
+}
+
+// FeedConfig configures [Feed]. The zero value takes the defaults.
+type FeedConfig struct {
+	// Records is how many records are pushed at once. Default [queue.DefaultChunk].
+	Records int
+	// OnError decides about a [LineError]: nil skips the record, an error ends the feed with it.
+	// Nil: the first one ends the feed.
+	OnError func(err *LineError) error
+}
+
+// FeedResult counts what [Feed] did.
+type FeedResult struct {
+	Pushed  int64 // records that are in the queue
+	Unknown int64 // records whose push failed with an unknown outcome
+	Skipped int64 // records that OnError skipped
+}
+
+// Feed pushes what a source yields. push is the Push of a queue, or a function that waits at a gate
+// before. When a push fails, Feed returns its error, and the result states how far it came: skip
+// Pushed+Skipped records to go on. The outcome of Unknown ones is not known; pushing them again may
+// duplicate them, which a [Dedup] stage undoes.
+func Feed(ctx context.Context, source Source, push func(ctx context.Context, payloads ...[]byte) error, cfg FeedConfig) (r FeedResult, err error) {
+	cfg.Records = cmp.Or(cfg.Records, queue.DefaultChunk)
+	if err := (intField{"FeedConfig.Records", cfg.Records, 1, queue.MaxRecords}).validate(); err != nil {
+		return r, err
+	}
+	var chunk [][]byte
+	flush := func() error {
+		if len(chunk) == 0 {
+			return nil
+		}
+		err := push(ctx, chunk...)
+		var partly *queue.PushError
+		switch {
+		case err == nil:
+			r.Pushed += int64(len(chunk))
+		case errors.As(err, &partly):
+			r.Pushed += int64(partly.Pushed)
+			r.Unknown = int64(partly.Unknown)
+		}
+		chunk = nil
+		return err
+	}
+	for payload, err := range source {
+		var bad *LineError
+		switch {
+		case ctx.Err() != nil:
+			return r, ctx.Err()
+		case errors.As(err, &bad) && cfg.OnError != nil:
+			if err := cfg.OnError(bad); err != nil {
+				return r, errors.Join(err, flush())
+			}
+			r.Skipped++
+			continue
+		case err != nil:
+			return r, errors.Join(err, flush())
+		}
+		if chunk = append(chunk, payload); len(chunk) == cfg.Records {
+			if err := flush(); err != nil {
+				return r, err
+			}
+		}
+	}
+	return r, flush()
+}

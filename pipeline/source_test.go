@@ -1,0 +1,104 @@
+package pipeline_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"github.com/headrace/headrace/pipeline"
+	"github.com/headrace/headrace/pipeline/pipelinetest"
+	"github.com/headrace/headrace/queue"
+)
+
+// read collects what a source yields, errors as their texts.
+func read(s pipeline.Source) (out []string) {
+	for p, err := range s {
+		if err != nil {
+			p = []byte("error: " + err.Error())
+		}
+		out = append(out, string(p))
+	}
+	return out
+}
+
+func TestLines(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", 200_000)
+	for name, c := range map[string]struct {
+		in   string
+		want []string
+	}{
+		"empty":             {"", nil},
+		"ends":              {"a\nb\r\n\n  \nc", []string{"a", "b", "c"}},
+		"malformed goes on": {"{\n}", []string{"{", "}"}},
+		"long":              {"a\n" + long + "\nb\n" + long, []string{"a", "error: pipeline: line 2: pipeline: the line is too long: more than 100000 bytes", "b", "error: pipeline: line 4: pipeline: the line is too long: more than 100000 bytes"}},
+		"just fits":         {long[:100_000] + "\r\n", []string{long[:100_000]}},
+	} {
+		for reader, r := range map[string]io.Reader{"whole": strings.NewReader(c.in), "in halves": iotest.HalfReader(strings.NewReader(c.in))} {
+			if got := read(pipeline.Lines(r, 100_000)); !slices.Equal(got, c.want) {
+				t.Errorf("%s, %s: got %d lines %.200q, want %.200q", name, reader, len(got), got, c.want)
+			}
+		}
+	}
+	got := read(pipeline.Lines(io.MultiReader(strings.NewReader("a\n"), iotest.ErrReader(io.ErrClosedPipe)), 0))
+	if len(got) != 2 || got[0] != "a" || !strings.Contains(got[1], "could not read line 2") {
+		t.Errorf("a reader that fails: got %q, want the line and the error", got)
+	}
+}
+
+func TestCSV(t *testing.T) {
+	t.Parallel()
+	got := read(pipeline.CSV(strings.NewReader("id,note\n1,\"a, \"\"b\"\"\nc\"\n2\n3,x,y\n4,\"z\n")))
+	want := []string{`{"id":"1","note":"a, \"b\"\nc"}`, "error: pipeline: line 4: wrong number of fields", "error: pipeline: line 5: wrong number of fields", `error: pipeline: line 6: extraneous or missing " in quoted-field`}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := read(pipeline.CSV(strings.NewReader("id,id\n1,2\n"))); len(got) != 1 || !strings.Contains(got[0], `the field "id" twice`) {
+		t.Errorf("a header that names a field twice: got %q, want only the error", got)
+	}
+	if got := read(pipeline.CSV(strings.NewReader(""))); len(got) != 0 {
+		t.Errorf("an empty file: got %q, want nothing", got)
+	}
+}
+
+// Feed pushes in chunks and states how far it came, whatever fails.
+func TestFeed(t *testing.T) {
+	t.Parallel()
+	source := func(records ...string) pipeline.Source {
+		return pipeline.Lines(strings.NewReader(strings.Join(records, "\n")), 10)
+	}
+	records := []string{"a", "b", "this is too long", "c", "d", "e"}
+	skip := func(*pipeline.LineError) error { return nil }
+	q := pipelinetest.NewQueue("orders")
+	calls := 0
+	r, err := pipeline.Feed(t.Context(), source(records...), func(ctx context.Context, p ...[]byte) error { calls++; return q.Push(ctx, p...) },
+		pipeline.FeedConfig{Records: 2, OnError: skip})
+	if st, _ := q.Stats(t.Context()); err != nil || calls != 3 || st.Ready != 5 || r != (pipeline.FeedResult{Pushed: 5, Skipped: 1}) {
+		t.Errorf("got %+v, %v in %d pushes, %d ready, want 5 pushed in 3, 1 skipped", r, err, calls, st.Ready)
+	}
+	r, err = pipeline.Feed(t.Context(), source(records...), q.Push, pipeline.FeedConfig{})
+	var bad *pipeline.LineError
+	if !errors.As(err, &bad) || bad.Line != 3 || !errors.Is(err, pipeline.ErrLongLine) || r.Pushed != 2 {
+		t.Errorf("without OnError: %+v, %v, want 2 pushed and the error of line 3", r, err)
+	}
+	partly := func(_ context.Context, p ...[]byte) error {
+		return fmt.Errorf("away: %w", &queue.PushError{Pushed: 1, Unknown: 1, Err: errLostReply})
+	}
+	r, err = pipeline.Feed(t.Context(), source("a", "b", "c"), partly, pipeline.FeedConfig{})
+	if !errors.Is(err, errLostReply) || r != (pipeline.FeedResult{Pushed: 1, Unknown: 1}) {
+		t.Errorf("a push that fails: %+v, %v, want 1 pushed, 1 unknown", r, err)
+	}
+	if _, err := pipeline.Feed(t.Context(), source(), q.Push, pipeline.FeedConfig{Records: -1}); !errors.Is(err, pipeline.ErrConfig) {
+		t.Errorf("got %v, want ErrConfig", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := pipeline.Feed(ctx, source("a"), q.Push, pipeline.FeedConfig{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want the error of the context", err)
+	}
+}
