@@ -16,6 +16,7 @@ import (
 type modelHeld struct {
 	r       *backpressure.Reservation
 	n       int64
+	low     int64     // of the program that has it
 	expires time.Time // by the clock that never goes back
 }
 
@@ -68,7 +69,7 @@ func TestModel(t *testing.T) {
 			return n
 		}
 		// settle is what every call does first: it expires reservations and opens the gate.
-		settle := func() {
+		settle := func(low int64) {
 			called()
 			kept := held[:0]
 			for _, h := range held {
@@ -84,7 +85,7 @@ func TestModel(t *testing.T) {
 		rt.Repeat(map[string]func(*rapid.T){
 			"try": func(rt *rapid.T) {
 				n := rapid.Int64Range(1, high-low).Draw(rt, "n")
-				settle()
+				settle(low)
 				wanted := !closed && depth+reserved()+n <= high
 				if !wanted {
 					closed = true
@@ -94,7 +95,7 @@ func TestModel(t *testing.T) {
 					rt.Fatalf("try %d: got %v, want granted %v at depth %d, reserved %d", n, err, wanted, depth, reserved())
 				}
 				if wanted {
-					held = append(held, modelHeld{r: r, n: n, expires: steady.Add(ttl)})
+					held = append(held, modelHeld{r: r, n: n, low: low, expires: steady.Add(ttl)})
 				}
 			},
 			"push and release": func(rt *rapid.T) {
@@ -114,7 +115,7 @@ func TestModel(t *testing.T) {
 					depth += h.n
 				}
 				held = append(held[:i:i], held[i+1:]...)
-				settle()
+				settle(h.low) // a program that runs already decides by its own marks
 				err := h.r.Release(t.Context())
 				if alive != (err == nil) || err != nil && !errors.Is(err, backpressure.ErrExpired) {
 					rt.Fatalf("release: got %v, want it alive %v", err, alive)
@@ -131,7 +132,7 @@ func TestModel(t *testing.T) {
 					}
 				}
 				depth -= n
-				settle()
+				settle(low)
 				if err := g.Notify(t.Context()); err != nil {
 					rt.Fatal(err)
 				}
