@@ -30,7 +30,7 @@ const (
 	MaxChunk      = 10_000    // records of one LPUSH
 	MaxChunkBytes = 16 << 20  // bytes of one LPUSH, unless one record is larger
 	// MaxRecords bounds LeaseOptions.Records. A script seals a batch in one step, so a lease returns
-	// at most 16,000 records: more would hold the server for too long. A server without MEMORY USAGE
+	// at most 10,000 records: more would hold the server for too long. A server without MEMORY USAGE
 	// and SORT … STORE, or with compressed lists, seals at most 2,000.
 	MaxRecords = 100_000
 	// MaxReason bounds the failure that a batch or dead letter keeps, in bytes. A longer one is cut.

@@ -16,9 +16,9 @@ local random, fast = tonumber(ARGV[11]), ARGV[12] == '1'
 
 -- Bounds of one call, so that it holds the server for a few milliseconds only.
 local MAX_EXPIRED = 64 -- leases brought back
-local MAX_LISTS = 256 -- delayed pushes looked at
+local MAX_LISTS = 100 -- delayed pushes looked at
 local MAX_MERGE_RECORDS, MAX_MERGE_BYTES = 2000, 1048576 -- delayed records moved through Lua
-local MAX_FAST, MAX_SLOW = 16000, 2000 -- records of a fresh batch
+local MAX_FAST, MAX_SLOW = 10000, 2000 -- records of a fresh batch
 -- Up to so many records and bytes a batch is fitted to its bound exactly.
 local EXACT_RECORDS, EXACT_BYTES = 512, 4194304
 -- A record that is a decimal number takes up to 10 bytes less in memory than it has digits.
@@ -100,11 +100,11 @@ local function mergeDelayed()
       break
     else
       local n, bytes = mergeList(delayedListOf(x), length, MAX_MERGE_RECORDS - moved, MAX_MERGE_BYTES - size)
-      redis.call('HINCRBY', STAT, 'delayed', -n)
       if n == length then redis.call('ZREM', DELAYED, x) else left = true end
       moved, size = moved + n, size + bytes
     end
   end
+  count('delayed', -moved)
   return large, largeLength, left or moved > 0 and redis.call('ZCOUNT', DELAYED, '-inf', int(now)) > 0
 end
 

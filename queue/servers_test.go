@@ -248,12 +248,12 @@ func TestNoCommandOfALargePushIsLarge(t *testing.T) {
 func TestLeaseOfTheMost(t *testing.T) {
 	t.Parallel()
 	q := open(t, servertest.Redis(t), queue.Config{})
-	const n = 17_000
+	const n = 11_000
 	must(t, q.Push(t.Context(), records(0, n)...))
 	o := queue.LeaseOptions{Records: queue.MaxRecords}
-	wantPayloads(t, lease(t, q, o), records(0, 16_000))
+	wantPayloads(t, lease(t, q, o), records(0, 10_000))
 	b := lease(t, q, o)
-	wantPayloads(t, b, records(16_000, n))
+	wantPayloads(t, b, records(10_000, n))
 	must(t, q.Settle(t.Context(), b, queue.Resolution{}))
 	books(t, q)
 }
