@@ -129,8 +129,8 @@ func (v *benchmark) measure(ctx context.Context, app *orders.App, redis rueidis.
 		err := f()
 		return time.Since(start), err
 	}
-	add := func(name string, took time.Duration, bare string, bareTook time.Duration) {
-		n := len(payloads)
+	// Both sides of a step handle the same n records or rows.
+	add := func(name string, n int, took time.Duration, bare string, bareTook time.Duration) {
 		st := step{Name: name, Records: n, Seconds: took.Seconds(), Rate: float64(n) / took.Seconds(), Bare: bare}
 		if bare != "" {
 			st.BareRate = float64(n) / bareTook.Seconds()
@@ -147,14 +147,14 @@ func (v *benchmark) measure(ctx context.Context, app *orders.App, redis rueidis.
 	if err != nil {
 		return nil, err
 	}
-	add("push", push, "LPUSH", bare)
+	all := len(payloads)
+	add("push", all, push, "LPUSH", bare)
 
-	process, transform, err := v.process(ctx, app, len(payloads))
+	process, busy, err := v.process(ctx, app, all)
 	if err != nil {
 		return nil, err
 	}
-	add("process", process, "", 0)
-	steps[len(steps)-1].Name = "process, all steps"
+	add("process, all steps", all, process, "", 0)
 
 	promoter, err := pipeline.NewPromoter(app.Flow(), pipeline.PromoterConfig{})
 	if err != nil {
@@ -170,14 +170,14 @@ func (v *benchmark) measure(ctx context.Context, app *orders.App, redis rueidis.
 	if err != nil {
 		return nil, err
 	}
-	copied, inserted, err := v.bareLoad(ctx, app)
+	rows, copied, inserted, err := v.bareLoad(ctx, app)
 	if err != nil {
 		return nil, err
 	}
-	add("transform (busy)", transform[pipeline.OpTransform], "", 0)
-	add("stage (busy)", transform[pipeline.OpStage], "COPY", copied)
-	add("promote", promote, "INSERT … SELECT", inserted)
-	add("in sum", push+process+promote, "", 0)
+	add("transform (busy)", all, busy[pipeline.OpTransform], "", 0)
+	add("stage (busy)", rows, busy[pipeline.OpStage], "COPY", copied)
+	add("promote", rows, promote, "INSERT … SELECT", inserted)
+	add("in sum", all, push+process+promote, "", 0)
 	return steps, nil
 }
 
@@ -242,10 +242,10 @@ func (v *benchmark) process(ctx context.Context, app *orders.App, records int) (
 
 // bareLoad copies the promoted rows into an UNLOGGED table of the same shape, and inserts them from
 // there into a table with the same indexes.
-func (v *benchmark) bareLoad(ctx context.Context, app *orders.App) (copied, inserted time.Duration, err error) {
+func (v *benchmark) bareLoad(ctx context.Context, app *orders.App) (n int, copied, inserted time.Duration, err error) {
 	conn, err := app.Postgres.Acquire(ctx)
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, 0, err
 	}
 	defer conn.Release()
 	pg := conn.Conn().PgConn()
@@ -253,19 +253,20 @@ func (v *benchmark) bareLoad(ctx context.Context, app *orders.App) (copied, inse
 		"CREATE UNLOGGED TABLE bare_staging (LIKE orders)", "CREATE TABLE bare_orders (LIKE orders INCLUDING ALL)",
 	} {
 		if _, err := conn.Exec(ctx, sql); err != nil {
-			return 0, 0, err
+			return 0, 0, 0, err
 		}
 	}
 	var rows strings.Builder
 	if _, err := pg.CopyTo(ctx, &rows, "COPY orders TO STDOUT BINARY"); err != nil {
-		return 0, 0, err
+		return 0, 0, 0, err
 	}
 	start := time.Now()
-	if _, err := pg.CopyFrom(ctx, strings.NewReader(rows.String()), "COPY bare_staging FROM STDIN BINARY"); err != nil {
-		return 0, 0, err
+	tag, err := pg.CopyFrom(ctx, strings.NewReader(rows.String()), "COPY bare_staging FROM STDIN BINARY")
+	if err != nil {
+		return 0, 0, 0, err
 	}
 	copied = time.Since(start)
 	start = time.Now()
 	_, err = conn.Exec(ctx, "INSERT INTO bare_orders SELECT * FROM bare_staging ON CONFLICT DO NOTHING")
-	return copied, time.Since(start), err
+	return int(tag.RowsAffected()), copied, time.Since(start), err
 }
