@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/headrace/headrace/internal/servers/servertest"
-	"github.com/headrace/headrace/internal/uid"
 	"github.com/headrace/headrace/staging"
 )
 
@@ -31,7 +30,7 @@ func ExampleTable() {
 	}
 	now := time.Now()
 	load := staging.Load[payment]{
-		Batch: staging.Batch{ID: uid.New(), Records: 4},
+		Batch: staging.Batch{ID: staging.NewBatchID(), Records: 4},
 		Rows:  []payment{{"p1", "10.50", now}, {"p2", "-3", now}, {"p3", "7", now}},
 		// Every record of the batch is accounted for, also the one that made no row.
 		Rejects: []staging.Reject{{Pos: 3, Code: "no_json", Reason: "unexpected end", Payload: []byte("{")}},
@@ -80,7 +79,7 @@ func ExampleConfig_replaceIf() {
 		return
 	}
 	for _, p := range []parcel{{"p1", "packed", 1}, {"p1", "shipped", 2}, {"p1", "packed", 1}} {
-		if _, err := table.Stage(ctx, staging.Load[parcel]{Batch: staging.Batch{ID: uid.New(), Records: 1}, Rows: []parcel{p}}); err != nil {
+		if _, err := table.Stage(ctx, staging.Load[parcel]{Batch: staging.Batch{ID: staging.NewBatchID(), Records: 1}, Rows: []parcel{p}}); err != nil {
 			fmt.Println(err)
 		}
 		done, err := table.Promote(ctx, staging.PromoteOptions{})

@@ -55,7 +55,7 @@ type staged struct {
 }
 
 // Promote moves staged batches into the target: one transaction, whole batches, each exactly once. With nothing staged
-// it returns an empty Promotion. Call it again while Promotion.More is set. Promoters of one table take turns; one that
+// it returns an empty PromoteResult. Call it again while PromoteResult.More is set. Promoters of one table take turns; one that
 // gets no turn within Config.LockTimeout returns ErrBusy. A promotion that runs into its Timeout changes nothing, and the
 // next one takes half as many rows.
 func (t *Table[T]) Promote(ctx context.Context, o PromoteOptions) (PromoteResult, error) {

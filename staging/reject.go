@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Rejected is a row of the durable rejects table.
+// A StoredReject is a row of the durable rejects table.
 type StoredReject struct {
 	ID     int64 // of the reject, for paging, Resolve and Replay
 	Batch  string

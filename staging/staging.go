@@ -109,13 +109,14 @@ type PromoteOptions struct {
 	Timeout time.Duration // of the whole call; 0: only ctx bounds it
 }
 
-// Promoted is a batch that a promotion found in staging and settled.
+// A PromotedBatch is a batch that a promotion found in staging and settled.
 type PromotedBatch struct {
 	ID   string
 	Fate Fate // FatePromoted (now or before): acknowledge it; FateVoid: finish its split or burial
 }
 
-// A Promotion says what one call of Promote did. The counts are those of the batches that it committed itself.
+// A PromoteResult is what one call of Promote did. The counts are those of the batches that this
+// call committed.
 type PromoteResult struct {
 	Batches    []PromotedBatch
 	Mismatched []string // put aside, because staged rows differ from the registry's count: deliver them again
@@ -128,7 +129,7 @@ type PromoteResult struct {
 	Rejected       int // records that were rejected before staging
 	Rows           int // rows written into the target
 	Conflicts      int // rows whose key was there already
-	RejectedByRule int // rows that a rule rejected
+	RejectedByRule int // rows that a rule or the target rejected
 
 	More  bool   // more is staged than MaxRows let through: call again at once
 	Epoch string // as of Table.Epoch
