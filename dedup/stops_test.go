@@ -11,9 +11,9 @@ import (
 	"github.com/headrace/headrace/internal/servers/servertest"
 )
 
-// BenchmarkStops notes the longest command of each operation, as the server's slow log has it: nothing
-// else runs meanwhile. The median stands beside it: on a busy machine, the longest is the one during
-// which the server did not run.
+// BenchmarkStops notes the longest command of each operation, as the server's slow log has it:
+// nothing else runs meanwhile. The median stands beside it: on a busy machine, the longest is the
+// one during which the server did not run.
 func BenchmarkStops(b *testing.B) {
 	s := servertest.OwnRedis(b)
 	c := s.Client(b)
