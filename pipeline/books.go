@@ -117,9 +117,12 @@ func (l Line) Imbalance() int64 { return l.Left - l.Right }
 // Lines returns the equations of the books.
 func (b Books) Lines() []Line {
 	r, p := b.Redis, b.Postgres
+	redis := fmt.Sprintf("taken %d = acked %d + in flight %d + dead %d + discarded %d", r.Taken, r.Acked, r.InFlight, r.Dead, r.Discarded)
+	if r.Lost != 0 { // only after a repair
+		redis += fmt.Sprintf(" + lost %d", r.Lost)
+	}
 	lines := []Line{
-		{"Redis", r.Taken, r.Acked + r.InFlight + r.Dead + r.Discarded,
-			fmt.Sprintf("taken %d = acked %d + in flight %d + dead %d + discarded %d", r.Taken, r.Acked, r.InFlight, r.Dead, r.Discarded)},
+		{"Redis", r.Taken, r.Acked + r.InFlight + r.Dead + r.Discarded + r.Lost, redis},
 		{"Postgres", p.Records, p.Kept + p.Duplicates + p.Filtered + p.Rejected,
 			fmt.Sprintf("records %d = kept %d + duplicates %d + filtered %d + rejected %d", p.Records, p.Kept, p.Duplicates, p.Filtered, p.Rejected)},
 		{"rows", p.Staged, p.Rows + p.Conflicts + p.RejectedByRule,

@@ -52,3 +52,19 @@ func TestThroughput(t *testing.T) {
 		t.Errorf("over no time: got %+v, want zero", got)
 	}
 }
+
+// Records that a repair of the queue wrote off are in the books, too.
+func TestBooksWithLostRecords(t *testing.T) {
+	t.Parallel()
+	b := Books{Redis: queue.Stats{Taken: 10, Acked: 7, Lost: 3}}
+	if err := b.Balanced(); err != nil {
+		t.Errorf("10 taken, 7 acked, 3 lost: got %v, want nil", err)
+	}
+	if got, want := b.Lines()[0].Sum, "taken 10 = acked 7 + in flight 0 + dead 0 + discarded 0 + lost 3"; got != want {
+		t.Errorf("line is %q, want %q", got, want)
+	}
+	b.Redis.Lost = 2
+	if got := b.Lines()[0].Imbalance(); got != 1 {
+		t.Errorf("off by %d, want 1", got)
+	}
+}
