@@ -19,6 +19,8 @@ var (
 	ErrNotTable = errors.New("staging: not a table")
 	// ErrNoTarget is returned when the target does not exist and Config.Create is not set.
 	ErrNoTarget = errors.New("staging: target does not exist")
+	// ErrMissing is returned when a table beside the target does not exist and Config.NoCreate is set.
+	ErrMissing = errors.New("staging: table does not exist")
 	// ErrPermission is returned when the role lacks a privilege. The text names the privilege and the table.
 	ErrPermission = errors.New("staging: permission denied")
 	// ErrBusy is returned when a lock could not be acquired within its time-out: another promoter is at work, or a

@@ -47,17 +47,16 @@ type read[In any] struct {
 }
 
 // Run does the work, from where the last run under this name ended. It uses two connections of the
-// table's pool. The table's conflict policy decides what happens to rows that are there: Replace
-// writes a table back over itself. Rules and Merge do not run, and nothing is entered into the
-// ledger: this is not a batch of a queue.
+// table's pool, and the role needs TEMPORARY on the database. Several runs under one name share the
+// work: each batch is done by one of them. The table's conflict policy decides what happens to rows
+// that are there: Replace writes a table back over itself. Rules and merges do not run, and nothing
+// is entered into the ledger: this is not a batch of a queue.
 func (r Rewrite[In, Out]) Run(ctx context.Context, t *Table[Out]) (RewriteProgress, error) {
-	var p RewriteProgress
-	fail := func(err error) (RewriteProgress, error) { return p, t.explain(fmt.Sprintf("rewrite %q", r.Name), err) }
 	if r.Name == "" || r.Source == "" || r.Key == "" || r.Transform == nil || r.Rows < 0 {
-		return p, fmt.Errorf("%w: Rewrite needs Name, Source, Key and Transform, and Rows (%d) must not be negative", ErrConfig, r.Rows)
+		return RewriteProgress{}, fmt.Errorf("%w: Rewrite needs Name, Source, Key and Transform, and Rows (%d) must not be negative", ErrConfig, r.Rows)
 	}
 	if n := t.pool.Config().MaxConns; n < 2 {
-		return p, fmt.Errorf("%w: the pool has %d connection: a Rewrite needs 2", ErrConfig, n)
+		return RewriteProgress{}, fmt.Errorf("%w: the pool has %d connection: a Rewrite needs 2", ErrConfig, n)
 	}
 	if r.Rows == 0 {
 		r.Rows = DefaultRewriteRows
@@ -65,40 +64,98 @@ func (r Rewrite[In, Out]) Run(ctx context.Context, t *Table[Out]) (RewriteProgre
 	if r.Scan == nil {
 		r.Scan = pgx.RowToStructByName[In]
 	}
-	progress := pgx.Identifier{t.schema, derived(t.table, "_rewrites")}.Sanitize()
+	p, err := r.run(ctx, t)
+	if err != nil {
+		return p, t.explain(fmt.Sprintf("rewrite %q", r.Name), err)
+	}
+	return p, nil
+}
+
+// errOvertaken ends an attempt: another run under the same name has taken the next step.
+var errOvertaken = errors.New("another run has taken this step")
+
+func (r Rewrite[In, Out]) run(ctx context.Context, t *Table[Out]) (RewriteProgress, error) {
 	w, err := t.pool.Acquire(ctx)
 	if err != nil {
-		return fail(err)
+		return RewriteProgress{}, err
 	}
 	defer w.Release()
 	q := w.Conn()
-	defer t.rollback(q)
-	if err := t.lockInstall(ctx, q); err != nil {
-		return p, err
-	}
-	if _, err := q.Exec(ctx, "CREATE TABLE IF NOT EXISTS "+progress+" (name text PRIMARY KEY, last text, read bigint NOT NULL DEFAULT 0, written bigint NOT NULL DEFAULT 0, done boolean NOT NULL DEFAULT false, at timestamptz NOT NULL DEFAULT now()); COMMIT"); err != nil {
-		return fail(err)
+	if err := t.rewriteTable(ctx, q); err != nil {
+		return RewriteProgress{}, err
 	}
 	if r.Restart {
-		if _, err := sendOne(ctx, q, do("DELETE FROM "+progress+" WHERE name = $1::text", r.Name)); err != nil {
-			return fail(err)
+		if _, err := t.inOwn(ctx, q, false, t.rewriteSQL("rewrite_forget").with(args{"name": r.Name})); err != nil {
+			return RewriteProgress{}, err
 		}
 	}
-	var last *string
-	err = q.QueryRow(ctx, "SELECT last, read, written, done FROM "+progress+" WHERE name = $1::text", r.Name).Scan(&last, &p.Read, &p.Written, &p.Done)
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-		return fail(err)
+	for {
+		p, err := r.progress(ctx, t, q)
+		if err != nil || p.Done {
+			return p, err
+		}
+		err = r.attempt(ctx, t, q, &p)
+		switch {
+		case err == nil:
+			return p, nil
+		case ctx.Err() != nil:
+			return p, errors.Join(ctx.Err(), err)
+		case errors.Is(err, errOvertaken), sqlState(err) == "55P03", sqlState(err) == "40P01":
+			continue // from where the other run is
+		}
+		return p, err
 	}
-	if p.Done {
-		p.Last = *last
-		return p, nil
+}
+
+// rewriteTable creates the table of progress where it is missing.
+func (t *Table[T]) rewriteTable(ctx context.Context, q *pgx.Conn) error {
+	defer t.rollback(q)
+	if err := t.lockInstall(ctx, q); err != nil {
+		return err
 	}
-	after := r.After
-	if last != nil {
-		p.Last, after = *last, *last
+	found, err := find(ctx, q, t.schema, derived(t.table, "_rewrites"))
+	if err != nil {
+		return err
 	}
+	if found == nil && t.cfg.NoCreate {
+		return fmt.Errorf("%w: %s (Config.NoCreate is set: apply the schema that SQL returns)", ErrMissing, t.rewrites())
+	}
+	if found == nil {
+		if _, err := sendOne(ctx, q, t.rewriteSQL("rewrite_table").with(nil)); err != nil {
+			return err
+		}
+	}
+	return commit(ctx, q, "")
+}
+
+func (t *Table[T]) rewrites() string {
+	return pgx.Identifier{t.schema, derived(t.table, "_rewrites")}.Sanitize()
+}
+
+func (t *Table[T]) rewriteSQL(name string) statement {
+	return fill(name, pieces{"rewrites": t.rewrites()})
+}
+
+// progress reads how far all runs have come.
+func (r Rewrite[In, Out]) progress(ctx context.Context, t *Table[Out], q *pgx.Conn) (p RewriteProgress, err error) {
+	res, err := t.inOwn(ctx, q, false, t.rewriteSQL("rewrite_read").with(args{"name": r.Name}))
+	if err != nil {
+		return p, err
+	}
+	for row := range res.each() {
+		p = RewriteProgress{Last: row.text("last"), Read: row.int("read"), Written: row.int("written"), Done: row.bool("done")}
+	}
+	return p, nil
+}
+
+// attempt does the work until it is done, or until another run overtakes this one.
+func (r Rewrite[In, Out]) attempt(ctx context.Context, t *Table[Out], q *pgx.Conn, p *RewriteProgress) error {
 	inner, cancel := context.WithCancel(ctx)
 	batches := make(chan read[In], 1)
+	after := r.After
+	if p.Last != "" {
+		after = p.Last
+	}
 	go func() {
 		defer close(batches)
 		if err := r.stream(inner, t, after, batches); err != nil {
@@ -115,49 +172,64 @@ func (r Rewrite[In, Out]) Run(ctx context.Context, t *Table[Out]) (RewriteProgre
 	}()
 	for b := range batches {
 		if b.err != nil {
-			return fail(b.err)
+			return b.err
 		}
 		rows, err := r.Transform(ctx, b.rows)
 		if err != nil {
-			return fail(err)
+			return err
 		}
-		n, err := t.rewriteBatch(ctx, q, rows, progress, r.Name, b.last, len(b.rows))
+		n, err := t.rewriteBatch(ctx, q, rows, rewriteStep{name: r.Name, previous: p.Last, last: b.last, read: len(b.rows)})
 		if err != nil {
-			return fail(err)
+			return err
 		}
 		p.Last, p.Read, p.Written = b.last, p.Read+int64(len(b.rows)), p.Written+n
 		if r.Progress != nil {
-			r.Progress(p)
+			r.Progress(*p)
 		}
 	}
 	if err := ctx.Err(); err != nil {
-		return fail(err)
+		return err
 	}
-	if _, err := sendOne(ctx, q, do("INSERT INTO "+progress+" (name, last, done) VALUES ($1::text, $2::text, true) ON CONFLICT (name) DO UPDATE SET done = true, at = now()", r.Name, p.Last)); err != nil {
-		return fail(err)
+	done, err := t.inOwn(ctx, q, true, t.rewriteSQL("rewrite_done").with(args{"name": r.Name, "last": p.Last}))
+	if err != nil {
+		return err
+	}
+	if len(done.Rows) == 0 {
+		return errOvertaken
 	}
 	p.Done = true
-	return p, nil
+	return nil
+}
+
+// keyType is the type of the key with its modifier: without it character(9) would be character(1).
+func (r Rewrite[In, Out]) keyType(ctx context.Context, q *pgx.Conn, key string) (string, error) {
+	desc, err := q.PgConn().Prepare(ctx, "", "SELECT "+key+" FROM ("+r.Source+"\n) hr_source", nil)
+	if err != nil {
+		return "", err
+	}
+	f := desc.Fields[0]
+	res, err := sendOne(ctx, q, do("SELECT format_type($1::int8::oid, $2::int4) AS type", text(int64(f.DataTypeOID)), text(f.TypeModifier)))
+	if err != nil {
+		return "", err
+	}
+	return res.row(0).text("type"), nil
 }
 
 // stream runs the query and hands its rows on in batches. The channel holds it up: memory is
 // bounded by its length.
 func (r Rewrite[In, Out]) stream(ctx context.Context, t *Table[Out], after string, out chan<- read[In]) error {
-	c, err := t.pool.Acquire(ctx)
+	c, err := t.begin(ctx, false) // keys are printed and read in formats of our own
 	if err != nil {
 		return err
 	}
 	defer c.Release()
+	defer t.rollback(c.Conn())
 	key := "hr_source." + quote(r.Key)
-	var typ string
-	desc, err := c.Conn().PgConn().Prepare(ctx, "", "SELECT "+key+" FROM ("+r.Source+") hr_source", nil)
+	typ, err := r.keyType(ctx, c.Conn(), key)
 	if err != nil {
 		return err
 	}
-	if err := c.QueryRow(ctx, "SELECT format_type($1::int8::oid, NULL)", int64(desc.Fields[0].DataTypeOID)).Scan(&typ); err != nil {
-		return err
-	}
-	sql, sep := "SELECT hr_source.*, "+key+"::text AS hr_key FROM ("+r.Source+") hr_source", " WHERE "
+	sql, sep := "SELECT hr_source.*, "+key+"::text AS hr_key FROM ("+r.Source+"\n) hr_source", " WHERE "
 	if after != "" {
 		sql, sep = sql+sep+key+" > "+literal(after)+"::"+typ, " AND "
 	}
@@ -232,14 +304,28 @@ func (h *hideLast) Scan(dest ...any) error {
 	return h.Rows.Scan(append(dest[:len(dest):len(dest)], nil)...)
 }
 
-// rewriteBatch writes one batch and its progress in one transaction.
-func (t *Table[T]) rewriteBatch(ctx context.Context, q *pgx.Conn, rows []T, progress, name, last string, n int) (wrote int64, err error) {
+// rewriteStep is one batch of a Rewrite: from one key to the next.
+type rewriteStep struct {
+	name, previous, last string
+	read                 int
+}
+
+// rewriteBatch writes one batch and its progress in one transaction. It takes the step first, so
+// that of two runs one waits for the other and then does nothing.
+func (t *Table[T]) rewriteBatch(ctx context.Context, q *pgx.Conn, rows []T, step rewriteStep) (wrote int64, err error) {
 	defer t.rollback(q)
-	begin := append(t.beginning(true), do("CREATE TEMPORARY TABLE hr_aside (LIKE "+t.staging[sideA]+") ON COMMIT DROP"))
-	if _, err := send(ctx, q, begin...); err != nil {
+	claim := t.rewriteSQL("rewrite_claim").with(args{"name": step.name, "last": step.last, "previous": step.previous, "read": text(step.read)})
+	res, err := send(ctx, q, append(t.beginning(true), claim)...)
+	if err != nil {
 		return 0, err
 	}
+	if len(res[len(res)-1].Rows) == 0 {
+		return 0, errOvertaken
+	}
 	if len(rows) > 0 {
+		if _, err := sendOne(ctx, q, do("CREATE TEMPORARY TABLE hr_aside (LIKE "+t.staging[sideA]+") ON COMMIT DROP")); err != nil {
+			return 0, err
+		}
 		l := Load[T]{Rows: rows}
 		var found []Reject
 		e := t.newEncoder(&l, nil, nil, 0, len(rows), 1, q.TypeMap(), &found)
@@ -247,17 +333,16 @@ func (t *Table[T]) rewriteBatch(ctx context.Context, q *pgx.Conn, rows []T, prog
 			return 0, err
 		}
 		if len(found) > 0 {
-			return 0, fmt.Errorf("%w: row %d behind key %s: %s: %s", ErrLoad, found[0].Pos, last, found[0].Code, found[0].Reason)
+			return 0, fmt.Errorf("%w: row %d behind key %s: %s: %s", ErrLoad, found[0].Pos, step.last, found[0].Code, found[0].Reason)
 		}
 		res, err := sendOne(ctx, q, t.sql.bulkInsert.with(args{"first": text(recordOf(1, 0)), "last": text(recordOf(1, int32(len(rows))))}))
 		if err != nil {
 			return 0, err
 		}
 		wrote = res.affected()
-	}
-	if _, err := sendOne(ctx, q, do("INSERT INTO "+progress+" AS w (name, last, read, written) VALUES ($1::text, $2::text, $3::int8, $4::int8) ON CONFLICT (name) DO UPDATE SET last = EXCLUDED.last, read = w.read + EXCLUDED.read, written = w.written + EXCLUDED.written, at = now()",
-		name, last, text(n), text(wrote))); err != nil {
-		return 0, err
+		if _, err := sendOne(ctx, q, t.rewriteSQL("rewrite_wrote").with(args{"name": step.name, "written": text(wrote)})); err != nil {
+			return 0, err
+		}
 	}
 	return wrote, commit(ctx, q, "")
 }

@@ -174,7 +174,7 @@ func TestPermissions(t *testing.T) {
 	}
 	open("SELECT", `"items"`, role)
 	exec(t, pool, "GRANT SELECT, INSERT ON items TO "+role)
-	open("schema public")
+	open(`GRANT CREATE ON SCHEMA "public"`)
 	itemTable(t, pool) // a role with more rights makes the tables
 	open("items_control")
 	exec(t, pool, "GRANT ALL ON ALL TABLES IN SCHEMA public TO "+role)

@@ -12,15 +12,44 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// install finds or makes the target and the tables beside it, and fills t.names, t.cols and t.rules.
+// install finds or makes the target and the tables beside it, and checks what is there.
 func (t *Table[T]) install(ctx context.Context, q *pgx.Conn, target string) error {
-	schema, table, err := parseName(target)
-	if err != nil {
-		return err
-	}
 	defer t.rollback(q)
 	// Programs that start at once take turns. The lock ends with the transaction, so it is good behind PgBouncer too.
 	if err := t.lockInstall(ctx, q); err != nil {
+		return err
+	}
+	if err := t.readShape(ctx, q, target); err != nil {
+		return err
+	}
+	missing, err := t.missingTables(ctx, q)
+	if err != nil {
+		return err
+	}
+	if len(missing) > 0 && t.cfg.NoCreate {
+		return fmt.Errorf("%w: %s (Config.NoCreate is set: apply the schema that SQL returns)", ErrMissing, strings.Join(missing, ", "))
+	}
+	if err := t.privileges(ctx, q, len(missing) > 0); err != nil {
+		return err
+	}
+	if t.cfg.Role.onTarget() {
+		if err := t.tryRules(ctx, q); err != nil {
+			return err
+		}
+	}
+	if err := t.tables(ctx, q, len(missing) > 0); err != nil {
+		return err
+	}
+	if _, err := q.Exec(ctx, "commit"); err != nil {
+		return fmt.Errorf("staging: creating the tables of %s: %w", target, err)
+	}
+	return nil
+}
+
+// readShape finds or makes the target, compares it with the columns of T, and prepares all statements.
+func (t *Table[T]) readShape(ctx context.Context, q *pgx.Conn, target string) error {
+	schema, table, err := parseName(target)
+	if err != nil {
 		return err
 	}
 	if err := t.readSearchPath(ctx, q); err != nil {
@@ -33,32 +62,37 @@ func (t *Table[T]) install(ctx context.Context, q *pgx.Conn, target string) erro
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("staging: %s: %w", target, err)
+		return t.explain("looking for the target "+target, err)
 	}
 	if err := s.check(target); err != nil {
 		return err
 	}
 	if err := errors.Join(s.load(ctx, q), s.loadKeys(ctx, q)); err != nil {
-		return fmt.Errorf("staging: reading the shape of %s: %w", target, err)
+		return t.explain("reading the shape of "+target, err)
 	}
 	t.names = newNames(s.schema, table)
 	if err := t.match(s, q); err != nil {
 		return err
 	}
-	if err := t.privileges(ctx, q); err != nil {
-		return err
-	}
 	t.prepare()
-	if err := t.tryRules(ctx, q); err != nil {
-		return err
+	r, err := sendOne(ctx, q, do(omittedSequences, t.target, namesText(t.colNames)))
+	if err != nil {
+		return t.explain("reading the sequences of "+target, err)
 	}
-	if err := t.tables(ctx, q); err != nil {
-		return err
-	}
-	if _, err := q.Exec(ctx, "commit"); err != nil {
-		return fmt.Errorf("staging: creating the tables of %s: %w", target, err)
-	}
+	t.sequences = r.texts("name")
 	return nil
+}
+
+// namesText prints names as an array, for a parameter.
+func namesText(names []string) string {
+	var b strings.Builder
+	for i, n := range names {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(`"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(n) + `"`)
+	}
+	return "{" + b.String() + "}"
 }
 
 // installTimeout bounds the wait for other programs that start. It is longer than Config.LockTimeout, because many may
@@ -240,55 +274,30 @@ func plainType(s string) string {
 	return s + mod + array
 }
 
-func (t *Table[T]) privileges(ctx context.Context, q querier) error {
-	want := "SELECT, INSERT"
-	if t.cfg.Conflict == ConflictReplace {
-		want += ", UPDATE"
+// missingTables lists the tables beside the target that do not exist.
+func (t *Table[T]) missingTables(ctx context.Context, q *pgx.Conn) (missing []string, err error) {
+	r, err := sendOne(ctx, q, do(`SELECT w.name FROM unnest($2::text::text[]) WITH ORDINALITY w (name, i)
+		WHERE NOT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1::text AND c.relname = w.name) ORDER BY w.i`,
+		t.schema, namesText(t.own)))
+	if err != nil {
+		return nil, t.explain("looking for the tables beside "+t.target, err)
 	}
-	for _, p := range strings.Split(want, ", ") {
-		var ok bool
-		var role string
-		if err := q.QueryRow(ctx, `SELECT has_table_privilege($1::text, $2::text), current_user::text`, t.target, p).Scan(&ok, &role); err != nil {
-			return fmt.Errorf("staging: %w", err)
-		}
-		if !ok {
-			return fmt.Errorf("%w: role %q lacks %s on table %s", ErrPermission, role, p, t.target)
-		}
-	}
-	return nil
+	return r.texts("name"), nil
 }
 
 // tables makes what is missing beside the target and checks what is there.
-func (t *Table[T]) tables(ctx context.Context, q *pgx.Conn) error {
-	rows, err := q.Query(ctx, `SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1::text AND c.relname = ANY($2::text[])`, t.schema, t.own)
-	if err != nil {
-		return fmt.Errorf("staging: %w", err)
-	}
-	have, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return fmt.Errorf("staging: %w", err)
-	}
-	if len(have) < len(t.own) {
-		create := []string{fill("schema_target", pieces{"ledger": t.ledger, "ledger_at": t.ledgerAt, "rejects": t.rejects,
-			"rejects_batch": t.rejectsBatch, "control": t.control, "epoch": t.epoch, "target_text": literal(t.target)}).text}
-		for s := range t.staging {
-			var cols []string
-			for i := range t.cols {
-				cols = append(cols, t.cols[i].definition())
-			}
-			create = append(create, fill("schema_side", pieces{"registry": t.registry[s], "staging": t.staging[s], "refused": t.refused[s],
-				"columns": strings.Join(cols, ",\n    ")}).text)
-		}
+func (t *Table[T]) tables(ctx context.Context, q *pgx.Conn, create bool) error {
+	if create {
 		// In one message with the commit, for the reason that promotion.finish gives. Then go on where we were.
-		if _, err := q.Exec(ctx, strings.Join(create, ";\n")+";\ncommit"); err != nil {
+		if _, err := q.Exec(ctx, t.createSQL()+";\ncommit"); err != nil {
 			return t.explain("creating the tables beside "+t.target, err)
 		}
 		if err := t.lockInstall(ctx, q); err != nil {
 			return err
 		}
 	}
-	var owner, open string
-	err = q.QueryRow(ctx, "SELECT target, open FROM "+t.control).Scan(&owner, &open)
+	var owner, open, version string
+	err := q.QueryRow(ctx, "SELECT target, open, coalesce(obj_description(tableoid, 'pg_class'), '') FROM "+t.control).Scan(&owner, &open, &version)
 	t.hint.Store(int32(sideOf(open)))
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
@@ -297,6 +306,8 @@ func (t *Table[T]) tables(ctx context.Context, q *pgx.Conn) error {
 		return t.explain("reading "+t.control, err)
 	case owner != t.target:
 		return fmt.Errorf("%w: %s belongs to the target %s", ErrDrift, t.control, owner)
+	case version != layout:
+		return fmt.Errorf("%w: the comment of %s is %q, the layout of this program %q: run programs of one version", ErrDrift, t.control, version, layout)
 	}
 	for s := range t.staging {
 		if err := t.checkStaging(ctx, q, side(s)); err != nil {
@@ -347,8 +358,12 @@ func (t *Table[T]) checkStaging(ctx context.Context, q *pgx.Conn, s side) error 
 	if f := found.column(colRecord); f == nil || f.sqlType != "bigint" {
 		return &DriftError{Table: t.staging[s], Drifts: []Drift{{Column: colRecord, Expected: "bigint"}}}
 	}
-	if len(change) == 0 {
+	if len(change) == 0 || t.cfg.Role == RoleReader {
 		return nil
+	}
+	if t.cfg.NoCreate {
+		return &DriftError{Table: t.staging[s], Drifts: append(drifts, Drift{Column: "*", Expected: strings.Join(change, ", ")}),
+			Fix: "Config.NoCreate is set: ALTER TABLE " + t.staging[s] + " " + strings.Join(change, ", ")}
 	}
 	if len(drifts) > 0 {
 		if _, err := q.Exec(ctx, "LOCK TABLE "+t.registry[s]+", "+t.staging[s]+" IN ACCESS EXCLUSIVE MODE"); err != nil {

@@ -49,6 +49,7 @@ CREATE TABLE IF NOT EXISTS {control} (
     failures     integer     NOT NULL DEFAULT 0,
     failure      text        -- the last error
 );
+COMMENT ON TABLE {control} IS {layout};
 INSERT INTO {control} (target) VALUES ({target_text}) ON CONFLICT DO NOTHING;
 
 CREATE UNLOGGED TABLE IF NOT EXISTS {epoch} (

@@ -14,7 +14,7 @@ import (
 // Table; @name is a parameter, which the server gets as $1, $2, … Files whose name begins with schema_ hold one
 // statement without a name.
 //
-//go:embed stage.sql promote.sql promote_insert.sql promote_rules.sql promote_judge.sql promote_suspects.sql ledger.sql reject.sql schema_side.sql schema_target.sql settings.sql
+//go:embed stage.sql promote.sql promote_insert.sql promote_rules.sql promote_judge.sql promote_suspects.sql ledger.sql reject.sql schema_side.sql schema_target.sql settings.sql rewrite.sql
 var sqlFiles embed.FS
 
 var templates = loadTemplates()

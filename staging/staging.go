@@ -171,6 +171,7 @@ type Table[T any] struct {
 	noJudge    atomic.Bool  // the server has no PL/pgSQL for this role
 	sizes      partSizes
 	failing    atomic.Bool               // the last promotion, as far as this program knows, has failed
+	sequences  []string                  // of columns of the target that are left out
 	searchPath string                    // of New
 	digest     [2]atomic.Pointer[string] // of the columns of a side that were compared last
 
@@ -179,6 +180,23 @@ type Table[T any] struct {
 
 // New checks cfg and the target, and creates what is missing. The pool stays the caller's.
 func New[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg Config[T]) (*Table[T], error) {
+	t, err := newTable(pool, cfg)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := pool.Acquire(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("staging: %w", err)
+	}
+	defer conn.Release()
+	if err := t.install(ctx, conn.Conn(), target); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// newTable checks a configuration, without the server.
+func newTable[T any](pool *pgxpool.Pool, cfg Config[T]) (*Table[T], error) {
 	if pool == nil {
 		return nil, fmt.Errorf("%w: the pool is nil", ErrConfig)
 	}
@@ -195,14 +213,6 @@ func New[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg Conf
 		for i := range fields {
 			t.wanted = append(t.wanted, fields[i].Column)
 		}
-	}
-	conn, err := pool.Acquire(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("staging: %w", err)
-	}
-	defer conn.Release()
-	if err := t.install(ctx, conn.Conn(), target); err != nil {
-		return nil, err
 	}
 	return t, nil
 }

@@ -1,0 +1,233 @@
+package staging
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/headrace/headrace/internal/pgschema"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// A Role is what a program does with a table. Each needs other privileges; [Grants] lists them. A
+// producer pushes into the queue and needs none.
+type Role uint8
+
+// The roles.
+const (
+	RoleAll      Role = iota // stages, promotes and reads
+	RoleWorker               // stages batches, and voids them
+	RolePromoter             // promotes, reads the rejects, replays and prunes
+	RoleReader               // reads the books, the fates and the rejects
+)
+
+func (r Role) String() string {
+	switch r {
+	case RoleAll:
+		return "all"
+	case RoleWorker:
+		return "worker"
+	case RolePromoter:
+		return "promoter"
+	case RoleReader:
+		return "reader"
+	}
+	return fmt.Sprintf("Role(%d)", uint8(r))
+}
+
+// need is what a role must be able to do with one object.
+type need struct {
+	object     string // quoted
+	privileges []string
+	sequence   bool
+}
+
+// onTarget is true for a role that writes into the target itself.
+func (r Role) onTarget() bool { return r == RoleAll || r == RolePromoter }
+
+// needs lists what a role needs on the tables.
+func (t *Table[T]) needs() []need {
+	var out []need
+	add := func(privileges string, objects ...string) {
+		for _, o := range objects {
+			i := slices.IndexFunc(out, func(n need) bool { return n.object == o })
+			if i < 0 {
+				i = len(out)
+				out = append(out, need{object: o})
+			}
+			for _, p := range strings.Split(privileges, ", ") {
+				if !slices.Contains(out[i].privileges, p) {
+					out[i].privileges = append(out[i].privileges, p)
+				}
+			}
+		}
+	}
+	role := t.cfg.Role
+	if role.onTarget() {
+		add("SELECT, INSERT", t.target)
+		if t.cfg.Conflict == ConflictReplace {
+			add("UPDATE", t.target)
+		}
+	}
+	add("SELECT", t.control, t.ledger, t.rejects, t.epoch, t.registry[0], t.registry[1])
+	if role == RoleAll || role == RoleWorker {
+		add("INSERT", t.ledger, t.epoch)
+		add("INSERT, UPDATE", t.registry[0], t.registry[1])
+		add("INSERT", t.staging[0], t.staging[1], t.refused[0], t.refused[1])
+	}
+	if role.onTarget() {
+		add("UPDATE", t.control)
+		add("INSERT, UPDATE, DELETE", t.ledger, t.rejects)
+		add("INSERT", t.epoch)
+		add("DELETE, TRUNCATE", t.registry[0], t.registry[1])
+		add("SELECT, TRUNCATE", t.staging[0], t.staging[1], t.refused[0], t.refused[1])
+		for _, s := range t.sequences {
+			out = append(out, need{object: s, privileges: []string{"USAGE"}, sequence: true})
+		}
+	}
+	return out
+}
+
+func (n need) kind() string {
+	if n.sequence {
+		return "SEQUENCE "
+	}
+	return "TABLE "
+}
+
+// lacking lists what the current role lacks of the needs. What does not exist is left out.
+func (t *Table[T]) lacking(ctx context.Context, q *pgx.Conn) (role string, lacks []pgschema.Lack, err error) {
+	r, err := sendOne(ctx, q, do("SELECT current_user::text AS role"))
+	if err != nil {
+		return "", nil, err
+	}
+	role = r.row(0).text("role")
+	for _, n := range t.needs() {
+		check := "has_table_privilege"
+		if n.sequence {
+			check = "has_sequence_privilege"
+		}
+		calls := make([]call, len(n.privileges))
+		for i, p := range n.privileges {
+			calls[i] = do("SELECT coalesce("+check+"(to_regclass($1::text)::oid, $2::text), true) AS has", n.object, p)
+		}
+		res, err := send(ctx, q, calls...)
+		if err != nil {
+			return "", nil, err
+		}
+		for i, p := range n.privileges {
+			if !res[i].row(0).bool("has") {
+				lacks = append(lacks, pgschema.Lack{Privilege: p, Object: n.kind() + n.object, Role: role})
+			}
+		}
+	}
+	return role, lacks, nil
+}
+
+// privileges names all privileges that this program will need and lacks in one error, with the
+// statements that grant them. With create, tables have to be created.
+func (t *Table[T]) privileges(ctx context.Context, q *pgx.Conn, create bool) error {
+	role, lacks, err := t.lacking(ctx, q)
+	if err != nil {
+		return t.explain("reading privileges", err)
+	}
+	if create {
+		r, err := sendOne(ctx, q, do("SELECT has_schema_privilege($1::text, 'CREATE') AS has", t.schema))
+		if err != nil {
+			return t.explain("reading privileges", err)
+		}
+		if !r.row(0).bool("has") {
+			lacks = append(lacks, pgschema.Lack{Privilege: "CREATE", Object: "SCHEMA " + quote(t.schema), Role: role})
+		}
+	}
+	if len(lacks) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: role %q needs: %s", ErrPermission, role, pgschema.Fixes(lacks))
+}
+
+// Grants returns the statements that give a database role the privileges for cfg.Role: run them
+// after [SQL]. It reads the catalogue and changes nothing.
+func Grants[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg Config[T], to string) (string, error) {
+	var b strings.Builder
+	err := describe(ctx, pool, target, cfg, func(t *Table[T], _ *pgx.Conn) error {
+		fmt.Fprintf(&b, "-- %s of %s\n", t.cfg.Role, t.target)
+		fmt.Fprintf(&b, "GRANT USAGE ON SCHEMA %s TO %s;\n", quote(t.schema), quote(to))
+		for _, n := range t.needs() {
+			fmt.Fprintf(&b, "GRANT %s ON %s%s TO %s;\n", strings.Join(n.privileges, ", "), n.kind(), n.object, quote(to))
+		}
+		if t.cfg.Role == RolePromoter {
+			fmt.Fprintf(&b, `-- If workers are another role: without these two a worker whose COPY stands still holds up the promoter until
+-- its connection ends, because Postgres lets a role see and end only its own sessions.
+-- GRANT pg_read_all_stats, pg_signal_backend TO %s;
+-- Replay and Rewrite, and nothing else, use a temporary table:
+-- GRANT TEMPORARY ON DATABASE … TO %[1]s;
+`, quote(to))
+		}
+		return nil
+	})
+	return b.String(), err
+}
+
+// SQL returns the schema of everything beside a target, for a migration tool. The target exists;
+// the staging tables get the types of its columns. New with Config.NoCreate accepts what it
+// creates. The text begins with the version of the layout. Run it as one transaction.
+func SQL[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg Config[T]) (string, error) {
+	var sql string
+	err := describe(ctx, pool, target, cfg, func(t *Table[T], _ *pgx.Conn) error {
+		sql = "-- " + layout + ": beside " + t.target + "\n" + t.createSQL() + ";\n"
+		return nil
+	})
+	return sql, err
+}
+
+// layout is the version of the tables. It stands in the comment of the control table.
+const layout = "headrace staging schema 1"
+
+// createSQL creates all tables that are missing.
+func (t *Table[T]) createSQL() string {
+	create := []string{
+		fill("schema_target", pieces{"ledger": t.ledger, "ledger_at": t.ledgerAt, "rejects": t.rejects, "rejects_batch": t.rejectsBatch,
+			"control": t.control, "epoch": t.epoch, "target_text": literal(t.target), "layout": literal(layout)}).text,
+		t.rewriteSQL("rewrite_table").text,
+	}
+	for s := range t.staging {
+		var cols []string
+		for i := range t.cols {
+			cols = append(cols, t.cols[i].definition())
+		}
+		create = append(create, fill("schema_side", pieces{"registry": t.registry[s], "staging": t.staging[s], "refused": t.refused[s],
+			"columns": strings.Join(cols, ",\n    ")}).text)
+	}
+	return strings.Join(create, ";\n")
+}
+
+// describe reads the shape of a target for f, and ends the transaction without a change.
+func describe[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg Config[T], f func(*Table[T], *pgx.Conn) error) error {
+	t, err := newTable(pool, cfg)
+	if err != nil {
+		return err
+	}
+	conn, err := t.begin(ctx, false)
+	if err != nil {
+		return t.explain("reading the shape of "+target, err)
+	}
+	defer conn.Release()
+	defer t.rollback(conn.Conn())
+	t.cfg.Create = false
+	if err := t.readShape(ctx, conn.Conn(), target); err != nil {
+		return err
+	}
+	return f(t, conn.Conn())
+}
+
+// omittedSequences are the sequences that fill columns which this program leaves out: an insert
+// needs USAGE on them. An identity needs nothing.
+const omittedSequences = `SELECT DISTINCT d.refobjid::regclass::text AS name
+	FROM pg_attrdef f
+	JOIN pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum
+	JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid AND d.refclassid = 'pg_class'::regclass
+	JOIN pg_class c ON c.oid = d.refobjid AND c.relkind = 'S'
+	WHERE f.adrelid = $1::text::regclass AND a.attname <> ALL($2::text::text[])`
