@@ -63,7 +63,8 @@ func ExampleGrants() {
 	// GRANT SELECT ON TABLE "public"."visits_registry_b" TO "dashboard";
 }
 
-// The target was altered under a staged batch, and no program of the old shape is left to promote it.
+// The target was altered under a staged batch, and no program of the old shape is left to promote
+// it.
 func ExampleDiscardStaged() {
 	ctx := context.Background()
 	pool, drop := exampleDatabase(visitsTable)

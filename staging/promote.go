@@ -125,6 +125,7 @@ func (t *Table[T]) promote(ctx context.Context, o PromoteOptions) (PromoteResult
 			if ended > 0 {
 				continue
 			}
+			return PromoteResult{}, t.busy(inner, err)
 		}
 		return PromoteResult{}, t.explain("promoting into "+t.target, err)
 	}

@@ -1,0 +1,43 @@
+package staging
+
+import (
+	"context"
+	"fmt"
+)
+
+// holdersQuery lists the processes that hold locks on the tables $1 to $6, and says whether this
+// role may end them.
+const holdersQuery = `SELECT DISTINCT l.pid, coalesce(a.usename::text, '') AS role,
+		coalesce(pg_has_role(a.usesysid, 'USAGE'), false) OR pg_has_role('pg_signal_backend', 'USAGE') AS mine, current_user::text AS me
+	FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+	WHERE l.locktype = 'relation' AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+		AND l.pid <> pg_backend_pid() AND l.relation = ANY(ARRAY[$1, $2, $3, $4, $5, $6]::text[]::regclass[]::oid[])
+	ORDER BY l.pid`
+
+// busy completes the error of a promotion that could not acquire its lock: it names the processes
+// that hold it, such as a backup, which keeps its locks until it ends, or a worker of another role,
+// which this role can neither see nor end.
+func (t *Table[T]) busy(ctx context.Context, err error) error {
+	doing := "promoting into " + t.target
+	c, aerr := t.pool.Acquire(ctx)
+	if aerr != nil {
+		return t.explain(doing, err)
+	}
+	defer c.Release()
+	r, qerr := t.inOwn(ctx, c.Conn(), false, do(holdersQuery, t.registry[0], t.registry[1], t.staging[0], t.staging[1], t.refused[0], t.refused[1]))
+	if qerr != nil || len(r.Rows) == 0 {
+		return t.explain(doing, err)
+	}
+	holders, fix := "", ""
+	for row := range r.each() {
+		if holders != "" {
+			holders += ", "
+		}
+		holders += fmt.Sprintf("process %s of role %q", row.text("pid"), row.text("role"))
+		if !row.bool("mine") {
+			fix = fmt.Sprintf("; GRANT pg_read_all_stats, pg_signal_backend TO %s lets this program disconnect a worker whose COPY stands still",
+				quote(row.text("me")))
+		}
+	}
+	return fmt.Errorf("%w: %s: the staging tables are held by %s%s: %w", ErrBusy, doing, holders, fix, err)
+}

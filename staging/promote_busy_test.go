@@ -1,0 +1,93 @@
+package staging_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/headrace/headrace/internal/servers/servertest"
+	"github.com/headrace/headrace/staging"
+	"github.com/jackc/pgx/v5"
+)
+
+// A backup holds ACCESS SHARE on every table until it ends. Promotions report who holds the lock,
+// workers, books and fates go on, a new program starts, and afterwards everything is promoted.
+func TestABackupHoldsItsLocks(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	cfg := staging.Config[item]{Create: true, Key: []string{"id"}, LockTimeout: 200 * time.Millisecond, StageTimeout: 100 * time.Millisecond}
+	tab := newTable(t, pool, "items", cfg)
+	first := load(items("a", 1)...)
+	stage(t, tab, first, staging.OutcomeStaged)
+	backup, err := pool.BeginTx(t.Context(), pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer backup.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // rolled back below
+	for _, x := range []string{"", "_ledger", "_rejects", "_control", "_epoch", "_staging_a", "_staging_b", "_registry_a", "_registry_b", "_refused_a", "_refused_b"} {
+		if _, err := backup.Exec(t.Context(), "LOCK TABLE items"+x+" IN ACCESS SHARE MODE"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pid := backup.Conn().PgConn().PID()
+	for i := range 3 {
+		_, err := tab.Promote(t.Context(), staging.PromoteOptions{})
+		if !errors.Is(err, staging.ErrBusy) || !strings.Contains(err.Error(), fmt.Sprintf("process %d of role", pid)) {
+			t.Errorf("promotion %d: got %v, want ErrBusy that names process %d", i, err, pid)
+		}
+		stage(t, tab, load(items(fmt.Sprint("b", i), 2)...), staging.OutcomeStaged)
+		if f := fates(t, tab, first.Batch.ID); f[0] != staging.FateStaged {
+			t.Errorf("the first batch is %v, want staged", f[0])
+		}
+		balanced(t, tab)
+	}
+	newTable(t, pool, "items", cfg)
+	if err := backup.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for rows := 0; rows < 7; {
+		rows += promote(t, tab).Rows
+	}
+	count(t, pool, 7)
+	balanced(t, tab)
+}
+
+// A worker of another role holds its lock: the promoter can neither see nor end it, and names the
+// GRANT.
+func TestAWorkerOfAnotherRoleHoldsItsLock(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	cfg := staging.Config[item]{Create: true, Key: []string{"id"}, LockTimeout: 200 * time.Millisecond, StageTimeout: 100 * time.Millisecond}
+	tab := newTable(t, pool, "items", cfg)
+	stage(t, tab, load(items("a", 1)...), staging.OutcomeStaged)
+	user, name := login(t, pool)
+	cfg.Role = staging.RolePromoter
+	grants, err := staging.Grants(t.Context(), pool, "items", cfg, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exec(t, pool, grants)
+	promoter := newTable(t, user, "items", cfg)
+	worker, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer worker.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // rolled back below
+	if _, err := worker.Exec(t.Context(), "LOCK TABLE items_registry_a, items_registry_b IN ROW EXCLUSIVE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	_, err = promoter.Promote(t.Context(), staging.PromoteOptions{})
+	want := "GRANT pg_read_all_stats, pg_signal_backend TO " + pgx.Identifier{name}.Sanitize()
+	if !errors.Is(err, staging.ErrBusy) || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want ErrBusy with %s", err, want)
+	}
+	if err := worker.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if p := promote(t, promoter); p.Rows != 1 {
+		t.Errorf("promoted %d rows, want 1", p.Rows)
+	}
+}
