@@ -82,7 +82,8 @@ func (t *Table[T]) needs() []need {
 		add("INSERT, UPDATE, DELETE", t.ledger, t.rejects)
 		add("INSERT", t.epoch)
 		add("DELETE, TRUNCATE", t.registry[0], t.registry[1])
-		add("SELECT, TRUNCATE", t.staging[0], t.staging[1], t.refused[0], t.refused[1])
+		add("SELECT, UPDATE, DELETE, TRUNCATE", t.staging[0], t.staging[1])
+		add("SELECT, TRUNCATE", t.refused[0], t.refused[1])
 		for _, s := range t.sequences {
 			out = append(out, need{object: s, privileges: []string{"USAGE"}, sequence: true})
 		}
