@@ -13,8 +13,8 @@ import (
 	"github.com/headrace/headrace/queue"
 )
 
-// longestStop returns the longest time that one command of f took at the server, by SLOWLOG, and the
-// longest that a PING of a second client waited meanwhile.
+// longestStop returns the longest time that one command of f took at the server, by SLOWLOG, and
+// the longest that a PING of a second client waited meanwhile.
 func longestStop(b *testing.B, c, other rueidis.Client, f func()) (command, ping time.Duration) {
 	b.Helper()
 	ctx := context.Background()

@@ -35,8 +35,8 @@ func (q *Queue) DeadLetters(ctx context.Context, cursor string, n int) (dead []D
 	return dead, next, nil
 }
 
-// deadLetters reads dead letters. It leaves out those that were requeued or discarded since, and those
-// whose key holds another type: Audit names them.
+// deadLetters reads dead letters. It leaves out those that were requeued or discarded since, and
+// those whose key holds another type: Audit names them.
 func (q *Queue) deadLetters(ctx context.Context, ids []string) (dead []DeadLetter, err error) {
 	results := q.server.ReadAll(ctx, func() []rueidis.Completed {
 		cmds := make([]rueidis.Completed, len(ids))

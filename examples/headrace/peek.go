@@ -86,7 +86,8 @@ type leased struct {
 	Reason   string    `json:"reason,omitempty"` // of the last failure
 }
 
-// leased shows the batches that workers hold, by deadline. One that has ended meanwhile is left out.
+// leased shows the batches that workers hold, by deadline. One that has ended meanwhile is left
+// out.
 func (v *peek) leased(ctx context.Context, s *session, q *queue.Queue) error {
 	c, err := s.redis(ctx)
 	if err != nil {

@@ -18,7 +18,7 @@ var retired = map[string]string{
 	"Added": "T", "Refreshed": "T", "Closed": "T", "Progressed": "T", "Progress": "T", "Promoted": "T", "Promotion": "T",
 	"Rejected": "T", "Dead": "TF", "Drop": "F", "Off": "F", "State": "TF", "Windows": "T", "Window": "T",
 	"Look": "V", "Every": "V", "For": "V", "Hold": "V", "Grace": "V", "Negative": "V", "Local": "V", "Expect": "V",
-	"Ruled": "V", "Strict": "V", "FenceTimeout": "V", "OnError": "V", "ErrNoDurability": "V",
+	"Ruled": "V", "Strict": "V", "FenceTimeout": "V", "ErrNoDurability": "V", "queue.OnError": "V", "window.OnError": "V",
 	"backpressure.Wait": "F", "backpressure.Try": "F", "backpressure.Done": "F",
 }
 

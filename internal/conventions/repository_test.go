@@ -2,6 +2,7 @@ package conventions
 
 import (
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -9,6 +10,11 @@ import (
 )
 
 const root = "../.."
+
+var (
+	patterns = []string{"queue", "dedup", "lookup", "window", "backpressure", "staging", "matview"}
+	packages = append(slices.Clone(patterns), "pipeline")
+)
 
 // files are the paths of the repository's files with one of these extensions.
 func files(t *testing.T, ext ...string) []string {
@@ -36,10 +42,43 @@ func files(t *testing.T, ext ...string) []string {
 	return out
 }
 
+func read(t *testing.T, file string) []byte {
+	t.Helper()
+	src, err := os.ReadFile(filepath.Join(root, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return src
+}
+
 func report(t *testing.T, problems []Problem) {
 	t.Helper()
 	for _, p := range problems {
 		t.Error(strings.TrimPrefix(p.String(), root+"/"))
+	}
+}
+
+// The files of this package name the forbidden words.
+func own(file string) bool { return strings.HasPrefix(file, "internal/conventions/") }
+
+// Package staging is not yet held to words, width and examples.
+func unfinished(file string) bool { return strings.HasPrefix(file, "staging/") }
+
+func TestRepositoryWords(t *testing.T) {
+	t.Parallel()
+	for _, f := range files(t, ".go", ".lua", ".sql", ".md") {
+		if !own(f) && !unfinished(f) {
+			report(t, Words(f, read(t, f)))
+		}
+	}
+}
+
+func TestRepositoryWidth(t *testing.T) {
+	t.Parallel()
+	for _, f := range files(t, ".go", ".lua", ".sql") {
+		if !unfinished(f) {
+			report(t, Width(f, read(t, f), Columns))
+		}
 	}
 }
 
@@ -51,5 +90,38 @@ func TestRepositoryLinks(t *testing.T) {
 			t.Fatal(err)
 		}
 		report(t, problems)
+	}
+}
+
+func TestRepositoryNames(t *testing.T) {
+	t.Parallel()
+	for _, name := range packages {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p, err := Load(filepath.Join(root, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			report(t, Retired(p))
+			report(t, Sentinels(p))
+			report(t, Constants(p))
+			report(t, Constructors(p))
+		})
+	}
+}
+
+func TestRepositoryExamples(t *testing.T) {
+	t.Parallel()
+	for _, name := range packages {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p, err := Load(filepath.Join(root, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !unfinished(name + "/") {
+				report(t, Examples(p))
+			}
+		})
 	}
 }
