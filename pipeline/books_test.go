@@ -32,6 +32,12 @@ func TestBooksNameTheLineThatIsOff(t *testing.T) {
 			t.Errorf("error %v, want %q", err, want)
 		}
 	}
+	repaired := good
+	repaired.Redis.Dead--
+	repaired.Redis.Lost++
+	if err := repaired.Balanced(); err != nil || !strings.HasSuffix(repaired.Lines()[0].Sum, " + lost 1") {
+		t.Errorf("after a repair: %v, line %q, want balanced with 1 lost", err, repaired.Lines()[0].Sum)
+	}
 	b := good
 	b.Redis.Dead--
 	b.Postgres.Rows -= 2
