@@ -83,9 +83,10 @@ func (d *Deduplicator) Name() string { return d.name }
 type Verdict uint8
 
 const (
-	// VerdictFresh: this place holds the id. Process the record.
+	// VerdictFresh means that this place holds the id. Process the record.
 	VerdictFresh Verdict = 1 + iota
-	// VerdictDuplicate: another place holds the id within the window. Drop the record, and count it.
+	// VerdictDuplicate means that another place holds the id within the window. Drop the record,
+	// and count it.
 	VerdictDuplicate
 )
 

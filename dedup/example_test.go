@@ -42,10 +42,10 @@ func ExampleDeduplicator_Claim() {
 	first := dedup.Batch{Root: "batch-1", Records: 3}
 	for range 2 {
 		v, err := d.Claim(ctx, first, nil, []string{"order-1", "order-2", "order-1"})
-		fmt.Println(v, err)
+		fmt.Printf("%v %v\n", v, err)
 	}
 	v, err := d.Claim(ctx, dedup.Batch{Root: "batch-2", Records: 2}, nil, []string{"order-2", "order-3"})
-	fmt.Println(v, err)
+	fmt.Printf("%v %v\n", v, err)
 	// Output:
 	// [fresh fresh duplicate] <nil>
 	// [fresh fresh duplicate] <nil>
@@ -67,7 +67,7 @@ func ExampleDeduplicator_Claim_guard() {
 	batch := dedup.Batch{Guard: "{orders}:batch-1", Root: "batch-1", Records: 1}
 	redis.Do(ctx, redis.B().Hset().Key(batch.Guard).FieldValue().FieldValue("state", "leased").Build())
 	v, err := d.Claim(ctx, batch, nil, []string{"order-1"})
-	fmt.Println(v, err)
+	fmt.Printf("%v %v\n", v, err)
 	redis.Do(ctx, redis.B().Del().Key(batch.Guard).Build())
 	_, err = d.Claim(ctx, batch, nil, []string{"order-1"})
 	fmt.Println(errors.Is(err, dedup.ErrGone))

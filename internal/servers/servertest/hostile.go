@@ -11,7 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// EnvHostile, when it is 1, gives each test a database with hostile defaults: another encoding and
+// EnvHostile gives each test, when it is 1, a database with hostile defaults: another encoding and
 // collation, another isolation, short time limits, unusual formats. What a package promises must
 // not depend on any of them.
 const EnvHostile = "HEADRACE_HOSTILE"
