@@ -90,7 +90,7 @@ func ExampleDeduplicator_Release() {
 	}
 	claim := func(batch string) {
 		v, err := d.Claim(ctx, dedup.Batch{Root: batch, Records: 1}, nil, []string{"order-1"})
-		fmt.Println(batch, v, err)
+		fmt.Printf("%v %v %v\n", batch, v, err)
 	}
 	claim("batch-1")
 	claim("batch-2")
