@@ -5,33 +5,35 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/staging"
 )
 
-// A batch is staged, promoted, and comes once more; one of its rows breaks a rule.
+type payment struct {
+	ID     string `db:"id"`
+	Amount string `db:"amount"` // exact: it never becomes a float
+}
+
+const paymentsTable = `CREATE TABLE payments (id text PRIMARY KEY, amount numeric(12,2) NOT NULL)`
+
+var paymentsConfig = staging.Config[payment]{
+	Key:   []string{"id"},
+	Rules: []staging.Rule{{Code: "negative", Reason: "an amount below zero", Where: "amount < 0"}},
+}
+
+// A batch is staged, promoted and delivered again. One of its rows breaks a rule.
 func ExampleTable() {
 	ctx := context.Background()
-	pool, stop := servertest.ExamplePool(`CREATE TABLE payments (id text PRIMARY KEY, amount numeric(12,2) NOT NULL, at timestamptz)`)
-	defer stop()
+	pool, drop := exampleDatabase(paymentsTable)
+	defer drop()
 
-	type payment struct {
-		ID     string    `db:"id"`
-		Amount string    `db:"amount"` // exact: it never becomes a float
-		At     time.Time `db:"at"`
-	}
-	table, err := staging.New(ctx, pool, "payments", staging.Config[payment]{
-		Key:   []string{"id"},
-		Rules: []staging.Rule{{Code: "negative", Reason: "an amount below zero", Where: "amount < 0"}},
-	})
+	table, err := staging.New(ctx, pool, "payments", paymentsConfig)
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	now := time.Now()
 	load := staging.Load[payment]{
 		Batch: staging.Batch{ID: staging.NewBatchID(), Records: 4},
-		Rows:  []payment{{"p1", "10.50", now}, {"p2", "-3", now}, {"p3", "7", now}},
+		Rows:  []payment{{"p1", "10.50"}, {"p2", "-3"}, {"p3", "7"}},
 		// Every record of the batch is accounted for, also the one that made no row.
 		Rejects: []staging.Reject{{Pos: 3, Code: "no_json", Reason: "unexpected end", Payload: []byte("{")}},
 	}
@@ -49,7 +51,7 @@ func ExampleTable() {
 	for _, r := range rejects {
 		fmt.Println(r.Code, r.Place, string(r.Payload) != "")
 	}
-	books, err := table.Books(ctx, now.Add(-time.Hour))
+	books, err := table.Books(ctx, time.Now().Add(-time.Hour))
 	fmt.Println(books.Records, "=", books.Kept, "+", books.Rejected, books.Balanced() == nil, err)
 	// Output:
 	// staged <nil>
@@ -61,25 +63,29 @@ func ExampleTable() {
 	// 4 = 3 + 1 true <nil>
 }
 
-// A row replaces another only if a condition holds: here, what was shipped is not overwritten by an older state.
+// A row replaces another only if a condition holds. Here an older state does not overwrite a newer
+// one.
 func ExampleConfig_replaceIf() {
 	ctx := context.Background()
-	pool, stop := servertest.ExamplePool(`CREATE TABLE parcels (id text PRIMARY KEY, state text, version int)`)
-	defer stop()
+	pool, drop := exampleDatabase(`CREATE TABLE parcels (id text PRIMARY KEY, state text, version int)`)
+	defer drop()
 
 	type parcel struct {
 		ID      string `db:"id"`
 		State   string `db:"state"`
 		Version int32  `db:"version"`
 	}
-	table, err := staging.New(ctx, pool, "parcels", staging.Config[parcel]{Key: []string{"id"}, Conflict: staging.ConflictReplace,
-		ReplaceIf: "EXCLUDED.version > old.version AND old.state <> 'lost'"})
+	table, err := staging.New(ctx, pool, "parcels", staging.Config[parcel]{
+		Key: []string{"id"}, Conflict: staging.ConflictReplace,
+		ReplaceIf: "EXCLUDED.version > old.version AND old.state <> 'lost'",
+	})
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
 	for _, p := range []parcel{{"p1", "packed", 1}, {"p1", "shipped", 2}, {"p1", "packed", 1}} {
-		if _, err := table.Stage(ctx, staging.Load[parcel]{Batch: staging.Batch{ID: staging.NewBatchID(), Records: 1}, Rows: []parcel{p}}); err != nil {
+		batch := staging.Batch{ID: staging.NewBatchID(), Records: 1}
+		if _, err := table.Stage(ctx, staging.Load[parcel]{Batch: batch, Rows: []parcel{p}}); err != nil {
 			fmt.Println(err)
 		}
 		done, err := table.Promote(ctx, staging.PromoteOptions{})
@@ -92,11 +98,11 @@ func ExampleConfig_replaceIf() {
 }
 
 // The bulk path: one query streams a table, a function transforms its rows, COPY writes them back.
-func ExampleRewrite() {
+func ExampleRewrite_Run() {
 	ctx := context.Background()
-	pool, stop := servertest.ExamplePool(`CREATE TABLE prices (id bigint PRIMARY KEY, usd numeric)`,
+	pool, drop := exampleDatabase(`CREATE TABLE prices (id bigint PRIMARY KEY, usd numeric)`,
 		`INSERT INTO prices SELECT i, i FROM generate_series(1, 25000) i`)
-	defer stop()
+	defer drop()
 
 	type price struct {
 		ID  int64  `db:"id"`

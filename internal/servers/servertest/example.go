@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/redis/rueidis"
 )
 
 // Example lets a runnable Example, which has no testing.TB, use the servers of this package: pass
@@ -50,10 +49,4 @@ func ExamplePool(tables ...string) (pool *pgxpool.Pool, cleanup func()) {
 		}
 	}
 	return pool, cleanup
-}
-
-// ExampleRedis is a client on a miniredis, for an Example.
-func ExampleRedis() (c rueidis.Client, cleanup func()) {
-	tb, cleanup := Example("example")
-	return Miniredis(tb), cleanup
 }
