@@ -3,21 +3,23 @@
 -- is done. Returns how many batches were acknowledged.
 -- ARGV: prefix, then for each batch: id, number of undos, and four arguments for each undo.
 
--- readBatches reads the batches and their undos. Nothing is written before everything was read: an
--- undo on a key of a wrong type ends the script here.
+-- readBatches reads the batches and their undos, and returns the sound ones and the ids of the
+-- broken ones. Of a batch that comes twice the first one counts, as in two calls. Nothing is written
+-- before everything was read: an undo on a key of a wrong type ends the script here.
 local function readBatches()
-  local batches, i = {}, 2
+  local batches, broken, seen, i = {}, {}, {}, 2
   while ARGV[i] do
     local id, last = ARGV[i], i + 1 + 4 * ARGV[i + 1]
-    local meta = redis.pcall('HMGET', metaOf(id), 'n', 'st')
+    local meta = seen[id] and {} or redis.pcall('HMGET', metaOf(id), 'n', 'st')
+    seen[id] = true
     if meta.err or meta[1] and not SET_OF[meta[2]] then
-      batches[#batches + 1] = {id = id, broken = true}
+      broken[#broken + 1] = id
     elseif meta[1] then
       batches[#batches + 1] = {id = id, records = tonumber(meta[1]), state = meta[2], undo = matchUndo(i + 2, last)}
     end
     i = last + 1
   end
-  return batches
+  return batches, broken
 end
 
 -- acknowledge removes a batch. OPEN is the first key written, and ends the script here if it is of
@@ -31,14 +33,12 @@ end
 
 local books = redis.call('HMGET', STAT, 'acked', 'inflight')
 local acked, records, handed = 0, 0, 0
-for _, batch in ipairs(readBatches()) do
-  if batch.broken then
-    setAside(batch.id, serverTime())
-  else
-    acknowledge(batch)
-    acked, records = acked + 1, records + batch.records
-    if batch.state == 'H' then handed = handed + batch.records end
-  end
+local batches, broken = readBatches()
+for _, id in ipairs(broken) do setAside(id, serverTime()) end -- first: it may end the script
+for _, batch in ipairs(batches) do
+  acknowledge(batch)
+  acked, records = acked + 1, records + batch.records
+  if batch.state == 'H' then handed = handed + batch.records end
 end
 if acked > 0 then
   redis.call('HSET', STAT, 'acked', int((books[1] or 0) + records), 'inflight', int((books[2] or 0) - records))

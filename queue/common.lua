@@ -94,8 +94,10 @@ local function count(field, n)
   if n ~= 0 then redis.call('HINCRBY', STAT, field, int(n)) end
 end
 
--- setAside takes a batch that cannot be delivered out of circulation, for Audit and Repair.
+-- setAside takes a batch that cannot be delivered out of circulation, for Audit and Repair. A set
+-- of a wrong type ends the script before it writes.
 local function setAside(id, now)
+  for _, set in ipairs({LEASES, REDO, HANDED, BROKEN}) do redis.call('ZSCORE', set, id) end
   for _, set in ipairs({LEASES, REDO, HANDED}) do redis.call('ZREM', set, id) end
   redis.call('ZADD', BROKEN, int(now), id)
   if redis.call('TYPE', metaOf(id)).ok ~= 'hash' then return end

@@ -31,7 +31,9 @@ local deadline
 -- held the batch is a crash. A settling lease is not, nor is one whose holder last extended it as
 -- waiting for the durable side.
 local function expireLeases()
-  for i, x in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', int(now), 'LIMIT', 0, MAX_EXPIRED)) do
+  local expired = redis.call('ZRANGEBYSCORE', LEASES, '-inf', int(now), 'LIMIT', 0, MAX_EXPIRED)
+  if expired[1] then redis.call('ZSCORE', REDO, '') end -- a wrong type ends the script here
+  for i, x in ipairs(expired) do
     local meta = redis.pcall('HMGET', metaOf(x), 'st', 'waits')
     if meta.err or not meta[1] then
       setAside(x, now)

@@ -121,6 +121,46 @@ func TestWrongKeyType(t *testing.T) {
 	})
 }
 
+// A set of a wrong type ends each script before it has taken a batch out of another set, so that
+// everything goes on when the key is deleted.
+func TestWrongKeyTypeMovesNoBatch(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		ctx := t.Context()
+		for _, set := range []string{"redo", "handed", "broken"} {
+			q := open(t, c, quick)
+			key := func(s string) string { return "{" + q.Name() + "}:queue:" + s }
+			must(t, q.Push(ctx, records(0, 4)...))
+			sound := lease(t, q, queue.LeaseOptions{Records: 2, Duration: time.Hour})
+			damaged := lease(t, q, queue.LeaseOptions{Records: 2, Duration: time.Hour})
+			must(t, c.Do(ctx, c.B().Set().Key(key(set)).Value("x").Build()).Error())
+			expired := sound
+			if set != "redo" { // those two are needed only for a batch that is set aside
+				expired = damaged
+				must(t, c.Do(ctx, c.B().Hdel().Key(key("m:"+damaged.ID)).Field("st").Build()).Error())
+				_, err := q.Ack(ctx, sound.ID, damaged.ID)
+				wantErr(t, err, queue.ErrWrongType)
+			}
+			must(t, c.Do(ctx, c.B().Zadd().Key(key("leases")).Xx().ScoreMember().ScoreMember(1, expired.ID).Build()).Error())
+			_, err := q.TryLease(ctx, queue.LeaseOptions{})
+			wantErr(t, err, queue.ErrWrongType)
+			if err := c.Do(ctx, c.B().Zscore().Key(key("leases")).Member(expired.ID).Build()).Error(); err != nil {
+				t.Errorf("%s: the batch has left the leases: %v", set, err)
+			}
+			must(t, c.Do(ctx, c.B().Del().Key(key(set)).Build()).Error())
+			a, err := q.Audit(ctx)
+			must(t, err)
+			wantDifferences := 0
+			if set != "redo" {
+				wantDifferences = 1 // the field that was deleted
+			}
+			if len(a.Differences) != wantDifferences {
+				t.Errorf("%s: got %q, want %d differences", set, a.Differences, wantDifferences)
+			}
+		}
+	})
+}
+
 func TestBoundedPushIsAHardBound(t *testing.T) {
 	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {

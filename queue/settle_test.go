@@ -296,3 +296,23 @@ func refuseTwice(t *testing.T, q *queue.Queue) {
 		must(t, q.Release(t.Context(), lease(t, q, queue.LeaseOptions{}), queue.ReleaseOptions{Failure: "bad"}))
 	}
 }
+
+// A batch that comes twice in one call is acknowledged once.
+func TestAckOfOneBatchTwice(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		q := open(t, c, quick)
+		ctx := t.Context()
+		must(t, q.Push(ctx, records(0, 5)...))
+		a, b := lease(t, q, queue.LeaseOptions{Records: 2}), lease(t, q, queue.LeaseOptions{Records: 2})
+		must(t, q.Handoff(ctx, a))
+		n, err := q.Ack(ctx, a.ID, b.ID, a.ID, b.ID, b.ID)
+		must(t, err)
+		if n != 2 {
+			t.Errorf("acknowledged: got %d batches, want 2", n)
+		}
+		if s := books(t, q); s.Acked != 4 || s.InFlight != 0 || s.HandedOff != 0 {
+			t.Errorf("got %+v, want 4 records acknowledged and none in flight", s)
+		}
+	})
+}
