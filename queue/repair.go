@@ -32,9 +32,10 @@ type RepairReport struct {
 // ever after an operator or another program has deleted or overwritten keys:
 //
 //   - A whole batch that is in the wrong sets goes back into circulation.
-//   - A damaged batch is settled: acknowledged if settle finds it promoted, and otherwise what is
-//     left of it becomes dead letters. Requeue delivers them again. Their places may be wrong, so a
-//     claim of them in a deduplication window may make them duplicates until the window ends.
+//   - A damaged batch is settled: acknowledged, with its undo, if settle finds it promoted, and
+//     otherwise what is left of it becomes dead letters. Requeue delivers them again. Their places
+//     may be wrong, so a claim of them in a deduplication window may make them duplicates until the
+//     window ends.
 //   - What is in no key any more is written off as Stats.Lost.
 //   - The counters are set to what was counted, if nothing moves meanwhile: pause the queue for
 //     that.
@@ -129,8 +130,11 @@ func (q *Queue) mendBatch(ctx context.Context, id string, settle SettleFunc, r *
 		}
 	}
 	if s.Promoted {
+		if err := q.checkUndo(s.Undo); err != nil {
+			return err
+		}
 		r.Acked++
-		return wrap("repair", q.run(ctx, mendScript, drains, "ack", id).Error())
+		return wrap("repair", q.run(ctx, mendScript, drains, appendUndo([]string{"ack", id}, s.Undo)...).Error())
 	}
 	return q.buryDamaged(ctx, id, r)
 }

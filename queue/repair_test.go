@@ -183,3 +183,34 @@ func TestRepairAsksTheLedger(t *testing.T) {
 		}
 	})
 }
+
+// The acknowledgement of a damaged batch undoes what goes with it, in the same step, and only once.
+func TestRepairAppliesTheUndo(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		ctx := t.Context()
+		for what, args := range map[string][]string{"half the list": {"LTRIM", "b:", "0", "1"}, "the list": {"DEL", "b:"}, "the meta hash": {"DEL", "m:"}} {
+			d := newDamaged(t, c)
+			args[1] = d.key(args[1] + d.handed.ID)
+			must(t, c.Do(ctx, c.B().Arbitrary(args...).Build()).Error())
+			claims := "{" + d.q.Name() + "}:claims"
+			must(t, c.Do(ctx, c.B().Set().Key(claims).Value("..mine..").Build()).Error())
+			promoted := func(context.Context, *queue.Batch) (queue.Resolution, error) {
+				return queue.Resolution{Promoted: true, Undo: []queue.Undo{{Key: claims, Offset: 2, Old: "mine", New: "free"}}}, nil
+			}
+			r, err := d.q.Repair(ctx, promoted)
+			must(t, err)
+			got, err := c.Do(ctx, c.B().Get().Key(claims).Build()).ToString()
+			must(t, err)
+			if r.Acked != 1 || got != "..free.." {
+				t.Errorf("without %s: got %d acknowledged and %q, want 1 and %q", what, r.Acked, got, "..free..")
+			}
+			foreign := func(context.Context, *queue.Batch) (queue.Resolution, error) {
+				return queue.Resolution{Promoted: true, Undo: []queue.Undo{{Key: "elsewhere", Old: "f"}}}, nil
+			}
+			must(t, c.Do(ctx, c.B().Del().Key(d.key("b:"+d.leased.ID)).Build()).Error())
+			_, err = d.q.Repair(ctx, foreign)
+			wantErr(t, err, queue.ErrUndo)
+		}
+	})
+}
