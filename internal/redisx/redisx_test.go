@@ -68,6 +68,34 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// A missing right is recognized, whether a command lacks it or a script, in the words of each server.
+func TestNoPermission(t *testing.T) {
+	t.Parallel()
+	own := servertest.OwnRedis(t)
+	admin := own.Client(t)
+	must(t, admin.Do(t.Context(), admin.B().Arbitrary("ACL", "SETUSER", "reader", "reset", "on", ">secret", "~mine:*", "+@all", "-set").Build()).Error())
+	o := redisxtest.Options(t, own.URL)
+	o.Username, o.Password, o.DisableCache = "reader", "secret", true
+	c, err := rueidis.NewClient(o)
+	must(t, err)
+	t.Cleanup(c.Close)
+	for what, args := range map[string][]string{
+		"a command":             {"SET", "mine:x", "1"},
+		"a key":                 {"GET", "other:x"},
+		"a command in a script": {"EVAL", "return redis.call('SET', KEYS[1], 1)", "1", "mine:x"},
+		"a key in a script":     {"EVAL", "return redis.call('GET', 'other:x')", "1", "mine:x"},
+	} {
+		if err := c.Do(t.Context(), c.B().Arbitrary(args...).Build()).Error(); !NoPermission(err) {
+			t.Errorf("%s: NoPermission(%v) = false, want true", what, err)
+		}
+	}
+	for _, args := range [][]string{{"GET", "mine:x"}, {"EVAL", "return redis.call('LLEN', KEYS[1]) + redis.call('HSET', KEYS[1])", "1", "mine:x"}} {
+		if err := c.Do(t.Context(), c.B().Arbitrary(args...).Build()).Error(); NoPermission(err) {
+			t.Errorf("%v: NoPermission(%v) = true, want false", args, err)
+		}
+	}
+}
+
 // The clock of these is virtual: pauses only add up.
 func TestRetryEnds(t *testing.T) {
 	t.Parallel()

@@ -169,5 +169,6 @@ func Outlive(ctx context.Context, grace time.Duration) (context.Context, context
 // NoPermission reports whether the user may not run a command, or not on the key.
 func NoPermission(err error) bool {
 	e, ok := rueidis.IsRedisErr(err)
-	return ok && (strings.HasPrefix(e.Error(), "NOPERM ") || strings.Contains(e.Error(), "ACL failure in script"))
+	return ok && (strings.HasPrefix(e.Error(), "NOPERM ") || strings.Contains(e.Error(), "ACL failure in script") ||
+		strings.Contains(e.Error(), "The user executing the script can't ")) // Redis 7.0
 }
