@@ -178,7 +178,7 @@ if late > 0 then
   if not lateSplit and redis.call('ZCARD', setKey('late', '', 0)) > SPLIT_ABOVE then redis.call('HSET', META, 'latesplit', '1') end
   trim('late', '', lateSplit, clock - RETENTION)
 end
-redis.call('PEXPIRE', marksKey(key), int(2 * RETENTION + keep))
+redis.call('PEXPIRE', marksKey(key), int(2 * RETENTION + keep + ahead))
 redis.call('PEXPIRE', openKey(key), int(2 * RETENTION))
-keepShared()
+keepShared(keep > 0 and keep + ahead)
 return {done, added, repeated, late}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/window"
 	"github.com/redis/rueidis"
 )
@@ -195,4 +196,43 @@ func TestAddAgainAfterDone(t *testing.T) {
 	want(t, "forgotten", add(t, w, "k", at(0, "1")), window.AddResult{Late: 1})
 	balanced(t, w)
 	balanced(t, forgets)
+}
+
+// The seed of the buckets outlives the sliding sets, however short the retention is: an event that
+// comes again is known, also to a program that has started since.
+func TestSeedOutlivesTheSlidingSet(t *testing.T) {
+	t.Parallel()
+	k, c := newClock(t)
+	cfg := window.Config{Keep: 72 * time.Hour, Retention: time.Hour}
+	name := servertest.Prefix(t)
+	events := many(4000, 0)
+	add(t, named(t, c, name, cfg), "k", events...)
+	k.advance(3 * time.Hour)
+	w := named(t, c, name, cfg)
+	want(t, "again", add(t, w, "k", events...), window.AddResult{Repeated: 4000})
+	n, err := w.LastCount(t.Context(), "k", 72*time.Hour)
+	if err != nil || n != 4000 {
+		t.Errorf("got %d events, %v, want 4000", n, err)
+	}
+}
+
+// A window whose record was deleted while a closer had it leaves no key behind that never expires.
+func TestDeletedRecordOfALeasedWindow(t *testing.T) {
+	t.Parallel()
+	k, c := newClock(t)
+	name := servertest.Prefix(t)
+	logger, lines := collect()
+	w := named(t, c, name, window.Config{Size: time.Minute, Lateness: -1, Logger: logger})
+	add(t, w, "k", at(0, "x"), at(60*time.Second, "y"))
+	want(t, "closed", len(closeDue(t, w, 1)), 1)
+	info := "{" + name + "}:window:info:" + windowName(0, time.Minute, "k")
+	k.Del(info)
+	k.advance(2 * window.DefaultLeaseDuration)
+	want(t, "due", show(closeDue(t, w, 10)...), []string{"k 12:01:00-12:02:00 idle 1: y"})
+	if k.Exists(info) {
+		t.Errorf("%s is there again, and expires after %v", info, k.TTL(info))
+	}
+	if l := lines(); len(l) != 1 || !strings.Contains(l[0], "expired before any closer took it") {
+		t.Errorf("got log %q, want one line", l)
+	}
 }

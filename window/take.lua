@@ -41,11 +41,19 @@ local function closeIdle(key, room)
   return closed
 end
 
+-- forget removes a window whose record was deleted by hand.
+local function forget(window, lost)
+  for _, set in ipairs({DUE, LEASES, EXPIRY}) do redis.call('ZREM', set, window) end
+  redis.call('UNLINK', infoKey(window))
+  lost[#lost + 1] = window
+end
+
 -- endLease ends a lease that has run out. The closer may have died of the window.
-local function endLease(window)
+local function endLease(window, lost)
   local info = redis.call('HMGET', infoKey(window), 'attempt', 'n', 'split')
+  if not info[2] then return forget(window, lost) end
   redis.call('ZREM', LEASES, window)
-  local n = tonumber(info[2] or '0')
+  local n = tonumber(info[2])
   local failures = redis.call('HINCRBY', infoKey(window), 'failures', 1)
   local failure = 'the lease of attempt ' .. (info[1] or '?') .. ' expired'
   if failures >= maxFailures then return bury(window, 'leased', n, info[3], failure) end
@@ -62,14 +70,13 @@ local room = MAX_IDLE_WINDOWS
 for _, key in ipairs(redis.call('ZRANGEBYSCORE', IDLE, '-inf', int(clock - idle), 'LIMIT', 0, MAX_IDLE_KEYS)) do
   if room > 0 then room = room - closeIdle(key, room) end
 end
-for _, window in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', int(clock), 'LIMIT', 0, most)) do endLease(window) end
+for _, window in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', int(clock), 'LIMIT', 0, most)) do endLease(window, lost) end
 for _, window in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', int(clock), 'LIMIT', 0, most)) do
   local info = redis.call('HMGET', infoKey(window), 'n', 'reason', 'split')
-  redis.call('ZREM', DUE, window)
   if not info[1] then
-    lost[#lost + 1] = window -- its keys were deleted by hand
-    redis.call('ZREM', EXPIRY, window)
+    forget(window, lost)
   else
+    redis.call('ZREM', DUE, window)
     local attempt = redis.call('HINCRBY', infoKey(window), 'attempt', 1)
     redis.call('HSET', infoKey(window), 'state', 'leased')
     redis.call('ZADD', LEASES, int(clock + lease), window)
