@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"sync"
 	"time"
 
 	"github.com/headrace/headrace/internal/redisx"
@@ -31,7 +30,7 @@ type Gate struct {
 	sources  []string // key, field, sign and optional of each source
 	listener *listener
 
-	lagMu    sync.Mutex
+	lagTurn  chan struct{} // held by the caller that asks Config.Lag; it guards the two below
 	lastLag  time.Duration
 	lagAsked time.Time
 }
@@ -44,7 +43,7 @@ func New(ctx context.Context, client rueidis.Client, name string, cfg Config) (*
 	if err := cfg.validate(name); err != nil {
 		return nil, err
 	}
-	g := &Gate{name: name, cfg: cfg}
+	g := &Gate{name: name, cfg: cfg, lagTurn: make(chan struct{}, 1)}
 	prefix := "{" + name + "}:gate:"
 	for _, k := range []string{"state", "never", "held", "queue", "waiters"} {
 		g.keys = append(g.keys, prefix+k)
@@ -236,8 +235,12 @@ func (g *Gate) lag(ctx context.Context) (time.Duration, error) {
 	if g.cfg.Lag == nil {
 		return -1, nil
 	}
-	g.lagMu.Lock()
-	defer g.lagMu.Unlock()
+	select {
+	case g.lagTurn <- struct{}{}:
+		defer func() { <-g.lagTurn }()
+	case <-ctx.Done():
+		return 0, g.wrap("lag", ctx.Err())
+	}
 	if !g.lagAsked.IsZero() && time.Since(g.lagAsked) < g.cfg.LagInterval {
 		return g.lastLag, nil
 	}

@@ -457,6 +457,58 @@ func TestLagFunc(t *testing.T) {
 	}
 }
 
+// A Config.Lag that does not return holds up its own caller, and no other one beyond its context.
+func TestLagFuncThatHangs(t *testing.T) {
+	t.Parallel()
+	asked, answer := make(chan struct{}), make(chan struct{})
+	var calls atomic.Int32
+	cfg := backpressure.Config{HighLag: time.Minute, LagInterval: time.Millisecond, Lag: func(context.Context) (time.Duration, error) {
+		if calls.Add(1) == 2 {
+			close(asked)
+			<-answer
+		}
+		return 0, nil
+	}}
+	s := newStream(t, servertest.Redis(t), cfg)
+	r, err := s.gate.TryAcquire(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := make(chan error, 1)
+	go func() {
+		_, err := s.gate.Stats(context.WithoutCancel(t.Context()))
+		first <- err
+	}()
+	<-asked
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	others := make(chan error, 3)
+	go func() {
+		_, err := s.gate.Acquire(ended, 1)
+		others <- err
+		others <- s.gate.Notify(ended)
+		others <- r.Release(ended)
+	}()
+	for _, call := range []string{"Acquire", "Notify", "Release"} {
+		select {
+		case err := <-others:
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("%s: got %v, want %v", call, err, context.Canceled)
+			}
+		case <-time.After(30 * time.Second):
+			close(answer)
+			t.Fatalf("%s does not end with its context", call)
+		}
+	}
+	close(answer)
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+	if err := r.Release(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 // A Redis that is full is a closed gate, and a consumer that empties it is not disturbed.
 func TestMaxmemory(t *testing.T) {
 	t.Parallel()
