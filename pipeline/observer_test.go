@@ -170,3 +170,25 @@ func TestRetentionSparesWhatIsInFlight(t *testing.T) {
 		t.Errorf("a table that cannot be pruned: %v, want ErrConfig", err)
 	}
 }
+
+// silentTable does not answer Prune.
+type silentTable struct{ stubTable }
+
+func (*silentTable) Prune(ctx context.Context, _ time.Time) (int, error) {
+	<-ctx.Done()
+	return 0, ctx.Err()
+}
+
+// A Postgres that does not answer holds retention up for CallTimeout, and not for ever.
+func TestRetentionLeavesASilentStore(t *testing.T) {
+	p, err := NewPromoter(Flow[int]{Chain: Decode(atoi), Table: &silentTable{}, Queue: stubQueue{}},
+		PromoterConfig{Retention: minRetention, CallTimeout: 10 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := p.prune(ctx); !errors.Is(err, errNoAnswer) {
+		t.Errorf("pruning: %v, want an error about the missing answer", err)
+	}
+}

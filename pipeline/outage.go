@@ -31,6 +31,7 @@ type outage struct {
 	failures int
 	logged   bool          // the beginning was logged
 	reported bool          // a reminder was logged and reported
+	owed     bool          // all who failed are gone; the next success ends the outage that was reported
 	last     time.Time     // of the last line
 	interval time.Duration // until the next line
 }
@@ -38,6 +39,7 @@ type outage struct {
 // outageState is what an outage reports.
 type outageState struct {
 	over     bool
+	works    bool // it is over because the step works again, and not because all who failed are gone
 	since    time.Time
 	failures int
 	err      error
@@ -61,7 +63,7 @@ func (o *outage) fail(who string, err error, args []any) (state outageState, due
 	defer o.mu.Unlock()
 	now := o.now()
 	if len(o.failing) == 0 {
-		o.begun, o.failures, o.logged, o.reported = now, 0, false, false
+		o.begun, o.failures, o.logged, o.reported, o.owed = now, 0, false, o.owed, false
 		if now.Sub(o.last) > lastReminder {
 			o.interval = 0 // a new outage; one that comes and goes does not log each time
 		}
@@ -106,17 +108,16 @@ func (o *outage) leave(who string, works bool) {
 func (o *outage) end(who string, works bool) (state outageState, over bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if _, ok := o.failing[who]; !ok {
-		return state, false
-	}
+	_, failed := o.failing[who]
 	delete(o.failing, who)
-	if len(o.failing) > 0 || !o.logged {
+	if len(o.failing) > 0 || !failed && !(works && o.owed) || failed && !o.logged && !o.reported {
 		return state, false
 	}
+	o.owed = o.reported && !works
 	if works {
 		o.log.Info(o.what+" works again", slices.Concat([]any{"after", o.now().Sub(o.begun).Round(time.Millisecond), "failures", o.failures}, o.args)...)
 	}
-	return outageState{over: true, since: o.begun, failures: o.failures}, o.reported
+	return outageState{over: true, works: works, since: o.begun, failures: o.failures}, o.reported
 }
 
 // oneLine returns the text of an error as one line: pgx spreads its connection errors over several.

@@ -89,3 +89,34 @@ func TestOutageEndsWithTheLastThatFails(t *testing.T) {
 		t.Errorf("%d lines, want only the beginning:\n%s", len(got), out)
 	}
 }
+
+// What was reported as failing is reported as working when it works, not when all who failed are
+// gone: a worker that stops has not seen the step work.
+func TestRecoveryIsReportedWhenTheStepWorks(t *testing.T) {
+	o, c, _ := newTestOutage()
+	var got []outageState
+	o.report = func(s outageState) { got = append(got, s) }
+	fail := func(who string) {
+		o.failed(who, errors.New("away"))
+		c.at = c.at.Add(time.Minute)
+		o.failed(who, errors.New("away"))
+	}
+	fail("a")
+	o.gone("a")
+	o.gone("b")
+	if len(got) != 2 || got[0].over || !got[1].over || got[1].works {
+		t.Fatalf("failing and gone: got %+v, want a report and an end without a recovery", got)
+	}
+	o.succeeded("b")
+	o.succeeded("b")
+	if len(got) != 3 || !got[2].over || !got[2].works {
+		t.Fatalf("another success: got %+v, want one recovery", got)
+	}
+	fail("a")
+	o.gone("a")
+	o.failed("b", errors.New("away"))
+	o.succeeded("b")
+	if last := got[len(got)-1]; !last.works {
+		t.Errorf("a second outage: got %+v, want a recovery at the end", got)
+	}
+}

@@ -25,6 +25,7 @@ type Promoter[T any] struct {
 	refreshing *outage
 	pruning    *outage
 	pruner     pruner // of the table; nil: it has none
+	prunes     *patience
 
 	epoch string       // of the UNLOGGED tables, as last seen; belongs to Run
 	due   atomic.Int64 // when the next reconcile is due, in Unix nanoseconds
@@ -49,6 +50,7 @@ func NewPromoter[T any](flow Flow[T], cfg PromoterConfig) (*Promoter[T], error) 
 	ev := &events{observer: cfg.Observer, queue: name, program: cfg.Name}
 	return &Promoter[T]{
 		flow: flow, cfg: cfg, wake: make(chan struct{}, 1), events: ev, pruner: pruner,
+		prunes:     newPatience(cfg.CallTimeout, mostPromoteTimeout),
 		promoting:  flow.watch(newOutage(cfg.Logger, "promoting", "queue", name), ev),
 		refreshing: flow.watch(newOutage(cfg.Logger, "refreshing views", "queue", name), ev),
 		pruning:    flow.watch(newOutage(cfg.Logger, "pruning", "queue", name), ev),

@@ -41,7 +41,11 @@ func (p *Promoter[T]) prune(ctx context.Context) error {
 		return err
 	}
 	before := start.Add(-max(p.cfg.Retention, st.OldestAge+minRetention))
-	n, err := p.pruner.Prune(ctx, before)
+	var n int
+	err = p.prunes.within(ctx, "pruning the ledger", func(ctx context.Context) error {
+		n, err = p.pruner.Prune(ctx, before)
+		return err
+	})
 	p.events.emit(ctx, Event{Op: OpPrune, Batches: n, Duration: time.Since(start), Err: err})
 	return err
 }

@@ -20,6 +20,9 @@ const (
 
 	stallTTL     = 2 * lastReminder // a program that died does not report for ever
 	stallTimeout = 2 * time.Second
+	// reportTimeout bounds the report of a stall. It is short: at shutdown several may follow each
+	// other.
+	reportTimeout = 500 * time.Millisecond
 )
 
 // Stall is a step that fails again and again, as a worker or promoter reports it.
@@ -99,14 +102,16 @@ func (s *Signals) reported(ctx context.Context) ([]Stall, error) {
 // books.
 func (f Flow[T]) watch(o *outage, ev *events) *outage {
 	o.report = func(now outageState) {
-		ctx, cancel := context.WithTimeout(context.Background(), stallTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), reportTimeout)
 		defer cancel()
 		stall := Stall{Program: ev.program, Step: o.what, Since: now.since, Failures: now.failures, Reason: oneLine(now.err), Batch: now.batch}
 		e := Event{Op: OpStuck, Batch: now.batch, Failures: now.failures, Since: now.since, Err: now.err}
 		if now.over {
 			e.Op, e.Err, e.Duration = OpRecovered, nil, time.Since(now.since)
 		}
-		ev.emit(ctx, e)
+		if !now.over || now.works {
+			ev.emit(ctx, e)
+		}
 		if f.Signals == nil {
 			return
 		}

@@ -50,8 +50,12 @@ func NewWorker[T any](flow Flow[T], cfg WorkerConfig) (*Worker[T], error) {
 }
 
 // hangTimeout is how long Run waits, after ShutdownTimeout, for functions that may ignore their
-// context.
-const hangTimeout = 5 * time.Second
+// context. lastGrace is how long the last calls for a batch may take after ShutdownTimeout. It and
+// the reports of outages end before hangTimeout, so a silent store is not taken for such a function.
+const (
+	hangTimeout = 5 * time.Second
+	lastGrace   = 2 * time.Second
+)
 
 // Run works until ctx is done. Then it stops leasing, finishes the batches in hand, and returns
 // nil. It gives back to the queue what is not finished within ShutdownTimeout. A function in the
@@ -149,8 +153,10 @@ func (w *Worker[T]) probe(ctx context.Context, name string) {
 // handle takes one leased batch through the chain into staging. It returns the error that kept the
 // batch from being handed off.
 func (w *Worker[T]) handle(work context.Context, qb *queue.Batch, loop string) error {
+	last, cancel := withGrace(work, lastGrace)
+	defer cancel()
 	held := w.hold(work, qb)
-	err := w.process(held, newBatch(qb))
+	err := w.process(held, last, newBatch(qb))
 	cause := context.Cause(held.ctx)
 	held.end()
 	log := w.cfg.Logger.With("queue", w.flow.Queue.Name(), "batch", qb.ID, "attempt", qb.Attempt)
@@ -184,29 +190,31 @@ func (w *Worker[T]) handle(work context.Context, qb *queue.Batch, loop string) e
 		log.Warn("a batch failed", args...)
 	}
 	w.emit(work, qb, Event{Op: OpRelease, Err: err})
-	w.release(work, qb, release)
+	w.release(last, qb, release)
 	return err
 }
 
 // release gives a batch back. While Redis does not answer it retries: nothing else can be done
 // then, and a batch that is not given back waits for the end of its lease, which counts as a crash.
-func (w *Worker[T]) release(work context.Context, qb *queue.Batch, o queue.ReleaseOptions) {
+func (w *Worker[T]) release(last context.Context, qb *queue.Batch, o queue.ReleaseOptions) {
 	defer w.redis.gone(qb.ID)
 	pause := backoff{}
 	for start := time.Now(); ; {
-		err := w.flow.Queue.Release(context.WithoutCancel(work), qb, o)
+		err := w.flow.Queue.Release(last, qb, o)
 		if err == nil || errors.Is(err, queue.ErrLeaseLost) {
 			w.redis.succeeded(qb.ID)
 			return
 		}
 		w.redis.failed(qb.ID, err, "step", "release", "batch", qb.ID)
-		if time.Since(start) > w.cfg.LeaseDuration || sleep(work, pause.next()) != nil {
+		if time.Since(start) > w.cfg.LeaseDuration || sleep(last, pause.next()) != nil {
 			return
 		}
 	}
 }
 
-func (w *Worker[T]) process(held *lease, b *Batch) error {
+// process runs the chain, stages the rows and hands the batch off. last outlives the context of the
+// lease, for the calls that end the batch.
+func (w *Worker[T]) process(held *lease, last context.Context, b *Batch) error {
 	ctx := held.ctx
 	start := time.Now()
 	load, err := w.transform(ctx, b)
@@ -226,38 +234,64 @@ func (w *Worker[T]) process(held *lease, b *Batch) error {
 	if err != nil {
 		return err
 	}
+	held.finish()
 	if outcome == staging.OutcomeAlreadyPromoted || outcome == staging.OutcomeAlreadyVoid {
 		return w.finish(ctx, b)
 	}
 	// The batch is staged, now or before. The promoter takes it from here.
 	start = time.Now()
-	err = w.handoff(ctx, b)
+	err = w.handoff(ctx, last, b)
 	w.emit(ctx, b.Batch, Event{Op: OpHandoff, Duration: time.Since(start), Err: err})
 	if err != nil {
 		return Unavailable(err)
 	}
-	w.flow.signal(ctx, SignalStaged)
+	w.flow.signal(last, SignalStaged)
 	return nil
 }
 
 // handoff hands a staged batch off. While Redis does not answer it retries: only this step is
-// missing.
-func (w *Worker[T]) handoff(ctx context.Context, b *Batch) error {
+// missing. A call without an answer may have done it, and then the next one is refused.
+func (w *Worker[T]) handoff(ctx, last context.Context, b *Batch) error {
 	defer w.redis.gone(b.ID)
 	pause := backoff{}
-	for {
+	for tries := 1; ; tries++ {
 		err := w.flow.Queue.Handoff(ctx, b.Batch)
-		if err == nil || errors.Is(err, queue.ErrLeaseLost) {
+		lost := errors.Is(err, queue.ErrLeaseLost)
+		if err == nil || lost {
 			w.redis.succeeded(b.ID)
+			if lost && tries > 1 && w.handedOff(last, b) {
+				return nil
+			}
 			return err
 		}
 		if ctx.Err() == nil {
 			w.redis.failed(b.ID, err, "step", "handoff", "batch", b.ID)
 		}
 		if sleep(ctx, pause.next()) != nil {
+			if w.handedOff(last, b) {
+				return nil
+			}
 			return err
 		}
 	}
+}
+
+// handedOff reports whether this attempt of a staged batch was handed off, or whether the batch is
+// promoted already.
+func (w *Worker[T]) handedOff(ctx context.Context, b *Batch) bool {
+	ctx, cancel := context.WithTimeout(ctx, w.cfg.CallTimeout)
+	defer cancel()
+	list, err := w.flow.Queue.HandedOff(ctx)
+	if err != nil {
+		return false
+	}
+	for _, h := range list {
+		if h.ID == b.ID && h.Attempt == b.Attempt {
+			return true
+		}
+	}
+	fates, err := w.flow.Table.Fates(ctx, []string{b.ID})
+	return err == nil && len(fates) == 1 && fates[0] == staging.FatePromoted
 }
 
 // finish completes what the ledger has decided about a batch: promoted or void.

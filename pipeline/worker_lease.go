@@ -31,6 +31,7 @@ type lease struct {
 	entered time.Time   // when the caller's code was entered; zero: it is not running
 	waiting bool        // as Redis knows
 	settle  *time.Timer // tells Redis that the batch waits
+	ending  bool        // the batch is being handed off or settled, which ends the lease
 	ended   bool
 }
 
@@ -97,7 +98,9 @@ func (l *lease) tell(waiting bool) error {
 		l.waiting = waiting
 		l.outage.succeeded(l.batch.ID)
 	case errors.Is(err, queue.ErrLeaseLost):
-		l.cancel(err)
+		if !l.ending { // or else the call that ends the lease returns what became of it
+			l.cancel(err)
+		}
 	case l.ctx.Err() == nil:
 		l.outage.failed(l.batch.ID, err, "step", "extend", "batch", l.batch.ID)
 	}
@@ -135,6 +138,15 @@ func (l *lease) leave() {
 	if !l.waiting {
 		l.settle.Reset(waitDelay)
 	}
+}
+
+// finish is called before the batch is handed off or settled. From then on a lost lease does not
+// end the context: that call may be what ended the lease, and it must not be cut off before its
+// answer.
+func (l *lease) finish() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ending = true
 }
 
 // encoding is the hook of staging around the encoding of rows.
