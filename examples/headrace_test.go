@@ -1,15 +1,18 @@
 package examples_test
 
 import (
+	"context"
 	"encoding/json"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
 
+	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/queue"
 )
 
@@ -311,6 +314,9 @@ func TestHeadraceSession(t *testing.T) {
 	equal(t, "schemas left by the benchmark", one[int](t, pool, "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'benchmark%'"), 0)
 	c.fails("prune -before 1h", "nothing was changed")
 	c.shows("prune -before 1h -yes", "pruned 0 ledger rows")
+	execute(t, pool, "DELETE FROM orders_ledger WHERE id = (SELECT id FROM orders_ledger ORDER BY id LIMIT 1)") // as a later prune does
+	c.shows("stats", "balanced")
+	c.shows("audit", "✓ Redis", "✓ Postgres")
 	c.fails("clear all", "nothing was changed")
 	c.shows("clear all -yes", "cleared queue", "cleared cache", "cleared dedup")
 	for _, key := range text(t, s.redis.Client(t), "KEYS", "*") {
@@ -319,4 +325,78 @@ func TestHeadraceSession(t *testing.T) {
 		}
 	}
 	c.fails("process --queue other", "orders domain only")
+}
+
+// Clear deletes what it names and nothing else: no keys of a queue with a longer name, of another
+// pattern or another program, and no more than one name whatever characters it has.
+func TestClearSparesOtherKeys(t *testing.T) {
+	t.Parallel()
+	redis := servertest.OwnRedis(t)
+	client := redis.Client(t)
+	c := cli{t, env(redis.URL, "postgres://nobody@127.0.0.1:1/none")}
+	spared := []string{
+		"{orders-eu}:ready", "{orders-eu}:queue:b:1", "{orders-eu}:dedup:1", "{orders}:window:1", "{orders}:mine",
+		"{orders2}:ready", "{eu}:ready", "{x*}:lookup:1", "orders",
+	}
+	for _, key := range append([]string{"{orders}:ready", "{orders}:queue:b:1", "{orders-products}:lookup:v:1", "{orders}:gate:1"}, spared...) {
+		if err := client.Do(t.Context(), client.B().Lpush().Key(key).Element("1").Build()).Error(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left := func(what string) {
+		t.Helper()
+		var got []string
+		for _, key := range text(t, client, "KEYS", "*") {
+			if !strings.HasPrefix(key, "{orders}:dedup:") && !strings.HasPrefix(key, "{orders}:queue:layout") {
+				got = append(got, key)
+			}
+		}
+		slices.Sort(got)
+		want := slices.Sorted(slices.Values(spared))
+		if !slices.Equal(got, want) {
+			t.Errorf("after %s: got the keys %q, want %q", what, got, want)
+		}
+	}
+	c.shows("clear queue -yes", "cleared queue")
+	c.shows("clear cache -yes", "cleared cache")
+	left("clear queue and clear cache")
+	for _, name := range []string{"order*", "e?", "[eo]u", "*"} {
+		c.shows("clear queue -yes -queue "+name, "cleared queue")
+		c.shows("clear cache -yes -queue "+name, "cleared cache")
+	}
+	left("clear with the characters of a pattern in the name")
+}
+
+// Promote --empty reconciles while it waits. A batch that is handed off and in no registry comes
+// back again and again; otherwise the command would not end.
+func TestPromoteEmptyReconciles(t *testing.T) {
+	t.Parallel()
+	s := own(t)
+	q, err := queue.New(t.Context(), s.redis.Client(t), "orders", queue.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := leaseOne(t, q)
+	o.Duration = time.Hour
+	b, err := q.Lease(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	promote := start(t, "headrace", s.env(), "promote", "-empty")
+	for range 2 { // the first may be the reconcile at the start
+		if err := q.Handoff(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+		waiting, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		if b, err = q.Lease(waiting, o); err != nil {
+			t.Fatalf("the batch is not delivered again: %v", err)
+		}
+		cancel()
+	}
+	if _, err := q.Ack(t.Context(), b.ID); err != nil {
+		t.Fatal(err)
+	}
+	if r := promote.wait(); r.code != 0 || !strings.Contains(r.out, "promoted 0 records") {
+		t.Errorf("exit code %d\n%s%s", r.code, r.out, r.err)
+	}
 }

@@ -65,7 +65,7 @@ func (v *benchmark) Run(ctx context.Context, s *session) (err error) {
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 		defer cancel()
 		_, dropped := pool.Exec(last, "SET LOCAL client_min_messages = error; DROP SCHEMA IF EXISTS "+place+" CASCADE")
-		_, deleted := deleteKeys(last, redis, "{"+name+"*", "")
+		_, deleted := deleteKeys(last, redis, "{"+name+"*")
 		if err == nil {
 			err = firstError(dropped, deleted)
 		}

@@ -37,8 +37,8 @@ func (v *clear) Run(ctx context.Context, s *session) error {
 	}
 	name := s.Queue
 	lost := map[string]string{
-		"queue": fmt.Sprintf("%d records that wait, %d in flight and %d dead letters of the queue %s", st.Ready+st.Delayed, st.InFlight, st.Dead, name),
-		"cache": fmt.Sprintf("the lookup tables of %s in Redis; init-cache loads them again", name),
+		"queue": fmt.Sprintf("%d records that wait, %d in flight and %d dead letters of the queue %s, whose ids stay in its dedup window", st.Ready+st.Delayed, st.InFlight, st.Dead, name),
+		"cache": fmt.Sprintf("the lookup tables {%s-*} in Redis; init-cache loads them again", name),
 		"dedup": fmt.Sprintf("the ids of the dedup window %s; what was pushed before may come again", name),
 	}
 	what := []string{v.What}
@@ -63,9 +63,10 @@ func (v *clear) Run(ctx context.Context, s *session) error {
 				err = window.Clear(ctx)
 			}
 		case "cache":
-			n, err = deleteKeys(ctx, c, "{"+name+"-*}:*", "")
-		default:
-			n, err = deleteKeys(ctx, c, "{"+name+"}:*", "{"+name+"}:dedup")
+			n, err = deleteKeys(ctx, c, "{"+literal(name)+"-*}:lookup:*")
+		default: // a window and foreign keys may have the same hash tag
+			tag := "{" + literal(name) + "}:"
+			n, err = deleteKeys(ctx, c, tag+"ready", tag+"queue:*", tag+"gate:*", tag+"signals:*")
 		}
 		if err != nil {
 			return err
@@ -76,24 +77,29 @@ func (v *clear) Run(ctx context.Context, s *session) error {
 	return s.print(map[string]any{"cleared": done}, text)
 }
 
-// deleteKeys deletes the keys that match a pattern and do not begin with except.
-func deleteKeys(ctx context.Context, c rueidis.Client, pattern, except string) (n int, err error) {
-	for cursor := uint64(0); ; {
-		page, err := c.Do(ctx, c.B().Scan().Cursor(cursor).Match(pattern).Count(1000).Build()).AsScanEntry()
-		if err != nil {
-			return n, err
-		}
-		for _, key := range page.Elements {
-			if except != "" && strings.HasPrefix(key, except) {
-				continue
-			}
-			if err := c.Do(ctx, c.B().Unlink().Key(key).Build()).Error(); err != nil {
+// literal is a text in a pattern of SCAN.
+func literal(text string) string {
+	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`, "]", `\]`).Replace(text)
+}
+
+// deleteKeys deletes the keys that match a pattern.
+func deleteKeys(ctx context.Context, c rueidis.Client, patterns ...string) (n int, err error) {
+	for _, pattern := range patterns {
+		for cursor := uint64(0); ; {
+			page, err := c.Do(ctx, c.B().Scan().Cursor(cursor).Match(pattern).Count(1000).Build()).AsScanEntry()
+			if err != nil {
 				return n, err
 			}
-			n++
-		}
-		if cursor = page.Cursor; cursor == 0 {
-			return n, nil
+			for _, key := range page.Elements {
+				if err := c.Do(ctx, c.B().Unlink().Key(key).Build()).Error(); err != nil {
+					return n, err
+				}
+				n++
+			}
+			if cursor = page.Cursor; cursor == 0 {
+				break
+			}
 		}
 	}
+	return n, nil
 }

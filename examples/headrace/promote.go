@@ -8,6 +8,9 @@ import (
 	"github.com/headrace/headrace/pipeline"
 )
 
+// reconcileInterval is how often promote --empty reconciles while it waits.
+const reconcileInterval = time.Second
+
 // promote moves what is staged into the table and refreshes the views.
 type promote struct {
 	Empty bool `help:"Go on until nothing is staged and nothing is in flight."`
@@ -42,7 +45,7 @@ func (v *promote) Run(ctx context.Context, s *session) error {
 	if err := promoter.Reconcile(ctx); err != nil { // what a crash has left
 		return err
 	}
-	for {
+	for reconciled := start; ; {
 		n, err := promoter.Promote(ctx)
 		if err != nil {
 			return err
@@ -60,6 +63,12 @@ func (v *promote) Run(ctx context.Context, s *session) error {
 		}
 		if q.Ready+q.Delayed+q.InFlight == 0 {
 			break
+		}
+		if time.Since(reconciled) > reconcileInterval { // a batch may be void, put aside or emptied out of staging
+			if err := promoter.Reconcile(ctx); err != nil {
+				return err
+			}
+			reconciled = time.Now()
 		}
 		select {
 		case <-ctx.Done():

@@ -23,7 +23,7 @@ var ErrNoTable = errors.New("ops: no such pipeline")
 type Ledger struct {
 	pipeline.Table[struct{}] // nil: only what the books need is implemented
 	pool                     *pgxpool.Pool
-	ledger                   string // quoted
+	ledger, control          string // quoted
 }
 
 // OpenLedger finds the ledger of a table ("orders" or "shop.orders"). The error wraps ErrNoTable if
@@ -36,7 +36,11 @@ func OpenLedger(ctx context.Context, pool *pgxpool.Pool, table string) (*Ledger,
 	if !found {
 		return nil, fmt.Errorf("%w: the database %s has no table %s", ErrNoTable, pool.Config().ConnConfig.Database, name)
 	}
-	return &Ledger{pool: pool, ledger: name}, nil
+	control, _, err := relation(ctx, pool, table+"_control")
+	if err != nil {
+		return nil, fmt.Errorf("ops: %w", err)
+	}
+	return &Ledger{pool: pool, ledger: name, control: control}, nil
 }
 
 // Books sums the ledger over the batches committed since.
@@ -45,8 +49,9 @@ func (l *Ledger) Books(ctx context.Context, since time.Time) (b staging.Books, e
 	for _, column := range []string{"records", "kept", "duplicates", "filtered", "rejected", "staged", "promoted", "conflicts", "ruled"} {
 		sql += ", coalesce(sum(" + column + ") FILTER (WHERE kind = 'promoted'), 0)::int8"
 	}
+	sql += ", (SELECT floor > '-infinity' FROM " + l.control + ")"
 	err = l.pool.QueryRow(ctx, sql+" FROM "+l.ledger+" WHERE committed_at >= $1::timestamptz", since).Scan(&b.Batches, &b.Void,
-		&b.Records, &b.Kept, &b.Duplicates, &b.Filtered, &b.Rejected, &b.Staged, &b.Rows, &b.Conflicts, &b.RejectedByRule)
+		&b.Records, &b.Kept, &b.Duplicates, &b.Filtered, &b.Rejected, &b.Staged, &b.Rows, &b.Conflicts, &b.RejectedByRule, &b.Pruned)
 	return b, err
 }
 

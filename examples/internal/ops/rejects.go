@@ -40,7 +40,7 @@ func Rejects(ctx context.Context, pool *pgxpool.Pool, table string, f RejectFilt
 	if err != nil {
 		return nil, err
 	}
-	rows, err := pool.Query(ctx, `SELECT id, batch::text, place, source, key, code, reason, coalesce(payload, convert_to(row::text, 'UTF8')), rejected_at, resolved_at
+	rows, err := pool.Query(ctx, `SELECT id, batch::text, place, source, key, code, reason, coalesce(bytes, convert_to(coalesce(payload, row::text), 'UTF8')), rejected_at, resolved_at
 		FROM `+name+`
 		WHERE (@ids::int8[] IS NULL OR id = ANY(@ids)) AND (@code = '' OR code = @code) AND (@key = '' OR key = @key)
 			AND (@resolved OR resolved_at IS NULL) AND id > @after
