@@ -85,7 +85,8 @@ func (t *Table[K, V]) due(age time.Duration) bool {
 func (t *Table[K, V]) refreshOld(ctx context.Context) error {
 	v, age, err := t.ask(ctx)
 	if err == nil && !t.due(age) {
-		if s := t.snapshot.Load(); s != nil && s.version == v.id {
+		// It is read, or replaced if it cannot be read whole.
+		if _, err = t.sync(ctx, nil); err == nil {
 			return nil
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -213,5 +214,69 @@ func TestRefreshInterval(t *testing.T) {
 			}
 			return true
 		})
+	})
+}
+
+// beforeAsk is a client that calls f before the nth script that asks which version is current.
+type beforeAsk struct {
+	rueidis.Client
+	left *atomic.Int32
+	f    func()
+}
+
+func (c beforeAsk) Do(ctx context.Context, cmd rueidis.Completed) rueidis.RedisResult {
+	if words := cmd.Commands(); len(words) == 5 && words[0] == "EVALSHA" && c.left.Add(-1) == 0 { // two keys, no argument
+		c.f()
+	}
+	return c.Client.Do(ctx, cmd)
+}
+
+// A table that another process refreshes after this one has seen that it is due is read, and not
+// refreshed again.
+func TestRefreshedMeanwhile(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		name := servertest.Prefix(t)
+		theirs, ours := &source{m: map[string]int{"v": 1}}, &source{m: map[string]int{"v": 2}}
+		other := newTable(t, c, name, lookup.Config[string, int]{Load: lookup.FromMap(theirs.load)})
+		refresh(t, other)
+		var version atomic.Value
+		hooked := beforeAsk{Client: c, left: &atomic.Int32{}, f: func() {
+			r, err := other.Refresh(context.WithoutCancel(t.Context()))
+			if err != nil {
+				t.Error(err)
+			}
+			version.Store(r.Version)
+		}}
+		table := newTable(t, hooked, name, lookup.Config[string, int]{
+			Load: lookup.FromMap(ours.load), RefreshInterval: time.Hour, MaxAge: time.Hour,
+		})
+		if err := table.Sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		// The version is two hours old.
+		key := "{" + name + "}:lookup:current"
+		text, err := c.Do(t.Context(), c.B().Get().Key(key).Build()).ToString()
+		f := strings.Fields(text)
+		if err != nil || len(f) != 5 {
+			t.Fatalf("got %q, %v", text, err)
+		}
+		made, err := strconv.ParseInt(f[4], 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f[4] = strconv.FormatInt(made-2*time.Hour.Milliseconds(), 10)
+		if err := c.Do(t.Context(), c.B().Set().Key(key).Value(strings.Join(f, " ")).Build()).Error(); err != nil {
+			t.Fatal(err)
+		}
+		hooked.left.Store(2) // the poll asks, and then the refresh
+		run(t, table)
+		eventually(t, "the table has a new version", func() bool {
+			s, err := table.Snapshot()
+			return err == nil && version.Load() != nil && s.Version() != f[1]
+		})
+		if s, _ := table.Snapshot(); s.Version() != version.Load() {
+			t.Errorf("the table was refreshed again: got version %s, want %s", s.Version(), version.Load())
+		}
 	})
 }
