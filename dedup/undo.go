@@ -25,8 +25,8 @@ type Undo struct {
 
 // Undo returns, for each claim, how to give it back: undo[i] belongs to claims[i], and is empty if
 // the place does not hold the id. It changes nothing. Let the script that acknowledges or buries
-// the batch apply it, so that both happen or neither. One round trip for 10,000 claims, which cost
-// the server 3 to 5 µs each.
+// the batch apply it, so that both happen or neither. One round trip for every 1,000 claims, which
+// cost the server 3 to 5 µs each.
 //
 // Call it after the claim was made; a caller that knows of a rejected record has done so. A place
 // claims an id only once, and no other claim ever takes its place in memory, unless Redis forgets
