@@ -274,7 +274,7 @@ func BenchmarkRounds(b *testing.B) {
 	exec(b, pool, "CREATE UNLOGGED TABLE bare (LIKE orders); CREATE TABLE bare_target (LIKE orders INCLUDING ALL)")
 	for r := range rounds {
 		rows := orders(n)
-		exec(b, pool, "TRUNCATE orders") // a target that grows is slower by itself: its index no longer fits
+		exec(b, pool, "TRUNCATE orders") // a target that grows gets slower: its index no longer fits
 		begun := time.Now()
 		for _, l := range batchesOf(rows, 5000) {
 			stage(b, tab, l, staging.OutcomeStaged)

@@ -13,29 +13,32 @@ var (
 	ErrConfig = errors.New("staging: invalid configuration")
 	// ErrLoad is wrapped by every error about a Load that does not add up. Nothing was written.
 	ErrLoad = errors.New("staging: invalid load")
-	// ErrDrift is wrapped by a [DriftError]: an existing table has another shape than the program expects.
+	// ErrDrift is wrapped by a [DriftError]: an existing table has another shape than the program
+	// expects.
 	ErrDrift = errors.New("staging: table has another shape")
-	// ErrNotTable is returned when the target is a view, a foreign table or something else that takes no promotion.
+	// ErrNotTable is returned when the target is a view, a foreign table or another relation that
+	// takes no promotion.
 	ErrNotTable = errors.New("staging: not a table")
 	// ErrNoTarget is returned when the target does not exist and Config.Create is not set.
 	ErrNoTarget = errors.New("staging: target does not exist")
 	// ErrMissing is returned when a table beside the target does not exist and Config.NoCreate is set.
 	ErrMissing = errors.New("staging: table does not exist")
-	// ErrPermission is returned when the role lacks a privilege. The text names the privilege and the table.
+	// ErrPermission is returned when the role lacks a privilege. The text names the privilege and the
+	// table.
 	ErrPermission = errors.New("staging: permission denied")
-	// ErrBusy is returned when a lock could not be acquired within its time-out: another promoter is at work, or a
-	// worker is slow. Nothing was changed; try again.
+	// ErrBusy is returned when a lock could not be acquired within its time-out: another promoter is
+	// at work, or a worker is slow. Nothing was changed; try again.
 	ErrBusy = errors.New("staging: locked by another transaction")
-	// ErrTooOld is returned for a batch that was sealed before the ledger's floor. The ledger no longer knows whether
-	// it was promoted, so it is not promoted.
+	// ErrTooOld is returned for a batch that was sealed before the ledger's floor. The ledger no
+	// longer holds whether it was promoted, so it is not promoted.
 	ErrTooOld = errors.New("staging: batch is older than the ledger's floor")
 	// ErrConflict is wrapped by the error of a promotion that met an existing key under ConflictFail.
 	ErrConflict = errors.New("staging: key exists")
-	// ErrMerge is wrapped by the error of a promotion of which a merge failed. The text names the merge. Nothing was
-	// changed, and no row was rejected.
+	// ErrMerge is wrapped by the error of a promotion in which a merge failed. The text names the
+	// merge. Nothing was changed, and no row was rejected.
 	ErrMerge = errors.New("staging: merge failed")
-	// ErrUnknown is wrapped by the error of a commit whose outcome is unknown. Everything here is idempotent by batch
-	// id: do it again.
+	// ErrUnknown is wrapped by the error of a commit whose outcome is unknown. Every call of
+	// this package is idempotent: call again.
 	ErrUnknown = errors.New("staging: outcome of the commit is unknown")
 	// ErrStuck is wrapped by the error of [Stats.Stuck].
 	ErrStuck = errors.New("staging: promotions fail")
@@ -50,7 +53,7 @@ type Drift struct {
 	Found    string // "" when the column is missing
 }
 
-// A DriftError says how a table differs from what the program expects, column by column.
+// A DriftError lists how a table differs from what the program expects, column by column.
 type DriftError struct {
 	Table  string
 	Drifts []Drift
@@ -82,8 +85,8 @@ func (e *DriftError) Error() string {
 // Unwrap makes errors.Is(err, ErrDrift) true.
 func (e *DriftError) Unwrap() error { return ErrDrift }
 
-// explain wraps an error of Postgres with what was being done, and marks a missing privilege and a lock that could not be
-// acquired.
+// explain wraps an error from Postgres with what was being done. It marks a missing privilege and a
+// lock that could not be acquired.
 func (t *Table[T]) explain(doing string, err error) error {
 	switch sqlState(err) {
 	case "42501":

@@ -9,8 +9,10 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Void commits b as void, durably, or answers FatePromoted. After FateVoid no copy of b, however late, will be promoted.
-// It waits for a promotion that is about to commit b, for at most Config.LockTimeout; an error leaves everything as it was.
+// Void enters b into the ledger as void, durably. If b is promoted already, it returns FatePromoted.
+// After FateVoid no copy of b is ever promoted, however late it comes. Void waits for a promotion that
+// is about to commit b, for at most Config.LockTimeout. An error changes nothing, unless it wraps
+// [ErrUnknown]: then call Void again.
 func (t *Table[T]) Void(ctx context.Context, b Batch) (Fate, error) {
 	if err := checkBatch(&b); err != nil {
 		return 0, err
@@ -49,8 +51,8 @@ func (t *Table[T]) void(ctx context.Context, q *pgx.Conn, b Batch) (Fate, error)
 	return 0, fmt.Errorf("the ledger's row was pruned meanwhile")
 }
 
-// Fates says where batches are, in the order of ids. The registries are read first, then the ledger: a batch that is
-// promoted in between is met in one of them.
+// Fates returns where batches are, in the order of ids. It reads the registries first, then the
+// ledger, so it finds a batch that is promoted in between.
 func (t *Table[T]) Fates(ctx context.Context, ids []string) ([]Fate, error) {
 	out := make([]Fate, len(ids))
 	if len(ids) == 0 {
@@ -97,14 +99,16 @@ func formatUUID(u [16]byte) string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", u[0:4], u[4:6], u[6:8], u[8:10], u[10:16])
 }
 
-// RejectsByBatch reads, from the durable rejects table, the records of promoted batches of which every row was rejected, by
-// batch id. It reads their payloads too: for batches of unknown size use [Table.Rejects], which reads page by page.
+// RejectsByBatch returns, by batch id, the records of promoted batches of which every row was
+// rejected. It reads them from the durable rejects table, with their payloads. For batches of unknown
+// size use [Table.Rejects], which reads page by page.
 func (t *Table[T]) RejectsByBatch(ctx context.Context, ids []string) (map[string][]Reject, error) {
 	return t.rejectsOf(ctx, t.sql.rejectsByBatch, ids)
 }
 
-// RejectedKeys reads the same records, but only Pos, Key, Root and Place: what an acknowledgement needs to give their claims
-// back. Those of which a row is left are not among them: their claims stay.
+// RejectedKeys returns the same records as [Table.RejectsByBatch], but only Pos, Key, Root and Place:
+// what an acknowledgement needs to release their claims. A record of which a row is left is not among
+// them, and keeps its claim.
 func (t *Table[T]) RejectedKeys(ctx context.Context, ids []string) (map[string][]Reject, error) {
 	return t.rejectsOf(ctx, t.sql.rejectedKeys, ids)
 }
@@ -137,7 +141,7 @@ func (t *Table[T]) rejectsOf(ctx context.Context, s statement, ids []string) (ma
 	return out, nil
 }
 
-// Epoch returns the marker of the UNLOGGED tables; a new value says that a crash has emptied staging.
+// Epoch returns the marker of the UNLOGGED tables. A new value means that a crash has emptied staging.
 func (t *Table[T]) Epoch(ctx context.Context) (string, error) {
 	c, err := t.pool.Acquire(ctx)
 	if err != nil {
@@ -181,8 +185,8 @@ func (t *Table[T]) Books(ctx context.Context, since time.Time) (Books, error) {
 	return b, nil
 }
 
-// Balanced returns nil if every record and every row is accounted for. The error names the line that does not balance,
-// and by how much.
+// Balanced returns nil if every record and every row is accounted for. Otherwise the error names the
+// line that does not balance, and by how much. It wraps [ErrUnbalanced].
 func (b Books) Balanced() error {
 	return errors.Join(
 		b.line("records", b.Records, "kept + duplicates + filtered + rejected", b.Kept+b.Duplicates+b.Filtered+b.Rejected),

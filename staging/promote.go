@@ -54,10 +54,11 @@ type staged struct {
 	conflicts, ruled                             int64
 }
 
-// Promote moves staged batches into the target: one transaction, whole batches, each exactly once. With nothing staged
-// it returns an empty PromoteResult. Call it again while PromoteResult.More is set. Promoters of one table take turns; one that
-// gets no turn within Config.LockTimeout returns ErrBusy. A promotion that runs into its Timeout changes nothing, and the
-// next one takes half as many rows.
+// Promote moves staged batches into the target: one transaction, whole batches, each exactly once.
+// With nothing staged, PromoteResult has no batches. Call Promote again while PromoteResult.More is
+// set. Promoters of one table take turns. A promoter that gets no turn within Config.LockTimeout
+// returns [ErrBusy]. A promotion that runs into its Timeout changes nothing, and the next one takes half
+// as many rows.
 func (t *Table[T]) Promote(ctx context.Context, o PromoteOptions) (PromoteResult, error) {
 	out, err := t.promote(ctx, o)
 	if !errors.Is(err, ErrConfig) {
@@ -131,7 +132,8 @@ func (t *Table[T]) promote(ctx context.Context, o PromoteOptions) (PromoteResult
 	}
 }
 
-// tookTooLong is true for the server's own time-outs and for a limit on temporary files: fewer rows help.
+// tookTooLong is true for the server's own time-outs and for a limit on temporary files: fewer rows
+// help.
 func tookTooLong(err error) bool {
 	switch sqlState(err) {
 	case "57014", "25P04", "53400":
@@ -140,7 +142,7 @@ func tookTooLong(err error) bool {
 	return false
 }
 
-// promoteOnce looks for a side that is not empty and promotes it. n is how many batches it has settled.
+// promoteOnce finds a side that is not empty and promotes it. n is how many batches it has settled.
 func (t *Table[T]) promoteOnce(ctx context.Context, limit int64, byBatch bool) (p *promotion[T], n int, err error) {
 	p = &promotion[T]{t: t, byBatch: byBatch, wroteBy: map[int32]int64{}}
 	c, err := t.pool.Acquire(ctx)
@@ -160,9 +162,9 @@ func (t *Table[T]) promoteOnce(ctx context.Context, limit int64, byBatch bool) (
 	return p, len(p.chosen), nil
 }
 
-// choose finds the side to promote: the sealed one, if it is not empty, or the open one, which it seals first, by a
-// transaction of its own. A worker that looked at the hint before and copies into the sealed side afterwards is found the
-// next time.
+// choose finds the side to promote: the sealed one if it is not empty, otherwise the open one, which
+// it seals first in a transaction of its own. A worker with an old hint may still copy into the sealed
+// side. The next promotion finds those rows.
 func (t *Table[T]) choose(ctx context.Context, q *pgx.Conn) (side, string, error) {
 	res, err := send(ctx, q, append(t.beginning(false), t.sql.fullSides.with(nil), t.sql.readEpoch.with(nil), do("commit"))...)
 	if err != nil {
@@ -236,13 +238,15 @@ func (p *promotion[T]) run(ctx context.Context, limit int64) error {
 
 // finish empties what was settled and commits.
 //
-// TRUNCATE and COMMIT go in one message. In between the transaction must not stand idle, because of how Postgres recovers:
-// when the postmaster is killed, an idle backend aborts. It removes the init forks of the files that TRUNCATE has made, keeps
-// an empty main fork until the next checkpoint, and its abort record is not flushed. Recovery then replays the making of the
-// init fork, finds the main fork in its way ("could not create file …: File exists"), and the server does not start.
+// TRUNCATE and COMMIT go in one message. The transaction must not stand idle in between, because of how
+// Postgres recovers. When the postmaster is killed, an idle backend aborts. It removes the init forks of
+// the files that TRUNCATE has made, keeps an empty main fork until the next checkpoint, and does not
+// flush its abort record. Recovery then replays the creation of the init fork, finds the main fork in
+// its way ("could not create file …: File exists"), and the server does not start.
 func (p *promotion[T]) finish(ctx context.Context) error {
 	if p.out.More {
-		// The rows stay behind without their registry, which nobody promotes, until the side's last part truncates it.
+		// The rows stay without their registry, so no promotion takes them, until the side's last part
+		// truncates it.
 		if _, err := sendOne(ctx, p.q, p.t.sql.side[p.s].forget.with(args{"numbers": array(p.chosen)})); err != nil {
 			return err
 		}
@@ -251,7 +255,8 @@ func (p *promotion[T]) finish(ctx context.Context) error {
 	return commit(ctx, p.q, p.t.sql.side[p.s].truncate.text+"; ")
 }
 
-// resolve looks how a commit ended whose answer was lost: the ledger has all of its batches, or none.
+// resolve finds out how a commit ended whose answer was lost: the ledger has all of its batches, or
+// none. It returns true if the ledger has them.
 func (p *promotion[T]) resolve(ctx context.Context) bool {
 	var ids []string
 	for _, x := range p.take {

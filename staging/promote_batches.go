@@ -12,7 +12,7 @@ import (
 // lock takes the sealed side, which waits for the COPYs under way, and reads what is in it.
 func (p *promotion[T]) lock(ctx context.Context) (list []*staged, counts, refusals map[int32]int64, err error) {
 	t, sql := p.t, &p.t.sql.side[p.s]
-	// A deferred constraint would fail the commit, where nobody can tell which row it was.
+	// A deferred constraint would fail at the commit, and the error would not tell which row it was.
 	settings := append(t.beginning(true), do("SET CONSTRAINTS ALL IMMEDIATE"), ownMemory, sql.lock.with(nil), t.sql.lockTarget.with(nil))
 	res, err := send(ctx, p.q, append(settings, sql.shape.with(nil), sql.batches.with(nil), sql.counts.with(nil), sql.rejections.with(nil),
 		t.sql.guards.with(nil), sql.suspects.with(nil))...)
@@ -73,7 +73,8 @@ func (p *promotion[T]) pick(ctx context.Context, list []*staged, counts, refusal
 	if err != nil {
 		return err
 	}
-	// The floor is read after the insert: when the ledger's old row was pruned before it, this snapshot sees the floor too.
+	// The floor is read after the insert. If the ledger's old row was pruned before the insert, this
+	// snapshot sees the new floor too.
 	old, err := idsOf(ctx, q, len(own), t.sql.ledgerTooOld.with(args{"ids": array(own)}))
 	if err != nil {
 		return err
@@ -139,8 +140,8 @@ func idsOf(ctx context.Context, q *pgx.Conn, n int, c call) ([]string, error) {
 	return r.texts("id"), nil
 }
 
-// settle finds out, batch by batch, which rows were written, rejected and left out because of their key, and writes it into
-// the ledger.
+// settle finds out, batch by batch, which rows were written, rejected, or left out because of their
+// key. It writes the counts into the ledger.
 func (p *promotion[T]) settle(ctx context.Context) error {
 	if err := p.everyRowRefused(); err != nil {
 		return err
@@ -181,7 +182,8 @@ func (p *promotion[T]) settle(ctx context.Context) error {
 	return err
 }
 
-// countConflicts fills in the conflicts of each batch: the rows that are left in the side and were not written.
+// countConflicts fills in the conflicts of each batch: the rows that are left in the side and were
+// not written.
 func (p *promotion[T]) countConflicts(ctx context.Context, remaining map[int32]int64) error {
 	t, want := p.t, p.expect-p.refused
 	conflicts := want - p.written

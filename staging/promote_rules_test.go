@@ -170,7 +170,7 @@ func TestEveryRowOfManyBatchesIsRejected(t *testing.T) {
 	balanced(t, tab)
 }
 
-// A batch may have 2^30 records, and a reject says which.
+// A batch may have 2^30 records, and a reject has the position of its record.
 func TestRejectsAtEveryPosition(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)

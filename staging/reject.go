@@ -89,9 +89,10 @@ func (r rejectRow) stored() StoredReject {
 	return x
 }
 
-// Resolve marks rejects as done with: pushed into the queue again after a correction, or given up. It returns how many
-// were open until now. Push first: a crash in between pushes a record twice, which its dedup id or the target's key
-// takes care of; the other way round it would be lost.
+// Resolve marks rejects as resolved: corrected and pushed into the queue again, or given up. It
+// returns how many were open until now. Push first, then resolve. A crash in between pushes the record
+// twice, and its dedup id or the target's key absorbs the second one. In the other order a crash loses
+// the record.
 func (t *Table[T]) Resolve(ctx context.Context, ids ...int64) (int, error) {
 	n, err := t.exec(ctx, true, do("UPDATE "+t.rejects+" SET resolved_at = clock_timestamp() WHERE id = ANY($1::text::int8[]) AND resolved_at IS NULL", array(ids)))
 	if err != nil {
@@ -102,13 +103,15 @@ func (t *Table[T]) Resolve(ctx context.Context, ids ...int64) (int, error) {
 
 // A Correction is what should have been made of a reject.
 type Correction[T any] struct {
-	Reject int64 // Rejected.ID
+	Reject int64 // StoredReject.ID
 	Rows   []T   // one or more
 }
 
-// Replay writes corrected rows into the target and resolves their rejects, in one transaction. It enters them into the
-// ledger as a batch of its own, so that the books go on balancing. Rejects that are resolved already are left alone, so a
-// second call is harmless. Conflict Skip and Replace hold here too; rules and merges run as well.
+// Replay writes corrected rows into the target and resolves their rejects, in one transaction. It
+// enters them into the ledger as a batch of its own, so the books still balance. It leaves rejects
+// alone that are resolved already, so a second call is harmless. ConflictSkip and ConflictReplace apply
+// here too. Rules and merges run as well: a corrected row that breaks a rule fails the call with
+// [ErrLoad].
 func (t *Table[T]) Replay(ctx context.Context, fixed []Correction[T]) (PromoteResult, error) {
 	fail := func(err error) (PromoteResult, error) {
 		return PromoteResult{}, t.explain("replaying rejects into "+t.target, err)
@@ -159,8 +162,8 @@ func (t *Table[T]) Replay(ctx context.Context, fixed []Correction[T]) (PromoteRe
 	return p, nil
 }
 
-// replay does what stage and promote do, with a temporary table in place of a side: nothing here outlives the transaction,
-// and nothing has to outlive a crash.
+// replay does what stage and promote do, with a temporary table in place of a side: nothing here
+// outlives the transaction, and nothing has to outlive a crash.
 func (t *Table[T]) replay(ctx context.Context, q *pgx.Conn, l *Load[T]) (PromoteResult, error) {
 	spans, order := l.records()
 	var found []Reject
@@ -201,12 +204,14 @@ func (t *Table[T]) replay(ctx context.Context, q *pgx.Conn, l *Load[T]) (Promote
 	return PromoteResult{Batches: []PromotedBatch{{ID: entered.row(0).text("id"), Fate: FatePromoted}}, Records: len(spans), Kept: len(spans), Rows: int(wrote), Conflicts: len(l.Rows) - int(wrote)}, nil
 }
 
-// Prune forgets ledger rows and resolved rejects that are older than before, and returns how many ledger rows went. First it
-// raises the floor, durably: a batch that was sealed before it and turns up later is refused by Stage with ErrTooOld and put
-// aside by Promote, for nobody can tell any more whether it was promoted. Ledger rows are kept for pruneMargin longer than
-// the floor says, so that clocks that differ do no harm. Keep more than the age of anything in flight.
+// Prune deletes ledger rows and resolved rejects that are older than before. It returns how many
+// ledger rows it deleted. First it raises the floor to before, durably. For a batch that was sealed
+// before the floor and comes later, Stage returns [ErrTooOld] and Promote puts it aside, because the
+// ledger no longer holds whether it was promoted. Ledger rows are kept for an hour longer than that, in
+// case clocks differ. Keep more than the age of anything in flight.
 //
-// A before that is in the future, by the server's clock, is refused with ErrConfig: every batch in flight would end as too old.
+// If before is later than the server's time, Prune returns [ErrConfig] and changes nothing: every batch
+// in flight would become too old.
 func (t *Table[T]) Prune(ctx context.Context, before time.Time) (int, error) {
 	n, err := t.exec(ctx, true, do("UPDATE "+t.control+" SET floor = greatest(floor, $1::timestamptz) WHERE $1::timestamptz <= clock_timestamp()", timeText(before)))
 	if err == nil && n == 0 {
@@ -233,4 +238,5 @@ func (t *Table[T]) Prune(ctx context.Context, before time.Time) (int, error) {
 	return total, nil
 }
 
+// pruneMargin is how long ledger rows are kept below the floor, in case clocks differ.
 const pruneMargin = time.Hour

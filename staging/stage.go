@@ -35,7 +35,7 @@ func checkBatch(b *Batch) error {
 	return nil
 }
 
-// check says what is wrong with a load, before anything is written.
+// check returns an error about what is wrong with a load, before anything is written.
 func (l *Load[T]) check(spans []span) error {
 	if err := checkBatch(&l.Batch); err != nil {
 		return err
@@ -79,9 +79,9 @@ func (l *Load[T]) check(spans []span) error {
 	return nil
 }
 
-// Stage writes a batch into staging, idempotently by batch id: whatever the answer is, the batch is in one place and
-// the caller knows where. An error leaves nothing behind, unless it wraps ErrUnknown; then do it again. Costs three
-// round trips and one COPY.
+// Stage writes a batch into staging. It is idempotent by batch id: the Outcome is the one place where
+// the batch is. An error leaves nothing behind, unless it wraps [ErrUnknown]: then call Stage again.
+// A call costs three round trips and one COPY.
 func (t *Table[T]) Stage(ctx context.Context, l Load[T]) (Outcome, error) {
 	spans, order := l.records()
 	if err := l.check(spans); err != nil {
@@ -128,7 +128,8 @@ func (t *Table[T]) stageOnce(ctx context.Context, l *Load[T], spans []span, orde
 		t.setHint(control)
 	}
 	defer t.rollback(q)
-	// The first try does not wait: a side that is locked is the one that a promoter is at work on, so the hint is old.
+	// The first try does not wait. A locked side is the one that a promoter works on: the hint is
+	// old.
 	out, err := t.stageIn(ctx, q, l, spans, order, stageHow{begin: true, nowait: try == 0, careful: careful})
 	if err != nil || out != OutcomeStaged {
 		return out, err
@@ -147,9 +148,9 @@ func (t *Table[T]) setHint(control result) {
 	t.hint.Store(int32(sideOf(control.row(0).text("open"))))
 }
 
-// commit ends the transaction, with a last statement in the same message. An error that is not the server's own answer
-// leaves the outcome open, also one that calls itself safe to retry: pgx says that of a connection which it has found closed while it
-// waited for the answer.
+// commit ends the transaction, with a last statement in the same message. Any error but the server's
+// own answer leaves the outcome unknown. That includes an error that pgx marks as safe to retry: it
+// does so too when it finds the connection closed while it waits for the answer.
 func commit(ctx context.Context, q *pgx.Conn, last string) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -164,7 +165,8 @@ func commit(ctx context.Context, q *pgx.Conn, last string) error {
 	return fmt.Errorf("%w: %w", ErrUnknown, err)
 }
 
-// lostConnection says whether an error of the server's ends the connection: the commit may have been done before.
+// lostConnection reports whether an error from the server ends the connection. The commit may have
+// been done before it.
 func lostConnection(err error) bool {
 	code := sqlState(err)
 	return len(code) == 5 && (code[:2] == "08" || code[:3] == "57P")
@@ -172,7 +174,8 @@ func lostConnection(err error) bool {
 
 type stageHow struct{ begin, nowait, careful bool }
 
-// stageIn does the work inside a transaction, which it begins if asked to. Anything but Staged wants a rollback.
+// stageIn does the work inside a transaction, which it begins if asked to. After any outcome but
+// OutcomeStaged the caller must roll back.
 func (t *Table[T]) stageIn(ctx context.Context, q *pgx.Conn, l *Load[T], spans []span, order []int, how stageHow) (Outcome, error) {
 	s := side(t.hint.Load())
 	kept := len(spans)
@@ -238,7 +241,7 @@ func (t *Table[T]) stageIn(ctx context.Context, q *pgx.Conn, l *Load[T], spans [
 	return OutcomeStaged, t.at("after copy")
 }
 
-// copyAll copies the rows, and returns the records that neither the encoder nor Postgres could take.
+// copyAll copies the rows. It returns the records that the encoder or Postgres could not take.
 func (t *Table[T]) copyAll(ctx context.Context, q *pgx.Conn, s side, l *Load[T], spans []span, order []int, kept int, no int32, careful bool) ([]Reject, error) {
 	if kept == 0 {
 		return nil, nil
@@ -260,14 +263,15 @@ func (t *Table[T]) copyAll(ctx context.Context, q *pgx.Conn, s side, l *Load[T],
 	return found, err
 }
 
-// StageTx is Stage inside a transaction of the caller's: the batch is staged when that commits. The transaction keeps
-// its own time-outs: a lock on the staging tables lasts as long as it does, so let it be short.
+// StageTx is Stage inside the caller's transaction: the batch is staged when that transaction
+// commits. The transaction keeps its own time-outs, and it holds a lock on the staging tables until
+// it ends. Keep it short.
 func (t *Table[T]) StageTx(ctx context.Context, tx pgx.Tx, l Load[T]) (Outcome, error) {
 	spans, order := l.records()
 	if err := l.check(spans); err != nil {
 		return 0, err
 	}
-	// The encoding is the one setting that a transaction of the caller's must have, until its end: texts in Go are UTF-8.
+	// The caller's transaction needs this one setting until its end: strings in Go are UTF-8.
 	found, err := send(ctx, tx.Conn(), do("SET LOCAL client_encoding TO 'UTF8'"), t.sql.readControl.with(nil))
 	if err != nil {
 		return 0, t.explain("staging batch "+l.Batch.ID, err)

@@ -11,7 +11,8 @@ SELECT c.open,
 FROM {control} c;
 
 -- name: stage_lock
--- In the order in which a promotion takes them. With this lock nobody changes the columns of the staging table.
+-- In the order in which a promotion takes them. While this lock is held, no other transaction can
+-- change the columns of the staging table.
 LOCK TABLE {registry}, {staging} IN ROW EXCLUSIVE MODE
 
 -- name: stage_register

@@ -30,8 +30,8 @@ type span struct {
 	lo, hi int
 }
 
-// encoder turns records into binary COPY while the server reads it: the two run at the same time. A record of which
-// a row cannot be written leaves no row and is remembered as rejected.
+// encoder turns records into binary COPY while the server reads it: the two run at the same time. A
+// record of which a row cannot be written leaves no row and is kept as rejected.
 type encoder[T any] struct {
 	t     *Table[T]
 	load  *Load[T]
@@ -256,7 +256,7 @@ func (t *Table[T]) copyRejects(ctx context.Context, q *pgx.Conn, s side, no int3
 var rejectCols = []column{{name: "hr_batch", kind: kInt4}, {name: "pos", kind: kInt4}, {name: "key", kind: kText}, {name: "code", kind: kText},
 	{name: "reason", kind: kText}, {name: "payload", kind: kText}, {name: "bytes", kind: kBytea}}
 
-// readable is true for a payload that the database can hold as text. Anything else is kept as bytes.
+// readable is true for a payload that the database can hold as text. Any other is kept as bytes.
 func readable(payload []byte, utf8Server bool) bool {
 	utf, nul := textOK(payload)
 	return utf && !nul && (utf8Server || !slices.ContainsFunc(payload, func(c byte) bool { return c >= 0x80 }))
@@ -272,9 +272,10 @@ func (t *Table[T]) newEncoder(l *Load[T], spans []span, order []int, from, to in
 	return &encoder[T]{t: t, load: l, spans: spans, order: order, from: from, to: to, no: no, rejects: rejects, row: Row{cols: t.cols, m: m}}
 }
 
-// carefully copies records [from, to) where a COPY of them all has failed: it finds the offending records by the line
-// that Postgres names (and by halves, if it names none), rejects them, and copies the others. Each failure costs the
-// records before it a second COPY, so the whole is linear. Runs in a transaction; every COPY has a savepoint.
+// carefully copies records [from, to) where a COPY of all of them has failed. It finds the offending
+// records by the line that Postgres names, or by halves if it names none, rejects them, and copies the
+// others. Each failure costs the records before it a second COPY, so the total cost is linear. It runs
+// in a transaction, and every COPY has a savepoint.
 func (t *Table[T]) carefully(ctx context.Context, q *pgx.Conn, s side, e *encoder[T]) error {
 	if e.from >= e.to {
 		return nil

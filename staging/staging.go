@@ -12,7 +12,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// A Batch is what the queue sealed: its id decides everything here, so it must never be used for other records.
+// A Batch is a batch of records that the queue sealed. Everything here is decided by its id, so the id
+// must never be used for other records.
 type Batch struct {
 	ID      string // UUIDv7
 	Root    string // the batch that these records were sealed in first; "" means ID
@@ -23,7 +24,8 @@ type Batch struct {
 	Sealed  time.Time
 }
 
-// NewBatchID returns an id for a new batch: a UUIDv7, which carries the time. An id must never be used for two batches.
+// NewBatchID returns an id for a new batch: a UUIDv7, which carries the time. Never use an id for two
+// batches.
 func NewBatchID() string { return uid.New() }
 
 // A Reject is a record, or a row of it, that does not go into the target.
@@ -37,8 +39,8 @@ type Reject struct {
 	Place   int    // Offset + Pos; filled when rejects are read
 }
 
-// A Load is a batch with what the stages made of it. Records must equal kept + Duplicates + Filtered + len(Rejects),
-// where kept is the number of records that have rows.
+// A Load is a batch with what the stages made of it. Records must equal kept + Duplicates + Filtered +
+// len(Rejects), where kept is the number of records that have rows.
 type Load[T any] struct {
 	Batch      Batch
 	Rows       []T
@@ -46,16 +48,17 @@ type Load[T any] struct {
 	Rejects    []Reject
 	Duplicates int
 	Filtered   int
-	// Payloads, if given, holds the batch's raw records by position: a row that Postgres cannot take is rejected with
-	// its raw record. Otherwise with the row as JSON.
+	// Payloads, if given, holds the batch's raw records by position. A row that Postgres cannot take is
+	// rejected with its raw record, or without Payloads with the row as JSON.
 	Payloads [][]byte
-	// Encoding, if set, is called with true before rows are encoded, which runs Config.Fill and methods of
-	// the values, and with false afterwards. Between two such calls Stage waits for Postgres. An error of
-	// the first stops the COPY, and Stage returns it.
+	// Encoding, if set, is called with true before rows are encoded and with false afterwards. Encoding
+	// runs Config.Fill and methods of the values. From the call with false to the next with
+	// true, Stage waits for Postgres. An error of the call with true stops the COPY, and Stage returns
+	// it.
 	Encoding func(begins bool) error
 }
 
-// An Outcome says what Stage found or did.
+// An Outcome is what Stage found or did.
 type Outcome uint8
 
 // The outcomes of Stage.
@@ -80,7 +83,7 @@ func (o Outcome) String() string {
 	return "unknown outcome"
 }
 
-// A Fate says where a batch is.
+// A Fate is where a batch is.
 type Fate uint8
 
 // The fates of a batch.
@@ -135,7 +138,8 @@ type PromoteResult struct {
 	Epoch string // as of Table.Epoch
 }
 
-// Books sums the ledger. Records = Kept + Duplicates + Filtered + Rejected; Staged = Rows + Conflicts + Ruled.
+// Books sums the ledger. Records = Kept + Duplicates + Filtered + Rejected, and Staged = Rows +
+// Conflicts + RejectedByRule.
 type Books struct {
 	Batches        int64 // promoted
 	Void           int64
