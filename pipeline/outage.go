@@ -110,7 +110,11 @@ func (o *outage) end(who string, works bool) (state outageState, over bool) {
 	defer o.mu.Unlock()
 	_, failed := o.failing[who]
 	delete(o.failing, who)
-	if len(o.failing) > 0 || !failed && !(works && o.owed) || failed && !o.logged && !o.reported {
+	ends := works && o.owed
+	if failed {
+		ends = o.logged || o.reported
+	}
+	if len(o.failing) > 0 || !ends {
 		return state, false
 	}
 	o.owed = o.reported && !works

@@ -176,12 +176,14 @@ func Feed(ctx context.Context, source Source, push func(ctx context.Context, pay
 			return r, ctx.Err()
 		case errors.As(err, &bad) && cfg.OnError != nil:
 			if err := cfg.OnError(bad); err != nil {
-				return r, errors.Join(err, flush())
+				err = errors.Join(err, flush())
+				return r, err
 			}
 			r.Skipped++
 			continue
 		case err != nil:
-			return r, errors.Join(err, flush())
+			err = errors.Join(err, flush())
+			return r, err
 		}
 		if chunk = append(chunk, payload); len(chunk) == cfg.Records {
 			if err := flush(); err != nil {
@@ -189,5 +191,6 @@ func Feed(ctx context.Context, source Source, push func(ctx context.Context, pay
 			}
 		}
 	}
-	return r, flush()
+	err = flush() // before r is read: the order within one return is not defined
+	return r, err
 }

@@ -156,7 +156,7 @@ func (w *Worker[T]) handle(work context.Context, qb *queue.Batch, loop string) e
 	last, cancel := withGrace(work, lastGrace)
 	defer cancel()
 	held := w.hold(work, qb)
-	err := w.process(held, last, newBatch(qb))
+	err := w.process(last, held, newBatch(qb))
 	cause := context.Cause(held.ctx)
 	held.end()
 	log := w.cfg.Logger.With("queue", w.flow.Queue.Name(), "batch", qb.ID, "attempt", qb.Attempt)
@@ -214,7 +214,7 @@ func (w *Worker[T]) release(last context.Context, qb *queue.Batch, o queue.Relea
 
 // process runs the chain, stages the rows and hands the batch off. last outlives the context of the
 // lease, for the calls that end the batch.
-func (w *Worker[T]) process(held *lease, last context.Context, b *Batch) error {
+func (w *Worker[T]) process(last context.Context, held *lease, b *Batch) error {
 	ctx := held.ctx
 	start := time.Now()
 	load, err := w.transform(ctx, b)
