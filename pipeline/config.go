@@ -128,8 +128,10 @@ type PromoterConfig struct {
 	// Default [DefaultCallTimeout].
 	CallTimeout time.Duration
 	// Retention is how long the ledger and resolved rejects are kept. The promoter deletes what is
-	// older, at most once an hour, and never what is younger than the oldest record in flight. The
-	// table must have a method Prune, as *staging.Table does. Zero: everything is kept.
+	// older, at most once an hour, and never what is younger than the oldest record in flight in
+	// its own queue. So set it only where this queue alone feeds the table: a batch of another
+	// queue that is older than the pruned part would be refused. The table must have a method
+	// Prune, as *staging.Table does. Zero: everything is kept.
 	Retention time.Duration
 	// ShutdownTimeout is how long a promoter may take to finish the promotion in hand, and a
 	// refresh that is due, when its context has ended. Default [DefaultShutdownTimeout].
