@@ -105,7 +105,7 @@ func settled(ctx context.Context, app *orders.App, m *meter) error {
 			continue
 		}
 		pushed, done := m.produced()
-		if done && st.Acked+st.Dead >= pushed {
+		if done && st.Acked+st.Dead >= pushed && st.Depth() == 0 { // a push that was repeated adds records
 			m.end()
 			return nil
 		}
