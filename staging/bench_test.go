@@ -163,7 +163,7 @@ func BenchmarkFigures(b *testing.B) {
 	}
 	promoteFigure("staging/promote", rows, clear) // the keys are random
 
-	// UNLOGGED against LOGGED, and COPY against INSERT of 100 rows a statement in one pipeline a batch.
+	// UNLOGGED against LOGGED, and COPY against INSERT of 100 rows a statement, one pipeline a batch.
 	bench.Run(b, bench.Figure{Name: "staging/unlogged-to-logged", Setup: func(int) { exec(b, pool, "TRUNCATE bare, logged") },
 		Bare: func(int) int {
 			for _, d := range ready {
@@ -188,9 +188,10 @@ func BenchmarkFigures(b *testing.B) {
 		},
 	})
 
-	// On a target that is large already: HEADRACE_LARGE=10000000. Every round adds its rows. The index has grown in the order
-	// of arrival, as that of a live table; and each side begins behind a checkpoint, or one would find pages that the
-	// other has written whole to the WAL: between 20,000 and 54,000 of them, as it came.
+	// On a target that is large already: HEADRACE_LARGE=10000000. Every round adds its rows. The index
+	// has grown in the order of arrival, as that of a live table. Each side runs after a checkpoint:
+	// otherwise one would find pages that the other has written whole to the WAL, between 20,000 and
+	// 54,000 of them.
 	if large, _ := strconv.Atoi(os.Getenv("HEADRACE_LARGE")); large > 0 {
 		exec(b, pool, "TRUNCATE orders, "+st[0]+", "+st[1]+", "+reg[0]+", "+reg[1])
 		exec(b, pool, "INSERT INTO orders ("+cols+") SELECT 'OLD-' || md5(i::text), 'CUST-1', 'PROD-1', 'Mechanical Keyboard', 'Electronics', 1, 9.99, 'EUR', 9.99, '94105', 'San Francisco', 'CA', 'US', 'WEST', now(), now(), '{}' FROM generate_series(1, $1::int) i", large)
@@ -251,8 +252,8 @@ func insertAll(b testing.TB, pool *pgxpool.Pool, rows []order) {
 
 func median[N cmp.Ordered](x []N) N { return slices.Sorted(slices.Values(x))[len(x)/2] }
 
-// BenchmarkRounds shows that nothing bloats: 20 rounds of stage and promote, the first against the last, and what the
-// tables weigh.
+// BenchmarkRounds shows that nothing bloats: 20 rounds of stage and promote, the first against the
+// last, and the size of the tables.
 func BenchmarkRounds(b *testing.B) {
 	pool := servertest.Postgres(b)
 	tab := orderTable(b, pool, staging.Config[order]{})
@@ -339,9 +340,9 @@ func BenchmarkEncode(b *testing.B) {
 	}
 }
 
-// refusals promotes rows into a table with a CHECK, a foreign key and a trigger. The bare side has no bad row. Ours
-// has one, which the trigger refuses and nothing foresees, or a tenth of them, a third by each. HEADRACE_REFUSALS=500000
-// sets the number of rows.
+// refusals promotes rows into a table with a CHECK, a foreign key and a trigger. The bare side has no
+// bad row. Our side has one, which the trigger refuses and nothing foresees, or a tenth of the rows, a
+// third of them by each. HEADRACE_REFUSALS=500000 sets the number of rows.
 func refusals(b *testing.B) {
 	n := 50_000
 	if s := os.Getenv("HEADRACE_REFUSALS"); s != "" {

@@ -77,7 +77,8 @@ func TestRulesAndConstraints(t *testing.T) {
 	balanced(t, tab)
 }
 
-// What no rule foresees (a trigger, a second unique index) costs the record, not the batch, and roll-ups stay right.
+// A refusal that no rule foresees (a trigger, a second unique index) costs the record, not the batch,
+// and roll-ups stay right.
 func TestTheTargetRefusesARow(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)
@@ -149,8 +150,8 @@ func TestRulesOnColumnsWithOurNames(t *testing.T) {
 	balanced(t, tab)
 }
 
-// An empty lookup table, say: every row of many large batches is rejected. It takes seconds; with records that hash badly it
-// took minutes.
+// Every row of many large batches is rejected, as with an empty lookup table. It takes seconds; with
+// records that hash badly it took minutes.
 func TestEveryRowOfManyBatchesIsRejected(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)
@@ -296,8 +297,8 @@ func TestConflictFail(t *testing.T) {
 	}
 }
 
-// Keys that are there already are found by the plan for them, at either end of what is staged, whatever their type. If that
-// plan overlooked one, the insert would fail and be done again row by row.
+// The plan for keys that are in the target finds them at either end of what is staged, whatever their
+// type. If it missed one, the insert would fail and be repeated row by row.
 func TestKeysOfEveryTypeAreFound(t *testing.T) {
 	t.Parallel()
 	type keyed struct {
@@ -345,7 +346,8 @@ func TestKeysOfEveryTypeAreFound(t *testing.T) {
 	}
 }
 
-// A writer outside inserts a key between the promotion's statements: the promotion starts again and counts a conflict.
+// Another writer inserts a key between the promotion's statements: the promotion starts again and
+// counts a conflict.
 func TestAWriterOutside(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)

@@ -39,7 +39,8 @@ func TestStatsCountWhatIsStaged(t *testing.T) {
 	}
 }
 
-// A promotion that fails again and again shows in every program, with its reason, until one succeeds.
+// A promotion that keeps failing shows in the Stats of every program, with its reason, until one
+// succeeds.
 func TestAWedgeIsVisible(t *testing.T) {
 	pool, one, two := programs(t)
 	stage(t, one, load(items("a", 3)...), staging.OutcomeStaged)
@@ -111,7 +112,8 @@ func TestPayloadsAreReadable(t *testing.T) {
 	}
 }
 
-// Documents that do not parse are found in the program, whose COPY Postgres has refused once: not by one COPY each.
+// After Postgres has refused one COPY, the program itself finds the documents that do not parse. It
+// does not take one COPY for each.
 func TestManyInvalidDocuments(t *testing.T) {
 	t.Parallel()
 	type doc struct {
