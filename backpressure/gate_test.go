@@ -495,7 +495,8 @@ func TestLagFuncThatHangs(t *testing.T) {
 	for _, call := range []string{"Acquire", "Notify", "Release"} {
 		select {
 		case err := <-others:
-			if !errors.Is(err, context.Canceled) {
+			released := call == "Release" && err == nil // it needs no lag, and may be sent before its context is seen to end
+			if !released && !errors.Is(err, context.Canceled) {
 				t.Errorf("%s: got %v, want %v", call, err, context.Canceled)
 			}
 		case <-time.After(30 * time.Second):
