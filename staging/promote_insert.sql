@@ -55,6 +55,10 @@ INSERT INTO {target} AS old ({columns})
 SELECT {columns} FROM {target}
 {on_conflict}
 
+-- name: key_there
+-- Tells whether the target has the key of one of the rows.
+SELECT EXISTS (SELECT FROM {staging} s JOIN {target} hr_there ON {key_in_target} WHERE {which}) AS there
+
 -- name: conflicts
 -- Counts, by batch, the rows that were not written: all but one of a key in this promotion, and
 -- that one too unless the target's row is this transaction's own. A row's xmin may be a

@@ -275,7 +275,9 @@ func TestConflictFail(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)
 	tab := newTable(t, pool, "items", staging.Config[item]{Create: true, Key: []string{"id"}, Conflict: staging.ConflictFail})
-	for name, second := range map[string][]item{"there": items("a", 10), "within": append(items("b", 3), items("b", 1)...)} {
+	for name, second := range map[string][]item{
+		"there": items("a", 10), "alone": items("a", 1), "within": append(items("b", 3), items("b", 1)...),
+	} {
 		exec(t, pool, "TRUNCATE items")
 		stage(t, tab, load(items("a", 10)...), staging.OutcomeStaged)
 		promote(t, tab)

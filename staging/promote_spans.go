@@ -215,6 +215,9 @@ func (p *promotion[T]) rejectOne(ctx context.Context, w *work, s recordSpan, ref
 		}
 		return err
 	}
+	if conflict, err := p.conflicts(ctx, w, s, refusal); conflict || err != nil {
+		return err // countConflicts finds its row missing
+	}
 	code, reason := refusalOf(refusal)
 	r, err := sendOne(ctx, p.q, p.sql().rejectRecord.where(p.of(s)).with(
 		args{"record": text(s.first), "source": w.source, "code": code, "reason": plain(reason)}))
@@ -227,4 +230,18 @@ func (p *promotion[T]) rejectOne(ctx context.Context, w *work, s recordSpan, ref
 		p.soft, p.softErr = p.soft+r.affected(), refusal
 	}
 	return nil
+}
+
+// conflicts is true if a record was refused alone because the target has its key. That is for the
+// conflict policy to judge. A clash on another unique index rejects the record.
+func (p *promotion[T]) conflicts(ctx context.Context, w *work, s recordSpan, refusal error) (bool, error) {
+	there := p.sql().keyThere
+	if w.source != "insert" || there.text == "" || p.t.cfg.Conflict == ConflictReplace || sqlState(refusal) != "23505" {
+		return false, nil
+	}
+	r, err := sendOne(ctx, p.q, there.where(p.of(s)).with(nil))
+	if err != nil {
+		return false, err
+	}
+	return r.row(0).bool("there"), nil
 }

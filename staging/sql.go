@@ -174,6 +174,7 @@ type sideStatements struct {
 	insert     statement
 	insertNew  statement // the rows' keys are not looked up; empty unless ConflictSkip has a key
 	conflicts  statement
+	keyThere   statement // empty without a key
 
 	insertPlain  statement // insert without merges
 	judgeInsert  statement
@@ -222,7 +223,7 @@ func (t *Table[T]) prepare() {
 		x.postpone, x.resume = get("postpone_record"), get("resume_postponed")
 		x.rejectRecord, x.spans, x.remaining, x.suspects = get("reject_record"), get("spans"), get("remaining"), get("suspects")
 		if len(t.cfg.Key) > 0 {
-			x.conflicts = get("conflicts")
+			x.conflicts, x.keyThere = get("conflicts"), get("key_there")
 			if t.cfg.Conflict == ConflictSkip {
 				x.insertNew = t.merged(get("insert_new"))
 			}
