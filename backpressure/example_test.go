@@ -65,10 +65,10 @@ func Example() {
 func ExampleGate_Acquire() {
 	client, stop := throwaway()
 	defer stop()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
-	defer cancel()
 	gate := parcels(context.Background(), client)
 	push(context.Background(), client, 10)
+	ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+	defer cancel()
 	_, err := gate.Acquire(ctx, 1)
 	var full *backpressure.FullError
 	fmt.Println(errors.Is(err, context.DeadlineExceeded), errors.As(err, &full))

@@ -186,7 +186,7 @@ func TestLargeCallsAreSplit(t *testing.T) {
 func TestStoredVerdictsOfALargeBatch(t *testing.T) {
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
 		name := servertest.Prefix(t)
-		d := open(t, c, name, dedup.Config{})
+		d := open(t, c, name, dedup.Config{ExpectedIDs: 10_000})
 		const records = 4000
 		b := dedup.Batch{Guard: guard(t, c, name, "b"), Root: "b", Records: records}
 		ids := names("", 0, records)

@@ -333,7 +333,7 @@ func TestClearSparesOtherKeys(t *testing.T) {
 	t.Parallel()
 	redis := servertest.OwnRedis(t)
 	client := redis.Client(t)
-	c := cli{t, env(redis.URL, "postgres://nobody@127.0.0.1:1/none")}
+	c := cli{t, env(redis.URL, "postgres://someone@127.0.0.1:1/none")}
 	spared := []string{
 		"{orders-eu}:ready", "{orders-eu}:queue:b:1", "{orders-eu}:dedup:1", "{orders}:window:1", "{orders}:mine",
 		"{orders2}:ready", "{eu}:ready", "{x*}:lookup:1", "orders",

@@ -51,7 +51,8 @@ func NewWorker[T any](flow Flow[T], cfg WorkerConfig) (*Worker[T], error) {
 
 // hangTimeout is how long Run waits, after ShutdownTimeout, for functions that may ignore their
 // context. lastGrace is how long the last calls for a batch may take after ShutdownTimeout. It and
-// the reports of outages end before hangTimeout, so a silent store is not taken for such a function.
+// the reports of outages end before hangTimeout, so a silent store is not taken for such a
+// function.
 const (
 	hangTimeout = 5 * time.Second
 	lastGrace   = 2 * time.Second

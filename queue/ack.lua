@@ -4,8 +4,8 @@
 -- ARGV: prefix, then for each batch: id, number of undos, and four arguments for each undo.
 
 -- readBatches reads the batches and their undos, and returns the sound ones and the ids of the
--- broken ones. Of a batch that comes twice the first one counts, as in two calls. Nothing is written
--- before everything was read: an undo on a key of a wrong type ends the script here.
+-- broken ones. Of a batch that comes twice the first one counts, as in two calls. Nothing is
+-- written before everything was read: an undo on a key of a wrong type ends the script here.
 local function readBatches()
   local batches, broken, seen, i = {}, {}, {}, 2
   while ARGV[i] do

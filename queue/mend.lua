@@ -34,8 +34,8 @@ local function resume(now)
 end
 
 -- acknowledge ends a batch that is promoted, whatever is left of it. ARGV[4] and after are the
--- undos that go with it, four arguments each. Where nothing of the batch is left, another process has
--- acknowledged it, and its undo was applied then.
+-- undos that go with it, four arguments each. Where nothing of the batch is left, another process
+-- has acknowledged it, and its undo was applied then.
 local function acknowledge()
   local m = meta()
   local left = redis.call('EXISTS', listOf(id), metaOf(id)) > 0

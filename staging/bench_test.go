@@ -340,9 +340,9 @@ func BenchmarkEncode(b *testing.B) {
 	}
 }
 
-// refusals promotes rows into a table with a CHECK, a foreign key and a trigger. The bare side has no
-// bad row. Our side has one, which the trigger refuses and nothing foresees, or a tenth of the rows, a
-// third of them by each. HEADRACE_REFUSALS=500000 sets the number of rows.
+// refusals promotes rows into a table with a CHECK, a foreign key and a trigger. The bare side has
+// no bad row. Our side has one, which the trigger refuses and nothing foresees, or a tenth of the
+// rows, a third of them by each. HEADRACE_REFUSALS=500000 sets the number of rows.
 func refusals(b *testing.B) {
 	n := 50_000
 	if s := os.Getenv("HEADRACE_REFUSALS"); s != "" {

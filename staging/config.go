@@ -60,10 +60,11 @@ type Config[T any] struct {
 	// primary key.
 	Create bool
 
-	// NoCreate makes New check what is beside the target, and create and change nothing. What is missing is an [ErrMissing].
-	// [SQL] is the schema for a migration tool.
+	// NoCreate makes New check what is beside the target, and create and change nothing. What is
+	// missing is an [ErrMissing]. [SQL] is the schema for a migration tool.
 	NoCreate bool
-	// Role is what the program does with the table; it decides which privileges New checks. Default RoleAll.
+	// Role is what the program does with the table; it decides which privileges New checks. Default
+	// RoleAll.
 	Role Role
 
 	// Key names the columns of a unique index of the target, all NOT NULL. Without a key there are no

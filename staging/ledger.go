@@ -9,10 +9,10 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Void enters b into the ledger as void, durably. If b is promoted already, it returns FatePromoted.
-// After FateVoid no copy of b is ever promoted, however late it comes. Void waits for a promotion that
-// is about to commit b, for at most Config.LockTimeout. An error changes nothing, unless it wraps
-// [ErrUnknown]: then call Void again.
+// Void enters b into the ledger as void, durably. If b is promoted already, it returns
+// FatePromoted. After FateVoid no copy of b is ever promoted, however late it comes. Void waits
+// for a promotion that is about to commit b, for at most Config.LockTimeout. An error changes
+// nothing, unless it wraps [ErrUnknown]: then call Void again.
 func (t *Table[T]) Void(ctx context.Context, b Batch) (Fate, error) {
 	if err := checkBatch(&b); err != nil {
 		return 0, err
@@ -100,15 +100,15 @@ func formatUUID(u [16]byte) string {
 }
 
 // RejectsByBatch returns, by batch id, the records of promoted batches of which every row was
-// rejected. It reads them from the durable rejects table, with their payloads. For batches of unknown
-// size use [Table.Rejects], which reads page by page.
+// rejected. It reads them from the durable rejects table, with their payloads. For batches of
+// unknown size use [Table.Rejects], which reads page by page.
 func (t *Table[T]) RejectsByBatch(ctx context.Context, ids []string) (map[string][]Reject, error) {
 	return t.rejectsOf(ctx, t.sql.rejectsByBatch, ids)
 }
 
-// RejectedKeys returns the same records as [Table.RejectsByBatch], but only Pos, Key, Root and Place:
-// what an acknowledgement needs to release their claims. A record of which a row is left is not among
-// them, and keeps its claim.
+// RejectedKeys returns the same records as [Table.RejectsByBatch], but only Pos, Key, Root and
+// Place: what an acknowledgement needs to release their claims. A record of which a row is left is
+// not among them, and keeps its claim.
 func (t *Table[T]) RejectedKeys(ctx context.Context, ids []string) (map[string][]Reject, error) {
 	return t.rejectsOf(ctx, t.sql.rejectedKeys, ids)
 }
@@ -141,7 +141,8 @@ func (t *Table[T]) rejectsOf(ctx context.Context, s statement, ids []string) (ma
 	return out, nil
 }
 
-// Epoch returns the marker of the UNLOGGED tables. A new value means that a crash has emptied staging.
+// Epoch returns the marker of the UNLOGGED tables. A new value means that a crash has emptied
+// staging.
 func (t *Table[T]) Epoch(ctx context.Context) (string, error) {
 	c, err := t.pool.Acquire(ctx)
 	if err != nil {
@@ -185,8 +186,8 @@ func (t *Table[T]) Books(ctx context.Context, since time.Time) (Books, error) {
 	return b, nil
 }
 
-// Balanced returns nil if every record and every row is accounted for. Otherwise the error names the
-// line that does not balance, and by how much. It wraps [ErrUnbalanced].
+// Balanced returns nil if every record and every row is accounted for. Otherwise the error names
+// the line that does not balance, and by how much. It wraps [ErrUnbalanced].
 func (b Books) Balanced() error {
 	return errors.Join(
 		b.line("records", b.Records, "kept + duplicates + filtered + rejected", b.Kept+b.Duplicates+b.Filtered+b.Rejected),

@@ -55,10 +55,10 @@ type staged struct {
 }
 
 // Promote moves staged batches into the target: one transaction, whole batches, each exactly once.
-// With nothing staged, PromoteResult has no batches. Call Promote again while PromoteResult.More is
-// set. Promoters of one table take turns. A promoter that gets no turn within Config.LockTimeout
-// returns [ErrBusy]. A promotion that runs into its Timeout changes nothing, and the next one takes half
-// as many rows.
+// With nothing staged, PromoteResult has no batches. Call Promote again while PromoteResult.More
+// is set. Promoters of one table take turns. A promoter that gets no turn within
+// Config.LockTimeout returns [ErrBusy]. A promotion that runs into its Timeout changes nothing,
+// and the next one takes half as many rows.
 func (t *Table[T]) Promote(ctx context.Context, o PromoteOptions) (PromoteResult, error) {
 	out, err := t.promote(ctx, o)
 	if !errors.Is(err, ErrConfig) {
@@ -162,9 +162,9 @@ func (t *Table[T]) promoteOnce(ctx context.Context, limit int64, byBatch bool) (
 	return p, len(p.chosen), nil
 }
 
-// choose finds the side to promote: the sealed one if it is not empty, otherwise the open one, which
-// it seals first in a transaction of its own. A worker with an old hint may still copy into the sealed
-// side. The next promotion finds those rows.
+// choose finds the side to promote: the sealed one if it is not empty, otherwise the open one,
+// which it seals first in a transaction of its own. A worker with an old hint may still copy into
+// the sealed side. The next promotion finds those rows.
 func (t *Table[T]) choose(ctx context.Context, q *pgx.Conn) (side, string, error) {
 	res, err := send(ctx, q, append(t.beginning(false), t.sql.fullSides.with(nil), t.sql.readEpoch.with(nil), do("commit"))...)
 	if err != nil {
@@ -238,11 +238,12 @@ func (p *promotion[T]) run(ctx context.Context, limit int64) error {
 
 // finish empties what was settled and commits.
 //
-// TRUNCATE and COMMIT go in one message. The transaction must not stand idle in between, because of how
-// Postgres recovers. When the postmaster is killed, an idle backend aborts. It removes the init forks of
-// the files that TRUNCATE has made, keeps an empty main fork until the next checkpoint, and does not
-// flush its abort record. Recovery then replays the creation of the init fork, finds the main fork in
-// its way ("could not create file …: File exists"), and the server does not start.
+// TRUNCATE and COMMIT go in one message. The transaction must not stand idle in between, because
+// of how Postgres recovers. When the postmaster is killed, an idle backend aborts. It removes the
+// init forks of the files that TRUNCATE has made, keeps an empty main fork until the next
+// checkpoint, and does not flush its abort record. Recovery then replays the creation of the init
+// fork, finds the main fork in its way ("could not create file …: File exists"), and the server
+// does not start.
 func (p *promotion[T]) finish(ctx context.Context) error {
 	if p.out.More {
 		// The rows stay without their registry, so no promotion takes them, until the side's last part

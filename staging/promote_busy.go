@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// holdersQuery lists the processes that hold locks on the tables $1 to $6, and says whether this
+// holdersQuery lists the processes that hold locks on the tables $1 to $6, and reports whether this
 // role may end them.
 const holdersQuery = `SELECT DISTINCT l.pid, coalesce(a.usename::text, '') AS role,
 		coalesce(pg_has_role(a.usesysid, 'USAGE'), false) OR pg_has_role('pg_signal_backend', 'USAGE') AS mine, current_user::text AS me

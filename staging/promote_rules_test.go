@@ -77,8 +77,8 @@ func TestRulesAndConstraints(t *testing.T) {
 	balanced(t, tab)
 }
 
-// A refusal that no rule foresees (a trigger, a second unique index) costs the record, not the batch,
-// and roll-ups stay right.
+// A refusal that no rule foresees (a trigger, a second unique index) costs the record, not the
+// batch, and roll-ups stay right.
 func TestTheTargetRefusesARow(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)
@@ -150,8 +150,8 @@ func TestRulesOnColumnsWithOurNames(t *testing.T) {
 	balanced(t, tab)
 }
 
-// Every row of many large batches is rejected, as with an empty lookup table. It takes seconds; with
-// records that hash badly it took minutes.
+// Every row of many large batches is rejected, as with an empty lookup table. It takes seconds;
+// with records that hash badly it took minutes.
 func TestEveryRowOfManyBatchesIsRejected(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)
@@ -299,8 +299,8 @@ func TestConflictFail(t *testing.T) {
 	}
 }
 
-// The plan for keys that are in the target finds them at either end of what is staged, whatever their
-// type. If it missed one, the insert would fail and be repeated row by row.
+// The plan for keys that are in the target finds them at either end of what is staged, whatever
+// their type. If it missed one, the insert would fail and be repeated row by row.
 func TestKeysOfEveryTypeAreFound(t *testing.T) {
 	t.Parallel()
 	type keyed struct {

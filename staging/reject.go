@@ -90,9 +90,9 @@ func (r rejectRow) stored() StoredReject {
 }
 
 // Resolve marks rejects as resolved: corrected and pushed into the queue again, or given up. It
-// returns how many were open until now. Push first, then resolve. A crash in between pushes the record
-// twice, and its dedup id or the target's key absorbs the second one. In the other order a crash loses
-// the record.
+// returns how many were open until now. Push first, then resolve. A crash in between pushes the
+// record twice, and its dedup id or the target's key absorbs the second one. In the other order a
+// crash loses the record.
 func (t *Table[T]) Resolve(ctx context.Context, ids ...int64) (int, error) {
 	n, err := t.exec(ctx, true, do("UPDATE "+t.rejects+" SET resolved_at = clock_timestamp() WHERE id = ANY($1::text::int8[]) AND resolved_at IS NULL", array(ids)))
 	if err != nil {
@@ -109,9 +109,9 @@ type Correction[T any] struct {
 
 // Replay writes corrected rows into the target and resolves their rejects, in one transaction. It
 // enters them into the ledger as a batch of its own, so the books still balance. It leaves rejects
-// alone that are resolved already, so a second call is harmless. ConflictSkip and ConflictReplace apply
-// here too. Rules and merges run as well: a corrected row that breaks a rule fails the call with
-// [ErrLoad].
+// alone that are resolved already, so a second call is harmless. ConflictSkip and ConflictReplace
+// apply here too. Rules and merges run as well: a corrected row that breaks a rule fails the call
+// with [ErrLoad].
 func (t *Table[T]) Replay(ctx context.Context, fixed []Correction[T]) (PromoteResult, error) {
 	fail := func(err error) (PromoteResult, error) {
 		return PromoteResult{}, t.explain("replaying rejects into "+t.target, err)
@@ -205,13 +205,13 @@ func (t *Table[T]) replay(ctx context.Context, q *pgx.Conn, l *Load[T]) (Promote
 }
 
 // Prune deletes ledger rows and resolved rejects that are older than before. It returns how many
-// ledger rows it deleted. First it raises the floor to before, durably. For a batch that was sealed
-// before the floor and comes later, Stage returns [ErrTooOld] and Promote puts it aside, because the
-// ledger no longer holds whether it was promoted. Ledger rows are kept for an hour longer than that, in
-// case clocks differ. Keep more than the age of anything in flight.
+// ledger rows it deleted. First it raises the floor to before, durably. For a batch that was
+// sealed before the floor and comes later, Stage returns [ErrTooOld] and Promote puts it aside,
+// because the ledger no longer holds whether it was promoted. Ledger rows are kept for an hour
+// longer than that, in case clocks differ. Keep more than the age of anything in flight.
 //
-// If before is later than the server's time, Prune returns [ErrConfig] and changes nothing: every batch
-// in flight would become too old.
+// If before is later than the server's time, Prune returns [ErrConfig] and changes nothing: every
+// batch in flight would become too old.
 func (t *Table[T]) Prune(ctx context.Context, before time.Time) (int, error) {
 	n, err := t.exec(ctx, true, do("UPDATE "+t.control+" SET floor = greatest(floor, $1::timestamptz) WHERE $1::timestamptz <= clock_timestamp()", timeText(before)))
 	if err == nil && n == 0 {

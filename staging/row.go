@@ -48,8 +48,8 @@ type column struct {
 	def                 string // the default as an expression; "" without one
 }
 
-// definition is the column of a staging table. Its default is that of the target: a program that does not know the column
-// leaves it out of its COPY, and gets what an INSERT would.
+// definition is the column of a staging table. Its default is that of the target: a program that
+// does not know the column leaves it out of its COPY, and gets what an INSERT would.
 func (c *column) definition() string {
 	d := quote(c.name) + " " + c.sqlType + c.collate
 	if c.def != "" {
@@ -58,7 +58,7 @@ func (c *column) definition() string {
 	return d
 }
 
-// flaw says why a value cannot go into its column.
+// flaw is the reason why a value cannot go into its column.
 type flaw struct{ code, reason string }
 
 // The codes of rejects that are found before Postgres sees the value.
@@ -83,8 +83,8 @@ const (
 	codeSQL       = "sqlstate_"
 )
 
-// A Row takes the values of one row, column by column, in the order of Config.Columns. A value that its column cannot
-// hold makes the record a reject; it does not fail the batch.
+// A Row takes the values of one row, column by column, in the order of Config.Columns. A value
+// that its column cannot hold makes the record a reject; it does not fail the batch.
 type Row struct {
 	buf  []byte
 	cols []column
@@ -126,7 +126,8 @@ func (r *Row) null() { r.buf = append(r.buf, 0xff, 0xff, 0xff, 0xff) }
 // Null writes NULL.
 func (r *Row) Null() { r.next(); r.null() }
 
-// String writes a text, or any type that can be read from its text: enum, numeric, json, jsonb, uuid, bytea.
+// String writes a text, or any type that can be read from its text: enum, numeric, json, jsonb,
+// uuid, bytea.
 func (r *Row) String(s string) { putText(r, r.next(), s) }
 
 // Bytes writes a bytea, or text, json, jsonb. A nil slice is NULL.
@@ -164,7 +165,8 @@ func (r *Row) UUID(u [16]byte) {
 	r.buf = append(r.size(16), u[:]...)
 }
 
-// Value writes any value that pgx can encode, and anything at all as json; it is slower than the others.
+// Value writes any value that pgx can encode, and anything at all as json; it is slower than the
+// others.
 func (r *Row) Value(v any) { r.putValue(r.next(), v) }
 
 func (r *Row) size(n int) []byte { return binary.BigEndian.AppendUint32(r.buf, uint32(n)) }
@@ -296,7 +298,8 @@ func (r *Row) putValue(c *column, v any) {
 	binary.BigEndian.PutUint32(r.buf[at:], uint32(len(r.buf)-at-4))
 }
 
-// array writes the head of a one-dimensional array of n elements, or an empty array, and returns where its length goes.
+// array writes the head of a one-dimensional array of n elements, or an empty array, and returns
+// where its length goes.
 func (r *Row) array(c *column, n int) int {
 	at := len(r.buf)
 	r.buf = append(r.buf, 0, 0, 0, 0)

@@ -9,8 +9,8 @@ import (
 	"unsafe"
 )
 
-// textOK says whether s is what Postgres takes as text: UTF-8 without NUL. ASCII, the common case, goes eight bytes at a
-// time.
+// textOK reports whether Postgres takes s as text: UTF-8 without NUL. ASCII, the common case,
+// goes eight bytes at a time.
 func textOK[S string | []byte](s S) (utf, nul bool) {
 	const ones, highs = 0x0101010101010101, 0x8080808080808080
 	b := bytesOf(s)
@@ -92,7 +92,8 @@ func putText[S string | []byte](r *Row, c *column, s S) {
 	r.buf = append(r.size(len(s)), s...)
 }
 
-// parses is true for a JSON document, and for one that is nested so deeply that only the server can tell.
+// parses is true for a JSON document, and for one that is nested so deeply that only the server
+// can tell.
 func parses(b []byte) bool {
 	if json.Valid(b) {
 		return true

@@ -15,7 +15,8 @@ import (
 // install finds or makes the target and the tables beside it, and checks what is there.
 func (t *Table[T]) install(ctx context.Context, q *pgx.Conn, target string) error {
 	defer t.rollback(q)
-	// Programs that start at once take turns. The lock ends with the transaction, so it is good behind PgBouncer too.
+	// Programs that start at once take turns. The lock ends with the transaction, so it is good
+	// behind PgBouncer too.
 	if err := t.lockInstall(ctx, q); err != nil {
 		return err
 	}
@@ -46,7 +47,8 @@ func (t *Table[T]) install(ctx context.Context, q *pgx.Conn, target string) erro
 	return nil
 }
 
-// readShape finds or makes the target, compares it with the columns of T, and prepares all statements.
+// readShape finds or makes the target, compares it with the columns of T, and prepares all
+// statements.
 func (t *Table[T]) readShape(ctx context.Context, q *pgx.Conn, target string) error {
 	schema, table, err := parseName(target)
 	if err != nil {
@@ -95,11 +97,13 @@ func namesText(names []string) string {
 	return "{" + b.String() + "}"
 }
 
-// installTimeout bounds the wait for other programs that start. It is longer than Config.LockTimeout, because many may
-// start at once, and the idle time-out ends the transaction of one that is frozen.
+// installTimeout bounds the wait for other programs that start. It is longer than
+// Config.LockTimeout, because many may start at once, and the idle time-out ends the transaction
+// of one that is frozen.
 const installTimeout = time.Minute
 
-// lockInstall begins a transaction in which this program alone makes or checks tables in this database.
+// lockInstall begins a transaction in which this program alone makes or checks tables in this
+// database.
 func (t *Table[T]) lockInstall(ctx context.Context, q *pgx.Conn) error {
 	calls := append([]call{do(beginOwn)}, t.ownSettings(installTimeout, t.cfg.IdleTimeout)...)
 	calls = append(calls, do(`SELECT pg_advisory_xact_lock(hashtext('headrace.staging'))`))
@@ -207,7 +211,7 @@ func (t *Table[T]) match(s *shape, q *pgx.Conn) error {
 	return nil
 }
 
-// nullable says whether the field's type can be written as NULL.
+// nullable reports whether the field's type can be written as NULL.
 func nullable(f *field) bool {
 	switch f.typ.Kind() {
 	case reflect.Pointer, reflect.Slice, reflect.Map, reflect.Interface:
@@ -288,7 +292,8 @@ func (t *Table[T]) missingTables(ctx context.Context, q *pgx.Conn) (missing []st
 // tables makes what is missing beside the target and checks what is there.
 func (t *Table[T]) tables(ctx context.Context, q *pgx.Conn, create bool) error {
 	if create {
-		// In one message with the commit, for the reason that promotion.finish gives. Then go on where we were.
+		// In one message with the commit, for the reason that promotion.finish gives. Then go on where
+		// we were.
 		if _, err := q.Exec(ctx, t.createSQL()+";\ncommit"); err != nil {
 			return t.explain("creating the tables beside "+t.target, err)
 		}
@@ -301,7 +306,7 @@ func (t *Table[T]) tables(ctx context.Context, q *pgx.Conn, create bool) error {
 	t.hint.Store(int32(sideOf(open)))
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
-		return fmt.Errorf("staging: %s is empty: its one row says which side is open", t.control)
+		return fmt.Errorf("staging: %s is empty: its one row names the open side", t.control)
 	case err != nil:
 		return t.explain("reading "+t.control, err)
 	case owner != t.target:
@@ -317,8 +322,9 @@ func (t *Table[T]) tables(ctx context.Context, q *pgx.Conn, create bool) error {
 	return nil
 }
 
-// checkStaging compares a staging table with the columns. A column that is new is added, with the target's default for
-// older programs and for the rows that they have staged. Anything else waits until the table is empty.
+// checkStaging compares a staging table with the columns. A column that is new is added, with the
+// target's default for older programs and for the rows that they have staged. Anything else waits
+// until the table is empty.
 func (t *Table[T]) checkStaging(ctx context.Context, q *pgx.Conn, s side) error {
 	found, err := find(ctx, q, t.schema, t.stagingName[s])
 	if err != nil {

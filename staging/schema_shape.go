@@ -202,7 +202,7 @@ func (s *shape) loadKeys(ctx context.Context, q querier) error {
 	return err
 }
 
-// check says why the relation cannot be a target.
+// check returns an error if the relation cannot be a target.
 func (s *shape) check(name string) error {
 	if s.relkind != "r" && s.relkind != "p" {
 		what := relkinds[s.relkind]

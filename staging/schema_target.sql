@@ -1,4 +1,5 @@
--- The tables that belong to one target. Every statement may run again; they run under an advisory lock.
+-- The tables that belong to one target. Every statement may run again; they run under an advisory
+-- lock.
 CREATE TABLE IF NOT EXISTS {ledger} (
     id           uuid        PRIMARY KEY,
     kind         text        NOT NULL CHECK (kind IN ('promoted', 'void')),

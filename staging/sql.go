@@ -11,8 +11,8 @@ import (
 
 // The statements of this package stand in .sql files. A line "-- name: x" begins statement x. Two
 // kinds of placeholders are filled here and nowhere else: {name} is a table, a list of columns or
-// another piece of SQL, filled once for each Table; @name is a parameter, which the server gets as $1,
-// $2, … Files whose name begins with schema_ hold one statement without a name.
+// another piece of SQL, filled once for each Table; @name is a parameter, which the server gets as
+// $1, $2, … Files whose name begins with schema_ hold one statement without a name.
 //
 //go:embed stage.sql promote.sql promote_insert.sql promote_rules.sql promote_judge.sql promote_suspects.sql ledger.sql reject.sql schema_side.sql schema_target.sql settings.sql rewrite.sql
 var sqlFiles embed.FS

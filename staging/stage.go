@@ -79,9 +79,9 @@ func (l *Load[T]) check(spans []span) error {
 	return nil
 }
 
-// Stage writes a batch into staging. It is idempotent by batch id: the Outcome is the one place where
-// the batch is. An error leaves nothing behind, unless it wraps [ErrUnknown]: then call Stage again.
-// A call costs three round trips and one COPY.
+// Stage writes a batch into staging. It is idempotent by batch id: the Outcome is the one place
+// where the batch is. An error leaves nothing behind, unless it wraps [ErrUnknown]: then call
+// Stage again. A call costs three round trips and one COPY.
 func (t *Table[T]) Stage(ctx context.Context, l Load[T]) (Outcome, error) {
 	spans, order := l.records()
 	if err := l.check(spans); err != nil {
@@ -148,9 +148,9 @@ func (t *Table[T]) setHint(control result) {
 	t.hint.Store(int32(sideOf(control.row(0).text("open"))))
 }
 
-// commit ends the transaction, with a last statement in the same message. Any error but the server's
-// own answer leaves the outcome unknown. That includes an error that pgx marks as safe to retry: it
-// does so too when it finds the connection closed while it waits for the answer.
+// commit ends the transaction, with a last statement in the same message. Any error but the
+// server's own answer leaves the outcome unknown. That includes an error that pgx marks as safe to
+// retry: it does so too when it finds the connection closed while it waits for the answer.
 func commit(ctx context.Context, q *pgx.Conn, last string) error {
 	if err := ctx.Err(); err != nil {
 		return err

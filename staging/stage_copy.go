@@ -272,10 +272,10 @@ func (t *Table[T]) newEncoder(l *Load[T], spans []span, order []int, from, to in
 	return &encoder[T]{t: t, load: l, spans: spans, order: order, from: from, to: to, no: no, rejects: rejects, row: Row{cols: t.cols, m: m}}
 }
 
-// carefully copies records [from, to) where a COPY of all of them has failed. It finds the offending
-// records by the line that Postgres names, or by halves if it names none, rejects them, and copies the
-// others. Each failure costs the records before it a second COPY, so the total cost is linear. It runs
-// in a transaction, and every COPY has a savepoint.
+// carefully copies records [from, to) where a COPY of all of them has failed. It finds the
+// offending records by the line that Postgres names, or by halves if it names none, rejects them,
+// and copies the others. Each failure costs the records before it a second COPY, so the total cost
+// is linear. It runs in a transaction, and every COPY has a savepoint.
 func (t *Table[T]) carefully(ctx context.Context, q *pgx.Conn, s side, e *encoder[T]) error {
 	if e.from >= e.to {
 		return nil

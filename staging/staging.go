@@ -12,8 +12,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// A Batch is a batch of records that the queue sealed. Everything here is decided by its id, so the id
-// must never be used for other records.
+// A Batch is a batch of records that the queue sealed. Everything here is decided by its id, so
+// the id must never be used for other records.
 type Batch struct {
 	ID      string // UUIDv7
 	Root    string // the batch that these records were sealed in first; "" means ID
@@ -24,8 +24,8 @@ type Batch struct {
 	Sealed  time.Time
 }
 
-// NewBatchID returns an id for a new batch: a UUIDv7, which carries the time. Never use an id for two
-// batches.
+// NewBatchID returns an id for a new batch: a UUIDv7, which carries the time. Never use an id for
+// two batches.
 func NewBatchID() string { return uid.New() }
 
 // A Reject is a record, or a row of it, that does not go into the target.
@@ -39,8 +39,8 @@ type Reject struct {
 	Place   int    // Offset + Pos; filled when rejects are read
 }
 
-// A Load is a batch with what the stages made of it. Records must equal kept + Duplicates + Filtered +
-// len(Rejects), where kept is the number of records that have rows.
+// A Load is a batch with what the stages made of it. Records must equal kept + Duplicates +
+// Filtered + len(Rejects), where kept is the number of records that have rows.
 type Load[T any] struct {
 	Batch      Batch
 	Rows       []T
@@ -48,13 +48,13 @@ type Load[T any] struct {
 	Rejects    []Reject
 	Duplicates int
 	Filtered   int
-	// Payloads, if given, holds the batch's raw records by position. A row that Postgres cannot take is
-	// rejected with its raw record, or without Payloads with the row as JSON.
+	// Payloads, if given, holds the batch's raw records by position. A row that Postgres cannot take
+	// is rejected with its raw record, or without Payloads with the row as JSON.
 	Payloads [][]byte
-	// Encoding, if set, is called with true before rows are encoded and with false afterwards. Encoding
-	// runs Config.Fill and methods of the values. From the call with false to the next with
-	// true, Stage waits for Postgres. An error of the call with true stops the COPY, and Stage returns
-	// it.
+	// Encoding, if set, is called with true before rows are encoded and with false afterwards.
+	// Encoding runs Config.Fill and methods of the values. From the call with false to the next with
+	// true, Stage waits for Postgres. An error of the call with true stops the COPY, and Stage
+	// returns it.
 	Encoding func(begins bool) error
 }
 

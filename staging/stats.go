@@ -34,8 +34,8 @@ func (s Stats) Stuck() error {
 // statsWait is how long Stats waits for a side that a promotion holds.
 const statsWait = 50 * time.Millisecond
 
-// Stats counts what is staged. It reads two small tables and the control row. It does not wait for a
-// promotion.
+// Stats counts what is staged. It reads two small tables and the control row. It does not wait for
+// a promotion.
 func (t *Table[T]) Stats(ctx context.Context) (Stats, error) {
 	c, err := t.pool.Acquire(ctx)
 	if err != nil {
@@ -80,8 +80,8 @@ func (t *Table[T]) statsOf(ctx context.Context, q *pgx.Conn, s *Stats, count sta
 // noteWait bounds what a failed promotion spends on noting its failure.
 const noteWait = 5 * time.Second
 
-// noteOutcome records that a promotion has failed and why, or that one has succeeded after failures,
-// for [Table.Stats] of every program. An error of its own is ignored.
+// noteOutcome records that a promotion has failed and why, or that one has succeeded after
+// failures, for [Table.Stats] of every program. An error of its own is ignored.
 func (t *Table[T]) noteOutcome(ctx context.Context, outcome error) {
 	note := t.sql.noteSuccess.with(nil)
 	switch {

@@ -42,8 +42,9 @@ local function tick()
   redis.call('HSET', META, 'layout', LAYOUT, 'seed', SEED, 'size', int(size), 'clock', int(now), 'offset', int(offset))
 end
 
--- What all windows share lives twice as long as they do, and META, which has the seed of the buckets,
--- at least as long as the sliding sets: `slide` ms. Called at the end of a script that writes.
+-- What all windows share lives twice as long as they do, and META, which has the seed of the
+-- buckets, at least as long as the sliding sets: `slide` ms. Called at the end of a script that
+-- writes.
 local function keepShared(slide)
   for _, key in ipairs({IDLE, DUE, LEASES, DEAD, EXPIRY}) do redis.call('PEXPIRE', key, int(2 * RETENTION)) end
   local ms = math.max(2 * RETENTION, slide or 0)

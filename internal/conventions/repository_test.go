@@ -61,13 +61,10 @@ func report(t *testing.T, problems []Problem) {
 // The files of this package name the forbidden words.
 func own(file string) bool { return strings.HasPrefix(file, "internal/conventions/") }
 
-// Package staging is not yet held to words, width and examples.
-func unfinished(file string) bool { return strings.HasPrefix(file, "staging/") }
-
 func TestRepositoryWords(t *testing.T) {
 	t.Parallel()
 	for _, f := range files(t, ".go", ".lua", ".sql", ".md") {
-		if !own(f) && !unfinished(f) {
+		if !own(f) {
 			report(t, Words(f, read(t, f)))
 		}
 	}
@@ -76,9 +73,7 @@ func TestRepositoryWords(t *testing.T) {
 func TestRepositoryWidth(t *testing.T) {
 	t.Parallel()
 	for _, f := range files(t, ".go", ".lua", ".sql") {
-		if !unfinished(f) {
-			report(t, Width(f, read(t, f), Columns))
-		}
+		report(t, Width(f, read(t, f), Columns))
 	}
 }
 
@@ -119,9 +114,7 @@ func TestRepositoryExamples(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !unfinished(name + "/") {
-				report(t, Examples(p))
-			}
+			report(t, Examples(p))
 		})
 	}
 }

@@ -68,7 +68,8 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// A missing right is recognized, whether a command lacks it or a script, in the words of each server.
+// A missing right is recognized, whether a command lacks it or a script, in the words of each
+// server.
 func TestNoPermission(t *testing.T) {
 	t.Parallel()
 	own := servertest.OwnRedis(t)
