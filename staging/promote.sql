@@ -25,8 +25,9 @@ UPDATE {control} SET open = @to::text WHERE open = @from::text;
 -- In the order in which Stage takes the tables, or the two would deadlock.
 LOCK TABLE {registry}, {staging}, {refused} IN ACCESS EXCLUSIVE MODE;
 
--- name: lock_target The lock that an insert takes too, but before the shape is read. ONLY:
--- partitions that no row goes to are left alone.
+-- name: lock_target
+-- The lock that an insert takes too, but before the shape is read. ONLY: partitions that no row
+-- goes to are left alone.
 LOCK TABLE ONLY {target} IN ROW EXCLUSIVE MODE;
 
 -- name: shape
@@ -43,8 +44,9 @@ ORDER BY 1, a.attnum;
 -- name: batches
 SELECT no, id::text AS id, records, kept, duplicates, filtered, rejected, rows FROM {registry} ORDER BY no;
 
--- name: counts The staged rows of each batch, and in the first row the least and the greatest key,
--- where they are used.
+-- name: counts
+-- The staged rows of each batch, and in the first row the least and the greatest key, where they
+-- are used.
 SELECT ({record} >> 32) AS no, count(*) AS n{spread} FROM {staging} GROUP BY 1;
 
 -- name: rejections
