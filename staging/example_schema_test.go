@@ -86,10 +86,10 @@ func ExampleDiscardStaged() {
 	fmt.Println(errors.Is(err, staging.ErrDrift))
 	batches, err := staging.DiscardStaged(ctx, pool, "visits")
 	fmt.Println(len(batches), "batch", err)
-	fates, err := table.Fates(ctx, []string{batch.ID}) // the queue delivers it again
-	fmt.Println(fates, err)
+	fates, err := table.Fates(ctx, []string{batch.ID})
+	fmt.Println(fates[0], err) // the queue delivers it again
 	// Output:
 	// true
 	// 1 batch <nil>
-	// [unknown] <nil>
+	// unknown <nil>
 }
