@@ -79,8 +79,8 @@ func TestClaimOfARejectIsKeptUntilTheCommit(t *testing.T) {
 	}
 }
 
-// A record that fails every batch it is in ends alone in the dead list; its neighbours go through,
-// each once; and, its claim given back, a cured one of the same id may come.
+// A record that fails every batch it is in ends alone in the dead-letter list; its neighbours go
+// through, each once; and, its claim given back, a cured one of the same id may come.
 func TestPoisonRecordEndsAlone(t *testing.T) {
 	t.Parallel()
 	poison := pipeline.Map("poison", func(v item) (item, error) {
@@ -206,7 +206,7 @@ func TestStageThatLosesARecord(t *testing.T) {
 	r.check(want{dead: []string{"a", "b"}})
 	dead, _, err := r.queue.DeadLetters(context.Background(), "", 1)
 	if err != nil || len(dead) != 1 || !strings.Contains(dead[0].Reason, `stage "sieve"`) {
-		t.Errorf("dead list: %+v, %v: want the stage in the reason", dead, err)
+		t.Errorf("dead-letter list: %+v, %v: want the stage in the reason", dead, err)
 	}
 }
 

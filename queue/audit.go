@@ -67,8 +67,8 @@ type findingKind uint8
 
 const (
 	brokenBatch   findingKind = iota + 1
-	lostDead                  // in the dead list, without a hash
-	unlistedDead              // a hash that is not in the dead list
+	lostDead                  // in the dead-letter list, without a hash
+	unlistedDead              // a hash that is not in the dead-letter list
 	lostDelayed               // in the set of delayed pushes, without a list
 	unlistedDelay             // a complete list that is not in the set
 )
@@ -239,7 +239,7 @@ func (q *Queue) auditDead(ctx context.Context, a *auditRun, keys auditKeys) erro
 			case has == 0 && keys.dead[id]:
 				a.differ(finding{lostDead, id}, "dead letter %s: its hash or its payload is gone", id)
 			case has == 1 && !keys.dead[id]:
-				a.differ(finding{unlistedDead, id}, "dead letter %s: it is not in the dead list", id)
+				a.differ(finding{unlistedDead, id}, "dead letter %s: it is not in the dead-letter list", id)
 			}
 		}
 	}

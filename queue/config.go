@@ -95,7 +95,7 @@ type LeaseConfig struct {
 	// Failure), or its lease may expire, before it is split, or buried if it holds one record. The two
 	// are counted apart: a crash mostly has nothing to do with the batch, but a record that kills its
 	// worker costs a whole lease each time, so it is isolated sooner. With the defaults such a record
-	// is alone in the dead list after 5 levels of 3 leases: 8 minutes for a batch of 1,000.
+	// is alone in the dead-letter list after 5 levels of 3 leases: 8 minutes for a batch of 1,000.
 	MaxFailures, MaxCrashes int
 	// Backoff is the first delay after a failure or crash. It doubles up to MaxBackoff, less a random
 	// part of up to a half.

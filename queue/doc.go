@@ -18,8 +18,9 @@
 // Two counters tell a batch that workers fail on (Release with a Failure) from one whose workers
 // disappear (an expired lease). Waiting for promotion, Reconcile and a Release without a Failure
 // count as nothing. At a limit the batch is split √n ways, until the bad record is alone and goes
-// to the dead list with its reason. Nothing ever trims that list. Before each split or burial the
-// callback Settle makes the batch void in the ledger, so that a late copy of it is dropped.
+// to the dead-letter list with its reason. Nothing ever trims that list. Before each split or
+// burial the callback Settle makes the batch void in the ledger, so that a late copy of it is
+// dropped.
 //
 // # Keys
 //

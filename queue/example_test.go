@@ -261,8 +261,8 @@ func ExampleQueue_Settle() {
 	// Output: 1
 }
 
-// A record that no worker can process ends in the dead list, alone and with the reason, and its
-// neighbours go through.
+// A record that no worker can process ends in the dead-letter list, alone and with the reason, and
+// its neighbours go through.
 func ExampleQueue_DeadLetters() {
 	q, stop := orders(queue.Config{Lease: queue.LeaseConfig{MaxFailures: 1, Backoff: time.Millisecond}},
 		"chair", "poison", "lamp", "table")

@@ -50,10 +50,10 @@ local function acknowledge()
   return records
 end
 
--- bury moves what is left of a batch to the dead list, the oldest record first, up to the number
--- of ids in ARGV[5] and after. ARGV[4] is the reason. When nothing is left it writes the missing
--- records off and removes the batch. It returns {records buried, records written off, 1 when it is
--- done}.
+-- bury moves what is left of a batch to the dead-letter list, the oldest record first, up to the
+-- number of ids in ARGV[5] and after. ARGV[4] is the reason. When nothing is left it writes the
+-- missing records off and removes the batch. It returns {records buried, records written off, 1
+-- when it is done}.
 local function bury(now)
   local m = meta()
   local left = typeOf(listOf(id)) == 'list' and redis.call('LLEN', listOf(id)) or 0
@@ -85,7 +85,7 @@ local function moveAside(key, want)
   if t ~= want and t ~= 'none' then redis.call('RENAME', key, PREFIX .. 'aside:' .. id) end
 end
 
--- forgetDead removes a dead letter without payload from the dead list.
+-- forgetDead removes a dead letter without payload from the dead-letter list.
 local function forgetDead()
   moveAside(deadKeyOf(id), 'hash')
   if redis.call('HEXISTS', deadKeyOf(id), 'p') == 1 then return 0 end

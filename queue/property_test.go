@@ -22,7 +22,7 @@ type held struct {
 	live bool
 }
 
-// model drives a queue and knows where each record is: in the ledger once, in the dead list,
+// model drives a queue and knows where each record is: in the ledger once, in the dead-letter list,
 // dropped, or still in the queue.
 type model struct {
 	q   *queue.Queue
@@ -241,7 +241,7 @@ func (m *model) steps() map[string]func(*rapid.T) {
 			}
 			for _, d := range dead {
 				if !m.dead[string(d.Payload)] {
-					t.Fatalf("%s is in the dead list, and no step buried it", d.Payload)
+					t.Fatalf("%s is in the dead-letter list, and no step buried it", d.Payload)
 				}
 				delete(m.dead, string(d.Payload))
 				delete(m.spoiled, string(d.Payload))

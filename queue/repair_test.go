@@ -74,7 +74,7 @@ var damages = map[string]func(d damaged) []string{
 	"the list of a delayed push is deleted":    func(d damaged) []string { return []string{"DEL", d.key("l:" + d.delayed)} },
 	"the list of a delayed push is a string":   func(d damaged) []string { return []string{"SET", d.key("l:" + d.delayed), "x"} },
 	"a part of a delayed push is gone":         func(d damaged) []string { return []string{"RPOP", d.key("l:" + d.delayed)} },
-	"the dead list is deleted":                 func(d damaged) []string { return []string{"DEL", d.key("dead")} },
+	"the dead-letter list is deleted":          func(d damaged) []string { return []string{"DEL", d.key("dead")} },
 	"the set of delayed pushes is deleted":     func(d damaged) []string { return []string{"DEL", d.key("delayed")} },
 	"the leases are a string":                  func(d damaged) []string { return []string{"SET", d.key("leases"), "x"} },
 	"the set of open batches is a string":      func(d damaged) []string { return []string{"SET", d.key("open"), "x"} },

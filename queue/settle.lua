@@ -9,7 +9,7 @@
 local id, attempt, reason, fast = ARGV[2], ARGV[3], ARGV[4], ARGV[5] == '1'
 local children, FIRST_CHILD = tonumber(ARGV[6]), 7
 
--- bury moves the only record to the dead list.
+-- bury moves the only record to the dead-letter list.
 local function bury(now, meta, attempts)
   local undo = matchUndo(FIRST_CHILD + children, #ARGV)
   local payload = redis.call('LINDEX', listOf(id), 0)

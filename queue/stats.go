@@ -13,7 +13,7 @@ type Stats struct {
 	Delayed   int64 // records pushed for later
 	InFlight  int64 // records in sealed batches: leased, waiting for redelivery, handed off or broken
 	HandedOff int64 // of these, records handed off
-	Dead      int64 // records in the dead list
+	Dead      int64 // records in the dead-letter list
 
 	LeasedBatches, WaitingBatches, HandedOffBatches int64 // sealed batches by state
 	BrokenBatches                                   int64 // batches set aside because their keys do not fit together

@@ -129,7 +129,8 @@ local function removeEvents(window, split)
   redis.call('UNLINK', unpack(keys))
 end
 
--- bury moves a window into the dead list, for as long as a window that waits for a closer lives.
+-- bury moves a window into the dead-letter list, for as long as a window that waits for a closer
+-- lives.
 local function bury(window, state, n, split, failure)
   redis.call('ZREM', DUE, window)
   redis.call('ZREM', LEASES, window)

@@ -67,8 +67,8 @@ type Config struct {
 
 	// LeaseDuration is how long a closer has a window to itself. Default [DefaultLeaseDuration].
 	LeaseDuration time.Duration
-	// MaxFailures is how often a window may fail before it moves to the dead list: its handler
-	// returned an error, or its closer let the lease expire. Default [DefaultMaxFailures].
+	// MaxFailures is how often a window may fail before it moves to the dead-letter list: its
+	// handler returned an error, or its closer let the lease expire. Default [DefaultMaxFailures].
 	MaxFailures int
 	// Backoff is the delay after the first failure. It doubles with each further one, up to
 	// MaxBackoff. The first expired lease costs no delay beyond the lease. Defaults

@@ -62,12 +62,13 @@ func (s *Store) ReadDead(ctx context.Context, w DeadWindow) ([]Event, error) {
 }
 
 // Requeue makes dead windows due again, with no failures. It returns how many of them were in the
-// dead list.
+// dead-letter list.
 func (s *Store) Requeue(ctx context.Context, windows ...DeadWindow) (int, error) {
 	return s.endDead(ctx, "requeue", windows)
 }
 
-// Discard deletes dead windows and their events. It returns how many of them were in the dead list.
+// Discard deletes dead windows and their events. It returns how many of them were in the
+// dead-letter list.
 func (s *Store) Discard(ctx context.Context, windows ...DeadWindow) (int, error) {
 	return s.endDead(ctx, "discard", windows)
 }

@@ -1,4 +1,4 @@
--- Takes windows out of the dead list.
+-- Takes windows out of the dead-letter list.
 -- ARGV 7 requeue or discard, then windows. Reply how many of them were there.
 local count = 0
 tick()

@@ -16,7 +16,7 @@
 // is delivered at least once, and exactly once if the sink ignores a second result for the same
 // name, key, start and end.
 //
-// A window at which closers fail waits longer each time, and moves to the dead list after
+// A window at which closers fail waits longer each time, and moves to the dead-letter list after
 // Config.MaxFailures. It holds back no other window. Late events, and events too far ahead of the
 // clock, are put aside with their reason and the window that they missed.
 //

@@ -106,7 +106,7 @@ func ExampleStore_Extend() {
 	// true
 }
 
-// Windows at which closers fail end in the dead list, from where they can be tried again.
+// Windows at which closers fail end in the dead-letter list, from where they can be tried again.
 func ExampleStore_DeadWindows() {
 	ctx := context.Background()
 	client, stop := throwaway()
@@ -313,7 +313,7 @@ func ExampleStore_Stats() {
 }
 
 // The events of a window were deleted by hand. Audit finds it, and Repair moves the window to the
-// dead list.
+// dead-letter list.
 func ExampleStore_Repair() {
 	ctx := context.Background()
 	client, stop := throwaway()

@@ -1,7 +1,7 @@
 -- Mends windows whose keys disagree. ARGV 7…: windows. Reply for each what was done, '' for
 -- nothing. The state in a window's info decides in which set it stands. Where events are missing,
--- the window goes to the dead list: it is for a person to decide whether what is left is worth a
--- result. A window without its info is given up.
+-- the window goes to the dead-letter list: it is for a person to decide whether what is left is
+-- worth a result. A window without its info is given up.
 local reply = {}
 tick()
 for i = 7, #ARGV do

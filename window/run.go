@@ -22,10 +22,10 @@ type Handler func(ctx context.Context, c ClosedWindow) error
 
 // Run closes windows until ctx is done, and calls handle for each, one after the other. When handle
 // returns nil the window is done. An error counts as a failure: the window is due again after
-// Config.Backoff, and moves to the dead list after Config.MaxFailures. When ctx ends, the window in
-// hand is finished and the others are released. Any number of programs may run it. Run returns nil
-// after ctx, and an error only for a configuration without tumbling windows. It logs other errors
-// to Config.Logger and goes on.
+// Config.Backoff, and moves to the dead-letter list after Config.MaxFailures. When ctx ends, the
+// window in hand is finished and the others are released. Any number of programs may run it. Run
+// returns nil after ctx, and an error only for a configuration without tumbling windows. It logs
+// other errors to Config.Logger and goes on.
 func (s *Store) Run(ctx context.Context, handle Handler) error {
 	if err := s.tumbling(); err != nil {
 		return err
@@ -83,7 +83,7 @@ func (s *Store) handle(ctx context.Context, c ClosedWindow, handle Handler) {
 	})
 	text := "a handler failed"
 	if buried {
-		text = "a handler failed for the last time: the window is in the dead list"
+		text = "a handler failed for the last time: the window is in the dead-letter list"
 	}
 	s.log(ctx, c, text, err)
 }

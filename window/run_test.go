@@ -87,7 +87,7 @@ func TestHandlerThatExtendsKeepsItsContext(t *testing.T) {
 }
 
 // Windows at which every closer fails hold back no others, wait longer each time, and end in the
-// dead list with the last failure.
+// dead-letter list with the last failure.
 func TestPoisonWindows(t *testing.T) {
 	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {

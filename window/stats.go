@@ -80,8 +80,8 @@ func (a AuditReport) Balanced() error {
 func (s *Store) Audit(ctx context.Context) (AuditReport, error) { return s.audit(ctx, false) }
 
 // Repair audits and mends what it can; call it until it finds nothing. A window goes back into the
-// set of its state. A window that lost events moves to the dead list, where its Failure states how
-// many. A window without a record is given up. A key of another type is deleted.
+// set of its state. A window that lost events moves to the dead-letter list, where its Failure
+// states how many. A window without a record is given up. A key of another type is deleted.
 func (s *Store) Repair(ctx context.Context) (AuditReport, error) { return s.audit(ctx, true) }
 
 func (s *Store) audit(ctx context.Context, repair bool) (a AuditReport, err error) {
