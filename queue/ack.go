@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// Bounds of one acknowledging script, so that it does not hold the server.
+// Bounds of one call of the acknowledging script, so that it does not block the server.
 const maxAckBatches, maxAckUndos = 500, 4000
 
-// Ack acknowledges batches: they are gone. It needs no lease, because only a durable commit is a
-// reason for it, and a second call is harmless. It returns how many of the batches still existed.
+// Ack acknowledges batches and deletes them. It needs no lease: call it only after a durable
+// commit, and then a second call is harmless. It returns how many of the batches still existed.
 func (q *Queue) Ack(ctx context.Context, ids ...string) (int, error) {
 	acks := make([]Ack, len(ids))
 	for i, id := range ids {
@@ -19,9 +19,9 @@ func (q *Queue) Ack(ctx context.Context, ids ...string) (int, error) {
 	return q.AckWith(ctx, acks...)
 }
 
-// AckWith is Ack with something undone in the same step as each acknowledgement. The undo of a
-// batch that is gone is not applied again. The acknowledgement of one batch is one step, however
-// many undos it has: with tens of thousands it holds the server for some milliseconds.
+// AckWith is Ack with undos, applied in the same step as each acknowledgement. The undos of a batch
+// that is gone are not applied again. The acknowledgement of one batch is one step, however many
+// undos it has: tens of thousands of them block the server for some milliseconds.
 func (q *Queue) AckWith(ctx context.Context, acks ...Ack) (int, error) {
 	for _, a := range acks {
 		if err := q.checkUndo(a.Undo); err != nil {

@@ -24,8 +24,8 @@ type AuditReport struct {
 	Differences []string
 }
 
-// Balanced returns nil if the audit found no difference, or ErrImbalance with the first one and how
-// many there are.
+// Balanced returns nil if the audit found no differences, or ErrImbalance with the first one and
+// their number.
 func (a AuditReport) Balanced() error {
 	if len(a.Differences) == 0 {
 		return nil

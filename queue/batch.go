@@ -11,11 +11,11 @@ import (
 )
 
 // Batch is a sealed batch. Its records do not change from the lease that sealed it until it is
-// acknowledged or split, so everything downstream may be made idempotent by ID.
+// acknowledged or split, so everything downstream can be idempotent by ID.
 type Batch struct {
 	// Queue is the name of the queue that holds the batch.
 	Queue string
-	// ID is a UUIDv7 that the client made for the one lease that sealed the batch.
+	// ID is a UUIDv7 that the client generated for the lease that sealed the batch.
 	ID string
 	// Root and Offset are the place of the records: Payloads[i] has the place (Root, Offset+i),
 	// through all splits, burial and requeue. A batch that was never split is its own root.
@@ -25,20 +25,20 @@ type Batch struct {
 	Attempt int64
 	// Failures counts the failures that workers reported, Crashes the leases that expired.
 	Failures, Crashes int
-	// Reason is the last reported failure, cut to MaxReason bytes.
+	// Reason is the last reported failure, truncated to MaxReason bytes.
 	Reason string
 	// Payloads are the records, oldest first. They must not be changed.
 	Payloads [][]byte
 	// Bytes is the sum of their lengths.
 	Bytes int
-	// All times are by the server's clock. Sealed is when this batch was sealed, or the root that it
-	// was split from: children inherit the root's seal time, because a ledger that forgets by age must
-	// not take a part for younger than the whole. A requeued record is sealed anew. FirstSeen is when
-	// the records were first sealed, Deadline when the lease expires.
+	// All times are by the server's clock. Sealed is when the batch was sealed. Children of a split
+	// inherit the root's seal time: a ledger that forgets by age must not consider a part younger than
+	// the whole. A requeued record is sealed anew. FirstSeen is when the records were first sealed,
+	// Deadline when the lease expires.
 	Sealed, FirstSeen, Deadline time.Time
-	// Guard is the key of the batch's meta hash. It lives exactly as long as the batch. Fields that
-	// begin with "r:" are annotations of other packages, one byte a record; a split gives each child
-	// its part.
+	// Guard is the key of the batch's metadata hash, which lives exactly as long as the batch. Fields
+	// that begin with "r:" are annotations by other packages, one byte per record; a split gives each
+	// child its part.
 	Guard string
 	// Annotated reports whether there are any.
 	Annotated bool
@@ -48,40 +48,40 @@ type Batch struct {
 type LeaseOptions struct {
 	Records, Bytes   int
 	Linger, Duration time.Duration
-	// Settle is called before a batch that keeps failing is split or buried. nil: there is no ledger
-	// to make it void in, so a worker that still holds the batch may yet use it.
+	// Settle is called before a batch that keeps failing is split or buried. nil: there is no ledger,
+	// so a worker that still holds the batch may go on to use it.
 	Settle SettleFunc
 }
 
-// ReleaseOptions are how a batch goes back.
+// ReleaseOptions are the options of Release.
 type ReleaseOptions struct {
-	// Delay is the time before it is delivered again. 0: at once, or by Config.Lease.Backoff if there
-	// is a Failure.
+	// Delay is the time before the batch is redelivered. 0: at once, or after Config.Lease.Backoff if
+	// there is a Failure.
 	Delay time.Duration
-	// Failure is the error of the worker. It counts as a failure of the batch and is kept as its
-	// reason, cut to MaxReason bytes. "": nothing is counted, because the worker shuts down or
-	// Postgres is away.
+	// Failure is the worker's error. It counts as a failure of the batch and is stored as its reason,
+	// truncated to MaxReason bytes. "": nothing is counted, because the worker shuts down or Postgres
+	// is unavailable.
 	Failure string
 }
 
-// Undo is a compare-and-set in the same script as an acknowledgement or burial: where the string
-// Key has Old at Offset, New overwrites the bytes there. A missing key stays missing. Key must have
-// the queue's hash tag.
+// Undo is a compare-and-set in the same script as an acknowledgement or burial: if the string at
+// Key contains Old at Offset, New overwrites those bytes. A missing key stays missing. Key must
+// have the queue's hash tag.
 type Undo struct {
 	Key      string
 	Offset   int64
 	Old, New string
 }
 
-// Ack is a batch to be acknowledged, with what is undone in the same step.
+// Ack is a batch to acknowledge, with the undos to apply in the same step.
 type Ack struct {
 	ID   string
 	Undo []Undo
 }
 
-// SettleFunc makes the id of b void in the durable ledger, so that no worker that still holds b can
-// get it promoted; or it reports that b is promoted already. The change must be durable before it
-// returns. An error leaves the batch as it was, to be settled later.
+// SettleFunc makes b void in the durable ledger, so that a worker that still holds b cannot get it
+// promoted, or it reports that b is already promoted. The change must be durable before it returns.
+// After an error the batch stays as it was and is settled later.
 type SettleFunc func(ctx context.Context, b *Batch) (Resolution, error)
 
 // Resolution is the state of a batch in the ledger. A promoted batch is acknowledged with Undo. A
@@ -91,7 +91,7 @@ type Resolution struct {
 	Undo     []Undo
 }
 
-// Fate is what the durable side knows of a batch.
+// Fate is the state of a batch on the durable side.
 type Fate uint8
 
 // The fates of a batch, and what Reconcile does with it.
@@ -102,8 +102,8 @@ const (
 	FateVoid                 // in the ledger as void: split or buried
 )
 
-// FatesFunc returns the fate of each of ids, in their order. It must read the registries first and
-// then the ledger: in the other order a promotion in between makes a batch look unknown.
+// FatesFunc returns the fate of each id, in the order of ids. It must read the registries first and
+// then the ledger: in the other order, a promotion in between makes a batch look unknown.
 type FatesFunc func(ctx context.Context, ids []string) ([]BatchFate, error)
 
 // BatchFate is the fate of one batch. Undo goes with FatePromoted and FateVoid.

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// A push of at most so many records and bytes goes through the script that checks the bound. A
+	// A push of at most this many records and bytes goes through the script that checks the bound. A
 	// larger one reserves room first: a record that passes through Lua costs twice as much as LPUSH.
 	smallPush, smallPushBytes = 64, 32 << 10
 	// reservationLasts is how long the room of a producer that has died stays reserved.

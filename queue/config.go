@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Defaults of Config. A zero field takes the default of its name.
+// Defaults of Config. A zero field takes the default with its name.
 const (
 	DefaultMaxPayload     = 1 << 20 // bytes of one record
 	DefaultChunk          = 500     // records of one LPUSH
@@ -30,10 +30,10 @@ const (
 	MaxChunk      = 10_000    // records of one LPUSH
 	MaxChunkBytes = 16 << 20  // bytes of one LPUSH, unless one record is larger
 	// MaxRecords bounds LeaseOptions.Records. A script seals a batch in one step, so a lease returns
-	// at most 10,000 records: more would hold the server for too long. A server without MEMORY USAGE
-	// and SORT … STORE, or with compressed lists, seals at most 2,000.
+	// at most 10,000 records, whatever was requested: more would block the server for too long.
+	// Without MEMORY USAGE and SORT … STORE, or with compressed lists, the limit is 2,000.
 	MaxRecords = 100_000
-	// MaxReason bounds the failure that a batch or dead letter keeps, in bytes. A longer one is cut.
+	// MaxReason bounds the stored reason of a failure, in bytes. A longer one is truncated.
 	MaxReason = 1024
 )
 
@@ -44,7 +44,7 @@ const (
 )
 
 // Eviction is what New does with a server whose maxmemory-policy is not noeviction. Such a server
-// may evict the whole queue when its memory is full, and tells no client.
+// may evict the whole queue when its memory is full, without any error to a client.
 type Eviction uint8
 
 // The choices of Config.Eviction.
@@ -54,7 +54,8 @@ const (
 	EvictionIgnore                 // do not check
 )
 
-// Config holds the settings of producers and consumers apart. The zero Config is ready to use.
+// Config configures a Queue. Producers and consumers have separate settings. The zero Config is
+// ready to use.
 type Config struct {
 	Push  PushConfig
 	Lease LeaseConfig
@@ -69,12 +70,12 @@ type Config struct {
 type PushConfig struct {
 	// MaxPayload bounds one record in bytes.
 	MaxPayload int
-	// Chunk and ChunkBytes bound one LPUSH, however many records a Push has.
+	// Chunk and ChunkBytes bound one LPUSH; a Push sends as many as it needs.
 	Chunk, ChunkBytes int
-	// MaxDepth bounds the records that are ready, delayed or in flight. A Push that would exceed it is
-	// refused whole, with ErrFull, however many producers push. 0: no bound.
+	// MaxDepth bounds the records that are ready, delayed or in flight, across all producers. A Push
+	// that would exceed it fails as a whole, with ErrFull. 0: no bound.
 	MaxDepth int64
-	// Durable makes Push return only when the server has the records in its append-only file on disk
+	// Durable makes Push wait until the records are in the server's append-only file on disk
 	// (WAITAOF). It needs Redis 7.2 or Valkey with appendonly yes: otherwise New returns ErrNoAOF.
 	Durable bool
 	// DurableTimeout bounds the wait for the disk.
@@ -83,27 +84,28 @@ type PushConfig struct {
 
 // LeaseConfig holds the settings of a consumer. LeaseOptions override the first four for one call.
 type LeaseConfig struct {
-	// Records and Bytes bound a batch. Only a single record may exceed Bytes, alone in its batch. A
-	// redelivered batch comes whole, whatever the bounds are by then. A large batch may end below its
-	// bounds: see MaxRecords.
+	// Records and Bytes bound a batch. A record larger than Bytes gets a batch of its own. A
+	// redelivered batch is always whole, even if it exceeds the current bounds. A large batch may stay
+	// below its bounds: see MaxRecords.
 	Records, Bytes int
 	// Linger is how long Lease waits for a batch to fill up once there is a first record. 0: no wait.
 	Linger time.Duration
-	// Duration is how long the lease lasts. A worker that needs longer extends it.
+	// Duration is how long the lease lasts. A worker that needs longer calls Extend.
 	Duration time.Duration
-	// MaxFailures and MaxCrashes are how often workers may report a failure of a batch (Release with a
-	// Failure), or its lease may expire, before it is split, or buried if it holds one record. The two
-	// are counted apart: a crash mostly has nothing to do with the batch, but a record that kills its
-	// worker costs a whole lease each time, so it is isolated sooner. With the defaults such a record
-	// is alone in the dead-letter list after 5 levels of 3 leases: 8 minutes for a batch of 1,000.
+	// MaxFailures bounds the reported failures of a batch (Release with a Failure), MaxCrashes its
+	// expired leases. A batch that reaches either limit is split, or buried if it holds one record.
+	// The two are counted separately. A crash usually has nothing to do with the batch, but a record
+	// that kills its worker costs a whole lease each time, so it is isolated sooner. With the
+	// defaults, such a record reaches the dead-letter list after 5 levels of 3 leases: 8 minutes for a
+	// batch of 1,000.
 	MaxFailures, MaxCrashes int
-	// Backoff is the first delay after a failure or crash. It doubles up to MaxBackoff, less a random
-	// part of up to a half.
+	// Backoff is the delay after the first failure or crash. It doubles with each further one, up to
+	// MaxBackoff. Jitter shortens each delay by up to half.
 	Backoff, MaxBackoff time.Duration
 	// PollInterval is how often a waiting consumer polls for work that triggers no wake-up: a released
-	// batch, a resumed queue. Expired leases and delayed records are timed exactly. (Redis wakes a
-	// blocked client only for an element that stays in the list; in the ready list that would be a
-	// record.)
+	// batch, a resumed queue. Consumers wake exactly when a lease expires or a delayed record is due.
+	// (Redis wakes a blocked client only for an element that stays in the list; in the ready list that
+	// would be a record.)
 	PollInterval time.Duration
 }
 

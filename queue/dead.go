@@ -14,9 +14,9 @@ import (
 	"github.com/headrace/headrace/internal/uid"
 )
 
-// DeadLetters lists up to n dead letters, oldest first. cursor is "" for the first call, and then
-// the next of the call before; next is "" at the end. Letters that are requeued or discarded in
-// between shift nothing.
+// DeadLetters lists up to n dead letters, oldest first. For the first page, cursor is ""; for each
+// further page, it is the next that the call before returned. next is "" at the end. Letters that
+// are requeued or discarded in between do not shift the pages.
 func (q *Queue) DeadLetters(ctx context.Context, cursor string, n int) (dead []DeadLetter, next string, err error) {
 	if err := within("DeadLetters: n", n, 1, MaxRecords); err != nil {
 		return nil, "", err
@@ -113,8 +113,8 @@ func (q *Queue) deadIDs(ctx context.Context, cursor string, n int) (ids []string
 	}
 }
 
-// Requeue gives dead letters another chance, each as a batch of its own at its old place, with all
-// counters at zero. It returns how many of them there were.
+// Requeue delivers dead letters again, each as a batch of its own at its old place, with all
+// counters at zero. It returns how many of the ids were dead letters.
 func (q *Queue) Requeue(ctx context.Context, ids ...string) (int, error) {
 	total := 0
 	for len(ids) > 0 {
@@ -136,8 +136,8 @@ func (q *Queue) Requeue(ctx context.Context, ids ...string) (int, error) {
 	return total, nil
 }
 
-// RequeueAll requeues as many letters as are dead when it is called, oldest first. It returns how
-// many it requeued.
+// RequeueAll requeues as many letters as the dead-letter list has when it is called, oldest first.
+// It returns how many it requeued.
 func (q *Queue) RequeueAll(ctx context.Context) (int, error) {
 	all, err := q.server.Read(ctx, "ZCARD", q.keys[keyDead]).AsInt64()
 	if err != nil {
@@ -158,8 +158,8 @@ func (q *Queue) RequeueAll(ctx context.Context) (int, error) {
 	}
 }
 
-// Discard removes dead letters for good; no other call ever does. It returns how many of them there
-// were.
+// Discard deletes dead letters for good; no other call ever does. It returns how many of the ids
+// were dead letters.
 func (q *Queue) Discard(ctx context.Context, ids ...string) (int, error) {
 	total := 0
 	for p := range slices.Chunk(ids, page) {

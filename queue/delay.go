@@ -11,16 +11,16 @@ import (
 	"github.com/headrace/headrace/internal/uid"
 )
 
-// delayLasts is how long the list of a delayed push lasts whose producer has died in the middle.
+// delayLasts is how long the unfinished list of a delayed push lasts after its producer has died.
 const delayLasts = time.Hour
 
 // errIncomplete reports a list that is not complete when its last command arrives: it was on the
 // way between two nodes, or it has expired.
 var errIncomplete = errors.New("the list of the delayed push is not complete")
 
-// PushAt adds payloads that are leased at the given time at the earliest, by the server's clock.
-// The whole push is accepted or refused: its records wait in a list of their own, which counts from
-// the last command on. Within MaxDepth it costs one round trip more.
+// PushAt adds payloads that become available for lease at the given time, by the server's clock.
+// The push is all or nothing: its records wait in a list of their own, which the last command makes
+// visible. With MaxDepth it takes one round trip more.
 func (q *Queue) PushAt(ctx context.Context, at time.Time, payloads ...[]byte) error {
 	if err := q.checkPayloads(payloads); err != nil {
 		return err

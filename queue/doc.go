@@ -1,78 +1,80 @@
 // Package queue is a reliable batched queue on Redis lists.
 //
-// A consumer of a plain list pops records one by one, and loses what it holds when it dies. Here it
-// leases a sealed batch: up to N of the oldest records, bounded by count and bytes, moved in one
-// script into a list of their own, under a lease by the server's clock. From then on the batch
-// never changes, so everything downstream can be idempotent by its id, a UUIDv7 that the client
-// makes for this one lease. The batch ends by Ack. Until then it is delivered again, whole and
-// before fresh records, whenever its lease expires. The attempt number of each lease is the fencing
-// token: it keeps a worker that was suspended from extending, releasing or handing off a batch that
-// another worker holds by now.
+// A consumer of a plain list pops records one by one, and loses the records it holds when it dies.
+// Here it leases a sealed batch instead. One script moves up to N of the oldest records, bounded by
+// count and bytes, into a list of their own, under a lease that the server's clock times. From then
+// on the batch never changes, so everything downstream can be idempotent by its id, a UUIDv7 that
+// the client generates for this one lease. Ack ends the batch. Until then it is redelivered whole,
+// ahead of fresh records, whenever its lease expires. The attempt number of each lease is the
+// fencing token: a suspended worker cannot extend, release or hand off a batch that another worker
+// now holds.
 //
-// The guarantee is at least once, and the books show it:
-// Taken = Acked + InFlight + Dead + Discarded + Lost, changed in the same scripts as the records.
-// With a durable ledger (package staging) it becomes exactly once.
+// The guarantee is at-least-once delivery. The books prove it: Taken = Acked + InFlight + Dead +
+// Discarded + Lost, and the scripts that move the records update these counters. A durable ledger
+// (package staging) makes it exactly once.
 //
 // # Failures
 //
-// Two counters tell a batch that workers fail on (Release with a Failure) from one whose workers
-// disappear (an expired lease). Waiting for promotion, Reconcile and a Release without a Failure
-// count as nothing. At a limit the batch is split √n ways, until the bad record is alone and goes
-// to the dead-letter list with its reason. Nothing ever trims that list. Before each split or
-// burial the callback Settle makes the batch void in the ledger, so that a late copy of it is
-// dropped.
+// Two counters distinguish a batch that workers fail on (Release with a Failure) from one whose
+// workers disappear (an expired lease). Waiting for promotion, Reconcile and a Release without a
+// Failure do not count. When a counter reaches its limit, the batch is split √n ways, again and
+// again, until the bad record is alone. That record goes to the dead-letter list with its reason.
+// Nothing ever trims that list. Before each split or burial, the callback Settle makes the batch
+// void in the ledger, so that a late copy of it is dropped.
 //
 // # Keys
 //
-// All keys have the hash tag {name}, so they are in one slot:
+// All keys have the hash tag {name}, so they share one slot:
 //
 //	{name}:ready           list  records; LPUSH here from any language
 //	{name}:queue:b:<id>    list  a sealed batch, the oldest record at its right end
-//	{name}:queue:m:<id>    hash  its meta data; it lives exactly as long as the batch (Batch.Guard)
+//	{name}:queue:m:<id>    hash  its metadata; lives exactly as long as the batch (Batch.Guard)
 //	{name}:queue:leases    zset  leased batches by deadline
-//	{name}:queue:redo      zset  batches to be delivered again, by the earliest time
-//	{name}:queue:handed    zset  batches handed off, by when; they have no deadline
-//	{name}:queue:broken    zset  batches set aside because their keys do not fit together
-//	{name}:queue:open      zset  all of these, by when they came into flight
-//	{name}:queue:delayed   zset  pushes for later by time, their records in {name}:queue:l:<id>
+//	{name}:queue:redo      zset  batches to redeliver, by due time
+//	{name}:queue:handed    zset  handed-off batches, by hand-off time; they have no deadline
+//	{name}:queue:broken    zset  batches set aside because their keys are inconsistent
+//	{name}:queue:open      zset  all of these batches, by the time their records came into flight
+//	{name}:queue:delayed   zset  delayed pushes by due time; their records are in {name}:queue:l:<id>
 //	{name}:queue:dead      zset  dead letters by time, each in a hash {name}:queue:d:<id>
-//	{name}:queue:pushing   zset  reservations of bounded pushes under way, by when they end
-//	{name}:queue:stat      hash  the books, and the version of this layout
+//	{name}:queue:pushing   zset  reservations of bounded pushes in progress, by expiry
+//	{name}:queue:stat      hash  the books, and the layout version
+//	{name}:queue:shards    string  the number of shards, where there are any; see [NewShards]
 //	{name}:queue:never           never exists; see "Cluster" below
 //
-// A program of another layout gets a [LayoutError] that names both versions.
+// A program with another layout version gets a [LayoutError] that names both versions.
 //
 // # Cost
 //
-// A Push, a Lease of a fresh batch and an Ack are one round trip each; a redelivered batch is one
-// more, and so is a bounded Push of more than 64 records. Depth costs nothing: a lease of n records
-// is O(n), Stats and the Ack of a batch are O(1). Single commands move the records (SORT BY nosort
-// … STORE, LTRIM), because records that pass through Lua cost several times as much. No script
-// holds the server for more than some milliseconds, at any size that the API accepts, except for
-// single records of many megabytes. A waiting consumer blocks in a BLMOVE that leaves the record
-// where it is, one consumer of a process at a time, and wakes about a millisecond after a push. The
-// consumers of a [Queue] ask for at most eight batches of 500 records or more at a time: more of
-// them under way make both sides wait for each other.
+// A Push, a Lease of a fresh batch and an Ack take one round trip each. A redelivered batch takes
+// one more, and so does a bounded Push of more than 64 records or 32 kB. Depth does not matter: a
+// lease of n records is O(n); Stats and the Ack of a batch are O(1). Native commands move the
+// records (SORT BY nosort … STORE, LTRIM), because records that pass through Lua cost several times
+// as much. No script blocks the server for more than a few milliseconds, at any size that the API
+// accepts, except for single records of many megabytes. A waiting consumer blocks in a BLMOVE that
+// leaves the record where it is, and wakes about a millisecond after a push. Only one consumer of a
+// [Queue] blocks at a time. The consumers of a [Queue] request at most eight batches of 500 records
+// or more at a time: with more in progress, client and server wait for each other.
 //
 // # Failure modes
 //
-// A lost reply costs a redelivery after the lease, and counts as a crash, because the two look the
-// same. A Redis at maxmemory refuses producers (ErrMemory) and lets consumers drain it; a waiting
-// consumer polls then. A Redis that evicts may lose everything: New warns or refuses. A Redis that
-// crashes forgets what it had not synced: PushConfig.Durable waits for the disk. Writes that a
-// failover loses after they were acknowledged are lost. While a server loads, fails over or refuses
-// writes (LOADING, READONLY, MISCONF, NOREPLICAS), calls retry for some seconds, and later calls
-// recover without a restart. When the server's clock is set back, leases and delays keep their
-// length; delayed pushes are due by the clock as it is.
+// If the reply to a lease is lost, the batch is redelivered after the lease expires. That counts as
+// a crash, because the queue cannot tell the two apart. A Redis at maxmemory rejects producers
+// (ErrMemory) and lets consumers drain it; a waiting consumer polls in the meantime. A Redis that
+// evicts keys may lose everything: New warns about it or returns an error. A Redis that crashes
+// forgets what it had not synced: PushConfig.Durable waits for the disk. Acknowledged writes that a
+// failover loses are lost. While a server loads or fails over (LOADING, READONLY), calls retry for
+// up to 30 seconds. While it rejects writes (MISCONF, NOREPLICAS), they retry for up to 5 seconds.
+// Later calls recover without a restart. When the server's clock is set back, leases and delays
+// keep their length; delayed pushes follow the new clock.
 //
-// A batch of which keys were deleted or overwritten is set aside. Audit names it, and it is never
+// A batch whose keys were deleted or overwritten is set aside. Audit names it. It is never
 // delivered in part.
 //
 // # Access rights
 //
-// A user needs no channel, and no more commands than its role. The lines below are for a queue
-// named orders, on Redis 7 and later; a queue with PushConfig.Durable needs +waitaof +exists
-// besides.
+// A user needs no channels, and only the commands of its role. The lines below are for a queue
+// named orders, on Redis 7 and later. PushConfig.Durable also needs +waitaof and +exists.
+// [NewShards] also needs +get, and +set to record the number of shards.
 //
 //	ACL SETUSER producer on >secret ~{orders}:* +@connection -@dangerous
 //	  +eval +evalsha +time +type +hget +hmget +hset +hlen +hincrby +llen +lpush +lpushx +pexpire
@@ -90,13 +92,13 @@
 //	  +eval +evalsha +time +type +hexists +hget +hmget +hgetall +llen +lrange +pttl +scan +zcard
 //	  +zrange +zrangebyscore +zscan +zscore +info
 //
-// Without INFO and CONFIG GET, New cannot see whether the server evicts keys. Without SORT or
-// MEMORY USAGE, records are moved one by one, which is several times slower.
+// Without INFO and CONFIG GET, New cannot check whether the server evicts keys. Without SORT or
+// MEMORY USAGE, records move one by one, which is several times slower.
 //
 // # Cluster
 //
-// A queue lives on one node; [Shards] spreads one over several. While its slot moves, every script
-// is refused and tried again, for up to half a minute, because each names a key that never exists:
-// a script that ran with half of its keys gone would end in its middle, or take batches for
-// acknowledged.
+// A queue lives on one node; [Shards] spreads one over several nodes. While its slot moves, the
+// server rejects every script, and the call retries for up to half a minute. This works because
+// every script names a key that never exists. A script that ran with half of its keys gone would
+// fail halfway, or mistake missing batches for acknowledged ones.
 package queue

@@ -24,21 +24,22 @@ var (
 	ErrEmpty = errors.New("queue: nothing to lease")
 	// ErrPaused reports that the queue is paused.
 	ErrPaused = errors.New("queue: paused")
-	// ErrLeaseLost reports that another process holds the batch by now, or that it is settled.
+	// ErrLeaseLost reports that another process now holds the batch, or that it is settled.
 	ErrLeaseLost = errors.New("queue: lease lost")
 	// ErrGone reports that there is no such batch.
 	ErrGone = errors.New("queue: no such batch")
-	// ErrBroken reports a batch whose keys do not fit together. It was set aside; see Repair.
+	// ErrBroken reports a batch whose keys are inconsistent. It was set aside; see Repair.
 	ErrBroken = errors.New("queue: broken batch")
 	// ErrWrongType reports that a key of the queue holds another type.
 	ErrWrongType = errors.New("queue: key holds another type")
-	// ErrLayout reports data of another version of this package; the error is a *LayoutError.
+	// ErrLayout reports data in the layout of another version of this package; the error is a
+	// *LayoutError.
 	ErrLayout = errors.New("queue: unknown layout of the data")
 	// ErrEviction reports a server that may evict the keys of the queue.
 	ErrEviction = errors.New("queue: Redis may evict keys")
 	// ErrNoAOF reports that PushConfig.Durable is set and the server has no append-only file.
 	ErrNoAOF = errors.New("queue: Redis has no append-only file to wait for")
-	// ErrNotDurable reports records that are in the queue, but were not confirmed on disk.
+	// ErrNotDurable reports records that are in the queue but are not confirmed on disk.
 	ErrNotDurable = errors.New("queue: not confirmed on disk")
 	// ErrUndo reports an Undo that cannot be applied.
 	ErrUndo = errors.New("queue: invalid undo")
@@ -69,9 +70,9 @@ func (e *FullError) Error() string {
 // Is reports whether target is ErrFull.
 func (e *FullError) Is(target error) bool { return target == ErrFull }
 
-// PushError reports how far a push came that failed on the way to Redis. The first Pushed records
-// are in the queue. The outcome of the next Unknown records is unknown: pushing them again may
-// double them. The rest was refused.
+// PushError reports how far a push got before it failed. The first Pushed records are in the queue.
+// The outcome of the next Unknown records is unknown: pushing them again may duplicate them. The
+// rest are not in the queue.
 type PushError struct {
 	Pushed, Unknown int
 	Err             error

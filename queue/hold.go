@@ -14,15 +14,16 @@ const (
 	stateSettling = "S"
 )
 
-// Extend lets the lease of b last d from now (0: Config.Lease.Duration). ErrLeaseLost: the caller
-// does not hold it any more. Extend does not change b, so a heartbeat may run beside its worker.
+// Extend makes the lease of b last d from now (0: Config.Lease.Duration). It returns ErrLeaseLost
+// if the caller no longer holds the lease. Extend does not change b, so a heartbeat may run
+// concurrently with its worker.
 func (q *Queue) Extend(ctx context.Context, b *Batch, d time.Duration) error {
 	return q.extend(ctx, b, d, false)
 }
 
-// ExtendWaiting is Extend for a batch that the caller's own code has finished with, and that now
-// waits for the durable side. If the caller dies then, the batch is not suspected: the lease
-// expires without counting as a crash. The next Extend takes this back.
+// ExtendWaiting is Extend for a batch that the caller's own code has finished and that now waits
+// for the durable side. If the caller dies during that wait, the lease expires without counting as
+// a crash. The next Extend revokes this.
 func (q *Queue) ExtendWaiting(ctx context.Context, b *Batch, d time.Duration) error {
 	return q.extend(ctx, b, d, true)
 }
@@ -37,13 +38,13 @@ func (q *Queue) extend(ctx context.Context, b *Batch, d time.Duration, waits boo
 	return q.hold(ctx, "extend", stateLeased, b, ms(d), flag(waits))
 }
 
-// Handoff passes the lease of b from the worker to the promoter. From then on nothing expires: only
-// Reconcile brings the batch back.
+// Handoff passes b from the worker to the promoter. From then on b has no deadline: only Reconcile
+// redelivers it.
 func (q *Queue) Handoff(ctx context.Context, b *Batch) error {
 	return q.hold(ctx, "handoff", stateLeased, b)
 }
 
-// Release gives b back, to be delivered again, whole.
+// Release returns b to the queue, to be redelivered whole.
 func (q *Queue) Release(ctx context.Context, b *Batch, o ReleaseOptions) error {
 	return q.release(ctx, stateLeased, b, o)
 }

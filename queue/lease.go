@@ -26,11 +26,11 @@ func (q *Queue) TryLease(ctx context.Context, o LeaseOptions) (*Batch, error) {
 }
 
 // Lease leases a batch: one that waits for redelivery, or a fresh one of the oldest records. It
-// waits until there is one or ctx is done. It costs one round trip, and one more for a redelivered
+// blocks until there is one or ctx is done. It takes one round trip, and one more for a redelivered
 // batch.
 //
-// A ctx that is done never costs a record: the batch is still returned when the script has run, and
-// when even its reply is lost, the lease expires.
+// Cancelling ctx never loses a record. If the script has already run, Lease still returns the
+// batch; if its reply is lost too, the lease expires.
 func (q *Queue) Lease(ctx context.Context, o LeaseOptions) (*Batch, error) {
 	o, err := q.options(o)
 	if err != nil {

@@ -7,18 +7,18 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// Push adds payloads to the queue, oldest first. It is LPUSH and nothing else, in chunks,
-// pipelined: one round trip, however many records. What any other client pushes to the list
-// {name}:ready is treated the same.
+// Push adds payloads to the queue, oldest first. It only sends LPUSH commands, in chunks,
+// pipelined: one round trip for any number of records. Records that any other client pushes to the
+// list {name}:ready are treated the same.
 //
-// All payloads are checked before the first one is sent, and copied: they are the caller's again
-// when Push returns, even if ctx ended it. When Redis fails on the way the error is a *PushError.
-// While a cluster moves the queue's slot, or a server is loading or failing over, Push waits up to
-// half a minute.
+// Push checks all payloads before it sends the first one. It copies them, so the caller may reuse
+// them when Push returns, even if ctx ended it. If Redis fails partway, the error is a *PushError.
+// While a cluster moves the queue's slot, or a server is loading or failing over, Push retries for
+// up to half a minute.
 //
-// With MaxDepth the whole push is accepted or refused (ErrFull) before any record is sent. A small
-// push is one round trip then, a large one two: the first reserves the room. A producer that is
-// frozen for a minute between the two may exceed the bound by that one push.
+// With MaxDepth the whole push is accepted or rejected (ErrFull) before any record is sent. A small
+// push then takes one round trip and a large one two, of which the first reserves the room. A
+// producer that is frozen for a minute between the two may exceed the bound by that one push.
 func (q *Queue) Push(ctx context.Context, payloads ...[]byte) error {
 	if err := q.checkPayloads(payloads); err != nil {
 		return err

@@ -48,8 +48,8 @@ const (
 // keyTypes are the type of each of Queue.keys.
 var keyTypes = []string{"list", "hash", "zset", "zset", "zset", "zset", "zset", "zset", "zset", "zset", "none"}
 
-// New opens the queue with the given name. It writes nothing: it probes what the server can do, and
-// whether the keys under the name belong to a queue of this version. It never closes client.
+// New opens the queue with the given name. It probes the features of the server and checks that the
+// keys under the name belong to a queue of this version. It writes nothing. It never closes client.
 func New(ctx context.Context, client rueidis.Client, name string, cfg Config) (*Queue, error) {
 	if err := redisx.CheckName(name); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
@@ -80,15 +80,15 @@ func New(ctx context.Context, client rueidis.Client, name string, cfg Config) (*
 // Name returns the name given to New.
 func (q *Queue) Name() string { return q.name }
 
-// DepthKeys returns where the depth of the queue stands: the lengths of the lists, and the fields
-// of the hash that are added to them and subtracted from them. Every script that moves records
-// changes these in the same step. A gate of package backpressure takes them as its sources.
+// DepthKeys returns the keys that hold the depth of the queue: lists, whose lengths count, and the
+// fields of a hash to add and to subtract. Every script that moves records changes these in the
+// same step. A gate of package backpressure takes them as its sources.
 func (q *Queue) DepthKeys() (lists []string, hash string, plus, minus []string) {
 	return []string{q.keys[keyReady]}, q.keys[keyStat], []string{"inflight", "delayed"}, nil
 }
 
-// LagKey returns the sorted set of the batches in flight, by the time in milliseconds at which
-// their records were first sealed. Its first element is the oldest.
+// LagKey returns the key of the sorted set of batches in flight, scored by the Unix time in
+// milliseconds at which their records came into flight. Its first element is the oldest.
 func (q *Queue) LagKey() string { return q.keys[keyOpen] }
 
 func (q *Queue) checkTypes(ctx context.Context) error {
@@ -177,8 +177,8 @@ func (q *Queue) checkDurable(ctx context.Context) error {
 	return wrap("open "+q.name, err)
 }
 
-// Pause keeps every consumer of the queue from leasing, in all processes. What is leased goes on.
-// Waiting consumers stay in Lease.
+// Pause stops every consumer of the queue, in all processes, from leasing. Leased batches are not
+// affected. Waiting consumers stay in Lease.
 func (q *Queue) Pause(ctx context.Context) error {
 	return wrap("pause", q.server.Retry(ctx, func() error {
 		return q.client.Do(ctx, q.client.B().Hset().Key(q.keys[keyStat]).FieldValue().FieldValue("paused", "1").Build()).Error()

@@ -13,7 +13,7 @@ import (
 // page bounds the batches or records of one call of a script, or of the caller.
 const page = 500
 
-// HandedOff lists the batches that were handed off and are not acknowledged.
+// HandedOff lists the batches that were handed off and are not yet acknowledged.
 func (q *Queue) HandedOff(ctx context.Context) ([]HandedOff, error) {
 	var all []HandedOff
 	err := q.eachHanded(ctx, func(h []HandedOff) error { all = append(all, h...); return nil })
@@ -84,9 +84,9 @@ func (q *Queue) attempts(ctx context.Context, p []HandedOff) ([]HandedOff, error
 	return out, nil
 }
 
-// Reconcile asks known for the fate of every batch that is handed off, and acts on it. Call it at
-// start, after an error of the durable side, and now and then. It counts nothing against a batch.
-// It goes on after the error of one batch, and returns the errors joined.
+// Reconcile asks known for the fate of every handed-off batch, and acts on it. Call it at start,
+// after an error of the durable side, and periodically. It counts nothing against a batch. An error
+// of one batch does not stop it; it returns all errors joined.
 func (q *Queue) Reconcile(ctx context.Context, known FatesFunc, settle SettleFunc) (ReconcileResult, error) {
 	var r ReconcileResult
 	var errs []error

@@ -10,16 +10,17 @@ import (
 	"github.com/headrace/headrace/internal/uid"
 )
 
-// RepairReport is what Repair did.
+// RepairReport is the result of Repair.
 type RepairReport struct {
-	// Resumed counts batches that were whole and stood in the wrong sets, Acked those that the ledger
-	// has as promoted.
+	// Resumed counts whole batches that were in the wrong sets, Acked those that the ledger records as
+	// promoted.
 	Resumed, Acked int
-	// Buried counts the records that were left of damaged batches and are dead letters now.
+	// Buried counts the records of damaged batches that became dead letters.
 	Buried int
-	// Lost counts the records that were written off: they are in no key any more.
+	// Lost counts the records that were written off because no key holds them any more.
 	Lost int64
-	// Relisted counts dead letters and delayed pushes that are in their sets again or no longer.
+	// Relisted counts dead letters and delayed pushes that were put back into their sets or removed
+	// from them.
 	Relisted int
 	// Aside are keys of another type that were renamed, to make way for those of the queue. They are
 	// the operator's to inspect and delete.
@@ -28,19 +29,19 @@ type RepairReport struct {
 	After AuditReport
 }
 
-// Repair mends what Audit finds, or gives it up on purpose, so that no batch stays in flight for
-// ever after an operator or another program has deleted or overwritten keys:
+// Repair mends what Audit finds, or writes it off, so that no batch stays in flight forever after
+// an operator or another program has deleted or overwritten keys:
 //
 //   - A whole batch that is in the wrong sets goes back into circulation.
-//   - A damaged batch is settled: acknowledged, with its undo, if settle finds it promoted, and
-//     otherwise what is left of it becomes dead letters. Requeue delivers them again. Their places
-//     may be wrong, so a claim of them in a deduplication window may make them duplicates until the
-//     window ends.
-//   - What is in no key any more is written off as Stats.Lost.
-//   - The counters are set to what was counted, if nothing moves meanwhile: pause the queue for
-//     that.
+//   - A damaged batch is settled. If settle finds it promoted, it is acknowledged with its undos.
+//     Otherwise its remaining records become dead letters, and Requeue delivers them again. Their
+//     places may be wrong, so their own claims in a deduplication window may make them duplicates
+//     until the window ends.
+//   - Records that no key holds any more are written off as Stats.Lost.
+//   - The counters are set to the counted values, if nothing moves in the meantime: pause the queue
+//     for that.
 //
-// settle may be nil if there is no ledger. Repair may be called again, and by several processes.
+// settle may be nil if there is no ledger. Several processes may call Repair, and repeat it.
 func (q *Queue) Repair(ctx context.Context, settle SettleFunc) (r RepairReport, err error) {
 	if r.Aside, err = q.moveAside(ctx); err != nil {
 		return r, err

@@ -10,8 +10,8 @@ import (
 	"github.com/headrace/headrace/internal/uid"
 )
 
-// Get reads a batch without leasing it. ErrGone: it does not exist. ErrBroken: its keys do not fit
-// together.
+// Get reads a batch without leasing it. It returns ErrGone if the batch does not exist, and
+// ErrBroken if its keys are inconsistent.
 func (q *Queue) Get(ctx context.Context, id string) (*Batch, error) {
 	meta, err := q.server.Read(ctx, "HGETALL", q.metaKey(id)).AsStrMap()
 	if err != nil {
@@ -36,11 +36,11 @@ func (q *Queue) Get(ctx context.Context, id string) (*Batch, error) {
 	return b, b.fill(list)
 }
 
-// Settle finishes what the ledger records of b, whichever process holds it. A promoted batch is
-// acknowledged. A void one is split, or, if it holds one record, buried. It does nothing if that
-// was done before. Every process that meets a batch in the ledger calls it.
+// Settle applies the ledger's state of b to the queue, whichever process holds the lease. A
+// promoted batch is acknowledged. A void one is split, or, if it holds one record, buried. It does
+// nothing if that was done before. Every process that finds a batch in the ledger calls it.
 //
-// A call for a batch that no ledger has made void may double its records.
+// Calling it with void for a batch that is not void in the ledger may double its records.
 func (q *Queue) Settle(ctx context.Context, b *Batch, s Resolution) error {
 	if err := q.checkUndo(s.Undo); err != nil {
 		return err
@@ -73,7 +73,7 @@ func (q *Queue) settleFailed(ctx context.Context, b *Batch, settle SettleFunc) e
 	return nil
 }
 
-// settleBroken is the reply of settle.lua for a batch whose keys do not fit together.
+// settleBroken is the reply of settle.lua for a batch whose keys are inconsistent.
 const settleBroken = -2
 
 // split splits or buries b. A split makes √n children of about √n records each, so that a poison

@@ -17,8 +17,8 @@ import (
 // MaxShards bounds the number of shards.
 const MaxShards = 256
 
-// Shards is a queue spread over several slots of a Redis Cluster, and so over its nodes. Each
-// shard is a whole Queue with its own books, and a batch comes from one shard. This type is
+// Shards is a queue spread over several slots of a Redis Cluster, and so over its nodes. Each shard
+// is a complete Queue with its own books, and a batch comes from one shard. This type is
 // concurrency safe.
 type Shards struct {
 	queues []*Queue
@@ -34,13 +34,13 @@ type Shards struct {
 }
 
 // NewShards opens n queues called name.0 and so on, each with a suffix that puts it into one of n
-// equal parts of the cluster's slots. by returns what a payload is sharded by: records that must
-// meet in one deduplication window need the same. nil: payloads go to the shards in turn.
+// equal parts of the cluster's slots. by returns the sharding key of a payload: records that must
+// share a deduplication window need the same key. nil: payloads go to the shards in turn.
 //
-// The number of shards stands in Redis, in the key {name}:queue:shards. NewShards with another
-// number changes it if the shards that would be left are empty, and otherwise returns a
-// *ShardsError. So to change it, stop the producers, let consumers with the old number drain the
-// shards, and start both with the new one. Requeue or discard dead letters before.
+// Redis holds the number of shards, in the key {name}:queue:shards. NewShards with another number
+// changes it if the shards that would be abandoned are empty, and otherwise returns a *ShardsError.
+// To change it, requeue or discard the dead letters, stop the producers, let consumers with the old
+// number drain the shards, and start both with the new number.
 func NewShards(
 	ctx context.Context, client rueidis.Client, name string, n int, by func(payload []byte) string, cfg Config,
 ) (*Shards, error) {
@@ -71,7 +71,7 @@ func NewShards(
 type ShardsError struct {
 	Name       string
 	Have, Want int
-	Records    int64 // in the shards that this program would leave
+	Records    int64 // in the shards that this program would abandon
 }
 
 func (e *ShardsError) Error() string {
@@ -82,8 +82,8 @@ func (e *ShardsError) Error() string {
 // Is reports whether target is ErrConfig.
 func (e *ShardsError) Is(target error) bool { return target == ErrConfig }
 
-// recordShardsScript sets the number of shards, if it is what the caller has seen. It returns the
-// number that stands after it.
+// recordShardsScript sets the number of shards, if it is still the one that the caller has seen. It
+// returns the number that holds afterwards.
 var recordShardsScript = redisx.NewScript(`local count, never = KEYS[1], KEYS[2]
 local seen, want = ARGV[1], ARGV[2]
 local have = redis.call('GET', count) or ''
@@ -121,8 +121,8 @@ func (s *Shards) recordCount(ctx context.Context, client rueidis.Client, name st
 	return nil
 }
 
-// checkLeft returns a *ShardsError if a shard of the number that stands in Redis holds records and
-// is not a shard of s.
+// checkLeft returns a *ShardsError if one of the shards recorded in Redis holds records and is not
+// a shard of s.
 func (s *Shards) checkLeft(ctx context.Context, client rueidis.Client, name, have string, cfg Config) error {
 	n, err := strconv.Atoi(have)
 	if err != nil || n < 1 || n > MaxShards {
@@ -190,8 +190,8 @@ func (s *Shards) Of(b *Batch) *Queue { return s.byName[b.Queue] }
 // ShardOf returns the index of the shard for key. It is the same in every process.
 func (s *Shards) ShardOf(key string) int { return slot(key) * len(s.queues) / slots }
 
-// Push pushes each payload to its shard, all shards at once. The part of each shard is accepted or
-// refused alone; the error names those that failed.
+// Push pushes each payload to its shard, to all shards at once. Each shard accepts or rejects its
+// part independently; the error names the shards that failed.
 func (s *Shards) Push(ctx context.Context, payloads ...[]byte) error {
 	if err := s.queues[0].checkPayloads(payloads); err != nil { // before any shard has its part
 		return err
@@ -239,8 +239,8 @@ func (s *Shards) each(f func(i int, q *Queue) error) error {
 	return errors.Join(errs...)
 }
 
-// TryLease leases a batch of the next shard that has one, in turn, so that none starves. The error
-// of a shard is returned only if no other shard has a batch.
+// TryLease leases a batch from the next shard that has one. It starts with another shard each time,
+// so none starves. It returns the error of a shard only if no other shard has a batch.
 func (s *Shards) TryLease(ctx context.Context, o LeaseOptions) (*Batch, error) {
 	b, _, err := s.round(ctx, o)
 	return b, err
@@ -278,8 +278,8 @@ func (s *Shards) round(ctx context.Context, o LeaseOptions) (*Batch, []leased, e
 	return nil, all, ErrEmpty
 }
 
-// Lease waits for a batch of any shard. It does not linger. For up to Config.Lease.PollInterval
-// after it has returned, a peek may go on at the server of a shard, for the next consumer that
+// Lease waits for a batch from any shard. It does not linger. After it has returned, a blocking
+// read of a shard may continue for up to Config.Lease.PollInterval, for the next consumer that
 // waits.
 func (s *Shards) Lease(ctx context.Context, o LeaseOptions) (*Batch, error) {
 	if b, _, err := s.round(ctx, o); !waits(err) {
@@ -355,7 +355,7 @@ func (s *Shards) peek(i int, l leased) {
 	}()
 }
 
-// Extend is Queue.Extend. It goes to the shard of b, as all calls below that take a batch.
+// Extend is Queue.Extend. Like all calls below that take a batch, it goes to the shard of b.
 func (s *Shards) Extend(ctx context.Context, b *Batch, d time.Duration) error {
 	return s.on(b, func(q *Queue) error { return q.Extend(ctx, b, d) })
 }
@@ -388,7 +388,7 @@ func (s *Shards) on(b *Batch, f func(*Queue) error) error {
 	return f(q)
 }
 
-// Ack acknowledges batches of any shards. It asks every shard for all of them, at once.
+// Ack acknowledges batches of any shards. It sends all ids to every shard at once.
 func (s *Shards) Ack(ctx context.Context, ids ...string) (int, error) {
 	var n atomic.Int64
 	err := s.each(func(_ int, q *Queue) error {
@@ -412,8 +412,8 @@ func (s *Shards) Reconcile(ctx context.Context, known FatesFunc, settle SettleFu
 	return sum, errors.Join(errs...)
 }
 
-// Stats returns the sum of the shards' books, the greatest of their ages, and Paused only if all
-// are. It reads one shard after the other.
+// Stats returns the sum of the shards' books and the greatest of their ages. It reports Paused only
+// if all shards are paused. It reads the shards one after the other.
 func (s *Shards) Stats(ctx context.Context) (Stats, error) {
 	sum := Stats{Paused: true}
 	for _, q := range s.queues {

@@ -16,24 +16,24 @@ type Stats struct {
 	Dead      int64 // records in the dead-letter list
 
 	LeasedBatches, WaitingBatches, HandedOffBatches int64 // sealed batches by state
-	BrokenBatches                                   int64 // batches set aside because their keys do not fit together
+	BrokenBatches                                   int64 // batches set aside because their keys are inconsistent
 
 	Taken     int64 // records ever sealed
 	Acked     int64 // records acknowledged
 	Discarded int64 // dead records discarded by an operator
-	Lost      int64 // records that Repair wrote off: keys of them were deleted or overwritten
+	Lost      int64 // records that Repair wrote off: their keys were deleted or overwritten
 
 	Redelivered int64 // records delivered again, counted each time
 	Requeued    int64 // dead records requeued, counted each time
 	Splits      int64 // batches split
 
-	// OldestAge is how long the oldest record in flight has been so. Ready records carry no time.
+	// OldestAge is how long the oldest record has been in flight. Ready records carry no time.
 	OldestAge time.Duration
-	// ClockBehind is how far the server's clock is behind the last time seen by a script, and
-	// ClockSteps how often it was found set back. Leases and delays keep their length then.
+	// ClockBehind is how far the server's clock is behind the latest time that a script has seen.
+	// ClockSteps counts how often it was set back. Leases and delays keep their length.
 	ClockBehind time.Duration
 	ClockSteps  int64
-	// Reserved counts the records of bounded pushes that are under way.
+	// Reserved counts the records of bounded pushes in progress.
 	Reserved int64
 	Paused   bool
 }
@@ -46,8 +46,7 @@ func (s Stats) Imbalance() int64 {
 	return s.Taken - s.Acked - s.InFlight - s.Dead - s.Discarded - s.Lost
 }
 
-// Balanced returns nil if the books balance, or ErrImbalance with the line and by how much it is
-// off.
+// Balanced returns nil if the books balance, or ErrImbalance with the equation and the difference.
 func (s Stats) Balanced() error {
 	if s.Imbalance() == 0 {
 		return nil
@@ -56,7 +55,7 @@ func (s Stats) Balanced() error {
 		ErrImbalance, s.Taken, s.Acked, s.InFlight, s.Dead, s.Discarded, s.Lost, s.Imbalance())
 }
 
-// Stats reads the books in one step. Its cost does not depend on what the queue holds.
+// Stats reads the books in one step. Its cost does not depend on the size of the queue.
 func (q *Queue) Stats(ctx context.Context) (Stats, error) {
 	pairs, err := q.run(ctx, statsScript, drains).ToArray()
 	if err != nil {
