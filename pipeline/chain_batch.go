@@ -86,6 +86,18 @@ func (b *Batch) Reject(pos int32, code, reason string) {
 	b.rejects = append(b.rejects, r)
 }
 
+// codes counts the rejects by code; nil if there are none.
+func (b *Batch) codes() map[string]int {
+	var n map[string]int
+	for _, r := range b.rejects {
+		if n == nil {
+			n = make(map[string]int)
+		}
+		n[r.Code]++
+	}
+	return n
+}
+
 // rejectError rejects a record because of an error of a function in a stage. An error that concerns
 // the batch is returned instead.
 func (b *Batch) rejectError(pos int32, code string, err error) error {

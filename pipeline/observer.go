@@ -29,21 +29,31 @@ const (
 // not apply to the step is zero.
 type Event struct {
 	Op      Op
-	Queue   string // name of the queue
-	Program string // name of the worker or promoter
-	Batch   string // id; empty where the step concerns several batches
-	Attempt int64  // of the batch
+	At      time.Time // when the step ended
+	Queue   string    // name of the queue
+	Program string    // name of the worker or promoter
+	Batch   string    // id; empty where the step concerns several batches
+	Attempt int64     // of the batch
+	// IDs are the batches that OpPromote found, or that OpAck acknowledged, where these are several.
+	IDs []string
 	// Batches, Records and Rows count what the step concerned.
 	Batches int
 	Records int
 	Rows    int64
-	// Duplicates, Filtered and Rejected are records that the chain dropped.
+	// Duplicates, Filtered and Rejected are records that the chain dropped. OpTransform counts those
+	// of an attempt, OpPromote those that are committed.
 	Duplicates, Filtered, Rejected int
+	// Codes counts the rejected records of OpTransform by code.
+	Codes map[string]int
+	// Conflicts and RejectedByRule are rows of OpPromote that did not go into the target.
+	Conflicts, RejectedByRule int
 	// Stages are the parts of OpTransform, in order.
 	Stages []StageEvent
 	// InHand is what the worker holds over all its batches.
 	InHand InHand
-	// Failures counts the failures of OpStuck and OpRecovered, which began at Since.
+	// Step names what fails in OpStuck and works again in OpRecovered: "promoting". Failures counts
+	// the failures, which began at Since.
+	Step     string
 	Failures int
 	Since    time.Time
 	Duration time.Duration
@@ -122,7 +132,7 @@ func (s *events) emit(ctx context.Context, e Event) {
 	if s.observer == nil {
 		return
 	}
-	e.Queue, e.Program = s.queue, s.program
+	e.At, e.Queue, e.Program = time.Now(), s.queue, s.program
 	s.mu.Lock()
 	if s.waiting == nil {
 		s.mu.Unlock()

@@ -180,17 +180,19 @@ func (p *Promoter[T]) Promote(ctx context.Context) (int, error) {
 	if found == 0 {
 		return 0, nil
 	}
-	p.events.emit(ctx, Event{
-		Op: OpPromote, Batches: found, Records: prom.Records, Rows: int64(prom.Rows),
-		Duplicates: prom.Duplicates, Filtered: prom.Filtered, Rejected: prom.Rejected, Duration: time.Since(start),
-	})
-
-	promoted := make([]string, 0, len(prom.Batches))
+	took := time.Since(start)
+	all, promoted := make([]string, 0, found), make([]string, 0, len(prom.Batches))
 	for _, b := range prom.Batches {
+		all = append(all, b.ID)
 		if b.Fate == staging.FatePromoted {
 			promoted = append(promoted, b.ID)
 		}
 	}
+	p.events.emit(ctx, Event{
+		Op: OpPromote, IDs: append(append(all, prom.Mismatched...), prom.TooOld...), Batches: found,
+		Records: prom.Records, Rows: int64(prom.Rows), Conflicts: prom.Conflicts, RejectedByRule: prom.RejectedByRule,
+		Duplicates: prom.Duplicates, Filtered: prom.Filtered, Rejected: prom.Rejected, Duration: took,
+	})
 	if len(prom.Mismatched) > 0 {
 		p.cfg.Logger.Error("staged rows differ from the registry's count; the batches are redelivered", "batches", prom.Mismatched)
 	}
@@ -220,7 +222,7 @@ func (p *Promoter[T]) ack(ctx context.Context, ids []string) error {
 		if _, err := p.flow.Queue.AckWith(ctx, acks...); err != nil {
 			return fmt.Errorf("pipeline: could not acknowledge %d promoted batches: %w", n, err)
 		}
-		p.events.emit(ctx, Event{Op: OpAck, Batches: n, Duration: time.Since(start)})
+		p.events.emit(ctx, Event{Op: OpAck, IDs: ids[:n:n], Batches: n, Duration: time.Since(start)})
 		ids = ids[n:]
 		p.flow.notifyGate(ctx)
 	}

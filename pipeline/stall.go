@@ -105,7 +105,7 @@ func (f Flow[T]) watch(o *outage, ev *events) *outage {
 		ctx, cancel := context.WithTimeout(context.Background(), reportTimeout)
 		defer cancel()
 		stall := Stall{Program: ev.program, Step: o.what, Since: now.since, Failures: now.failures, Reason: oneLine(now.err), Batch: now.batch}
-		e := Event{Op: OpStuck, Batch: now.batch, Failures: now.failures, Since: now.since, Err: now.err}
+		e := Event{Op: OpStuck, Step: o.what, Batch: now.batch, Failures: now.failures, Since: now.since, Err: now.err}
 		if now.over {
 			e.Op, e.Err, e.Duration = OpRecovered, nil, time.Since(now.since)
 		}

@@ -221,7 +221,7 @@ func (w *Worker[T]) process(last context.Context, held *lease, b *Batch) error {
 	load, err := w.transform(ctx, b)
 	w.emit(ctx, b.Batch, Event{
 		Op: OpTransform, Rows: int64(len(load.Rows)), Duplicates: b.dups, Filtered: b.filtered, Rejected: len(b.rejects),
-		Stages: b.stages, Duration: time.Since(start), Err: err,
+		Codes: b.codes(), Stages: b.stages, Duration: time.Since(start), Err: err,
 	})
 	if err != nil {
 		return err
