@@ -37,7 +37,7 @@ func ExampleSQL() {
 	fmt.Println(err)
 	// Output:
 	// true
-	// -- headrace staging schema 1: beside "public"."visits"
+	// -- headrace staging schema 2: beside "public"."visits"
 	// <nil>
 }
 

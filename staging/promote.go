@@ -5,18 +5,29 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 )
 
-// promotion is the state of one promotion transaction.
+// promotion is one promotion transaction.
 type promotion[T any] struct {
-	t      *Table[T]
+	t *Table[T]
+	progress
+}
+
+// progress is what a promotion knows and has done, whatever the type of its rows.
+type progress struct {
 	q      *pgx.Conn
 	s      side
 	out    PromoteResult
-	found  int               // batches in the side's registry
+	leader string            // takes the batches of the group that this table leads; empty: those of the table alone
+	found  int               // batches in the side's registry that this promotion may take
+	others int               // batches of another kind there: they stay
+	list   []*staged         // the batches that were found
+	counts map[int32]int64   // staged rows by batch
+	early  map[int32]int64   // records that were rejected before they were staged, by batch
 	take   map[int32]*staged // batches that this transaction commits, by number
 	chosen []int32           // numbers of all batches that it settles
 	every  bool              // the side holds nothing but what is taken
@@ -49,7 +60,7 @@ func (p *promotion[T]) sql() *sideStatements { return &p.t.sql.side[p.s] }
 // staged is a row of the registry.
 type staged struct {
 	no                                           int32
-	id                                           string
+	id, tables                                   string
 	rows, rejected, records, kept, dups, filters int64
 	conflicts, ruled                             int64
 }
@@ -82,35 +93,54 @@ func (t *Table[T]) promote(ctx context.Context, o PromoteOptions) (PromoteResult
 		inner, cancel = context.WithTimeout(ctx, o.Timeout)
 		defer cancel()
 	}
+	return attempts(inner, ctx, o, limit, &t.bound, t)
+}
+
+// attempt is what one try to promote has come to.
+type attempt struct {
+	out     PromoteResult
+	found   int   // batches in the side
+	settled int   // batches that the try has settled
+	expect  int64 // rows of the batches that it took
+	learn   func()
+	resolve func(ctx context.Context) bool // after a commit with an unknown outcome: whether it was done
+}
+
+// target is what is promoted into: a table, or the tables of a group.
+type target interface {
+	Name() string
+	promoteOnce(ctx context.Context, limit int64, byBatch bool) (attempt, error)
+	endStalled(ctx context.Context) (int, error)
+	busy(ctx context.Context, err error) error
+	explain(doing string, err error) error
+}
+
+// attempts promotes until it has an outcome. inner is outer with the promotion's own time limit.
+func attempts(inner, outer context.Context, o PromoteOptions, limit int64, bound *atomic.Int64, t target) (PromoteResult, error) {
 	begun := time.Now()
 	byBatch := false
 	for try := 0; ; try++ {
-		p, n, err := t.promoteOnce(inner, limit, byBatch)
+		a, err := t.promoteOnce(inner, limit, byBatch)
 		switch {
-		case err == nil && n == 0 && p.found > 0 && try < 5:
+		case err == nil && a.settled == 0 && a.found > 0 && try < 5:
 			continue // another promoter has promoted them meanwhile
 		case err == nil:
-			switch b := t.bound.Load(); {
+			switch b := bound.Load(); {
 			case b == 0:
 			case o.Timeout == 0: // the server's limits are not known
-				t.bound.Store(b + b/8 + 1)
+				bound.Store(b + b/8 + 1)
 			case time.Since(begun) < o.Timeout/4:
-				t.bound.Store(b * 2)
+				bound.Store(b * 2)
 			}
-			if p.expect > 0 {
-				t.learn(p.out.Conflicts)
-				if n := t.guard.Load(); n > 0 && p.refused == 0 {
-					t.guard.CompareAndSwap(n, n-1)
-				}
-			}
-			return p.out, nil
-		case tookTooLong(err) || o.Timeout > 0 && inner.Err() != nil && ctx.Err() == nil:
-			t.bound.Store(max(1, min(limit, max(p.expect, 2))/2))
-			return PromoteResult{}, fmt.Errorf("staging: promoting into %s took too long; the next promotion takes fewer rows: %w", t.target, err)
-		case try >= 5 || ctx.Err() != nil:
+			a.learn()
+			return a.out, nil
+		case tookTooLong(err) || o.Timeout > 0 && inner.Err() != nil && outer.Err() == nil:
+			bound.Store(max(1, min(limit, max(a.expect, 2))/2))
+			return PromoteResult{}, fmt.Errorf("staging: promoting into %s took too long; the next promotion takes fewer rows: %w", t.Name(), err)
+		case try >= 5 || outer.Err() != nil:
 		case errors.Is(err, ErrUnknown):
-			if p.resolve(inner) {
-				return p.out, nil
+			if a.resolve(inner) {
+				return a.out, nil
 			}
 			continue
 		case errors.Is(err, errRecount) && !byBatch:
@@ -121,14 +151,14 @@ func (t *Table[T]) promote(ctx context.Context, o PromoteOptions) (PromoteResult
 		case sqlState(err) == "55P03":
 			ended, eerr := t.endStalled(inner)
 			if eerr != nil {
-				return PromoteResult{}, t.explain("ending workers that stand in their COPY into "+t.target, eerr)
+				return PromoteResult{}, t.explain("ending workers that stand in their COPY into "+t.Name(), eerr)
 			}
 			if ended > 0 {
 				continue
 			}
 			return PromoteResult{}, t.busy(inner, err)
 		}
-		return PromoteResult{}, t.explain("promoting into "+t.target, err)
+		return PromoteResult{}, t.explain("promoting into "+t.Name(), err)
 	}
 }
 
@@ -142,31 +172,50 @@ func tookTooLong(err error) bool {
 	return false
 }
 
-// promoteOnce finds a side that is not empty and promotes it. n is how many batches it has settled.
-func (t *Table[T]) promoteOnce(ctx context.Context, limit int64, byBatch bool) (p *promotion[T], n int, err error) {
-	p = &promotion[T]{t: t, byBatch: byBatch, wroteBy: map[int32]int64{}}
+// promoteOnce finds a side that is not empty and promotes it.
+func (t *Table[T]) promoteOnce(ctx context.Context, limit int64, byBatch bool) (attempt, error) {
+	p := &promotion[T]{t: t, progress: progress{byBatch: byBatch, wroteBy: map[int32]int64{}}}
+	err := p.once(ctx, limit)
+	a := attempt{out: p.out, found: p.found, settled: len(p.chosen), expect: p.expect, learn: p.learn, resolve: p.resolve}
+	if err != nil {
+		a.settled = 0
+	}
+	return a, err
+}
+
+func (p *promotion[T]) once(ctx context.Context, limit int64) error {
+	t := p.t
 	c, err := t.pool.Acquire(ctx)
 	if err != nil {
-		return p, 0, err
+		return err
 	}
 	defer c.Release()
 	p.q = c.Conn()
 	defer t.rollback(p.q)
 	if p.s, p.out.Epoch, err = t.choose(ctx, p.q); err != nil || p.s == noSide {
-		return p, 0, err
+		return err
 	}
 	p.found = 1
-	if err := p.run(ctx, limit); err != nil {
-		return p, 0, err
+	return p.run(ctx, limit)
+}
+
+// learn remembers what the promotion has met, for the next ones.
+func (p *promotion[T]) learn() {
+	if p.expect == 0 {
+		return
 	}
-	return p, len(p.chosen), nil
+	t := p.t
+	t.learn(p.out.Conflicts)
+	if n := t.guard.Load(); n > 0 && p.refused == 0 {
+		t.guard.CompareAndSwap(n, n-1)
+	}
 }
 
 // choose finds the side to promote: the sealed one if it is not empty, otherwise the open one,
 // which it seals first in a transaction of its own. A worker with an old hint may still copy into
 // the sealed side. The next promotion finds those rows.
 func (t *Table[T]) choose(ctx context.Context, q *pgx.Conn) (side, string, error) {
-	res, err := send(ctx, q, append(t.beginning(false), t.sql.fullSides.with(nil), t.sql.readEpoch.with(nil), do("commit"))...)
+	res, err := send(ctx, q, append(t.beginning(false), t.sql.fullSides.with(args{"leader": ""}), t.sql.readEpoch.with(nil), do("commit"))...)
 	if err != nil {
 		return noSide, "", err
 	}
@@ -199,18 +248,16 @@ func (t *Table[T]) choose(ctx context.Context, q *pgx.Conn) (side, string, error
 // run is the promotion transaction.
 func (p *promotion[T]) run(ctx context.Context, limit int64) error {
 	t := p.t
-	all, counts, refusals, err := p.lock(ctx)
-	if err != nil {
+	if err := p.lock(ctx); err != nil {
 		return err
 	}
 	if err := t.at("after lock"); err != nil {
 		return err
 	}
-	p.found = len(all)
-	if len(all) == 0 && len(counts) == 0 {
+	if len(p.list) == 0 && len(p.counts) == 0 {
 		return nil
 	}
-	if err := p.pick(ctx, all, counts, refusals, limit); err != nil {
+	if err := p.enter(ctx, p.pick(limit)); err != nil {
 		return err
 	}
 	if err := t.at("after ledger"); err != nil {
@@ -230,13 +277,18 @@ func (p *promotion[T]) run(ctx context.Context, limit int64) error {
 	if err := t.at("before commit"); err != nil {
 		return err
 	}
-	if err := p.finish(ctx); err != nil {
+	last, err := p.empty(ctx)
+	if err == nil {
+		err = commit(ctx, p.q, last)
+	}
+	if err != nil {
 		return err
 	}
 	return t.at("after commit")
 }
 
-// finish empties what was settled and commits.
+// empty removes from the side what was settled. It returns the statement for the commit's message
+// that empties the whole side.
 //
 // TRUNCATE and COMMIT go in one message. The transaction must not stand idle in between, because
 // of how Postgres recovers. When the postmaster is killed, an idle backend aborts. It removes the
@@ -244,16 +296,14 @@ func (p *promotion[T]) run(ctx context.Context, limit int64) error {
 // checkpoint, and does not flush its abort record. Recovery then replays the creation of the init
 // fork, finds the main fork in its way ("could not create file …: File exists"), and the server
 // does not start.
-func (p *promotion[T]) finish(ctx context.Context) error {
-	if p.out.More {
-		// The rows stay without their registry, so no promotion takes them, until the side's last part
-		// truncates it.
-		if _, err := sendOne(ctx, p.q, p.t.sql.side[p.s].forget.with(args{"numbers": array(p.chosen)})); err != nil {
-			return err
-		}
-		return commit(ctx, p.q, "")
+func (p *promotion[T]) empty(ctx context.Context) (last string, err error) {
+	if !p.out.More && p.others == 0 {
+		return p.sql().truncate.text + "; ", nil
 	}
-	return commit(ctx, p.q, p.t.sql.side[p.s].truncate.text+"; ")
+	// The rows stay without their registry, so no promotion takes them, until the side's last part
+	// truncates it.
+	_, err = sendOne(ctx, p.q, p.sql().forget.with(args{"numbers": array(p.chosen)}))
+	return "", err
 }
 
 // resolve finds out how a commit ended whose answer was lost: the ledger has all of its batches, or

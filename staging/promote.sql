@@ -1,5 +1,9 @@
 -- name: full_sides
-SELECT open, EXISTS (SELECT FROM {registry_a}) AS full_a, EXISTS (SELECT FROM {registry_b}) AS full_b,
+-- A promotion takes the batches of its own kind: those of this table alone (an empty leader), or
+-- those of the group that the table leads.
+SELECT open,
+       EXISTS (SELECT FROM {registry_a} WHERE starts_with(tables, @leader::text) AND (tables = '') = (@leader::text = '')) AS full_a,
+       EXISTS (SELECT FROM {registry_b} WHERE starts_with(tables, @leader::text) AND (tables = '') = (@leader::text = '')) AS full_b,
        failures > 0 AS failing
 FROM {control};
 
@@ -14,9 +18,9 @@ UPDATE {control} SET failed_since = NULL, failures = 0, failure = NULL WHERE fai
 SELECT (extract(epoch FROM failed_since) * 1000000)::int8 AS failing_since, failures, coalesce(failure, '') AS failure FROM {control};
 
 -- name: staged
--- What waits for promotion on one side.
+-- What waits for promotion on one side. With a leader: of its group.
 SELECT count(*) AS batches, coalesce(sum(records), 0)::int8 AS records, coalesce(sum(rows), 0)::int8 AS rows, (extract(epoch FROM min(sealed_at)) * 1000000)::int8 AS oldest
-FROM {registry};
+FROM {registry} WHERE starts_with(tables, @leader::text);
 
 -- name: flip
 UPDATE {control} SET open = @to::text WHERE open = @from::text;
@@ -42,7 +46,7 @@ WHERE a.attrelid IN ({staging_text}::regclass, {target_text}::regclass) AND a.at
 ORDER BY 1, a.attnum;
 
 -- name: batches
-SELECT no, id::text AS id, records, kept, duplicates, filtered, rejected, rows FROM {registry} ORDER BY no;
+SELECT no, id::text AS id, records, kept, duplicates, filtered, rejected, rows, tables FROM {registry} ORDER BY no;
 
 -- name: counts
 -- The staged rows of each batch, and in the first row the least and the greatest key, where they

@@ -4,72 +4,104 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 )
 
 // lock takes the sealed side, which waits for the COPYs under way, and reads what is in it.
-func (p *promotion[T]) lock(ctx context.Context) (list []*staged, counts, refusals map[int32]int64, err error) {
-	t, sql := p.t, &p.t.sql.side[p.s]
-	// A deferred constraint would fail at the commit, and the error would not tell which row it was.
-	settings := append(t.beginning(true), do("SET CONSTRAINTS ALL IMMEDIATE"), ownMemory, sql.lock.with(nil), t.sql.lockTarget.with(nil))
-	res, err := send(ctx, p.q, append(settings, sql.shape.with(nil), sql.batches.with(nil), sql.counts.with(nil), sql.rejections.with(nil),
-		t.sql.guards.with(nil), sql.suspects.with(nil))...)
+func (p *promotion[T]) lock(ctx context.Context) error {
+	t := p.t
+	settings := append(t.beginPromotion(), p.sql().lock.with(nil), t.sql.lockTarget.with(nil))
+	res, err := send(ctx, p.q, append(settings, p.readCalls()...)...)
 	if err != nil {
-		return nil, nil, nil, err
+		return err
 	}
-	res = res[len(settings):]
+	return p.read(res[len(settings):])
+}
+
+// beginPromotion begins the transaction of a promotion. A deferred constraint would fail at the
+// commit, and the error would not tell which row it was.
+func (t *Table[T]) beginPromotion() []call {
+	return append(t.beginning(true), do("SET CONSTRAINTS ALL IMMEDIATE"), ownMemory)
+}
+
+// readCalls read what is in the side, and what may refuse its rows.
+func (p *promotion[T]) readCalls() []call {
+	sql := p.sql()
+	return []call{sql.shape.with(nil), sql.batches.with(nil), sql.counts.with(nil), sql.rejections.with(nil), p.t.sql.guards.with(nil), sql.suspects.with(nil)}
+}
+
+// read takes the results of readCalls.
+func (p *promotion[T]) read(res []result) (err error) {
+	t := p.t
 	if err := t.checkPromote(p.s, res[0]); err != nil {
-		return nil, nil, nil, err
+		return err
 	}
 	for row := range res[1].each() {
-		list = append(list, &staged{no: int32(row.int("no")), id: row.text("id"), rows: row.int("rows"), rejected: row.int("rejected"),
-			records: row.int("records"), kept: row.int("kept"), dups: row.int("duplicates"), filters: row.int("filtered")})
+		x := &staged{no: int32(row.int("no")), id: row.text("id"), rows: row.int("rows"), rejected: row.int("rejected"),
+			records: row.int("records"), kept: row.int("kept"), dups: row.int("duplicates"), filters: row.int("filtered"), tables: row.text("tables")}
+		if strings.HasPrefix(x.tables, p.leader) && (x.tables == "") == (p.leader == "") {
+			p.list = append(p.list, x)
+		} else {
+			p.others++
+		}
 	}
+	p.found = len(p.list)
 	if len(res[2].Rows) > 0 && t.spread() != "" {
 		p.lo, p.hi = res[2].row(0).text("least"), res[2].row(0).text("greatest")
 	}
-	if counts, err = countsOf(res[2]); err != nil {
-		return nil, nil, nil, err
+	if p.counts, err = countsOf(res[2]); err != nil {
+		return err
 	}
-	if refusals, err = countsOf(res[3]); err != nil {
-		return nil, nil, nil, err
+	if p.early, err = countsOf(res[3]); err != nil {
+		return err
 	}
 	g := res[4].row(0)
 	p.beforeRow = g.bool("before_row")
 	p.parentsCome = g.bool("triggers") || g.bool("tree")
 	p.guarded = g.bool("triggers") || g.bool("guarded")
 	p.suspects = res[5].texts("condition")
-	return list, counts, refusals, nil
+	return nil
 }
 
-// pick decides which batches this transaction commits, and enters them into the ledger.
-func (p *promotion[T]) pick(ctx context.Context, list []*staged, counts, refusals map[int32]int64, limit int64) error {
-	t, q := p.t, p.q
-	p.take = map[int32]*staged{}
-	byID := map[string]*staged{}
-	var nos []int32
-	var rows, inSide int64
-	for _, n := range counts {
-		inSide += n
-	}
-	for _, x := range list {
+// intact is true if all of a batch is in the side that its registry announces.
+func (p *progress) intact(x *staged) bool {
+	return p.counts[x.no] == x.rows && p.early[x.no] == x.rejected
+}
+
+// pick decides which batches this transaction settles. It returns those that are intact.
+func (p *promotion[T]) pick(limit int64) (whole []*staged) {
+	var rows int64
+	for _, x := range p.list {
 		if len(p.chosen) > 0 && rows+x.rows > limit {
 			p.out.More = true
 			break
 		}
 		p.chosen = append(p.chosen, x.no)
-		if counts[x.no] != x.rows || refusals[x.no] != x.rejected {
+		if !p.intact(x) {
 			p.out.Mismatched = append(p.out.Mismatched, x.id)
 			continue
 		}
 		rows += x.rows
-		p.expect = rows
+		whole = append(whole, x)
+	}
+	return whole
+}
+
+// enter brings batches into the ledger. The promotion takes those that were not there.
+func (p *promotion[T]) enter(ctx context.Context, whole []*staged) error {
+	t, q := p.t, p.q
+	byID := map[string]*staged{}
+	var nos []int32
+	for _, x := range whole {
 		byID[x.id] = x
 		nos = append(nos, x.no)
+		p.expect += x.rows
 	}
-	own, err := idsOf(ctx, q, len(nos), t.sql.side[p.s].ledger.with(args{"numbers": array(nos)}))
+	own, err := idsOf(ctx, q, len(nos), p.sql().ledger.with(args{"numbers": array(nos)}))
 	if err != nil {
 		return err
 	}
@@ -85,36 +117,19 @@ func (p *promotion[T]) pick(ctx context.Context, list []*staged, counts, refusal
 		}
 		p.out.TooOld = old
 	}
-	rows = 0
+	var taken []*staged
 	for _, id := range own {
-		if slices.Contains(old, id) {
-			continue
+		if !slices.Contains(old, id) {
+			taken = append(taken, byID[id])
+			p.out.Batches = append(p.out.Batches, PromotedBatch{ID: id, Fate: FatePromoted})
 		}
-		x := byID[id]
-		p.take[x.no] = x
-		rows += x.rows
-		p.multi = p.multi || x.rows != x.kept
-		p.out.Batches = append(p.out.Batches, PromotedBatch{ID: id, Fate: FatePromoted})
-		p.out.Records += int(x.records)
-		p.out.Kept += int(x.kept)
-		p.out.Duplicates += int(x.dups)
-		p.out.Filtered += int(x.filters)
-		p.out.Rejected += int(x.rejected)
 		delete(byID, id)
 	}
-	p.expect = rows
-	p.every = rows == inSide
-	for _, id := range old {
-		delete(byID, id)
-	}
+	p.takes(taken)
 	if len(byID) == 0 {
 		return nil
 	}
-	var rest []string // in the ledger before us
-	for id := range byID {
-		rest = append(rest, id)
-	}
-	slices.Sort(rest)
+	rest := slices.Sorted(maps.Keys(byID)) // in the ledger before us
 	r, err := sendOne(ctx, q, t.sql.ledgerKinds.with(args{"ids": array(rest)}))
 	if err != nil {
 		return err
@@ -126,6 +141,27 @@ func (p *promotion[T]) pick(ctx context.Context, list []*staged, counts, refusal
 		}
 	}
 	return nil
+}
+
+// takes fixes the batches that this transaction commits.
+func (p *progress) takes(batches []*staged) {
+	p.take = make(map[int32]*staged, len(batches))
+	p.expect = 0
+	for _, x := range batches {
+		p.take[x.no] = x
+		p.expect += x.rows
+		p.multi = p.multi || x.rows != x.kept
+		p.out.Records += int(x.records)
+		p.out.Kept += int(x.kept)
+		p.out.Duplicates += int(x.dups)
+		p.out.Filtered += int(x.filters)
+		p.out.Rejected += int(x.rejected)
+	}
+	var inSide int64
+	for _, n := range p.counts {
+		inSide += n
+	}
+	p.every = p.expect == inSide
 }
 
 // idsOf runs a statement about n batches and returns their ids. For none it runs nothing.

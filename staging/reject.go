@@ -14,8 +14,11 @@ type StoredReject struct {
 	ID     int64 // of the reject, for paging, Resolve and Replay
 	Batch  string
 	Reject        // Payload: the raw record, or the row as JSON
-	Source string // "stage": before it was staged; "rule"; "insert": the target refused it
-	Whole  bool   // every row of the record was rejected
+	Table  string // the quoted target of the table that rejected it
+	// Source is where it was rejected: "stage", before it was staged; "rule"; "insert", the target
+	// refused it; "group", a row of the same record in another table of the group was rejected.
+	Source string
+	Whole  bool // every row of the record was rejected
 	At     time.Time
 }
 
@@ -51,7 +54,9 @@ func (t *Table[T]) Rejects(ctx context.Context, f RejectFilter) ([]StoredReject,
 	}
 	out, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (StoredReject, error) {
 		x, err := pgx.RowToStructByName[rejectRow](row)
-		return x.stored(), err
+		s := x.stored()
+		s.Table = t.target
+		return s, err
 	})
 	if err != nil {
 		return nil, t.explain("listing rejects", err)

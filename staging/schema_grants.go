@@ -185,7 +185,7 @@ func SQL[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg Conf
 }
 
 // layout is the version of the tables. It stands in the comment of the control table.
-const layout = "headrace staging schema 1"
+const layout = "headrace staging schema 2"
 
 // createSQL creates all tables that are missing.
 func (t *Table[T]) createSQL() string {

@@ -55,7 +55,7 @@ func TestGrantsAreEnoughAndNoMore(t *testing.T) {
 	exec(t, pool, serialTable)
 	forbidDDL(t, pool)
 	schema, err := staging.SQL(t.Context(), pool, "Serial", serialConfig(staging.RoleAll))
-	if err != nil || !strings.HasPrefix(schema, "-- headrace staging schema 1: ") {
+	if err != nil || !strings.HasPrefix(schema, "-- headrace staging schema 2: ") {
 		t.Fatalf("schema is %.80q, %v", schema, err)
 	}
 	exec(t, pool, schema)
@@ -161,7 +161,7 @@ func TestNoCreate(t *testing.T) {
 	}
 	exec(t, pool, `COMMENT ON TABLE "Serial_control" IS 'headrace staging schema 9'`)
 	_, err = staging.New(t.Context(), pool, "Serial", serialConfig(staging.RoleAll))
-	isDrift(t, "another layout", err, "schema 9", "schema 1")
+	isDrift(t, "another layout", err, "schema 9", "schema 2")
 }
 
 // Two runs of one Rewrite at once: each batch is done by one of them.

@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS {rejects} (
     place       integer     NOT NULL,
     pos         integer     NOT NULL,
     whole       boolean     NOT NULL, -- every row of the record was rejected
-    source      text        NOT NULL CHECK (source IN ('stage', 'rule', 'insert')),
+    source      text        NOT NULL CHECK (source IN ('stage', 'rule', 'insert', 'group')),
     key         text        NOT NULL,
     code        text        NOT NULL,
     reason      text        NOT NULL,

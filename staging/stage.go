@@ -198,11 +198,7 @@ func (t *Table[T]) stageIn(ctx context.Context, q *pgx.Conn, l *Load[T], spans [
 	if !how.nowait {
 		run = append(run, lock)
 	}
-	run = append(run, sql.stageRegister.with(args{
-		"id": b.ID, "root": b.Root, "offset": text(b.Offset), "records": text(b.Records), "kept": text(kept), "duplicates": text(l.Duplicates),
-		"filtered": text(l.Filtered), "rejected": text(len(l.Rejects)), "rows": text(len(l.Rows)), "attempt": text(b.Attempt), "worker": b.Worker,
-		"sealed": timeText(b.Sealed),
-	}))
+	run = append(run, sql.stageRegister.with(b.entry(counts{kept: kept, dups: l.Duplicates, filtered: l.Filtered, rejected: len(l.Rejects), rows: len(l.Rows)}, "")))
 	res, err := send(ctx, q, run...)
 	if err != nil {
 		if how.nowait && len(res) < looked && sqlState(err) == "55P03" {
@@ -239,6 +235,18 @@ func (t *Table[T]) stageIn(ctx context.Context, q *pgx.Conn, l *Load[T], spans [
 		}
 	}
 	return OutcomeStaged, t.at("after copy")
+}
+
+// counts are those of a batch in a registry.
+type counts struct{ kept, dups, filtered, rejected, rows int }
+
+// entry is the batch in a registry. tables are those of the group that stages it.
+func (b *Batch) entry(n counts, tables string) args {
+	return args{
+		"id": b.ID, "root": b.Root, "offset": text(b.Offset), "records": text(b.Records), "kept": text(n.kept), "duplicates": text(n.dups),
+		"filtered": text(n.filtered), "rejected": text(n.rejected), "rows": text(n.rows), "attempt": text(b.Attempt), "worker": b.Worker,
+		"sealed": timeText(b.Sealed), "tables": tables,
+	}
 }
 
 // copyAll copies the rows. It returns the records that the encoder or Postgres could not take.

@@ -44,7 +44,7 @@ func (t *Table[T]) Stats(ctx context.Context) (Stats, error) {
 	defer c.Release()
 	var s Stats
 	for side := range t.sql.side {
-		switch err := t.statsOf(ctx, c.Conn(), &s, t.sql.side[side].staged); {
+		switch err := t.statsOf(ctx, c.Conn(), &s, t.sql.side[side].staged.with(args{"leader": ""})); {
 		case sqlState(err) == "55P03":
 			s.Promoting = true
 		case err != nil:
@@ -62,10 +62,10 @@ func (t *Table[T]) Stats(ctx context.Context) (Stats, error) {
 }
 
 // statsOf adds one side.
-func (t *Table[T]) statsOf(ctx context.Context, q *pgx.Conn, s *Stats, count statement) error {
+func (t *Table[T]) statsOf(ctx context.Context, q *pgx.Conn, s *Stats, count call) error {
 	defer t.rollback(q)
 	calls := append([]call{do(beginOwn)}, t.ownSettings(statsWait, t.cfg.IdleTimeout)...)
-	res, err := send(ctx, q, append(calls, count.with(nil), do("commit"))...)
+	res, err := send(ctx, q, append(calls, count, do("commit"))...)
 	if err != nil {
 		return err
 	}
