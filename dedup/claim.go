@@ -24,13 +24,17 @@ const maxPlace = 1<<32 - 1
 
 // Claim claims ids[i] for the record at position pos[i] of the batch and returns one verdict for
 // each id: [VerdictFresh] if no place in the window holds the id or this very place does, otherwise
-// [VerdictDuplicate]. A nil pos means 0, 1, 2 …. Of two equal ids in one call the one with the
-// lower position wins.
+// [VerdictDuplicate]. A nil pos means 0, 1, 2, …. If an id occurs twice in one call, the lower
+// position wins.
 //
 // With a guard, a verdict is final: it is stored beside the batch and returned by each later call,
-// also to the batches that this one is split into. [ErrGone]: the batch no longer exists. A call
-// that fails has claimed nothing, with two exceptions: after a lost connection the outcome is
-// unknown, and after [ErrNotDurable] the claims stand. In both cases it is safe to claim again.
+// also to the batches that this one is split into. If the batch no longer exists, Claim returns
+// [ErrGone].
+//
+// A call with up to 1,000 ids that fails has claimed nothing, with two exceptions: after a lost
+// connection the outcome is unknown, and after [ErrNotDurable] the claims stand. A larger call is
+// several commands: if a later one fails, the claims of the earlier ones stand. In every case it is
+// safe to claim again.
 func (d *Deduplicator) Claim(ctx context.Context, b Batch, pos []int32, ids []string) ([]Verdict, error) {
 	pos, ids, order, err := d.checkBatch(b, pos, ids)
 	if err != nil {
@@ -246,9 +250,9 @@ func hashTag(key string) string {
 	return tag
 }
 
-// Mark marks ids as seen and reports which of them were new. It is for streams without batches: a
-// program that dies between Mark and the processing of a new id has lost that id for one window,
-// and so has a program that repeats a Mark whose reply was lost. Use Claim where that matters.
+// Mark marks ids as seen and reports which of them were new. It is for streams without batches. A
+// program that dies between Mark and the processing of a new id has lost that id for one window. So
+// has a program that repeats a Mark whose reply was lost. Use Claim where that matters.
 func (d *Deduplicator) Mark(ctx context.Context, ids ...string) (fresh []bool, err error) {
 	verdicts, err := d.Claim(ctx, Batch{Root: uid.New(), Records: len(ids)}, nil, ids)
 	if err != nil {

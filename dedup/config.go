@@ -27,32 +27,33 @@ const (
 	MaxName = redisx.MaxName
 )
 
-// Eviction is the choice of what New does with a server whose maxmemory-policy is not noeviction.
-// Such a server may evict claims when its memory is full, and then duplicates pass.
+// Eviction is what New does with a server whose maxmemory-policy is not noeviction. Such a server
+// may evict claims when its memory is full, and then duplicates pass.
 type Eviction uint8
 
 // The choices of Config.Eviction.
 const (
 	EvictionWarn   Eviction = iota // log a warning
-	EvictionRefuse                 // New fails with ErrEviction
+	EvictionRefuse                 // New returns ErrEviction
 	EvictionIgnore                 // do not check
 )
 
 // Config configures a [Deduplicator]. The zero value is ready to use.
 type Config struct {
-	// Window is how long a claimed id makes others duplicates. It must exceed the age of anything that
-	// may still be in flight. Every process must use the same value. A claim keeps the window it was
-	// made with: a longer one takes effect at once, a shorter one after a quarter of the old one.
-	// Default 1 hour.
+	// Window is how long a claim makes further copies of its id duplicates. It must exceed the age of
+	// anything that may still be in flight. Every process must use the same value. A claim keeps the
+	// window it was made with: a longer one takes effect at once, a shorter one after a quarter of the
+	// old one. Default 1 hour.
 	Window time.Duration
-	// ExpectedIDs is roughly how many ids one window will see, and the smallest size that is prepared
-	// for: 12 bytes each are allocated before the first claim. If more arrive, the tables grow by what
-	// was counted. A wrong value costs memory or speed, never a verdict. Default 100,000.
+	// ExpectedIDs is roughly how many ids one window will see. It is also the smallest size of a
+	// table: 12 bytes per id are allocated before the first claim. If more ids arrive, the tables grow
+	// with the measured number. A wrong value costs memory or speed, and never changes a verdict.
+	// Default 100,000.
 	ExpectedIDs int64
 	// Digest stores ids of 16 bytes and more as a 128-bit digest (the first half of SHA-256). The
-	// window is then exact unless two different ids share a digest. Among a billion ids that has a
-	// chance of 1 in 10^20, and to make such a pair takes 2^64 tries. Without Digest every byte of an
-	// id is stored.
+	// window is then exact unless two different ids share a digest. Among a billion ids the
+	// probability of that is 1 in 10^20, and finding such a pair takes 2^64 tries. Without Digest
+	// every byte of an id is stored.
 	Digest bool
 	// Durable makes each claim wait until the server has it on disk. See the package comment.
 	Durable bool

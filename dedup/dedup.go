@@ -12,7 +12,7 @@ import (
 )
 
 // Deduplicator drops duplicates within a sliding window of ids on Redis. It holds no state of its
-// own: all Deduplicators of one name, in any number of processes, share one window. This type is
+// own: all Deduplicators with one name, in any number of processes, share one window. This type is
 // concurrency safe.
 type Deduplicator struct {
 	server *redisx.Server
@@ -56,7 +56,7 @@ func New(ctx context.Context, client rueidis.Client, name string, cfg Config) (*
 	return d, nil
 }
 
-// checkEviction looks at the server's maxmemory-policy.
+// checkEviction checks the server's maxmemory-policy.
 func (d *Deduplicator) checkEviction(ctx context.Context) error {
 	if d.cfg.Eviction == EvictionIgnore {
 		return nil
@@ -104,8 +104,7 @@ func (v Verdict) String() string {
 // Batch is the batch whose records claim ids.
 type Batch struct {
 	// Guard is the key of a hash that lives exactly as long as the batch. The verdicts are stored in
-	// its field "r:dedup", one byte a record. Empty: the batch cannot vanish, and no verdict is
-	// stored.
+	// its field "r:dedup", one byte per record. Empty: no verdict is stored, and no batch can be gone.
 	Guard string
 	// Root identifies the batch in which the records were sealed. It stays the same when the batch is
 	// split. Required.

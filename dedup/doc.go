@@ -1,64 +1,93 @@
 // Package dedup drops duplicates by id, exactly, within a sliding window of time.
 //
-// The usual way, SET NX for each record, marks an id as seen before its record is stored. A
-// program that dies in between has lost the record: the copy that is delivered again counts as a
-// duplicate. Here a record claims its id by its place, the root batch and the position in it. An
-// id is fresh if no place in the window holds it or this very place does. So a batch that is
-// delivered again, whole or split, meets its own claims as fresh, and two copies in one batch are
-// told apart. Nothing is probabilistic: a false positive would be a lost record.
+// The usual way, SET NX for each record, marks an id as seen before its record is stored. If the
+// program dies in between, the record is lost: its redelivered copy counts as a duplicate. Here a
+// record claims its id by its place, which is the root batch and the position in it. An id is fresh
+// if no place in the window holds it, or if this very place does. So a batch that is redelivered,
+// whole or split, finds its own claims fresh, and two copies in one batch are told apart. Nothing
+// is probabilistic: a false positive would be a lost record.
 //
-// Guarantee: of all records with one id that are claimed within Config.Window, exactly one place
-// gets [VerdictFresh]. With [Batch.Guard] a verdict is final: it is stored beside the batch, one
-// byte a record, and returned whenever the batch or its children ask again, and a batch that no
-// longer exists claims nothing ([ErrGone]). The edge of the window is exact to the millisecond of
-// the server's clock: a claim counts while it is younger than Window. Duplicates do not prolong
-// it. The window must exceed the age of anything that may be in flight.
+// # Guarantee
 //
-// Keys, all in the slot of {name}: the string {name}:dedup:state describes the tables, mostly one,
-// and begins with the layout. A table has an index, the strings {name}:dedup:t:<id>:i<k> of up to
-// 12 MB with four bytes for each slot, and a log, the strings {name}:dedup:t:<id>:<k> of up to 1
-// MB. Each claim appends the id, its place and the time to the log. A slot holds the position in
-// the log of the newest id that hashes to it, and each entry the position of the next older one.
-// Ids are compared byte by byte. Entries older than the window are skipped. The log expires piece
-// by piece, an eighth of a window after its last use, so all of it expires when the stream stops.
-// {name}:dedup:never never exists.
+// Of all records with one id that are claimed within Config.Window, exactly one place gets
+// [VerdictFresh]. With [Batch.Guard] a verdict is final: it is stored beside the batch, one byte
+// per record, and returned whenever the batch or its children ask again. A batch that no longer
+// exists claims nothing ([ErrGone]).
 //
-// Cost: one round trip for each 1,000 ids of a call, as fast as pipelined HSETNX of the same ids.
-// The server is busy for 1.3 to 2 µs for each new id, 3 to 5 µs for a known one (a duplicate, or a
-// batch that comes again without a guard), and 50 µs a command, so no command takes longer than
-// some 7 ms. An id of 16 characters takes 36 to 40 bytes when the window has as many ids as
-// Config.ExpectedIDs or as the last window had. Any other id takes 20 to 30 bytes more than its
-// length. Each command, and each 8 kB of it, adds 18 bytes. A stream that goes on keeps an eighth
-// of a window and up to 1 MB more. The index is made before the first claim, 12 MB a command: for
-// 10 million ids 120 MB. When a table is too small, another one takes the claims, and for one
-// window both are searched. Ids are spread by SipHash with a secret seed for each table, so a
-// sender who chooses ids cannot make them share a slot; a table with a slot of more than 32 ids is
-// replaced by one with another seed.
+// The edge of the window is exact to the millisecond of the server's clock: a claim counts while it
+// is younger than Window. Duplicates do not extend it. The window must exceed the age of anything
+// that may be in flight.
 //
-// Rejected records: [Deduplicator.Undo] returns which bytes the script that acknowledges or buries
-// a batch must overwrite, so that a corrected record may come again. Do that only after the
-// commit, and in one step with the acknowledgement.
+// # Keys
 //
-// Changes of the configuration: a longer Window takes effect at once, a shorter one after a
-// quarter of the old one, ExpectedIDs with the next table. Another Digest is refused ([ErrConfig])
-// as long as the window has ids.
+// All keys are in the slot of {name}:
 //
-// Failure modes. Redis away: an error; nothing passes and nothing is dropped. A lost reply: the
-// outcome is unknown, and it is safe to claim again. Redis crashes with appendfsync everysec: it
-// forgets its last second, and a forgotten claim on which another batch's verdict rested can
-// double or lose a record. [Config.Durable] (Redis 7.2 or later with appendonly yes) follows the
-// claims of a call with WAITAOF on their connection, which costs up to a second a batch; keep
-// several in flight. A failover or a restored snapshot forgets what it lost: keep a unique key as
-// the second line. A server that evicts keys may forget claims; see [Config.Eviction]. A table
-// whose index was deleted or evicted is replaced, and [Stats] counts it. A clock that is set back
-// makes no id leave the window early; claims age on from where they were, and Stats reports the
-// difference. A clock that jumps ahead by more than the window empties it. In a cluster one window
-// is one slot. While that slot moves to another node, the server refuses every call before it
-// changes anything, and the call waits up to half a minute. To spread a window, and to hold more
-// than 100 million ids, give each [Shard] of the ids a queue and a window of its own.
+//	{name}:dedup:state        string  layout version, clock, description of the tables
+//	{name}:dedup:t:<id>:i<k>  string  index of a table, up to 12 MB each, four bytes per slot
+//	{name}:dedup:t:<id>:<k>   string  log of a table, up to 1 MB each
+//	{name}:dedup:never                never exists; see "Failure modes"
 //
-// Access rights: the keys ~{name}:dedup:* and those of the guards, and the commands +eval +evalsha
+// A window usually has one table. Each claim appends the id, its place and the time to the table's
+// log. A slot of the index holds the position of the newest log entry whose id hashes to it, and
+// each entry holds the position of the next older one. Ids are compared byte by byte. Entries older
+// than the window are skipped. Each piece of the log expires an eighth of a window after its last
+// claim has left the window, so all of it expires when the stream stops.
+//
+// # Cost
+//
+// A call takes one round trip for every 1,000 ids, and is as fast as pipelined HSETNX of the same
+// ids. The server is busy for 1.3 to 2 µs for each new id, 3 to 5 µs for a known one (a duplicate,
+// or a batch that is redelivered without a guard), and 50 µs for each command. So no command takes
+// longer than about 7 ms.
+//
+// An id of 16 characters takes 36 to 40 bytes, if the window has as many ids as Config.ExpectedIDs
+// or as the previous window had. An id of another length takes 20 to 30 bytes more than its length.
+// Each command, and each 8 kB of it, adds 18 bytes. A steady stream keeps an eighth of a window and
+// up to 1 MB more. The index is allocated before the first claim, in commands of up to 12 MB: 120
+// MB for 10 million ids. When a table becomes too small, a new one takes the claims, and both are
+// searched for one window.
+//
+// SipHash with a secret seed per table spreads the ids, so a sender who chooses ids cannot make
+// them share a slot. A table with more than 32 ids in one slot is replaced by one with another
+// seed.
+//
+// # Rejected records
+//
+// [Deduplicator.Undo] returns which bytes the script that acknowledges or buries a batch must
+// overwrite, so that a corrected record may come again. Apply them only after the commit, and in
+// one step with the acknowledgement.
+//
+// # Changes of the configuration
+//
+// A longer Window takes effect at once, a shorter one after a quarter of the old one, and
+// ExpectedIDs with the next table. A change of Digest is rejected ([ErrConfig]) while the window
+// has ids.
+//
+// # Failure modes
+//
+//   - Redis is unavailable: calls return an error. Nothing passes and nothing is dropped.
+//   - A reply is lost: the outcome is unknown, and it is safe to claim again.
+//   - Redis crashes with appendfsync everysec: it forgets its last second. If a verdict of another
+//     batch depended on a forgotten claim, a record may be duplicated or lost. [Config.Durable]
+//     (Redis 7.2 or later with appendonly yes) follows the claims of a call with WAITAOF on the
+//     same connection. That takes up to a second per batch; keep several in flight.
+//   - A failover or a restored snapshot loses claims: keep a unique key as the second line of
+//     defence.
+//   - A server that evicts keys may forget claims; see [Config.Eviction].
+//   - The index of a table was deleted or evicted: the table is replaced, and [Stats] counts it.
+//   - The server's clock is set back: no id leaves the window early. Claims go on aging from where
+//     they were, and Stats reports the difference.
+//   - The clock jumps ahead by more than the window: the window is empty.
+//
+// In a cluster one window is one slot. While that slot moves to another node, the server rejects
+// every call before it changes anything, because each script names a key that never exists. The
+// call retries for up to half a minute. To spread a window, or to hold more than 100 million ids,
+// give each [Shard] of the ids a queue and a window of its own.
+//
+// # Access rights
+//
+// A user needs the keys ~{name}:dedup:* and those of the guards, and the commands +eval +evalsha
 // +get +set +del +time +exists +hget +hset +getrange +setrange +bitfield +bitfield_ro +pexpire
-// +unlink; +waitaof for Durable; +info or +config|get to find out that the server evicts keys;
-// +quit to leave a connection to a replica after a failover.
+// +unlink. Durable also needs +waitaof. New needs +info or +config|get to check whether the server
+// evicts keys. After a failover, +quit closes a connection that leads to a replica.
 package dedup

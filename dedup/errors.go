@@ -5,36 +5,37 @@ import (
 	"fmt"
 )
 
-// Errors of this package, to be tested with errors.Is.
+// The errors of this package; test with errors.Is.
 var (
-	// ErrConfig: a bad name or configuration. The message names the field, its value and the allowed
+	// ErrConfig reports a bad name or Config. The message names the field, its value and the allowed
 	// range.
 	ErrConfig = errors.New("dedup: invalid configuration")
-	// ErrGone: the batch of the guard key no longer exists, because another worker has finished it.
-	// The caller must drop what it holds of that batch. No id was claimed.
+	// ErrGone reports that the batch of the guard key no longer exists, because another worker has
+	// finished it. The caller must drop its copy of the batch. From then on no id is claimed for it.
 	ErrGone = errors.New("dedup: the batch is gone")
-	// ErrBatch: the arguments of a claim do not fit together. A retry cannot succeed. No id was
-	// claimed.
+	// ErrBatch reports arguments of a claim that contradict one another. A retry cannot succeed. No id
+	// was claimed.
 	ErrBatch = errors.New("dedup: invalid batch")
-	// ErrNoAOF: Config.Durable is set, but the server cannot confirm writes on disk. It needs WAITAOF
-	// (Redis 7.2 or later) and appendonly yes.
+	// ErrNoAOF reports that Config.Durable is set and the server cannot confirm writes on disk. It
+	// needs WAITAOF (Redis 7.2 or later) and appendonly yes.
 	ErrNoAOF = errors.New("dedup: Durable needs WAITAOF (Redis 7.2 or later) and appendonly yes")
-	// ErrNotDurable: the claims were made, but the server did not confirm in time that they are on
-	// disk. The claims stand and the verdicts are stored; it is safe to call Claim again.
+	// ErrNotDurable reports that the claims were made, but the server did not confirm in time that
+	// they are on disk. The claims stand and the verdicts are stored; it is safe to call Claim again.
 	ErrNotDurable = errors.New("dedup: the claims are not confirmed on disk")
-	// ErrEviction: the server may evict claims when its memory is full, and then duplicates pass.
+	// ErrEviction reports a server that may evict claims when its memory is full; duplicates would
+	// pass.
 	ErrEviction = errors.New("dedup: Redis may evict claims")
-	// ErrLayout: another version of this package made the window, in a layout that this one does not
-	// know. The message names both layouts.
+	// ErrLayout reports a window in the layout of another version of this package. The message names
+	// both layouts.
 	ErrLayout = errors.New("dedup: unknown layout")
-	// ErrDamaged: a key of the window was changed by another program: the state is not what this
-	// package writes, or a key has another type. Clear mends that, and forgets all ids.
+	// ErrDamaged reports that another program has changed a key of the window: the state is not one
+	// that this package writes, or a key has another type. Clear repairs that, and forgets all ids.
 	ErrDamaged = errors.New("dedup: the window is damaged")
-	// ErrID: an id cannot be used. The error is an *IDError with the position of the id.
+	// ErrID reports an id that cannot be used. The error is an *IDError with the position of the id.
 	ErrID = errors.New("dedup: invalid id")
 )
 
-// IDError describes an id that was refused. No id of the call was claimed.
+// IDError describes a rejected id. No id of the call was claimed.
 type IDError struct {
 	Index  int    // index in the ids of the call
 	Pos    int32  // position in the batch, -1 without a batch

@@ -11,25 +11,26 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// Stats counts what the window holds.
+// Stats describes the contents of a window.
 type Stats struct {
-	// IDs estimates how many ids are in the window. Claims are counted at ten moments of a window, and
-	// in proportion between them. Ids that were given back or forgotten are counted until they would
-	// have left the window.
+	// IDs estimates how many ids are in the window. It interpolates between counts that are taken
+	// several times per window. Ids that were given back or forgotten count until they would have left
+	// the window.
 	IDs int64
-	// Tables is the number of tables: mostly one, more for one window after the size or the window
-	// changed.
+	// Tables is the number of tables. It is usually one, and more for one window after the size or
+	// Config.Window has changed.
 	Tables int
 	// Bytes is the size of all tables: their indexes and logs, without the server's overhead.
 	Bytes int64
-	// ClockAhead is how far the window's clock is ahead of the server's, because that was set back.
+	// ClockAhead is how far the window's clock is ahead of the server's, because the server's was set
+	// back.
 	ClockAhead time.Duration
-	// LostTables counts the tables whose keys were deleted or evicted since the window began or was
-	// cleared. Their claims are forgotten: duplicates of them passed.
+	// LostTables counts the tables whose keys were deleted or evicted since the window was created or
+	// cleared. Their claims are forgotten, so duplicates of them may have passed.
 	LostTables int64
 }
 
-// Stats counts what the window holds, in O(1).
+// Stats reads the counts of the window, in O(1).
 func (d *Deduplicator) Stats(ctx context.Context) (Stats, error) {
 	s, err := d.state(ctx, "read")
 	if err != nil {
@@ -46,8 +47,8 @@ func (d *Deduplicator) Stats(ctx context.Context) (Stats, error) {
 // at once.
 const unlinksPerTrip = 16
 
-// Clear empties the window. Every reader sees it empty at once; then Clear frees the memory, some
-// keys a round trip. If that is interrupted, the rest expires within a window.
+// Clear empties the window. Every reader sees it empty at once. Clear then frees the memory, a few
+// keys per round trip. If it is interrupted, the remaining keys expire.
 func (d *Deduplicator) Clear(ctx context.Context) error {
 	s, err := d.state(ctx, "clear")
 	if errors.Is(err, ErrDamaged) { // its tables cannot be found any more; they expire

@@ -8,15 +8,15 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// Claim is a claim: an id and the place that holds it.
+// Claim is an id and the place that holds it.
 type Claim struct {
 	Root  string
 	Place int // Batch.Offset + position
 	ID    string
 }
 
-// Undo gives one claim back: where the string Key has Old at Offset, the bytes there must be
-// overwritten with New.
+// Undo gives one claim back: if the string at Key contains Old at Offset, New must overwrite those
+// bytes.
 type Undo struct {
 	Key      string
 	Offset   int64
@@ -25,12 +25,12 @@ type Undo struct {
 
 // Undo returns, for each claim, how to give it back: undo[i] belongs to claims[i], and is empty if
 // the place does not hold the id. It changes nothing. Let the script that acknowledges or buries
-// the batch apply it, so that both happen or neither. One round trip for every 1,000 claims, which
-// cost the server 3 to 5 µs each.
+// the batch apply it, so that both happen or neither. Undo takes one round trip for every 1,000
+// claims, each of which costs the server 3 to 5 µs.
 //
-// Call it after the claim was made; a caller that knows of a rejected record has done so. A place
-// claims an id only once, and no other claim ever takes its place in memory, unless Redis forgets
-// its last writes in between.
+// Call it only for claims that have been made; a caller that knows of a rejected record has made
+// its claim. A place claims an id only once, and no other claim ever reuses its bytes in Redis,
+// unless Redis forgets its last writes in between.
 func (d *Deduplicator) Undo(ctx context.Context, claims []Claim) (undo [][]Undo, err error) {
 	undo = make([][]Undo, len(claims))
 	err = d.find(ctx, "where", ids(claims), places(claims), func(from int, fields []string, r rueidis.RedisMessage) error {
@@ -62,8 +62,8 @@ func (d *Deduplicator) Undo(ctx context.Context, claims []Claim) (undo [][]Undo,
 	return undo, nil
 }
 
-// Release gives claims back at once, where the place still holds them, and returns how many it gave
-// back. Call it only after the commit, and not for batches of a queue: there, Undo makes it one
+// Release gives claims back at once, if the place still holds them, and returns how many it gave
+// back. Call it only after the commit, and not for batches of a queue: Undo does the same in one
 // step with the acknowledgement.
 func (d *Deduplicator) Release(ctx context.Context, claims ...Claim) (int, error) {
 	return d.remove(ctx, ids(claims), places(claims))

@@ -30,8 +30,7 @@ const (
 // value that it cannot encode.
 type Loader[K comparable, V any] func(ctx context.Context, put func(K, V) error) error
 
-// Stale is the choice of what a table does when it could not check its version for longer than
-// MaxAge.
+// Stale is what a table does when it has been unable to check its version for longer than MaxAge.
 type Stale uint8
 
 const (
@@ -46,21 +45,21 @@ const (
 type Config[K comparable, V any] struct {
 	// Load reads the table from its source; see [FromQuery] and [FromMap].
 	Load Loader[K, V]
-	// MaxAge bounds how late a new version arrives when every signal is lost: Run polls Redis twice in
-	// that time. It is also the age of the last answer from which on Stale applies. Default 10 s.
+	// MaxAge bounds how late a new version arrives if every signal is lost: Run polls Redis twice in
+	// that time. Stale applies when the last answer of Redis is older than MaxAge. Default 10 s.
 	MaxAge time.Duration
-	// Stale is what to do when Redis could not be asked for longer than MaxAge. Default StaleServe.
+	// Stale is what to do when Redis has not answered for longer than MaxAge. Default StaleServe.
 	Stale Stale
-	// RefreshInterval makes Run refresh the table from its source when its version is that old. Of all
-	// processes that run the table, one does it. 0 means never: call Refresh.
+	// RefreshInterval is the age at which Run refreshes the table from its source. Only one of the
+	// processes that run the table does the work. 0: never; call Refresh.
 	RefreshInterval time.Duration
-	// AllowEmpty lets a refresh replace the table by an empty one.
+	// AllowEmpty lets a refresh replace the table with an empty one.
 	AllowEmpty bool
-	// Keep is how long a version outlives its successor, for processes that are still reading it.
-	// Default 1 minute.
+	// Keep is how long an old version stays in Redis after its successor becomes current, for
+	// processes that are still reading it. Default 1 minute.
 	Keep time.Duration
-	// Chunk is the number of entries that one write or read command carries, and that one hash in
-	// Redis holds. Default 1,000.
+	// Chunk is the number of entries in one hash in Redis, and in one read or write command. Default
+	// 1,000.
 	Chunk int
 	// Keys and Values turn keys and values into bytes and back. Default: keys of a string or integer
 	// kind as text, others as JSON; values as JSON.
@@ -76,20 +75,20 @@ type RemoteConfig[K comparable, V any] struct {
 	// Fetch reads keys from the source and returns those that exist. Without it, a key that is not in
 	// Redis is missing. See [FetchQuery].
 	Fetch func(ctx context.Context, keys []K) (map[K]V, error)
-	// TTL is how long an entry stays in Redis (default 1 hour), NegativeTTL how long a key that the
-	// source does not have is remembered as missing (default 1 minute). They bound how late a change
-	// of the source is seen.
+	// TTL is how long an entry stays in Redis (default 1 hour). NegativeTTL is how long a key that the
+	// source lacks is remembered as missing (default 1 minute). They bound how late a change of the
+	// source becomes visible.
 	TTL, NegativeTTL time.Duration
-	// LocalTTL is how long this process may answer from its own memory without asking Redis. Where the
-	// client has client-side caching, a change in Redis ends it at once. Default 1 minute.
+	// LocalTTL is how long this process may serve an entry from its own memory. With client-side
+	// caching, a change in Redis invalidates the entry at once. Default 1 minute.
 	LocalTTL time.Duration
 	// Chunk is the number of keys that one call of Fetch gets. Default 1,000.
 	Chunk int
 	// Keys and Values are as in [Config].
 	Keys   Codec[K]
 	Values Codec[V]
-	// Logger receives the errors of writes to Redis that fail no look-up: the first of a series, and
-	// the recovery. Default slog.Default().
+	// Logger receives the errors of writes to Redis, which do not fail a look-up: the first of a
+	// series, and the recovery. Default slog.Default().
 	Logger *slog.Logger
 }
 

@@ -1,44 +1,71 @@
 // Package lookup keeps reference data (zip codes, rates, products) in the memory of every process,
-// one whole version at a time, so that a stage of a pipeline joins in nanoseconds instead of asking
-// Redis three times a record.
+// one complete version at a time. So a pipeline stage joins in nanoseconds instead of querying
+// Redis three times per record.
 //
-// A [Table] is read from Postgres ([FromQuery]) or any other source ([Loader]) by [Table.Refresh],
-// and written to Redis as a new version. When it is complete and reads back, one script makes it
-// the current one; the old one stays for Config.Keep. Each process holds the current version as an
-// immutable [Snapshot], and swaps a pointer when the signal arrives. Take the snapshot once a
-// batch: the batch then uses one version throughout, and [Snapshot.Version] is its id.
+// [Table.Refresh] reads a [Table] from Postgres ([FromQuery]) or any other source ([Loader]), and
+// writes it to Redis as a new version. When the version is complete and has been read back, one
+// script makes it the current one. The old version stays for Config.Keep. Each process holds the
+// current version as an immutable [Snapshot], and swaps a pointer when the signal arrives. Take the
+// snapshot once per batch: then the batch uses one version throughout, and [Snapshot.Version]
+// identifies it.
 //
-// Guarantee: no process ever sees a half-loaded version or a mix of two. Of refreshes at once one
-// does the work, and one that slept past its lock changes nothing. "Empty" and "failed" are
-// different: an empty source is [ErrEmpty] unless Config.AllowEmpty is set, and a refresh that
-// fails leaves the old version in place. With [Table.Run] a new version is in every process some
-// milliseconds after its refresh, and within Config.MaxAge when every signal is lost.
+// # Guarantee
 //
-// Keys of a Table, all in the slot of {name}: the string {name}:lookup:current has "layout version
-// entries parts milliseconds"; the hashes {name}:lookup:v:<version>:<part>, with part from 0, hold
-// up to Config.Chunk entries each, by default as text and JSON, so that other programs can read
-// them too; {name}:lookup:lock is held during a refresh; the signal goes to the channel
-// {name}:lookup:changed; {name}:lookup:never never exists. A version that was never finished
-// expires after two minutes, the current one never.
+// No process ever sees a half-loaded version or a mix of two. If several processes refresh at the
+// same time, one does the work. A refresher that slept past its lock changes nothing. "Empty" and
+// "failed" are different: an empty source is [ErrEmpty] unless Config.AllowEmpty is set, and a
+// refresh that fails leaves the old version in place. With [Table.Run] a new version reaches every
+// process within milliseconds of its refresh, and within Config.MaxAge if every signal is lost.
 //
-// Cost: [Snapshot.Get] is one map access, without lock or allocation; [Table.Snapshot] is an atomic
-// load. A process that learns of a new version reads it whole, and holds two versions meanwhile. A
-// refresh writes and reads each entry once. No command takes longer than one part does: an old
+// # Keys
+//
+// All keys of a Table are in the slot of {name}:
+//
+//	{name}:lookup:current             string   "layout version entries parts milliseconds"
+//	{name}:lookup:v:<version>:<part>  hash     up to Config.Chunk entries; parts count from 0
+//	{name}:lookup:lock                string   held during a refresh
+//	{name}:lookup:changed             channel  the signal of a new version
+//	{name}:lookup:never                        never exists: while a slot of a cluster moves, it
+//	                                           makes a node reject a script as a whole
+//
+// By default keys are stored as text and values as JSON, so that other programs can read them too.
+// An unfinished version expires after two minutes, the current one never.
+//
+// # Cost
+//
+// [Snapshot.Get] is one map access, without lock or allocation; [Table.Snapshot] is an atomic load.
+// A process that learns of a new version reads all of it, and holds two versions in the meantime. A
+// refresh writes and reads each entry once. No command takes longer than one part takes: an old
 // version expires part by part.
 //
-// Failure modes. Redis away: the snapshot stays and serves, or [ErrStale] after MaxAge with
-// StaleFail. Source away, a NULL or duplicate key, a value that does not encode or decode: the
-// error names the table ([ErrNullKey], [ErrDuplicateKey], [EntryError]), and the old version stays.
-// A process without a snapshot returns [ErrNotLoaded], never that keys are missing. A part that was
-// deleted by hand: [ErrIncomplete] where a process has to read the version; the next refresh mends
-// it, and Run does not wait for it to be due. A slot of a cluster that moves: refreshes wait, and
-// change nothing by halves. A user without Pub/Sub rights: new versions arrive within MaxAge. Reads
-// go to the primary, also where the client reads from replicas.
+// # Failure modes
+//
+//   - Redis is unavailable: the process goes on serving its snapshot. With StaleFail it returns
+//     [ErrStale] after MaxAge.
+//   - The source fails, has a NULL or duplicate key, or an entry cannot be encoded or decoded: the
+//     error names the table ([ErrNullKey], [ErrDuplicateKey], [EntryError]), and the old version
+//     stays.
+//   - A process has no snapshot: it returns [ErrNotLoaded], and never reports keys as missing.
+//   - A part was deleted by hand: a process that has to read the version returns [ErrIncomplete].
+//     The next refresh repairs it, and Run does not wait until that is due.
+//   - A slot of a cluster moves: refreshes wait, and never make half a change.
+//   - The user has no Pub/Sub rights: new versions arrive within MaxAge.
+//
+// Reads go to the primary, even if the client reads from replicas.
+//
+// # Remote tables
 //
 // A [Remote] is for tables that are too large for every process. A look-up is a batched read of
-// Redis with the client's cache in front. A key that Redis lacks is read from the source, by one
-// caller however many need it, and remembered as missing for a while. It has the same GetMany. Its
-// entries are one key each, <name>:lookup:<key>, not fields of a hash: servers track whole keys,
-// and a hash that is written now and then would leave every process' cache each time. The keys have
-// no hash tag, so a cluster spreads them.
+// Redis behind the client's cache. If Redis lacks a key, one caller reads it from the source,
+// however many callers need it. A key that the source lacks is remembered as missing for a while.
+// GetMany is the same as that of a Table. Each entry is a key of its own, <name>:lookup:<key>, and
+// not a field of a hash: servers track whole keys, so each write to a hash would invalidate it in
+// every process's cache. The keys have no hash tag, so a cluster spreads them.
+//
+// # Access rights
+//
+// A reader of a Table needs the keys ~{name}:lookup:* and the commands +eval +evalsha +get +time
+// +hgetall. A process that refreshes also needs +set +del +hset +hlen +pttl +pexpire +persist
+// +unlink. The signal needs +subscribe or +publish, with &{name}:lookup:changed. A Remote needs the
+// keys ~<name>:lookup* and +eval +evalsha +get +mget +set +unlink.
 package lookup

@@ -6,39 +6,42 @@ import (
 	"strings"
 )
 
-// Errors of this package, to be tested with errors.Is. All but those of New and NewRemote name the
+// The errors of this package; test with errors.Is. All but those of New and NewRemote name the
 // table.
 var (
-	// ErrConfig: a bad name or configuration, or a query whose columns do not fit the types of the
-	// table. A retry cannot succeed. The message names the field, its value and the allowed range.
+	// ErrConfig reports a bad name or configuration, or a query whose columns do not match the types
+	// of the table. A retry cannot succeed. The message names the field, its value and the allowed
+	// range.
 	ErrConfig = errors.New("lookup: invalid configuration")
-	// ErrNotLoaded: there is no version yet. The table was never refreshed, or this process has not
-	// read it.
+	// ErrNotLoaded reports that there is no version yet. The table was never refreshed, or this
+	// process has not read it.
 	ErrNotLoaded = errors.New("lookup: no version is loaded yet")
-	// ErrStale: Redis could not be asked for longer than MaxAge, and Config.Stale is StaleFail.
+	// ErrStale reports that Redis has not answered for longer than MaxAge, and Config.Stale is
+	// StaleFail.
 	ErrStale = errors.New("lookup: the snapshot is too old to be trusted")
-	// ErrEmpty: the source had no rows and Config.AllowEmpty is not set. The old version stays.
-	ErrEmpty = errors.New("lookup: the source is empty")
-	// ErrDuplicateKey: the source had a key twice. The old version stays.
-	ErrDuplicateKey = errors.New("lookup: duplicate key")
-	// ErrNullKey: the source had a row whose key is NULL. The old version stays.
-	ErrNullKey = errors.New("lookup: NULL key")
-	// ErrDecode: an entry in Redis cannot be decoded. The error is an [*EntryError]. The old snapshot
+	// ErrEmpty reports that the source has no rows and Config.AllowEmpty is not set. The old version
 	// stays.
+	ErrEmpty = errors.New("lookup: the source is empty")
+	// ErrDuplicateKey reports that the source has a key twice. The old version stays.
+	ErrDuplicateKey = errors.New("lookup: duplicate key")
+	// ErrNullKey reports that the source has a row whose key is NULL. The old version stays.
+	ErrNullKey = errors.New("lookup: NULL key")
+	// ErrDecode reports an entry in Redis that cannot be decoded. The error is an [*EntryError]. The
+	// old snapshot stays.
 	ErrDecode = errors.New("lookup: cannot decode entry")
-	// ErrEncode: an entry of the source cannot be encoded. The error is an [*EntryError]. The old
-	// version stays.
+	// ErrEncode reports an entry of the source that cannot be encoded. The error is an [*EntryError].
+	// The old version stays.
 	ErrEncode = errors.New("lookup: cannot encode entry")
-	// ErrIncomplete: a version in Redis lacks entries, because they were deleted or evicted. The old
-	// snapshot stays.
+	// ErrIncomplete reports a version in Redis that lacks entries, because they were deleted or
+	// evicted. The old snapshot stays.
 	ErrIncomplete = errors.New("lookup: the version is incomplete")
-	// ErrNoLoader: Refresh was called on a table without Config.Load.
+	// ErrNoLoader reports that Refresh was called on a table without Config.Load.
 	ErrNoLoader = errors.New("lookup: Config.Load is not set")
-	// ErrOvertaken: the refresh lost its lock, because it could not renew it in time. Nothing was
-	// changed.
+	// ErrOvertaken reports that the refresh lost its lock, because it could not renew it in time.
+	// Nothing was changed.
 	ErrOvertaken = errors.New("lookup: the refresh lost its lock")
-	// ErrLayout: another version of this package wrote the table, in a layout that this one does not
-	// know. The message names both layouts.
+	// ErrLayout reports a table in the layout of another version of this package. The message names
+	// both layouts.
 	ErrLayout = errors.New("lookup: unknown layout")
 )
 

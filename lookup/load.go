@@ -17,7 +17,7 @@ type Querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
-// FromMap returns a Loader that loads a table from a function that returns a map.
+// FromMap returns a Loader that loads the table from a function returning a map.
 func FromMap[K comparable, V any](load func(ctx context.Context) (map[K]V, error)) Loader[K, V] {
 	return func(ctx context.Context, put func(K, V) error) error {
 		m, err := load(ctx)
@@ -47,7 +47,7 @@ func FromMap[K comparable, V any](load func(ctx context.Context) (map[K]V, error
 // Keys are read as the source compares them. A key of type char(n) loses its padding, and one of
 // type numeric its trailing zeros, if K is a string. A text key that the source compares without
 // regard to case (citext, or a nondeterministic collation) is an error, [ErrConfig]: a map cannot
-// compare so. Select lower(key), and look up lower-case keys.
+// compare that way. Select lower(key), and look up lower-case keys.
 //
 // A query survives ALTER TABLE on its tables, also through a pooler that keeps prepared statements.
 func FromQuery[K comparable, V any](db Querier, query string, args ...any) Loader[K, V] {
@@ -77,9 +77,9 @@ func FromQuery[K comparable, V any](db Querier, query string, args ...any) Loade
 // keys: "SELECT sku, name, price FROM products WHERE sku = ANY($1)". Its columns are read like
 // those of [FromQuery].
 //
-// The source matches keys and rows, by the = of the key column: a key finds its row also where the
-// source stores it padded (char(n)), in another case (citext, a case-insensitive collation) or with
-// another scale (numeric).
+// The source matches keys and rows, with the = of the key column. So a key finds its row even if
+// the source stores it padded (char(n)), in another case (citext, a case-insensitive collation) or
+// with another scale (numeric).
 func FetchQuery[K comparable, V any](db Querier, query string) func(ctx context.Context, keys []K) (map[K]V, error) {
 	f := &fetcher[K, V]{db: db, query: query}
 	f.plain.Store(fieldsOf(reflect.TypeFor[K]()) != nil) // SQL cannot compare a struct with columns

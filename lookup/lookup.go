@@ -11,8 +11,8 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// Table is a table of reference data: in Redis a version of it that all processes share, in this
-// process a snapshot of that version. This type is concurrency safe.
+// Table is a table of reference data. Redis holds the version that all processes share, and this
+// process holds a snapshot of it. This type is concurrency safe.
 type Table[K comparable, V any] struct {
 	server *redisx.Server
 	name   string
@@ -29,8 +29,8 @@ type Table[K comparable, V any] struct {
 // epoch is the zero of the monotonic clock of Table.checked.
 var epoch = time.Now()
 
-// New returns a table on the caller's client, which it never closes. It probes the server, and
-// reads and writes nothing.
+// New returns a table on the caller's client, which it never closes. It probes the server, but
+// reads and writes no data.
 func New[K comparable, V any](ctx context.Context, client rueidis.Client, name string, cfg Config[K, V]) (*Table[K, V], error) {
 	cfg, err := cfg.withDefaults(name)
 	if err != nil {
@@ -52,9 +52,10 @@ func New[K comparable, V any](ctx context.Context, client rueidis.Client, name s
 // Name returns the table's name.
 func (t *Table[K, V]) Name() string { return t.name }
 
-// Snapshot returns this process' snapshot. Take it once a batch, so that the batch uses one version
-// throughout. It performs no I/O and never waits; Run, or calls of Sync, keep the snapshot current.
-// [ErrNotLoaded]: there is none yet. [ErrStale]: it may not be trusted.
+// Snapshot returns this process's snapshot. Take it once per batch, so that the batch uses one
+// version throughout. It performs no I/O and never waits; Run, or calls of Sync, keep the snapshot
+// current. It returns [ErrNotLoaded] if there is none yet, and [ErrStale] if it is too old; see
+// Config.Stale.
 func (t *Table[K, V]) Snapshot() (*Snapshot[K, V], error) {
 	s := t.snapshot.Load()
 	if s == nil {
@@ -83,8 +84,8 @@ func (t *Table[K, V]) GetMany(_ context.Context, keys []K) (Result[V], error) {
 	return s.GetMany(keys), nil
 }
 
-// Sync makes the current version this process' snapshot: one round trip if it already is, otherwise
-// it reads the version. If it fails, the old snapshot stays.
+// Sync makes the current version this process's snapshot: one round trip if it already is,
+// otherwise it reads the version. If it fails, the old snapshot stays.
 func (t *Table[K, V]) Sync(ctx context.Context) error {
 	_, err := t.sync(ctx, nil)
 	return named(t.name, err)

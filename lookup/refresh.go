@@ -11,8 +11,7 @@ import (
 	"github.com/headrace/headrace/internal/uid"
 )
 
-// lockFor is how long the lock of a refresher that died keeps the others waiting. A living one
-// renews its lock.
+// lockFor is how long the lock of a dead refresher blocks the others. A live one renews its lock.
 const lockFor = 10 * time.Second
 
 // RefreshResult is the outcome of a refresh.
@@ -22,13 +21,13 @@ type RefreshResult struct {
 	Done    bool // false: another refresher did the work, see [Table.Refresh]
 }
 
-// Refresh reads the source, writes a new version, checks that it reads back whole, makes it the
-// current one in one step, and lets the old one expire. If it fails, the old version stays, and
-// everything that it wrote expires.
+// Refresh reads the source, writes a new version, reads it back, makes it the current one in one
+// step, and lets the old one expire. If it fails, the old version stays, and everything that it
+// wrote expires.
 //
-// Two refreshes at once, in any processes, do the work once: the second waits for the first and
+// Concurrent refreshes, in any processes, do the work once: the second waits for the first and
 // returns its version, with Done false. The first may have read the source before the second was
-// called; call it again where that matters.
+// called. Where that matters, call Refresh again.
 func (t *Table[K, V]) Refresh(ctx context.Context) (RefreshResult, error) {
 	r, err := t.refresh(ctx)
 	return r, named(t.name, err)

@@ -13,10 +13,10 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// Remote is a table that is too large for every process. Its entries are in Redis, one key each;
-// those in use are also in the client's cache, and what is in neither is read from the source. Use
-// it like a [Table] without versions: two calls may see different states of an entry. This type is
-// concurrency safe.
+// Remote is a table that is too large for every process. Its entries are in Redis, one key each,
+// and those in use are also in the client's cache. An entry that is in neither is read from the
+// source. Use it like a [Table] without versions: two calls may see different states of an entry.
+// This type is concurrency safe.
 type Remote[K comparable, V any] struct {
 	server *redisx.Server
 	name   string
@@ -44,7 +44,7 @@ const (
 const separator = ":lookup:"
 
 // NewRemote returns a remote table on the caller's client, which it never closes. It probes the
-// server, and reads and writes nothing.
+// server, but reads and writes no data.
 func NewRemote[K comparable, V any](ctx context.Context, client rueidis.Client, name string, cfg RemoteConfig[K, V]) (*Remote[K, V], error) {
 	cfg, err := cfg.withDefaults(name)
 	if err != nil {
@@ -73,10 +73,10 @@ func (r *Remote[K, V]) key(k K) (string, error) {
 	return r.name + separator + string(b), nil
 }
 
-// GetMany looks up many keys in one round trip, or in none where the client has cached them all,
-// and reports which are missing. It fetches what Redis lacks from the source, with one call for all
-// such keys, and waits for keys that another call is already fetching. Redis full or read-only: the
-// answer of the source is returned, and not stored.
+// GetMany looks up many keys and reports which are missing. It takes one round trip, or none if the
+// client has cached them all. It fetches the keys that Redis lacks from the source, with one call
+// for all of them, and waits for keys that another call is already fetching. If Redis is full or
+// read-only, it returns the entries of the source without storing them.
 func (r *Remote[K, V]) GetMany(ctx context.Context, keys []K) (Result[V], error) {
 	f, err := r.getMany(ctx, keys)
 	return f, named(r.name, err)
@@ -327,7 +327,7 @@ func writeErr(err error) error {
 	return fmt.Errorf("write entries: %w", err)
 }
 
-// Put writes entries to Redis, and replaces those that are there.
+// Put writes entries to Redis, and replaces existing ones.
 func (r *Remote[K, V]) Put(ctx context.Context, entries map[K]V) error {
 	pointers := make(map[K]*V, len(entries))
 	for k, v := range entries {
@@ -336,8 +336,8 @@ func (r *Remote[K, V]) Put(ctx context.Context, entries map[K]V) error {
 	return named(r.name, r.put(ctx, pointers, true))
 }
 
-// Forget removes entries, also those remembered as missing: the next look-up asks the source. A
-// fetch that is running may still write what it has read before.
+// Forget removes entries, and forgets that keys are missing: the next look-up reads the source. A
+// fetch in progress may still write what it has already read.
 func (r *Remote[K, V]) Forget(ctx context.Context, keys ...K) error {
 	names := make([]string, len(keys))
 	for i, k := range keys {

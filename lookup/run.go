@@ -17,15 +17,15 @@ const (
 	lastResubscribe  = 10 * time.Second
 )
 
-// Run keeps the snapshot current until ctx is done, and then returns nil. It listens to the signal
-// that every refresh sends, polls Redis twice in MaxAge, and refreshes the table when it is older
-// than RefreshInterval. Errors that it retries go to Config.Logger. Several Runs of one table, in
-// this and in other processes, are fine.
+// Run keeps the snapshot current until ctx is done, and then returns nil. It subscribes to the
+// signal that every refresh sends, polls Redis twice in MaxAge, and refreshes the table when it is
+// older than RefreshInterval. Errors that it retries go to Config.Logger. Several Runs of one table
+// may run, in this and in other processes.
 //
-// The signal is Pub/Sub, on a connection of its own: that works on every server and with the client
-// as the caller made it, also where client-side caching is missing or switched off. A lost signal
-// delays a new version by at most MaxAge; after a lost connection Run polls as soon as it has
-// subscribed again. A user who may not subscribe still gets every version, within MaxAge.
+// The signal is Pub/Sub on a connection of its own. That works on every server and with the
+// caller's client as it is, even without client-side caching. A lost signal delays a new version by
+// at most MaxAge. After a lost connection Run polls as soon as it has subscribed again. A user who
+// may not subscribe still gets every version, within MaxAge.
 func (t *Table[K, V]) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	wake := make(chan struct{}, 1)
@@ -52,8 +52,8 @@ func (t *Table[K, V]) Run(ctx context.Context) error {
 	}
 }
 
-// poll makes the current version this process' snapshot, refreshes it if it is due, and returns the
-// pause to the next poll.
+// poll makes the current version this process's snapshot, refreshes it if it is due, and returns
+// the pause to the next poll.
 func (t *Table[K, V]) poll(ctx context.Context) (next time.Duration) {
 	next = t.cfg.MaxAge / 2
 	age, err := t.sync(ctx, nil)

@@ -49,5 +49,5 @@ func (s *Snapshot[K, V]) All() iter.Seq2[K, V] {
 // Len returns the number of entries.
 func (s *Snapshot[K, V]) Len() int { return len(s.entries) }
 
-// Version returns the id of the version, the same in every process that has it.
+// Version returns the id of the version. It is the same in every process.
 func (s *Snapshot[K, V]) Version() string { return s.version }

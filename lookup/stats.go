@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Stats describes the current version of a table, and what this process has of it.
+// Stats describes the current version of a table and the snapshot of this process.
 type Stats struct {
 	Version string // the current version
 	Entries int    // its entries
@@ -18,7 +18,8 @@ type Stats struct {
 	Checked  time.Duration
 }
 
-// Stats asks Redis which version is current: one round trip, whatever the size of the table.
+// Stats reads the current version from Redis. It takes one round trip, whatever the size of the
+// table.
 func (t *Table[K, V]) Stats(ctx context.Context) (Stats, error) {
 	v, age, err := t.ask(ctx)
 	if err != nil {
