@@ -354,6 +354,47 @@ func TestPostgresCrashesWhileRunning(t *testing.T) {
 	r.check(want{rows: idsOf(good)})
 }
 
+// Redis is killed with -9 several times while everything runs. Its append-only file keeps what it
+// acknowledged, so each record is promoted once, also those whose lease, claim or acknowledgement
+// was under way.
+func TestRedisCrashesWhileRunning(t *testing.T) {
+	t.Parallel()
+	own := servertest.OwnRedis(t, "--appendonly", "yes", "--appendfsync", "always")
+	r := newRig(t, rigOptions{redis: own.Client(t)})
+	good := numbered("a", 5000, "good")
+	stop := r.start(pipeline.WorkerConfig{Records: 50, LeaseDuration: 2 * time.Second}, pipeline.PromoterConfig{ReconcileInterval: time.Second})
+	defer stop()
+	const crashes = 4
+	for i := range crashes + 1 {
+		r.push(good[i*1000 : (i+1)*1000]...)
+		r.push(good[i*1000 : i*1000+10]...) // duplicates
+		if i == crashes {
+			break
+		}
+		target := int64(i*1000 + rand.IntN(700))
+		eventually(t, 30*time.Second, func() error {
+			st, err := r.queue.Stats(ctx2(t))
+			if err == nil && st.Taken < target {
+				err = fmt.Errorf("taken %d of %d", st.Taken, target)
+			}
+			return err
+		})
+		if err := own.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := own.Start(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, 30*time.Second, func() error {
+			_, err := r.queue.Stats(ctx2(t))
+			return err
+		})
+	}
+	r.settled()
+	stop()
+	r.check(want{rows: idsOf(good)})
+}
+
 func (r *rig) allHanded() error {
 	st, err := r.queue.Stats(context.Background())
 	if err == nil && st.HandedOff != int64(len(r.pushed)) {
