@@ -26,38 +26,39 @@ const MaxSources = 64
 type Config struct {
 	// Records are added up to the depth in records; see [SourcesOf].
 	Records []Source
-	// High closes the gate and is never exceeded, Low opens it again. Defaults [DefaultHigh] and
-	// half of High.
+	// High is the bound of the depth, at which the gate closes. At Low it opens again. Defaults
+	// [DefaultHigh] and half of High.
 	High, Low int64
 
-	// Bytes are added up to the depth in bytes; the watermarks as above. HighBytes has no default.
+	// Bytes are added up to the depth in bytes. HighBytes and LowBytes are its watermarks, as above.
+	// HighBytes has no default.
 	Bytes               []Source
 	HighBytes, LowBytes int64
 
-	// LagKey is a sorted set whose lowest score is the time of the oldest record that waits, in
-	// Unix milliseconds.
+	// LagKey is a sorted set whose lowest score is the time of the oldest waiting record, in Unix
+	// milliseconds.
 	LagKey string
 	// Lag returns how long the oldest record has waited. It is called at most every LagInterval
 	// (default [DefaultLagInterval]).
 	Lag         func(ctx context.Context) (time.Duration, error)
 	LagInterval time.Duration
-	// HighLag closes the gate, LowLag (default: half of it) opens it again. Lag is a brake, not a
+	// HighLag closes the gate, LowLag (default: half of HighLag) opens it again. Lag is a brake, not a
 	// bound.
 	HighLag, LowLag time.Duration
 
 	// HighMemory closes the gate when the server uses this part of its maxmemory, 0.8 for 80 %.
 	// LowMemory (default: nine tenths of HighMemory) opens it again. It is a brake like lag. The
-	// server needs a maxmemory, and the user INFO.
+	// server must have a maxmemory, and the user needs INFO.
 	HighMemory, LowMemory float64
 
 	// ReservationTTL is how long a producer may take from Acquire to [Reservation.Release]. Default
 	// [DefaultReservationTTL].
 	ReservationTTL time.Duration
-	// PollInterval is how often a waiting producer polls, should every signal be lost. Default
+	// PollInterval is how often a waiting producer polls, in case signals are lost. Default
 	// [DefaultPollInterval].
 	PollInterval time.Duration
-	// Logger receives errors of background work: a channel that cannot be subscribed to. nil:
-	// slog.Default().
+	// Logger receives the errors of background work, such as a failed subscription to the channel.
+	// nil: slog.Default().
 	Logger *slog.Logger
 }
 

@@ -10,32 +10,32 @@ var (
 	// ErrConfig reports an invalid name or Config. The text names the field, its value and its
 	// range.
 	ErrConfig = errors.New("backpressure: invalid configuration")
-	// ErrLayout reports data that a program of another layout version wrote. The text names both
+	// ErrLayout reports data in the layout of another version of this package. The text names both
 	// versions.
 	ErrLayout = errors.New("backpressure: layout of the data differs")
 	// ErrArgument reports an argument that is out of its range.
 	ErrArgument = errors.New("backpressure: invalid argument")
-	// ErrSource reports a source that does not count anything: a hash without the field, a value
-	// that is no integer, a key of another type, a server without maxmemory. The gate lets nothing
-	// through.
+	// ErrSource reports a source that cannot be read as a number: a hash without the field, a value
+	// that is not an integer, a key of another type, or a server without maxmemory. The gate admits no
+	// producer.
 	ErrSource = errors.New("backpressure: invalid source")
 	// ErrFull reports that the gate is closed. The error that wraps it is a [*FullError].
 	ErrFull = errors.New("backpressure: gate is closed")
 	// ErrExpired reports that a reservation had expired before its release. Its records were not
-	// counted for a moment, so the bound may have been exceeded by them.
+	// counted for a moment, so they may have exceeded the bound.
 	ErrExpired = errors.New("backpressure: reservation has expired")
-	// ErrImbalance is what [AuditReport.Balanced] returns.
+	// ErrImbalance reports an audit that found differences.
 	ErrImbalance = errors.New("backpressure: the books do not balance")
 )
 
-// FullError is what keeps the gate closed.
+// FullError is ErrFull with the reason and the figures.
 type FullError struct {
 	// Gate is the gate's name.
 	Gate string
-	// What is "records", "bytes", "lag" or "memory", or "queue" when only other producers that wait
-	// are in the way.
+	// What is "records", "bytes", "lag" or "memory". It is "queue" if only other waiting producers are
+	// in the way.
 	What string
-	// Depth is what is there now: records, bytes, milliseconds of lag, or millionths of maxmemory.
+	// Depth is the current value: records, bytes, milliseconds of lag, or millionths of maxmemory.
 	Depth int64
 	// Reserved is what producers have been granted and may not have pushed yet.
 	Reserved int64

@@ -36,8 +36,8 @@ type Gate struct {
 }
 
 // New opens a gate. Producers and consumers of one stream use the same name and configuration. New
-// checks the layout of the data and reads the sources once, so a misspelt one is noticed here. The
-// client stays the caller's.
+// checks the layout of the data and reads the sources once, so it reports a misspelt one. It never
+// closes client.
 func New(ctx context.Context, client rueidis.Client, name string, cfg Config) (*Gate, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(name); err != nil {
@@ -74,7 +74,7 @@ func New(ctx context.Context, client rueidis.Client, name string, cfg Config) (*
 // Name returns the name given to New.
 func (g *Gate) Name() string { return g.name }
 
-// Channel is the pub/sub channel on which the gate announces whom it lets through:
+// Channel returns the Pub/Sub channel on which the gate announces the producers that it admits:
 // {name}:gate:granted.
 func (g *Gate) Channel() string { return "{" + g.name + "}:gate:granted" }
 
@@ -92,9 +92,10 @@ func (g *Gate) grantTTL() time.Duration { return min(g.cfg.ReservationTTL, 2*g.c
 
 // Acquire blocks until n records may be pushed, or ctx is done, and reserves the room for them.
 // Push them, then call [Reservation.Release]. n is 1 to High - Low, so that a gate that opens has
-// room for it. Producers that wait are served in the order in which they asked, wherever they run.
+// room for it. Waiting producers are served in the order in which they asked, wherever they run.
 //
-// When ctx ends the wait, the error is both its error and the [*FullError] that the wait was for.
+// When ctx ends the wait, the error wraps both the error of ctx and a [*FullError] with the reason
+// for the wait.
 func (g *Gate) Acquire(ctx context.Context, n int) (*Reservation, error) {
 	return g.AcquireBytes(ctx, n, 0)
 }
@@ -144,8 +145,8 @@ func (g *Gate) pollAfter(next time.Duration) time.Duration {
 	return d
 }
 
-// TryAcquire is Acquire that returns at once: a [*FullError] is why it is not possible now. It
-// never goes before producers that wait.
+// TryAcquire is Acquire without waiting: if there is no room, it returns a [*FullError]. It never
+// overtakes waiting producers.
 func (g *Gate) TryAcquire(ctx context.Context, n int) (*Reservation, error) {
 	return g.TryAcquireBytes(ctx, n, 0)
 }
@@ -217,9 +218,8 @@ func (g *Gate) leave(ctx context.Context, r *Reservation) {
 }
 
 // Notify tells the gate that there may be room: consumers call it after they have taken something
-// away (after an ack). It lets waiting producers through as far as they fit. It costs one round
-// trip and may be called as rarely as one likes, because a waiting producer also polls every
-// Config.PollInterval.
+// away (after an ack). It admits as many waiting producers as fit. It takes one round trip. Calling
+// it rarely is fine, because a waiting producer also polls every Config.PollInterval.
 func (g *Gate) Notify(ctx context.Context) error {
 	lag, err := g.lag(ctx)
 	if err != nil {

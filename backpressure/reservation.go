@@ -9,11 +9,11 @@ import (
 
 // Reservation is room for records that are about to be pushed.
 type Reservation struct {
-	// Records and Bytes are what was asked for.
+	// Records and Bytes are the requested amounts.
 	Records int
 	Bytes   int64
 	// Deadline is when the reservation expires, by this process's clock and on the safe side. Push
-	// before it, or ask again.
+	// before it, or acquire again.
 	Deadline time.Time
 
 	gate   *Gate
@@ -29,8 +29,8 @@ func (r *Reservation) request() request {
 	return request{member: r.member, records: int64(r.Records), bytes: r.Bytes}
 }
 
-// Release gives the reservation back: the records have been pushed, or will not be. Calling it
-// twice is harmless, also after an error. [ErrExpired]: the room was given away before.
+// Release ends the reservation: the records have been pushed, or will not be. Calling it twice is
+// harmless, also after an error. It returns [ErrExpired] if the reservation had already expired.
 func (r *Reservation) Release(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -1,23 +1,23 @@
 package backpressure
 
-// Source is a number in Redis that counts what is waiting: the length of a list, or a field of a
-// hash that is changed in the same script as what it counts. Exactly one of List and Hash is set.
-// The key carries the gate's hash tag: "{name}:ready".
+// Source is a number in Redis that counts waiting records or bytes: the length of a list, or a
+// field of a hash that is changed in the same script as the records. Exactly one of List and Hash
+// is set. The key has the gate's hash tag: "{name}:ready".
 //
-// A hash that does not exist counts as 0: nothing has been written yet. A field that a hash lacks,
-// a value that is no integer and a key of another type are errors: a misspelt source would leave
-// the gate open for ever.
+// A hash that does not exist counts as 0: nothing has been written yet. A missing field of an
+// existing hash, a value that is not an integer and a key of another type are errors: a misspelt
+// source would leave the gate open forever.
 type Source struct {
 	List        string
 	Hash, Field string
-	// Minus subtracts the number: taken minus acked is what is in flight.
+	// Minus subtracts the number: taken minus acked is the number in flight.
 	Minus bool
 	// Optional makes a field that the hash lacks count as 0.
 	Optional bool
 }
 
-// SourcesOf returns the depth of a queue, or of anything else that reports where its depth stands:
-// the lengths of lists, and fields of a hash that are added or subtracted.
+// SourcesOf returns the sources for the depth of a queue, or of any other type with DepthKeys: the
+// lengths of lists, and the fields of a hash that are added or subtracted.
 func SourcesOf(q interface {
 	DepthKeys() (lists []string, hash string, plus, minus []string)
 }) []Source {

@@ -6,22 +6,22 @@ import (
 	"time"
 )
 
-// Stats is a gate as it is now.
+// Stats is the state of a gate at one moment.
 type Stats struct {
-	// Closed reports whether producers wait.
+	// Closed reports whether the gate is closed.
 	Closed bool
-	// Records and Bytes are the true depth, ReservedRecords and ReservedBytes what was granted and
-	// may not be pushed yet.
+	// Records and Bytes are the measured depth, ReservedRecords and ReservedBytes the grants that may
+	// not have been pushed yet.
 	Records, Bytes                 int64
 	ReservedRecords, ReservedBytes int64
-	// Producers is the number of reservations, Waiting that of producers in the queue.
+	// Producers is the number of reservations, Waiting the number of waiting producers.
 	Producers, Waiting int64
 	// Lag is how long the oldest record has waited, 0 for a gate without it.
 	Lag time.Duration
 	// Memory is the used part of the server's maxmemory, 0 for a gate without it.
 	Memory float64
-	// ClockSetBack is by how much the server's clock has been set back. Reservations are timed by a
-	// clock that goes on where it was.
+	// ClockSetBack is by how much the server's clock has been set back. Reservations follow a clock
+	// that never goes back.
 	ClockSetBack time.Duration
 
 	memory int64 // in millionths
@@ -37,9 +37,9 @@ func (g *Gate) Stats(ctx context.Context) (Stats, error) {
 	return r.Stats, err
 }
 
-// AuditReport is what [Gate.Audit] and [Gate.Repair] found.
+// AuditReport is the result of [Gate.Audit] and [Gate.Repair].
 type AuditReport struct {
-	// Differences name what disagrees. Repaired is what Repair did.
+	// Differences describe the errors that were found. Repaired lists the changes that Repair made.
 	Differences, Repaired []string
 }
 
@@ -51,12 +51,12 @@ func (a AuditReport) Balanced() error {
 	return fmt.Errorf("%w: %d differences, the first: %s", ErrImbalance, len(a.Differences), a.Differences[0])
 }
 
-// Audit recounts the reservations and compares them with their sums, in one step of about a
-// microsecond for each.
+// Audit recounts the reservations and compares them with their sums, in one step. It takes about a
+// microsecond per reservation.
 func (g *Gate) Audit(ctx context.Context) (AuditReport, error) { return g.audit(ctx, false) }
 
-// Repair audits and sets right what differs. A key of another type is deleted: the reservations in
-// it are lost, so the bound may be exceeded by them once.
+// Repair audits and corrects the differences. A key of another type is deleted: its reservations
+// are lost, so they may exceed the bound once.
 func (g *Gate) Repair(ctx context.Context) (AuditReport, error) { return g.audit(ctx, true) }
 
 func (g *Gate) audit(ctx context.Context, repair bool) (a AuditReport, err error) {

@@ -8,23 +8,23 @@ import (
 	"strconv"
 )
 
-// What one script adds at most, so that it holds the server for a few milliseconds.
+// Bounds of one script, so that it blocks the server for a few milliseconds only.
 const (
 	maxScriptEvents = 500
 	maxScriptBytes  = 1 << 20
 )
 
-// AddResult counts what became of the events of one Add: New + Repeated + Late is their number.
+// AddResult counts the outcomes of the events of one Add: New + Repeated + Late is their number.
 type AddResult struct {
-	// New events were added; Repeated ones were there already.
+	// New events were added; Repeated ones had been added before.
 	New, Repeated int
-	// Late events came too late, or are too far ahead of the clock. They were put aside with their
+	// Late events arrived too late, or are too far ahead of the clock. They were set aside with the
 	// reason: see [Store.Late].
 	Late int
 }
 
-// Add adds events of one key. It takes a round trip for every 500 events, 1 MiB or 100 windows.
-// After an error some of the events may have been added. Adding all of them again is harmless.
+// Add adds events of one key. It takes one round trip for every 500 events, 1 MiB or 100 windows.
+// After an error, some of the events may have been added. Adding all of them again is harmless.
 func (s *Store) Add(ctx context.Context, key string, events ...Event) (AddResult, error) {
 	var sum AddResult
 	if err := s.checkKey(key); err != nil {

@@ -10,32 +10,32 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// MaxClose is how many windows [Store.CloseDue] leases at most in one call.
+// MaxClose is the largest number of windows that one call of [Store.CloseDue] leases.
 const MaxClose = 1000
 
 // maxScriptWindows is how many windows one script leases at most.
 const maxScriptWindows = 100
 
-// Reason is why a window was closed, or why an event was put aside.
+// Reason is why a window was closed, or why an event was set aside.
 type Reason string
 
 const (
 	// ReasonWatermark means that the newest event of the key is past the window's end by Lateness.
 	ReasonWatermark Reason = "watermark"
-	// ReasonIdle means that the key got no event for Config.Idle.
+	// ReasonIdle means that the key received no event for Config.Idle.
 	ReasonIdle Reason = "idle"
-	// ReasonClosed means that the window is closed, though the watermark of the key has expired or
-	// was moved by a larger Lateness.
+	// ReasonClosed means that the window is closed, although the watermark of the key has expired or a
+	// larger Lateness has moved it back.
 	ReasonClosed Reason = "closed"
 	// ReasonAhead means that the event is further than Config.MaxAhead ahead of the server's clock.
 	ReasonAhead Reason = "ahead"
-	// ReasonOld means that the event is older than the sliding window reaches.
+	// ReasonOld means that the event is too old for the sliding window.
 	ReasonOld Reason = "old"
 )
 
-// ClosedWindow is a tumbling window that is complete: its events do not change any more. Name, Key,
-// Start and End make an idempotency key for a closer that writes its result elsewhere and dies
-// before [Store.Done].
+// ClosedWindow is a complete tumbling window: its events do not change any more. The name of the
+// store, Key, Start and End form an idempotency key, for a closer that writes its result elsewhere
+// and dies before [Store.Done].
 type ClosedWindow struct {
 	Key        string
 	Start, End time.Time
@@ -44,7 +44,7 @@ type ClosedWindow struct {
 	// Attempt counts the leases of the window, this one included. It is the fencing token of the
 	// lease.
 	Attempt int64
-	// Deadline is when the lease ends, by this process's clock and on the safe side.
+	// Deadline is when the lease expires, by this process's clock and on the safe side.
 	Deadline time.Time
 	// Events in the order of time and data.
 	Events []Event
@@ -76,10 +76,10 @@ type taken struct {
 	events  []int64 // how many each of leased has
 }
 
-// CloseDue leases up to n windows that are complete and reads their events, the longest due first.
-// Call [Store.Done] for each when its result is safe. It takes a round trip for every 100 windows
-// and one for every 1,000 events or 1 MiB of a window. After an error, windows that were leased
-// already are leased again when their leases have expired.
+// CloseDue leases up to n complete windows, the longest due first, and reads their events. Call
+// [Store.Done] for each when its result is safe. CloseDue takes one round trip for every 100
+// windows, and one for every 1,000 events or 1 MiB of a window. After an error, windows that were
+// already leased become due again when their leases expire.
 func (s *Store) CloseDue(ctx context.Context, n int) ([]ClosedWindow, error) {
 	if err := s.tumbling(); err != nil {
 		return nil, err

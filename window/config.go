@@ -34,41 +34,43 @@ const (
 	EvictionIgnore
 )
 
-// Config configures a [Store]. At least one of Size and Keep must be set. All programs of one name
-// use the same values.
+// Config configures a [Store]. At least one of Size and Keep must be set. All programs that share a
+// name must use the same values.
 type Config struct {
-	// Size is the size of the tumbling windows. They begin at multiples of it since 1970 in UTC. 0:
-	// none.
+	// Size is the size of the tumbling windows. They begin at multiples of Size since 1970 in UTC. 0:
+	// there are none.
 	//
-	// A new size takes effect when a program that has it starts, for the programs that run already
-	// too. Windows that are open keep their size, and close as they would have. For each key the
-	// new size holds from the end of the last one.
+	// A new size takes effect when a program with that size starts, for running programs too. Open
+	// windows keep their size, and close as they would have. For each key the new size applies from
+	// the end of its last window.
 	Size time.Duration
-	// Keep is how far back the sliding window reaches. 0: none.
+	// Keep is how far back the sliding window reaches. 0: there is none.
 	Keep time.Duration
 
 	// Lateness is how far an event may be behind the newest event of its key and still be in time.
 	// The watermark of a key is its newest event minus Lateness. It closes the windows that it
 	// passes. Default [DefaultLateness]; negative: none.
 	Lateness time.Duration
-	// Idle closes the windows of a key that got no event for this long, by the server's clock. A
-	// window whose end is still ahead of that clock stays open until then. Default [DefaultIdle].
+	// Idle closes the windows of a key that has received no event for this long, by the server's
+	// clock. A window whose end is still ahead of that clock stays open until then. Default
+	// [DefaultIdle].
 	Idle time.Duration
-	// MaxAhead is how far an event may be ahead of the server's clock. Without it one wrong clock
-	// could close every window. Default [DefaultMaxAhead].
+	// MaxAhead is how far an event may be ahead of the server's clock. Without this bound, one wrong
+	// clock could close every window. Default [DefaultMaxAhead].
 	MaxAhead time.Duration
-	// Retention is how long data stays that nothing touches: windows that no closer takes, dead
-	// windows, late events, the watermark of a key. Default [DefaultRetention].
+	// Retention is how long untouched data stays: windows that no closer takes, dead windows and late
+	// events. The watermark of a key stays twice as long. Default [DefaultRetention].
 	Retention time.Duration
-	// Remember is how long the events of a window stay after [Store.Done], so that a retry of an
-	// Add counts as repeated and not as late. They take as much memory as before. Default
-	// Retention; negative: they are deleted at once.
+	// Remember is how long the events of a window stay after [Store.Done], so that a retried Add
+	// counts them as repeated and not as late. They take as much memory as before. Default Retention;
+	// negative: they are deleted at once.
 	Remember time.Duration
 
-	// LeaseDuration is how long a closer has a window to itself. Default [DefaultLeaseDuration].
+	// LeaseDuration is how long a closer holds a window. Default [DefaultLeaseDuration].
 	LeaseDuration time.Duration
-	// MaxFailures is how often a window may fail before it moves to the dead-letter list: its
-	// handler returned an error, or its closer let the lease expire. Default [DefaultMaxFailures].
+	// MaxFailures is how often a window may fail before it moves to the dead-letter list. It fails
+	// when its handler returns an error or the lease of its closer expires. Default
+	// [DefaultMaxFailures].
 	MaxFailures int
 	// Backoff is the delay after the first failure. It doubles with each further one, up to
 	// MaxBackoff. The first expired lease costs no delay beyond the lease. Defaults
@@ -80,7 +82,8 @@ type Config struct {
 
 	// Eviction is what New does about a server that may evict keys. Default: log a warning.
 	Eviction Eviction
-	// Logger receives what [Store.Run] retries and windows that expired. nil: slog.Default().
+	// Logger receives the errors that [Store.Run] retries, and windows that expired. nil:
+	// slog.Default().
 	Logger *slog.Logger
 }
 

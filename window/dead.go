@@ -11,18 +11,17 @@ type DeadWindow struct {
 	Start, End time.Time
 	// Reason is why the window was closed.
 	Reason Reason
-	// Attempts is how often it was leased, Failures how often it failed, and Failure the last of
-	// these.
+	// Attempts counts its leases and Failures its failures. Failure is the last failure.
 	Attempts, Failures int64
 	Failure            string
-	// Events is how many it has; see [Store.ReadDead].
+	// Events is the number of its events; see [Store.ReadDead].
 	Events int64
 
 	name string
 }
 
-// DeadWindows returns up to n dead windows, the oldest first, and the cursor of the next page. The
-// first cursor is "", and "" comes back with the last page.
+// DeadWindows returns up to n dead windows, oldest first, and the cursor of the next page. The
+// first cursor is ""; the last page returns "".
 func (s *Store) DeadWindows(ctx context.Context, cursor string, n int) (page []DeadWindow, next string, err error) {
 	entries, next, err := s.nextPage(ctx, eventSet{"dead", ""}, "-inf", "+inf", cursor, n)
 	if err != nil {

@@ -6,13 +6,13 @@ var (
 	// ErrConfig reports an invalid name or Config. The text names the field, its value and its
 	// range.
 	ErrConfig = errors.New("window: invalid configuration")
-	// ErrLayout reports data that a program of another layout version wrote. The text names both
+	// ErrLayout reports data in the layout of another version of this package. The text names both
 	// versions.
 	ErrLayout = errors.New("window: layout of the data differs")
 	// ErrEviction reports a server that evicts keys when its memory is full; see Config.Eviction.
 	ErrEviction = errors.New("window: the server may evict keys")
-	// ErrLeaseLost reports that the lease has expired and that another closer may have the window
-	// or be done with it.
+	// ErrLeaseLost reports that the lease has expired. Another closer may hold the window, or be done
+	// with it.
 	ErrLeaseLost = errors.New("window: lease lost")
 	// ErrNoSliding reports a call for the sliding window when Config.Keep is 0.
 	ErrNoSliding = errors.New("window: Config.Keep is 0: no sliding window is kept")
@@ -20,6 +20,6 @@ var (
 	ErrNoTumbling = errors.New("window: Config.Size is 0: there are no tumbling windows")
 	// ErrArgument reports an argument that is out of its range.
 	ErrArgument = errors.New("window: invalid argument")
-	// ErrImbalance is what [Stats.Balanced] and [AuditReport.Balanced] return.
+	// ErrImbalance reports books that do not balance, or an audit that found differences.
 	ErrImbalance = errors.New("window: the books do not balance")
 )

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// LateEvent is an event that is in no window, and why.
+// LateEvent is an event that was set aside, with the reason.
 type LateEvent struct {
 	Key string
 	Event
@@ -16,16 +16,16 @@ type LateEvent struct {
 	// Start and End are those of the tumbling window that the event missed. Both are zero when it
 	// missed none: it was too far ahead of the clock, or too old for the sliding window.
 	Start, End time.Time
-	// Seen is when it came, by a clock that never goes back; see [Stats].ClockSetBack.
+	// Seen is when it arrived, by a clock that never goes back; see [Stats].ClockSetBack.
 	Seen time.Time
 
 	entry entry
 }
 
-// Late returns up to n late events, the first to come first, and the cursor of the next page. The
-// first cursor is "", and "" comes back with the last page. The events stay until
-// [Store.DiscardLate] or the end of Config.Retention. An event that came late twice, with the same
-// time, data and reason, is there once.
+// Late returns up to n late events, in order of arrival, and the cursor of the next page. The first
+// cursor is ""; the last page returns "". The events stay until [Store.DiscardLate] or the end of
+// Config.Retention. An event that arrived late twice, with the same time, data and reason, is
+// listed once.
 func (s *Store) Late(ctx context.Context, cursor string, n int) (page []LateEvent, next string, err error) {
 	entries, next, err := s.nextPage(ctx, eventSet{"late", ""}, "-inf", "+inf", cursor, n)
 	if err != nil {
@@ -67,7 +67,7 @@ func parseLate(e entry) (LateEvent, error) {
 	return l, nil
 }
 
-// DiscardLate deletes late events that have been dealt with.
+// DiscardLate deletes late events.
 func (s *Store) DiscardLate(ctx context.Context, events ...LateEvent) error {
 	for len(events) > 0 {
 		some := min(len(events), MaxPage)

@@ -8,30 +8,30 @@ import (
 	"unicode/utf8"
 )
 
-// MaxFailure is how much of ReleaseOptions.Failure is stored, in bytes.
+// MaxFailure bounds the stored ReleaseOptions.Failure, in bytes. A longer one is truncated.
 const MaxFailure = 1000
 
-// ReleaseOptions are options of [Store.Release].
+// ReleaseOptions are the options of [Store.Release].
 type ReleaseOptions struct {
 	// Delay is how long the window waits before it is due again. 0: at once or, after a Failure,
 	// Config.Backoff.
 	Delay time.Duration
-	// Failure is why the closer failed at the window. It counts as a failure, and the last one is
-	// stored, cut to MaxFailure bytes. "": the closer is shutting down, or what it needs is away.
-	// That counts as nothing.
+	// Failure is the closer's error. It counts as a failure, and the last one is stored, truncated to
+	// MaxFailure bytes. "": nothing is counted, because the closer shuts down or its sink is
+	// unavailable.
 	Failure string
 }
 
-// Done ends a lease: the result of the window is safe. [ErrLeaseLost]: another closer has the
-// window, or had it and is done. The same events then have two results, which the idempotency key
-// of [ClosedWindow] tells apart.
+// Done ends the lease of a window whose result is safe. It returns [ErrLeaseLost] if another closer
+// holds the window, or has held it and is done. The same events then have two results, which share
+// the idempotency key of [ClosedWindow].
 func (s *Store) Done(ctx context.Context, c ClosedWindow) error {
 	_, err := s.settle(ctx, "done", c, s.cfg.Remember, "")
 	return err
 }
 
-// Extend makes the lease end d from now. In a handler of [Store.Run] it also prolongs the handler's
-// context.
+// Extend makes the lease expire d from now. In a handler of [Store.Run] it also extends the
+// handler's context.
 func (s *Store) Extend(ctx context.Context, c ClosedWindow, d time.Duration) error {
 	if d < time.Millisecond || d > s.cfg.Retention {
 		return s.argument("extend by %v: must be 1ms to Config.Retention, %v", d, s.cfg.Retention)
@@ -46,8 +46,8 @@ func (s *Store) Extend(ctx context.Context, c ClosedWindow, d time.Duration) err
 	return nil
 }
 
-// Release gives a window back. After the last failure of Config.MaxFailures it moves to the dead
-// list.
+// Release gives a window back. A window that has failed Config.MaxFailures times moves to the
+// dead-letter list.
 func (s *Store) Release(ctx context.Context, c ClosedWindow, o ReleaseOptions) error {
 	if o.Delay < 0 || o.Delay > s.cfg.Retention {
 		return s.argument("release after %v: must be 0 to Config.Retention, %v", o.Delay, s.cfg.Retention)

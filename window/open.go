@@ -7,19 +7,19 @@ import (
 	"time"
 )
 
-// OpenWindow is a tumbling window that still takes events.
+// OpenWindow is a tumbling window that still accepts events.
 type OpenWindow struct {
 	Key        string
 	Start, End time.Time
-	// Events is how many it has.
+	// Events is the number of its events.
 	Events int64
 
 	name string
 }
 
-// OpenWindows returns n open windows of a key that end after a time, the first to end first. Those
-// that end with the last one come too. The zero time begins with the first; the End of the last one
-// is where to go on.
+// OpenWindows returns the n open windows of a key that end first after a given time, in order of
+// their end. It adds those that end at the same time as the last one, so there may be more than n.
+// Start with the zero time, and continue with the End of the last window.
 func (s *Store) OpenWindows(ctx context.Context, key string, after time.Time, n int) ([]OpenWindow, error) {
 	if err := s.tumbling(); err != nil {
 		return nil, err
@@ -56,7 +56,7 @@ func (s *Store) OpenWindows(ctx context.Context, key string, after time.Time, n 
 	return out, nil
 }
 
-// ReadOpen returns the events that an open window has now, in the order of time and data.
+// ReadOpen returns the present events of an open window, in the order of time and data.
 func (s *Store) ReadOpen(ctx context.Context, w OpenWindow) ([]Event, error) {
 	entries, err := s.all(ctx, eventSet{"events", w.name}, "-inf", "+inf")
 	if err != nil {

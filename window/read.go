@@ -13,13 +13,13 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// What one script reads at most.
+// Bounds of one script that reads.
 const (
 	pageEvents = 1000
 	pageBytes  = 1 << 20
 )
 
-// MaxPage is how many entries a call that reads a page returns at most.
+// MaxPage is the largest number of entries in one page.
 const MaxPage = 1000
 
 // eventSet is a set of events in Redis; see common.lua.

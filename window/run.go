@@ -15,17 +15,17 @@ const (
 	settleTimeout = 5 * time.Second
 )
 
-// Handler handles a closed window. The context is cancelled when the lease ends, with the cause
-// [ErrLeaseLost]; [Store.Extend] prolongs it. It reports no deadline, because the deadline can
-// move. It does not end with the context of [Store.Run].
+// Handler handles a closed window. The context is cancelled when the lease expires, with the cause
+// [ErrLeaseLost]; [Store.Extend] extends it. It reports no deadline, because the deadline can move.
+// It does not end with the context of [Store.Run].
 type Handler func(ctx context.Context, c ClosedWindow) error
 
 // Run closes windows until ctx is done, and calls handle for each, one after the other. When handle
-// returns nil the window is done. An error counts as a failure: the window is due again after
-// Config.Backoff, and moves to the dead-letter list after Config.MaxFailures. When ctx ends, the
-// window in hand is finished and the others are released. Any number of programs may run it. Run
-// returns nil after ctx, and an error only for a configuration without tumbling windows. It logs
-// other errors to Config.Logger and goes on.
+// returns nil, the window is done. An error counts as a failure: the window is due again after
+// Config.Backoff, and moves to the dead-letter list after Config.MaxFailures. When ctx ends, Run
+// finishes the current window, releases the others and returns nil. Any number of programs may call
+// Run. It returns an error only for a configuration without tumbling windows. It logs other errors
+// to Config.Logger and continues.
 func (s *Store) Run(ctx context.Context, handle Handler) error {
 	if err := s.tumbling(); err != nil {
 		return err

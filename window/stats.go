@@ -10,30 +10,31 @@ import (
 
 // Stats counts what is where, in one step.
 type Stats struct {
-	// Keys have open windows. Due windows wait for a closer, Leased ones are with one, Dead ones
-	// failed too often.
+	// Keys counts the keys with open windows. Due windows wait for a closer, Leased ones are held by
+	// one, and Dead ones failed too often.
 	Keys, Due, Leased, Dead int64
-	// Windows are all that Redis knows, those included that are done and remembered.
+	// Windows counts all windows in Redis, including those that are done and remembered.
 	Windows int64
-	// Late events wait to be dealt with.
+	// Late counts the late events; see [Store.Late].
 	Late int64
-	// Events of tumbling windows.
+	// Events are the books of the tumbling windows.
 	Events EventCounts
-	// ClockSetBack is by how much the server's clock has been set back. Leases, delays and
-	// retentions are measured by a clock that goes on where it was.
+	// ClockSetBack is by how much the server's clock has been set back. Leases, delays and retentions
+	// follow a clock that never goes back.
 	ClockSetBack time.Duration
 }
 
-// EventCounts are the books of tumbling windows: Added is the sum of all the others.
+// EventCounts are the books of tumbling windows: Added equals the sum of all the others.
 type EventCounts struct {
 	Added int64
 	// Open to Dead events are in windows of that state.
 	Open, Due, Leased, Dead int64
-	// Done, Discarded and Expired events were in windows that ended so.
+	// Done, Discarded and Expired events were in windows that ended that way.
 	Done, Discarded, Expired int64
 }
 
-// Balanced returns nil, or an [ErrImbalance] that names the line and by how much it is off.
+// Balanced returns nil if the books balance, or an [ErrImbalance] with the equation and the
+// difference.
 func (s Stats) Balanced() error {
 	e := s.Events
 	if sum := e.Open + e.Due + e.Leased + e.Dead + e.Done + e.Discarded + e.Expired; sum != e.Added {
@@ -56,13 +57,13 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	}, nil
 }
 
-// AuditReport is what [Store.Audit] and [Store.Repair] found.
+// AuditReport is the result of [Store.Audit] and [Store.Repair].
 type AuditReport struct {
-	// Windows is how many were compared.
+	// Windows is the number of compared windows.
 	Windows int
-	// Differences name each window whose keys disagree, and how.
+	// Differences name each window whose keys disagree, and the difference.
 	Differences []string
-	// Repaired is what Repair did about them.
+	// Repaired lists the changes that Repair made.
 	Repaired []string
 }
 
@@ -74,14 +75,13 @@ func (a AuditReport) Balanced() error {
 	return fmt.Errorf("%w: %d differences, the first: %s", ErrImbalance, len(a.Differences), a.Differences[0])
 }
 
-// Audit recounts: it compares each window's record, its events and the sets that it stands in, each
-// window in one step. It blocks no other call and changes nothing, but it reads the keys of
-// every window.
+// Audit compares each window's record with its events and with the sets that contain it, one window
+// per step. It blocks no other call and changes nothing, but it reads the keys of every window.
 func (s *Store) Audit(ctx context.Context) (AuditReport, error) { return s.audit(ctx, false) }
 
-// Repair audits and mends what it can; call it until it finds nothing. A window goes back into the
-// set of its state. A window that lost events moves to the dead-letter list, where its Failure
-// states how many. A window without a record is given up. A key of another type is deleted.
+// Repair audits and mends what it can; call it until it finds nothing. A window returns to the set
+// of its state. A window that lost events moves to the dead-letter list, and its Failure states how
+// many. A window without a record is abandoned. A key of another type is deleted.
 func (s *Store) Repair(ctx context.Context) (AuditReport, error) { return s.audit(ctx, true) }
 
 func (s *Store) audit(ctx context.Context, repair bool) (a AuditReport, err error) {

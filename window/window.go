@@ -17,14 +17,14 @@ import (
 const (
 	// MaxKey is the length of the longest key, in bytes.
 	MaxKey = 512
-	// MaxData is the length of the longest Event.Data, in bytes. Keep what is larger elsewhere, and
-	// its id here.
+	// MaxData is the length of the longest Event.Data, in bytes. Store larger data elsewhere, and its
+	// id here.
 	MaxData = 64 << 10
 )
 
 // Event is something that happened at a time.
 type Event struct {
-	// At is when it happened, kept to the millisecond.
+	// At is when it happened, to the millisecond.
 	At time.Time
 	// Data identifies the event: an id, or the whole event. The same data counts once in a window,
 	// at its first time.
@@ -43,8 +43,8 @@ type Store struct {
 	leases sync.Map // leaseID → *leaseContext: the windows that handlers of Run have
 }
 
-// New opens the windows of a name. It records Config.Size, and checks the layout of the data and
-// the server's eviction policy. The client stays the caller's.
+// New opens the windows with the given name. It records Config.Size, and checks the layout of the
+// data and the server's eviction policy. It never closes client.
 func New(ctx context.Context, client rueidis.Client, name string, cfg Config) (*Store, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(name); err != nil {
