@@ -15,18 +15,18 @@ const (
 	DefaultStageTimeout = 3 * time.Second
 )
 
-// A Conflict is what a promotion does with a row whose key is in the target already.
+// A Conflict is what a promotion does with a row whose key is already in the target.
 type Conflict uint8
 
 // The conflict policies.
 const (
-	ConflictSkip    Conflict = iota // keep the row that is there; the new one is counted as a conflict
+	ConflictSkip    Conflict = iota // keep the existing row; the new one counts as a conflict
 	ConflictReplace                 // the new row replaces it, see Config.Newer and ReplaceIf; a row that loses is a conflict
 	ConflictFail                    // the promotion fails with ErrConflict and changes nothing
 )
 
 // A Rule rejects the rows for which Where is true. They go to the rejects table with Code, Reason
-// and the row as JSON. Rules are tried in order, and the first that is true counts.
+// and the row as JSON. The first rule that is true, in the given order, decides.
 type Rule struct {
 	Code   string // stable, for programs: "negative_amount"
 	Reason string // for people: "the amount is below zero"
@@ -43,15 +43,15 @@ type Merge struct {
 // A Column is a column of the target and, optionally, the type that it is expected to have.
 type Column struct {
 	Name string
-	Type string // SQL type, used to create the target and to check it; "" takes what is there
+	Type string // SQL type, used to create and to check the target; "" accepts any type
 }
 
 // Config configures a Table. The zero Config takes the columns from the `db` tags of T and promotes
 // without a key.
 type Config[T any] struct {
-	// Columns of the target that a T fills. Nil: the fields of T that have a `db:"name"` tag. A field
-	// whose Go type does not determine the SQL type has `dbtype:"numeric(12,2)"` beside it. Columns
-	// needs Fill.
+	// Columns are the columns of the target that a T fills. Nil: the fields of T that have a
+	// `db:"name"` tag. If the Go type of a field does not determine the SQL type, add a tag like
+	// `dbtype:"numeric(12,2)"`. Columns requires Fill.
 	Columns []Column
 	// Fill writes the values of one T: one call of a method of Row for each of Columns, in order. It
 	// runs on the hot path and must not keep the Row.
@@ -60,8 +60,8 @@ type Config[T any] struct {
 	// primary key.
 	Create bool
 
-	// NoCreate makes New check what is beside the target, and create and change nothing. What is
-	// missing is an [ErrMissing]. [SQL] is the schema for a migration tool.
+	// NoCreate makes New check the tables beside the target, and create and change nothing. A missing
+	// table is an [ErrMissing]. [SQL] returns the schema for a migration tool.
 	NoCreate bool
 	// Role is what the program does with the table; it decides which privileges New checks. Default
 	// RoleAll.
@@ -70,13 +70,13 @@ type Config[T any] struct {
 	// Key names the columns of a unique index of the target, all NOT NULL. Without a key there are no
 	// conflicts: the ledger alone gives exactly-once.
 	Key []string
-	// Conflict is the policy for rows whose key exists.
+	// Conflict is the policy for rows whose key already exists.
 	Conflict Conflict
 	// Newer, with ConflictReplace, names the column by which a row replaces another one only if its
 	// value is greater. Without Newer the row that was staged last replaces.
 	Newer string
 	// ReplaceIf, with ConflictReplace, is an SQL condition over the existing row (alias old) and the
-	// new one (EXCLUDED). The new row replaces the old one only where it is true, and where Newer
+	// new one (EXCLUDED). The new row replaces the old one only if the condition is true, and if Newer
 	// holds too. It is trusted text, never user input. Of several rows with one key in one promotion,
 	// the last is tried, or the greatest by Newer. Whether others are tried before it depends on how
 	// the rows are divided into promotions, so the condition must not depend on that.
@@ -88,20 +88,21 @@ type Config[T any] struct {
 	// Merges are statements that run inside the promotion.
 	Merges []Merge
 
-	// ID names the column that holds the record's id for the dedup window. Default: the key, if it is
-	// one column.
+	// ID names the column with the record's id in the dedup window. Default: the key, if it is one
+	// column.
 	ID string
-	// IDOf returns the same id from a T, for rows that are rejected before they are in Postgres.
+	// IDOf returns the same id from a T, for rows that are rejected before they reach Postgres.
 	// Default: the tagged field of column ID.
 	IDOf func(*T) string
 
 	// LockTimeout is how long a statement waits for a lock. Default [DefaultLockTimeout].
 	LockTimeout time.Duration
-	// IdleTimeout is how long a transaction may stand idle before Postgres ends it. Default
+	// IdleTimeout is how long a transaction may be idle before Postgres ends it. Default
 	// [DefaultIdleTimeout].
 	IdleTimeout time.Duration
-	// StageTimeout is how long a COPY may stand still while a promotion waits for its lock, until the
-	// promoter disconnects its worker. A COPY that moves is left alone. Default [DefaultStageTimeout].
+	// StageTimeout is how long a COPY may make no progress while a promotion waits for its lock. Then
+	// the promoter disconnects the worker. A COPY that makes progress is left alone. Default
+	// [DefaultStageTimeout].
 	StageTimeout time.Duration
 }
 

@@ -1,22 +1,22 @@
-// Package staging brings batches of rows into a Postgres table exactly once, at the speed of COPY.
+// Package staging loads batches of rows into a Postgres table exactly once, at the speed of COPY.
 //
 // The problem: COPY into an UNLOGGED table is the fastest way into Postgres, and the easiest way to
 // lose data. A crash empties the table. Rows that arrive between INSERT … SELECT and TRUNCATE are
-// wiped unread. A redelivered batch is counted twice. This package keeps the speed and none of
-// that.
+// lost. A redelivered batch is counted twice. This package keeps the speed and avoids all three.
 //
-// The guarantee: a batch that was staged is promoted into the target exactly once, or is known not
-// to be there and can be staged again. This holds through a kill of any program at any point, a
-// crash of Postgres, a redelivery, two workers on the same batch, and a commit whose reply was
-// lost. Every record is accounted for: records = kept + duplicates + filtered + rejected, and rows
-// of the kept = promoted + conflicts + rejected by a rule. The durable copy of a batch is the queue
-// that it came from. Keep it there until [Table.Promote] has returned the batch.
+// The guarantee: a staged batch is promoted into the target exactly once, or is known not to be
+// there and can be staged again. This holds when any program is killed at any point, when Postgres
+// crashes, when a batch is redelivered, when two workers hold the same batch, and when the reply to
+// a commit is lost. Every record is accounted for: records = kept + duplicates + filtered +
+// rejected, and rows of the kept = promoted + conflicts + rejected by a rule. The durable copy of a
+// batch is in the queue that it came from. Keep it there until [Table.Promote] has returned the
+// batch.
 //
 // # Tables
 //
-// For a target "orders" there are, in its schema:
+// A target "orders" has these tables beside it, in its schema:
 //
-//	orders_staging_a, _b   UNLOGGED  rows, without index and constraint, with the number and
+//	orders_staging_a, _b   UNLOGGED  rows, without indexes and constraints, with the number and
 //	                                 position of their record
 //	orders_registry_a, _b  UNLOGGED  one row for each staged batch, unique by id, with its counts
 //	orders_refused_a, _b   UNLOGGED  records that were rejected before they were staged
@@ -26,11 +26,12 @@
 //	orders_control                   which side is open (a hint), and the floor below which the
 //	                                 ledger was pruned
 //
-// [Table.Stage] is one transaction: look into the ledger, insert the batch into the registry of the
-// open side, COPY. [Table.Promote] flips the sides in a transaction of its own. Then, in one
-// transaction, it locks the sealed side, which waits for the COPYs under way; compares staged rows
-// with the counts of the registry; inserts the batches into the ledger and drops a batch that is
-// there already; applies the rules; inserts the rows sorted by key; and truncates the side.
+// [Table.Stage] is one transaction: it looks up the batch in the ledger, inserts it into the
+// registry of the open side, and copies the rows. [Table.Promote] flips the sides in a transaction
+// of its own. A second transaction then does the rest. It locks the sealed side, which waits for
+// COPYs in progress, and compares the staged rows with the counts of the registry. It inserts the
+// batches into the ledger, and drops those that are already there. It applies the rules, inserts
+// the rows sorted by key, and truncates the side.
 //
 // # Cost
 //
@@ -38,27 +39,28 @@
 // times and writes each once. Staging tables are truncated, never deleted from, so they do not
 // bloat.
 //
-// With [ConflictSkip], keys that are spread over a large target are not looked up before the insert
-// while none of them is there already. The insert that meets the first such key is repeated, and
-// the next hundred promotions look up their keys first. That insert leaves up to all of its rows
-// dead in the target for vacuum, an error in the server's log, and gaps in sequences.
+// With [ConflictSkip], a promotion of keys that are spread over a large target does not look them
+// up before the insert, as long as there are no conflicts. An insert that meets an existing key is
+// repeated, and the next hundred promotions look up their keys first. The failed insert leaves up
+// to all of its rows in the target as dead rows for vacuum, an error in the server's log, and gaps
+// in sequences.
 //
 // # Failure modes
 //
 // When Postgres crashes, staged batches are gone and [Table.Epoch] changes. [Table.Fates] returns
-// which batches must be staged again. A failover to an asynchronous standby can lose commits that
-// were acknowledged: that is not promised. A promoter that waits for a COPY which stands still for
-// Config.StageTimeout disconnects its worker.
+// which batches must be staged again. A failover to an asynchronous standby can lose acknowledged
+// commits; the guarantee does not cover that. If a promoter waits for a COPY that makes no progress
+// for Config.StageTimeout, it disconnects the worker.
 //
-// A row that breaks something costs only that row. When its record is staged, a row is rejected for
-// text that Postgres cannot take (UTF-8, NUL, \u0000 in jsonb), a number out of range, or a value
-// that only Postgres can judge. When it is promoted, a row is rejected for NOT NULL, CHECK and
-// foreign keys of the target, Config.Rules, and anything else for which the target refuses it.
-// [Table.Rejects] lists them; [Table.Replay] and [Table.Resolve] end them. A number with more
-// decimals than its column is rounded, as INSERT does.
+// A bad row costs only that row. Staging rejects a row for text that Postgres cannot store (invalid
+// UTF-8, NUL, \u0000 in jsonb), for a number out of range, or for a value that only Postgres can
+// check. Promotion rejects a row for NOT NULL, CHECK and foreign key constraints of the target, for
+// Config.Rules, and for any other reason for which the target refuses it. [Table.Rejects] lists
+// them; [Table.Replay] and [Table.Resolve] end them. A number with more decimals than its column is
+// rounded, as INSERT does.
 //
-// Everything works through PgBouncer in transaction mode, with prepared statements on and off, and
-// in every mode of pgx: the package's own statements need no prepared ones.
+// Everything works through PgBouncer in transaction mode, with prepared statements on or off, and
+// in every query mode of pgx: the package does not rely on prepared statements.
 //
-// [Rewrite] is the bulk path beside all this: a query streams a table, COPY writes it back.
+// [Rewrite] is a separate bulk path: a query streams a table, and COPY writes it back.
 package staging

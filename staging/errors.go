@@ -9,15 +9,14 @@ import (
 )
 
 var (
-	// ErrConfig is wrapped by every error about a configuration that cannot be used.
+	// ErrConfig is wrapped by every error about an invalid configuration.
 	ErrConfig = errors.New("staging: invalid configuration")
-	// ErrLoad is wrapped by every error about a Load that does not add up. Nothing was written.
+	// ErrLoad is wrapped by every error about a Load whose counts do not add up. Nothing was written.
 	ErrLoad = errors.New("staging: invalid load")
-	// ErrDrift is wrapped by a [DriftError]: an existing table has another shape than the program
-	// expects.
+	// ErrDrift is wrapped by a [DriftError]: an existing table does not have the expected shape.
 	ErrDrift = errors.New("staging: table has another shape")
 	// ErrNotTable is returned when the target is a view, a foreign table or another relation that
-	// takes no promotion.
+	// cannot be a target.
 	ErrNotTable = errors.New("staging: not a table")
 	// ErrNoTarget is returned when the target does not exist and Config.Create is not set.
 	ErrNoTarget = errors.New("staging: target does not exist")
@@ -30,15 +29,15 @@ var (
 	// at work, or a worker is slow. Nothing was changed; try again.
 	ErrBusy = errors.New("staging: locked by another transaction")
 	// ErrTooOld is returned for a batch that was sealed before the ledger's floor. The ledger no
-	// longer holds whether it was promoted, so it is not promoted.
+	// longer records whether it was promoted, so it is not promoted.
 	ErrTooOld = errors.New("staging: batch is older than the ledger's floor")
 	// ErrConflict is wrapped by the error of a promotion that met an existing key under ConflictFail.
 	ErrConflict = errors.New("staging: key exists")
 	// ErrMerge is wrapped by the error of a promotion in which a merge failed. The text names the
 	// merge. Nothing was changed, and no row was rejected.
 	ErrMerge = errors.New("staging: merge failed")
-	// ErrUnknown is wrapped by the error of a commit whose outcome is unknown. Every call of
-	// this package is idempotent: call again.
+	// ErrUnknown is wrapped by the error of a commit whose outcome is unknown. The calls of this
+	// package are idempotent: call again.
 	ErrUnknown = errors.New("staging: outcome of the commit is unknown")
 	// ErrStuck is wrapped by the error of [Stats.Stuck].
 	ErrStuck = errors.New("staging: promotions fail")
@@ -57,7 +56,7 @@ type Drift struct {
 type DriftError struct {
 	Table  string
 	Drifts []Drift
-	Fix    string // what to do about it; "" where that depends on what was intended
+	Fix    string // how to fix it; "" if that depends on the intention
 }
 
 func (e *DriftError) Error() string {

@@ -9,8 +9,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Void enters b into the ledger as void, durably. If b is promoted already, it returns
-// FatePromoted. After FateVoid no copy of b is ever promoted, however late it comes. Void waits
+// Void enters b into the ledger as void, durably. If b is already promoted, it returns
+// FatePromoted. After FateVoid no copy of b is ever promoted, however late it arrives. Void waits
 // for a promotion that is about to commit b, for at most Config.LockTimeout. An error changes
 // nothing, unless it wraps [ErrUnknown]: then call Void again.
 func (t *Table[T]) Void(ctx context.Context, b Batch) (Fate, error) {
@@ -48,11 +48,11 @@ func (t *Table[T]) void(ctx context.Context, q *pgx.Conn, b Batch) (Fate, error)
 	for _, f := range fatesOf(r) {
 		return f, commit(ctx, q, "")
 	}
-	return 0, fmt.Errorf("the ledger's row was pruned meanwhile")
+	return 0, fmt.Errorf("the ledger row was pruned in the meantime")
 }
 
-// Fates returns where batches are, in the order of ids. It reads the registries first, then the
-// ledger, so it finds a batch that is promoted in between.
+// Fates returns the fates of batches, in the order of ids. It reads the registries first and then
+// the ledger, so it finds a batch that is promoted in between.
 func (t *Table[T]) Fates(ctx context.Context, ids []string) ([]Fate, error) {
 	out := make([]Fate, len(ids))
 	if len(ids) == 0 {
@@ -99,7 +99,7 @@ func formatUUID(u [16]byte) string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", u[0:4], u[4:6], u[6:8], u[8:10], u[10:16])
 }
 
-// RejectsByBatch returns, by batch id, the records of promoted batches of which every row was
+// RejectsByBatch returns, by batch id, the records of promoted batches whose rows were all
 // rejected. It reads them from the durable rejects table, with their payloads. For batches of
 // unknown size use [Table.Rejects], which reads page by page.
 func (t *Table[T]) RejectsByBatch(ctx context.Context, ids []string) (map[string][]Reject, error) {
@@ -107,8 +107,8 @@ func (t *Table[T]) RejectsByBatch(ctx context.Context, ids []string) (map[string
 }
 
 // RejectedKeys returns the same records as [Table.RejectsByBatch], but only Pos, Key, Root and
-// Place: what an acknowledgement needs to release their claims. A record of which a row is left is
-// not among them, and keeps its claim.
+// Place, which an acknowledgement needs to release their claims. A record with at least one
+// promoted row is not among them, and keeps its claim.
 func (t *Table[T]) RejectedKeys(ctx context.Context, ids []string) (map[string][]Reject, error) {
 	return t.rejectsOf(ctx, t.sql.rejectedKeys, ids)
 }
@@ -141,8 +141,8 @@ func (t *Table[T]) rejectsOf(ctx context.Context, s statement, ids []string) (ma
 	return out, nil
 }
 
-// Epoch returns the marker of the UNLOGGED tables. A new value means that a crash has emptied
-// staging.
+// Epoch returns the marker of the UNLOGGED tables. A new value means that a crash, or
+// [DiscardStaged], has emptied staging.
 func (t *Table[T]) Epoch(ctx context.Context) (string, error) {
 	c, err := t.pool.Acquire(ctx)
 	if err != nil {
@@ -170,7 +170,7 @@ func (t *Table[T]) mark(ctx context.Context, q *pgx.Conn) (epoch string, err err
 			return "", err
 		}
 	}
-	return "", errors.New("the marker does not stay")
+	return "", errors.New("the epoch marker disappears after it is written")
 }
 
 // Books sums the ledger over the batches committed since.
@@ -187,7 +187,7 @@ func (t *Table[T]) Books(ctx context.Context, since time.Time) (Books, error) {
 }
 
 // Balanced returns nil if every record and every row is accounted for. Otherwise the error names
-// the line that does not balance, and by how much. It wraps [ErrUnbalanced].
+// the equation and the difference. It wraps [ErrUnbalanced].
 func (b Books) Balanced() error {
 	return errors.Join(
 		b.line("records", b.Records, "kept + duplicates + filtered + rejected", b.Kept+b.Duplicates+b.Filtered+b.Rejected),

@@ -66,10 +66,10 @@ type staged struct {
 }
 
 // Promote moves staged batches into the target: one transaction, whole batches, each exactly once.
-// With nothing staged, PromoteResult has no batches. Call Promote again while PromoteResult.More
-// is set. Promoters of one table take turns. A promoter that gets no turn within
-// Config.LockTimeout returns [ErrBusy]. A promotion that runs into its Timeout changes nothing,
-// and the next one takes half as many rows.
+// With nothing staged, PromoteResult has no batches. Call Promote again while PromoteResult.More is
+// set. Promoters of one table take turns. A promoter that gets no turn within Config.LockTimeout
+// returns [ErrBusy]. A promotion that exceeds its Timeout changes nothing, and the next one takes
+// half as many rows.
 func (t *Table[T]) Promote(ctx context.Context, o PromoteOptions) (PromoteResult, error) {
 	out, err := t.promote(ctx, o)
 	if !errors.Is(err, ErrConfig) {

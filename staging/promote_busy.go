@@ -35,7 +35,7 @@ func (t *Table[T]) busy(ctx context.Context, err error) error {
 		}
 		holders += fmt.Sprintf("process %s of role %q", row.text("pid"), row.text("role"))
 		if !row.bool("mine") {
-			fix = fmt.Sprintf("; GRANT pg_read_all_stats, pg_signal_backend TO %s lets this program disconnect a worker whose COPY stands still",
+			fix = fmt.Sprintf("; GRANT pg_read_all_stats, pg_signal_backend TO %s lets this program disconnect a worker whose COPY makes no progress",
 				quote(row.text("me")))
 		}
 	}

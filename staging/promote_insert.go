@@ -243,7 +243,7 @@ func (p *promotion[T]) near(ctx context.Context) (string, error) {
 		}
 	}
 	if err := json.Unmarshal(r.Rows[0][0], &plan); err != nil {
-		return "", fmt.Errorf("staging: the plan of a query cannot be read: %w", err)
+		return "", fmt.Errorf("staging: could not parse the plan of a query: %w", err)
 	}
 	if len(plan) != 1 || plan[0].Plan.Rows > float64(p.expect) {
 		return "", nil

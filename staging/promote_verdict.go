@@ -63,7 +63,7 @@ func (p *promotion[T]) everyRowRefused() error {
 	if p.softErr == nil || p.written > 0 || p.soft < p.expect {
 		return nil
 	}
-	return fmt.Errorf("staging: every row was refused, for a reason that seems not to be the rows': %w", p.softErr)
+	return fmt.Errorf("staging: every row was refused, probably not because of the rows: %w", p.softErr)
 }
 
 // isData is true if Postgres refused a value, and not the transaction.

@@ -15,14 +15,16 @@ type StoredReject struct {
 	Batch  string
 	Reject        // Payload: the raw record, or the row as JSON
 	Table  string // the quoted target of the table that rejected it
-	// Source is where it was rejected: "stage", before it was staged; "rule"; "insert", the target
-	// refused it; "group", a row of the same record in another table of the group was rejected.
+	// Source is where it was rejected: "stage", before it was staged; "rule", by a rule; "insert", by
+	// the target; "group", because a row of the same record in another table of the group was
+	// rejected.
 	Source string
 	Whole  bool // every row of the record was rejected
 	At     time.Time
 }
 
-// A RejectFilter chooses rejects. Zero fields do not filter, but what was resolved is left out.
+// A RejectFilter selects rejects. Zero fields do not filter, except that resolved rejects are left
+// out.
 type RejectFilter struct {
 	Code     string
 	Batch    string
@@ -30,10 +32,10 @@ type RejectFilter struct {
 	Since    time.Time
 	After    int64 // the ID of the last reject of the page before
 	Limit    int   // default DefaultPage
-	Resolved bool  // also those that are resolved
+	Resolved bool  // include resolved rejects
 }
 
-// DefaultPage is how many rejects one call lists.
+// DefaultPage is the default of RejectFilter.Limit.
 const DefaultPage = 1000
 
 // Rejects lists rejected records and rows, oldest first, page by page.
@@ -94,10 +96,10 @@ func (r rejectRow) stored() StoredReject {
 	return x
 }
 
-// Resolve marks rejects as resolved: corrected and pushed into the queue again, or given up. It
-// returns how many were open until now. Push first, then resolve. A crash in between pushes the
-// record twice, and its dedup id or the target's key absorbs the second one. In the other order a
-// crash loses the record.
+// Resolve marks rejects as resolved: corrected and pushed into the queue again, or abandoned. It
+// returns how many were unresolved. Push first, then resolve. A crash in between pushes the record
+// twice, and its dedup id or the target's key absorbs the second copy. In the other order a crash
+// loses the record.
 func (t *Table[T]) Resolve(ctx context.Context, ids ...int64) (int, error) {
 	n, err := t.exec(ctx, true, do("UPDATE "+t.rejects+" SET resolved_at = clock_timestamp() WHERE id = ANY($1::text::int8[]) AND resolved_at IS NULL", array(ids)))
 	if err != nil {
@@ -106,15 +108,15 @@ func (t *Table[T]) Resolve(ctx context.Context, ids ...int64) (int, error) {
 	return int(n), nil
 }
 
-// A Correction is what should have been made of a reject.
+// A Correction is the corrected rows of a reject.
 type Correction[T any] struct {
 	Reject int64 // StoredReject.ID
 	Rows   []T   // one or more
 }
 
 // Replay writes corrected rows into the target and resolves their rejects, in one transaction. It
-// enters them into the ledger as a batch of its own, so the books still balance. It leaves rejects
-// alone that are resolved already, so a second call is harmless. ConflictSkip and ConflictReplace
+// enters them into the ledger as a batch of their own, so the books still balance. It ignores
+// rejects that are already resolved, so a second call is harmless. ConflictSkip and ConflictReplace
 // apply here too. Rules and merges run as well: a corrected row that breaks a rule fails the call
 // with [ErrLoad].
 func (t *Table[T]) Replay(ctx context.Context, fixed []Correction[T]) (PromoteResult, error) {
@@ -124,7 +126,7 @@ func (t *Table[T]) Replay(ctx context.Context, fixed []Correction[T]) (PromoteRe
 	ids := make([]int64, len(fixed))
 	for i, c := range fixed {
 		if len(c.Rows) == 0 {
-			return PromoteResult{}, fmt.Errorf("%w: Correction %d has no rows: Resolve gives a reject up", ErrLoad, i)
+			return PromoteResult{}, fmt.Errorf("%w: Correction %d has no rows: use Resolve to abandon a reject", ErrLoad, i)
 		}
 		ids[i] = c.Reject
 	}
@@ -210,10 +212,10 @@ func (t *Table[T]) replay(ctx context.Context, q *pgx.Conn, l *Load[T]) (Promote
 }
 
 // Prune deletes ledger rows and resolved rejects that are older than before. It returns how many
-// ledger rows it deleted. First it raises the floor to before, durably. For a batch that was
-// sealed before the floor and comes later, Stage returns [ErrTooOld] and Promote puts it aside,
-// because the ledger no longer holds whether it was promoted. Ledger rows are kept for an hour
-// longer than that, in case clocks differ. Keep more than the age of anything in flight.
+// ledger rows it deleted. First it raises the floor to before, durably. If a batch that was sealed
+// before the floor arrives later, Stage returns [ErrTooOld] and Promote sets it aside, because the
+// ledger no longer records whether it was promoted. Ledger rows are kept for one more hour, in case
+// clocks differ. Keep the ledger for longer than anything can be in flight.
 //
 // If before is later than the server's time, Prune returns [ErrConfig] and changes nothing: every
 // batch in flight would become too old.

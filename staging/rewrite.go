@@ -9,33 +9,33 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// DefaultRewriteRows is how many rows of a Rewrite are in one transaction.
+// DefaultRewriteRows is the default of Rewrite.Rows.
 const DefaultRewriteRows = 10_000
 
 // A Rewrite is the bulk path: one query streams a table, a function transforms its rows batch by
-// batch, and COPY writes them into another table or back into the same one. It holds three batches
-// in memory at most. Each batch is one transaction that also notes how far it has come, so that a
-// Rewrite that was stopped or killed goes on where it was, and writes no batch twice.
+// batch, and COPY writes them into another table or back into the same one. It holds at most three
+// batches in memory. Each batch is one transaction that also records the progress, so a Rewrite
+// that was stopped or killed continues where it was, and writes no batch twice.
 type Rewrite[In, Out any] struct {
-	Name   string // of the job: its progress is kept under this name
+	Name   string // of the job; its progress is stored under this name
 	Source string // SELECT …, without ORDER BY and parameters; trusted text
 	Key    string // a column of Source: unique, not NULL; the order of the work
 	// Scan reads a row of Source; default pgx.RowToStructByName.
 	Scan pgx.RowToFunc[In]
-	// Transform makes rows of the target of rows of the source; it may return more or fewer.
+	// Transform turns rows of the source into rows of the target; it may return more or fewer.
 	Transform func(context.Context, []In) ([]Out, error)
 	Rows      int                   // of one transaction; default 10,000
 	After     string                // begin behind this key; "": from the beginning
 	UpTo      string                // end with this key; "": at the end
 	Progress  func(RewriteProgress) // called after each commit; may be nil
-	Restart   bool                  // forget what was done under this name
+	Restart   bool                  // forget the progress under this name
 }
 
-// RewriteProgress is how far a Rewrite has come, over all its runs.
+// RewriteProgress is the progress of a Rewrite, over all its runs.
 type RewriteProgress struct {
-	Last    string // the last key that is done
+	Last    string // the last finished key
 	Read    int64
-	Written int64 // rows that the target took: a conflict may have skipped some
+	Written int64 // rows written into the target; conflicts may have skipped some
 	Done    bool
 }
 
@@ -48,9 +48,9 @@ type read[In any] struct {
 
 // Run does the work, from where the last run under this name ended. It uses two connections of the
 // table's pool, and the role needs TEMPORARY on the database. Several runs under one name share the
-// work: each batch is done by one of them. The table's conflict policy decides what happens to rows
-// that are there: Replace writes a table back over itself. Rules and merges do not run, and nothing
-// is entered into the ledger: this is not a batch of a queue.
+// work: one of them does each batch. The table's conflict policy decides what happens to existing
+// rows: ConflictReplace writes a table back over itself. Rules and merges do not run. Nothing is
+// entered into the ledger, because this is not a batch of a queue.
 func (r Rewrite[In, Out]) Run(ctx context.Context, t *Table[Out]) (RewriteProgress, error) {
 	if r.Name == "" || r.Source == "" || r.Key == "" || r.Transform == nil || r.Rows < 0 {
 		return RewriteProgress{}, fmt.Errorf("%w: Rewrite needs Name, Source, Key and Transform, and Rows (%d) must not be negative", ErrConfig, r.Rows)

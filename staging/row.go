@@ -61,14 +61,14 @@ func (c *column) definition() string {
 // flaw is the reason why a value cannot go into its column.
 type flaw struct{ code, reason string }
 
-// The codes of rejects that are found before Postgres sees the value.
+// The codes of rejects that staging finds before Postgres sees the value.
 const (
 	CodeUTF8    = "invalid_utf8"  // text is not UTF-8
 	CodeNUL     = "nul_character" // a NUL in a text, or \u0000 in jsonb
 	CodeRange   = "out_of_range"  // a number or time does not fit the column
 	CodeTooLong = "too_long"      // longer than varchar(n)
-	CodeNumeric = "not_a_number"  // a text that should be numeric is not
-	CodeUUID    = "not_a_uuid"    // a text that should be a uuid is not
+	CodeNumeric = "not_a_number"  // a text for a numeric column is not a number
+	CodeUUID    = "not_a_uuid"    // a text for a uuid column is not a uuid
 	CodeEncode  = "cannot_encode" // pgx cannot write the value as the column's type
 	badCalls    = "Config.Fill must make one call for each of Config.Columns"
 )
@@ -83,8 +83,8 @@ const (
 	codeSQL       = "sqlstate_"
 )
 
-// A Row takes the values of one row, column by column, in the order of Config.Columns. A value
-// that its column cannot hold makes the record a reject; it does not fail the batch.
+// A Row receives the values of one row, column by column, in the order of Config.Columns. A value
+// that does not fit its column makes the record a reject; it does not fail the batch.
 type Row struct {
 	buf  []byte
 	cols []column
@@ -126,11 +126,11 @@ func (r *Row) null() { r.buf = append(r.buf, 0xff, 0xff, 0xff, 0xff) }
 // Null writes NULL.
 func (r *Row) Null() { r.next(); r.null() }
 
-// String writes a text, or any type that can be read from its text: enum, numeric, json, jsonb,
+// String writes a text, or any type that Postgres parses from text: enum, numeric, json, jsonb,
 // uuid, bytea.
 func (r *Row) String(s string) { putText(r, r.next(), s) }
 
-// Bytes writes a bytea, or text, json, jsonb. A nil slice is NULL.
+// Bytes writes a bytea, text, json or jsonb. A nil slice is NULL.
 func (r *Row) Bytes(b []byte) {
 	c := r.next()
 	if b == nil {
@@ -149,7 +149,7 @@ func (r *Row) Float(f float64) { r.putFloat(r.next(), f) }
 // Decimal writes the exact number ±coef × 10^-scale into a numeric column.
 func (r *Row) Decimal(neg bool, coef uint64, scale int) { r.putDecimal(r.next(), neg, coef, scale) }
 
-// Bool writes a truth value.
+// Bool writes a boolean.
 func (r *Row) Bool(b bool) { r.putBool(r.next(), b) }
 
 // Time writes a timestamptz, timestamp or date.
@@ -165,8 +165,8 @@ func (r *Row) UUID(u [16]byte) {
 	r.buf = append(r.size(16), u[:]...)
 }
 
-// Value writes any value that pgx can encode, and anything at all as json; it is slower than the
-// others.
+// Value writes any value that pgx can encode, and any other value as JSON. It is slower than the
+// other methods.
 func (r *Row) Value(v any) { r.putValue(r.next(), v) }
 
 func (r *Row) size(n int) []byte { return binary.BigEndian.AppendUint32(r.buf, uint32(n)) }

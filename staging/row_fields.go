@@ -71,7 +71,7 @@ func taggedFields(t reflect.Type) ([]field, error) {
 			case name == "":
 				return fmt.Errorf("%w: field %s of %v: the tag `db:%q` names no column", ErrConfig, f.Name, t, tag)
 			case option != "" && option != "nullzero":
-				return fmt.Errorf("%w: field %s of %v: the option %q of its `db` tag is not known (nullzero is)", ErrConfig, f.Name, t, option)
+				return fmt.Errorf("%w: field %s of %v: unknown option %q in its `db` tag, must be nullzero", ErrConfig, f.Name, t, option)
 			case !f.IsExported():
 				return fmt.Errorf("%w: field %s of %v has a `db` tag and is not exported", ErrConfig, f.Name, t)
 			case seen[name]:

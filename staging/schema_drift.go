@@ -97,13 +97,12 @@ func (t *Table[T]) checkPromote(s side, r result) error {
 	return nil
 }
 
-// DiscardStaged empties the staging tables of a target on purpose, and returns the ids of the
-// batches that were in them. It is the way out when the rows that are staged cannot be promoted any
-// more, because the target has changed its shape and no program of the old shape can run: New and
-// Promote return [ErrDrift]. Nothing is lost: the batches are still in the queue that they came
-// from, [Table.Fates] answers FateUnknown for them, and the changed epoch makes a pipeline deliver
-// them again at once. It waits for workers and promoters at work, for at most Config.LockTimeout's
-// default.
+// DiscardStaged empties the staging tables of a target, and returns the ids of the batches that
+// were in them. Use it when staged rows can no longer be promoted, because the target has changed
+// its shape and no program with the old shape can run: New and Promote return [ErrDrift]. Nothing
+// is lost: the batches are still in the queue that they came from, [Table.Fates] returns
+// FateUnknown for them, and the changed epoch makes a pipeline redeliver them at once.
+// DiscardStaged waits for active workers and promoters, for at most [DefaultLockTimeout].
 func DiscardStaged(ctx context.Context, pool *pgxpool.Pool, target string) (batches []string, err error) {
 	if pool == nil {
 		return nil, fmt.Errorf("%w: the pool is nil", ErrConfig)

@@ -11,8 +11,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// A Role is what a program does with a table. Each needs other privileges; [Grants] lists them. A
-// producer pushes into the queue and needs none.
+// A Role is what a program does with a table. Each role needs different privileges; [Grants] lists
+// them. A producer pushes into the queue and needs none.
 type Role uint8
 
 // The roles.
@@ -149,8 +149,8 @@ func (t *Table[T]) privileges(ctx context.Context, q *pgx.Conn, create bool) err
 	return fmt.Errorf("%w: role %q needs: %s", ErrPermission, role, pgschema.Fixes(lacks))
 }
 
-// Grants returns the statements that give a database role the privileges for cfg.Role: run them
-// after [SQL]. It reads the catalogue and changes nothing.
+// Grants returns the statements that grant a database role the privileges for cfg.Role. Run them
+// after [SQL]. Grants reads the catalogue and changes nothing.
 func Grants[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg Config[T], to string) (string, error) {
 	var b strings.Builder
 	err := describe(ctx, pool, target, cfg, func(t *Table[T], _ *pgx.Conn) error {
@@ -172,9 +172,9 @@ func Grants[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg C
 	return b.String(), err
 }
 
-// SQL returns the schema of everything beside a target, for a migration tool. The target exists;
-// the staging tables get the types of its columns. New with Config.NoCreate accepts what it
-// creates. The text begins with the version of the layout. Run it as one transaction.
+// SQL returns the schema of all tables beside a target, for a migration tool. The target must
+// exist; the staging tables get the types of its columns. New with Config.NoCreate accepts the
+// result. The text begins with the version of the layout. Run it as one transaction.
 func SQL[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg Config[T]) (string, error) {
 	var sql string
 	err := describe(ctx, pool, target, cfg, func(t *Table[T], _ *pgx.Conn) error {

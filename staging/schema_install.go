@@ -119,7 +119,7 @@ func (t *Table[T]) createTarget(ctx context.Context, q *pgx.Conn, schema, table 
 		id = pgx.Identifier{schema, table}
 	}
 	if !t.cfg.Create {
-		return nil, fmt.Errorf("%w: %s (Config.Create makes it)", ErrNoTarget, id.Sanitize())
+		return nil, fmt.Errorf("%w: %s (set Config.Create to create it)", ErrNoTarget, id.Sanitize())
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "CREATE TABLE IF NOT EXISTS %s (", id.Sanitize())
@@ -225,7 +225,7 @@ func nullable(f *field) bool {
 func (t *Table[T]) matchKey(s *shape) error {
 	if len(t.cfg.Key) == 0 {
 		if t.cfg.Conflict == ConflictReplace {
-			return fmt.Errorf("%w: Conflict Replace needs Config.Key", ErrConfig)
+			return fmt.Errorf("%w: ConflictReplace needs Config.Key", ErrConfig)
 		}
 		return nil
 	}
@@ -243,7 +243,7 @@ func (t *Table[T]) matchKey(s *shape) error {
 		if slices.Equal(slices.Sorted(slices.Values(u)), want) {
 			t.lead = s.column(u[0])
 			if (t.cfg.ReplaceIf != "" || t.cfg.Newer != "") && len(t.colNames) == len(t.cfg.Key) {
-				return fmt.Errorf("%w: Config.ReplaceIf and Newer choose between rows of one key, and here all columns are the key: nothing is left to replace", ErrConfig)
+				return fmt.Errorf("%w: Config.ReplaceIf and Newer choose between rows with one key, but the key has all columns: nothing is left to replace", ErrConfig)
 			}
 			return nil
 		}

@@ -79,9 +79,9 @@ func (l *Load[T]) check(spans []span) error {
 	return nil
 }
 
-// Stage writes a batch into staging. It is idempotent by batch id: the Outcome is the one place
-// where the batch is. An error leaves nothing behind, unless it wraps [ErrUnknown]: then call
-// Stage again. A call costs three round trips and one COPY.
+// Stage writes a batch into staging. It is idempotent by batch id: the Outcome tells where the
+// batch is. An error leaves nothing behind, unless it wraps [ErrUnknown]: then call Stage again. A
+// call takes three round trips and one COPY.
 func (t *Table[T]) Stage(ctx context.Context, l Load[T]) (Outcome, error) {
 	spans, order := l.records()
 	if err := l.check(spans); err != nil {
@@ -111,7 +111,7 @@ func (t *Table[T]) Stage(ctx context.Context, l Load[T]) (Outcome, error) {
 	}
 }
 
-var errRetry = errors.New("look at the hint again")
+var errRetry = errors.New("read the hint again")
 
 func (t *Table[T]) stageOnce(ctx context.Context, l *Load[T], spans []span, order []int, try int, careful bool) (Outcome, error) {
 	c, err := t.pool.Acquire(ctx)
@@ -157,7 +157,7 @@ func commit(ctx context.Context, q *pgx.Conn, last string) error {
 	}
 	tag, err := q.Exec(ctx, last+"commit")
 	if err == nil && tag.String() != "COMMIT" {
-		return fmt.Errorf("staging: the commit became a %s", tag)
+		return fmt.Errorf("staging: the server answered COMMIT with %s", tag)
 	}
 	if err == nil || sqlState(err) != "" && !lostConnection(err) {
 		return err

@@ -12,11 +12,11 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// A Batch is a batch of records that the queue sealed. Everything here is decided by its id, so
-// the id must never be used for other records.
+// A Batch is a batch of records that the queue sealed. The id alone identifies it, so the id must
+// never be used for other records.
 type Batch struct {
 	ID      string // UUIDv7
-	Root    string // the batch that these records were sealed in first; "" means ID
+	Root    string // the batch in which these records were first sealed; "" means ID
 	Offset  int    // index of the first record in the root batch
 	Records int    // number of records
 	Attempt int64  // for the ledger
@@ -24,22 +24,22 @@ type Batch struct {
 	Sealed  time.Time
 }
 
-// NewBatchID returns an id for a new batch: a UUIDv7, which carries the time. Never use an id for
+// NewBatchID returns an id for a new batch: a UUIDv7, which contains the time. Never use an id for
 // two batches.
 func NewBatchID() string { return uid.New() }
 
 // A Reject is a record, or a row of it, that does not go into the target.
 type Reject struct {
 	Pos     int32  // index of the record in the batch
-	Key     string // the record's id in the dedup window; "" if it is not known
+	Key     string // the record's id in the dedup window; "" if unknown
 	Code    string // stable, for programs
 	Reason  string // for people
-	Payload []byte // what was rejected
+	Payload []byte // the rejected record, or the row as JSON
 	Root    string // place in the root batch; filled when rejects are read
 	Place   int    // Offset + Pos; filled when rejects are read
 }
 
-// A Load is a batch with what the stages made of it. Records must equal kept + Duplicates +
+// A Load is a batch after all stages of a chain. Batch.Records must equal kept + Duplicates +
 // Filtered + len(Rejects), where kept is the number of records that have rows.
 type Load[T any] struct {
 	Batch      Batch
@@ -48,8 +48,8 @@ type Load[T any] struct {
 	Rejects    []Reject
 	Duplicates int
 	Filtered   int
-	// Payloads, if given, holds the batch's raw records by position. A row that Postgres cannot take
-	// is rejected with its raw record, or without Payloads with the row as JSON.
+	// Payloads, if given, holds the batch's raw records by position. A row that Postgres cannot store
+	// is rejected with its raw record, or, without Payloads, with the row as JSON.
 	Payloads [][]byte
 	// Encoding, if set, is called with true before rows are encoded and with false afterwards.
 	// Encoding runs Config.Fill and methods of the values. From the call with false to the next with
@@ -58,7 +58,7 @@ type Load[T any] struct {
 	Encoding func(begins bool) error
 }
 
-// An Outcome is what Stage found or did.
+// An Outcome is the result of Stage.
 type Outcome uint8
 
 // The outcomes of Stage.
@@ -83,12 +83,12 @@ func (o Outcome) String() string {
 	return "unknown outcome"
 }
 
-// A Fate is where a batch is.
+// A Fate is the state of a batch.
 type Fate uint8
 
 // The fates of a batch.
 const (
-	FateUnknown  Fate = iota // neither staged nor in the ledger: deliver it again
+	FateUnknown  Fate = iota // neither staged nor in the ledger: redeliver it
 	FateStaged               // in a registry: leave it
 	FatePromoted             // in the ledger: acknowledge it
 	FateVoid                 // in the ledger as void: finish its split or burial
@@ -118,12 +118,12 @@ type PromotedBatch struct {
 	Fate Fate // FatePromoted (now or before): acknowledge it; FateVoid: finish its split or burial
 }
 
-// A PromoteResult is what one call of Promote did. The counts are those of the batches that this
-// call committed.
+// A PromoteResult is the result of one call of Promote. The counts are those of the batches that
+// this call committed.
 type PromoteResult struct {
 	Batches    []PromotedBatch
-	Mismatched []string // put aside, because staged rows differ from the registry's count: deliver them again
-	TooOld     []string // put aside, because they were sealed before the ledger's floor
+	Mismatched []string // set aside, because staged rows differ from the registry's count: redeliver them
+	TooOld     []string // set aside, because they were sealed before the ledger's floor
 
 	Records        int // records of the batches
 	Kept           int // records that had rows
@@ -131,10 +131,10 @@ type PromoteResult struct {
 	Filtered       int
 	Rejected       int // records that were rejected before staging
 	Rows           int // rows written into the target
-	Conflicts      int // rows whose key was there already
+	Conflicts      int // rows whose key already existed
 	RejectedByRule int // rows that a rule or the target rejected
 
-	More  bool   // more is staged than MaxRows let through: call again at once
+	More  bool   // MaxRows left staged batches behind: call again at once
 	Epoch string // as of Table.Epoch
 }
 
@@ -148,11 +148,11 @@ type Books struct {
 	Duplicates     int64
 	Filtered       int64
 	Rejected       int64
-	Staged         int64 // rows that the kept records made
+	Staged         int64 // rows of the kept records
 	Rows           int64 `db:"promoted"` // rows written into the target
 	Conflicts      int64
 	RejectedByRule int64 `db:"ruled"`
-	Pruned         bool  // the ledger was pruned: it does not hold all that was ever promoted
+	Pruned         bool  // the ledger was pruned: it no longer has every promoted batch
 }
 
 // A Table stages and promotes rows of type T for one target. This type is concurrency safe.
@@ -182,7 +182,8 @@ type Table[T any] struct {
 	hook func(point string) error // tests stop, fail or kill here
 }
 
-// New checks cfg and the target, and creates what is missing. The pool stays the caller's.
+// New checks cfg and the target, and creates missing tables unless Config.NoCreate is set. It never
+// closes the pool.
 func New[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg Config[T]) (*Table[T], error) {
 	t, err := newTable(pool, cfg)
 	if err != nil {

@@ -8,22 +8,22 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Stats is what waits for promotion, and whether promotions succeed.
+// Stats describes what waits for promotion, and whether promotions succeed.
 type Stats struct {
 	Batches int64     // staged and not promoted
 	Records int64     // of these batches
 	Rows    int64     // of these batches
 	Oldest  time.Time // when the oldest of these batches was sealed; zero if there is none
-	// Promoting is true while a promotion holds a side. That side's batches are not counted.
+	// Promoting is true while a promotion locks a side. The batches of that side are not counted.
 	Promoting bool
 
-	FailingSince time.Time // since when no promotion of this target has succeeded; zero if the last one did
-	Failures     int64     // promotions that have failed since
+	FailingSince time.Time // when promotions of this target began to fail; zero if the last one succeeded
+	Failures     int64     // failed promotions since then
 	Failure      string    // the last error
 }
 
-// Stuck returns nil if the last promotion succeeded. Otherwise the error wraps [ErrStuck] and names
-// since when promotions fail, and why. Nothing is lost: the batches are staged.
+// Stuck returns nil if the last promotion succeeded. Otherwise the error wraps [ErrStuck], and
+// states since when promotions have been failing and why. Nothing is lost: the batches are staged.
 func (s Stats) Stuck() error {
 	if s.FailingSince.IsZero() {
 		return nil
