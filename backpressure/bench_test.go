@@ -1,12 +1,11 @@
 package backpressure_test
 
 import (
-	"fmt"
 	"testing"
-	"time"
 
 	"github.com/headrace/headrace/backpressure"
 	"github.com/headrace/headrace/internal/bench"
+	"github.com/headrace/headrace/internal/redisx/redisxtest"
 	"github.com/headrace/headrace/internal/servers/servertest"
 )
 
@@ -48,29 +47,46 @@ func BenchmarkFigures(b *testing.B) {
 			return n
 		},
 	})
-	// The longest that one command holds the server with 10,000 reservations that expire together.
-	for range 10_000 {
-		if _, err := gate.TryAcquire(b.Context(), 1); err != nil {
-			b.Fatal(err)
-		}
-	}
-	held := "{" + name + "}:gate:held"
-	members, err := c.Do(b.Context(), c.B().Zrange().Key(held).Min("0").Max("-1").Build()).AsStrSlice()
+}
+
+// BenchmarkLongestStop notes how long one command holds the server at most, with as many
+// reservations as 10,000 producers make.
+func BenchmarkLongestStop(b *testing.B) {
+	c := redisxtest.NewStops(b, servertest.OwnRedis(b, "--auto-aof-rewrite-percentage", "0").Client(b))
+	name := servertest.Prefix(b)
+	list := "{" + name + "}:ready"
+	gate, err := backpressure.New(b.Context(), c, name, backpressure.Config{Records: []backpressure.Source{{List: list}}})
 	if err != nil {
 		b.Fatal(err)
 	}
+	must := func(err error) {
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	longest := func(what string, f func()) {
+		c.Reset()
+		f()
+		bench.Note(b, "backpressure/longest-stop: %s: %.1f ms (%s, %d commands)", what, float64(c.Longest.Microseconds())/1000, c.How(), c.Commands)
+	}
+	longest("10,000 reservations", func() {
+		for range 10_000 {
+			_, err := gate.TryAcquire(b.Context(), 1)
+			must(err)
+		}
+	})
+	longest("audit of 10,000 reservations", func() { _, err := gate.Audit(b.Context()); must(err) })
+	longest("repair of 10,000 reservations", func() { _, err := gate.Repair(b.Context()); must(err) })
+	held := "{" + name + "}:gate:held"
+	members, err := c.Do(b.Context(), c.B().Zrange().Key(held).Min("0").Max("-1").Build()).AsStrSlice()
+	must(err)
 	for _, m := range members {
-		if err := c.Do(b.Context(), c.B().Zadd().Key(held).ScoreMember().ScoreMember(1, m).Build()).Error(); err != nil {
-			b.Fatal(err)
-		}
+		must(c.Do(b.Context(), c.B().Zadd().Key(held).ScoreMember().ScoreMember(1, m).Build()).Error())
 	}
-	longest := time.Duration(0)
-	for range 10 {
-		start := time.Now()
-		if err := gate.Notify(b.Context()); err != nil {
-			b.Fatal(err)
+	longest("stats while 10,000 have expired", func() { _, err := gate.Stats(b.Context()); must(err) })
+	longest("10,000 reservations expire", func() {
+		for range 12 {
+			must(gate.Notify(b.Context()))
 		}
-		longest = max(longest, time.Since(start))
-	}
-	bench.Note(b, "backpressure/longest-stop: 10,000 reservations expire in %s", fmt.Sprintf("calls of at most %.1f ms", float64(longest.Microseconds())/1000))
+	})
 }

@@ -88,7 +88,7 @@ local heldRecords, heldBytes = tonumber(state[5] or '0'), tonumber(state[6] or '
 local function recount()
   heldRecords, heldBytes = 0, 0
   for _, member in ipairs(redis.call('ZRANGE', HELD, 0, -1)) do
-    local _, n, b = parse(member)
+    local n, b = string.match(member, '^%S+ (%d+) (%d+)')
     heldRecords, heldBytes = heldRecords + n, heldBytes + b
   end
 end

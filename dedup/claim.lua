@@ -81,7 +81,7 @@ local expire = ttl(g)
 if now - g.marks[#g.marks - MARK + 1] >= g.window / MARKS then
   for _, v in ipairs({ now, g.tail, g.count }) do g.marks[#g.marks + 1] = v end
   body = nil
-  for k = 1, g.segments do call('PEXPIRE', g.index[k], expire) end
+  for k = 1, g.segments do call('PEXPIRE', g.index[k], segment_ttl(g, k)) end
   call('PEXPIRE', chunk(g, g.tail - g.tail % g.chunk), expire)
 end
 g.last = now

@@ -10,7 +10,7 @@ import (
 )
 
 // perFind is the number of ids that find looks up in one command.
-const perFind = 1000
+const perFind = 500
 
 // Forget removes ids from the window, whichever place holds them, and returns how many it removed.
 func (d *Deduplicator) Forget(ctx context.Context, ids ...string) (int, error) {

@@ -2,53 +2,25 @@ package dedup_test
 
 import (
 	"fmt"
-	"slices"
 	"strconv"
 	"testing"
 
 	"github.com/headrace/headrace/dedup"
 	"github.com/headrace/headrace/internal/bench"
+	"github.com/headrace/headrace/internal/redisx/redisxtest"
 	"github.com/headrace/headrace/internal/servers/servertest"
 )
 
-// BenchmarkStops notes the longest command of each operation, as the server's slow log has it:
-// nothing else runs meanwhile. The median stands beside it: on a busy machine, the longest is the
-// one during which the server did not run.
+// BenchmarkStops notes how long one command of each operation holds the server at most.
 func BenchmarkStops(b *testing.B) {
-	s := servertest.OwnRedis(b)
-	c := s.Client(b)
-	for name, value := range map[string]string{"slowlog-log-slower-than": "500", "slowlog-max-len": "100000"} {
-		do(b, c, c.B().ConfigSet().ParameterValue().ParameterValue(name, value).Build())
-	}
+	c := redisxtest.NewStops(b, servertest.OwnRedis(b, "--auto-aof-rewrite-percentage", "0").Client(b))
 	longest := func(what string, f func() error) {
 		b.Helper()
-		do(b, c, c.B().SlowlogReset().Build())
+		c.Reset()
 		if err := f(); err != nil {
 			b.Fatal(what, err)
 		}
-		entries, err := do(b, c, c.B().SlowlogGet().Count(-1).Build()).ToArray()
-		if err != nil {
-			b.Fatal(err)
-		}
-		var times []int64
-		for _, e := range entries {
-			f, err := e.ToArray()
-			if err != nil || len(f) < 4 {
-				b.Fatal(f, err)
-			}
-			us, err := f[2].AsInt64()
-			if err != nil {
-				b.Fatal(err)
-			}
-			times = append(times, us)
-		}
-		if len(times) == 0 {
-			bench.Note(b, "dedup/stops: %s: no command over 0.5 ms", what)
-			return
-		}
-		slices.Sort(times)
-		bench.Note(b, "dedup/stops: %s: longest command %.1f ms, median %.1f ms of %d",
-			what, float64(times[len(times)-1])/1000, float64(times[len(times)/2])/1000, len(times))
+		bench.Note(b, "dedup/stops: %s: %.1f ms (%s, %d commands)", what, float64(c.Longest.Microseconds())/1000, c.How(), c.Commands)
 	}
 	ids := make([]string, dedup.MaxIDs)
 	claims := make([]dedup.Claim, len(ids))

@@ -33,6 +33,7 @@ local MIN_CHUNK, MAX_CHUNK = 32768, 1048576 -- bytes
 local MAX_LOG = 4294967295 -- the offset of an entry has 4 bytes
 local MAX_CHAIN = 32 -- entries of one slot: more of them never happen by chance
 local LIFE = 1.125 -- windows that a key outlives its last use
+local STAGGER = 100 -- ms between the expiry of two segments of an index
 
 local window, prefix, expected = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local digest, new_seed = ARGV[4], ARGV[5]
@@ -187,6 +188,10 @@ end
 -- may be set right again, and the key must outlive that.
 local function ttl(g) return decimal(ceil(g.window * LIFE) + state.ahead) end
 
+-- segment_ttl returns that of a segment of the index. They expire one after the other: the server
+-- frees each at once.
+local function segment_ttl(g, k) return decimal(ceil(g.window * LIFE) + state.ahead + (k - 1) * STAGGER) end
+
 -- head returns the head of the run that begins at an offset.
 local function head(g, offset)
   local run = g.heads[offset]
@@ -280,7 +285,7 @@ local function build(g)
   g.built = g.built + 1
   body = nil
   call('SETRANGE', g.index[g.built], g.slots / g.segments * 4 - 1, '\0')
-  call('PEXPIRE', g.index[g.built], ttl(g))
+  call('PEXPIRE', g.index[g.built], segment_ttl(g, g.built))
 end
 
 -- again is the reply to a caller that does not know the tables: it must send the slots of its ids

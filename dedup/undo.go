@@ -25,7 +25,7 @@ type Undo struct {
 
 // Undo returns, for each claim, how to give it back: undo[i] belongs to claims[i], and is empty if
 // the place does not hold the id. It changes nothing. Let the script that acknowledges or buries
-// the batch apply it, so that both happen or neither. Undo takes one round trip for every 1,000
+// the batch apply it, so that both happen or neither. Undo takes one round trip for every 500
 // claims, each of which costs the server 3 to 5 µs.
 //
 // Call it only for claims that have been made; a caller that knows of a rejected record has made

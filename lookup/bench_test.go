@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"runtime"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/headrace/headrace/internal/bench"
+	"github.com/headrace/headrace/internal/redisx/redisxtest"
 	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/lookup"
 	"github.com/redis/rueidis"
@@ -213,5 +215,44 @@ func TestGetDoesNotAllocate(t *testing.T) {
 		}
 	}); n != 0 {
 		t.Errorf("Get allocates %v times", n)
+	}
+}
+
+// BenchmarkStops notes how long one command of each operation holds the server at most. The table
+// of many parts has as many as a table may have.
+func BenchmarkStops(b *testing.B) {
+	c := redisxtest.NewStops(b, servertest.OwnRedis(b, "--auto-aof-rewrite-percentage", "0").Client(b))
+	longest := func(what string, f func() error) {
+		b.Helper()
+		c.Reset()
+		if err := f(); err != nil {
+			b.Fatal(what, err)
+		}
+		bench.Note(b, "lookup/stops: %s: %.1f ms (%s, %d commands)", what, float64(c.Longest.Microseconds())/1000, c.How(), c.Commands)
+	}
+	for what, shape := range map[string]struct{ entries, chunk, bytes int }{
+		"10,000 parts": {10_000, 1, 10}, "parts of 10,000 entries": {50_000, lookup.MaxChunk, 10}, "parts of 1 MB": {2_000, lookup.MaxChunk, 20_000},
+	} {
+		name := servertest.Prefix(b)
+		value := strings.Repeat("x", shape.bytes)
+		cfg := lookup.Config[string, string]{Chunk: shape.chunk, Load: func(_ context.Context, put func(string, string) error) error {
+			for i := range shape.entries {
+				if err := put(strconv.Itoa(i), value); err != nil {
+					return err
+				}
+			}
+			return nil
+		}}
+		table, err := lookup.New(b.Context(), c, name, cfg)
+		if err != nil {
+			b.Fatal(err)
+		}
+		longest("first refresh, "+what, func() error { _, err := table.Refresh(b.Context()); return err })
+		longest("next refresh, "+what, func() error { _, err := table.Refresh(b.Context()); return err })
+		reader, err := lookup.New(b.Context(), c, name, lookup.Config[string, string]{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		longest("first read, "+what, func() error { return reader.Sync(b.Context()) })
 	}
 }

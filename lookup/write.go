@@ -19,11 +19,14 @@ const (
 	unfinished = 2 * time.Minute
 	// maxPartBytes ends a part before it has Config.Chunk entries.
 	maxPartBytes = 1 << 20
-	// maxParts bounds the script that makes a version current, which names all its parts.
-	maxParts = 10_000
-	// stagger is the time between the expiry of two parts of an old version: the server frees them one
-	// by one.
+	// maxParts bounds the script that makes a version current, which names all its parts. From
+	// growFrom parts on, a part has largeChunk entries or more.
+	maxParts, growFrom, largeChunk = 2000, 1000, 5000
+	// stagger is the time between the expiry of two parts of an old version, for every 1,000 entries
+	// of a part: the server frees them one by one.
 	stagger = 2 * time.Millisecond
+	// perWrite is the number of entries that one script writes.
+	perWrite = 2500
 	// keysPerTrip is the number of keys that are renewed or deleted in one round trip.
 	keysPerTrip = 100
 )
@@ -54,10 +57,18 @@ func (w *writer[K, V]) put(ctx context.Context, k K, v V) error {
 	w.seen[k] = struct{}{}
 	w.pairs = append(w.pairs, string(key), string(value))
 	w.bytes += len(key) + len(value)
-	if len(w.pairs) == 2*w.t.cfg.Chunk || w.bytes >= maxPartBytes {
+	if len(w.pairs) == 2*w.chunk() || w.bytes >= maxPartBytes {
 		return w.flush(ctx)
 	}
 	return nil
+}
+
+// chunk is the number of entries of the next part.
+func (w *writer[K, V]) chunk() int {
+	if w.parts.Load() >= growFrom {
+		return max(w.t.cfg.Chunk, largeChunk)
+	}
+	return w.t.cfg.Chunk
 }
 
 // flush writes the next part.
@@ -67,13 +78,16 @@ func (w *writer[K, V]) flush(ctx context.Context) error {
 	}
 	part := int(w.parts.Load())
 	if part == maxParts {
-		return fmt.Errorf("%w: the table has more than %d parts of Config.Chunk = %d entries, must have fewer: raise Config.Chunk", ErrConfig, maxParts, w.t.cfg.Chunk)
+		return fmt.Errorf("%w: the table has more than %d parts of Config.Chunk = %d entries or 1 MiB, must have fewer: raise Config.Chunk", ErrConfig, maxParts, w.t.cfg.Chunk)
 	}
 	w.parts.Add(1)
-	args := append([]string{strconv.FormatInt(unfinished.Milliseconds(), 10)}, w.pairs...)
-	err := w.t.server.Run(ctx, redisx.Call{Script: writeScript, Keys: []string{w.t.key(w.id, part), w.t.never}, Args: args}).Error()
-	if err != nil && !rueidis.IsRedisNil(err) {
-		return fmt.Errorf("write version %s: %w", w.id, err)
+	ttl := strconv.FormatInt(unfinished.Milliseconds(), 10)
+	for pairs := range slices.Chunk(w.pairs, 2*perWrite) {
+		args := append([]string{ttl}, pairs...)
+		err := w.t.server.Run(ctx, redisx.Call{Script: writeScript, Keys: []string{w.t.key(w.id, part), w.t.never}, Args: args}).Error()
+		if err != nil && !rueidis.IsRedisNil(err) {
+			return fmt.Errorf("write version %s: %w", w.id, err)
+		}
 	}
 	w.pairs, w.bytes = w.pairs[:0], 0
 	return nil
@@ -140,13 +154,18 @@ func (t *Table[K, V]) write(ctx context.Context, w *writer[K, V], token string, 
 	return s, t.swap(ctx, token, old, v)
 }
 
+// stagger is the time between the expiry of two parts of a version.
+func (v version) stagger() time.Duration {
+	return stagger * time.Duration(1+v.entries/max(v.parts, 1)/1000)
+}
+
 // swap makes a version current.
 func (t *Table[K, V]) swap(ctx context.Context, token string, old, v version) error {
 	keys := append([]string{t.current, t.lock, t.never}, t.keys(v.id, v.parts)...)
 	keys = append(keys, t.keys(old.id, old.parts)...)
 	n, err := t.server.Run(ctx, redisx.Call{Script: swapScript, Keys: keys, Args: []string{
 		token, old.text, v.describe(), strconv.Itoa(v.entries), strconv.Itoa(v.parts),
-		strconv.FormatInt(t.cfg.Keep.Milliseconds(), 10), strconv.FormatInt(stagger.Milliseconds(), 10), t.channel, v.id,
+		strconv.FormatInt(t.cfg.Keep.Milliseconds(), 10), strconv.FormatInt(old.stagger().Milliseconds(), 10), t.channel, v.id,
 	}}).AsInt64()
 	switch {
 	case err != nil:

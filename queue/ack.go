@@ -7,7 +7,7 @@ import (
 )
 
 // Bounds of one call of the acknowledging script, so that it does not block the server.
-const maxAckBatches, maxAckUndos = 500, 4000
+const maxAckBatches, maxUndos, maxUndoBytes = 500, 1000, 1 << 20
 
 // Ack acknowledges batches and deletes them. It needs no lease: call it only after a durable
 // commit, and then a second call is harmless. It returns how many of the batches still existed.
@@ -20,8 +20,9 @@ func (q *Queue) Ack(ctx context.Context, ids ...string) (int, error) {
 }
 
 // AckWith is Ack with undos, applied in the same step as each acknowledgement. The undos of a batch
-// that is gone are not applied again. The acknowledgement of one batch is one step, however many
-// undos it has: tens of thousands of them block the server for some milliseconds.
+// that is gone are not applied again. Of more than 1,000 undos, or 1 MiB of them, the first ones are
+// applied in steps of their own before, while the batch is there: a program that dies in between
+// leaves a batch with a part of its undos applied, and the next acknowledgement applies the rest.
 func (q *Queue) AckWith(ctx context.Context, acks ...Ack) (int, error) {
 	for _, a := range acks {
 		if err := q.checkUndo(a.Undo); err != nil {
@@ -31,11 +32,18 @@ func (q *Queue) AckWith(ctx context.Context, acks ...Ack) (int, error) {
 	total := 0
 	for len(acks) > 0 {
 		var args []string
-		n, undos := 0, 0
-		for ; n < len(acks) && n < maxAckBatches && (n == 0 || undos+len(acks[n].Undo) <= maxAckUndos); n++ {
-			undos += len(acks[n].Undo)
-			args = append(args, acks[n].ID, itoa(len(acks[n].Undo)))
-			args = appendUndo(args, acks[n].Undo)
+		n, undos, bytes := 0, 0, 0
+		for n < len(acks) && n < maxAckBatches {
+			last := lastUndos(acks[n].Undo)
+			if undos, bytes = undos+len(last), bytes+undoBytes(last); n > 0 && (undos > maxUndos || bytes > maxUndoBytes) {
+				break
+			}
+			if err := q.undoBefore(ctx, acks[n].ID, acks[n].Undo[:len(acks[n].Undo)-len(last)]); err != nil {
+				return total, wrap("ack", err)
+			}
+			args = append(args, acks[n].ID, itoa(len(last)))
+			args = appendUndo(args, last)
+			n++
 		}
 		done, err := q.run(ctx, ackScript, drains, args...).AsInt64()
 		if err != nil {
@@ -45,6 +53,38 @@ func (q *Queue) AckWith(ctx context.Context, acks ...Ack) (int, error) {
 		acks = acks[n:]
 	}
 	return total, nil
+}
+
+// lastUndos returns the undos that go into the script that ends their batch. Those before them do
+// not fit, and go first: see undoBefore.
+func lastUndos(undo []Undo) []Undo {
+	bytes, from := 0, len(undo)
+	for from > 0 && len(undo)-from < maxUndos {
+		if bytes += undoBytes(undo[from-1 : from]); bytes > maxUndoBytes && from < len(undo) {
+			break
+		}
+		from--
+	}
+	return undo[from:]
+}
+
+// undoBefore applies the undos that do not fit into the script that ends their batch.
+func (q *Queue) undoBefore(ctx context.Context, id string, undo []Undo) error {
+	for len(undo) > 0 {
+		last := lastUndos(undo)
+		if err := q.run(ctx, undoScript, drains, appendUndo([]string{id}, last)...).Error(); err != nil {
+			return err
+		}
+		undo = undo[:len(undo)-len(last)]
+	}
+	return nil
+}
+
+func undoBytes(undo []Undo) (n int) {
+	for _, u := range undo {
+		n += len(u.Key) + 2*len(u.Old) + len(u.New) // Old is also read
+	}
+	return n
 }
 
 func appendUndo(args []string, undo []Undo) []string {

@@ -3,30 +3,26 @@ package queue_test
 import (
 	"bytes"
 	"context"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/redis/rueidis"
 
 	"github.com/headrace/headrace/internal/bench"
+	"github.com/headrace/headrace/internal/redisx/redisxtest"
 	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/queue"
 )
 
-// longestStop returns the longest time that one command of f took at the server, by SLOWLOG, and
-// the longest that a PING of a second client waited meanwhile.
-func longestStop(b *testing.B, c, other rueidis.Client, f func()) (command, ping time.Duration) {
-	b.Helper()
-	ctx := context.Background()
-	do := func(args ...string) rueidis.RedisResult { return c.Do(ctx, c.B().Arbitrary(args...).Build()) }
-	must(b, do("CONFIG", "SET", "slowlog-log-slower-than", "1000", "slowlog-max-len", "5000").Error())
-	must(b, do("SLOWLOG", "RESET").Error())
+// longestPing returns the longest that a PING of a client waited while f ran.
+func longestPing(c rueidis.Client, f func()) (ping time.Duration) {
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
 		for {
 			start := time.Now()
-			_ = other.Do(ctx, other.B().Ping().Build()).Error() // a failed one shows in f as well
+			_ = c.Do(context.Background(), c.B().Ping().Build()).Error() // a failed one shows in f as well
 			ping = max(ping, time.Since(start))
 			select {
 			case <-stop:
@@ -38,20 +34,7 @@ func longestStop(b *testing.B, c, other rueidis.Client, f func()) (command, ping
 	f()
 	close(stop)
 	<-done
-	entries, err := do("SLOWLOG", "GET", "5000").ToArray()
-	must(b, err)
-	for _, e := range entries {
-		v, err := e.ToArray()
-		must(b, err)
-		name, err := v[3].ToArray()
-		must(b, err)
-		us, err := v[2].AsInt64()
-		must(b, err)
-		if first, _ := name[0].ToString(); first != "SLOWLOG" && first != "CONFIG" {
-			command = max(command, time.Duration(us)*time.Microsecond)
-		}
-	}
-	return command, ping
+	return ping
 }
 
 // BenchmarkStops prints the longest stop of each operation at a size that the API accepts.
@@ -60,8 +43,9 @@ func BenchmarkStops(b *testing.B) {
 		return
 	}
 	b.ReportMetric(0, "ns/op") // nothing is timed as a whole
-	c := servertest.Redis(b)
-	other := servertest.Redis(b)
+	own := servertest.OwnRedis(b, "--auto-aof-rewrite-percentage", "0")
+	c := redisxtest.NewStops(b, own.Client(b))
+	other := own.Client(b)
 	ctx := context.Background()
 	million := 1_000_000
 	if testing.Short() {
@@ -77,6 +61,8 @@ func BenchmarkStops(b *testing.B) {
 	}
 	q := open(b, c, queue.Config{Push: queue.PushConfig{MaxDepth: 1 << 40}})
 	var batch *queue.Batch
+	var held []string
+	log := "{" + q.Name() + "}:log"
 	lease := func(o queue.LeaseOptions) func() {
 		return func() {
 			var err error
@@ -85,26 +71,64 @@ func BenchmarkStops(b *testing.B) {
 		}
 	}
 	for _, op := range []struct {
-		name string
-		run  func()
+		name         string
+		run, prepare func()
 	}{
-		{"push-bounded", func() { must(b, q.Push(ctx, small...)) }},
-		{"push-at", func() { must(b, q.PushAt(ctx, time.Now(), small...)) }},
-		{"lease", lease(queue.LeaseOptions{})},
-		{"lease-largest", lease(queue.LeaseOptions{Records: queue.MaxRecords})},
-		{"split", func() { must(b, q.Settle(ctx, batch, queue.Resolution{})) }},
-		{"audit", func() { _, err := q.Audit(ctx); must(b, err) }},
-		{"push-uneven", func() { must(b, q.Push(ctx, uneven...)) }},
-		{"lease-by-bytes", lease(queue.LeaseOptions{Records: queue.MaxRecords, Bytes: 1 << 20})},
-		{"lease-delayed", func() {
+		{"push-bounded", func() { must(b, q.Push(ctx, small...)) }, nil},
+		{"push-at", func() { must(b, q.PushAt(ctx, time.Now(), small...)) }, nil},
+		{"lease", lease(queue.LeaseOptions{}), nil},
+		{"lease-largest", lease(queue.LeaseOptions{Records: queue.MaxRecords}), nil},
+		{"split", func() { must(b, q.Settle(ctx, batch, queue.Resolution{})) }, nil},
+		{"audit", func() { _, err := q.Audit(ctx); must(b, err) }, nil},
+		{"push-uneven", func() { must(b, q.Push(ctx, uneven...)) }, nil},
+		{"lease-by-bytes", lease(queue.LeaseOptions{Records: queue.MaxRecords, Bytes: 1 << 20}), nil},
+		{"lease-delayed", lease(queue.LeaseOptions{Records: 3000}), func() {
 			for i := range 3000 {
 				must(b, q.PushAt(ctx, time.Now(), small[i:i+1]...))
 			}
-			lease(queue.LeaseOptions{Records: 3000})()
 		}},
+		{"ack-with-undos", func() {
+			undo := make([]queue.Undo, 50_000)
+			for i := range undo {
+				undo[i] = queue.Undo{Key: log, Offset: int64(i) * 16, Old: "0123456789", New: "x"}
+			}
+			_, err := q.AckWith(ctx, queue.Ack{ID: batch.ID, Undo: undo})
+			must(b, err)
+		}, func() {
+			must(b, c.Do(ctx, c.B().Set().Key(log).Value(strings.Repeat("0123456789abcdef", 50_000)).Build()).Error())
+		}},
+		{"ack-many", func() {
+			_, err := q.Ack(ctx, held...)
+			must(b, err)
+		}, func() {
+			for range 2000 {
+				lease(queue.LeaseOptions{Records: 10})()
+				held = append(held, batch.ID)
+			}
+		}},
+		{"expired-leases", func() {
+			for range 100 {
+				lease(queue.LeaseOptions{Records: 10})()
+			}
+		}, func() {
+			for range 2000 {
+				lease(queue.LeaseOptions{Records: 10, Duration: time.Millisecond})()
+			}
+		}},
+		{"bury", func() {
+			for range 300 {
+				must(b, q.Settle(ctx, batch, queue.Resolution{}))
+				lease(queue.LeaseOptions{Records: 1})()
+			}
+		}, func() { lease(queue.LeaseOptions{Records: 1})() }},
+		{"requeue", func() { _, err := q.RequeueAll(ctx); must(b, err) }, nil},
 	} {
-		command, ping := longestStop(b, c, other, op.run)
-		bench.Note(b, "queue/stop/%s longest command %v, longest PING of another client %v", op.name, command, ping)
+		if op.prepare != nil {
+			op.prepare()
+		}
+		c.Reset()
+		ping := longestPing(other, op.run)
+		bench.Note(b, "queue/stop/%s: %.1f ms (%s, %d commands), longest PING of another client %.1f ms",
+			op.name, float64(c.Longest.Microseconds())/1000, c.How(), c.Commands, float64(ping.Microseconds())/1000)
 	}
-	must(b, c.Do(ctx, c.B().Unlink().Key("{"+q.Name()+"}:ready").Build()).Error())
 }

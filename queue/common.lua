@@ -106,6 +106,15 @@ local function setAside(id, now)
   redis.call('HSET', metaOf(id), 'st', 'B')
 end
 
+-- isLeft reports whether anything is left of a batch: a key, or an entry in a set.
+local function isLeft(id)
+  if redis.call('EXISTS', listOf(id), metaOf(id)) > 0 then return true end
+  for _, set in ipairs({LEASES, REDO, HANDED, BROKEN, OPEN}) do
+    if redis.call('ZSCORE', set, id) then return true end
+  end
+  return false
+end
+
 -- matchUndo returns which of the undos in ARGV[from] to ARGV[to] find what they expect. Each is a
 -- key, an offset, the bytes that must be there and those that replace them.
 local function matchUndo(from, to)

@@ -38,11 +38,7 @@ end
 -- has acknowledged it, and its undo was applied then.
 local function acknowledge()
   local m = meta()
-  local left = redis.call('EXISTS', listOf(id), metaOf(id)) > 0
-  for _, set in ipairs({LEASES, REDO, HANDED, BROKEN, OPEN}) do
-    left = left or redis.call('ZSCORE', set, id)
-  end
-  if left then applyUndo(matchUndo(4, #ARGV)) end
+  if isLeft(id) then applyUndo(matchUndo(4, #ARGV)) end
   local records = tonumber(m.n) or (typeOf(listOf(id)) == 'list' and redis.call('LLEN', listOf(id))) or 0
   remove(m.st, records)
   count('acked', records)

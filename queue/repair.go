@@ -134,8 +134,12 @@ func (q *Queue) mendBatch(ctx context.Context, id string, settle SettleFunc, r *
 		if err := q.checkUndo(s.Undo); err != nil {
 			return err
 		}
+		last := lastUndos(s.Undo)
+		if err := q.undoBefore(ctx, id, s.Undo[:len(s.Undo)-len(last)]); err != nil {
+			return wrap("repair", err)
+		}
 		r.Acked++
-		return wrap("repair", q.run(ctx, mendScript, drains, appendUndo([]string{"ack", id}, s.Undo)...).Error())
+		return wrap("repair", q.run(ctx, mendScript, drains, appendUndo([]string{"ack", id}, last)...).Error())
 	}
 	return q.buryDamaged(ctx, id, r)
 }

@@ -44,6 +44,8 @@ var (
 	auditLua string
 	//go:embed mend.lua
 	mendLua string
+	//go:embed undo.lua
+	undoLua string
 
 	leaseScript     = newScript(leaseLua)
 	holdScript      = newScript(holdLua)
@@ -58,6 +60,7 @@ var (
 	statsScript     = newScript(statsLua)
 	auditScript     = newScript(auditLua)
 	mendScript      = newScript(mendLua)
+	undoScript      = newScript(undoLua)
 )
 
 func newScript(body string) *redisx.Script {

@@ -88,7 +88,11 @@ func (q *Queue) split(ctx context.Context, b *Batch, attempt string, undo []Undo
 			args = append(args, uid.New())
 		}
 	} else {
-		args = appendUndo(append(args, "0"), undo)
+		last := lastUndos(undo)
+		if err := q.undoBefore(ctx, b.ID, undo[:len(undo)-len(last)]); err != nil {
+			return wrap("split", err)
+		}
+		args = appendUndo(append(args, "0"), last)
 	}
 	v, err := q.run(ctx, settleScript, drains, args...).AsInt64()
 	switch {

@@ -33,11 +33,11 @@ type result struct {
 // A push wakes a consumer that would poll only a minute later.
 func TestPushWakesAWaitingConsumer(t *testing.T) {
 	t.Parallel()
-	c := servertest.OwnRedis(t).Client(t)
+	c := &peekClient{Client: servertest.OwnRedis(t).Client(t), peeks: make(chan struct{}, 100)}
 	q := open(t, c, queue.Config{Lease: queue.LeaseConfig{PollInterval: time.Minute}})
 	for range 20 {
 		ch := waiting(t.Context(), q, queue.LeaseOptions{})
-		untilBlocked(t, c, 1)
+		<-c.peeks
 		must(t, q.Push(t.Context(), []byte("x")))
 		select {
 		case l := <-ch:
@@ -48,6 +48,19 @@ func TestPushWakesAWaitingConsumer(t *testing.T) {
 			t.Fatal("the consumer was not woken")
 		}
 	}
+}
+
+// peekClient reports each blocking command before it is sent.
+type peekClient struct {
+	rueidis.Client
+	peeks chan struct{}
+}
+
+func (c *peekClient) Do(ctx context.Context, cmd rueidis.Completed) rueidis.RedisResult {
+	if cmd.Commands()[0] == "BLMOVE" {
+		c.peeks <- struct{}{}
+	}
+	return c.Client.Do(ctx, cmd)
 }
 
 func blocked(t *testing.T, c rueidis.Client) int {

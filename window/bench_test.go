@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/headrace/headrace/internal/bench"
+	"github.com/headrace/headrace/internal/redisx/redisxtest"
 	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/window"
 	"github.com/redis/rueidis"
@@ -58,39 +59,18 @@ func BenchmarkFigures(b *testing.B) {
 	})
 }
 
-// BenchmarkLongestStop prints how long one command of each operation holds the server at most, by
-// SLOWLOG.
+// BenchmarkLongestStop notes how long one command of each operation holds the server at most.
 func BenchmarkLongestStop(b *testing.B) {
-	c := servertest.Redis(b)
+	c := redisxtest.NewStops(b, servertest.OwnRedis(b, "--auto-aof-rewrite-percentage", "0").Client(b))
 	name := servertest.Prefix(b)
 	w, err := window.New(b.Context(), c, name, window.Config{Size: time.Hour, Keep: 366 * 24 * time.Hour, Lateness: -1, Idle: time.Millisecond})
 	if err != nil {
 		b.Fatal(err)
 	}
 	slowest := func(what string, f func()) {
-		for _, args := range [][]string{{"CONFIG", "SET", "slowlog-log-slower-than", "100"}, {"CONFIG", "SET", "slowlog-max-len", "10000"}, {"SLOWLOG", "RESET"}} {
-			if err := c.Do(b.Context(), c.B().Arbitrary(args...).Build()).Error(); err != nil {
-				b.Fatal(err)
-			}
-		}
+		c.Reset()
 		f()
-		entries, err := c.Do(b.Context(), c.B().Arbitrary("SLOWLOG", "GET", "10000").Build()).ToArray()
-		if err != nil {
-			b.Fatal(err)
-		}
-		longest := int64(0)
-		for _, e := range entries {
-			v, err := e.ToArray()
-			if err != nil {
-				b.Fatal(err)
-			}
-			micro, err := v[2].AsInt64()
-			if err != nil {
-				b.Fatal(err)
-			}
-			longest = max(longest, micro)
-		}
-		bench.Note(b, "window/longest-stop: %s: %.1f ms", what, float64(longest)/1000)
+		bench.Note(b, "window/longest-stop: %s: %.1f ms (%s, %d commands)", what, float64(c.Longest.Microseconds())/1000, c.How(), c.Commands)
 	}
 	events := many(200_000, 0)
 	slowest("add 200,000 events of one millisecond", func() { add(b, w, "k", events...) })
