@@ -21,8 +21,8 @@ type Work struct {
 	Bytes     int    // of the same, as MONITOR prints them
 }
 
-// MaxWork is more than any command of the packages may do. 10,000 commands in a script take a server
-// some 10 ms.
+// MaxWork is more than any command of the packages may do. 10,000 commands in a script take some
+// 10 ms.
 var MaxWork = Work{Calls: 10_000, Arguments: 60_000, Bytes: 10 << 20}
 
 // CheckWork runs f and fails the test if a command of any client of the server does more than
