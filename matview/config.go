@@ -34,26 +34,26 @@ type View struct {
 	// readers wait. NULLs in these columns are allowed, but every refresh rewrites their rows.
 	UniqueIndex []string
 	// DependsOn names views of the same Config that SQL reads. The refresh order comes from the
-	// catalogue, so DependsOn is needed only for what the catalogue does not know: a view that is
-	// read inside the body of a function. [SQL] creates the views in this order too.
+	// catalogue, so DependsOn is needed only for a dependency that the catalogue does not know: a view
+	// that is read inside the body of a function. [SQL] creates the views in this order too.
 	DependsOn []string
 }
 
 // Config configures a [Refresher].
 type Config struct {
-	// Views in any order.
+	// Views are the views, in any order.
 	Views []View
 	// Changed returns a token that differs whenever the tables under the views have changed, for
-	// example the number and the newest time of the commits in the ledger. A view whose last
-	// refresh had this token is skipped. A maximum alone can hide a commit that became visible
-	// late; add the count. nil: never skip.
+	// example the number and the newest time of the commits in the ledger. A view whose last refresh
+	// had the same token is skipped. A maximum time alone can hide a commit that became visible late;
+	// add the count. nil: never skip.
 	Changed func(ctx context.Context) (string, error)
-	// Populate fills new views when they are created. The default creates them empty: reading one
-	// is an error until its first Refresh, and a service starts without waiting for a query over
-	// the whole table.
+	// Populate fills new views when they are created. By default they are created unpopulated. Then
+	// reading one is an error until its first Refresh, but a service starts without waiting for a
+	// query over the whole table.
 	Populate bool
-	// NoCreate makes New check the state table, the views and their indexes, and create nothing.
-	// What is missing is an [ErrMissing]. [SQL] is the schema for a migration tool.
+	// NoCreate makes New check the state table, the views and their indexes, and create nothing. A
+	// missing object is an [ErrMissing]. [SQL] returns the schema for a migration tool.
 	NoCreate bool
 	// Timeout bounds the refresh of one view, on the server. Default [DefaultTimeout].
 	Timeout time.Duration
@@ -63,8 +63,8 @@ type Config struct {
 	// SkipAnalyze leaves out the ANALYZE after a refresh. Then neither the planner nor
 	// [Refresher.Freshness] knows how many rows a view has until autovacuum analyzes it.
 	SkipAnalyze bool
-	// Logger receives what no caller can receive: the failure of a refresh whose callers have all
-	// gone, and a definition that New could not compare. nil: slog.Default().
+	// Logger receives what no caller can: the failure of a refresh whose callers have all left, and a
+	// definition that New could not compare. nil: slog.Default().
 	Logger *slog.Logger
 }
 

@@ -9,11 +9,10 @@ import (
 )
 
 var (
-	// ErrConfig is wrapped by every error about a name, a [Config] or a [Rollup] that cannot be
-	// used. The text names the field, its value and what it must be.
+	// ErrConfig is wrapped by every error about an invalid name, [Config] or [Rollup]. The text names
+	// the field, its value and the requirement.
 	ErrConfig = errors.New("matview: invalid configuration")
-	// ErrUnknownView is wrapped by the error of a call that names a view which is not in
-	// Config.Views.
+	// ErrUnknownView is wrapped by the error of a call that names a view outside Config.Views.
 	ErrUnknownView = errors.New("matview: unknown view")
 	// ErrDrift is wrapped by a [DriftError].
 	ErrDrift = errors.New("matview: object differs from its definition")
@@ -34,7 +33,7 @@ type DriftError struct {
 	Object string
 	// Differences has one sentence for each difference.
 	Differences []string
-	// Fix is what to do about it.
+	// Fix is how to fix it.
 	Fix string
 }
 

@@ -16,13 +16,13 @@ var freshnessSQL string
 type Freshness struct {
 	View      string
 	Populated bool
-	// RefreshedAt is when the last refresh ended, zero if there was none, and Duration how long it
+	// RefreshedAt is when the last refresh ended, zero if there was none. Duration is how long it
 	// took.
 	RefreshedAt time.Time
 	Duration    time.Duration
 	// AsOf is the time up to which the view is known to hold everything that was committed, zero if
-	// unknown. It moves on without a refresh when Config.Changed returns the token of the last
-	// refresh.
+	// unknown. It also advances without a refresh, when Config.Changed returns the token of the last
+	// one.
 	AsOf time.Time
 	// Age is the server's time since AsOf.
 	Age time.Duration

@@ -11,8 +11,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// DB is what a [Rollup] needs: a *pgxpool.Pool, a *pgx.Conn, or a pgx.Tx that the roll-up's work
-// becomes part of.
+// DB is what a [Rollup] needs: a *pgxpool.Pool, a *pgx.Conn, or a pgx.Tx whose transaction the
+// roll-up's work joins.
 type DB interface {
 	Begin(ctx context.Context) (pgx.Tx, error)
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
@@ -34,12 +34,12 @@ type Refresher struct {
 }
 
 // New creates the state table, the views and the indexes that are missing, and checks the others: a
-// view that differs from its definition is a [*DriftError]. It drops and replaces nothing. Where
-// everything is there, it needs no CREATE privilege. It checks the privileges for later refreshes
-// too, and names all that are missing in one [ErrPrivilege].
+// view that differs from its definition is a [*DriftError]. It drops and replaces nothing. If
+// everything exists, it needs no CREATE privilege. It checks the privileges for later refreshes
+// too, and lists all missing ones in one [ErrPrivilege].
 //
-// The name is that of the set of views: `name` or `schema.name`. The state table is name_views. The
-// pool stays the caller's.
+// The name is that of the set of views: `name` or `schema.name`. The state table is name_views. New
+// never closes the pool.
 func New(ctx context.Context, pool *pgxpool.Pool, name string, cfg Config) (*Refresher, error) {
 	state, err := stateTable(name)
 	if err != nil {

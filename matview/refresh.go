@@ -30,8 +30,7 @@ const (
 	ActionRefreshed Action = iota + 1
 	// ActionUnchanged means that the version token was the same as at the last refresh.
 	ActionUnchanged
-	// ActionShared means that another process refreshed the view in a run that began after this
-	// one.
+	// ActionShared means that another process refreshed the view in a run that began after this run.
 	ActionShared
 	// ActionFailed means that the refresh failed. The view is as it was.
 	ActionFailed
@@ -39,7 +38,7 @@ const (
 	ActionBlocked
 )
 
-// String is the action in one word.
+// String returns the action in one word.
 func (a Action) String() string {
 	switch a {
 	case ActionRefreshed:
@@ -57,8 +56,8 @@ func (a Action) String() string {
 	}
 }
 
-// RefreshReport is what one run did, in dependency order. Callers that shared a run get the same
-// report.
+// RefreshReport is the result of one run, in dependency order. Callers that shared a run get the
+// same report.
 type RefreshReport struct {
 	Views []ViewResult
 	// Version is the token of this run.
@@ -66,17 +65,17 @@ type RefreshReport struct {
 	Duration time.Duration
 }
 
-// ViewResult is what one run did with one view.
+// ViewResult is the result of one run for one view.
 type ViewResult struct {
 	View   string
 	Action Action
-	// Concurrent is true if readers could go on during the refresh.
+	// Concurrent is true if the refresh did not block readers.
 	Concurrent bool
 	// Reason is why the refresh was not concurrent.
 	Reason string
-	// Duration is the time of this refresh, with the wait for the lock.
+	// Duration is the time of this refresh, including the wait for the lock.
 	Duration time.Duration
-	// Err is why it failed or was blocked.
+	// Err is why the refresh failed or was blocked.
 	Err error
 }
 
@@ -93,10 +92,10 @@ type run struct {
 
 // Refresh brings the named views, and those that they read, up to date. No names means all views.
 //
-// What was committed before the call is in the views when it returns. All calls that arrive while a
-// refresh is under way in this process share the next one. A view that fails does not stop those
+// Everything that was committed before the call is in the views when it returns. All calls that
+// arrive during a refresh in this process share the next one. A view that fails does not stop views
 // that do not read it. The error joins the failures of the views that this call asked for. When the
-// last caller of a run leaves, the run is cancelled on the server.
+// context of the last caller of a run ends, the run is cancelled on the server.
 func (r *Refresher) Refresh(ctx context.Context, names ...string) (RefreshReport, error) {
 	mine, err := r.closure(names)
 	if err != nil {

@@ -9,17 +9,17 @@ import (
 	"github.com/headrace/headrace/internal/pgschema"
 )
 
-// Aggregate is how a measure takes in new rows.
+// Aggregate is how a measure combines with new rows.
 type Aggregate uint8
 
 const (
-	// AggregateSum adds. It leaves out NULLs, as sum does in SQL.
+	// AggregateSum adds up the values. It ignores NULLs, as sum does in SQL.
 	AggregateSum Aggregate = iota + 1
 	// AggregateCount counts the rows where Expr is not NULL, or all rows if Expr is empty.
 	AggregateCount
-	// AggregateMin keeps the smallest.
+	// AggregateMin keeps the smallest value.
 	AggregateMin
-	// AggregateMax keeps the greatest.
+	// AggregateMax keeps the greatest value.
 	AggregateMax
 )
 
@@ -41,13 +41,13 @@ type Column struct {
 // Measure is an aggregated column of a roll-up.
 type Measure struct {
 	Name string
-	// Expr is what is aggregated, without the aggregate: "quantity * price", not "sum(quantity *
-	// price)". It is code: never build it from input.
+	// Expr is the aggregated expression, without the aggregate: "quantity * price", not "sum(quantity
+	// * price)". It is code: never build it from input.
 	Expr string
-	// Type of the column. Default bigint for a count and numeric for a sum; a minimum and a maximum
-	// need one. A sum must be exact: [Rollup.Create] refuses a type that rounds what Expr yields,
-	// and an Expr of a floating-point type. Round when you read: round(revenue, 2). Or round each
-	// row: Expr "round(price * rate, 2)::numeric(12,2)".
+	// Type of the column. Default bigint for a count and numeric for a sum; required for a minimum and
+	// a maximum. A sum must be exact: [Rollup.Create] rejects a type that rounds the values of Expr,
+	// and an Expr of a floating-point type. Round when you read: round(revenue, 2). Or round each row:
+	// Expr "round(price * rate, 2)::numeric(12,2)".
 	Type      string
 	Aggregate Aggregate
 }
@@ -61,7 +61,7 @@ type Rollup struct {
 	// From is the table that promotions write to, in the same spelling: [Rollup.Rebuild] and
 	// [Rollup.Check] read it, and Create learns the types of the expressions from it.
 	From string
-	// Name of the merge among others. Default: Table without its schema.
+	// Name of the merge, unique among the merges. Default: Table without its schema.
 	Name     string
 	GroupBy  []Column
 	Measures []Measure
@@ -73,7 +73,7 @@ const (
 	maxMeasures   = 500
 )
 
-// Validate checks the roll-up as far as that needs no server. The other methods do it first.
+// Validate checks the roll-up as far as possible without a server. The other methods call it first.
 func (r Rollup) Validate() error {
 	for _, n := range []struct{ field, name string }{{"Table", r.Table}, {"From", r.From}} {
 		if _, err := pgschema.ParseName(n.name); err != nil {

@@ -19,7 +19,7 @@ var (
 	checkSQL string
 )
 
-// DefaultDifferences is how many differences [Rollup.Check] returns at most if its limit is 0.
+// DefaultDifferences is the limit of [Rollup.Check] if its limit is 0.
 const DefaultDifferences = 100
 
 const maxDifferences = 1_000_000
@@ -27,11 +27,11 @@ const maxDifferences = 1_000_000
 // Difference is one group in which the roll-up and the recomputation differ. The values are as
 // Postgres prints them, NULL as "NULL".
 type Difference struct {
-	// Group has the values of the key columns.
+	// Group holds the values of the key columns.
 	Group []string
-	// Have has the roll-up's measures, nil if it lacks the group.
+	// Have holds the roll-up's measures, nil if it lacks the group.
 	Have []string
-	// Want has the recomputed measures, nil if the group should not exist.
+	// Want holds the recomputed measures, nil if the group should not exist.
 	Want []string
 }
 
@@ -47,8 +47,8 @@ func (d Difference) String() string {
 }
 
 // Rebuild recomputes the roll-up from Rollup.From and returns how many groups it had to change.
-// Promotions wait for it, readers do not. It costs an aggregation over the whole table, and
-// rewrites only what differs. In a transaction of the caller's it needs READ COMMITTED.
+// Promotions wait for it, readers do not. It aggregates the whole table, and rewrites only the
+// groups that differ. Inside the caller's transaction it needs READ COMMITTED.
 func (r Rollup) Rebuild(ctx context.Context, db DB) (changed int64, err error) {
 	if err := r.Validate(); err != nil {
 		return 0, err

@@ -40,13 +40,13 @@ func (r Rollup) createTable() string {
 		"keys", strings.Join(r.keys(""), ", "))
 }
 
-// Create makes the table and its unique key where they are missing, and checks what exists: a
+// Create creates the table and its unique key if they are missing, and checks existing ones: a
 // difference is a [*DriftError]. It also checks that every sum is exact, and that the role has the
 // privileges to merge. Rollup.From must exist. A new roll-up is empty: if From already has rows,
 // call [Rollup.Rebuild] once.
 func (r Rollup) Create(ctx context.Context, db DB) error { return r.ensure(ctx, db, "create", true) }
 
-// Verify checks what Create checks, and creates nothing: what is missing is an [ErrMissing].
+// Verify checks what Create checks, and creates nothing: a missing object is an [ErrMissing].
 func (r Rollup) Verify(ctx context.Context, db DB) error { return r.ensure(ctx, db, "verify", false) }
 
 func (r Rollup) ensure(ctx context.Context, db DB, what string, create bool) error {

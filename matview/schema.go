@@ -31,8 +31,9 @@ var (
 
 // SQL returns the schema of a set of views for a migration tool: the state table, the views without
 // their data, and their indexes. A Refresher with Config.NoCreate accepts what it creates. The text
-// begins with the version of the layout. Run it once, as the role that refreshes or a role of which
-// that one is a member: REFRESH needs the owner (since PostgreSQL 17 also the MAINTAIN privilege).
+// begins with the version of the layout. Run it once, as the role that refreshes, or as a role that
+// the refreshing role is a member of: only the owner may REFRESH (since PostgreSQL 17, MAINTAIN is
+// enough).
 func SQL(name string, cfg Config) (string, error) {
 	state, err := stateTable(name)
 	if err != nil {

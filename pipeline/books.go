@@ -10,7 +10,7 @@ import (
 	"github.com/headrace/headrace/staging"
 )
 
-// Books state what became of every record: each store alone, and one compared with the other.
+// Books account for every record, in each store alone and between the two.
 type Books struct {
 	// At is when the books were read.
 	At       time.Time
@@ -19,8 +19,8 @@ type Books struct {
 	// Unacked is the number of records that are committed in Postgres and still in flight in Redis.
 	// Their acknowledgement is on its way.
 	Unacked int64
-	// Stalls are the steps that fail again and again, as the programs report them (by way of
-	// Flow.Signals), and batches that no promoter promotes. See [Books.Stuck].
+	// Stalls are the steps that fail again and again, as the programs report them through
+	// Flow.Signals, and batches that no promoter promotes. See [Books.Stuck].
 	Stalls []Stall
 	// Quiet reports that the two stores can be compared: no worker held a batch, nothing moved
 	// while the books were read, and the whole ledger was summed. The comparison needs a table that
@@ -29,8 +29,8 @@ type Books struct {
 }
 
 // Books reads the books of both stores. since bounds the part of the ledger that is summed (zero:
-// all of it). The sum of each store is exact at any time. The stores are compared when nothing
-// moved meanwhile ([Books.Quiet]).
+// all of it). The sums of each store are exact at any time. The stores are compared only if nothing
+// moved in the meantime ([Books.Quiet]).
 func (f Flow[T]) Books(ctx context.Context, since time.Time) (Books, error) {
 	f, err := f.validate()
 	if err != nil {
@@ -150,15 +150,14 @@ func (b Books) Balanced() error {
 	return nil
 }
 
-// Throughput is what a pipeline did between two readings of its books, per second.
+// Throughput holds the rates of a pipeline between two readings of its books, per second.
 type Throughput struct {
 	Taken     float64 // records leased for the first time
 	Accounted float64 // records acknowledged or buried
 	Rows      float64 // rows promoted
 }
 
-// Throughput returns what was done since an earlier reading. Both must sum the same part of the
-// ledger.
+// Throughput returns the rates since an earlier reading. Both must sum the same part of the ledger.
 func (b Books) Throughput(earlier Books) Throughput {
 	seconds := b.At.Sub(earlier.At).Seconds()
 	if seconds <= 0 {
@@ -172,8 +171,9 @@ func (b Books) Throughput(earlier Books) Throughput {
 	}
 }
 
-// Stuck returns nil if the pipeline gets on. Otherwise nothing is lost, but a step fails again and
-// again: the error wraps [ErrStuck] and names the step, since when, and the reason.
+// Stuck returns nil if the pipeline makes progress. Otherwise nothing is lost, but a step fails
+// again and again: the error wraps [ErrStuck] and names the step, the time since when it fails, and
+// the reason.
 func (b Books) Stuck() error {
 	if len(b.Stalls) == 0 {
 		return nil

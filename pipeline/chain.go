@@ -7,8 +7,8 @@ import (
 )
 
 // Records holds the values of one batch on their way between two stages, column by column.
-// Values[i] was made of the record at position Pos[i] of the batch. Positions rise. A position may
-// occur several times where a stage made several values of one record.
+// Values[i] comes from the record at position Pos[i] of the batch. Positions are in ascending
+// order. A position occurs several times if a stage produced several values from one record.
 type Records[T any] struct {
 	Values []T
 	Pos    []int32
@@ -57,9 +57,9 @@ type Stage[In, Out any] struct {
 // Name returns the name under which errors and observers report the stage.
 func (s Stage[In, Out]) Name() string { return s.name }
 
-// Func makes a stage of a function that receives the whole batch. The name stands in errors. An
+// Func turns a function that receives the whole batch into a stage. The name appears in errors. An
 // error that run returns concerns the batch, not a record: the batch is released and redelivered.
-// Mark errors that shall not count as a failure of the batch with [Unavailable].
+// Mark errors that should not count as a failure of the batch with [Unavailable].
 func Func[In, Out any](name string, run func(ctx context.Context, b *Batch, in Records[In]) (Records[Out], error)) Stage[In, Out] {
 	return Stage[In, Out]{name: name, run: func(ctx context.Context, b *Batch, in Records[In]) (Records[Out], error) {
 		start := time.Now()

@@ -8,8 +8,8 @@ import (
 	"github.com/headrace/headrace/staging"
 )
 
-// Batch is a leased batch on its way through a chain. It extends the queue's batch by the fate of
-// each record. It belongs to the worker that runs it. Stages use it from one goroutine at a time,
+// Batch is a leased batch on its way through a chain. It adds the fate of each record to the
+// queue's batch. It belongs to the worker that runs it. Stages use it from one goroutine at a time,
 // and not after they have returned.
 type Batch struct {
 	*queue.Batch
@@ -32,10 +32,10 @@ type Fate uint8
 
 // The fates.
 const (
-	FateKept      Fate = iota // it made the rows that go into the table
+	FateKept      Fate = iota // it has rows that go into the table
 	FateDuplicate             // it is the duplicate of a record that is accounted for
-	FateFiltered              // a stage did not want it
-	FateRejected              // it is bad
+	FateFiltered              // a stage filtered it out
+	FateRejected              // a stage rejected it, with a reason
 )
 
 // String returns the name of the fate.

@@ -21,7 +21,7 @@ type Deduplicator interface {
 
 // Dedup is the stage that passes on one record of each id within the window. It counts the others
 // as duplicates. It claims by place, so a batch that is redelivered, whole or split, gets the
-// verdicts of its first delivery. Put it behind [Decode], and before expensive stages.
+// verdicts of its first delivery. Put it after [Decode], and before expensive stages.
 //
 // A record is rejected if it has no id ("missing_id"), an id of more than [dedup.MaxID] bytes
 // ("id_too_long"), or an id that is not text ("bad_id"). The id must be the text of the column

@@ -74,8 +74,8 @@ func MapBatch[In, Out any](name string, f func(ctx context.Context, in []In) (ou
 	})
 }
 
-// FlatMap is the stage that makes several rows of one record, or none. A record of which f makes no
-// row counts as filtered. A record for which f returns an error is rejected.
+// FlatMap is the stage that turns one record into any number of rows. A record that gives no row
+// counts as filtered. A record for which f returns an error is rejected.
 func FlatMap[In, Out any](name string, f func(In) ([]Out, error)) Stage[In, Out] {
 	s := Func(name, func(ctx context.Context, b *Batch, in Records[In]) (Records[Out], error) {
 		out := Records[Out]{Values: make([]Out, 0, len(in.Values)), Pos: make([]int32, 0, len(in.Pos))}

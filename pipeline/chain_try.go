@@ -11,8 +11,8 @@ import (
 
 // Trial is the result of [Try].
 type Trial[T any] struct {
-	// Rows are what the table would receive, in the order of the records. Pos[i] is the index of
-	// the payload that Rows[i] was made of.
+	// Rows are what the table would receive, in the order of the records. Pos[i] is the index of the
+	// payload that Rows[i] comes from.
 	Rows []T
 	Pos  []int32
 	// Records holds the fate of each payload, in order.

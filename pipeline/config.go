@@ -29,7 +29,7 @@ const (
 
 // WorkerConfig configures a [Worker]. The zero value takes the defaults.
 type WorkerConfig struct {
-	// Name stands in the ledger beside each batch. Default: host name and process id.
+	// Name is stored in the ledger with each batch. Default: host name and process id.
 	Name string
 	// Concurrency is how many batches the worker holds at once: while one waits for Postgres, the
 	// next is transformed. Default [DefaultConcurrency], at most 1024.
@@ -39,15 +39,15 @@ type WorkerConfig struct {
 	Records int
 	Bytes   int
 	Linger  time.Duration
-	// MaxRecords and MaxBytes bound what the worker holds over all its batches: the next batch is
-	// leased only when the largest one fits. Defaults: Concurrency times Records and Bytes.
+	// MaxRecords and MaxBytes bound all batches that the worker holds together: it leases the next
+	// batch only when the largest possible one fits. Defaults: Concurrency times Records and Bytes.
 	MaxRecords int
 	MaxBytes   int
-	// LeaseDuration is how long a batch stays with a worker that gives no sign of life. A healthy
-	// worker extends its leases. Default [DefaultLeaseDuration], at least 100 ms.
+	// LeaseDuration is how long a batch stays with a worker that has stopped extending its lease. A
+	// healthy worker extends its leases. Default [DefaultLeaseDuration], at least 100 ms.
 	LeaseDuration time.Duration
 	// BatchTimeout bounds the chain for one batch, and one attempt to stage it. A transform that
-	// hangs then loses its batch, which counts as a crash. It does not bound the wait for Postgres.
+	// exceeds it loses its batch, which counts as a crash. It does not bound the wait for Postgres.
 	// Default [DefaultBatchTimeout], or LeaseDuration if that is longer.
 	BatchTimeout time.Duration
 	// CallTimeout is how long one call to a store may take. A store that does not answer, on a
@@ -55,8 +55,8 @@ type WorkerConfig struct {
 	// connection. For one that is only slow, the limit doubles after each call that was cut off.
 	// Default [DefaultCallTimeout].
 	CallTimeout time.Duration
-	// ShutdownTimeout is how long a worker may take to finish the batches in hand when its context
-	// has ended. Default [DefaultShutdownTimeout].
+	// ShutdownTimeout is how long a worker may take to finish its batches after its context has ended.
+	// Default [DefaultShutdownTimeout].
 	ShutdownTimeout time.Duration
 	// Observer receives an event for every step. Nil: none.
 	Observer Observer
@@ -104,20 +104,21 @@ func (c WorkerConfig) withDefaults() (WorkerConfig, error) {
 
 // PromoterConfig configures a [Promoter]. The zero value takes the defaults.
 type PromoterConfig struct {
-	// Name stands in events and in reports of a stall. Default: host name and process id.
+	// Name identifies the promoter in events and in reports of a stall. Default: host name and process
+	// id.
 	Name string
 	// PollInterval is how often the promoter polls for staged batches without a signal. Default
 	// [DefaultPollInterval].
 	PollInterval time.Duration
-	// ReconcileInterval is how often the promoter compares handed-off batches with the registries
-	// and the ledger although nothing seems wrong. It also does so at start and after every error.
-	// Default [DefaultReconcileInterval].
+	// ReconcileInterval is how often the promoter compares handed-off batches with the registries and
+	// the ledger, even without an error. It also does so at start and after every error. Default
+	// [DefaultReconcileInterval].
 	ReconcileInterval time.Duration
 	// Promote bounds one promotion.
 	Promote staging.PromoteOptions
-	// Refresh is called after promotions, at most once per RefreshInterval, and once more on
-	// shutdown if rows were promoted since. Calls never overlap. The promoter goes on meanwhile. A
-	// closure around a [matview.Refresher] fits. Nil: nothing is refreshed.
+	// Refresh is called after promotions, at most once per RefreshInterval, and once more on shutdown
+	// if rows were promoted since. Calls never overlap, and promotions continue during a call. A
+	// typical function calls [matview.Refresher.Refresh]. Nil: nothing is refreshed.
 	Refresh func(ctx context.Context) error
 	// RefreshInterval is the least time between two calls of Refresh. Default
 	// [DefaultRefreshInterval].
@@ -127,14 +128,14 @@ type PromoterConfig struct {
 	// connection. For one that is only slow, the limit doubles after each call that was cut off.
 	// Default [DefaultCallTimeout].
 	CallTimeout time.Duration
-	// Retention is how long the ledger and resolved rejects are kept. The promoter deletes what is
-	// older, at most once an hour, and never what is younger than the oldest record in flight in
-	// its own queue. So set it only where this queue alone feeds the table: a batch of another
-	// queue that is older than the pruned part would be refused. The table must have a method
-	// Prune, as *staging.Table does. Zero: everything is kept.
+	// Retention is how long the ledger and resolved rejects are kept. The promoter deletes older
+	// entries, at most once an hour, and never any that are younger than the oldest record in flight
+	// in its own queue. So set it only if no other queue feeds the table: a batch of another queue
+	// that is older than the pruned part would be rejected. The table must have a method Prune, as
+	// *staging.Table does. Zero: everything is kept.
 	Retention time.Duration
-	// ShutdownTimeout is how long a promoter may take to finish the promotion in hand, and a
-	// refresh that is due, when its context has ended. Default [DefaultShutdownTimeout].
+	// ShutdownTimeout is how long a promoter may take to finish the current promotion, and a due
+	// refresh, after its context has ended. Default [DefaultShutdownTimeout].
 	ShutdownTimeout time.Duration
 	// Observer receives an event for every step. Nil: none.
 	Observer Observer

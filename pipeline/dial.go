@@ -23,8 +23,8 @@ const (
 //	option.Dialer = *pipeline.Dialer()                 // rueidis.ClientOption
 //	config.ConnConfig.DialFunc = pipeline.Dialer().DialContext // pgxpool.Config, see TunePool
 //
-// It does not notice a peer whose TCP acknowledges and whose program never answers. Workers and
-// promoters leave such a connection after their CallTimeout.
+// It does not notice a peer whose kernel acknowledges but whose program never answers. Workers and
+// promoters abandon such a connection after their CallTimeout.
 func Dialer() *net.Dialer {
 	return &net.Dialer{
 		Timeout:         dialTimeout,
@@ -40,10 +40,10 @@ func Dialer() *net.Dialer {
 	}
 }
 
-// TunePool sets up a pool for the programs of a pipeline: connections of [Dialer], a time-out for a
-// new connection, and one for the ping with which the pool checks a connection that was idle.
-// Without the last, each dead connection in a pool costs a whole CallTimeout. It changes only what
-// is not set.
+// TunePool sets up a pool for the programs of a pipeline: it sets [Dialer], a time-out for new
+// connections, and a time-out for the ping with which the pool checks an idle connection. Without
+// the last, each dead connection in a pool costs a whole CallTimeout. It changes only settings that
+// are not set.
 func TunePool(config *pgxpool.Config) {
 	config.ConnConfig.DialFunc = Dialer().DialContext
 	if config.ConnConfig.ConnectTimeout == 0 {

@@ -5,51 +5,53 @@
 //
 // # The problem
 //
-// Two stores share no transaction. A program that acknowledges before the commit loses records. A
-// program that acknowledges after the commit duplicates them. A table that a crash empties does
-// both. This package fixes the order of steps in which neither happens.
+// Two stores share no transaction. If a program acknowledges before the commit, a crash in between
+// loses records. If it acknowledges after the commit, a crash duplicates them. A table that a crash
+// empties can do both. This package prescribes an order of steps in which neither happens.
 //
 // # The guarantee
 //
 // Each record ends in exactly one of five ways: promoted once, dropped as a duplicate, filtered,
 // rejected with a reason and its payload, or buried in the queue's dead-letter list. This holds
-// through the death of any program at any point, a crash of Postgres that empties the staging
-// tables, a restart of Redis as far as its fsync policy keeps what it acknowledged, redelivery, two
-// workers on one batch, and a lost reply. [Flow.Books] adds up the columns.
+// when any program dies at any point, when a crash of Postgres empties the staging tables, when
+// Redis restarts (as far as its fsync policy keeps acknowledged writes), when a batch is
+// redelivered, when two workers hold one batch, and when a reply is lost. [Flow.Books] adds up the
+// figures.
 //
-// Not promised: writes that a failover of Redis, or of Postgres to an asynchronous standby, loses
-// after they were acknowledged.
+// The guarantee does not cover acknowledged writes that a failover of Redis, or of Postgres to an
+// asynchronous standby, loses.
 //
 // # How it works
 //
 // A [Worker] leases a batch whose membership is sealed, runs the chain over it, stages the rows
-// under the batch's id, and hands the batch off. From then on the payloads wait in Redis, the
+// under the batch's id, and hands the batch off. From then on Redis keeps the payloads, as the
 // durable copy, until a [Promoter] has committed the rows. The promoter acknowledges after its
-// commit. If an acknowledgement is lost, the ledger, which that commit wrote, knows the batch. If
-// Postgres crashes, the batch is in neither staging nor the ledger, and is redelivered.
+// commit. If an acknowledgement is lost, the ledger still has the batch, because the same commit
+// wrote it. If Postgres crashes, the batch is in neither staging nor the ledger, and is
+// redelivered.
 //
-// A batch that keeps failing is split until the record at fault stands alone in the dead-letter
-// list. Before a split, the batch's id is made void in the ledger, so that a worker that still
-// holds the batch cannot stage it afterwards.
+// A batch that keeps failing is split until the record at fault is alone in the dead-letter list.
+// Before a split, the batch's id is made void in the ledger, so that a worker that still holds the
+// batch cannot stage it afterwards.
 //
 // # What counts against a batch
 //
-// An error or a panic of a stage, and a transform that outlasts [WorkerConfig.BatchTimeout]. A
-// lease that expires counts as a crash. An unavailable Postgres and a wrong configuration never
-// count. An outage of Redis that outlasts a lease looks like the crash of its worker, and counts as
-// one.
+// An error or a panic of a stage counts as a failure. An expired lease counts as a crash, also that
+// of a transform that exceeds [WorkerConfig.BatchTimeout]. An unavailable Postgres and a wrong
+// configuration never count. An outage of Redis that outlasts a lease looks like the crash of its
+// worker, and counts as one.
 //
 // # Keys and tables
 //
-// Those of the queue, the dedup window and the table in the [Flow], and the pub/sub channel
-// "{name}:signals".
+// Those of the queue, the dedup window and the table in the [Flow]. [Signals] add the Pub/Sub
+// channel "{name}:signals" and the hash "{name}:signals:stalls".
 //
 // # Cost
 //
-// A batch costs about ten round trips, so with a thousand records or more per batch they are nearly
-// free. Accounting costs about 2 ns per record and stage. Payloads stay in Redis until they are
-// promoted, so its memory must hold what is in flight. Put a gate of package backpressure before
-// the producers.
+// A batch takes about ten round trips, which cost little with a thousand records or more per batch.
+// Accounting costs about 2 ns per record and stage. Payloads stay in Redis until they are promoted,
+// so its memory must hold all records in flight. Put a gate of package backpressure in front of the
+// producers.
 //
 // # Failure modes
 //

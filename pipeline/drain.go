@@ -14,8 +14,8 @@ const drainInterval = 200 * time.Millisecond
 
 // Drain waits until every record that was accepted is accounted for: none is ready, delayed or in
 // flight. Stop the producers first, and keep workers and a promoter running. A signal of a
-// promotion wakes it; it also polls. When ctx ends before, the error wraps that of ctx, states what
-// is left, and wraps [ErrStuck] with the reason if the pipeline is stuck.
+// promotion wakes it; it also polls. If ctx ends first, the error wraps that of ctx and states how
+// many records are left. If the pipeline is stuck, it also wraps [ErrStuck] with the reason.
 func (f Flow[T]) Drain(ctx context.Context) error {
 	f, err := f.validate()
 	if err != nil {

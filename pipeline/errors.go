@@ -7,20 +7,19 @@ import (
 )
 
 var (
-	// ErrConfig is wrapped by every error about a configuration or a [Flow] that cannot be used.
+	// ErrConfig is wrapped by every error about an invalid configuration or [Flow].
 	ErrConfig = errors.New("pipeline: invalid configuration")
-	// ErrUnaccounted reports a stage that did not account for each record that it received. The
-	// stage has a bug. Its batch is not staged. The batch is redelivered, and in the end its
-	// records stand in the dead-letter list with this reason.
+	// ErrUnaccounted reports a stage that did not account for each record that it received. The stage
+	// has a bug. Its batch is not staged. The batch is redelivered, and in the end its records go to
+	// the dead-letter list with this reason.
 	ErrUnaccounted = errors.New("pipeline: a record is not accounted for")
 	// ErrUnbalanced reports that the books do not balance. The error that wraps it names the line
 	// and the difference.
 	ErrUnbalanced = errors.New("pipeline: the books do not balance")
 	// ErrRunning is returned by Run when another call of Run is in progress.
 	ErrRunning = errors.New("pipeline: already running")
-	// ErrStageHangs is returned by Worker.Run when a function in the chain does not return after
-	// its context has ended. Run leaves it behind. Its batch is redelivered when the lease has
-	// expired.
+	// ErrStageHangs is returned by Worker.Run when a function in the chain does not return after its
+	// context has ended. Run abandons its goroutine. The batch is redelivered when the lease expires.
 	ErrStageHangs = errors.New("pipeline: a function in the chain does not return although its context has ended")
 
 	errKeysKnown    = errors.New("pipeline: the chain ran only to find the ids")
@@ -34,8 +33,8 @@ type Rejection struct{ Code, Reason string }
 
 func (r *Rejection) Error() string { return r.Reason }
 
-// RejectCode returns the code under which the record is filed. Any error with this method is filed
-// under its code.
+// RejectCode returns the code of the reject. A stage uses the code of any error that has this
+// method.
 func (r *Rejection) RejectCode() string { return r.Code }
 
 // Reject returns the error with which a function in a stage rejects a record. The code is a stable
@@ -49,8 +48,8 @@ type unavailable struct{ err error }
 func (u *unavailable) Error() string { return u.err.Error() }
 func (u *unavailable) Unwrap() error { return u.err }
 
-// Unavailable marks an error as one of the surroundings, not of the batch: a store or a service
-// cannot be reached. The batch is redelivered after a pause, as often as it takes. This never
+// Unavailable marks an error as environmental: a store or a service cannot be reached, and the
+// batch is not at fault. The batch is redelivered after a pause, as often as necessary. This never
 // counts against the batch. Unavailable returns nil for a nil error.
 func Unavailable(err error) error {
 	if err == nil {

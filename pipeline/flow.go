@@ -47,13 +47,12 @@ type Gate interface {
 type Flow[T any] struct {
 	// Queue is the queue that producers push to.
 	Queue Queue
-	// Chain turns payloads into rows. Claims of rejected records are given back to the window of
-	// its [Dedup] stage, if it has one. That window must have the name of the queue.
+	// Chain turns payloads into rows. Claims of rejected records are returned to the window of its
+	// [Dedup] stage, if it has one. That window must have the name of the queue.
 	Chain Stage[[]byte, T]
 	// Table is the destination of the rows.
 	Table Table[T]
-	// Signals wake the next program within milliseconds. Nil: each program polls, as often as its
-	// configuration states.
+	// Signals wake the next program within milliseconds. Nil: each program polls at its PollInterval.
 	Signals *Signals
 	// Gate wakes waiting producers when acknowledged records have made room. Nil, also a nil
 	// pointer in the interface: no producer is notified.

@@ -15,7 +15,7 @@ const (
 	OpTransform Op = "transform" // the chain has run over a batch; Stages has its parts
 	OpStage     Op = "stage"     // a batch was copied into staging
 	OpHandoff   Op = "handoff"   // a batch now waits for promotion
-	OpRelease   Op = "release"   // a batch was given back or lost; Err holds the reason
+	OpRelease   Op = "release"   // a batch was released or lost; Err holds the reason
 	OpPromote   Op = "promote"   // staged batches were promoted; Rows went into the target
 	OpAck       Op = "ack"       // promoted batches were acknowledged
 	OpReconcile Op = "reconcile" // handed-off batches were compared with Postgres; Batches were redelivered
@@ -34,7 +34,7 @@ type Event struct {
 	Program string    // name of the worker or promoter
 	Batch   string    // id; empty where the step concerns several batches
 	Attempt int64     // of the batch
-	// IDs are the batches that OpPromote found, or that OpAck acknowledged, where these are several.
+	// IDs are the batches that OpPromote found, or that OpAck acknowledged, if there are several.
 	IDs []string
 	// Batches, Records and Rows count what the step concerned.
 	Batches int
@@ -49,10 +49,10 @@ type Event struct {
 	Conflicts, RejectedByRule int
 	// Stages are the parts of OpTransform, in order.
 	Stages []StageEvent
-	// InHand is what the worker holds over all its batches.
+	// InHand is the total of the batches that the worker holds.
 	InHand InHand
-	// Step names what fails in OpStuck and works again in OpRecovered: "promoting". Failures counts
-	// the failures, which began at Since.
+	// Step names the step that fails in OpStuck or works again in OpRecovered, such as "promoting".
+	// Failures counts the failures, which began at Since.
 	Step     string
 	Failures int
 	Since    time.Time
@@ -69,16 +69,17 @@ type StageEvent struct {
 	Duration time.Duration
 }
 
-// InHand is what a worker holds: batches that were leased and neither handed off nor given back.
+// InHand is the work that a worker holds: batches that were leased and neither handed off nor
+// released.
 type InHand struct {
 	Batches, Records, Bytes int
 }
 
 // Observer receives an event for each step of a worker or promoter. ctx carries the values of the
-// context of Run, and is not canceled. While Run is in progress, calls come from one goroutine
-// beside the work, so a slow observer holds nothing up: events that find [EventBuffer] others
-// waiting are dropped and counted in Event.Missed. Run returns after the last event. A method that
-// is called by hand, such as [Promoter.Promote], calls the observer inline.
+// context of Run, and is not canceled. While Run is in progress, calls come from a separate
+// goroutine, so a slow observer delays no work: when [EventBuffer] events are waiting, further ones
+// are dropped and counted in Event.Missed. Run returns after the last event. A method that is
+// called by hand, such as [Promoter.Promote], calls the observer inline.
 type Observer interface {
 	Observe(ctx context.Context, e Event)
 }

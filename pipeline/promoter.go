@@ -12,8 +12,8 @@ import (
 )
 
 // Promoter moves staged batches into the durable table, acknowledges them after the commit, and
-// brings back those that a crash of Postgres has emptied out of staging. One is enough. Several
-// take turns. A Promoter is safe for concurrent use, but only one Run may be in progress.
+// redelivers batches that a crash of Postgres has removed from staging. One is enough. Several take
+// turns. A Promoter is safe for concurrent use, but only one Run may be in progress.
 type Promoter[T any] struct {
 	flow Flow[T]
 	cfg  PromoterConfig
@@ -31,7 +31,7 @@ type Promoter[T any] struct {
 	due   atomic.Int64 // when the next reconcile is due, in Unix nanoseconds
 }
 
-// NewPromoter returns a promoter for the flow that its workers have. It performs no I/O.
+// NewPromoter returns a promoter for the same flow as its workers. It performs no I/O.
 func NewPromoter[T any](flow Flow[T], cfg PromoterConfig) (*Promoter[T], error) {
 	flow, err := flow.validate()
 	if err != nil {
@@ -57,9 +57,9 @@ func NewPromoter[T any](flow Flow[T], cfg PromoterConfig) (*Promoter[T], error) 
 	}, nil
 }
 
-// Run promotes whenever a batch is staged, until ctx is done. Then it finishes the promotion in
-// hand and refreshes if that is due, for ShutdownTimeout at most, and returns nil. While a store is
-// unavailable, Run retries. A second Run at the same time returns ErrRunning.
+// Run promotes whenever a batch is staged, until ctx is done. Then it finishes the current
+// promotion, refreshes if that is due, and returns nil, all within ShutdownTimeout. While a store
+// is unavailable, Run retries. A second Run at the same time returns ErrRunning.
 func (p *Promoter[T]) Run(ctx context.Context) error {
 	if !p.run.TryLock() {
 		return ErrRunning
@@ -167,8 +167,8 @@ func (p *Promoter[T]) reconcileDue() bool { return time.Now().UnixNano() >= p.du
 func (p *Promoter[T]) reconcileAfter(d time.Duration) { p.due.Store(time.Now().Add(d).UnixNano()) }
 
 // Promote performs one promotion: staged rows go into the target, then the batches are
-// acknowledged. It returns the number of batches that it found, 0 when nothing was staged. Run
-// calls it on every signal. Call it to promote by hand.
+// acknowledged. It returns the number of batches that it found, 0 if nothing was staged. Run calls
+// it on every signal. Call it yourself to promote by hand.
 func (p *Promoter[T]) Promote(ctx context.Context) (int, error) {
 	start := time.Now()
 	prom, err := p.flow.Table.Promote(ctx, p.cfg.Promote)
@@ -231,7 +231,7 @@ func (p *Promoter[T]) ack(ctx context.Context, ids []string) error {
 
 // Reconcile compares every handed-off batch with the registries and the ledger. It leaves a staged
 // batch alone, acknowledges a promoted one, finishes the split or burial of a void one, and
-// redelivers at once what Postgres has lost. Run calls it at start, after an error, and every
+// redelivers at once those that Postgres has lost. Run calls it at start, after an error, and every
 // ReconcileInterval.
 func (p *Promoter[T]) Reconcile(ctx context.Context) error {
 	start := time.Now()

@@ -22,13 +22,13 @@ type ServiceFunc func(ctx context.Context) error
 func (f ServiceFunc) Run(ctx context.Context) error { return f(ctx) }
 
 // Run runs the parts of a program. List them in the order in which records pass through them, and
-// those that the others need last: producers, workers, promoter, lookups. All run at once. When ctx
-// is done, they are stopped in that order: the context of a service ends when the service before it
-// has returned. So workers finish what is in hand while the promoter and their lookups still run.
+// services that the others need last: producers, workers, promoter, lookups. All run at once. When
+// ctx is done, Run stops them in that order: the context of a service ends when the service before
+// it has returned. So workers finish their batches while the promoter and their lookups still run.
 //
 // When a service returns an error or panics, the others are stopped in the same way, and Run
-// returns that error. A service that returns nil has finished; the others go on. Run returns when
-// all have returned. The error of a context that Run has ended counts as nil.
+// returns that error. A service that returns nil has finished; the others continue. Run returns
+// when all have returned. The error of a context that Run has ended counts as nil.
 func Run(ctx context.Context, services ...Service) error {
 	for i, s := range services {
 		if isNil(s) {

@@ -22,17 +22,17 @@ const (
 
 // Signals wake the programs of a pipeline over Redis pub/sub, on the channel "{name}:signals",
 // within about a millisecond. A signal is a hint. It may be lost while a connection is down, so
-// every listener also polls, rarely. The truth is in the lists and tables. A program that is stuck
-// reports that in the hash "{name}:signals:stalls", where [Flow.Books] finds it. Signals is safe
-// for concurrent use.
+// every listener also polls, at longer intervals. The lists and tables are authoritative. A program
+// that is stuck reports that in the hash "{name}:signals:stalls", where [Flow.Books] finds it.
+// Signals is safe for concurrent use.
 type Signals struct {
 	client  rueidis.Client
 	channel string
 	stalls  string
 }
 
-// NewSignals returns the signals of the pipeline of that name, usually the name of its queue. It
-// performs no I/O. The client remains the caller's.
+// NewSignals returns the signals of the pipeline with the given name, usually that of its queue. It
+// performs no I/O. It never closes client.
 func NewSignals(client rueidis.Client, name string) (*Signals, error) {
 	if isNil(client) {
 		return nil, fmt.Errorf("%w: the client of NewSignals is nil", ErrConfig)

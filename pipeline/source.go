@@ -20,7 +20,7 @@ import (
 // function that calls yield for each record.
 type Source = iter.Seq2[[]byte, error]
 
-// LineError is an error about one record of a [Lines] or [CSV] source. The source goes on behind
+// LineError is an error about one record of a [Lines] or [CSV] source. The source continues after
 // it.
 type LineError struct {
 	Line int // from 1
@@ -33,9 +33,9 @@ func (e *LineError) Unwrap() error { return e.Err }
 // ErrLongLine is wrapped by the error about a line that exceeds the limit of [Lines].
 var ErrLongLine = errors.New("pipeline: the line is too long")
 
-// Lines is a source of one record per line, such as NDJSON. It skips empty lines and does not look
-// into the others: what is malformed is rejected by the chain, with its payload. A line of more
-// than limit bytes (0: [queue.DefaultMaxPayload]) is a [LineError].
+// Lines is a source of one record per line, such as NDJSON. It skips empty lines and does not parse
+// the others: the chain rejects malformed ones, with their payload. A line of more than limit bytes
+// (0: [queue.DefaultMaxPayload]) is a [LineError].
 func Lines(r io.Reader, limit int) Source {
 	limit = cmp.Or(limit, queue.DefaultMaxPayload)
 	return func(yield func([]byte, error) bool) {
@@ -78,9 +78,9 @@ func readLine(in *bufio.Reader, limit int) (line []byte, long bool, err error) {
 	}
 }
 
-// CSV is a source of CSV records behind a header line. Each payload is a JSON object with the texts
-// of the fields by the names of the header, which must differ. A record that cannot be read, or
-// that has another number of fields than the header, is a [LineError].
+// CSV is a source of CSV records after a header line. Each payload is a JSON object that maps the
+// names in the header, which must be unique, to the texts of the fields. A record that cannot be
+// parsed, or has a different number of fields than the header, is a [LineError].
 func CSV(r io.Reader) Source {
 	return func(yield func([]byte, error) bool) {
 		in := csv.NewReader(r)
@@ -143,10 +143,10 @@ type FeedResult struct {
 	Skipped int64 // records that OnError skipped
 }
 
-// Feed pushes what a source yields. push is the Push of a queue, or a function that waits at a gate
-// before. When a push fails, Feed returns its error, and the result states how far it came: skip
-// Pushed+Skipped records to go on. The outcome of Unknown ones is not known; pushing them again may
-// duplicate them, which a [Dedup] stage undoes.
+// Feed pushes the records of a source. push is the Push of a queue, or a function that first
+// acquires room at a gate. When a push fails, Feed returns its error, and the result states how far
+// it got: to continue, skip Pushed+Skipped records. The outcome of the next Unknown records is
+// unknown; pushing them again may duplicate them, and a [Dedup] stage drops the duplicates.
 func Feed(ctx context.Context, source Source, push func(ctx context.Context, payloads ...[]byte) error, cfg FeedConfig) (r FeedResult, err error) {
 	cfg.Records = cmp.Or(cfg.Records, queue.DefaultChunk)
 	if err := (intField{"FeedConfig.Records", cfg.Records, 1, queue.MaxRecords}).validate(); err != nil {

@@ -10,12 +10,12 @@ import (
 	"time"
 )
 
-// ErrStuck reports that nothing is lost, but that the pipeline does not get on. The error that
-// wraps it names the step, since when, and the reason.
+// ErrStuck reports that nothing is lost, but the pipeline makes no progress. The error that wraps
+// it names the step, the time since when it fails, and the reason.
 var ErrStuck = errors.New("pipeline: nothing is lost, but the pipeline is stuck")
 
 const (
-	// StuckAfter is how long a batch may wait for its promotion until [Books.Stuck] reports it.
+	// StuckAfter is how long a batch may wait for its promotion before [Books.Stuck] reports it.
 	StuckAfter = 30 * time.Second
 
 	stallTTL     = 2 * lastReminder // a program that died does not report for ever
@@ -25,7 +25,7 @@ const (
 	reportTimeout = 500 * time.Millisecond
 )
 
-// Stall is a step that fails again and again, as a worker or promoter reports it.
+// Stall is a step that fails again and again, as reported by a worker or promoter.
 type Stall struct {
 	Program  string    `json:"program"` // name of the worker or promoter; empty: seen in the queue
 	Step     string    `json:"step"`    // "promoting"

@@ -19,10 +19,10 @@ import (
 const attemptTimeout = 10 * time.Second
 
 // Await calls open until it succeeds. It retries, with growing pauses, while a store is not ready:
-// the connection is refused or times out, the host is unknown yet, Postgres is starting up or
-// recovering, Redis is loading its data. Any other error, such as a wrong password or a bad
-// configuration, is returned at once. When ctx ends, Await returns the last error of open joined
-// with that of ctx.
+// the connection is refused or times out, the host name does not resolve yet, Postgres is starting
+// up or recovering, or Redis is loading its data. Any other error, such as a wrong password or a
+// bad configuration, is returned at once. When ctx ends, Await returns the last error of open
+// joined with that of ctx.
 //
 // The constructors of the patterns fail when their store is unavailable, although Run would wait
 // for it. Call them in Await to start a program before its stores. Give ctx a deadline. open

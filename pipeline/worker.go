@@ -58,12 +58,12 @@ const (
 	lastGrace   = 2 * time.Second
 )
 
-// Run works until ctx is done. Then it stops leasing, finishes the batches in hand, and returns
-// nil. It gives back to the queue what is not finished within ShutdownTimeout. A function in the
-// chain that neither returns nor checks its context is left behind 5 s later, with ErrStageHangs.
-// While Redis or Postgres is unavailable, Run waits and retries. An unavailable Postgres never
-// counts against a batch. An outage of Redis that outlasts a lease counts as a crash. A second Run
-// at the same time returns ErrRunning.
+// Run works until ctx is done. Then it stops leasing, finishes its batches, and returns nil. It
+// releases batches that are not finished within ShutdownTimeout. If a function in the chain neither
+// returns nor checks its context, Run abandons it 5 s later and returns ErrStageHangs. While Redis
+// or Postgres is unavailable, Run waits and retries. An unavailable Postgres never counts against a
+// batch. An outage of Redis that outlasts a lease counts as a crash. A second Run at the same time
+// returns ErrRunning.
 func (w *Worker[T]) Run(ctx context.Context) error {
 	if !w.run.TryLock() {
 		return ErrRunning
