@@ -9,22 +9,22 @@
 // # Which package to use
 //
 //   - [github.com/headrace/headrace/queue] when work arrives faster than it is done and none may be
-//     lost. Limit: at least once, so make the consumer idempotent by batch id.
-//   - [github.com/headrace/headrace/dedup] when producers send records twice.
-//     Limit: exact within its window; after that it forgets.
+//     lost. Limit: delivery is at least once, so make the consumer idempotent by batch id.
+//   - [github.com/headrace/headrace/dedup] when producers send records twice. Limit: it is exact
+//     within its window and forgets ids after that.
 //   - [github.com/headrace/headrace/lookup] when each record needs reference data.
 //     Limit: a snapshot must fit into the process; larger tables use its Remote.
-//   - [github.com/headrace/headrace/window] when events are counted by their own time.
-//     Limit: events that come after their window was closed are kept apart, as late.
-//   - [github.com/headrace/headrace/backpressure] when producers outrun consumers.
-//     Limit: producers must ask the gate.
-//   - [github.com/headrace/headrace/staging] when batches go into Postgres fast, once, and
-//     validated. Limit: one target table for one pair of staging tables.
+//   - [github.com/headrace/headrace/window] when events are counted by their own time. Limit:
+//     events that arrive after their window was closed are set aside as late.
+//   - [github.com/headrace/headrace/backpressure] when producers outrun consumers. Limit: the bound
+//     holds only for producers that ask the gate.
+//   - [github.com/headrace/headrace/staging] when batches go into Postgres fast, exactly once, and
+//     validated. Limit: each target table has its own pair of staging tables.
 //   - [github.com/headrace/headrace/matview] when dashboards must not read the live table. Limit: a
-//     full refresh costs as much as its query over the whole table; a roll-up costs what the new
-//     rows cost.
-//   - [github.com/headrace/headrace/pipeline] when you want all of these as one chain.
-//     Limit: one chain for one queue.
+//     refresh costs as much as its query over the whole table; a roll-up handles only what can be
+//     merged, such as sums and counts.
+//   - [github.com/headrace/headrace/pipeline] when you want all of these as one chain. Limit: each
+//     queue has one chain.
 //
 // # A chain
 //

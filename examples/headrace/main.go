@@ -48,9 +48,9 @@ type commands struct {
 	Pause   pause   `cmd:"" group:"any" help:"Stop all workers from leasing."`
 	Resume  resume  `cmd:"" group:"any" help:"Let the workers lease again."`
 	Audit   audit   `cmd:"" group:"any" help:"Recount the queue and compare the books."`
-	Prune   prune   `cmd:"" group:"any" help:"Forget old ledger rows of the orders table."`
+	Prune   prune   `cmd:"" group:"orders" help:"Delete old ledger rows of the orders table."`
 	Refresh views   `cmd:"" name:"views" group:"any" help:"List or refresh the views."`
-	Schema  schema  `cmd:"" group:"any" help:"Print or check the schema of the orders domain."`
+	Schema  schema  `cmd:"" group:"orders" help:"Print or check the schema of the orders domain."`
 	Doctor  doctor  `cmd:"" group:"any" help:"Check the servers and their settings."`
 	Clear   clear   `cmd:"" group:"any" help:"Delete the queue, the cache or the window."`
 }
