@@ -263,6 +263,64 @@ func TestReadsComeFromThePrimary(t *testing.T) {
 	}
 }
 
+// Reads are sent again when their connection breaks, each time as new commands; scripts are not.
+func TestReadsOutliveBrokenConnections(t *testing.T) {
+	t.Parallel()
+	own := servertest.OwnRedis(t)
+	p := redisxtest.NewProxy(t, own.URL)
+	s := open(t, p.Client(t, nil))
+	must(t, own.Client(t).Do(t.Context(), s.client.B().Set().Key("{r}:x").Value("value").Build()).Error())
+	stop := make(chan struct{})
+	var cutting sync.WaitGroup
+	cutting.Go(func() {
+		for Sleep(t.Context(), time.Millisecond) {
+			select {
+			case <-stop:
+				return
+			default:
+				p.Cut()
+			}
+		}
+	})
+	built, reads := 0, 0
+	for built < reads+10 { // until ten of them broke
+		reads++
+		r := s.ReadAll(t.Context(), func() []rueidis.Completed {
+			built++
+			return []rueidis.Completed{s.Command("GET", "{r}:x"), s.Command("STRLEN", "{r}:x")}
+		})
+		if got, err := r[0].ToString(); got != "value" || err != nil {
+			t.Errorf("ReadAll: got %q, %v, want %q", got, err, "value")
+		}
+		if n, err := r[1].AsInt64(); n != 5 || err != nil {
+			t.Errorf("ReadAll: got %d, %v, want 5", n, err)
+		}
+		if got, err := s.Read(t.Context(), "GET", "{r}:x").ToString(); got != "value" || err != nil {
+			t.Errorf("Read: got %q, %v, want %q", got, err, "value")
+		}
+	}
+	close(stop)
+	cutting.Wait()
+}
+
+func TestReadsEndWithTheirContextOrClient(t *testing.T) {
+	t.Parallel()
+	own := servertest.OwnRedis(t)
+	p := redisxtest.NewProxy(t, own.URL)
+	c := p.Client(t, nil)
+	s := open(t, c)
+	p.Freeze()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := s.Read(ctx, "GET", "{r}:x").Error(); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Read of a frozen server: got %v, want %v", err, context.DeadlineExceeded)
+	}
+	c.Close()
+	if err := s.Read(t.Context(), "GET", "{r}:x").Error(); !errors.Is(err, rueidis.ErrClosing) {
+		t.Errorf("Read of a closed client: got %v, want %v", err, rueidis.ErrClosing)
+	}
+}
+
 // The address leads to a new primary; the old one is a replica now, and keeps its connections.
 func TestReadOnlyConnectionsAreLeft(t *testing.T) {
 	t.Parallel()

@@ -61,6 +61,28 @@ func IsReadOnly(err error) bool {
 // Retry calls try until it returns no refusal, ctx is done, or the refusal has lasted too long. It
 // returns the last error of try. try must send its commands anew: commands cannot be reused.
 func (s *Server) Retry(ctx context.Context, try func() error) error {
+	return s.retry(ctx, patienceFor, try)
+}
+
+// retryRead does the same for reads, which may run twice: it also tries again when the connection
+// broke before the reply.
+func (s *Server) retryRead(ctx context.Context, try func() error) error {
+	return s.retry(ctx, func(err error) time.Duration {
+		if lost(ctx, err) {
+			return patience
+		}
+		return patienceFor(err)
+	}, try)
+}
+
+// lost reports whether the client returned no reply for another reason than its own end or that of
+// ctx.
+func lost(ctx context.Context, err error) bool {
+	_, reply := rueidis.IsRedisErr(err)
+	return err != nil && !reply && ctx.Err() == nil && !errors.Is(err, rueidis.ErrClosing) && !errors.Is(err, context.DeadlineExceeded)
+}
+
+func (s *Server) retry(ctx context.Context, patienceFor func(error) time.Duration, try func() error) error {
 	begin := s.now()
 	for pause := firstPause; ; pause = min(pause+firstPause, maxPause) {
 		err := try()

@@ -57,10 +57,10 @@ func (s *Server) Probe(ctx context.Context, body string) (bool, error) {
 	return n == 1, nil
 }
 
-// Read runs a read command on the primary, and retries while the server refuses it. key is the
-// command's first argument.
+// Read runs a read command on the primary, and retries while the server refuses it or the
+// connection breaks. key is the command's first argument.
 func (s *Server) Read(ctx context.Context, command, key string, args ...string) (r rueidis.RedisResult) {
-	_ = s.Retry(ctx, func() error { // its error is the one of r
+	_ = s.retryRead(ctx, func() error { // its error is the one of r
 		r = s.client.Do(ctx, s.Command(command, key, args...))
 		return r.Error()
 	})
@@ -68,12 +68,12 @@ func (s *Server) Read(ctx context.Context, command, key string, args ...string) 
 }
 
 // ReadAll runs the read commands that build returns on the primary, pipelined, and retries all of
-// them while the server refuses any. The slice has a result for each.
+// them while the server refuses any or the connection breaks. The slice has a result for each.
 func (s *Server) ReadAll(ctx context.Context, build func() []rueidis.Completed) (r []rueidis.RedisResult) {
-	_ = s.Retry(ctx, func() error { // the errors are those of r
+	_ = s.retryRead(ctx, func() error { // the errors are those of r
 		r = s.client.DoMulti(ctx, build()...)
 		for _, x := range r {
-			if err := x.Error(); Refused(err) {
+			if err := x.Error(); Refused(err) || lost(ctx, err) {
 				return err
 			}
 		}
@@ -83,7 +83,9 @@ func (s *Server) ReadAll(ctx context.Context, build func() []rueidis.Completed) 
 }
 
 // Command builds a read command that a client with SendToReplicas does not take for a read, so that
-// the primary answers it. The client may send it again after a connection error.
+// the primary answers it. The client does not send it again after a connection error: it would use
+// the command's memory again while the writer of the broken connection may still read it.
+// [Server.Read] and [Server.ReadAll] build it anew instead.
 func (s *Server) Command(command, key string, args ...string) rueidis.Completed {
-	return s.client.B().Arbitrary(command).Keys(key).Args(args...).Build().ToRetryable()
+	return s.client.B().Arbitrary(command).Keys(key).Args(args...).Build()
 }
