@@ -217,9 +217,9 @@ func (g *Gate) leave(ctx context.Context, r *Reservation) {
 	_, _ = g.call(ctx, "leave", releaseScript, g.lagOrWorst(ctx), r.request())
 }
 
-// Notify tells the gate that there may be room: consumers call it after they have taken something
-// away (after an ack). It admits as many waiting producers as fit. It takes one round trip. Calling
-// it rarely is fine, because a waiting producer also polls every Config.PollInterval.
+// Notify reports that there may be room: consumers call it after they have removed records (after
+// an ack). It admits as many waiting producers as fit. It takes one round trip. Calling it rarely
+// is fine, because a waiting producer also polls every Config.PollInterval.
 func (g *Gate) Notify(ctx context.Context) error {
 	lag, err := g.lag(ctx)
 	if err != nil {

@@ -186,7 +186,7 @@ func TestDeathLeavesNothing(t *testing.T) {
 }
 
 // While its slot moves, a refresh is refused as a whole: the old version keeps no time to live by
-// half, and none stays for ever.
+// half, and none stays forever.
 func TestRefreshWhileTheSlotMoves(t *testing.T) {
 	servertest.EachCluster(t, func(t *testing.T, cl *servertest.Cluster) {
 		const name = "moving"

@@ -76,7 +76,7 @@ func (t *Table[K, V]) poll(ctx context.Context) (next time.Duration) {
 }
 
 // due reports whether a version of this age must be refreshed. A negative age means that the
-// server's clock was set back: the age says nothing then.
+// server's clock was set back: the age is meaningless then.
 func (t *Table[K, V]) due(age time.Duration) bool {
 	return age >= t.cfg.RefreshInterval || age < 0
 }

@@ -43,7 +43,7 @@ func TestOrderOfTheCatalogue(t *testing.T) {
 	}
 }
 
-// A query that names a relation which does not exist is not tried for ever.
+// A query that names a relation which does not exist is not tried forever.
 func TestCreateNeedsWhatItReads(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)

@@ -193,7 +193,7 @@ type start struct {
 //
 // Its token and its start are read once, before the first view. A token that was read later, for a
 // view that is built on another, could be newer than the contents of that other view, and the next
-// pass would call the upper one unchanged for ever.
+// pass would call the upper one unchanged forever.
 func (r *Refresher) do(q *run) (RefreshReport, error) {
 	begun := time.Now()
 	var s start

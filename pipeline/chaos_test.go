@@ -45,7 +45,7 @@ func (c *chaos) do(ctx context.Context, call func() error) error {
 		defer t.Stop()
 		select {
 		case <-t.C:
-		case <-ctx.Done(): // frozen does not mean deaf for ever: the test must end
+		case <-ctx.Done(): // frozen does not mean deaf forever: the test must end
 		}
 	}
 	return call()

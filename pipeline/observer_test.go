@@ -179,7 +179,7 @@ func (*silentTable) Prune(ctx context.Context, _ time.Time) (int, error) {
 	return 0, ctx.Err()
 }
 
-// A Postgres that does not answer holds retention up for CallTimeout, and not for ever.
+// A Postgres that does not answer holds retention up for CallTimeout, and not forever.
 func TestRetentionLeavesASilentStore(t *testing.T) {
 	p, err := NewPromoter(Flow[int]{Chain: Decode(atoi), Table: &silentTable{}, Queue: stubQueue{}},
 		PromoterConfig{Retention: minRetention, CallTimeout: 10 * time.Millisecond})

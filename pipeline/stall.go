@@ -18,7 +18,7 @@ const (
 	// StuckAfter is how long a batch may wait for its promotion before [Books.Stuck] reports it.
 	StuckAfter = 30 * time.Second
 
-	stallTTL     = 2 * lastReminder // a program that died does not report for ever
+	stallTTL     = 2 * lastReminder // a program that died does not report forever
 	stallTimeout = 2 * time.Second
 	// reportTimeout bounds the report of a stall. It is short: at shutdown several may follow each
 	// other.

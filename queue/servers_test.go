@@ -258,7 +258,7 @@ func TestLeaseOfTheMost(t *testing.T) {
 	books(t, q)
 }
 
-// A producer that dies in the middle of a delayed push leaves nothing for ever.
+// A producer that dies in the middle of a delayed push leaves nothing forever.
 func TestUnfinishedDelayedPushExpires(t *testing.T) {
 	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, inner rueidis.Client) {

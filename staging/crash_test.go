@@ -31,7 +31,7 @@ const (
 const crashRows = 3000
 
 // child stages a batch and promotes what there is, says when it has come to its point, and stands
-// there for ever.
+// there forever.
 func child() {
 	fail := func(err error) {
 		fmt.Println("error:", err)

@@ -79,7 +79,7 @@ func (l *Load[T]) check(spans []span) error {
 	return nil
 }
 
-// Stage writes a batch into staging. It is idempotent by batch id: the Outcome tells where the
+// Stage writes a batch into staging. It is idempotent by batch id: the Outcome states where the
 // batch is. An error leaves nothing behind, unless it wraps [ErrUnknown]: then call Stage again. A
 // call takes three round trips and one COPY.
 func (t *Table[T]) Stage(ctx context.Context, l Load[T]) (Outcome, error) {

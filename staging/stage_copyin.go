@@ -19,7 +19,7 @@ var chunks = sync.Pool{New: func() any { return new([chunk]byte) }}
 
 // copyIn runs COPY … FROM STDIN. It differs from pgconn's CopyFrom in one thing: it waits for the
 // server's answer before it sends data. A COPY that is small enough to be sent whole, before the
-// answer, makes PgBouncer believe for ever that the server's connection is still in the middle of
+// answer, makes PgBouncer believe forever that the server's connection is still in the middle of
 // it: the connection is never given to another client. With 800 clients on 25 connections that was
 // the end after 25 batches.
 func copyIn(ctx context.Context, q *pgx.Conn, sql string, r io.Reader) error {

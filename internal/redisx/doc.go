@@ -23,7 +23,7 @@
 // # READONLY
 //
 // After a failover behind one address the old primary is a replica that keeps its connections, and
-// answers READONLY on them for ever. The package closes those connections (QUIT, which needs no
+// answers READONLY on them forever. The package closes those connections (QUIT, which needs no
 // permission), so that the client dials the address again. Commands of other goroutines that are on
 // such a connection in that moment may end in a connection error.
 //

@@ -18,8 +18,8 @@ var errUnconfirmed = errors.New("WAITAOF: no confirmation")
 
 // Durably runs the commands that build returns and then WAITAOF, on one connection, and does not
 // retry. It returns the results of the commands, and whether the server confirmed their writes on
-// its own disk within timeout. A nil error of the second kind says nothing about a command that
-// failed.
+// its own disk within timeout. A nil error of the second kind does not mean success of a command
+// that failed.
 //
 // WAITAOF covers only the writes of its own connection. So the client of a cluster must not follow
 // a redirect of the commands before it: the redirect comes back as a refusal.

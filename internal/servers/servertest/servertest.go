@@ -198,7 +198,7 @@ func poolOn(t testing.TB, url string) *pgxpool.Pool {
 }
 
 // closePool closes a pool whose connections should all be back. Close waits for them, and a test
-// that keeps one would hang for ever.
+// that keeps one would hang forever.
 func closePool(t testing.TB, pool *pgxpool.Pool) {
 	closed := make(chan struct{})
 	go func() {
