@@ -261,3 +261,25 @@ func ExampleShard() {
 	// order-2 goes to shard 6
 	// order-1 goes to shard 5
 }
+
+// Which record is processed, of all that have an id.
+func ExampleDeduplicator_Holders() {
+	redis, stop := redisForExample()
+	defer stop()
+	ctx := context.Background()
+
+	d, err := dedup.New(ctx, redis, "orders", dedup.Config{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	if _, err := d.Claim(ctx, dedup.Batch{Root: "batch-1", Records: 2}, nil, []string{"order-1", "order-2"}); err != nil {
+		fmt.Println(err)
+	}
+	holders, err := d.Holders(ctx, "order-2", "order-3")
+	fmt.Println(holders[0].Held, holders[0].Place, holders[0].HeldBy("batch-1"), err)
+	fmt.Println(holders[1].Held)
+	// Output:
+	// true 1 true <nil>
+	// false
+}

@@ -5,23 +5,25 @@
 --
 -- Replies 'again' (see there), or 'ok' and: for 'seen' one byte an id, '1' or '0'; for 'remove',
 -- which takes the ids that it finds out of the window, their number; for 'where' the key and the
--- offset of the length of each, '' and 0 for one that is not there.
+-- offset of the length of each, '' and 0 for one that is not there; for 'holder' the digest of the
+-- root of each ('' for one that is not there), the place, and when it was claimed in milliseconds.
 local what, lengths, places, ids, n = ARGV[6], list(ARGV[7]), ARGV[8], ARGV[9], tonumber(ARGV[10])
 local AT_ONCE = 1000 -- ids of one BITFIELD
 local PLACE = 12 -- bytes of a place
 
 if not place_ids(11) then return again() end
 
--- holder returns the key and the offset of the entry of id j in the newest table that has it.
+-- holder returns the key and the offset of the entry of id j in the newest table that has it, the
+-- digest of its root, its place, and when it was claimed.
 local function holder(j, want, newest)
   for i = 1, #tables do
     local g = tables[i]
-    local p, root, place = find(g, newest[i][j], want)
+    local p, root, place, claimed = find(g, newest[i][j], want)
     if p then
       local at = (j - 1) * PLACE
       if places ~= '' and (root ~= sub(places, at + 1, at + 8) or place ~= u32(places, at + 9)) then return end
       local o = p % g.chunk
-      return chunk(g, p - o), o + 8
+      return chunk(g, p - o), o + 8, root, place, claimed
     end
   end
 end
@@ -32,7 +34,7 @@ for first = 1, n, AT_ONCE do
   for i = 1, #tables do newest[i] = read_slots(tables[i], first, last) end
   for j = first, last do
     local size = 2 + (lengths[j] or lengths[1])
-    local key, offset = holder(j, sub(ids, at, at + size - 1), newest)
+    local key, offset, root, place, claimed = holder(j, sub(ids, at, at + size - 1), newest)
     at = at + size
     if key then
       found = found + 1
@@ -42,10 +44,12 @@ for first = 1, n, AT_ONCE do
       out[j] = key and '1' or '0'
     elseif what == 'where' then
       out[2 * j - 1], out[2 * j] = key or '', offset or 0
+    elseif what == 'holder' then
+      out[3 * j - 2], out[3 * j - 1], out[3 * j] = root or '', place or 0, claimed or 0
     end
   end
 end
-if what == 'where' then return { 'ok', out } end
+if what == 'where' or what == 'holder' then return { 'ok', out } end
 if what == 'remove' then return { 'ok', found } end
 local parts = {}
 for i = 1, n, AT_ONCE do parts[#parts + 1] = table.concat(out, '', i, min(i + AT_ONCE - 1, n)) end

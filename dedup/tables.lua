@@ -204,8 +204,8 @@ local function head(g, offset)
 end
 
 -- find looks for a claim of the window in the entries from offset p on. want is the id with its
--- length before it. It returns the offset of the claim, and the root's digest and the place that
--- hold the id.
+-- length before it. It returns the offset of the claim, the root's digest and the place that hold
+-- the id, and when they claimed it.
 local crowded = {} -- tables with a slot of more than MAX_CHAIN entries
 local function find(g, p, want)
   local size, length, steps = #want, g.chunk, 0
@@ -218,8 +218,9 @@ local function find(g, p, want)
       local run = head(g, p - c * 256 - d)
       if #run < HEAD then return end
       local hi, lo = byte(run, 9, 10)
-      if (hi * 256 + lo) * 4294967296 + u32(run, 11) + g.window <= now then return end
-      return p, sub(run, 1, 8), u32(run, 15) + a * 256 + b
+      local at = (hi * 256 + lo) * 4294967296 + u32(run, 11)
+      if at + g.window <= now then return end
+      return p, sub(run, 1, 8), u32(run, 15) + a * 256 + b, at
     end
     p = u32(e, 1)
     steps = steps + 1

@@ -112,10 +112,15 @@ var roles = map[string]func(ctx context.Context, open func(queue.Config) *queue.
 		dead, _, err := q.DeadLetters(ctx, "", 10)
 		out["dead"] = err
 		if len(dead) == 0 {
-			out["dead"] = queue.ErrEmpty
+			return map[string]error{"dead": queue.ErrEmpty}
 		}
 		handed, _ := q.HandedOff(ctx)
 		_, out["get"] = q.Get(ctx, handed[0].ID)
+		_, out["batches"] = q.Batches(ctx, handed[0].ID)
+		_, _, out["in flight"] = q.InFlight(ctx, time.Now(), 10)
+		_, out["scan"] = q.Scan(ctx, queue.ScanOptions{}, func([]queue.ScannedRecord) error { return nil })
+		_, out["annotation"] = q.Annotation(ctx, handed[0].ID, "dedup")
+		_, out["dead letter"] = q.DeadLetter(ctx, dead[0].ID)
 		return out
 	},
 }

@@ -12,7 +12,7 @@ local maxRecords, maxBytes = tonumber(ARGV[3]), tonumber(ARGV[4])
 local leaseMS, leastRecords = tonumber(ARGV[5]), tonumber(ARGV[6])
 local maxFailures, maxCrashes = tonumber(ARGV[7]), tonumber(ARGV[8])
 local backoffMS, maxBackoffMS = tonumber(ARGV[9]), tonumber(ARGV[10])
-local random, fast = tonumber(ARGV[11]), ARGV[12] == '1'
+local random, fast, worker = tonumber(ARGV[11]), ARGV[12] == '1', ARGV[13]
 
 -- Bounds of one call, so that it holds the server for a few milliseconds only.
 local MAX_EXPIRED = 64 -- leases brought back
@@ -61,7 +61,7 @@ local function redeliver()
       local failed = tonumber(meta.fails or 0) >= maxFailures or tonumber(meta.crashes or 0) >= maxCrashes
       redis.call('ZREM', REDO, x)
       local attempt = redis.call('HINCRBY', metaOf(x), 'att', 1)
-      redis.call('HSET', metaOf(x), 'st', failed and 'S' or 'L')
+      redis.call('HSET', metaOf(x), 'st', failed and 'S' or 'L', 'worker', worker)
       if meta.waits then redis.call('HDEL', metaOf(x), 'waits') end
       redis.call('ZADD', LEASES, int(deadline), x)
       redis.call('HSET', STAT, 'clock', int(now))
@@ -219,7 +219,7 @@ local function seal(source, length, stat)
     n, size = moveSlow(source, batch, n)
   end
   redis.call('HSET', metaOf(id), 'n', n, 'att', 1, 'st', 'L', 'root', id, 'off', 0, 'sealed', int(now),
-    'first', int(now))
+    'first', int(now), 'worker', worker)
   redis.call('ZADD', LEASES, int(deadline), id)
   redis.call('HSET', STAT, 'taken', int(stat.taken + n), 'inflight', int(stat.inflight + n), 'clock', int(now),
     'avg', math.ceil(size / n), 'layout', LAYOUT)

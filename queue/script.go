@@ -46,6 +46,8 @@ var (
 	mendLua string
 	//go:embed undo.lua
 	undoLua string
+	//go:embed locate.lua
+	locateLua string
 
 	leaseScript     = newScript(leaseLua)
 	holdScript      = newScript(holdLua)
@@ -61,6 +63,7 @@ var (
 	auditScript     = newScript(auditLua)
 	mendScript      = newScript(mendLua)
 	undoScript      = newScript(undoLua)
+	locateScript    = newScript(locateLua)
 )
 
 func newScript(body string) *redisx.Script {

@@ -58,7 +58,7 @@ func (q *Queue) sealArgs(id string, o LeaseOptions, least int) []string {
 	l := q.cfg.Lease
 	return []string{
 		id, itoa(o.Records), itoa(o.Bytes), ms(o.Duration), itoa(least), itoa(l.MaxFailures), itoa(l.MaxCrashes),
-		ms(l.Backoff), ms(l.MaxBackoff), randomArg(), flag(q.fast),
+		ms(l.Backoff), ms(l.MaxBackoff), randomArg(), flag(q.fast), cut(o.Worker, MaxWorker),
 	}
 }
 

@@ -1,5 +1,10 @@
 package staging
 
+import (
+	"context"
+	"strings"
+)
+
 // SetHook makes f run at the named points of Stage, Promote, Void and Fates.
 func (t *Table[T]) SetHook(f func(point string) error) { t.hook = f }
 
@@ -25,4 +30,31 @@ func (t *Table[T]) Encode(l *Load[T], buf []byte) (int, error) {
 			return total, e.err
 		}
 	}
+}
+
+// FindPlans returns how the server runs each statement of FindKey, FindBatches and FindSealed.
+func (t *Table[T]) FindPlans(ctx context.Context, key, idType string, ids []string) ([]string, error) {
+	conn, err := t.pool.Acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Release()
+	p := t.commonPieces()
+	p["id"], p["id_type"] = quote(t.cfg.ID), idType
+	var plans []string
+	for _, c := range []call{
+		fill("find_rows", p).with(args{"key": key, "limit": "100"}),
+		t.sql.findRejects.with(args{"key": key, "limit": "100"}),
+		t.sql.side[sideA].findRegistered.with(args{"ids": array(ids)}),
+		t.sql.findCommitted.with(args{"ids": array(ids), "limit": "100"}),
+		t.sql.findSealed.with(args{"first": ids[0], "last": ids[0], "limit": "100"}),
+	} {
+		c.sql = "EXPLAIN " + c.sql
+		r, err := sendOne(ctx, conn.Conn(), c)
+		if err != nil {
+			return nil, err
+		}
+		plans = append(plans, strings.Join(r.texts("QUERY PLAN"), "\n"))
+	}
+	return plans, nil
 }

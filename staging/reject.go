@@ -21,6 +21,8 @@ type StoredReject struct {
 	Source string
 	Whole  bool // every row of the record was rejected
 	At     time.Time
+	// Resolved is when the reject was corrected and replayed, or given up; zero: it is open.
+	Resolved time.Time
 }
 
 // A RejectFilter selects rejects. Zero fields do not filter, except that resolved rejects are left
@@ -68,25 +70,29 @@ func (t *Table[T]) Rejects(ctx context.Context, f RejectFilter) ([]StoredReject,
 
 // rejectRow is a row of the rejects table.
 type rejectRow struct {
-	ID      int64
-	Batch   string
-	Pos     int32
-	Key     string
-	Code    string
-	Reason  string
-	Payload *string
-	Bytes   []byte
-	Row     *string
-	Root    string
-	Place   int
-	Source  string
-	Whole   bool
-	At      time.Time `db:"rejected_at"`
+	ID       int64
+	Batch    string
+	Pos      int32
+	Key      string
+	Code     string
+	Reason   string
+	Payload  *string
+	Bytes    []byte
+	Row      *string
+	Root     string
+	Place    int
+	Source   string
+	Whole    bool
+	At       time.Time  `db:"rejected_at"`
+	Resolved *time.Time `db:"resolved_at"`
 }
 
 func (r rejectRow) stored() StoredReject {
 	x := StoredReject{ID: r.ID, Batch: r.Batch, Source: r.Source, Whole: r.Whole, At: r.At,
 		Reject: Reject{Pos: r.Pos, Key: r.Key, Code: r.Code, Reason: r.Reason, Payload: r.Bytes, Root: r.Root, Place: r.Place}}
+	if r.Resolved != nil {
+		x.Resolved = *r.Resolved
+	}
 	switch {
 	case r.Row != nil:
 		x.Payload = []byte(*r.Row)

@@ -14,7 +14,7 @@ WHERE batch = ANY(@batches::text[]::uuid[]) AND whole
 ORDER BY batch, pos, id;
 
 -- name: rejects_list
-SELECT id, batch::text AS batch, pos, key, code, reason, payload, bytes, row::text AS row, root::text AS root, place, source, whole, rejected_at
+SELECT id, batch::text AS batch, pos, key, code, reason, payload, bytes, row::text AS row, root::text AS root, place, source, whole, rejected_at, resolved_at
 FROM {rejects}
 WHERE id > @after::int8
   AND (@code::text = '' OR code = @code::text)

@@ -191,6 +191,7 @@ const layout = "headrace staging schema 2"
 func (t *Table[T]) createSQL() string {
 	create := []string{
 		fill("schema_target", pieces{"ledger": t.ledger, "ledger_at": t.ledgerAt, "rejects": t.rejects, "rejects_batch": t.rejectsBatch,
+			"ledger_root": t.ledgerRoot, "rejects_key": t.rejectsKey,
 			"control": t.control, "epoch": t.epoch, "target_text": literal(t.target), "layout": literal(layout)}).text,
 		t.rewriteSQL("rewrite_table").text,
 	}

@@ -33,18 +33,21 @@ func sideOf(open string) side {
 
 // names are the quoted, schema-qualified names of all tables of one target.
 type names struct {
-	schema, table    string // not quoted
-	target           string
-	staging          [2]string
-	registry         [2]string
-	refused          [2]string
-	epoch            string
-	ledger, ledgerAt string // ledgerAt and rejectsBatch are indexes: no schema
-	rejects          string
-	rejectsBatch     string
-	control          string
-	stagingName      [2]string // not quoted, no schema
-	own              []string  // all the tables, not quoted, no schema
+	schema, table string // not quoted
+	target        string
+	staging       [2]string
+	registry      [2]string
+	refused       [2]string
+	epoch         string
+	ledger        string
+	ledgerAt      string // an index: no schema; so are the next three
+	ledgerRoot    string
+	rejectsBatch  string
+	rejectsKey    string
+	rejects       string
+	control       string
+	stagingName   [2]string // not quoted, no schema
+	own           []string  // all the tables, not quoted, no schema
 }
 
 func newNames(schema, table string) names {
@@ -63,6 +66,8 @@ func newNames(schema, table string) names {
 	}
 	n.epoch, n.ledger, n.rejects, n.control = full("_epoch"), full("_ledger"), full("_rejects"), full("_control")
 	n.ledgerAt = pgx.Identifier{derived(table, "_ledger_at")}.Sanitize()
+	n.ledgerRoot = pgx.Identifier{derived(table, "_ledger_root")}.Sanitize()
+	n.rejectsKey = pgx.Identifier{derived(table, "_rejects_key")}.Sanitize()
 	n.rejectsBatch = pgx.Identifier{derived(table, "_rejects_batch")}.Sanitize()
 	return n
 }

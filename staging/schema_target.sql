@@ -21,6 +21,8 @@ CREATE TABLE IF NOT EXISTS {ledger} (
     committed_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX IF NOT EXISTS {ledger_at} ON {ledger} USING brin (committed_at);
+-- Only the parts of split batches are in it.
+CREATE INDEX IF NOT EXISTS {ledger_root} ON {ledger} (root) WHERE root <> id;
 
 CREATE TABLE IF NOT EXISTS {rejects} (
     id          bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -40,6 +42,8 @@ CREATE TABLE IF NOT EXISTS {rejects} (
     resolved_at timestamptz           -- corrected and replayed, or given up
 );
 CREATE INDEX IF NOT EXISTS {rejects_batch} ON {rejects} (batch);
+-- A hash: a key may be longer than an entry of a B-tree.
+CREATE INDEX IF NOT EXISTS {rejects_key} ON {rejects} USING hash (key) WHERE key <> '';
 
 CREATE TABLE IF NOT EXISTS {control} (
     one    boolean     PRIMARY KEY DEFAULT true CHECK (one),

@@ -14,7 +14,7 @@ import (
 // another piece of SQL, filled once for each Table; @name is a parameter, which the server gets as
 // $1, $2, … Files whose name begins with schema_ hold one statement without a name.
 //
-//go:embed stage.sql promote.sql promote_insert.sql promote_rules.sql promote_judge.sql promote_suspects.sql ledger.sql reject.sql schema_side.sql schema_target.sql settings.sql rewrite.sql
+//go:embed stage.sql promote.sql promote_insert.sql promote_rules.sql promote_judge.sql promote_suspects.sql ledger.sql reject.sql schema_side.sql schema_target.sql settings.sql rewrite.sql find.sql
 var sqlFiles embed.FS
 
 var templates = loadTemplates()
@@ -150,6 +150,11 @@ type statements struct {
 	failures       statement
 	bulkInsert     statement // rows of pg_temp.hr_aside, without merges
 	replayInsert   statement // the same with merges
+	findID         statement
+	findRejects    statement
+	findCommitted  statement
+	findSealed     statement
+	findFloor      statement
 }
 
 // sideStatements are those that name one side of the staging tables.
@@ -186,6 +191,8 @@ type sideStatements struct {
 	remaining    statement
 	suspects     statement
 	staged       statement
+
+	findRegistered statement
 }
 
 // prepare fills in all statements.
@@ -201,6 +208,9 @@ func (t *Table[T]) prepare() {
 	q.rejectsByBatch, q.rejectedKeys, q.rejectsList = get("rejects_by_batch"), get("rejected_keys"), get("rejects_list")
 	q.guards, q.judged = get("guards"), get("judged")
 	q.noteFailure, q.noteSuccess, q.failures = get("note_failure"), get("note_success"), get("failures")
+	q.findID, q.findRejects = get("find_id"), get("find_rejects")
+	q.findCommitted, q.findSealed = get("find_committed"), get("find_sealed")
+	q.findFloor = get("find_floor")
 	if t.cfg.Conflict == ConflictReplace {
 		q.replaceInto = get("replace_into")
 	}
@@ -219,7 +229,7 @@ func (t *Table[T]) prepare() {
 		x.insertPlain = get(t.insertName("all"))
 		x.insert = t.merged(x.insertPlain)
 		x.judgeInsert = t.judgeStatement(p, "insert", t.insertName("try"))
-		x.staged = get("staged")
+		x.staged, x.findRegistered = get("staged"), get("find_registered")
 		x.postpone, x.resume = get("postpone_record"), get("resume_postponed")
 		x.rejectRecord, x.spans, x.remaining, x.suspects = get("reject_record"), get("spans"), get("remaining"), get("suspects")
 		if len(t.cfg.Key) > 0 {
@@ -239,7 +249,7 @@ func (t *Table[T]) prepare() {
 func (t *Table[T]) commonPieces() pieces {
 	key := list("s.", t.cfg.Key)
 	p := pieces{
-		"target": t.target, "target_text": literal(t.target), "ledger": t.ledger, "rejects": t.rejects, "control": t.control, "epoch": t.epoch,
+		"target": t.target, "target_text": literal(t.target), "ledger": t.ledger, "rejects": t.rejects, "rejects_text": literal(t.rejects), "control": t.control, "epoch": t.epoch,
 		"registry_a": t.registry[sideA], "registry_b": t.registry[sideB],
 		"columns": list("", t.colNames), "s_columns": list("s.", t.colNames), "key": list("", t.cfg.Key), "s_key": key,
 		"record": colRecord, "postponed": postponedBit, "which": laterCondition, "newest": t.newestFirst(), "on_conflict": t.onConflict(),

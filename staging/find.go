@@ -1,0 +1,341 @@
+package staging
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// FoundKey is what a target holds under one key. See [Table.FindKey].
+type FoundKey struct {
+	Rows     []FoundRow
+	MoreRows bool // there are more than MaxFound
+	// Rejects are the rejected records and rows, latest first, also those that are resolved.
+	Rejects     []StoredReject
+	MoreRejects bool // there are more than MaxFound
+	// Limits name what was not looked through, and why.
+	Limits []string
+}
+
+// FoundRow is a row of the target.
+type FoundRow struct {
+	Key  string // the text of the column Config.ID
+	JSON string // the whole row
+}
+
+// MaxFound bounds the rows and the rejects that FindKey returns.
+const MaxFound = 100
+
+// FoundBatch is a batch as its registry or the ledger describes it.
+type FoundBatch struct {
+	ID, Root                                      string
+	Offset                                        int
+	Records, Kept, Duplicates, Filtered, Rejected int
+	Fate                                          Fate // FateStaged, FatePromoted or FateVoid
+	Attempt                                       int64
+	Worker                                        string
+	Sealed, Staged, Committed                     time.Time // Staged and Committed: zero if they do not apply
+}
+
+// Holds reports whether the batch holds the record at a place of a root batch.
+func (b FoundBatch) Holds(root string, place int) bool {
+	return b.Root == root && b.Offset <= place && place < b.Offset+b.Records
+}
+
+// FoundBatches is the result of [Table.FindBatches].
+type FoundBatches struct {
+	Batches []FoundBatch
+	// Limits name what was not looked through, and why.
+	Limits []string
+}
+
+// SealedBatches is the result of [Table.FindSealed].
+type SealedBatches struct {
+	IDs  []string
+	More bool // there are more than the limit
+	// Floor is the time before which the ledger was pruned; zero: never.
+	Floor time.Time
+}
+
+// Finder finds records and batches of a target by its name, without the type of its rows. It has
+// the same methods as a [Table]. This type is concurrency safe.
+type Finder struct{ t *Table[struct{}] }
+
+// NewFinder returns a Finder. id is the column that holds the record's id ([Config].ID); "" takes
+// the column of the primary key, if it has one only. The pool stays the caller's.
+func NewFinder(ctx context.Context, pool *pgxpool.Pool, target, id string) (*Finder, error) {
+	if pool == nil {
+		return nil, fmt.Errorf("%w: the pool is nil", ErrConfig)
+	}
+	schema, table, err := parseName(target)
+	if err != nil {
+		return nil, err
+	}
+	t := &Table[struct{}]{pool: pool}
+	if err := t.cfg.check(); err != nil {
+		return nil, err
+	}
+	conn, err := t.begin(ctx, false)
+	if err != nil {
+		return nil, t.explain("looking for the target "+target, err)
+	}
+	defer conn.Release()
+	q := conn.Conn()
+	defer t.rollback(q)
+	s, err := find(ctx, q, schema, table)
+	if err != nil {
+		return nil, t.explain("looking for the target "+target, err)
+	}
+	if s == nil {
+		return nil, fmt.Errorf("%w: %s", ErrNoTarget, target)
+	}
+	t.names = newNames(s.schema, table)
+	missing, err := t.missingTables(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	if len(missing) > 0 {
+		return nil, fmt.Errorf("%w: %s", ErrMissing, strings.Join(missing, ", "))
+	}
+	if t.cfg.ID = id; id == "" {
+		r, err := sendOne(ctx, q, do(`SELECT min(a.attname)::text AS id FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey)
+			WHERE i.indrelid = $1::text::regclass AND i.indisprimary HAVING count(*) = 1`, t.target))
+		if err != nil {
+			return nil, t.explain("reading the primary key of "+target, err)
+		}
+		if ids := r.texts("id"); len(ids) == 1 {
+			t.cfg.ID = ids[0]
+		}
+	}
+	t.prepare()
+	return &Finder{t}, nil
+}
+
+// Name returns the target's quoted name with its schema.
+func (f *Finder) Name() string { return f.t.target }
+
+// FindKey does what [Table.FindKey] does.
+func (f *Finder) FindKey(ctx context.Context, key string) (FoundKey, error) {
+	return f.t.FindKey(ctx, key)
+}
+
+// FindBatches does what [Table.FindBatches] does.
+func (f *Finder) FindBatches(ctx context.Context, ids ...string) (FoundBatches, error) {
+	return f.t.FindBatches(ctx, ids...)
+}
+
+// FindSealed does what [Table.FindSealed] does.
+func (f *Finder) FindSealed(ctx context.Context, from, to time.Time, limit int) (SealedBatches, error) {
+	return f.t.FindSealed(ctx, from, to, limit)
+}
+
+// FindKey returns the rows of the target whose column Config.ID has the value of key, and the
+// rejects with that key. It uses indexes only. What has none, or what the role may not read, is
+// named in Limits and left out. A key that is no value of the column's type has no rows.
+func (t *Table[T]) FindKey(ctx context.Context, key string) (found FoundKey, err error) {
+	if ok, _ := textOK(key); !ok {
+		return found, fmt.Errorf("%w: the key %q is not text: must be UTF-8 without NUL", ErrLoad, key)
+	}
+	conn, err := t.begin(ctx, false)
+	if err != nil {
+		return found, t.explain("finding a key", err)
+	}
+	defer conn.Release()
+	q := conn.Conn()
+	defer t.rollback(q)
+	r, err := sendOne(ctx, q, t.sql.findID.with(args{"id": t.cfg.ID}))
+	if err != nil {
+		return found, t.explain("finding a key", err)
+	}
+	row := r.row(0)
+	switch {
+	case t.cfg.ID == "":
+		found.Limits = append(found.Limits, "rows of "+t.target+": no single column is the id of a record")
+	case row.null("type"):
+		return found, fmt.Errorf("%w: the id column is %q, must be a column of %s", ErrConfig, t.cfg.ID, t.target)
+	case !row.bool("readable"):
+		found.Limits = append(found.Limits, "rows of "+t.target+": this role may not read them")
+	case !row.bool("indexed"):
+		found.Limits = append(found.Limits, fmt.Sprintf("rows of %s: no index leads with the id column %q", t.target, t.cfg.ID))
+	default:
+		if found.Rows, err = t.findRows(ctx, q, key, row.text("type")); err != nil {
+			return found, t.explain("finding a key", err)
+		}
+	}
+	if !row.bool("rejects_indexed") {
+		found.Limits = append(found.Limits, fmt.Sprintf("rejects: no index on the key: CREATE INDEX ON %s USING hash (key) WHERE key <> ''", t.rejects))
+	} else if err = t.findRejects(ctx, q, key, &found); err != nil {
+		return found, t.explain("finding a key", err)
+	}
+	if found.MoreRows = len(found.Rows) > MaxFound; found.MoreRows {
+		found.Rows = found.Rows[:MaxFound]
+	}
+	return found, nil
+}
+
+// findRows looks a key up in the target. A savepoint keeps the transaction when the key is no value
+// of the column's type.
+func (t *Table[T]) findRows(ctx context.Context, q *pgx.Conn, key, idType string) (rows []FoundRow, err error) {
+	p := t.commonPieces()
+	p["id"], p["id_type"] = quote(t.cfg.ID), idType
+	call := fill("find_rows", p).with(args{"key": key, "limit": text(MaxFound + 1)})
+	res, err := send(ctx, q, do("SAVEPOINT hr_find"), call)
+	switch state := sqlState(err); {
+	case strings.HasPrefix(state, "22"), strings.HasPrefix(state, "23"):
+		_, err := sendOne(ctx, q, do("ROLLBACK TO SAVEPOINT hr_find"))
+		return nil, err
+	case err != nil:
+		return nil, err
+	}
+	for row := range res[1].each() {
+		rows = append(rows, FoundRow{row.text("key"), row.text("row")})
+	}
+	return rows, nil
+}
+
+func (t *Table[T]) findRejects(ctx context.Context, q *pgx.Conn, key string, found *FoundKey) error {
+	rows, err := q.Query(ctx, t.sql.findRejects.text, key, text(MaxFound+1))
+	if err != nil {
+		return err
+	}
+	found.Rejects, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (StoredReject, error) {
+		x, err := pgx.RowToStructByName[rejectRow](row)
+		return x.stored(), err
+	})
+	if found.MoreRejects = len(found.Rejects) > MaxFound; found.MoreRejects {
+		found.Rejects = found.Rejects[:MaxFound]
+	}
+	return err
+}
+
+// maxFoundBatches bounds the batches that FindBatches returns.
+const maxFoundBatches = 10_000
+
+// FindBatches describes those of the given batches that are staged or in the ledger, and the parts
+// of those that were split, in the order of their offsets. It uses indexes only, and does not wait
+// for a promotion: a side that one holds is named in Limits. It reads the registries first, then
+// the ledger.
+func (t *Table[T]) FindBatches(ctx context.Context, ids ...string) (found FoundBatches, err error) {
+	if len(ids) == 0 {
+		return found, nil
+	}
+	for _, id := range ids {
+		if _, ok := parseUUID(id); !ok {
+			return found, fmt.Errorf("%w: batch id %q: must be a UUID", ErrLoad, id)
+		}
+	}
+	conn, err := t.pool.Acquire(ctx)
+	if err != nil {
+		return found, fmt.Errorf("staging: %w", err)
+	}
+	defer conn.Release()
+	q := conn.Conn()
+	staged := map[string]FoundBatch{}
+	for s := range t.sql.side {
+		r, err := t.registeredAt(ctx, q, t.sql.side[s].findRegistered, ids)
+		switch {
+		case sqlState(err) == "55P03":
+			found.Limits = append(found.Limits, "batches in "+t.staging[s]+": a promotion holds it")
+		case err != nil:
+			return found, t.explain("finding batches", err)
+		default:
+			for row := range r.each() {
+				b := foundBatch(row)
+				staged[b.ID] = b
+			}
+		}
+	}
+	defer t.rollback(q)
+	res, err := send(ctx, q, append(t.beginning(false), t.sql.findCommitted.with(args{"ids": array(ids), "limit": text(maxFoundBatches + 1)}), do("commit"))...)
+	if err != nil {
+		return found, t.explain("finding batches", err)
+	}
+	for row := range res[len(res)-2].each() {
+		b := foundBatch(row)
+		delete(staged, b.ID) // promoted since the registry was read
+		found.Batches = append(found.Batches, b)
+	}
+	if len(found.Batches) > maxFoundBatches {
+		found.Batches = found.Batches[:maxFoundBatches]
+		found.Limits = append(found.Limits, fmt.Sprintf("the ledger: more than %d parts of a split batch", maxFoundBatches))
+	}
+	for _, id := range ids {
+		u, _ := parseUUID(id)
+		if b, ok := staged[formatUUID(u)]; ok {
+			found.Batches = append(found.Batches, b)
+			delete(staged, b.ID)
+		}
+	}
+	return found, nil
+}
+
+// registeredAt reads the registry of one side. It does not wait for a promotion.
+func (t *Table[T]) registeredAt(ctx context.Context, q *pgx.Conn, s statement, ids []string) (result, error) {
+	defer t.rollback(q)
+	calls := append([]call{do(beginOwn)}, t.ownSettings(statsWait, t.cfg.IdleTimeout)...)
+	res, err := send(ctx, q, append(calls, s.with(args{"ids": array(ids)}), do("commit"))...)
+	if err != nil {
+		return result{}, err
+	}
+	return res[len(res)-2], nil
+}
+
+func foundBatch(row record) FoundBatch {
+	n := func(column string) int { return int(row.int(column)) }
+	b := FoundBatch{
+		ID: row.text("id"), Root: row.text("root"), Offset: n("root_offset"), Records: n("records"), Kept: n("kept"), Duplicates: n("duplicates"),
+		Filtered: n("filtered"), Rejected: n("rejected"), Attempt: row.int("attempt"), Worker: row.text("worker"),
+		Sealed: row.micros("sealed"), Staged: row.micros("staged"), Committed: row.micros("committed"),
+	}
+	switch row.text("kind") {
+	case "promoted":
+		b.Fate = FatePromoted
+	case "void":
+		b.Fate = FateVoid
+	default:
+		b.Fate = FateStaged
+	}
+	return b
+}
+
+// FindSealed lists the ids of up to limit batches in the ledger that were sealed between two times,
+// youngest first. An id carries the time of the client that sealed the batch, so the primary key
+// has them in this order.
+func (t *Table[T]) FindSealed(ctx context.Context, from, to time.Time, limit int) (found SealedBatches, err error) {
+	if limit < 1 {
+		return found, fmt.Errorf("%w: the limit of FindSealed is %d: must be positive", ErrConfig, limit)
+	}
+	conn, err := t.pool.Acquire(ctx)
+	if err != nil {
+		return found, fmt.Errorf("staging: %w", err)
+	}
+	defer conn.Release()
+	defer t.rollback(conn.Conn())
+	res, err := send(ctx, conn.Conn(), append(t.beginning(false), t.sql.findFloor.with(nil), t.sql.findSealed.with(args{
+		"first": uuidAt(from, 0), "last": uuidAt(to, 0xff), "limit": text(limit + 1),
+	}), do("commit"))...)
+	if err != nil {
+		return found, t.explain("finding batches", err)
+	}
+	found.Floor = res[len(res)-3].row(0).micros("floor")
+	found.IDs = res[len(res)-2].texts("id")
+	if found.More = len(found.IDs) > limit; found.More {
+		found.IDs = found.IDs[:limit]
+	}
+	return found, nil
+}
+
+// uuidAt is the first or last UUIDv7 of a time: all other bits have the given value.
+func uuidAt(at time.Time, rest byte) string {
+	var u [16]byte
+	binary.BigEndian.PutUint64(u[:8], uint64(max(at.UnixMilli(), 0))<<16)
+	for i := 6; i < len(u); i++ {
+		u[i] = rest
+	}
+	return formatUUID(u)
+}
