@@ -7,7 +7,7 @@ local READY, STAT, LEASES, REDO, HANDED, OPEN, DELAYED, DEAD, BROKEN, PUSHING = 
 local PREFIX = ARGV[1]
 
 -- The states of a batch, and the set that holds the batches of each: leased, leased to be settled,
--- waiting for redelivery, handed off, broken (its keys do not fit together).
+-- waiting for redelivery, handed off, broken (its keys are inconsistent).
 local SET_OF = {L = LEASES, S = LEASES, R = REDO, H = HANDED, B = BROKEN}
 
 -- A clock that is behind the last time seen by more than this was set back.

@@ -5,7 +5,7 @@
 -- ARGV: prefix, id, attempt ('' for a void batch), reason, fast, number of children, their
 --      ids, then four arguments for each undo.
 -- Returns 1 for a split, 2 for a burial, 0 for a batch that is gone, -1 for a lost lease and -2 for
--- a batch whose keys do not fit together.
+-- a batch whose keys are inconsistent.
 local id, attempt, reason, fast = ARGV[2], ARGV[3], ARGV[4], ARGV[5] == '1'
 local children, FIRST_CHILD = tonumber(ARGV[6]), 7
 

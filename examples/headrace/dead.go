@@ -15,7 +15,7 @@ import (
 type dead struct {
 	List    deadList    `cmd:"" help:"List dead letters, oldest first."`
 	Show    deadShow    `cmd:"" help:"Show one with its payload."`
-	Requeue deadRequeue `cmd:"" help:"Give dead letters another chance."`
+	Requeue deadRequeue `cmd:"" help:"Deliver dead letters again."`
 	Drop    deadDrop    `cmd:"" help:"Discard dead letters for good."`
 }
 
@@ -36,7 +36,7 @@ func toLetter(d queue.DeadLetter) letter {
 
 type deadList struct {
 	N     int    `short:"n" default:"20" help:"How many, 1 to 1000."`
-	After string `help:"Go on behind this cursor of the call before."`
+	After string `help:"Continue after this cursor of the previous call."`
 }
 
 // Validate is called by kong after parsing.

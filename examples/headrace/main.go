@@ -39,7 +39,7 @@ type commands struct {
 	Generate  generate  `cmd:"" group:"orders" help:"Push generated orders, or those of a file."`
 	Process   process   `cmd:"" group:"orders" help:"Run a worker."`
 	Promote   promote   `cmd:"" group:"orders" help:"Move staged orders into the table."`
-	Benchmark benchmark `cmd:"" group:"orders" help:"Measure each step beside the bare tools."`
+	Benchmark benchmark `cmd:"" group:"orders" help:"Compare each step with the bare tools."`
 
 	Stats   stats   `cmd:"" group:"any" help:"Show the books, the depths and the ages."`
 	Peek    peek    `cmd:"" group:"any" help:"Show records without taking them."`

@@ -15,7 +15,7 @@ type process struct {
 	Workers    int           `default:"2" help:"Batches in hand at once, 1 to 64."`
 	Batch      int           `default:"2000" help:"Records of a batch, 1 to 100000."`
 	Lease      time.Duration `default:"30s" help:"A silent worker loses its batches after this time."`
-	Iterations int           `help:"Lease no more after this many batches (no limit)."`
+	Iterations int           `help:"Stop leasing after this many batches (no limit)."`
 	Empty      bool          `help:"Stop when no record is ready, delayed or with a worker."`
 }
 

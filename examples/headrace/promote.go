@@ -13,7 +13,7 @@ const reconcileInterval = time.Second
 
 // promote moves what is staged into the table and refreshes the views.
 type promote struct {
-	Empty bool `help:"Go on until nothing is staged and nothing is in flight."`
+	Empty bool `help:"Repeat until nothing is staged and nothing is in flight."`
 	Once  bool `help:"One promotion (the default without --empty)."`
 }
 

@@ -8,7 +8,7 @@ import (
 
 // prune forgets old rows of the ledger and resolved rejects.
 type prune struct {
-	Before time.Duration `required:"" help:"Forget what is older, such as 720h. More than the age of anything in flight."`
+	Before time.Duration `required:"" help:"Delete rows older than this, such as 720h. Must exceed the age of anything in flight."`
 	Yes    bool          `short:"y" help:"Do not ask."`
 }
 

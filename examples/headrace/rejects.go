@@ -18,16 +18,16 @@ type rejects struct {
 	List    rejectList    `cmd:"" help:"List open rejects, oldest first."`
 	Codes   rejectCodes   `cmd:"" help:"Count open rejects by code."`
 	Show    rejectShow    `cmd:"" help:"Show one with its payload."`
-	Resolve rejectResolve `cmd:"" help:"Mark rejects as done with."`
+	Resolve rejectResolve `cmd:"" help:"Mark rejects as resolved."`
 	Replay  rejectReplay  `cmd:"" help:"Push a reject again, corrected or as it was, and resolve it."`
 }
 
 type rejectList struct {
 	N     int    `short:"n" default:"20" help:"How many, 1 to 1000."`
 	Code  string `help:"Only those with this code."`
-	Key   string `help:"Only those of this record id."`
-	All   bool   `help:"Also those that are resolved."`
-	After int64  `help:"Go on behind this id."`
+	Key   string `help:"Only those with this record id."`
+	All   bool   `help:"Include resolved rejects."`
+	After int64  `help:"Continue after this id."`
 }
 
 // Validate is called by kong after parsing.

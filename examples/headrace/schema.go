@@ -10,7 +10,7 @@ import (
 // schema is what the orders domain has in Postgres.
 type schema struct {
 	Print schemaPrint `cmd:"" help:"Print the tables, the roll-up and the views as SQL."`
-	Check schemaCheck `cmd:"" help:"Compare the database with them; creates what is missing."`
+	Check schemaCheck `cmd:"" help:"Compare the database with them; creates missing objects."`
 }
 
 type schemaPrint struct{}

@@ -12,7 +12,7 @@ import (
 
 // views are the dashboard views.
 type views struct {
-	List    viewList    `cmd:"" help:"Show how fresh the views are."`
+	List    viewList    `cmd:"" help:"Show the freshness of the views."`
 	Refresh viewRefresh `cmd:"" help:"Refresh the views of the orders domain."`
 }
 
