@@ -13,11 +13,13 @@
 //
 // # Use a Rollup when
 //
-// the answer consists of sums, counts, minima and maxima by group. A [Rollup] is an ordinary table.
-// [Rollup.Merge] returns a statement that adds the promoted rows to it inside the promotion's own
-// transaction. So the roll-up is always as fresh as the target, it never counts a row twice, and
-// its cost depends on the new rows alone. To read an average, divide a sum by a count. Distinct
-// counts and medians cannot be merged: they need a view.
+// the answer consists of sums, counts, averages, minima, maxima and distinct counts by group. A
+// [Rollup] is an ordinary table. [Rollup.Merges] returns the statements that add the promoted rows
+// to it inside the promotion's own transaction. So the roll-up is always as fresh as the target, it
+// never counts a row twice, and its cost depends on the new rows alone. An average is a sum and a
+// count, and a column generated from them. Distinct counts are exact, from a table of values beside
+// the roll-up, or estimates from a sketch that merges across groups. Medians cannot be merged: they
+// need a view.
 //
 // # Guarantees
 //
@@ -27,8 +29,9 @@
 //
 // After every commit, a roll-up equals the same aggregate over the target, to the last decimal:
 // Create rejects a sum that would be rounded. This holds as long as rows reach the target only
-// through promotions. A roll-up does not see an UPDATE or a DELETE there, or a conflict policy that
-// replaces rows. [Rollup.Check] compares it with the target; [Rollup.Rebuild] recomputes it.
+// through promotions; with Rollup.Replaces, promotions may replace rows. A roll-up does not see an
+// UPDATE or a DELETE there. [Rollup.Check] compares it with the target; [Rollup.Rebuild] recomputes
+// it. Promotions go on meanwhile, except while Rebuild repairs.
 //
 // # Tables
 //
@@ -39,8 +42,9 @@
 // enough) and needs SELECT, INSERT and UPDATE on the state table. The owner needs SELECT on all
 // that the views read. If a view has a unique index, the owner also needs TEMPORARY on the
 // database, because a concurrent refresh in Postgres creates a temporary table. A role that
-// promotes needs SELECT, INSERT and UPDATE on the roll-ups. New, Create and Verify list everything
-// that is missing in one error.
+// promotes needs SELECT, INSERT and UPDATE on the roll-ups and their tables of distinct values
+// (roll-up "sales", measure "customers": sales_customers), with Rollup.Replaces also DELETE. New,
+// Create and Verify list everything that is missing in one error.
 //
 // Each transaction runs in READ COMMITTED with time limits of its own, whatever the defaults of the
 // server, the database or the role are. Locks are transaction-scoped advisory locks, so everything

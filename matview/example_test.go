@@ -145,9 +145,9 @@ var sales = matview.Rollup{
 	},
 }
 
-// A roll-up grows with each promotion, in the promotion's own statement. staging.Config.Merges
-// takes the name and the text.
-func ExampleRollup_Merge() {
+// A roll-up grows with each promotion, in the promotion's own statement. A staging.Merge(m) of each
+// merge goes into staging.Config.Merges, and this is what a promotion does with them.
+func ExampleRollup_Merges() {
 	ctx := context.Background()
 	pool, drop := database(ordersTable)
 	defer drop()
@@ -155,13 +155,16 @@ func ExampleRollup_Merge() {
 	if err := sales.Create(ctx, pool); err != nil {
 		fmt.Println(err)
 	}
-	name, merge, err := sales.Merge()
+	merges, err := sales.Merges()
 	if err != nil {
 		fmt.Println(err)
 	}
 	for _, values := range []string{`(1, 'Books', 10), (2, 'Games', 25)`, `(3, 'Books', 99), (4, NULL, 1)`} {
-		promotion := `WITH promoted AS (INSERT INTO orders VALUES ` + values + ` RETURNING *), ` + name + ` AS (` + merge + `) SELECT`
-		if _, err := pool.Exec(ctx, promotion); err != nil {
+		promotion := `WITH promoted AS (INSERT INTO orders VALUES ` + values + ` RETURNING category, total)`
+		for _, m := range merges {
+			promotion += `, "` + m.Name + `" AS (` + m.SQL + `)`
+		}
+		if _, err := pool.Exec(ctx, promotion+` SELECT`); err != nil {
 			fmt.Println(err)
 		}
 	}
@@ -279,4 +282,31 @@ func ExampleRollup_Rebuild() {
 	// Output:
 	// 2 <nil>
 	// [] <nil>
+}
+
+// Sketches of several groups merge: a customer who bought in two categories counts once.
+func ExampleSketchCount() {
+	ctx := context.Background()
+	pool, drop := database(`CREATE TABLE orders (category text, customer bigint)`,
+		`INSERT INTO orders SELECT 'Books', generate_series(1, 3) UNION ALL SELECT 'Games', generate_series(2, 5)`)
+	defer drop()
+
+	buyers := matview.Rollup{
+		Table:    "buyers",
+		From:     "orders",
+		GroupBy:  []matview.Column{{Name: "category", Type: "text"}},
+		Measures: []matview.Measure{{Name: "customers", Expr: "customer", Aggregate: matview.AggregateSketch}},
+	}
+	if err := buyers.Create(ctx, pool); err != nil {
+		fmt.Println(err)
+	}
+	if _, err := buyers.Rebuild(ctx, pool); err != nil {
+		fmt.Println(err)
+	}
+	var sum, together int
+	sql := `SELECT sum(customers)::int, ` + matview.SketchCount("bit_or(customers_sketch)") + ` FROM buyers`
+	err := pool.QueryRow(ctx, sql).Scan(&sum, &together)
+	fmt.Println(sum, together, err)
+	// Output:
+	// 7 5 <nil>
 }

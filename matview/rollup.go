@@ -2,8 +2,8 @@ package matview
 
 import (
 	"cmp"
-	_ "embed"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/headrace/headrace/internal/pgschema"
@@ -21,10 +21,20 @@ const (
 	AggregateMin
 	// AggregateMax keeps the greatest value.
 	AggregateMax
+	// AggregateAverage keeps a sum and a count, in the columns name_sum and name_count. The column
+	// name is generated from the two. Merge the averages of several groups as sum(name_sum) /
+	// sum(name_count).
+	AggregateAverage
+	// AggregateDistinct counts the distinct values of Expr, exactly. The values are kept in a table
+	// beside the roll-up, table_name, with one row for each value of each group: about 100 bytes, and
+	// as much time as a row of a narrow target.
+	AggregateDistinct
+	// AggregateSketch estimates the number of distinct values of Expr from a sketch of a fixed size,
+	// in the column name_sketch. The column name is generated from it. The standard error is 0.7 /
+	// √(2^Precision). Sketches merge: [SketchCount] of bit_or(name_sketch) estimates the distinct
+	// values of several groups together.
+	AggregateSketch
 )
-
-// aggregates are the functions in SQL.
-var aggregates = map[Aggregate]string{AggregateSum: "sum", AggregateCount: "count", AggregateMin: "min", AggregateMax: "max"}
 
 // Column is a column of a roll-up's key.
 type Column struct {
@@ -34,7 +44,9 @@ type Column struct {
 	// never build it from input. It must not depend on the session: write date_trunc('hour', t,
 	// 'UTC'), or sessions in two time zones fill two sets of hours.
 	Expr string
-	// Type of the column, as SQL writes it.
+	// Type of the column, as SQL writes it. It must group as the table's own column does: a text with
+	// a nondeterministic collation needs that collation (text COLLATE "folded"), citext stays citext.
+	// [Rollup.Create] refuses others.
 	Type string
 }
 
@@ -44,12 +56,15 @@ type Measure struct {
 	// Expr is the aggregated expression, without the aggregate: "quantity * price", not "sum(quantity
 	// * price)". It is code: never build it from input.
 	Expr string
-	// Type of the column. Default bigint for a count and numeric for a sum; required for a minimum and
-	// a maximum. A sum must be exact: [Rollup.Create] rejects a type that rounds the values of Expr,
-	// and an Expr of a floating-point type. Round when you read: round(revenue, 2). Or round each row:
-	// Expr "round(price * rate, 2)::numeric(12,2)".
+	// Type of the column. Default bigint for a count and numeric for a sum and an average; a minimum
+	// and a maximum need one. For AggregateDistinct it is the type of the values, which it needs too.
+	// A sketch has none. A sum must be exact: [Rollup.Create] refuses a type that rounds what Expr
+	// yields, and an Expr of a floating-point type. Round when you read: round(revenue, 2). Or round
+	// each row: Expr "round(price * rate, 2)::numeric(12,2)".
 	Type      string
 	Aggregate Aggregate
+	// Precision of a sketch: it has 2^Precision rows of 24 bits. Default [DefaultPrecision].
+	Precision int
 }
 
 // Rollup is a table of aggregates into which each promotion merges its rows, in the promotion's own
@@ -59,12 +74,19 @@ type Rollup struct {
 	// Table is the roll-up's own table: `table`, `schema.table` or `"any name"."any name"`.
 	Table string
 	// From is the table that promotions write to, in the same spelling: [Rollup.Rebuild] and
-	// [Rollup.Check] read it, and Create learns the types of the expressions from it.
+	// [Rollup.Check] read it, and Create learns the types of the expressions from it. It may be
+	// partitioned.
 	From string
 	// Name of the merge, unique among the merges. Default: Table without its schema.
 	Name     string
 	GroupBy  []Column
 	Measures []Measure
+	// Replaces is for promotions that replace rows: the merge takes the old values out again. Sums,
+	// counts and averages are subtracted, distinct values have reference counts, and a group without
+	// rows is deleted. A minimum or a maximum is recomputed from the table if its own row was
+	// replaced, and a sketch if any row of the group was. An index on the key's expressions makes that
+	// cheap; without one it is a scan of the table.
+	Replaces bool
 }
 
 // The limits of a [Rollup].
@@ -87,32 +109,41 @@ func (r Rollup) Validate() error {
 		return invalid("Rollup.Measures has %d columns, must have 1 to %d", n, maxMeasures)
 	}
 	seen := map[string]bool{}
-	checkName := func(field, name string) error {
+	checkName := func(field, name string, suffix int) error {
 		switch {
-		case name == "" || len(name) > pgschema.MaxName || strings.ContainsRune(name, 0):
-			return invalid("%s.Name is %q, must be 1 to %d bytes without NUL", field, name, pgschema.MaxName)
-		case seen[name]:
-			return invalid("%s.Name is %q, must be another than that of an earlier column", field, name)
+		case name == "" || len(name)+suffix > pgschema.MaxName || strings.ContainsRune(name, 0):
+			return invalid("%s.Name is %q, must be 1 to %d bytes without NUL", field, name, pgschema.MaxName-suffix)
+		case strings.HasPrefix(name, hiddenPrefix):
+			return invalid("%s.Name is %q, must not begin with %s", field, name, hiddenPrefix)
 		}
-		seen[name] = true
 		return nil
 	}
 	for i, c := range r.GroupBy {
 		field := fmt.Sprintf("Rollup.GroupBy[%d]", i)
-		if err := checkName(field, c.Name); err != nil {
+		if err := checkName(field, c.Name, 0); err != nil {
 			return err
 		}
+		if seen[c.Name] {
+			return invalid("%s.Name is %q, must be another than that of an earlier column", field, c.Name)
+		}
+		seen[c.Name] = true
 		if c.Type == "" {
 			return invalid("%s.Type (column %s) is empty, must be an SQL type", field, c.Name)
 		}
 	}
 	for i, m := range r.Measures {
 		field := fmt.Sprintf("Rollup.Measures[%d]", i)
-		if err := checkName(field, m.Name); err != nil {
+		if err := checkName(field, m.Name, len(m.suffix())); err != nil {
 			return err
 		}
 		if err := m.check(field); err != nil {
 			return err
+		}
+		for _, s := range r.columnsOf(i) {
+			if seen[s.name] {
+				return invalid("%s.Name is %q, must be another than that of an earlier column", field, m.Name)
+			}
+			seen[s.name] = true
 		}
 	}
 	return nil
@@ -120,47 +151,23 @@ func (r Rollup) Validate() error {
 
 func (m Measure) check(field string) error {
 	switch {
-	case m.Aggregate < AggregateSum || m.Aggregate > AggregateMax:
-		return invalid("%s.Aggregate (column %s) is %d, must be AggregateSum, AggregateCount, AggregateMin or AggregateMax",
-			field, m.Name, m.Aggregate)
+	case m.Aggregate < AggregateSum || m.Aggregate > AggregateSketch:
+		return invalid("%s.Aggregate (column %s) is %d, must be AggregateSum, AggregateCount, AggregateMin, AggregateMax, "+
+			"AggregateAverage, AggregateDistinct or AggregateSketch", field, m.Name, m.Aggregate)
 	case m.Expr == "" && m.Aggregate != AggregateCount:
 		return invalid("%s.Expr (column %s) is empty, must be an expression: only a count may leave it out", field, m.Name)
-	case m.Type == "" && (m.Aggregate == AggregateMin || m.Aggregate == AggregateMax):
+	case m.Type == "" && (m.Aggregate == AggregateMin || m.Aggregate == AggregateMax || m.Aggregate == AggregateDistinct):
 		return invalid("%s.Type (column %s) is empty, must be an SQL type", field, m.Name)
+	case m.Type != "" && m.Aggregate == AggregateSketch:
+		return invalid("%s.Type (column %s) is %s, must be empty for a sketch", field, m.Name, m.Type)
+	case m.Precision != 0 && (m.Aggregate != AggregateSketch || m.Precision < minPrecision || m.Precision > maxPrecision):
+		return invalid("%s.Precision (column %s) is %d, must be %d to %d for a sketch and 0 otherwise",
+			field, m.Name, m.Precision, minPrecision, maxPrecision)
 	}
 	return nil
 }
 
 func (c Column) expr() string { return "(" + cmp.Or(c.Expr, pgschema.Quote(c.Name)) + ")" }
-
-func (m Measure) sqlType() string {
-	switch {
-	case m.Type != "":
-		return m.Type
-	case m.Aggregate == AggregateCount:
-		return "bigint"
-	default:
-		return "numeric"
-	}
-}
-
-func (m Measure) aggregate() string {
-	return aggregates[m.Aggregate] + "(" + cmp.Or(m.Expr, "*") + ")"
-}
-
-// merged is the new value of a row r that exists. The sum of a group that had only NULLs so far is
-// NULL, and must not swallow the next value. least and greatest leave out NULLs.
-func (m Measure) merged() string {
-	q := pgschema.Quote(m.Name)
-	switch m.Aggregate {
-	case AggregateMin:
-		return q + " = least(r." + q + ", excluded." + q + ")"
-	case AggregateMax:
-		return q + " = greatest(r." + q + ", excluded." + q + ")"
-	default:
-		return q + " = coalesce(r." + q + " + excluded." + q + ", r." + q + ", excluded." + q + ")"
-	}
-}
 
 // keys and measures are the quoted columns, each after a prefix such as "r.".
 func (r Rollup) keys(prefix string) []string {
@@ -171,46 +178,27 @@ func (r Rollup) keys(prefix string) []string {
 	return pgschema.QuoteAll(prefix, names)
 }
 
-func (r Rollup) measures(prefix string) []string {
-	var names []string
-	for _, m := range r.Measures {
-		names = append(names, m.Name)
+// name is what the merge is called among others.
+func (r Rollup) name() string {
+	if r.Name != "" {
+		return r.Name
 	}
-	return pgschema.QuoteAll(prefix, names)
+	n, err := pgschema.ParseName(r.Table)
+	if err != nil {
+		panic("matview: a name was not checked: " + r.Table)
+	}
+	return n.Table
 }
 
 // ordinals are the positions of the key among the columns: "1, 2".
-func (r Rollup) ordinals() string {
-	var o []string
-	for i := range r.GroupBy {
-		o = append(o, fmt.Sprint(i+1))
+func (r Rollup) ordinals() string { return ordinals(len(r.GroupBy)) }
+
+func ordinals(n int) string {
+	o := make([]string, n)
+	for i := range o {
+		o[i] = strconv.Itoa(i + 1)
 	}
 	return strings.Join(o, ", ")
-}
-
-var (
-	//go:embed rollup_groups.sql
-	groupsSQL string
-	//go:embed rollup_upsert.sql
-	upsertSQL string
-)
-
-// groups aggregates the rows of a relation.
-func (r Rollup) groups(from string) string {
-	var cols []string
-	for _, c := range r.GroupBy {
-		cols = append(cols, c.expr()+"::"+c.Type+" AS "+pgschema.Quote(c.Name))
-	}
-	for _, m := range r.Measures {
-		cols = append(cols, m.aggregate()+"::"+m.sqlType()+" AS "+pgschema.Quote(m.Name))
-	}
-	return trim(pgschema.Fill(groupsSQL, "columns", strings.Join(cols, ", "), "from", from, "key_ordinals", r.ordinals()))
-}
-
-// upsert writes the groups of a query into the roll-up.
-func (r Rollup) upsert(query string, set []string, where string) string {
-	return trim(pgschema.Fill(upsertSQL, "rollup", ident(r.Table), "columns", strings.Join(append(r.keys(""), r.measures("")...), ", "),
-		"query", query, "key_ordinals", r.ordinals(), "keys", strings.Join(r.keys(""), ", "), "set", strings.Join(set, ", "), "where", where))
 }
 
 // trim removes the comment lines of a statement and its last line break: it becomes part of another
@@ -220,21 +208,4 @@ func trim(sql string) string {
 		_, sql, _ = strings.Cut(sql, "\n")
 	}
 	return strings.TrimSpace(sql)
-}
-
-// Merge returns a name and the text of a data-modifying statement that reads the rows of one
-// promotion from the common table expression "promoted" and merges them. It begins with INSERT and
-// ends without a semicolon, so it serves as the body of a further common table expression or as the
-// main statement. It merges the rows in the order of the key, so that two promoters cannot
-// deadlock.
-func (r Rollup) Merge() (name, sql string, err error) {
-	if err := r.Validate(); err != nil {
-		return "", "", err
-	}
-	set := make([]string, len(r.Measures))
-	for i, m := range r.Measures {
-		set[i] = m.merged()
-	}
-	table, err := pgschema.ParseName(r.Table)
-	return cmp.Or(r.Name, table.Table), r.upsert(r.groups("promoted"), set, ""), err
 }

@@ -15,6 +15,8 @@ import (
 var (
 	//go:embed rollup_rebuild.sql
 	rebuildSQL string
+	//go:embed rollup_fill.sql
+	fillSQL string
 	//go:embed rollup_check.sql
 	checkSQL string
 )
@@ -27,9 +29,12 @@ const maxDifferences = 1_000_000
 // Difference is one group in which the roll-up and the recomputation differ. The values are as
 // Postgres prints them, NULL as "NULL".
 type Difference struct {
-	// Group holds the values of the key columns.
+	// Table is the table of distinct values in which the difference is, "" for the roll-up itself.
+	Table string
+	// Group has the values of the key columns, for a table of distinct values also the value.
 	Group []string
-	// Have holds the roll-up's measures, nil if it lacks the group.
+	// Have has the roll-up's measures, nil if it lacks the group. A sketch is printed as the number
+	// of its bits.
 	Have []string
 	// Want holds the recomputed measures, nil if the group should not exist.
 	Want []string
@@ -43,29 +48,44 @@ func (d Difference) String() string {
 		}
 		return "(" + strings.Join(v, ", ") + ")"
 	}
-	return fmt.Sprintf("(%s): have %s, want %s", strings.Join(d.Group, ", "), list(d.Have), list(d.Want))
+	s := fmt.Sprintf("(%s): have %s, want %s", strings.Join(d.Group, ", "), list(d.Have), list(d.Want))
+	if d.Table != "" {
+		s = d.Table + " " + s
+	}
+	return s
 }
 
-// Rebuild recomputes the roll-up from Rollup.From and returns how many groups it had to change.
-// Promotions wait for it, readers do not. It aggregates the whole table, and rewrites only the
-// groups that differ. Inside the caller's transaction it needs READ COMMITTED.
+// contents is one of the roll-up's tables, with the query that recomputes it.
+type contents struct {
+	table
+	name  string // "" for the roll-up itself
+	query string
+}
+
+// contents lists the tables of distinct values, then the roll-up itself.
+func (r Rollup) contents() []contents {
+	var out []contents
+	for _, v := range r.distinct() {
+		t := v.table()
+		var named []string
+		for _, c := range append(t.keys[:len(t.keys):len(t.keys)], t.columns...) {
+			named = append(named, "x."+c)
+		}
+		query := "SELECT " + join(named) + " FROM (" + v.all(ident(r.From)) + ") x (" + join(append(t.keys[:len(t.keys):len(t.keys)], t.columns...)) + ")"
+		out = append(out, contents{t, v.name().String(), query})
+	}
+	return append(out, contents{r.table(), "", r.groups(ident(r.From) + " AS promoted")})
+}
+
+// Rebuild recomputes the roll-up from Rollup.From and returns how many rows it had to change. It is
+// exact while promotions go on. Readers never wait. An empty roll-up is filled by one query, and a
+// right one is only compared; promotions go on meanwhile. For a wrong one they wait, for as long as
+// an aggregation over the whole table takes; only what differs is rewritten. In a transaction of
+// the caller's it needs READ COMMITTED.
 func (r Rollup) Rebuild(ctx context.Context, db DB) (changed int64, err error) {
 	if err := r.Validate(); err != nil {
 		return 0, err
 	}
-	keys, measures := r.keys(""), r.measures("")
-	set, sameKey := make([]string, len(measures)), make([]string, len(keys))
-	for i, m := range measures {
-		set[i] = m + " = excluded." + m
-	}
-	for i, k := range keys {
-		sameKey[i] = "r." + k + " IS NOT DISTINCT FROM gone." + k
-	}
-	differs := "WHERE (" + strings.Join(r.measures("r."), ", ") + ") IS DISTINCT FROM (" + strings.Join(r.measures("excluded."), ", ") + ")"
-	fresh := "SELECT " + strings.Join(append(keys, measures...), ", ") + " FROM fresh"
-	sql := pgschema.Fill(rebuildSQL, "groups", r.groups(ident(r.From)+" AS promoted"), "rollup", ident(r.Table),
-		"keys", strings.Join(r.keys(""), ", "),
-		"same_key", strings.Join(sameKey, " AND "), "upsert", r.upsert(fresh, set, differs))
 	err = r.tx(ctx, db, "rebuild", func(tx pgx.Tx) error {
 		var isolation string
 		if err := tx.QueryRow(ctx, `SELECT current_setting('transaction_isolation')`).Scan(&isolation); err != nil {
@@ -75,21 +95,88 @@ func (r Rollup) Rebuild(ctx context.Context, db DB) (changed int64, err error) {
 			return fmt.Errorf("the transaction is %s: Rebuild must see what was committed while it waited, so it needs READ COMMITTED",
 				strings.ToUpper(isolation))
 		}
-		// It waits for a promotion that has merged already: the rows are in the snapshot that the
-		// next statement takes. A promotion that has not merged yet waits for the lock: neither its
-		// rows nor its merge are in that snapshot.
-		if _, err := tx.Exec(ctx, "LOCK TABLE "+ident(r.Table)+" IN SHARE ROW EXCLUSIVE MODE"); err != nil {
+		// Two that fill at once would both add.
+		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended($1, 0))`, "headrace/rebuild/"+r.Table); err != nil {
+			return &contextError{"wait for another process that rebuilds roll-up " + r.Table, err}
+		}
+		if changed, err = r.fill(ctx, tx); err != nil || changed > 0 {
 			return err
 		}
-		return tx.QueryRow(ctx, sql).Scan(&changed)
+		differences, err := r.compare(ctx, tx, 1)
+		if err != nil || len(differences) == 0 {
+			return err
+		}
+		changed, err = r.repair(ctx, tx)
+		return err
 	})
 	return changed, err
 }
 
-// Check compares the roll-up with a recomputation from Rollup.From, in one snapshot. No differences
-// means that they are equal. Otherwise it returns the first differences in the order of the key, at
-// most limit (0: [DefaultDifferences]).
-func (r Rollup) Check(ctx context.Context, db DB, limit int) ([]Difference, error) {
+// fill merges the whole table into an empty roll-up, as one promotion of all of its rows. Its
+// snapshot has no row of a promotion that the roll-up does not have either. What promotions merge
+// meanwhile is added to, as they add to each other.
+func (r Rollup) fill(ctx context.Context, tx pgx.Tx) (rows int64, err error) {
+	var empty []string
+	for _, c := range r.contents() {
+		empty = append(empty, "NOT EXISTS (SELECT FROM "+c.ident+")")
+	}
+	merges, err := r.Merges()
+	if err != nil {
+		return 0, err
+	}
+	var list []string
+	for i, m := range merges {
+		sql := m.SQL
+		if i == len(merges)-1 {
+			sql += " RETURNING 1"
+		}
+		list = append(list, pgschema.Quote(m.Name)+" AS ("+sql+")")
+	}
+	sql := trim(pgschema.Fill(fillSQL, "from", ident(r.From), "empty", strings.Join(empty, " AND "), "merges", strings.Join(list, ", "),
+		"main", pgschema.Quote(r.name())))
+	err = tx.QueryRow(ctx, sql).Scan(&rows)
+	return rows, err
+}
+
+// repair recomputes everything under a lock, and rewrites what differs.
+//
+// It waits for a promotion that has merged already: the rows are in the snapshot that the next
+// statement takes. A promotion that has not merged yet waits for the lock: neither its rows nor its
+// merge are in that snapshot.
+func (r Rollup) repair(ctx context.Context, tx pgx.Tx) (changed int64, err error) {
+	if _, err := tx.Exec(ctx, "LOCK TABLE "+ident(r.Table)+" IN SHARE ROW EXCLUSIVE MODE"); err != nil {
+		return 0, err
+	}
+	for _, c := range r.contents() {
+		action := ""
+		if len(c.columns) > 0 {
+			var set, have, want []string
+			for _, q := range c.columns {
+				set, have, want = append(set, q+" = excluded."+q), append(have, "r."+q), append(want, "excluded."+q)
+			}
+			action = "UPDATE SET " + join(set) + " WHERE (" + join(have) + ") IS DISTINCT FROM (" + join(want) + ")"
+		}
+		var rKeys []string
+		for _, k := range c.keys {
+			rKeys = append(rKeys, "r."+k)
+		}
+		all := append(c.keys[:len(c.keys):len(c.keys)], c.columns...)
+		sql := trim(pgschema.Fill(rebuildSQL, "query", c.query, "table", c.ident, "keys", join(c.keys), "r_keys", join(rKeys),
+			"upsert", c.upsert("SELECT "+join(all)+" FROM fresh", action)))
+		var n int64
+		if err := tx.QueryRow(ctx, sql).Scan(&n); err != nil {
+			return 0, err
+		}
+		changed += n
+	}
+	return changed, nil
+}
+
+// Check compares the roll-up, and its tables of distinct values, with a recomputation from
+// Rollup.From, each in one snapshot. Promotions go on meanwhile. No differences means that they are
+// equal. Otherwise it returns the first differences in the order of the key, at most limit (0:
+// [DefaultDifferences]).
+func (r Rollup) Check(ctx context.Context, db DB, limit int) (differences []Difference, err error) {
 	if err := r.Validate(); err != nil {
 		return nil, err
 	}
@@ -99,38 +186,73 @@ func (r Rollup) Check(ctx context.Context, db DB, limit int) ([]Difference, erro
 	if limit == 0 {
 		limit = DefaultDifferences
 	}
-	columns := append(r.keys(""), r.measures("")...)
-	texts := make([]string, len(columns))
-	for i, c := range columns {
-		texts[i] = "coalesce(" + c + "::text, 'NULL')"
-	}
-	sql := pgschema.Fill(checkSQL, "columns", strings.Join(columns, ", "), "rollup", ident(r.Table),
-		"groups", r.groups(ident(r.From)+" AS promoted"),
-		"texts", strings.Join(texts, ", "), "keys", strings.Join(r.keys(""), ", "), "limit", fmt.Sprint(2*limit+1))
-	var differences []Difference
-	err := r.tx(ctx, db, "check", func(tx pgx.Tx) (err error) {
-		differences, err = r.readDifferences(ctx, tx, sql)
+	err = r.tx(ctx, db, "check", func(tx pgx.Tx) (err error) {
+		differences, err = r.compare(ctx, tx, limit)
 		return err
 	})
-	return differences[:min(len(differences), limit)], err
+	return differences, err
 }
 
-// readDifferences joins the two rows of a group that both sides have.
-func (r Rollup) readDifferences(ctx context.Context, tx pgx.Tx, sql string) (out []Difference, err error) {
+// compare returns the first differences.
+func (r Rollup) compare(ctx context.Context, tx pgx.Tx, limit int) (differences []Difference, err error) {
+	list := r.contents()
+	slices.Reverse(list) // the roll-up itself first
+	for _, c := range list {
+		if left := limit - len(differences); left > 0 {
+			found, err := r.differencesOf(ctx, tx, c, left)
+			if err != nil {
+				return nil, err
+			}
+			differences = append(differences, found[:min(len(found), left)]...)
+		}
+	}
+	return differences, nil
+}
+
+func (r Rollup) differencesOf(ctx context.Context, tx pgx.Tx, c contents, limit int) ([]Difference, error) {
+	var texts []string
+	columns := append(c.keys[:len(c.keys):len(c.keys)], c.columns...)
+	if c.name != "" && r.Replaces { // what the last promotion added is not compared
+		columns = columns[:len(c.keys)+1]
+	}
+	for _, q := range columns {
+		text := q + "::text"
+		if strings.HasSuffix(q, `_sketch"`) && c.name == "" {
+			text = "bit_count(" + q + ")::text"
+		}
+		texts = append(texts, "coalesce("+text+", 'NULL')")
+	}
+	sql := pgschema.Fill(checkSQL, "columns", join(columns), "table", c.ident, "query", c.query, "texts", join(texts),
+		"keys", join(c.keys), "live", c.live(r), "limit", fmt.Sprint(2*limit+1))
+	return readDifferences(ctx, tx, sql, c.name, len(c.keys))
+}
+
+// live leaves out values that no row has any more: the next promotion deletes them.
+func (c contents) live(r Rollup) string {
+	if c.name != "" && r.Replaces {
+		return columnCount + " <> 0"
+	}
+	return "true"
+}
+
+// readDifferences joins the two rows of a group that both sides have. Postgres numbers the groups:
+// two spellings may be one key.
+func readDifferences(ctx context.Context, tx pgx.Tx, sql, table string, keys int) (out []Difference, err error) {
 	rows, err := tx.Query(ctx, sql)
 	if err != nil {
 		return nil, err
 	}
 	var (
-		have   bool
-		values []string
+		have        bool
+		group, last int64
+		values      []string
 	)
-	_, err = pgx.ForEachRow(rows, []any{&have, &values}, func() error {
-		group, measures := slices.Clone(values[:len(r.GroupBy)]), slices.Clone(values[len(r.GroupBy):])
-		if n := len(out); n == 0 || !slices.Equal(out[n-1].Group, group) {
-			out = append(out, Difference{Group: group})
+	_, err = pgx.ForEachRow(rows, []any{&group, &have, &values}, func() error {
+		if group != last {
+			out = append(out, Difference{Table: table, Group: slices.Clone(values[:keys])})
+			last = group
 		}
-		d := &out[len(out)-1]
+		d, measures := &out[len(out)-1], slices.Clone(values[keys:])
 		if have {
 			d.Have = measures
 		} else {

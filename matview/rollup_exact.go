@@ -13,18 +13,18 @@ import (
 // the rounded sum, and the sum of floating-point numbers depends on the order in which they are
 // added.
 func (r Rollup) checkExact(ctx context.Context, tx pgx.Tx) error {
-	var exprs, sums []string
+	var exprs, sums, types []string
 	var summed []int
 	for i, m := range r.Measures {
-		if m.Aggregate == AggregateSum {
-			exprs, sums, summed = append(exprs, "("+m.Expr+")"), append(sums, m.aggregate()), append(summed, i)
+		types = append(types, "NULL::"+m.sqlType())
+		if m.Aggregate == AggregateSum || m.Aggregate == AggregateAverage {
+			exprs, sums, summed = append(exprs, "("+m.Expr+")"), append(sums, "sum("+m.Expr+")"), append(summed, i)
 		}
 	}
-	stored, err := describe(ctx, tx, r.nulls())
+	stored, err := describe(ctx, tx, "SELECT "+join(types))
 	if err != nil {
 		return err
 	}
-	stored = stored[len(r.GroupBy):]
 	for i, m := range r.Measures {
 		if m.Aggregate == AggregateCount && !holdsIntegers(stored[i]) {
 			return invalid("Rollup.Measures[%d].Type (column %s) is %s, must be exact for a count: bigint, another integer type or numeric",

@@ -1,11 +1,11 @@
--- EXCEPT finds the groups that are gone: it hashes, and takes two NULLs for equal. A join on IS NOT
--- DISTINCT FROM does not hash, but it joins only those.
+-- EXCEPT finds the rows that are gone: it takes two NULLs for equal. So does the comparison of
+-- whole rows, which a merge join can do.
 WITH fresh AS MATERIALIZED (
-    {groups}
+    {query}
 ), gone AS (
-    SELECT {keys} FROM {rollup} EXCEPT SELECT {keys} FROM fresh
+    SELECT ROW({keys}) AS gone_key FROM (SELECT {keys} FROM {table} EXCEPT SELECT {keys} FROM fresh) g
 ), deleted AS (
-    DELETE FROM {rollup} AS r USING gone WHERE {same_key} RETURNING 1
+    DELETE FROM {table} AS r USING gone WHERE ROW({r_keys}) = gone.gone_key RETURNING 1
 ), written AS (
     {upsert} RETURNING 1
 )

@@ -14,30 +14,48 @@ import (
 var (
 	//go:embed rollup_table.sql
 	rollupTableSQL string
+	//go:embed rollup_stale.sql
+	rollupStaleSQL string
 	//go:embed rollup_identity.sql
 	rollupIdentitySQL string
 )
 
 // SQL returns the schema of the roll-up for a migration tool. [Rollup.Verify] accepts what it
-// creates. A role that promotes needs SELECT, INSERT and UPDATE on the table, one that rebuilds it
-// DELETE too.
+// creates. A role that promotes needs SELECT, INSERT and UPDATE on the tables, and DELETE with
+// Rollup.Replaces. One that rebuilds the roll-up needs DELETE.
 func (r Rollup) SQL() (string, error) {
 	if err := r.Validate(); err != nil {
 		return "", err
 	}
-	return "-- headrace roll-up schema 1: " + r.Table + "\n" + r.createTable(), nil
+	var b strings.Builder
+	b.WriteString("-- headrace roll-up schema 1: " + r.Table + "\n" + r.create())
+	for _, v := range r.distinct() {
+		b.WriteString(v.create())
+	}
+	return b.String(), nil
 }
 
-func (r Rollup) createTable() string {
+func (r Rollup) create() string {
 	var columns []string
 	for _, c := range r.GroupBy {
 		columns = append(columns, pgschema.Quote(c.Name)+" "+c.Type)
 	}
-	for _, m := range r.Measures {
-		columns = append(columns, pgschema.Quote(m.Name)+" "+m.sqlType())
+	for _, s := range r.allColumns() {
+		column := pgschema.Quote(s.name) + " " + s.typ
+		if s.generated != "" {
+			column += " GENERATED ALWAYS AS (" + s.generated + ") STORED"
+		}
+		columns = append(columns, column)
 	}
-	return pgschema.Fill(rollupTableSQL, "rollup", ident(r.Table), "columns", strings.Join(columns, ", "),
-		"keys", strings.Join(r.keys(""), ", "))
+	return createTable(r.table(), columns, "80", r.Replaces)
+}
+
+func createTable(t table, columns []string, fill string, stale bool) string {
+	sql := pgschema.Fill(rollupTableSQL, "table", t.ident, "columns", join(columns), "keys", join(t.keys), "fill", fill)
+	if stale {
+		sql += pgschema.Fill(rollupStaleSQL, "table", t.ident, "stale", columnStale)
+	}
+	return sql
 }
 
 // Create creates the table and its unique key if they are missing, and checks existing ones: a
@@ -57,72 +75,108 @@ func (r Rollup) ensure(ctx context.Context, db DB, what string, create bool) err
 		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended($1, 0))`, "headrace/rollup/"+r.Table); err != nil {
 			return &contextError{"wait for another process that creates roll-up " + r.Table, err}
 		}
-		table, err := pgschema.ParseName(r.Table)
-		if err != nil {
+		tables := []part{{what: "roll-up", table: r.table(), create: r.create(), nulls: r.nulls()}}
+		var err error
+		if tables[0].name, err = pgschema.ParseName(r.Table); err != nil {
 			return err
 		}
 		from, err := pgschema.ParseName(r.From)
 		if err != nil {
 			return err
 		}
-		objects, err := lookUp(ctx, tx, []pgschema.Name{table, from})
+		for _, v := range r.distinct() {
+			tables = append(tables, part{what: "table of distinct values", name: v.name(), table: v.table(), create: v.create(), nulls: v.nulls()})
+		}
+		names := []pgschema.Name{from}
+		for _, p := range tables {
+			names = append(names, p.name)
+		}
+		objects, err := lookUp(ctx, tx, names)
 		if err != nil {
 			return err
 		}
-		rollup := objects[0]
-		if err := r.checkPrivileges(rollup, table, create); err != nil {
+		if err := r.checkPrivileges(objects[1:], tables, create); err != nil {
 			return err
 		}
-		if objects[1].OID == 0 {
+		if objects[0].OID == 0 {
 			return fmt.Errorf("%w: table %s, from which roll-up %s is computed", ErrMissing, from, r.Table)
 		}
 		if err := r.checkExact(ctx, tx); err != nil {
 			return err
 		}
-		if rollup.OID == 0 {
-			_, err := tx.Exec(ctx, r.createTable())
+		if err := r.checkGrouping(ctx, tx); err != nil {
 			return err
 		}
-		if err := r.compareTable(ctx, tx); err != nil {
-			return err
+		for i, p := range tables {
+			if objects[i+1].OID == 0 {
+				if _, err := tx.Exec(ctx, p.create); err != nil {
+					return err
+				}
+				continue
+			}
+			if err := r.compareTable(ctx, tx, p); err != nil {
+				return err
+			}
+			if err := p.ensureKeyAndIdentity(ctx, tx, objects[i+1].Owner && create); err != nil {
+				return err
+			}
 		}
-		return r.ensureKeyAndIdentity(ctx, tx, rollup.Owner && create)
+		return nil
 	})
 }
 
-func (r Rollup) checkPrivileges(o object, name pgschema.Name, create bool) error {
+// part is one of the roll-up's tables.
+type part struct {
+	what   string
+	name   pgschema.Name
+	table  table
+	create string
+	nulls  string // a query that has its columns
+}
+
+func (p part) String() string { return p.what + " " + p.name.String() }
+
+func (r Rollup) checkPrivileges(objects []object, tables []part, create bool) error {
 	var n needs
-	n.schema(name, o, "roll-up")
+	for i, o := range objects {
+		n.schema(tables[i].name, o, tables[i].what)
+	}
 	if len(n.missing) > 0 && !create {
 		return fmt.Errorf("%w: %s (Verify creates nothing: apply the schema that Rollup.SQL returns)", ErrMissing, strings.Join(n.missing, ", "))
 	}
-	if o.OID != 0 {
-		if o.Kind != "r" && o.Kind != "p" {
-			return anotherKind("roll-up "+r.Table, o)
+	for i, o := range objects {
+		if o.OID == 0 {
+			continue
 		}
-		table := "TABLE " + name.String()
+		if o.Kind != "r" && o.Kind != "p" {
+			return anotherKind(tables[i].String(), o)
+		}
+		table := "TABLE " + tables[i].name.String()
 		n.privilege(o.MaySelect, "SELECT", table)
 		n.privilege(o.MayInsert, "INSERT", table)
 		n.privilege(o.MayUpdate, "UPDATE", table)
+		if r.Replaces {
+			n.privilege(o.MayDelete, "DELETE", table)
+		}
 	}
 	return lacking(n.role, n.lacks, n.owners)
 }
 
 // compareTable compares the columns. Postgres reads the types, so that two spellings of a type are
 // the same.
-func (r Rollup) compareTable(ctx context.Context, tx pgx.Tx) error {
-	have, err := describe(ctx, tx, "SELECT * FROM "+ident(r.Table))
+func (r Rollup) compareTable(ctx context.Context, tx pgx.Tx, p part) error {
+	have, err := describe(ctx, tx, "SELECT * FROM "+p.table.ident)
 	if err != nil {
 		return err
 	}
-	want, err := describe(ctx, tx, r.nulls())
+	want, err := describe(ctx, tx, p.nulls)
 	if err != nil {
 		return err
 	}
 	if diffs := columnDiffs(have, want); len(diffs) > 0 {
 		return &DriftError{
-			Object: "roll-up " + r.Table, Differences: diffs,
-			Fix: "DROP TABLE " + ident(r.Table) + ", then Create and Rebuild, or change the definition back",
+			Object: p.String(), Differences: diffs,
+			Fix: "DROP TABLE " + p.table.ident + ", then Create and Rebuild, or change the definition back",
 		}
 	}
 	return nil
@@ -134,8 +188,20 @@ func (r Rollup) nulls() string {
 	for _, c := range r.GroupBy {
 		columns = append(columns, "NULL::"+c.Type+" AS "+pgschema.Quote(c.Name))
 	}
-	for _, m := range r.Measures {
-		columns = append(columns, "NULL::"+m.sqlType()+" AS "+pgschema.Quote(m.Name))
+	for _, s := range r.allColumns() {
+		columns = append(columns, "NULL::"+s.typ+" AS "+pgschema.Quote(s.name))
+	}
+	return "SELECT " + strings.Join(columns, ", ")
+}
+
+func (v values) nulls() string {
+	var columns []string
+	for _, c := range v.r.GroupBy {
+		columns = append(columns, "NULL::"+c.Type+" AS "+pgschema.Quote(c.Name))
+	}
+	columns = append(columns, "NULL::"+v.measure().Type+" AS "+columnValue)
+	if v.r.Replaces {
+		columns = append(columns, "0::bigint AS "+columnCount, "0::bigint AS "+columnChange, "false AS "+columnStale)
 	}
 	return "SELECT " + strings.Join(columns, ", ")
 }
@@ -143,33 +209,41 @@ func (r Rollup) nulls() string {
 // ensureKeyAndIdentity finds or creates the unique index that ON CONFLICT needs and the replica
 // identity that a publication needs. Without NULLS NOT DISTINCT each promotion would add one more
 // row for the group whose key is NULL.
-func (r Rollup) ensureKeyAndIdentity(ctx context.Context, tx pgx.Tx, change bool) error {
-	var names []string
-	for _, c := range r.GroupBy {
-		names = append(names, c.Name)
-	}
+func (p part) ensureKeyAndIdentity(ctx context.Context, tx pgx.Tx, change bool) error {
 	var key, identity bool
-	if err := tx.QueryRow(ctx, hasUniqueSQL, ident(r.Table), slices.Sorted(slices.Values(names)), true).Scan(&key); err != nil {
+	if err := tx.QueryRow(ctx, hasUniqueSQL, p.table.ident, slices.Sorted(slices.Values(unquoted(p.table.keys))), true).Scan(&key); err != nil {
 		return err
 	}
-	if err := tx.QueryRow(ctx, rollupIdentitySQL, ident(r.Table)).Scan(&identity); err != nil {
+	if err := tx.QueryRow(ctx, rollupIdentitySQL, p.table.ident).Scan(&identity); err != nil {
 		return err
 	}
 	var diffs, fixes []string
 	if !key {
-		diffs = append(diffs, "it has no unique index on ("+strings.Join(r.keys(""), ", ")+") that takes two NULLs for equal")
-		fixes = append(fixes, "CREATE UNIQUE INDEX ON "+ident(r.Table)+" ("+strings.Join(r.keys(""), ", ")+") NULLS NOT DISTINCT")
+		diffs = append(diffs, "it has no unique index on ("+join(p.table.keys)+") that takes two NULLs for equal")
+		fixes = append(fixes, "CREATE UNIQUE INDEX ON "+p.table.ident+" ("+join(p.table.keys)+") NULLS NOT DISTINCT")
 	}
 	if !identity {
 		diffs = append(diffs, "it has no replica identity, so a publication of its updates would refuse every merge")
-		fixes = append(fixes, "ALTER TABLE "+ident(r.Table)+" REPLICA IDENTITY FULL")
+		fixes = append(fixes, "ALTER TABLE "+p.table.ident+" REPLICA IDENTITY FULL")
 	}
 	if len(fixes) > 0 && change {
 		_, err := tx.Exec(ctx, strings.Join(fixes, "; "))
 		return err
 	}
 	if len(fixes) > 0 {
-		return &DriftError{Object: "roll-up " + r.Table, Differences: diffs, Fix: "as its owner: " + strings.Join(fixes, "; ")}
+		return &DriftError{Object: p.String(), Differences: diffs, Fix: "as its owner: " + strings.Join(fixes, "; ")}
 	}
 	return nil
+}
+
+// unquoted takes the quotes off again.
+func unquoted(quoted []string) []string {
+	out := make([]string, len(quoted))
+	for i, q := range quoted {
+		out[i] = q
+		if strings.HasPrefix(q, `"`) {
+			out[i] = strings.ReplaceAll(q[1:len(q)-1], `""`, `"`)
+		}
+	}
+	return out
 }

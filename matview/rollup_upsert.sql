@@ -1,5 +1,4 @@
-INSERT INTO {rollup} AS r ({columns})
+INSERT INTO {table} AS r ({columns})
 {query}
 ORDER BY {key_ordinals}
-ON CONFLICT ({keys}) DO UPDATE SET {set}
-{where}
+ON CONFLICT ({keys}) DO {action}

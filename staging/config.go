@@ -33,11 +33,21 @@ type Rule struct {
 	Where  string // SQL over the columns of the staged row (alias s); trusted text, never user input
 }
 
-// A Merge is a data-modifying statement that runs inside the promotion. It reads the common table
-// expression "promoted": the rows of the target that this promotion inserted, with all columns.
+// A Merge is a statement that runs inside the promotion. It reads the common table expression
+// "promoted": the rows of the target that this promotion inserted or, with ConflictReplace,
+// updated, as they are now. Only the columns that the merges name are kept for them. A column is
+// named by its own name, so avoid * and the name of the rows alone: they keep all columns.
 type Merge struct {
-	Name string // a name for the CTE, unique among the merges
-	SQL  string // INSERT … SELECT … FROM promoted … ON CONFLICT … DO UPDATE …
+	Name string // a name for the CTE, unique among the merges; a later merge may read what SQL returns
+	SQL  string // INSERT … SELECT … FROM promoted … ON CONFLICT … DO UPDATE …, or a SELECT for later merges
+	// Replaced is true if SQL also takes out the values of the common table expression "replaced": the
+	// rows that the promoted ones have replaced, as they were. ConflictReplace needs it of every
+	// merge, or a row that replaces another would count twice. Other writers of the target wait while
+	// such a promotion is under way.
+	Replaced bool
+	// Then, if set, is a statement that runs behind the insert and all merges, in their transaction.
+	// It sees what they wrote.
+	Then string
 }
 
 // A Column is a column of the target and, optionally, the type that it is expected to have.
@@ -151,9 +161,6 @@ func (c *Config[T]) check() error {
 	if c.ReplaceIf != "" && c.Conflict != ConflictReplace {
 		return bad("ReplaceIf is %q: must be empty without ConflictReplace", c.ReplaceIf)
 	}
-	if c.Conflict == ConflictReplace && len(c.Merges) > 0 {
-		return bad("Merges has %d statements: must be empty with ConflictReplace, because a row that replaces another would count twice", len(c.Merges))
-	}
 	for i, k := range c.Key {
 		if k == "" || slices.Contains(c.Key[:i], k) {
 			return bad("Key[%d] is %q: must be a column, named once", i, k)
@@ -172,8 +179,11 @@ func (c *Config[T]) check() error {
 		if m.Name == "" || m.SQL == "" {
 			return bad("Merges[%d] has Name %q and SQL %q: must have both", i, m.Name, m.SQL)
 		}
-		if m.Name == "promoted" || slices.ContainsFunc(c.Merges[:i], func(o Merge) bool { return o.Name == m.Name }) {
-			return bad("Merges[%d].Name is %q: must not be \"promoted\" or repeat an earlier one", i, m.Name)
+		if c.Conflict == ConflictReplace && !m.Replaced {
+			return bad("Merges[%d].Replaced is false: must be true with ConflictReplace, because a row that replaces another would count twice", i)
+		}
+		if m.Name == "promoted" || m.Name == "replaced" || slices.ContainsFunc(c.Merges[:i], func(o Merge) bool { return o.Name == m.Name }) {
+			return bad("Merges[%d].Name is %q: must not be \"promoted\" or \"replaced\" or repeat an earlier one", i, m.Name)
 		}
 	}
 	for _, d := range []struct {

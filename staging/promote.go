@@ -263,7 +263,7 @@ func (p *promotion[T]) run(ctx context.Context, limit int64) error {
 	if err := t.at("after ledger"); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{p.moveRejects, p.applyRules, p.rejectSuspects, p.insert} {
+	for _, step := range []func(context.Context) error{p.moveRejects, p.applyRules, p.rejectSuspects, p.insert, p.finishMerges} {
 		if err := step(ctx); err != nil {
 			return err
 		}

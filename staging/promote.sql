@@ -34,6 +34,11 @@ LOCK TABLE {registry}, {staging}, {refused} IN ACCESS EXCLUSIVE MODE;
 -- goes to are left alone.
 LOCK TABLE ONLY {target} IN ROW EXCLUSIVE MODE;
 
+-- name: lock_target_alone
+-- Other writers wait: the merges read what the insert replaces. With its partitions, because rows
+-- can be written into those too.
+LOCK TABLE {target} IN SHARE ROW EXCLUSIVE MODE;
+
 -- name: shape
 SELECT CASE WHEN a.attrelid = {target_text}::regclass THEN 'target' ELSE 'staging' END AS of, a.attname::text AS name,
        format_type(a.atttypid, a.atttypmod) || coalesce(' COLLATE ' || quote_ident(n.nspname) || '.' || quote_ident(o.collname), '') AS type, a.attnotnull AS not_null,

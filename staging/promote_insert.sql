@@ -77,3 +77,10 @@ FROM (
 ) x
 WHERE n > 1 OR NOT ours
 GROUP BY 1
+
+-- name: replaced
+-- What the rows of the target were before the insert replaced them: a part of a statement reads the
+-- snapshot from before the statement. LATERAL with OFFSET 0 looks each key up in the index. A join
+-- could read the whole target.
+SELECT {replaced_columns}
+FROM promoted p CROSS JOIN LATERAL (SELECT {old_columns} FROM {target} hr_old WHERE {key_promoted} OFFSET 0) o

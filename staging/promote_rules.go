@@ -114,5 +114,13 @@ func (t *Table[T]) tryRules(ctx context.Context, q *pgx.Conn) error {
 	if err := plan(t.merged(statement{text: "INSERT INTO " + t.target + " (" + cols + ") SELECT " + cols + " FROM " + t.target}).text); err != nil {
 		return t.explain("planning the insert into "+t.target+" with its merges", err)
 	}
+	for _, m := range t.cfg.Merges {
+		if m.Then == "" {
+			continue
+		}
+		if err := plan(m.Then); err != nil {
+			return t.explain(fmt.Sprintf("planning what follows merge %q", m.Name), err)
+		}
+	}
 	return nil
 }

@@ -181,7 +181,7 @@ func (t *Table[T]) replay(ctx context.Context, q *pgx.Conn, l *Load[T]) (Promote
 	spans, order := l.records()
 	var found []Reject
 	e := t.newEncoder(l, spans, order, 0, len(spans), 1, q.TypeMap(), &found)
-	if _, err := send(ctx, q, do("CREATE TEMPORARY TABLE hr_aside (LIKE "+t.staging[sideA]+") ON COMMIT DROP")); err != nil {
+	if _, err := send(ctx, q, t.sql.lockTarget.with(nil), do("CREATE TEMPORARY TABLE hr_aside (LIKE "+t.staging[sideA]+") ON COMMIT DROP")); err != nil {
 		return PromoteResult{}, err
 	}
 	if err := t.copyAside(ctx, q, e); err != nil {
@@ -209,6 +209,9 @@ func (t *Table[T]) replay(ctx context.Context, q *pgx.Conn, l *Load[T]) (Promote
 	wrote := res.affected()
 	if len(t.cfg.Merges) > 0 {
 		wrote = res.row(0).int("n")
+	}
+	if err := t.afterMerges(ctx, q); err != nil {
+		return PromoteResult{}, err
 	}
 	entered, err := sendOne(ctx, q, t.sql.ledgerReplay.with(args{"records": text(len(spans)), "rows": text(len(l.Rows)), "written": text(wrote)}))
 	if err != nil {

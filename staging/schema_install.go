@@ -76,6 +76,9 @@ func (t *Table[T]) readShape(ctx context.Context, q *pgx.Conn, target string) er
 	if err := t.match(s, q); err != nil {
 		return err
 	}
+	for i := range s.columns {
+		t.targetColumns = append(t.targetColumns, s.columns[i].name)
+	}
 	t.prepare()
 	r, err := sendOne(ctx, q, do(omittedSequences, t.target, namesText(t.colNames)))
 	if err != nil {

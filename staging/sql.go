@@ -202,6 +202,9 @@ func (t *Table[T]) prepare() {
 	get := func(name string) statement { return fill(name, common) }
 	q.readControl = get("read_control")
 	q.fullSides, q.flip, q.lockTarget = get("full_sides"), get("flip"), get("lock_target")
+	if t.alone() {
+		q.lockTarget = get("lock_target_alone")
+	}
 	q.ledgerKinds, q.ledgerTooOld, q.ledgerDelete = get("ledger_kinds"), get("ledger_too_old"), get("ledger_delete")
 	q.ledgerCorrect, q.ledgerVoid, q.ledgerBooks, q.ledgerReplay = get("ledger_correct"), get("ledger_void"), get("ledger_books"), get("ledger_replay")
 	q.registered, q.readEpoch, q.setEpoch = get("registered"), get("read_epoch"), get("set_epoch")

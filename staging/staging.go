@@ -160,24 +160,26 @@ type Table[T any] struct {
 	pool *pgxpool.Pool
 	cfg  Config[T]
 	names
-	wanted     []Column // as asked for
-	fields     []field  // of T; nil with Config.Fill
-	cols       []column // as found
-	colNames   []string
-	lead       *column  // which leads the key's index
-	nullable   []string // columns of which a T may hold a NULL
-	rules      []Rule
-	sql        statements
-	hint       atomic.Int32 // the side that was open when this program last looked
-	bound      atomic.Int64 // rows of one promotion, learned from promotions that took too long; 0: no bound
-	look       atomic.Int32 // so many promotions look for each key before they insert
-	guard      atomic.Int32 // so many promotions insert in parts, because a row was refused
-	noJudge    atomic.Bool  // the server has no PL/pgSQL for this role
-	sizes      partSizes
-	failing    atomic.Bool               // the last promotion, as far as this program knows, has failed
-	sequences  []string                  // of columns of the target that are left out
-	searchPath string                    // of New
-	digest     [2]atomic.Pointer[string] // of the columns of a side that were compared last
+	wanted   []Column // as asked for
+	fields   []field  // of T; nil with Config.Fill
+	cols     []column // as found
+	colNames []string
+	lead     *column // which leads the key's index
+	// all columns of the target, also those that a T does not fill
+	targetColumns []string
+	nullable      []string // columns of which a T may hold a NULL
+	rules         []Rule
+	sql           statements
+	hint          atomic.Int32 // the side that was open when this program last looked
+	bound         atomic.Int64 // rows of one promotion, learned from promotions that took too long; 0: no bound
+	look          atomic.Int32 // so many promotions look for each key before they insert
+	guard         atomic.Int32 // so many promotions insert in parts, because a row was refused
+	noJudge       atomic.Bool  // the server has no PL/pgSQL for this role
+	sizes         partSizes
+	failing       atomic.Bool               // the last promotion, as far as this program knows, has failed
+	sequences     []string                  // of columns of the target that are left out
+	searchPath    string                    // of New
+	digest        [2]atomic.Pointer[string] // of the columns of a side that were compared last
 
 	hook func(point string) error // tests stop, fail or kill here
 }

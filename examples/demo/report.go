@@ -36,9 +36,13 @@ func report(ctx context.Context, out io.Writer, app *orders.App, flow pipeline.F
 	if err != nil {
 		return err
 	}
-	rollupOff, err := app.Rollup.Check(ctx, app.Postgres, 1)
-	if err != nil {
-		return err
+	rollupsOff := 0
+	for _, r := range app.Rollups {
+		differences, err := r.Check(ctx, app.Postgres, 1)
+		if err != nil {
+			return err
+		}
+		rollupsOff += len(differences)
 	}
 	wantRejected := 0
 	for _, n := range want.Rejected {
@@ -54,7 +58,7 @@ func report(ctx context.Context, out io.Writer, app *orders.App, flow pipeline.F
 		{"duplicates", books.Postgres.Duplicates, int64(want.Duplicates)},
 		{"rejected", books.Postgres.Rejected + books.Postgres.RejectedByRule, int64(wantRejected)},
 		{"dead", books.Redis.Dead, 0},
-		{"groups of the roll-up that differ from the table", int64(len(rollupOff)), 0},
+		{"groups of the roll-ups that differ from the table", int64(rollupsOff), 0},
 	} {
 		fmt.Fprintf(out, "  %s %s %d\n", mark(c.got == c.want), c.name, c.got)
 		if c.got != c.want {

@@ -37,8 +37,8 @@ type App struct {
 	Rates    *lookup.Table[string, Rate]
 	Zips     *lookup.Table[string, Zone]
 
-	Views  *matview.Refresher
-	Rollup matview.Rollup
+	Views   *matview.Refresher
+	Rollups []matview.Rollup
 }
 
 // Open creates what is missing in Postgres and wires the pipeline whose queue has that name. It
@@ -68,23 +68,6 @@ func Open(ctx context.Context, redis rueidis.Client, pg *pgxpool.Pool, name stri
 	return a, err
 }
 
-// rollup is the sales by hour and category.
-func rollup() matview.Rollup {
-	return matview.Rollup{
-		Table: "sales_rollup",
-		From:  Table,
-		GroupBy: []matview.Column{
-			{Name: "hour", Expr: "date_trunc('hour', ordered_at, 'UTC')", Type: "timestamptz"},
-			{Name: "category", Type: "text"},
-		},
-		Measures: []matview.Measure{
-			{Name: "orders", Aggregate: matview.AggregateCount},
-			{Name: "units", Expr: "quantity", Type: "bigint", Aggregate: matview.AggregateSum},
-			{Name: "revenue_usd", Expr: "total_usd", Type: "numeric", Aggregate: matview.AggregateSum},
-		},
-	}
-}
-
 // viewConfig is the set of dashboard views.
 func viewConfig() matview.Config {
 	views := make([]matview.View, 0, 3)
@@ -94,33 +77,44 @@ func viewConfig() matview.Config {
 	return matview.Config{Views: views, Populate: true}
 }
 
-// SQL returns the schema of the orders domain for a migration tool: tables, roll-up and views.
+// SQL returns the schema of the orders domain for a migration tool: tables, roll-ups and views.
 func SQL() (string, error) {
-	roll, err := rollup().SQL()
-	if err != nil {
-		return "", err
+	rollups := ""
+	for _, r := range Rollups() {
+		sql, err := r.SQL()
+		if err != nil {
+			return "", err
+		}
+		rollups += sql + "\n"
 	}
 	views, err := matview.SQL(Name, viewConfig())
 	if err != nil {
 		return "", err
 	}
-	return testdata.Schema + "\n" + roll + "\n" + views, nil
+	return testdata.Schema + "\n" + rollups + views, nil
 }
 
-// openTable prepares the orders table for staged loading. The roll-up is merged from each promotion
-// in its own transaction, so it is as fresh as the table itself.
+// openTable prepares the orders table for staged loading. The roll-ups are merged from each
+// promotion in its own transaction, so they are as fresh as the table itself.
 func (a *App) openTable(ctx context.Context, pg *pgxpool.Pool) error {
-	a.Rollup = rollup()
-	if err := a.Rollup.Create(ctx, pg); err != nil {
-		return err
+	a.Rollups = Rollups()
+	var merges []staging.Merge
+	for _, r := range a.Rollups {
+		if err := r.Create(ctx, pg); err != nil {
+			return err
+		}
+		list, err := r.Merges()
+		if err != nil {
+			return err
+		}
+		for _, m := range list {
+			merges = append(merges, staging.Merge(m))
+		}
 	}
-	name, sql, err := a.Rollup.Merge()
-	if err != nil {
-		return err
-	}
+	var err error
 	a.Table, err = staging.New[Row](ctx, pg, Table, staging.Config[Row]{
 		Key:    []string{"order_id"},
-		Merges: []staging.Merge{{Name: name, SQL: sql}},
+		Merges: merges,
 		Rules: []staging.Rule{{
 			Code: "total_too_low", Reason: "an order of less than one cent", Where: "total_usd < 0.01",
 		}},

@@ -74,30 +74,6 @@ func SampleCatalog() Catalog {
 	return Catalog{Products: products, Rates: rates, Zips: zips}
 }
 
-// A View is a dashboard view over the orders table.
-type View struct {
-	Name   string
-	SQL    string   // its query
-	Unique []string // the columns that tell its rows apart
-}
-
-// Views returns the three dashboard views. Their queries are in testdata/views.
-func Views() []View {
-	views := []View{
-		{Name: "sales_hourly", Unique: []string{"hour", "category"}},
-		{Name: "product_performance_daily", Unique: []string{"day", "product_id"}},
-		{Name: "shipping_zone_stats", Unique: []string{"shipping_zone", "country"}},
-	}
-	for i, v := range views {
-		sql, err := testdata.Views.ReadFile("views/" + v.Name + ".sql")
-		if err != nil {
-			panic(err) // the files are part of the program
-		}
-		views[i].SQL = strings.TrimSpace(string(sql))
-	}
-	return views
-}
-
 // records returns the rows of an embedded CSV without its header.
 func records(text string) [][]string {
 	rows, err := csv.NewReader(strings.NewReader(text)).ReadAll()

@@ -1,0 +1,16 @@
+-- How the values of an expression are compared. The outer join gives one row, in which they are
+-- NULL: their types and collations are those of the expression all the same. pg_collation_for fails
+-- for a type that has no collation.
+WITH e AS (
+    SELECT pg_typeof({expr}) AS type, pg_typeof(NULL::{type}) AS stored,
+        CASE WHEN (SELECT t.typcollation <> 0 FROM pg_type t WHERE t.oid = pg_typeof({expr})) THEN pg_collation_for({expr}) END AS collated_as,
+        CASE WHEN (SELECT t.typcollation <> 0 FROM pg_type t WHERE t.oid = pg_typeof(NULL::{type})) THEN pg_collation_for(NULL::{type}) END AS stored_as
+    FROM (SELECT) one LEFT JOIN {from} AS promoted ON false
+)
+SELECT type::text,
+    EXISTS (SELECT FROM pg_type t WHERE t.oid = e.type AND t.typtype = 'b' AND t.typnamespace <> 'pg_catalog'::regnamespace AND t.typelem = 0),
+    stored::text,
+    coalesce(collated_as, ''),
+    EXISTS (SELECT FROM pg_collation c WHERE c.oid = to_regcollation(collated_as) AND NOT c.collisdeterministic),
+    coalesce(stored_as, '')
+FROM e

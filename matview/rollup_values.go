@@ -1,0 +1,147 @@
+package matview
+
+import (
+	_ "embed"
+	"strings"
+
+	"github.com/headrace/headrace/internal/pgschema"
+)
+
+//go:embed rollup_values_all.sql
+var valuesAllSQL string
+
+// values are the distinct values of one measure. They stand in a table of their own: one row for
+// each value of each group. With Rollup.Replaces a row also has the number of rows that have the
+// value.
+type values struct {
+	r Rollup
+	i int
+}
+
+// distinct are the measures that count distinct values exactly.
+func (r Rollup) distinct() []values {
+	var out []values
+	for i, m := range r.Measures {
+		if m.Aggregate == AggregateDistinct {
+			out = append(out, values{r, i})
+		}
+	}
+	return out
+}
+
+func (v values) measure() Measure { return v.r.Measures[v.i] }
+
+// name of the table.
+func (v values) name() pgschema.Name {
+	n, err := pgschema.ParseName(v.r.Table)
+	if err != nil {
+		panic("matview: a name was not checked: " + v.r.Table)
+	}
+	return n.With("_" + v.measure().Name)
+}
+
+// merge is the name of the statement among the merges.
+func (v values) merge() string { return pgschema.Derived(v.r.name(), " "+v.measure().Name) }
+
+func (v values) table() table {
+	t := table{ident: v.name().String(), keys: append(v.r.keys(""), columnValue)}
+	if v.r.Replaces {
+		t.columns = []string{columnCount, columnChange, columnStale}
+	}
+	return t
+}
+
+// collated adds the collation of bytes to a plain text: two texts that a deterministic collation
+// calls equal have the same bytes, and comparing bytes takes less than half the time.
+func collated(typ string) string {
+	if isPlainText(typ) {
+		return ` COLLATE "C"`
+	}
+	return ""
+}
+
+func isPlainText(typ string) bool {
+	t := strings.ToLower(strings.TrimSpace(typ))
+	return (t == "text" || strings.HasPrefix(t, "varchar") || strings.HasPrefix(t, "character varying")) && !strings.Contains(t, "collate")
+}
+
+// keyExprs are the key's expressions over rows of the table.
+func (v values) keyExprs() string {
+	var out []string
+	for _, c := range v.r.GroupBy {
+		out = append(out, c.expr()+"::"+c.Type+collated(c.Type)+" AS "+pgschema.Quote(c.Name))
+	}
+	return join(out)
+}
+
+func (v values) value(expr string) string {
+	typ := v.measure().Type
+	return "(" + expr + ")::" + typ + collated(typ) + " AS " + columnValue
+}
+
+// all is the query of the values in a relation.
+func (v values) all(from string) string {
+	template := valuesSQL
+	if v.r.Replaces {
+		template = valuesAllSQL
+	}
+	return trim(pgschema.Fill(template, "keys", v.keyExprs(), "value", v.value(v.measure().Expr), "from", from,
+		"expr", v.measure().Expr, "key_ordinals", ordinals(len(v.r.GroupBy)+1)))
+}
+
+// merged writes the values of one promotion and returns those that are new or have changed.
+func (v values) merged() string {
+	t, keys := v.table(), join(v.r.keys(""))
+	if !v.r.Replaces {
+		return t.upsert(v.all("promoted"), "") + " RETURNING " + keys
+	}
+	var list []string
+	for _, c := range v.r.GroupBy {
+		list = append(list, pgschema.Quote(c.Name)+collated(c.Type)+" AS "+pgschema.Quote(c.Name))
+	}
+	query := trim(pgschema.Fill(valuesCountedSQL, "keys", join(list), "value", v.value(change(v.i)), "sign", columnSign,
+		"changes", pgschema.Quote(v.r.changes()), "column", change(v.i), "key_ordinals", ordinals(len(v.r.GroupBy)+1)))
+	n := both(columnCount, " + ")
+	set := columnCount + " = " + n + ", " + columnChange + " = excluded." + columnCount + ", " + columnStale + " = " + n + " = 0"
+	return t.upsert(query, "UPDATE SET "+set) + " RETURNING " + join([]string{keys, columnCount, columnChange})
+}
+
+// counted is the query of how many distinct values each group has gained, with the columns of the
+// roll-up.
+func (v values) counted(columns []stored) string {
+	var list []string
+	for _, c := range v.r.GroupBy {
+		k := pgschema.Quote(c.Name)
+		if isPlainText(c.Type) {
+			k += ` COLLATE "default"`
+		}
+		list = append(list, k)
+	}
+	gained := "count(*)"
+	if v.r.Replaces {
+		gained = "sum((" + columnCount + " > 0)::int - (" + columnCount + " - " + columnChange + " > 0)::int)"
+	}
+	for _, s := range columns {
+		if s.name == v.measure().Name {
+			list = append(list, gained+"::"+s.typ)
+		} else {
+			list = append(list, "NULL::"+s.typ)
+		}
+	}
+	return grouped(list, pgschema.Quote(v.merge()), len(v.r.GroupBy))
+}
+
+// create makes the table.
+func (v values) create() string {
+	var columns []string
+	for _, c := range v.r.GroupBy {
+		columns = append(columns, pgschema.Quote(c.Name)+" "+c.Type+collated(c.Type))
+	}
+	columns = append(columns, columnValue+" "+v.measure().Type+collated(v.measure().Type)+" NOT NULL")
+	fill := "100"
+	if v.r.Replaces {
+		columns = append(columns, columnCount+" bigint NOT NULL", columnChange+" bigint NOT NULL", columnStale+" boolean NOT NULL")
+		fill = "80"
+	}
+	return createTable(v.table(), columns, fill, v.r.Replaces)
+}

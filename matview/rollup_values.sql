@@ -1,0 +1,3 @@
+SELECT DISTINCT {keys}, {value}
+FROM {from} AS promoted
+WHERE ({expr}) IS NOT NULL

@@ -1,0 +1,6 @@
+-- A change of zero would be a write for nothing.
+SELECT {keys}, {value}, sum({sign}), sum({sign}), false
+FROM {changes} AS changes
+WHERE {column} IS NOT NULL
+GROUP BY {key_ordinals}
+HAVING sum({sign}) <> 0
