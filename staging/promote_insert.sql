@@ -11,9 +11,9 @@ WHERE {which}
 ORDER BY {s_key}, {newest}
 
 -- name: insert_all_skip
--- Sorted first, then joined: so the look into the target's index goes in its order too. (Joined
--- first, Postgres looks in the order of arrival. On ten million rows that took as long as the
--- insert.)
+-- Sorted first, then looked up: so the look into the target's index goes in its order too. (Looked
+-- up first, Postgres looks in the order of arrival. On ten million rows that took as long as the
+-- insert.) OFFSET 0 keeps the look-up from becoming a join, which could read the whole target.
 INSERT INTO {target} AS old ({columns})
 SELECT {s_columns}
 FROM (
@@ -22,8 +22,12 @@ FROM (
     ORDER BY {s_key}, {newest}
     OFFSET 0
 ) s
-WHERE NOT EXISTS (SELECT FROM {target} hr_there WHERE {key_in_target})
+WHERE NOT EXISTS (SELECT FROM {target} hr_there WHERE {key_in_target} OFFSET 0)
 ORDER BY {s_key}
+
+-- name: rows_near
+-- Counts rows of the target between two keys, up to a limit.
+SELECT count(*) AS n FROM (SELECT FROM {target} hr_there WHERE {between} ORDER BY {lead} LIMIT {limit}) hr_near
 
 -- name: insert_all_fail
 INSERT INTO {target} AS old ({columns})
@@ -72,7 +76,8 @@ FROM (
                 ELSE pg_xact_status((pg_current_xact_id()::text::numeric + age(pg_current_xact_id()::xid) - age(hr_there.xmin))::text::xid8)
                      = 'in progress'
            END AS ours
-    FROM {staging} s LEFT JOIN {target} hr_there ON {key_in_target}
+    FROM {staging} s
+    LEFT JOIN LATERAL (SELECT hr_there.xmin FROM {target} hr_there WHERE {key_in_target} OFFSET 0) hr_there ON true
     WHERE {which}
 ) x
 WHERE n > 1 OR NOT ours

@@ -238,3 +238,62 @@ func TestALongKeyTakesNoMemory(t *testing.T) { // alone: the memory is the whole
 	}
 	balanced(t, tab)
 }
+
+// No promotion reads the whole target, whatever the planner knows about it: nothing, or what it was
+// when it was small. The rows that it reads are counted by Postgres.
+func TestNoPromotionReadsTheWholeTarget(t *testing.T) {
+	t.Parallel()
+	const there, staged = 100_000, 200
+	for name, c := range map[string]struct {
+		setup string
+		key   func(i int) int64 // keys of the target are the even numbers
+		twice int               // so many keys are there
+		point string
+	}{
+		"random keys, never analyzed":         {"", func(i int) int64 { return int64(i)*1000 + 1 }, 0, "blind"},
+		"rising keys, never analyzed":         {"", func(i int) int64 { return 2*there + 1 + int64(i) }, 0, "near"},
+		"keys that are there, never analyzed": {"", func(i int) int64 { return int64(i) * 1000 }, staged, "looking"},
+		"random keys, analyzed when small":    {"ANALYZE keyed", func(i int) int64 { return int64(i)*1000 + 1 }, 0, "blind"},
+		"keys there, analyzed when small":     {"ANALYZE keyed", func(i int) int64 { return int64(i) * 1000 }, staged, "looking"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg, err := pgxpool.ParseConfig(servertest.PostgresURL(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg.MaxConns = 1 // a session reports what it has read, and only its own
+			pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(pool.Close)
+			exec(t, pool, `CREATE TABLE keyed (k bigint PRIMARY KEY) WITH (autovacuum_enabled = off); INSERT INTO keyed VALUES (0)`)
+			if c.setup != "" {
+				exec(t, pool, c.setup)
+			}
+			exec(t, pool, fmt.Sprintf(`INSERT INTO keyed SELECT 2 * i FROM generate_series(1, %d) i`, there))
+			tab, points := keyedTable(t, pool)
+			var rows []keyed
+			for i := range staged {
+				rows = append(rows, keyed{c.key(i)})
+			}
+			read := func() int {
+				exec(t, pool, `SELECT pg_stat_force_next_flush()`)
+				return query[int](t, pool, `SELECT seq_tup_read + idx_tup_fetch + (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'keyed')
+					FROM pg_stat_user_tables WHERE relname = 'keyed'`)
+			}
+			stage(t, tab, load(rows...), staging.OutcomeStaged)
+			before := read()
+			if p := promote(t, tab); p.Rows != staged-c.twice || p.Conflicts != c.twice {
+				t.Errorf("%+v", p)
+			}
+			if points[c.point] != 1 {
+				t.Errorf("passed %v, want %s", points, c.point)
+			}
+			if n := read() - before; n > 10*staged {
+				t.Errorf("the promotion has read %d rows of the target: want at most %d of %d", n, 10*staged, there)
+			}
+		})
+	}
+}

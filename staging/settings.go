@@ -18,6 +18,7 @@ var (
 	ownSettings   = fill("own_settings", nil)
 	ownDurability = fill("own_durability", nil).with(nil)
 	ownMemory     = fill("own_memory", nil).with(nil)
+	ownPlans      = fill("own_plans", nil).with(nil)
 )
 
 // beginning opens a transaction with settings of its own, of which the time limits keep a frozen

@@ -34,3 +34,8 @@ SELECT set_config('synchronous_commit',
 -- name: own_memory
 -- A promotion sorts its rows, and Postgres' default of 4 MB would send 20,000 of them to disk.
 SELECT set_config('work_mem', '64MB', true) WHERE pg_size_bytes(current_setting('work_mem')) < pg_size_bytes('64MB');
+
+-- name: own_plans
+-- A promotion looks rows of the target up by their key. A planner that knows a table as it was when
+-- it was small, or not at all, would read it whole, or read it whole for each key.
+SET LOCAL enable_seqscan = off;
