@@ -2,11 +2,11 @@
 -- already is prolonged.
 local member, n, b, life, wait = ARGV[15], tonumber(ARGV[16]), tonumber(ARGV[17]), tonumber(ARGV[18]), tonumber(ARGV[19])
 grantWaiting()
-local mine = redis.call('ZSCORE', HELD, member)
+local mine = producers > 0 and redis.call('ZSCORE', HELD, member)
 if mine then
   redis.call('ZADD', HELD, int(clock + life), member)
-elseif not redis.call('ZSCORE', QUEUE, member) then
-  local ahead = redis.call('ZCARD', QUEUE)
+elseif not (waiting and redis.call('ZSCORE', QUEUE, member)) then
+  local ahead = waiting and redis.call('ZCARD', QUEUE) or 0
   if not closed and not full and ahead == 0 then
     local why = refused(n, b, HIGH, HIGH_BYTES)
     if why == '' then
@@ -16,8 +16,8 @@ elseif not redis.call('ZSCORE', QUEUE, member) then
       closed = why
     end
   end
-  if not mine and wait > 0 then redis.call('ZADD', QUEUE, int(redis.call('HINCRBY', STATE, 'ticket', 1)), member) end
+  if not mine and wait > 0 then enqueue(member) end
 end
-if not mine and wait > 0 then redis.call('ZADD', WAITERS, int(clock + wait), member) end
+if not mine and wait > 0 then await(member, wait) end
 finish()
 return reply(mine and 1 or 0, 0)

@@ -19,7 +19,7 @@ local function int(n) return string.format('%.0f', n) end -- tostring would roun
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local state = redis.call('HMGET', STATE, 'layout', 'closed', 'clock', 'offset', 'records', 'bytes')
+local state = redis.call('HMGET', STATE, 'layout', 'closed', 'clock', 'offset', 'records', 'bytes', 'kept')
 if state[1] and state[1] ~= ARGV[1] then return redis.error_reply('HEADRACE layout ' .. state[1]) end
 
 -- Reservations are timed by a clock of our own. It is the server's, and goes on where it was when
@@ -93,6 +93,8 @@ local function recount()
   end
 end
 if producers == 0 or not state[5] then recount() end
+local waiting = redis.call('EXISTS', QUEUE, WAITERS) > 0 -- producers may wait
+local kept = tonumber(state[7] or '')
 local closed = state[2] and state[2] ~= '' and state[2] or false
 
 local full = false -- the server is at maxmemory: nothing is granted, and the gate stays as it is
@@ -129,9 +131,10 @@ local function nextExpiry()
   return soonest
 end
 
+-- reply returns the gate. What a producer that waits must know stands in it only for such a one.
 local function reply(granted, removed)
   local what = full and 'memory' or closed and above() or ''
   if closed and what == '' then what = closed end
   return {granted, removed, what, (closed or full) and 1 or 0, records, heldRecords, bytes, heldBytes, lag, producers,
-    redis.call('ZCARD', QUEUE), memory, nextExpiry(), offset}
+    waiting and redis.call('ZCARD', QUEUE) or 0, memory, (granted == 1 or removed == 1) and -1 or nextExpiry(), offset}
 end

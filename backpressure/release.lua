@@ -3,7 +3,7 @@ local member = ARGV[15]
 local score = redis.call('ZSCORE', HELD, member)
 local removed = 0
 if score and tonumber(score) > clock and drop(member) then removed = 1 end
-leaveQueue(member)
+if waiting then leaveQueue(member) end
 grantWaiting()
 finish()
 return reply(0, removed)

@@ -33,6 +33,8 @@ var (
 	auditLua string
 	//go:embed repair.lua
 	repairLua string
+	//go:embed configure.lua
+	configureLua string
 
 	acquireScript = redisx.NewScript(commonLua, writeLua, acquireLua)
 	releaseScript = redisx.NewScript(commonLua, writeLua, releaseLua)
@@ -40,6 +42,8 @@ var (
 	statsScript   = redisx.NewScript(commonLua, statsLua)
 	auditScript   = redisx.NewScript(commonLua, auditLua)
 	repairScript  = redisx.NewScript(commonLua, writeLua, repairLua)
+
+	configureScript = redisx.NewScript(configureLua)
 )
 
 // request is what a script is asked with.

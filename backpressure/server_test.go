@@ -1,6 +1,7 @@
 package backpressure_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -275,6 +276,39 @@ func TestLayout(t *testing.T) {
 			if !errors.Is(err, backpressure.ErrLayout) || !strings.Contains(err.Error(), "version 77, this program has "+backpressure.Layout) {
 				t.Errorf("%s: got %v, want %v with both versions", call, err, backpressure.ErrLayout)
 			}
+		}
+	})
+}
+
+// A program with other marks goes on with its own, and the log names both values. The record is no
+// condition: a user without rights and a full server open the gate all the same.
+func TestAnotherConfiguration(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		var log bytes.Buffer
+		logger := slog.New(slog.NewTextHandler(&log, nil))
+		s := newStream(t, c, backpressure.Config{High: 100, Low: 40, Logger: logger})
+		s.other(backpressure.Config{Records: []backpressure.Source{{List: s.list()}}, High: 100, Low: 40, Logger: logger})
+		if log.Len() > 0 {
+			t.Errorf("the same configuration: the log is %s, want none", &log)
+		}
+		smaller := s.other(backpressure.Config{Records: []backpressure.Source{{List: s.list()}}, High: 10, Low: 4, Logger: logger})
+		for _, want := range []string{"field=Config.High this=10 other=100", "field=Config.Low this=4 other=40"} {
+			if !strings.Contains(log.String(), want) {
+				t.Errorf("the log is %s, want %q in it", &log, want)
+			}
+		}
+		if n := strings.Count(log.String(), "level=WARN"); n != 2 {
+			t.Errorf("%d warnings, want 2", n)
+		}
+		log.Reset()
+		s.other(backpressure.Config{Records: []backpressure.Source{{List: s.list(), Minus: true}}, High: 10, Low: 4, Logger: logger})
+		if !strings.Contains(log.String(), "field=Config.Records") {
+			t.Errorf("other sources: the log is %s, want Config.Records in it", &log)
+		}
+		s.push(20)
+		if _, err := smaller.TryAcquire(t.Context(), 1); !errors.Is(err, backpressure.ErrFull) {
+			t.Errorf("the smaller gate: got %v, want %v", err, backpressure.ErrFull)
 		}
 	})
 }

@@ -3,18 +3,29 @@
 -- A server at maxmemory refuses the first write of a script if it needs memory, and no write after
 -- one that needs none. So this first write tells whether it is full, and a script that makes room
 -- can do its work all the same.
-local first = redis.pcall('HSET', STATE, 'layout', ARGV[1])
+local function tick(run) return run('HSET', STATE, 'layout', ARGV[1], 'clock', int(now), 'offset', int(offset)) end
+local first = tick(redis.pcall)
 if type(first) == 'table' and first.err then
   if not string.find(first.err, 'OOM', 1, true) then return first end
   full = true
   redis.call('ZREM', HELD, '')
+  tick(redis.call)
 end
-redis.call('HSET', STATE, 'layout', ARGV[1], 'clock', int(now), 'offset', int(offset))
+
+-- The keys expire a day after their last use. That is prolonged every hour, and a key that is made
+-- gets it at once.
+local DAY, HOUR = 86400000, 3600000
+local function keep(key) redis.call('PEXPIRE', key, DAY) end
+if not kept or clock - kept > HOUR then
+  redis.call('HSET', STATE, 'kept', int(clock))
+  for _, key in ipairs({STATE, HELD, QUEUE, WAITERS}) do keep(key) end
+end
 
 local granted = {} -- ids of waiters
 
 local function hold(member, n, b, ms)
   redis.call('ZADD', HELD, int(clock + ms), member)
+  if producers == 0 then keep(HELD) end
   heldRecords, heldBytes, producers = heldRecords + n, heldBytes + b, producers + 1
 end
 
@@ -26,6 +37,19 @@ local function drop(member)
   return true
 end
 
+-- enqueue gives a producer the last place in the queue.
+local function enqueue(member)
+  redis.call('ZADD', QUEUE, int(redis.call('HINCRBY', STATE, 'ticket', 1)), member)
+  if not waiting then keep(QUEUE) end
+end
+
+-- await lets a place in the queue last ms from now.
+local function await(member, ms)
+  redis.call('ZADD', WAITERS, int(clock + ms), member)
+  if not waiting then keep(WAITERS) end
+  waiting = true
+end
+
 local function leaveQueue(member)
   redis.call('ZREM', QUEUE, member)
   redis.call('ZREM', WAITERS, member)
@@ -34,10 +58,14 @@ end
 -- grantWaiting expires what has to, opens the gate when it may, and serves waiters in the order in
 -- which they asked.
 local function grantWaiting()
-  for _, member in ipairs(redis.call('ZRANGEBYSCORE', HELD, '-inf', int(clock), 'LIMIT', 0, MAX_STEP)) do drop(member) end
-  for _, member in ipairs(redis.call('ZRANGEBYSCORE', WAITERS, '-inf', int(clock), 'LIMIT', 0, MAX_STEP)) do leaveQueue(member) end
+  if producers > 0 then
+    for _, member in ipairs(redis.call('ZRANGEBYSCORE', HELD, '-inf', int(clock), 'LIMIT', 0, MAX_STEP)) do drop(member) end
+  end
+  if waiting then
+    for _, member in ipairs(redis.call('ZRANGEBYSCORE', WAITERS, '-inf', int(clock), 'LIMIT', 0, MAX_STEP)) do leaveQueue(member) end
+  end
   if closed and above() == '' then closed = false end
-  while not closed and not full and #granted < MAX_STEP do
+  while waiting and not closed and not full and #granted < MAX_STEP do
     local member = redis.call('ZRANGE', QUEUE, 0, 0)[1]
     if not member then break end
     local id, n, b, high, highBytes = parse(member)
@@ -56,7 +84,6 @@ end
 -- again at the latest.
 local function finish()
   redis.call('HSET', STATE, 'closed', closed or '', 'records', int(heldRecords), 'bytes', int(heldBytes))
-  for _, key in ipairs({STATE, HELD, QUEUE, WAITERS}) do redis.call('PEXPIRE', key, 86400000) end
   if #granted > 0 then
     redis.pcall('PUBLISH', ARGV[2], int(nextExpiry()) .. ' ' .. table.concat(granted, ' ')) -- a hint: a user may have no right to the channel
   end

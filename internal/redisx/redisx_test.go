@@ -97,6 +97,23 @@ func TestNoPermission(t *testing.T) {
 	}
 }
 
+// A server at maxmemory is recognized, whether it refuses a command or one of a script.
+func TestOutOfMemory(t *testing.T) {
+	t.Parallel()
+	c := servertest.OwnRedis(t).Client(t)
+	must(t, c.Do(t.Context(), c.B().ConfigSet().ParameterValue().ParameterValue("maxmemory", "1").Build()).Error())
+	for _, args := range [][]string{{"SET", "k", "v"}, {"EVAL", "return redis.call('SET', KEYS[1], 1)", "1", "k"}} {
+		if err := c.Do(t.Context(), c.B().Arbitrary(args...).Build()).Error(); !OutOfMemory(err) {
+			t.Errorf("%v: OutOfMemory(%v) = false, want true", args, err)
+		}
+	}
+	for _, err := range []error{nil, errors.New("OOM of our own"), refusal(t, c, "MISCONF x")} {
+		if OutOfMemory(err) {
+			t.Errorf("OutOfMemory(%v) = true, want false", err)
+		}
+	}
+}
+
 // The clock of these is virtual: pauses only add up.
 func TestRetryEnds(t *testing.T) {
 	t.Parallel()

@@ -188,6 +188,12 @@ func Outlive(ctx context.Context, grace time.Duration) (context.Context, context
 	return c, func() { stop(); cancel() }
 }
 
+// OutOfMemory reports whether the server refused a command because it is at maxmemory.
+func OutOfMemory(err error) bool {
+	e, ok := rueidis.IsRedisErr(err)
+	return ok && strings.Contains(e.Error(), "OOM ")
+}
+
 // NoPermission reports whether the user may not run a command, or not on the key.
 func NoPermission(err error) bool {
 	e, ok := rueidis.IsRedisErr(err)

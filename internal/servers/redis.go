@@ -107,17 +107,23 @@ func redisProcess(ctx context.Context, prog program, port int, o Options) (*Redi
 	return s, s.launch(ctx, l.write("redis.conf", conf), prog.name()+" on this machine")
 }
 
+// envPassword is the environment variable of a container that holds the password.
+const envPassword = "HEADRACE_PASSWORD"
+
 func redisContainer(ctx context.Context, e container.Engine, image string, port int, o Options) (*RedisServer, error) {
 	password := newPassword()
 	server := "redis-server"
 	if strings.Contains(image, "valkey") {
 		server = "valkey-server"
 	}
-	cmd := []string{server, "--requirepass", password}
+	// The password comes as a configuration on standard input: a command line is for all to read.
+	cmd := []string{"sh", "-c", "exec \"$0\" - \"$@\" <<END\nrequirepass $" + envPassword + "\nEND", server}
 	for _, d := range redisDefaults {
 		cmd = append(cmd, "--"+d[0], d[1])
 	}
-	c, err := runContainer(e, container.Spec{Image: image, Port: port, Inside: 6379, Cmd: append(cmd, o.Settings...)})
+	c, err := runContainer(e, container.Spec{
+		Image: image, Port: port, Inside: 6379, Cmd: append(cmd, o.Settings...), Env: map[string]string{envPassword: password},
+	})
 	if err != nil {
 		return nil, err
 	}
