@@ -146,6 +146,39 @@ func TestPartsGrow(t *testing.T) {
 	}
 }
 
+// The description of the current version is damaged: its parts are named by nothing. The next
+// refresh lets them expire, and leaves the rest alone.
+func TestNothingStaysOfADamagedVersion(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		name := servertest.Prefix(t)
+		table := newTable(t, c, name, lookup.Config[string, int]{Load: numbers(50), Chunk: 10})
+		first := refresh(t, table)
+		neighbour := newTable(t, c, name+"x", lookup.Config[string, int]{Load: numbers(10)})
+		refresh(t, neighbour)
+		for _, damage := range []string{"1 what is this", "", "garbage", "1 x 5 five 1"} {
+			if err := c.Do(t.Context(), c.B().Set().Key("{"+name+"}:lookup:current").Value(damage).Build()).Error(); err != nil {
+				t.Fatal(err)
+			}
+			second := refresh(t, table)
+			for _, key := range partsOf(t, c, name, first.Version) {
+				if ttl := ttlOf(t, c, key); ttl == -1 {
+					t.Errorf("current was %q: %s of the lost version never expires", damage, key)
+				}
+			}
+			for _, key := range partsOf(t, c, name, second.Version) {
+				if ttl := ttlOf(t, c, key); ttl != -1 {
+					t.Errorf("current was %q: %s of the current version expires in %d ms", damage, key, ttl)
+				}
+			}
+			first = second
+		}
+		if err := newTable(t, c, name+"x", lookup.Config[string, int]{}).Sync(t.Context()); err != nil {
+			t.Errorf("the table beside it: %v", err)
+		}
+	})
+}
+
 // A program that dies while it writes a version leaves nothing that does not expire, wherever it
 // dies.
 func TestDeathLeavesNothing(t *testing.T) {

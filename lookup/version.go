@@ -43,6 +43,7 @@ type version struct {
 	entries int
 	parts   int    // the hashes that hold the entries
 	text    string // as Redis has it; "" for no version
+	damaged bool   // text describes no version
 	made    int64  // server time in ms
 }
 
@@ -81,7 +82,7 @@ func parseVersion(text string) (version, error) {
 			return version{id: f[1], entries: entries, parts: parts, made: made, text: text}, nil
 		}
 	}
-	return version{text: text}, fmt.Errorf("%w: the current version is %s, want layout, id, entries, parts and time", ErrIncomplete, keyText(text))
+	return version{text: text, damaged: true}, fmt.Errorf("%w: the current version is %s, want layout, id, entries, parts and time", ErrIncomplete, keyText(text))
 }
 
 // ask asks Redis which version is current, and how old it is by the server's clock. A script also

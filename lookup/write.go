@@ -151,7 +151,15 @@ func (t *Table[K, V]) write(ctx context.Context, w *writer[K, V], token string, 
 	if s, err = t.read(ctx, v); err != nil {
 		return nil, err
 	}
-	return s, t.swap(ctx, token, old, v)
+	if err := t.swap(ctx, token, old, v); err != nil {
+		return nil, err
+	}
+	if old.damaged {
+		if err := t.sweep(ctx, v.id); err != nil {
+			t.cfg.Logger.WarnContext(ctx, "lookup: parts of a lost version may stay", "table", t.name, "keys", t.versions+"*", "error", err)
+		}
+	}
+	return s, nil
 }
 
 // stagger is the time between the expiry of two parts of a version.
