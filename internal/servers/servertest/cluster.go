@@ -36,20 +36,33 @@ type Cluster struct {
 // EachCluster runs f on a cluster of every kind that HEADRACE_SERVERS allows: containers on this
 // machine's own network, and this machine's programs.
 func EachCluster(t *testing.T, f func(t *testing.T, cl *Cluster)) {
+	eachNodeKind(t, func(t *testing.T, k nodeKind) { f(t, startCluster(t, k.start)) })
+}
+
+// nodeKind is a way to start servers that know each other.
+type nodeKind struct {
+	// start starts a server with the password clusterPassword.
+	start func(t *testing.T, settings []string) (port string, err error)
+	// shell returns the command that runs a shell script with arguments where redis-server is.
+	shell func(script string, args ...string) *exec.Cmd
+}
+
+func eachNodeKind(t *testing.T, f func(t *testing.T, k nodeKind)) {
+	t.Helper()
 	mode, err := servers.ParseMode(os.Getenv(servers.EnvMode))
 	must(t, err)
 	_, local := servers.LocalRedis()
 	if mode == servers.Docker || mode != servers.Local && runtime.GOOS == "linux" && servers.HasImage(servers.RedisImage) {
-		t.Run("redis", func(t *testing.T) { f(t, startCluster(t, containerNode)) })
+		t.Run("redis", func(t *testing.T) { f(t, nodeKind{containerNode, containerShell}) })
 	} else if !local {
-		t.Fatal("no cluster node: neither redis-server on this machine nor a Docker engine with " + servers.RedisImage)
+		t.Fatal("no node: neither redis-server on this machine nor a Docker engine with " + servers.RedisImage)
 	}
 	if local && mode != servers.Docker {
-		t.Run("local", func(t *testing.T) { f(t, startCluster(t, localNode)) })
+		t.Run("local", func(t *testing.T) { f(t, nodeKind{localNode, localShell}) })
 	}
 }
 
-func startCluster(t *testing.T, start func(t *testing.T, bus string) (port string, err error)) *Cluster {
+func startCluster(t *testing.T, start func(t *testing.T, settings []string) (port string, err error)) *Cluster {
 	t.Helper()
 	cl := &Cluster{}
 	var seeds []string
@@ -109,10 +122,10 @@ func startCluster(t *testing.T, start func(t *testing.T, bus string) (port strin
 }
 
 // start tries again with other ports: another process may take a free port before the node does.
-func (cl *Cluster) start(t *testing.T, start func(t *testing.T, bus string) (string, error)) (port, bus string) {
+func (cl *Cluster) start(t *testing.T, start func(t *testing.T, settings []string) (string, error)) (port, bus string) {
 	for try := 0; ; try++ {
 		bus := freePort(t)
-		port, err := start(t, bus)
+		port, err := start(t, nodeSettings(bus))
 		if err == nil {
 			return port, bus
 		}
@@ -138,8 +151,8 @@ func nodeSettings(bus string) []string {
 }
 
 // localNode starts a node from this machine's programs.
-func localNode(t *testing.T, bus string) (port string, err error) {
-	s, err := servers.StartRedis(t.Context(), servers.Options{Private: true, Mode: servers.Local, Settings: nodeSettings(bus)})
+func localNode(t *testing.T, settings []string) (port string, err error) {
+	s, err := servers.StartRedis(t.Context(), servers.Options{Private: true, Mode: servers.Local, Settings: settings})
 	if err != nil {
 		return "", err
 	}
@@ -154,17 +167,33 @@ func localNode(t *testing.T, bus string) (port string, err error) {
 // containerNode starts a node in a container on this machine's own network, so that its address is
 // the same for the others and for us. It ends with its standard input, so none outlives the test,
 // however that ends.
-func containerNode(t *testing.T, bus string) (port string, err error) {
+func containerNode(t *testing.T, settings []string) (port string, err error) {
 	port = freePort(t)
-	args := append([]string{"run", "-i", "--rm", "--network", "host", "--entrypoint", "sh", servers.RedisImage, "-c", `redis-server "$@" & read -r _; kill -9 $!`, "sh",
-		"--bind", "127.0.0.1", "--port", port, "--requirepass", clusterPassword, "--save", ""}, nodeSettings(bus)...)
-	cmd := exec.Command("docker", args...)
+	cmd := containerShell(`redis-server "$@" & read -r _; kill -9 $!`,
+		append([]string{"--bind", "127.0.0.1", "--port", port, "--requirepass", clusterPassword, "--save", ""}, settings...)...)
+	return port, untilAnswers(t, cmd, port)
+}
+
+// containerShell runs a shell script in a container on this machine's own network.
+func containerShell(script string, args ...string) *exec.Cmd {
+	run := []string{"run", "-i", "--rm", "--network", "host", "--entrypoint", "sh", servers.RedisImage, "-c", script, "sh"}
+	return exec.Command("docker", append(run, args...)...)
+}
+
+// localShell runs a shell script on this machine.
+func localShell(script string, args ...string) *exec.Cmd {
+	return exec.Command("sh", append([]string{"-c", script, "sh"}, args...)...)
+}
+
+// untilAnswers starts a server that ends with its standard input, and waits until it listens.
+func untilAnswers(t *testing.T, cmd *exec.Cmd, port string) error {
+	t.Helper()
 	var said strings.Builder
 	cmd.Stdout, cmd.Stderr = &said, &said
 	in, err := cmd.StdinPipe()
 	must(t, err)
 	if err := cmd.Start(); err != nil {
-		return "", err
+		return err
 	}
 	exited := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(exited) }()
@@ -173,12 +202,12 @@ func containerNode(t *testing.T, bus string) (port string, err error) {
 		if c, err := net.Dial("tcp", "127.0.0.1:"+port); err == nil {
 			_ = c.Close()
 			t.Cleanup(end)
-			return port, nil
+			return nil
 		}
 		<-time.After(20 * time.Millisecond)
 	}
 	end()
-	return "", fmt.Errorf("the node in a container does not answer: %s", said.String())
+	return fmt.Errorf("the server does not answer: %s", said.String())
 }
 
 // eventuallyTimeout only detects a hang.
