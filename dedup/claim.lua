@@ -31,17 +31,6 @@ if GUARD then
   end
 end
 
--- drop_lost drops tables whose index was deleted or evicted: their claims are forgotten.
-local function drop_lost()
-  for i = #tables, 1, -1 do
-    local g = tables[i]
-    if g.built == g.segments and call('EXISTS', unpack(g.index)) < g.segments then
-      table.remove(tables, i)
-      state.lost, body = state.lost + 1, nil
-    end
-  end
-end
-
 -- choose opens another table if the newest must not take the claims. A longer window takes effect
 -- at once, or its first claims would end too early. A shorter one does not, or two processes with
 -- different settings would open a table at each call.

@@ -84,10 +84,16 @@
 // call retries for up to half a minute. To spread a window, or to hold more than 100 million ids,
 // give each [Shard] of the ids a queue and a window of its own.
 //
+// # Repair
+//
+// [Deduplicator.Audit] names keys that someone deleted, overwrote or kept from expiring.
+// [Deduplicator.Repair] mends them or gives their claims up, and every later claim is right.
+//
 // # Access rights
 //
 // A user needs the keys ~{name}:dedup:* and those of the guards, and the commands +eval +evalsha
 // +get +set +del +time +exists +hget +hset +getrange +setrange +bitfield +bitfield_ro +pexpire
-// +unlink. Durable also needs +waitaof. New needs +info or +config|get to check whether the server
+// +unlink. Audit also needs +scan +type +pttl +strlen, and Repair +rename besides. Durable also
+// needs +waitaof. New needs +info or +config|get to check whether the server
 // evicts keys. After a failover, +quit closes a connection that leads to a replica.
 package dedup

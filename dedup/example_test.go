@@ -283,3 +283,66 @@ func ExampleDeduplicator_Holders() {
 	// true 1 true <nil>
 	// false
 }
+
+// Another program has overwritten a key of the window with a list.
+func ExampleDeduplicator_Audit() {
+	redis, stop := redisForExample()
+	defer stop()
+	ctx := context.Background()
+
+	d, err := dedup.New(ctx, redis, "orders", dedup.Config{Window: time.Hour})
+	if err == nil {
+		_, err = d.Mark(ctx, "order-1")
+	}
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	redis.Do(ctx, redis.B().Del().Key("{orders}:dedup:state").Build())
+	redis.Do(ctx, redis.B().Rpush().Key("{orders}:dedup:state").Element("x").Build())
+
+	a, err := d.Audit(ctx)
+	fmt.Println(len(a.Differences), errors.Is(a.Sound(), dedup.ErrDamaged), err)
+	// Output: 1 true <nil>
+}
+
+// Repair moves the key aside, and the window begins anew.
+func ExampleDeduplicator_Repair() {
+	redis, stop := redisForExample()
+	defer stop()
+	ctx := context.Background()
+
+	d, err := dedup.New(ctx, redis, "orders", dedup.Config{Window: time.Hour})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	redis.Do(ctx, redis.B().Rpush().Key("{orders}:dedup:state").Element("x").Build())
+
+	r, err := d.Repair(ctx)
+	fmt.Println(r.Aside, r.After.Sound(), err)
+	fresh, err := d.Mark(ctx, "order-1")
+	fmt.Println(fresh, err)
+	// Output:
+	// [{orders}:dedup:aside:state] <nil> <nil>
+	// [true] <nil>
+}
+
+// Sound returns nil for a window that no other program has changed.
+func ExampleAuditReport_Sound() {
+	redis, stop := redisForExample()
+	defer stop()
+	ctx := context.Background()
+
+	d, err := dedup.New(ctx, redis, "orders", dedup.Config{Window: time.Hour})
+	if err == nil {
+		_, err = d.Mark(ctx, "order-1", "order-2")
+	}
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	a, err := d.Audit(ctx)
+	fmt.Println(a.Sound(), a.Stats.IDs, err)
+	// Output: <nil> 2 <nil>
+}

@@ -24,10 +24,14 @@ var findLua string
 //go:embed state.lua
 var stateLua string
 
+//go:embed mend.lua
+var mendLua string
+
 var (
 	claimScript = redisx.NewScript(tablesLua, claimLua)
 	findScript  = redisx.NewScript(tablesLua, findLua)
 	stateScript = redisx.NewScript(tablesLua, stateLua)
+	mendScript  = redisx.NewScript(mendLua)
 )
 
 // layout is the layout of the keys in Redis, LAYOUT in tables.lua.

@@ -36,11 +36,15 @@ func (d *Deduplicator) Stats(ctx context.Context) (Stats, error) {
 	if err != nil {
 		return Stats{}, err
 	}
+	return s.stats(), nil
+}
+
+func (s state) stats() Stats {
 	stats := Stats{IDs: s.ids, Tables: len(s.stored), ClockAhead: time.Duration(s.aheadMS) * time.Millisecond, LostTables: s.lost}
 	for _, t := range s.stored {
 		stats.Bytes += t.chunks*t.chunkBytes + t.indexBytes
 	}
-	return stats, nil
+	return stats
 }
 
 // unlinksPerTrip is the number of keys that Clear deletes in one round trip: up to 1 MB each, freed
@@ -98,12 +102,16 @@ type storedTable struct {
 	chunks     int64  // of its log
 	chunkBytes int64
 	indexBytes int64
+	built      int64 // segments of its index
+	tail       int64 // where its log ends
+	alive      int64 // from here on, all entries are in the window
+	lifeMS     int64 // the time to live of its keys
 }
 
 // The number of elements of a reply of state.lua, before the tables and for each.
 const (
 	stateFields       = 4
-	storedTableFields = tableFields + 4
+	storedTableFields = tableFields + 7
 )
 
 // state runs state.lua: it counts, and with what = "clear" it also replaces the tables by an empty
@@ -138,13 +146,12 @@ func (d *Deduplicator) readState(ctx context.Context, what string) (s state, err
 		if t.prefix, err = f[tableFields].ToString(); err != nil {
 			return s, err
 		}
-		var built int64
-		for i, n := range []*int64{&built, &t.chunks, &t.chunkBytes} {
+		for i, n := range []*int64{&t.built, &t.chunks, &t.chunkBytes, &t.tail, &t.alive, &t.lifeMS} {
 			if *n, err = f[tableFields+1+i].AsInt64(); err != nil {
 				return s, err
 			}
 		}
-		t.indexBytes = built * int64(t.slots/t.segments) * 4
+		t.indexBytes = t.built * int64(t.slots/t.segments) * 4
 		s.stored, known = append(s.stored, t), append(known, t.table)
 	}
 	if what == "read" {

@@ -259,6 +259,20 @@ end
 
 if set_back then save() end -- also in a script that only reads
 
+-- drop_lost drops tables whose index was deleted or evicted: their claims are forgotten. It reports
+-- whether there were any.
+local function drop_lost()
+  local before = #tables
+  for i = before, 1, -1 do
+    local g = tables[i]
+    if g.built == g.segments and call('EXISTS', unpack(g.index)) < g.segments then
+      table.remove(tables, i)
+      state.lost, body = state.lost + 1, nil
+    end
+  end
+  return #tables < before
+end
+
 -- open makes a table for about so many claims the one that takes them. Its id is the time, or a
 -- higher number than the last one's. Its index is an eighth to a quarter larger than needed: a size
 -- of which the server's allocator wastes nothing. build makes the index.

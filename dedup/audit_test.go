@@ -1,0 +1,134 @@
+package dedup_test
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/redis/rueidis"
+
+	"github.com/headrace/headrace/dedup"
+	"github.com/headrace/headrace/internal/servers/servertest"
+)
+
+// damages is what people do to the keys of a window. Each gets the keys of one kind, and names what
+// Audit must report.
+var damages = map[string]struct {
+	kind string // state, index or log
+	args func(key string) []string
+	want string
+}{
+	"index deleted":     {"index", func(k string) []string { return []string{"DEL", k} }, "is gone, a part of the index"},
+	"log deleted":       {"log", func(k string) []string { return []string{"DEL", k} }, "is gone, a part of the log"},
+	"index overwritten": {"index", func(k string) []string { return []string{"SET", k, "short"} }, "has 5 bytes"},
+	"log overwritten":   {"log", func(k string) []string { return []string{"SET", k, "short"} }, "has 5 bytes"},
+	"index persisted":   {"index", func(k string) []string { return []string{"PERSIST", k} }, "has no time to live"},
+	"log persisted":     {"log", func(k string) []string { return []string{"PERSIST", k} }, "has no time to live"},
+	"state overwritten": {"state", func(k string) []string { return []string{"SET", k, "1 2 3\n{}"} }, "is not the state of a window"},
+	"state deleted":     {"state", func(k string) []string { return []string{"DEL", k} }, ""},
+	"index of a list":   {"index", func(k string) []string { return []string{"RPUSH", k, "x"} }, "is a list, want a string"},
+	"log of a hash":     {"log", func(k string) []string { return []string{"HSET", k, "a", "b"} }, "is a hash, want a string"},
+	"state of a set":    {"state", func(k string) []string { return []string{"SADD", k, "x"} }, "is of another type than string"},
+	"a stray key":       {"stray", func(k string) []string { return []string{"SET", k, "x"} }, "belongs to no table"},
+}
+
+// Whatever was done to the keys, Audit names it, Repair mends it or gives it up, and from then on
+// every claim is right: an id is fresh once and a duplicate after that.
+func TestAuditAndRepair(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		for _, what := range slices.Sorted(maps.Keys(damages)) {
+			damage := damages[what]
+			name := servertest.Prefix(t)
+			d := open(t, c, name, dedup.Config{ExpectedIDs: 100})
+			claim(t, d, dedup.Batch{Root: "a", Records: 300}, nil, names("old", 0, 300)...)
+			if a, err := d.Audit(t.Context()); err != nil || a.Sound() != nil || a.Keys < 2 {
+				t.Fatalf("%s: before: got %+v, %v, want two keys and no difference", what, a, err)
+			}
+			key := keyOfKind(t, c, name, damage.kind)
+			if args := damage.args(key); args[0] != "SET" && args[0] != "DEL" && args[0] != "PERSIST" {
+				do(t, c, c.B().Del().Key(key).Build())
+			}
+			args := damage.args(key)
+			do(t, c, c.B().Arbitrary(args[0]).Keys(key).Args(args[2:]...).Build())
+			a, err := d.Audit(t.Context())
+			if err != nil {
+				t.Fatalf("%s: audit: %v", what, err)
+			}
+			if damage.want == "" {
+				if a.Sound() != nil {
+					t.Errorf("%s: got %v, want no difference: the window is empty", what, a.Sound())
+				}
+			} else if len(a.Differences) != 1 || !strings.Contains(a.Differences[0], damage.want) || !strings.Contains(a.Differences[0], key) ||
+				!errors.Is(a.Sound(), dedup.ErrDamaged) {
+				t.Errorf("%s: got %q, want one difference that names %s and %q", what, a.Differences, key, damage.want)
+			}
+			r, err := d.Repair(t.Context())
+			if err != nil || r.After.Sound() != nil {
+				t.Errorf("%s: repair: got %+v, %v, want no difference left", what, r, err)
+			}
+			for _, key := range r.Aside {
+				if n, err := do(t, c, c.B().Exists().Key(key).Build()).AsInt64(); n != 1 || err != nil {
+					t.Errorf("%s: %s, where the key was moved: got %d, %v, want 1", what, key, n, err)
+				}
+			}
+			claimsAreRight(t, what, d)
+		}
+	})
+}
+
+// claimsAreRight claims the ids of before and new ones, in batches that overlap.
+func claimsAreRight(t *testing.T, what string, d *dedup.Deduplicator) {
+	t.Helper()
+	ids := append(names("old", 0, 300), names("new", 0, 300)...)
+	known, err := d.Seen(t.Context(), ids...)
+	if err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+	for round := range 3 {
+		v, err := d.Claim(t.Context(), dedup.Batch{Root: fmt.Sprint(what, round), Records: len(ids)}, nil, ids)
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		for i, got := range v {
+			want := fresh
+			if round > 0 || known[i] {
+				want = dup
+			}
+			if got != want {
+				t.Fatalf("%s: round %d: %s: got %v, want %v", what, round, ids[i], got, want)
+			}
+		}
+	}
+	for i, id := range ids[300:] {
+		if known[300+i] {
+			t.Fatalf("%s: %s was known before it was ever claimed", what, id)
+		}
+	}
+}
+
+func keyOfKind(t *testing.T, c rueidis.Client, name, kind string) string {
+	t.Helper()
+	prefix := "{" + name + "}:dedup:"
+	switch kind {
+	case "state":
+		return prefix + "state"
+	case "stray":
+		return prefix + "t:77:5"
+	}
+	keys, err := do(t, c, c.B().Keys().Pattern(prefix+"t:*").Build()).AsStrSlice()
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(keys)
+	for _, k := range keys {
+		if strings.Contains(k, ":i") == (kind == "index") {
+			return k
+		}
+	}
+	t.Fatalf("no key of the kind %s in %q", kind, keys)
+	return ""
+}
