@@ -36,9 +36,9 @@ type Gate struct {
 }
 
 // New opens a gate. Producers and consumers of one stream use the same name and configuration. New
-// checks the layout of the data and reads the sources once, so it reports a misspelt one. It records
-// the configuration in Redis: a program that opens the gate with other values logs a warning that
-// names both. It never closes client.
+// checks the layout of the data and reads the sources once, so it reports a misspelt one. It
+// records the configuration in Redis: a program that opens the gate with other values logs a
+// warning that names both. It never closes client.
 func New(ctx context.Context, client rueidis.Client, name string, cfg Config) (*Gate, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(name); err != nil {
