@@ -41,7 +41,7 @@ func TestDigestIsChanged(t *testing.T) {
 		_, err = early.Undo(t.Context(), []dedup.Claim{{Root: "a", ID: long}})
 		refused("Undo", err)
 		want(t, claim(t, first, batch, nil, long), fresh) // nothing was changed
-		k.advance(dedup.DefaultWindow)
+		k.Advance(dedup.DefaultWindow)
 		want(t, claim(t, early, dedup.Batch{Root: "b", Records: 1}, nil, long), fresh)
 		_, err = first.Claim(t.Context(), batch, nil, []string{long})
 		if text := fmt.Sprintf("Config.Digest is %v, must be %v", was, !was); !errors.Is(err, dedup.ErrConfig) || !strings.Contains(err.Error(), text) {
@@ -253,7 +253,7 @@ func TestKeys(t *testing.T) {
 	d := open(t, c, "w", dedup.Config{ExpectedIDs: 1})
 	for i := range 5 {
 		claim(t, d, dedup.Batch{Root: fmt.Sprint(i), Records: 900}, nil, names(fmt.Sprint(i, "-"), 0, 900)...)
-		k.advance(time.Minute)
+		k.Advance(time.Minute)
 	}
 	for _, key := range k.Keys() {
 		if !strings.HasPrefix(key, "{w}:dedup:") {

@@ -8,46 +8,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/alicebob/miniredis/v2"
 	"github.com/headrace/headrace/dedup"
+	"github.com/headrace/headrace/internal/redisx/redisxtest"
 	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/redis/rueidis"
 	"pgregory.net/rapid"
 )
 
-// clock is a Redis whose time stands still until the test moves it.
-type clock struct {
-	*miniredis.Miniredis
-	now time.Time
-}
-
-func newClock(t testing.TB) (*clock, rueidis.Client) {
+func newClock(t testing.TB) (*redisxtest.Clock, rueidis.Client) {
 	t.Helper()
-	m := miniredis.NewMiniRedis()
-	if err := m.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(m.Close)
-	c, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{m.Addr()}, DisableCache: true, ForceSingleClient: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(c.Close)
-	k := &clock{Miniredis: m, now: time.UnixMilli(1_700_000_000_000)}
-	m.SetTime(k.now)
-	return k, c
-}
-
-// setTo sets the clock, as an operator does. Nothing expires by that.
-func (k *clock) setTo(now time.Time) {
-	k.now = now
-	k.SetTime(now)
-}
-
-func (k *clock) advance(d time.Duration) {
-	k.now = k.now.Add(d)
-	k.SetTime(k.now)
-	k.FastForward(d)
+	return redisxtest.NewClock(t, time.UnixMilli(1_700_000_000_000))
 }
 
 // The edge of the window is exact to the millisecond, wherever in its life the table is.
@@ -57,18 +27,18 @@ func TestEdgeOfTheWindow(t *testing.T) {
 	for i, offset := range []time.Duration{0, time.Millisecond, 10 * time.Minute, 30 * time.Minute, 59*time.Minute + 59*time.Second, time.Hour - time.Millisecond} {
 		d := open(t, c, fmt.Sprint("w", i), dedup.Config{Window: time.Hour})
 		claim(t, d, dedup.Batch{Root: "first", Records: 1}, nil, "opens the table")
-		k.advance(offset)
+		k.Advance(offset)
 		a, b := dedup.Batch{Root: "a", Records: 1}, dedup.Batch{Root: "b", Records: 1}
 		want(t, claim(t, d, a, nil, "x"), fresh)
-		k.advance(59*time.Minute + 59*time.Second)
+		k.Advance(59*time.Minute + 59*time.Second)
 		want(t, claim(t, d, b, nil, "x"), dup)
 		want(t, claim(t, d, a, nil, "x"), fresh)
-		k.advance(999 * time.Millisecond)
+		k.Advance(999 * time.Millisecond)
 		want(t, claim(t, d, b, nil, "x"), dup)
 		if seen, _ := d.Seen(t.Context(), "x"); !seen[0] {
 			t.Error("not seen 1 ms before the edge")
 		}
-		k.advance(time.Millisecond)
+		k.Advance(time.Millisecond)
 		if seen, _ := d.Seen(t.Context(), "x"); seen[0] {
 			t.Error("seen at the edge")
 		}
@@ -86,14 +56,14 @@ func TestEverythingExpires(t *testing.T) {
 	undo(t, c, d, dedup.Claim{Root: "undone", ID: "x"})
 	for i := range 20 {
 		claim(t, d, dedup.Batch{Root: fmt.Sprint(i), Records: 500}, nil, names(fmt.Sprint(i, "-"), 0, 500)...)
-		k.advance(17 * time.Minute)
+		k.Advance(17 * time.Minute)
 	}
 	if len(k.Keys()) < 2 {
 		t.Fatalf("only %d keys", len(k.Keys()))
 	}
 	gone := func() {
 		t.Helper()
-		k.advance(time.Hour + time.Hour/8)
+		k.Advance(time.Hour + time.Hour/8)
 		if keys := k.Keys(); len(keys) != 0 {
 			t.Fatalf("%d keys are left: %q …", len(keys), keys[0])
 		}
@@ -115,7 +85,7 @@ func TestClockSetBack(t *testing.T) {
 				d := open(t, c, "w", dedup.Config{Window: window, ExpectedIDs: 1})
 				batch := func(root string, n int) dedup.Batch { return dedup.Batch{Root: root, Records: n} }
 				want(t, claim(t, d, batch("a", 1), nil, "x"), fresh)
-				k.setTo(k.now.Add(-by))
+				k.SetTo(k.Now.Add(-by))
 				want(t, claim(t, d, batch("b", 2), nil, "x", "y"), dup, fresh)
 				if got := stats(t, d).ClockAhead; got != by {
 					t.Errorf("Stats: the clock is %v ahead, want %v", got, by)
@@ -123,19 +93,19 @@ func TestClockSetBack(t *testing.T) {
 				for i := range 3 { // a table that is full is replaced meanwhile
 					claim(t, d, batch(fmt.Sprint("c", i), 1000), nil, names(fmt.Sprint(i, "-"), 0, 1000)...)
 				}
-				k.advance(window - time.Millisecond)
+				k.Advance(window - time.Millisecond)
 				if by > window { // or the pause may be the correction of the clock
 					want(t, claim(t, d, batch("d", 2), nil, "x", "y"), dup, dup)
-					k.advance(time.Millisecond)
+					k.Advance(time.Millisecond)
 					want(t, claim(t, d, batch("e", 2), nil, "x", "y"), fresh, fresh)
 				}
 				want(t, claim(t, d, batch("f", 1), nil, "z"), fresh)
-				k.setTo(k.now.Add(by)) // right again
+				k.SetTo(k.Now.Add(by)) // right again
 				want(t, claim(t, d, batch("g", 1), nil, "z"), dup)
 				if got := stats(t, d).ClockAhead; got != 0 {
 					t.Errorf("Stats: the clock is %v ahead after it was set right, want 0", got)
 				}
-				k.advance(window)
+				k.Advance(window)
 				want(t, claim(t, d, batch("h", 1), nil, "z"), fresh)
 			})
 		}
@@ -149,12 +119,12 @@ func TestClockSetBackBeforeSeen(t *testing.T) {
 	k, c := newClock(t)
 	d := open(t, c, "w", dedup.Config{Window: time.Minute})
 	want(t, claim(t, d, dedup.Batch{Root: "a", Records: 1}, nil, "x"), fresh)
-	k.setTo(k.now.Add(-time.Hour))
+	k.SetTo(k.Now.Add(-time.Hour))
 	for _, yes := range []bool{true, false} {
 		if seen, err := d.Seen(t.Context(), "x"); err != nil || seen[0] != yes {
 			t.Fatalf("Seen: got %v, %v, want %v", seen, err, yes)
 		}
-		k.advance(time.Minute)
+		k.Advance(time.Minute)
 	}
 }
 
@@ -164,7 +134,7 @@ func TestClearAfterClockSetBack(t *testing.T) {
 	k, c := newClock(t)
 	d := open(t, c, "w", dedup.Config{Window: time.Hour})
 	want(t, claim(t, d, dedup.Batch{Root: "a", Records: 1}, nil, "x"), fresh)
-	k.setTo(k.now.AddDate(-2, 0, 0))
+	k.SetTo(k.Now.AddDate(-2, 0, 0))
 	if err := d.Clear(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +142,7 @@ func TestClearAfterClockSetBack(t *testing.T) {
 		t.Errorf("the clock is %v ahead after Clear, want 0", got)
 	}
 	want(t, claim(t, d, dedup.Batch{Root: "b", Records: 1}, nil, "x"), fresh)
-	k.advance(time.Hour)
+	k.Advance(time.Hour)
 	want(t, claim(t, d, dedup.Batch{Root: "c", Records: 1}, nil, "x"), fresh)
 }
 
@@ -184,14 +154,14 @@ func TestStatsAfterForget(t *testing.T) {
 	d := open(t, c, "w", dedup.Config{Window: 80 * time.Minute, ExpectedIDs: 2000})
 	old := names("old", 0, 1000)
 	claim(t, d, dedup.Batch{Root: "a", Records: 1000}, nil, old...)
-	k.advance(11 * time.Minute)
+	k.Advance(11 * time.Minute)
 	claim(t, d, dedup.Batch{Root: "b", Records: 1}, nil, "x")
 	if n, err := d.Forget(t.Context(), old...); n != 1000 || err != nil {
 		t.Fatal(n, err)
 	}
-	k.advance(time.Minute)
+	k.Advance(time.Minute)
 	claim(t, d, dedup.Batch{Root: "c", Records: 500}, nil, names("new", 0, 500)...)
-	k.advance(79 * time.Minute)
+	k.Advance(79 * time.Minute)
 	if n := stats(t, d).IDs; n < 490 || n > 510 {
 		t.Errorf("Stats: got %d ids, want about 500", n)
 	}
@@ -204,9 +174,9 @@ func TestWindowGrows(t *testing.T) {
 	short := open(t, c, "w", dedup.Config{Window: 20 * time.Minute})
 	long := open(t, c, "w", dedup.Config{Window: 24 * time.Hour})
 	want(t, claim(t, short, dedup.Batch{Root: "a", Records: 1}, nil, "x"), fresh)
-	k.advance(4 * time.Minute)
+	k.Advance(4 * time.Minute)
 	want(t, claim(t, long, dedup.Batch{Root: "b", Records: 1}, nil, "y"), fresh)
-	k.advance(21 * time.Minute)
+	k.Advance(21 * time.Minute)
 	want(t, claim(t, long, dedup.Batch{Root: "c", Records: 2}, nil, "x", "y"), fresh, dup)
 }
 
@@ -217,11 +187,11 @@ func TestWindowIsChanged(t *testing.T) {
 	short := open(t, c, "w", dedup.Config{Window: 20 * time.Minute})
 	long := open(t, c, "w", dedup.Config{Window: time.Hour})
 	want(t, claim(t, short, dedup.Batch{Root: "a", Records: 1}, nil, "x"), fresh)
-	k.advance(10 * time.Minute)
+	k.Advance(10 * time.Minute)
 	want(t, claim(t, long, dedup.Batch{Root: "b", Records: 2}, nil, "x", "y"), dup, fresh)
-	k.advance(15 * time.Minute)
+	k.Advance(15 * time.Minute)
 	want(t, claim(t, long, dedup.Batch{Root: "c", Records: 2}, nil, "x", "y"), fresh, dup)
-	k.advance(40 * time.Minute)
+	k.Advance(40 * time.Minute)
 	want(t, claim(t, long, dedup.Batch{Root: "d", Records: 2}, nil, "x", "y"), dup, dup)
 }
 
@@ -274,7 +244,7 @@ func TestAgainstTheModel(t *testing.T) {
 		var jobs []*job
 		// The server's clock is set back by a year, and right again. The window's clock goes on.
 		ahead := time.Duration(0)
-		now := func() time.Time { return k.now.Add(ahead) }
+		now := func() time.Time { return k.Now.Add(ahead) }
 		id := rapid.Custom(func(t *rapid.T) string { return fmt.Sprint("id", rapid.IntRange(0, 40).Draw(t, "id")) })
 		pick := func(rt *rapid.T) *job {
 			if len(jobs) == 0 {
@@ -378,7 +348,7 @@ func TestAgainstTheModel(t *testing.T) {
 			},
 			"wait": func(rt *rapid.T) {
 				ms := window.Milliseconds()
-				k.advance(time.Duration(rapid.OneOf(
+				k.Advance(time.Duration(rapid.OneOf(
 					rapid.Int64Range(0, 3),
 					rapid.Int64Range(ms-1, ms+1),
 					rapid.Int64Range(0, 2*ms),
@@ -391,7 +361,7 @@ func TestAgainstTheModel(t *testing.T) {
 				}
 				// Only a call shows how far the clock had come before.
 				claim(t, d, dedup.Batch{Root: "tick", Records: 1}, nil, "tick")
-				k.setTo(k.now.Add(-by))
+				k.SetTo(k.Now.Add(-by))
 				ahead += by
 				claim(t, d, dedup.Batch{Root: "tick", Records: 1}, nil, "tick")
 			},

@@ -184,7 +184,7 @@ func TestATableShrinks(t *testing.T) {
 		t.Fatalf("an index of %d bytes for 400,000 ids", n)
 	}
 	for i := range 60 {
-		k.advance(5 * time.Second)
+		k.Advance(5 * time.Second)
 		want(t, claim(t, small, dedup.Batch{Root: fmt.Sprint(i), Records: 2}, nil, fmt.Sprint("y", i), fmt.Sprint("y", i-3)), fresh, map[bool]dedup.Verdict{true: fresh, false: dup}[i < 3])
 	}
 	if n := index(); n > 10_000 {

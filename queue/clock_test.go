@@ -5,35 +5,25 @@ import (
 	"testing"
 	"time"
 
-	"github.com/alicebob/miniredis/v2"
-	"github.com/redis/rueidis"
-
+	"github.com/headrace/headrace/internal/redisx/redisxtest"
 	"github.com/headrace/headrace/queue"
 )
 
 // clocked is a queue on a server whose clock the test sets.
 type clocked struct {
 	*queue.Queue
-	m   *miniredis.Miniredis
-	now time.Time
+	m *redisxtest.Clock
 }
 
 func newClocked(t *testing.T, cfg queue.Config) *clocked {
 	t.Helper()
-	m := miniredis.RunT(t)
-	c, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{m.Addr()}, DisableCache: true, ForceSingleClient: true})
-	must(t, err)
-	t.Cleanup(c.Close)
-	x := &clocked{m: m, now: time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)}
-	x.pass(0)
+	m, c := redisxtest.NewClock(t, time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC))
+	x := &clocked{m: m}
 	x.Queue = openAs(t, c, "clock", cfg)
 	return x
 }
 
-func (x *clocked) pass(d time.Duration) {
-	x.now = x.now.Add(d)
-	x.m.SetTime(x.now)
-}
+func (x *clocked) pass(d time.Duration) { x.m.Set(d) }
 
 // after lets time pass, and a backoff, and returns what is delivered then.
 func (x *clocked) after(t *testing.T, d time.Duration) map[string]bool {
@@ -136,7 +126,7 @@ func TestReservationAndClock(t *testing.T) {
 	t.Parallel()
 	x := newClocked(t, queue.Config{Push: queue.PushConfig{MaxDepth: 10}})
 	ctx := t.Context()
-	for _, end := range []time.Time{x.now.Add(-time.Second), x.now.Add(time.Hour)} {
+	for _, end := range []time.Time{x.m.Now.Add(-time.Second), x.m.Now.Add(time.Hour)} {
 		_, err := x.m.ZAdd("{clock}:queue:pushing", float64(end.UnixMilli()), "dead:8")
 		must(t, err)
 		x.m.HSet("{clock}:queue:stat", "reserved", "8")
@@ -148,7 +138,7 @@ func TestReservationAndClock(t *testing.T) {
 		}
 		x.m.Del("{clock}:ready")
 	}
-	_, err := x.m.ZAdd("{clock}:queue:pushing", float64(x.now.Add(time.Second).UnixMilli()), "alive:8")
+	_, err := x.m.ZAdd("{clock}:queue:pushing", float64(x.m.Now.Add(time.Second).UnixMilli()), "alive:8")
 	must(t, err)
 	x.m.HSet("{clock}:queue:stat", "reserved", "8")
 	wantErr(t, x.Push(ctx, records(0, 5)...), queue.ErrFull)

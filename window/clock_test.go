@@ -7,47 +7,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/alicebob/miniredis/v2"
+	"github.com/headrace/headrace/internal/redisx/redisxtest"
 	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/window"
 	"github.com/redis/rueidis"
 )
 
-// serverClock is a Redis whose time stands still until the test moves it.
-type serverClock struct {
-	*miniredis.Miniredis
-	now time.Time
-}
-
-func newClock(t testing.TB) (*serverClock, rueidis.Client) {
+func newClock(t testing.TB) (*redisxtest.Clock, rueidis.Client) {
 	t.Helper()
-	m := miniredis.NewMiniRedis()
-	if err := m.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(m.Close)
-	c, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{m.Addr()}, DisableCache: true, ForceSingleClient: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(c.Close)
-	k := &serverClock{Miniredis: m, now: noon.Add(24 * time.Hour)}
-	m.SetTime(k.now)
-	return k, c
-}
-
-// advance lets time pass.
-func (k *serverClock) advance(d time.Duration) {
-	k.now = k.now.Add(d)
-	k.SetTime(k.now)
-	k.FastForward(d)
-}
-
-// set sets the clock forward or back. Nothing expires at once, as with a server that was set back
-// before.
-func (k *serverClock) set(d time.Duration) {
-	k.now = k.now.Add(d)
-	k.SetTime(k.now)
+	return redisxtest.NewClock(t, noon.Add(24*time.Hour))
 }
 
 // The server's clock was an hour ahead for a while, and is set right. Everything that was timed
@@ -56,8 +24,8 @@ func TestClockSetBack(t *testing.T) {
 	t.Parallel()
 	k, c := newClock(t)
 	w := named(t, c, "w", window.Config{Size: time.Second, Lateness: -1, Idle: time.Minute, LeaseDuration: time.Minute, Backoff: 10 * time.Second, Retention: 2 * time.Hour})
-	ago := func(d time.Duration, data string) window.Event { return window.Event{At: k.now.Add(-d), Data: data} }
-	k.set(time.Hour)
+	ago := func(d time.Duration, data string) window.Event { return window.Event{At: k.Now.Add(-d), Data: data} }
+	k.Set(time.Hour)
 	add(t, w, "a", ago(time.Hour, "x"), ago(time.Hour-time.Second, "y"))
 	add(t, w, "b", ago(time.Hour, "x"), ago(time.Hour-time.Second, "y"))
 	closed := closeDue(t, w, 10)
@@ -68,7 +36,7 @@ func TestClockSetBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	add(t, w, "idle", ago(2*time.Hour, "x"))
-	k.set(-time.Hour)
+	k.Set(-time.Hour)
 
 	st, err := w.Stats(t.Context())
 	if err != nil || st.ClockSetBack != time.Hour {
@@ -83,11 +51,11 @@ func TestClockSetBack(t *testing.T) {
 		return strings.Join(s, ", ")
 	}
 	want(t, "at once", keys(), "")
-	k.advance(10*time.Second - time.Millisecond)
+	k.Advance(10*time.Second - time.Millisecond)
 	want(t, "before the backoff", keys(), "")
-	k.advance(time.Millisecond)
+	k.Advance(time.Millisecond)
 	want(t, "after the backoff", keys(), "b 2 watermark")
-	k.advance(50 * time.Second)
+	k.Advance(50 * time.Second)
 	want(t, "after the lease and the idle time", keys(), "a 1 idle, a 2 watermark, b 1 idle, idle 1 idle")
 }
 
@@ -99,13 +67,13 @@ func TestClockSetForward(t *testing.T) {
 	w := named(t, c, "w", window.Config{Size: time.Second, Lateness: -1, Idle: 2 * time.Hour, LeaseDuration: time.Minute, Backoff: time.Minute})
 	add(t, w, "k", at(0, "x"), at(time.Second, "y"))
 	first := closeDue(t, w, 1)
-	k.set(time.Hour)
+	k.Set(time.Hour)
 	want(t, "again", show(closeDue(t, w, 1)...), []string{"k 12:00:00-12:00:01 watermark 2: x"})
-	k.set(-time.Hour)
+	k.Set(-time.Hour)
 	want(t, "leased", show(closeDue(t, w, 1)...), []string{})
-	k.advance(time.Minute)
+	k.Advance(time.Minute)
 	want(t, "the backoff of the second crash", show(closeDue(t, w, 1)...), []string{})
-	k.advance(time.Minute)
+	k.Advance(time.Minute)
 	last := closeDue(t, w, 1)
 	want(t, "its own lease and backoff", show(last...), []string{"k 12:00:00-12:00:01 watermark 3: x"})
 	if err := w.Done(t.Context(), first[0]); err == nil {
@@ -122,21 +90,21 @@ func TestIdleWaitsForTheEnd(t *testing.T) {
 	t.Parallel()
 	k, c := newClock(t)
 	w := named(t, c, "w", window.Config{Size: time.Hour, Idle: time.Minute})
-	k.now = noon.Add(10 * time.Minute)
-	k.SetTime(k.now)
+	k.Now = noon.Add(10 * time.Minute)
+	k.SetTime(k.Now)
 	add(t, w, "runs", at(0, "1"))
 	add(t, w, "both", at(-30*time.Minute, "before"), at(0, "now"))
-	k.advance(time.Minute)
+	k.Advance(time.Minute)
 	over := closeDue(t, w, 10)
 	want(t, "what is over", show(over...), []string{"both 11:00:00-12:00:00 idle 1: before"})
 	if err := w.Done(t.Context(), over[0]); err != nil {
 		t.Error(err)
 	}
-	k.advance(48 * time.Minute)
-	want(t, "an event of this moment", add(t, w, "runs", window.Event{At: k.now, Data: "2"}), window.AddResult{New: 1})
-	k.advance(time.Minute - time.Millisecond)
+	k.Advance(48 * time.Minute)
+	want(t, "an event of this moment", add(t, w, "runs", window.Event{At: k.Now, Data: "2"}), window.AddResult{New: 1})
+	k.Advance(time.Minute - time.Millisecond)
 	want(t, "before the end", show(closeDue(t, w, 10)...), []string{})
-	k.advance(time.Millisecond)
+	k.Advance(time.Millisecond)
 	want(t, "at the end", show(closeDue(t, w, 10)...), []string{"both 12:00:00-13:00:00 idle 1: now", "runs 12:00:00-13:00:00 idle 1: 1 2"})
 	want(t, "its events", show(closeDue(t, w, 10)...), []string{})
 	balanced(t, w)
@@ -153,20 +121,20 @@ func TestExpiredWindows(t *testing.T) {
 	if err := w.Release(t.Context(), closeDue(t, w, 1)[0], window.ReleaseOptions{Failure: "x"}); err != nil {
 		t.Fatal(err)
 	}
-	k.advance(time.Minute)
+	k.Advance(time.Minute)
 	add(t, w, "due", at(0, "1"), at(30*time.Second, "2"), at(time.Minute, "3"))
-	k.advance(time.Hour - time.Millisecond)
+	k.Advance(time.Hour - time.Millisecond)
 	if st := balanced(t, w); st.Events.Expired != 0 || st.Due != 1 || st.Dead != 1 {
 		t.Errorf("got %+v, want one due and one dead window", st)
 	}
-	k.advance(time.Millisecond)
+	k.Advance(time.Millisecond)
 	want(t, "closed", show(closeDue(t, w, 10)...), []string{})
 	st := balanced(t, w)
 	want(t, "events", st.Events, window.EventCounts{Added: 5, Expired: 5})
 	if l := lines(); len(l) != 4 || !strings.Contains(l[0], "a window expired before any closer took it") || !strings.Contains(l[0], "key=dead start=2026-01-02 12:00:00") {
 		t.Errorf("got log %q, want 4 lines", l)
 	}
-	k.advance(3 * time.Hour)
+	k.Advance(3 * time.Hour)
 	if keys := k.Keys(); len(keys) != 0 {
 		t.Errorf("got keys %q, want none", keys)
 	}
@@ -188,10 +156,10 @@ func TestAddAgainAfterDone(t *testing.T) {
 	}
 	want(t, "remembered", add(t, w, "k", at(0, "1"), at(1, "2"), at(1, "new")), window.AddResult{Repeated: 2, Late: 1})
 	want(t, "not remembered", add(t, forgets, "k", at(0, "1"), at(1, "2")), window.AddResult{Late: 2})
-	k.advance(10*time.Hour - time.Millisecond)
+	k.Advance(10*time.Hour - time.Millisecond)
 	closeDue(t, w, 10)
 	want(t, "until then", add(t, w, "k", at(0, "1")), window.AddResult{Repeated: 1})
-	k.advance(time.Millisecond)
+	k.Advance(time.Millisecond)
 	closeDue(t, w, 10)
 	want(t, "forgotten", add(t, w, "k", at(0, "1")), window.AddResult{Late: 1})
 	balanced(t, w)
@@ -207,7 +175,7 @@ func TestSeedOutlivesTheSlidingSet(t *testing.T) {
 	name := servertest.Prefix(t)
 	events := many(4000, 0)
 	add(t, named(t, c, name, cfg), "k", events...)
-	k.advance(3 * time.Hour)
+	k.Advance(3 * time.Hour)
 	w := named(t, c, name, cfg)
 	want(t, "again", add(t, w, "k", events...), window.AddResult{Repeated: 4000})
 	n, err := w.LastCount(t.Context(), "k", 72*time.Hour)
@@ -227,7 +195,7 @@ func TestDeletedRecordOfALeasedWindow(t *testing.T) {
 	want(t, "closed", len(closeDue(t, w, 1)), 1)
 	info := "{" + name + "}:window:info:" + windowName(0, time.Minute, "k")
 	k.Del(info)
-	k.advance(2 * window.DefaultLeaseDuration)
+	k.Advance(2 * window.DefaultLeaseDuration)
 	want(t, "due", show(closeDue(t, w, 10)...), []string{"k 12:01:00-12:02:00 idle 1: y"})
 	if k.Exists(info) {
 		t.Errorf("%s is there again, and expires after %v", info, k.TTL(info))

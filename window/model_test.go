@@ -39,7 +39,7 @@ func TestModel(t *testing.T) {
 		name := fmt.Sprint("w", round)
 		logger, _ := collect()
 		start := noon.Add(24 * time.Hour)
-		k.now = start
+		k.Now = start
 		k.SetTime(start)
 		steady, last := start, start
 		size := 4 * time.Second
@@ -71,10 +71,10 @@ func TestModel(t *testing.T) {
 		leased := map[string]window.ClosedWindow{}
 		dead := map[string]window.ClosedWindow{} // of closers that died
 		called := func() {
-			if k.now.After(last) {
-				steady = steady.Add(k.now.Sub(last))
+			if k.Now.After(last) {
+				steady = steady.Add(k.Now.Sub(last))
 			}
-			last = k.now
+			last = k.Now
 		}
 		shift := func(w *modelWindow, state string, since time.Time) { w.state, w.since = state, since }
 		rt.Repeat(map[string]func(*rapid.T){
@@ -156,7 +156,7 @@ func TestModel(t *testing.T) {
 				for key, ks := range keys { // all windows are over by the server's clock, unless it was set back by a day
 					if ks.any && !ks.active.IsZero() && !steady.Before(ks.active.Add(idle)) {
 						for _, w := range windows {
-							if w.key == key && w.state == "open" && !k.now.Before(noon.Add(w.start+w.size)) {
+							if w.key == key && w.state == "open" && !k.Now.Before(noon.Add(w.start+w.size)) {
 								shift(w, "due", steady)
 								ks.floor = max(ks.floor, w.start+w.size)
 							}
@@ -283,10 +283,10 @@ func TestModel(t *testing.T) {
 				}
 			},
 			"time": func(rt *rapid.T) {
-				k.set(time.Duration(rapid.IntRange(1, 120).Draw(rt, "seconds")) * time.Second)
+				k.Set(time.Duration(rapid.IntRange(1, 120).Draw(rt, "seconds")) * time.Second)
 			},
 			"clock": func(rt *rapid.T) {
-				k.set(time.Duration(rapid.IntRange(-3600, 3600).Draw(rt, "seconds")) * time.Second)
+				k.Set(time.Duration(rapid.IntRange(-3600, 3600).Draw(rt, "seconds")) * time.Second)
 			},
 			"restart": func(rt *rapid.T) {
 				called()

@@ -34,7 +34,7 @@ func TestSentinelFailover(t *testing.T) {
 		must(err)
 		d, err := dedup.New(ctx, s.Client, name, dedup.Config{ExpectedIDs: 1000, Logger: quiet})
 		must(err)
-		w, err := window.New(ctx, s.Client, name, window.Config{Size: time.Second, Lateness: -1, Idle: time.Millisecond, Logger: quiet})
+		w, err := window.New(ctx, s.Client, name, window.Config{Size: time.Second, Lateness: -1, Idle: time.Hour, Logger: quiet})
 		must(err)
 		g, err := backpressure.New(ctx, s.Client, name, backpressure.Config{Records: backpressure.SourcesOf(q), Logger: quiet})
 		must(err)
