@@ -1,6 +1,8 @@
 package together_test
 
 import (
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 
@@ -117,4 +119,50 @@ func TestEmptiedServer(t *testing.T) {
 		}
 	}
 	check()
+}
+
+// The memory of the server runs out at any moment. What was refused has changed nothing, so when
+// there is memory again, each call succeeds and every book is right.
+func TestMemoryRunsOut(t *testing.T) {
+	t.Parallel()
+	own := servertest.OwnRedis(t)
+	c, admin := own.Client(t), own.Client(t)
+	setMemory := func(limit int64) {
+		if err := admin.Do(t.Context(), admin.B().ConfigSet().ParameterValue().ParameterValue("maxmemory", strconv.FormatInt(limit, 10)).Build()).Error(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	used := func() (n int64) {
+		info, err := admin.Do(t.Context(), admin.B().Info().Section("memory").Build()).ToString()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, after, _ := strings.Cut(info, "used_memory:")
+		if n, err = strconv.ParseInt(strings.TrimSpace(strings.SplitN(after, "\n", 2)[0]), 10, 64); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	refused := 0
+	for room := int64(0); room < 40_000; room += 2000 {
+		calls, check := openAll(t, c)
+		setMemory(used() + room)
+		failed := map[string]func() error{}
+		for what, call := range calls {
+			if call() != nil {
+				failed[what] = call
+			}
+		}
+		refused += len(failed)
+		setMemory(0)
+		for what, call := range failed {
+			if err := call(); err != nil {
+				t.Errorf("room of %d bytes: %s: %v", room, what, err)
+			}
+		}
+		check()
+	}
+	if refused == 0 {
+		t.Error("the server refused nothing, want some refusals")
+	}
 }

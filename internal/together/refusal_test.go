@@ -72,10 +72,15 @@ func TestServerThatRefusesWrites(t *testing.T) {
 	}
 }
 
-// openAll opens every package on one name. Each call adds one thing, and check counts them.
+// openAll opens every package on one new name. Each call adds one thing, and check counts them.
 func openAll(t *testing.T, c rueidis.Client) (calls map[string]func() error, check func()) {
 	t.Helper()
-	ctx, quiet, name := t.Context(), slog.New(slog.DiscardHandler), servertest.Prefix(t)
+	return openNamed(t, c, servertest.Prefix(t))
+}
+
+func openNamed(t *testing.T, c rueidis.Client, name string) (calls map[string]func() error, check func()) {
+	t.Helper()
+	ctx, quiet := t.Context(), slog.New(slog.DiscardHandler)
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
