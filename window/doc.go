@@ -71,6 +71,10 @@
 // same happens to a dead window after Config.Retention. The watermark of a key expires after it has
 // been idle for twice Config.Retention; after that, an older event opens its window again.
 //
+// The sets that all windows share expire when no program has used the name for twice
+// Config.Retention. Redis frees each of them in one step: 150 ms for a million abandoned windows.
+// With lazyfree-lazy-expire yes, the default of Valkey 8, it does so in the background.
+//
 // At maxmemory Add fails, while closing and Done continue. While a slot of a cluster moves, calls
 // wait. A failover of Redis may lose the events added last, or deliver a window again. When the
 // server's clock is set back, leases, delays and retentions keep their length ([Stats] reports the
