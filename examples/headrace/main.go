@@ -53,6 +53,8 @@ type commands struct {
 	Schema  schema  `cmd:"" group:"orders" help:"Print or check the schema of the orders domain."`
 	Doctor  doctor  `cmd:"" group:"any" help:"Check the servers and their settings."`
 	Clear   clear   `cmd:"" group:"any" help:"Delete the queue, the cache or the window."`
+
+	Console serveConsole `cmd:"" group:"any" help:"Serve a web page that shows where every record is."`
 }
 
 const description = `Runs and operates pipelines. REDIS_URL and DATABASE_URL name the stores.

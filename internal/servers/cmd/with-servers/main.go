@@ -53,6 +53,9 @@ func run(argv []string, install, bouncer bool) (code int, err error) {
 		if err := servers.Install(ctx, o.Options); err != nil {
 			return 1, err
 		}
+		if err := os.Setenv(servers.EnvInstall, "1"); err != nil {
+			return 1, err
+		}
 	}
 	set, err := servers.StartSet(ctx, o)
 	if err != nil {

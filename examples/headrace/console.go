@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/headrace/headrace/pipeline/console"
+)
+
+// serveConsole serves the web page of package console until it is interrupted.
+type serveConsole struct {
+	Listen  string `default:"localhost:8080" help:"Address to listen on."`
+	Actions bool   `help:"Let everyone who reaches the page act: requeue, discard, pause and more."`
+	Hide    bool   `name:"hide-payloads" help:"Show no payloads."`
+}
+
+// Help shows an example.
+func (serveConsole) Help() string { return "Example:\n\n  headrace console --listen localhost:8080" }
+
+// Run serves the pages. It creates nothing in the stores.
+func (v *serveConsole) Run(ctx context.Context, s *session) error {
+	redis, err := s.redis(ctx)
+	if err != nil {
+		return err
+	}
+	pool, err := s.postgres(ctx)
+	if err != nil {
+		return err
+	}
+	p, err := console.Open(ctx, redis, pool, console.Names{Queue: s.Queue, Table: s.Table})
+	if err != nil {
+		return err
+	}
+	cfg := console.Config{Pipelines: []console.Pipeline{p}, HidePayloads: v.Hide}
+	if v.Actions {
+		cfg.Authorize = func(r *http.Request, _ console.Action) (string, error) { return r.RemoteAddr, nil }
+	}
+	h, err := console.New(cfg)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	l, err := net.Listen("tcp", v.Listen)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(s.Err, "http://%s/\n", l.Addr())
+	server := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go h.Run(ctx) //nolint:errcheck // it returns nil when ctx is done
+	go func() {
+		<-ctx.Done()
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		server.Shutdown(stop) //nolint:errcheck // open requests are cut off
+	}()
+	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}

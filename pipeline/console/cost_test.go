@@ -1,0 +1,180 @@
+package console_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/redis/rueidis"
+
+	"github.com/headrace/headrace/internal/redisx/redisxtest"
+	"github.com/headrace/headrace/internal/servers/servertest"
+	"github.com/headrace/headrace/pipeline/console"
+)
+
+// queries counts the statements of a pool.
+type queries struct{ n atomic.Int64 }
+
+func (q *queries) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	q.n.Add(1)
+	return ctx
+}
+
+func (q *queries) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// commands returns how many commands a server has been asked, those inside scripts not counted.
+func commands(t *testing.T, c rueidis.Client) int64 {
+	t.Helper()
+	text, err := c.Do(t.Context(), c.B().Info().Section("commandstats").Build()).ToString()
+	must(t, err)
+	var sum int64
+	for line := range strings.Lines(text) {
+		name, rest, _ := strings.Cut(line, ":calls=")
+		calls, _, _ := strings.Cut(rest, ",")
+		if name == "cmdstat_evalsha" || name == "cmdstat_eval" || name == "cmdstat_hgetall" {
+			n, err := strconv.ParseInt(calls, 10, 64)
+			must(t, err)
+			sum += n
+		}
+	}
+	return sum
+}
+
+// watched are the pages that people leave open.
+var watched = []string{"", "queue", "dead", "rejects", "batches", "tables", "health"}
+
+// TestManyWatchersCostTheStoresWhatOneCosts counts what the stores are asked: by one person, by
+// fifty, and with much more in the stores.
+func TestManyWatchersCostTheStoresWhatOneCosts(t *testing.T) {
+	server := servertest.OwnRedis(t)
+	r := newRig(t, rigOptions{redis: server.Client(t)})
+	r.push("a1 ok", "a2 refuse")
+	r.run()
+	counted := &queries{}
+	cfg, err := pgxpool.ParseConfig(r.pool.Config().ConnString())
+	must(t, err)
+	cfg.ConnConfig.Tracer = counted
+	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
+	must(t, err)
+	t.Cleanup(pool.Close)
+	r.pipe.Postgres = pool
+	asked := func(watchers int) (redis, postgres int64) {
+		r.serve(func(c *console.Config) { c.Interval = time.Minute; c.Timeout = 10 * time.Second }) // all in one interval
+		before, beforePostgres := commands(t, r.redis), counted.n.Load()
+		var wg sync.WaitGroup
+		for range watchers {
+			wg.Go(func() {
+				for _, p := range watched {
+					req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.base+p, nil)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					resp, err := http.DefaultClient.Do(req)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					_ = resp.Body.Close()
+					if resp.StatusCode != http.StatusOK {
+						t.Errorf("%s: got %d, want 200", p, resp.StatusCode)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		http.DefaultClient.CloseIdleConnections()
+		return commands(t, r.redis) - before, counted.n.Load() - beforePostgres
+	}
+	asked(1) // the scripts are loaded now
+	redis, postgres := asked(1)
+	if redis == 0 || redis > 30 || postgres == 0 || postgres > 40 {
+		t.Errorf("one person costs %d calls of Redis and %d of Postgres, want 1 to 30 and 1 to 40", redis, postgres)
+	}
+	many, manyPostgres := asked(50)
+	if many != redis || manyPostgres != postgres {
+		t.Errorf("fifty people cost %d calls of Redis and %d of Postgres, want %d and %d as one does", many, manyPostgres, redis, postgres)
+	}
+	var records []string
+	for i := range 20_000 {
+		records = append(records, fmt.Sprintf("m%d ok", i))
+	}
+	r.push(records...)
+	if _, err := r.pool.Exec(t.Context(), `INSERT INTO items_ledger (id, kind, root, root_offset, records, kept, staged, promoted, sealed_at, committed_at)
+		SELECT gen_random_uuid(), 'promoted', gen_random_uuid(), 0, 1, 1, 1, 1, now() - interval '2 hours', now() - m * interval '1 second' FROM generate_series(1, 20000) m`); err != nil {
+		t.Fatal(err)
+	}
+	many, manyPostgres = asked(1)
+	if many != redis || manyPostgres != postgres {
+		t.Errorf("with 20,000 records and batches it is %d calls of Redis and %d of Postgres, want %d and %d as before", many, manyPostgres, redis, postgres)
+	}
+}
+
+// TestAStoreThatHangsIsNamedOnThePage loads pages while Redis takes every byte and answers none.
+// The pages arrive although the traffic flows again only after the last of them.
+func TestAStoreThatHangsIsNamedOnThePage(t *testing.T) {
+	t.Parallel()
+	proxy := redisxtest.NewProxy(t, servertest.RedisURL(t))
+	r := newRig(t, rigOptions{})
+	r.push("a1 ok", "a2 refuse")
+	r.run()
+	r.push("b1 ok")
+	client := proxy.Client(t, nil)
+	p, err := console.Open(t.Context(), client, r.pool, console.Names{Queue: r.queue.Name(), Table: r.pipe.Table})
+	must(t, err)
+	r.pipe = p
+	r.serve(func(c *console.Config) { c.Timeout = 200 * time.Millisecond })
+
+	if o := read[console.Overview](r, "overview.json"); len(o.Gaps) != 0 {
+		t.Fatalf("got the gaps %v before Redis hangs, want none", o.Gaps)
+	}
+	proxy.Freeze()
+	queueGap := func(o console.Overview) *console.Gap {
+		for _, g := range o.Gaps {
+			if g.What == "the queue" {
+				return &g
+			}
+		}
+		return nil
+	}
+	var o console.Overview
+	eventually(t, func() error {
+		o = read[console.Overview](r, "overview.json")
+		if queueGap(o) == nil {
+			return fmt.Errorf("no gap for the queue in %v", o.Gaps)
+		}
+		return nil
+	})
+	g := queueGap(o)
+	if !strings.Contains(g.Why, "Redis has not answered for") || g.Since == nil || o.Queue == nil || o.Queue.Ready != 1 {
+		t.Errorf("got the gap %+v and the queue %+v, want the old answer with its time", g, o.Queue)
+	}
+	if len(o.Minutes) == 0 || len(o.Codes) == 0 {
+		t.Errorf("got %d minutes and %d codes, want what Postgres has", len(o.Minutes), len(o.Codes))
+	}
+	contains(t, r.get(""), "Not everything could be read", "Redis has not answered for")
+	if q := read[console.QueuePage](r, "queue.json"); q.Flight != nil || len(q.Gaps) == 0 {
+		t.Errorf("got the batches %+v and the gaps %v, want that they are missing", q.Flight, q.Gaps)
+	}
+	if got := r.request(http.MethodGet, r.server.URL+"/headrace/readyz", nil); got.status != http.StatusServiceUnavailable {
+		t.Errorf("readyz: got %d, want 503", got.status)
+	}
+	if got := r.request(http.MethodGet, r.server.URL+"/headrace/livez", nil); got.status != http.StatusOK {
+		t.Errorf("livez: got %d, want 200", got.status)
+	}
+	proxy.Thaw()
+	eventually(t, func() error {
+		if o := read[console.Overview](r, "overview.json"); len(o.Gaps) > 0 {
+			return fmt.Errorf("got the gaps %v after Redis answers again", o.Gaps)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,69 @@
+// Package console is a web page that shows where every record of a pipeline is, as an
+// http.Handler.
+//
+// # The problem
+//
+// A pipeline on two stores is looked at with two clients, each of which shows keys or tables and
+// not records. At three in the morning the questions are others: is anything lost or stuck? How far
+// behind is it? What was rejected, and why? Where is record X?
+//
+// # Use
+//
+//	h, err := console.New(console.Config{
+//		Pipelines: []console.Pipeline{console.Of(flow, redis, postgres)},
+//		Authorize: allow,
+//	})
+//	mux.Handle("/headrace/", http.StripPrefix("/headrace", h))
+//
+// [Of] takes the flow that the workers and the promoter have, [Open] the names of a queue and a
+// table. All links are relative, so the handler can be mounted at any path and stand behind a proxy.
+// It works without JavaScript, which only loads the figures again.
+//
+// # The guarantee
+//
+// The console only reads, unless Config.Authorize is set. Then that function decides about each
+// action, both when its page is shown and when it is done. The server enforces this; the pages only
+// follow. Before an action its page states what it will do and how many records it touches. An
+// action is a POST from the console's own origin, and is logged with who did it.
+//
+// Payloads and ids are data: they are escaped, and what does not print is shown as an escape. A
+// strict Content-Security-Policy allows the console's own style sheet and script and nothing else.
+//
+// # Cost
+//
+// Each question to a store has one answer that all pages share. It is asked again when it is older
+// than Config.Interval, by one call at a time, and only while a page wants it. So the stores have
+// the same work however many people watch. Every question is one script on Redis, or a few
+// statements on Postgres that use an index and have a limit. The exception is the sum of the
+// ledger: the whole is summed once in 15 minutes, and its last minutes each time. With up to 500
+// batches handed off the books also read each of these.
+//
+// # Failure modes
+//
+// A page waits Config.Timeout for the stores, and is then shown with what there is: the old answer
+// with its time, or nothing, and in any case the reason. A store that hangs holds one call for each
+// question, which ends after 10 s.
+//
+// History comes from the ledger where that has it. Depths are kept in this process for an hour, as
+// long as [Handler.Run] runs, and begin anew with it; the chart shows where.
+//
+// # JSON
+//
+// Every page is also JSON: with .json behind its name, or with Accept: application/json. The fields
+// are those of the types named here.
+//
+//	index.json               [Index]        all pipelines
+//	p/NAME/overview.json     [Overview]     the books, depths, throughput, rejects by code
+//	p/NAME/queue.json        [QueuePage]    head of the ready list, batches in flight
+//	p/NAME/dead.json         [DeadPage]     ?reason= ?after= ?id=
+//	p/NAME/rejects.json      [RejectsPage]  ?code= ?source= ?within= ?resolved= ?before= ?id=
+//	p/NAME/find.json         [FindPage]     ?id=
+//	p/NAME/batches.json      [BatchesPage]  ?kind= ?before= ?id=
+//	p/NAME/tables.json       [TablesPage]   lookups, windows, views
+//	p/NAME/health.json       [HealthPage]   what the servers are like, the last actions
+//	p/NAME/do.json           [ActionPage]   ?action= …: what it will do; POST does it
+//	livez, readyz            text           the process; both stores of each pipeline
+//
+// A duration in JSON is in nanoseconds (its name ends in _ns, or it is a field of another package),
+// a time is RFC 3339. "gaps" lists what could not be read.
+package console

@@ -1,0 +1,17 @@
+package console
+
+import (
+	"time"
+
+	"github.com/headrace/headrace/queue"
+)
+
+// Sample puts a sample into the history of the first pipeline, as if the console had run since
+// started.
+func (h *Handler) Sample(started, at time.Time, s queue.Stats) {
+	r := &h.pipes[0].ring
+	r.mu.Lock()
+	r.started = started
+	r.mu.Unlock()
+	r.addAt(at, s)
+}

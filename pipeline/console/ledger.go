@@ -1,0 +1,371 @@
+package console
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/headrace/headrace/internal/pgschema"
+	"github.com/headrace/headrace/pipeline"
+	"github.com/headrace/headrace/staging"
+)
+
+//go:embed ledger.sql
+var ledgerSQL string
+
+// Bounds of what one page reads of a table.
+const (
+	batchPage     = 50
+	rejectPage    = 50
+	rejectsLooked = 20_000 // ids that a page of rejects, or a count by code, looks at
+)
+
+// ledger reads what package staging keeps beside a table, by its name.
+type ledger struct {
+	// What the books need is implemented here; the other methods are never called.
+	pipeline.Table[struct{}]
+	pool       *pgxpool.Pool
+	name       pgschema.Name
+	statements map[string]string
+}
+
+func newLedger(pool *pgxpool.Pool, table string) (*ledger, error) {
+	name, err := pgschema.ParseName(table)
+	if err != nil {
+		return nil, err
+	}
+	l := &ledger{pool: pool, name: name, statements: map[string]string{}}
+	filled := pgschema.Fill(ledgerSQL, "ledger", name.With("_ledger").String(), "rejects", name.With("_rejects").String(),
+		"control", name.With("_control").String())
+	for _, part := range strings.Split(filled, "-- name: ")[1:] {
+		id, sql, _ := strings.Cut(part, "\n")
+		l.statements[id] = strings.TrimRight(sql, "; \n")
+	}
+	return l, nil
+}
+
+// undefined is the SQLSTATE of a statement about a table that does not exist.
+const undefined = "42P01"
+
+// explain names what was being read.
+func (l *ledger) explain(doing string, err error) error {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && pg.Code == undefined {
+		return fmt.Errorf("%w: %s", ErrNoTable, l.name)
+	}
+	return fmt.Errorf("console: %s: %w", doing, err)
+}
+
+// rows runs a statement and collects its rows by the names of their columns.
+func rows[V any](ctx context.Context, l *ledger, doing, statement string, args pgx.NamedArgs) ([]V, error) {
+	r, err := l.pool.Query(ctx, l.statements[statement], args)
+	if err == nil {
+		var out []V
+		if out, err = pgx.CollectRows(r, pgx.RowToStructByName[V]); err == nil {
+			return out, nil
+		}
+	}
+	return nil, l.explain(doing, err)
+}
+
+// between sums the ledger between two times of commit.
+func (l *ledger) between(ctx context.Context, since, until time.Time) (staging.Books, error) {
+	args := pgx.NamedArgs{"since": since, "until": until}
+	if until.IsZero() {
+		args["until"] = "infinity"
+	}
+	sum, err := rows[staging.Books](ctx, l, "sum of the ledger", "books", args)
+	if err != nil {
+		return staging.Books{}, err
+	}
+	return sum[0], nil
+}
+
+// Books is a method of pipeline.Table.
+func (l *ledger) Books(ctx context.Context, since time.Time) (staging.Books, error) {
+	return l.between(ctx, since, time.Time{})
+}
+
+// Fates is a method of pipeline.Table. It reads the ledger alone: a batch that is only staged is
+// unknown here.
+func (l *ledger) Fates(ctx context.Context, ids []string) ([]staging.Fate, error) {
+	type row struct{ ID, Kind string }
+	found, err := rows[row](ctx, l, "fates of batches", "fates", pgx.NamedArgs{"ids": ids})
+	if err != nil {
+		return nil, err
+	}
+	known := make(map[string]staging.Fate, len(found))
+	for _, r := range found {
+		known[r.ID] = staging.FatePromoted
+		if r.Kind == "void" {
+			known[r.ID] = staging.FateVoid
+		}
+	}
+	fates := make([]staging.Fate, len(ids))
+	for i, id := range ids {
+		fates[i] = known[id]
+	}
+	return fates, nil
+}
+
+// Minute is what was committed in one minute.
+type Minute struct {
+	Minute     time.Time `json:"minute"`
+	Batches    int64     `json:"batches"`
+	Rows       int64     `json:"rows"`
+	Kept       int64     `json:"kept"`
+	Duplicates int64     `json:"duplicates"`
+	Filtered   int64     `json:"filtered"`
+	Rejected   int64     `json:"rejected"`
+	// Median and Longest are the seconds from the seal to the commit.
+	Median  float64 `json:"median_seconds"`
+	Longest float64 `json:"longest_seconds"`
+}
+
+func (l *ledger) readMinutes(ctx context.Context) ([]Minute, error) {
+	return rows[Minute](ctx, l, "throughput", "minutes", nil)
+}
+
+// Entry is a batch in the ledger.
+type Entry struct {
+	ID         string     `json:"id"`
+	Kind       string     `json:"kind"`
+	Root       string     `json:"root"`
+	Offset     int64      `json:"offset" db:"offset_in_root"`
+	Records    int64      `json:"records"`
+	Kept       int64      `json:"kept"`
+	Duplicates int64      `json:"duplicates"`
+	Filtered   int64      `json:"filtered"`
+	Rejected   int64      `json:"rejected"`
+	Staged     int64      `json:"staged"`
+	Rows       int64      `json:"rows" db:"promoted"`
+	Conflicts  int64      `json:"conflicts"`
+	Ruled      int64      `json:"rejected_by_rule" db:"ruled"`
+	Attempt    int64      `json:"attempt"`
+	Worker     string     `json:"worker"`
+	SealedAt   time.Time  `json:"sealed_at"`
+	StagedAt   *time.Time `json:"staged_at"`
+	Committed  time.Time  `json:"committed_at" db:"committed_at"`
+}
+
+// Took is the time from the seal to the commit.
+func (e Entry) Took() time.Duration { return e.Committed.Sub(e.SealedAt) }
+
+// Balanced reports whether the entry accounts for each of its records and rows.
+func (e Entry) Balanced() bool {
+	return e.Kind == "void" || e.Records == e.Kept+e.Duplicates+e.Filtered+e.Rejected && e.Staged == e.Rows+e.Conflicts+e.Ruled
+}
+
+// readBatches reads a page of the ledger, newest first. before is an id; "" begins with the newest.
+func (l *ledger) readBatches(ctx context.Context, before, kind string) ([]Entry, error) {
+	if before == "" {
+		before = newestID(time.Now())
+	}
+	return rows[Entry](ctx, l, "ledger", "batches", pgx.NamedArgs{"before": before, "kind": kind, "limit": batchPage})
+}
+
+// newestID is an id behind all UUIDv7 that were made until a day from now. The random ids of
+// corrections are mostly behind it, too.
+func newestID(now time.Time) string {
+	ms := now.Add(24 * time.Hour).UnixMilli()
+	return fmt.Sprintf("%08x-%04x-7fff-bfff-ffffffffffff", ms>>16, ms&0xffff)
+}
+
+// readBatch reads one batch of the ledger; nil: it has none of that id.
+func (l *ledger) readBatch(ctx context.Context, id string) (*Entry, error) {
+	found, err := rows[Entry](ctx, l, "ledger", "batch", pgx.NamedArgs{"id": id})
+	if err != nil || len(found) == 0 {
+		return nil, err
+	}
+	return &found[0], nil
+}
+
+// Reject is a rejected record or row.
+type Reject struct {
+	ID       int64      `json:"id"`
+	Batch    string     `json:"batch"`
+	Place    int64      `json:"place"`
+	Source   string     `json:"source"` // "stage": before it was staged; "rule"; "insert": the table refused it
+	Key      string     `json:"key"`
+	Code     string     `json:"code"`
+	Reason   string     `json:"reason"`
+	At       time.Time  `json:"at" db:"rejected_at"`
+	Resolved *time.Time `json:"resolved_at,omitempty" db:"resolved_at"`
+	Whole    bool       `json:"whole"` // every row of the record was rejected
+	Length   int64      `json:"-"`
+	Begin    []byte     `json:"-"`
+	Payload  Payload    `json:"payload" db:"-"`
+}
+
+// rejectQuery asks for a page of rejects.
+type rejectQuery struct {
+	before   int64 // an id; 0 begins with the newest
+	code     string
+	source   string
+	since    time.Time
+	resolved bool // also those that are resolved
+}
+
+// rejectsPage is a page of rejects, newest first.
+type rejectsPage struct {
+	rejects []Reject
+	next    int64 // before of the next page; 0 at the end
+}
+
+// readRejects reads a page of rejects. It looks at no more than rejectsLooked ids.
+func (l *ledger) readRejects(ctx context.Context, q rejectQuery) (out rejectsPage, err error) {
+	if q.before == 0 {
+		if err := l.pool.QueryRow(ctx, l.statements["last_reject"]).Scan(&q.before); err != nil {
+			return out, l.explain("rejects", err)
+		}
+		q.before++
+	}
+	args := pgx.NamedArgs{"before": q.before, "looked": rejectsLooked, "code": q.code, "source": q.source, "resolved": q.resolved,
+		"bytes": listBytes, "limit": rejectPage, "since": nil}
+	if !q.since.IsZero() {
+		args["since"] = q.since
+	}
+	if out.rejects, err = rows[Reject](ctx, l, "rejects", "rejects", args); err != nil {
+		return out, err
+	}
+	switch {
+	case len(out.rejects) == rejectPage:
+		out.next = out.rejects[rejectPage-1].ID
+	case q.before > rejectsLooked:
+		out.next = q.before - rejectsLooked
+	}
+	return out, nil
+}
+
+func (l *ledger) rejectsOf(ctx context.Context, batch string) ([]Reject, error) {
+	return rows[Reject](ctx, l, "rejects", "rejects_of_batch", pgx.NamedArgs{"batch": batch, "bytes": listBytes, "limit": rejectPage})
+}
+
+func (l *ledger) rejectsByKey(ctx context.Context, key string) ([]Reject, error) {
+	return rows[Reject](ctx, l, "rejects", "rejects_by_key", pgx.NamedArgs{"key": key, "bytes": listBytes, "limit": rejectPage, "looked": rejectsLooked})
+}
+
+// readReject reads one reject with up to so many bytes of its payload; nil: there is none of that
+// id.
+func (l *ledger) readReject(ctx context.Context, id int64, bytes int) (*Reject, error) {
+	found, err := rows[Reject](ctx, l, "rejects", "reject", pgx.NamedArgs{"id": id, "bytes": min(bytes, math.MaxInt32)})
+	if err != nil || len(found) == 0 {
+		return nil, err
+	}
+	return &found[0], nil
+}
+
+// Code counts the open rejects of one code.
+type Code struct {
+	Code   string    `json:"code"`
+	Source string    `json:"source"`
+	N      int64     `json:"n"`
+	Last   time.Time `json:"last"`
+}
+
+// readCodes counts the open rejects by code, among the newest ones.
+func (l *ledger) readCodes(ctx context.Context) ([]Code, error) {
+	return rows[Code](ctx, l, "rejects by code", "codes", pgx.NamedArgs{"looked": rejectsLooked})
+}
+
+// Staged is what waits for promotion.
+type Staged struct {
+	Batches int64      `json:"batches"`
+	Records int64      `json:"records"`
+	Rows    int64      `json:"rows"`
+	Oldest  *time.Time `json:"oldest,omitempty"`
+	// Promoting reports that a promotion holds a side. Its batches are not counted.
+	Promoting bool `json:"promoting"`
+	// FailingSince is since when no promotion has succeeded; nil if the last one did.
+	FailingSince *time.Time `json:"failing_since,omitempty"`
+	Failures     int64      `json:"failures"`
+	Failure      string     `json:"failure,omitempty"`
+}
+
+// stagedWait is how long readStaged waits for a side that a promotion holds.
+const stagedWait = 50 * time.Millisecond
+
+// readStaged counts what is staged on both sides.
+func (l *ledger) readStaged(ctx context.Context) (s Staged, err error) {
+	type failures struct {
+		FailedSince *time.Time
+		Failures    int64
+		Failure     string
+	}
+	found, err := rows[failures](ctx, l, "staged batches", "failures", nil)
+	if err != nil {
+		return s, err
+	}
+	for _, f := range found {
+		s.FailingSince, s.Failures, s.Failure = f.FailedSince, f.Failures, oneLine(f.Failure)
+	}
+	for _, side := range []string{"_registry_a", "_registry_b"} {
+		one, err := l.readSide(ctx, side)
+		var pg *pgconn.PgError
+		switch {
+		case errors.As(err, &pg) && pg.Code == "55P03":
+			s.Promoting = true
+			continue
+		case err != nil:
+			return s, l.explain("staged batches", err)
+		}
+		s.Batches, s.Records, s.Rows = s.Batches+one.Batches, s.Records+one.Records, s.Rows+one.Rows
+		if s.Oldest == nil || one.Oldest != nil && one.Oldest.Before(*s.Oldest) {
+			s.Oldest = one.Oldest
+		}
+	}
+	return s, nil
+}
+
+// side is what is staged on one side.
+type side struct {
+	Batches, Records, Rows int64
+	Oldest                 *time.Time
+}
+
+func (l *ledger) readSide(ctx context.Context, suffix string) (s side, err error) {
+	err = pgx.BeginTxFunc(ctx, l.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SELECT set_config('lock_timeout', $1, true)", pgschema.Millis(stagedWait)); err != nil {
+			return err
+		}
+		r, err := tx.Query(ctx, pgschema.Fill(l.statements["staged"], "registry", l.name.With(suffix).String()))
+		if err != nil {
+			return err
+		}
+		s, err = pgx.CollectExactlyOneRow(r, pgx.RowToStructByName[side])
+		return err
+	})
+	return s, err
+}
+
+// resolve marks rejects as resolved. It returns how many were open.
+func (l *ledger) resolve(ctx context.Context, ids ...int64) (int64, error) {
+	tag, err := l.pool.Exec(ctx, l.statements["resolve"], pgx.NamedArgs{"ids": ids})
+	if err != nil {
+		return 0, l.explain("resolving rejects", err)
+	}
+	return tag.RowsAffected(), nil
+}
+
+func isNoTable(err error) bool { return errors.Is(err, ErrNoTable) }
+
+// openRejects returns the ids of the open rejects that a filter selects, of one part of the table.
+func (l *ledger) openRejects(ctx context.Context, before int64, code, source string) ([]int64, error) {
+	r, err := l.pool.Query(ctx, l.statements["open_rejects"], pgx.NamedArgs{"before": before, "looked": rejectsLooked, "code": code, "source": source})
+	if err != nil {
+		return nil, l.explain("rejects", err)
+	}
+	ids, err := pgx.CollectRows(r, pgx.RowTo[int64])
+	if err != nil {
+		return nil, l.explain("rejects", err)
+	}
+	return ids, nil
+}

@@ -1,0 +1,244 @@
+package console
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/headrace/headrace/backpressure"
+	"github.com/headrace/headrace/lookup"
+	"github.com/headrace/headrace/matview"
+	"github.com/headrace/headrace/pipeline"
+	"github.com/headrace/headrace/queue"
+	"github.com/headrace/headrace/staging"
+	"github.com/headrace/headrace/window"
+)
+
+const (
+	readTimeout    = 10 * time.Second // of one reading
+	booksTimeout   = 2 * time.Minute  // of the books: the first reading sums the whole ledger
+	slowInterval   = 10 * time.Second // age of what changes slowly
+	unackedBatches = 500              // with more batches handed off, the two stores are not compared
+)
+
+// pipe is a pipeline with its readings.
+type pipe struct {
+	Pipeline
+	h      *Handler
+	ledger *ledger
+	flow   pipeline.Flow[struct{}] // for the books
+	sums   sums
+	ring   ring
+
+	redis, postgres, both *readers
+
+	stats   *reading[queue.Stats]
+	books   *reading[bookSet]
+	head    *reading[[]record]
+	flight  *reading[Flight]
+	minutes *reading[[]Minute]
+	codes   *reading[[]Code]
+	staged  *reading[Staged]
+	gate    *reading[backpressure.Stats] // nil: there is no gate
+	lookups []*reading[lookup.Stats]
+	windows []*reading[window.Stats]
+	views   *reading[[]matview.Freshness] // nil: there are no views
+	checks  [2]*reading[[]Check]
+
+	mu    sync.Mutex
+	asked map[string]asked // readings with parameters, by their kind and parameters
+}
+
+// asked is a reading with parameters and when a page has last asked for it.
+type asked struct {
+	reading refresher
+	at      time.Time
+}
+
+func (h *Handler) readers(store string, timeout time.Duration) *readers {
+	return &readers{ctx: h.ctx, store: store, timeout: timeout, slots: make(chan struct{}, maxReadings), wg: &h.wg}
+}
+
+func (h *Handler) newPipe(p Pipeline) (*pipe, error) {
+	x := &pipe{Pipeline: p, h: h, asked: map[string]asked{}, ring: ring{started: h.started}}
+	x.redis, x.postgres = h.readers("Redis", readTimeout), h.readers("Postgres", readTimeout)
+	x.both = h.readers("One of the stores", booksTimeout)
+	var err error
+	if x.ledger, err = newLedger(p.Postgres, p.Table); err != nil {
+		return nil, err
+	}
+	signals, err := pipeline.NewSignals(p.Redis, p.Queue.Name())
+	if err != nil {
+		return nil, err
+	}
+	unused := pipeline.Decode(func([]byte) (struct{}, error) { return struct{}{}, nil })
+	x.flow = pipeline.Flow[struct{}]{Queue: p.Queue, Chain: unused, Table: x.ledger, Signals: signals}
+
+	fast := h.cfg.Interval
+	slow := max(slowInterval, fast)
+	x.stats = &reading[queue.Stats]{in: x.redis, what: "the queue", maxAge: fast, read: p.Queue.Stats, use: x.ring.add}
+	x.books = &reading[bookSet]{in: x.both, what: "the books", maxAge: fast, read: x.readBooks}
+	x.head = &reading[[]record]{in: x.redis, what: "the ready list", maxAge: fast, read: x.readHead}
+	x.flight = &reading[Flight]{in: x.redis, what: "the batches in flight", maxAge: fast, read: x.readFlight}
+	x.minutes = &reading[[]Minute]{in: x.postgres, what: "the throughput", maxAge: slow, read: x.ledger.readMinutes}
+	x.codes = &reading[[]Code]{in: x.postgres, what: "the rejects by code", maxAge: slow, read: x.ledger.readCodes}
+	x.staged = &reading[Staged]{in: x.postgres, what: "the staged batches", maxAge: fast, read: x.ledger.readStaged}
+	if p.Gate != nil {
+		x.gate = &reading[backpressure.Stats]{in: x.redis, what: "the gate", maxAge: fast, read: p.Gate.Stats}
+	}
+	for _, l := range p.Lookups {
+		x.lookups = append(x.lookups, &reading[lookup.Stats]{in: x.redis, what: "the lookup table " + l.Name(), maxAge: fast, read: l.Stats})
+	}
+	for _, w := range p.Windows {
+		x.windows = append(x.windows, &reading[window.Stats]{in: x.redis, what: "the windows " + w.Name(), maxAge: fast, read: w.Stats})
+	}
+	if p.Views != nil {
+		x.views = &reading[[]matview.Freshness]{in: x.postgres, what: "the views", maxAge: fast, read: p.Views.Freshness}
+	}
+	x.checks[0] = &reading[[]Check]{in: x.redis, what: "the checks of Redis", maxAge: slow, read: x.checkRedis}
+	x.checks[1] = &reading[[]Check]{in: x.postgres, what: "the checks of Postgres", maxAge: slow, read: x.checkPostgres}
+	return x, nil
+}
+
+// maxAsked bounds the readings with parameters that are kept.
+const maxAsked = 200
+
+// ask returns the reading of a kind with parameters, which all pages with the same parameters
+// share.
+func ask[V any](p *pipe, in *readers, what, key string, read func(ctx context.Context) (V, error)) *reading[V] {
+	key = what + "\x00" + key
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if a, ok := p.asked[key]; ok {
+		if r, ok := a.reading.(*reading[V]); ok {
+			p.asked[key] = asked{r, time.Now()}
+			return r
+		}
+	}
+	if len(p.asked) >= maxAsked {
+		oldest := key
+		for k, a := range p.asked {
+			if oldest == key || a.at.Before(p.asked[oldest].at) {
+				oldest = k
+			}
+		}
+		delete(p.asked, oldest)
+	}
+	r := &reading[V]{in: in, what: what, maxAge: p.h.cfg.Interval, read: read}
+	p.asked[key] = asked{r, time.Now()}
+	return r
+}
+
+// forget drops the answers that an action has made old.
+func (p *pipe) forget() {
+	p.mu.Lock()
+	clear(p.asked)
+	p.mu.Unlock()
+	for _, r := range []interface{ expire() }{p.stats, p.books, p.head, p.flight, p.codes, p.staged} {
+		r.expire()
+	}
+	if p.views != nil {
+		p.views.expire()
+	}
+	for _, l := range p.lookups {
+		l.expire()
+	}
+}
+
+// bookSet is the books, and what is known of them.
+type bookSet struct {
+	books pipeline.Books
+	// note is why the two stores are not compared.
+	note string
+	// table reports that the database has the table.
+	table bool
+}
+
+// sums is the sum of the part of the ledger that does not change any more.
+type sums struct {
+	mu    sync.Mutex
+	until time.Time // the time of commit behind which it ends
+	read  time.Time
+	sum   staging.Books
+	last  pipeline.Books // the reading before, to see that nothing moved
+}
+
+const (
+	// settled is the age behind which no transaction commits into the ledger any more: its rows have
+	// the time of their insertion.
+	settled = 10 * time.Minute
+	// sumAge is how long that part is not summed again.
+	sumAge = 15 * time.Minute
+)
+
+// readBooks reads the books. It sums the whole ledger now and then, and its last minutes each time.
+func (p *pipe) readBooks(ctx context.Context) (b bookSet, err error) {
+	old, until, err := p.oldSum(ctx)
+	if isNoTable(err) {
+		b.books.At = time.Now()
+		b.books.Redis, err = p.Queue.Stats(ctx)
+		return b, err
+	}
+	if err != nil {
+		return b, err
+	}
+	b.table = true
+	now, err := p.Queue.Stats(ctx)
+	if err != nil {
+		return b, fmt.Errorf("console: books: %w", err)
+	}
+	if now.HandedOffBatches > unackedBatches {
+		b.note = fmt.Sprintf("The two stores are compared when at most %d batches are handed off.", unackedBatches)
+		b.books.At, b.books.Redis = time.Now(), now
+		if b.books.Postgres, err = p.ledger.Books(ctx, until); err != nil {
+			return b, err
+		}
+	} else if b.books, err = p.flow.Books(ctx, until); err != nil {
+		return b, err
+	}
+	b.books.Postgres = add(old, b.books.Postgres)
+	r := b.books.Redis
+	p.sums.mu.Lock()
+	defer p.sums.mu.Unlock()
+	before := p.sums.last
+	still := r.Taken == before.Redis.Taken && r.Acked == before.Redis.Acked && r.HandedOff == before.Redis.HandedOff &&
+		b.books.Postgres == before.Postgres && !before.At.IsZero()
+	b.books.Quiet = still && b.note == "" && r.LeasedBatches == 0 && r.WaitingBatches == 0 && !b.books.Postgres.Pruned
+	switch {
+	case b.books.Quiet || b.note != "":
+	case b.books.Postgres.Pruned:
+		b.note = "The two stores are not compared: the ledger was pruned."
+	default:
+		b.note = "The two stores are compared when nothing moves."
+	}
+	p.sums.last = b.books
+	return b, nil
+}
+
+// oldSum returns the sum of the ledger until a time.
+func (p *pipe) oldSum(ctx context.Context) (staging.Books, time.Time, error) {
+	s := &p.sums
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if time.Since(s.read) < sumAge {
+		return s.sum, s.until, nil
+	}
+	until := time.Now().Add(-settled)
+	sum, err := p.ledger.between(ctx, time.Time{}, until)
+	if err != nil {
+		return staging.Books{}, time.Time{}, err
+	}
+	s.sum, s.until, s.read = sum, until, time.Now()
+	return sum, until, nil
+}
+
+// add adds the sums of two parts of the ledger.
+func add(a, b staging.Books) staging.Books {
+	return staging.Books{
+		Batches: a.Batches + b.Batches, Void: a.Void + b.Void, Records: a.Records + b.Records, Kept: a.Kept + b.Kept,
+		Duplicates: a.Duplicates + b.Duplicates, Filtered: a.Filtered + b.Filtered, Rejected: a.Rejected + b.Rejected,
+		Staged: a.Staged + b.Staged, Rows: a.Rows + b.Rows, Conflicts: a.Conflicts + b.Conflicts,
+		RejectedByRule: a.RejectedByRule + b.RejectedByRule, Pruned: a.Pruned || b.Pruned,
+	}
+}
