@@ -320,6 +320,26 @@ func TestReadsOutliveBrokenConnections(t *testing.T) {
 	cutting.Wait()
 }
 
+func TestReadsOfWhatIsNotThereAreNotRepeated(t *testing.T) {
+	t.Parallel()
+	s := open(t, servertest.Redis(t))
+	pauses := 0
+	s.sleep = func(context.Context, time.Duration) bool { pauses++; return pauses < 3 }
+	if err := s.Read(t.Context(), "GET", s.guard).Error(); !rueidis.IsRedisNil(err) {
+		t.Errorf("Read of a missing key: got %v, want nil", err)
+	}
+	for _, r := range s.ReadAll(t.Context(), func() []rueidis.Completed {
+		return []rueidis.Completed{s.Command("GET", s.guard), s.Command("HGET", s.guard, "field")}
+	}) {
+		if err := r.Error(); !rueidis.IsRedisNil(err) {
+			t.Errorf("ReadAll of a missing key: got %v, want nil", err)
+		}
+	}
+	if pauses > 0 {
+		t.Errorf("reads of a missing key were repeated %d times, want 0", pauses)
+	}
+}
+
 func TestReadsEndWithTheirContextOrClient(t *testing.T) {
 	t.Parallel()
 	own := servertest.OwnRedis(t)

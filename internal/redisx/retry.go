@@ -76,10 +76,10 @@ func (s *Server) retryRead(ctx context.Context, try func() error) error {
 }
 
 // lost reports whether the client returned no reply for another reason than its own end or that of
-// ctx.
+// ctx. A nil is a reply.
 func lost(ctx context.Context, err error) bool {
 	_, reply := rueidis.IsRedisErr(err)
-	return err != nil && !reply && ctx.Err() == nil && !errors.Is(err, rueidis.ErrClosing) && !errors.Is(err, context.DeadlineExceeded)
+	return err != nil && !reply && !rueidis.IsRedisNil(err) && ctx.Err() == nil && !errors.Is(err, rueidis.ErrClosing) && !errors.Is(err, context.DeadlineExceeded)
 }
 
 func (s *Server) retry(ctx context.Context, patienceFor func(error) time.Duration, try func() error) error {
