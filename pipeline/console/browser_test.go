@@ -55,7 +55,7 @@ func newBrowser(t *testing.T) *browser {
 		chromedp.Flag("disable-dev-shm-usage", true), chromedp.WSURLReadTimeout(time.Minute))
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
 	t.Cleanup(cancel)
-	ctx, cancel = context.WithTimeout(ctx, 2*time.Minute) // only detects a hang
+	ctx, cancel = context.WithTimeout(ctx, 10*time.Minute) // only detects a hang
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)
 	b := &browser{t: t, ctx: ctx}
@@ -231,6 +231,9 @@ const audit = `(() => {
   return faults;
 })()`
 
+// patience only detects a hang.
+var patience = chromedp.WithPollingTimeout(5 * time.Minute)
+
 // sideways reports whether a page is wider than the window.
 const sideways = `document.documentElement.scrollWidth > document.documentElement.clientWidth`
 
@@ -298,7 +301,7 @@ func pushToRow(t *testing.T, b *browser) {
 
 	// The overview is loaded again by the script, until it has the end of both records.
 	open("")
-	b.run(chromedp.Poll(`document.querySelector("[data-live=rejected]").textContent.includes("malformed")`, nil))
+	b.run(chromedp.Poll(`document.querySelector("[data-live=rejected]").textContent.includes("malformed")`, nil, patience))
 
 	open("rejects")
 	click("tbody th a[href^='rejects?id=']")
@@ -320,8 +323,10 @@ func pushToRow(t *testing.T, b *browser) {
 		t.Errorf("got the kind %q, want the corrected one", kind)
 	}
 	open("")
-	b.run(chromedp.Poll(`document.querySelector("[data-live=books]").textContent.includes("discarded 1")`, nil))
+	b.run(chromedp.Poll(`document.querySelector("[data-live=books]").textContent.includes("discarded 1")`, nil, patience))
 	contains(t, b.text("[data-live=verdict]"), "Nothing is lost and nothing is stuck.")
+	open("find?id=order-17")
+	contains(t, b.text("main"), "promoted", "order-17")
 	b.clean(t)
 }
 

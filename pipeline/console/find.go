@@ -2,99 +2,93 @@ package console
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"net/http"
 	"strings"
+	"sync"
+
+	"github.com/headrace/headrace/dedup"
+	"github.com/headrace/headrace/pipeline"
+	"github.com/headrace/headrace/staging"
 )
 
 // FindPage is where a record or a batch is.
 type FindPage struct {
 	Common
 	ID string `json:"id"`
-	// Batch is the batch of that id in the ledger, Letter the dead letter, InFlight the batch in the
-	// queue.
-	Batch    *Entry  `json:"batch,omitempty"`
-	Letter   *Letter `json:"dead,omitempty"`
-	InFlight *Batch  `json:"in_flight,omitempty"`
-	State    string  `json:"state,omitempty"` // of the batch in flight
-	// Rejects have the id as their key, among the newest ones.
-	Rejects []Reject `json:"rejects"`
-	Looked  int      `json:"looked"`
-}
-
-// Found reports whether anything was found.
-func (f *FindPage) Found() bool {
-	return f.Batch != nil || f.Letter != nil || f.InFlight != nil || len(f.Rejects) > 0
-}
-
-// flying is a batch in flight with the name of its state.
-type flying struct {
-	batch *Batch
-	state string
+	// Found is nil where nothing was asked for, or there is no answer.
+	Found *pipeline.Found `json:"found"`
 }
 
 func buildFind(ctx context.Context, p *pipe, r *http.Request) (model, error) {
-	d := &FindPage{Common: newCommon(), ID: strings.TrimSpace(r.FormValue("id")), Rejects: []Reject{}, Looked: rejectsLooked}
+	d := &FindPage{Common: newCommon(), ID: strings.TrimSpace(r.FormValue("id"))}
 	if d.ID == "" {
 		return d, nil
 	}
-	rejects := ask(p, p.postgres, "the rejects", "key "+d.ID, func(ctx context.Context) ([]Reject, error) { return p.ledger.rejectsByKey(ctx, d.ID) })
-	wanted := []refresher{rejects}
-	var entry *reading[*Entry]
-	var letter *reading[letterPage]
-	var flight *reading[flying]
-	if isUUID(d.ID) {
-		id := strings.ToLower(d.ID)
-		entry = ask(p, p.postgres, "the ledger", "find "+id, func(ctx context.Context) (*Entry, error) { return p.ledger.readBatch(ctx, id) })
-		letter = ask(p, p.redis, "the dead letters", "find "+id, func(ctx context.Context) (letterPage, error) {
-			return p.readLetters(ctx, letterQuery{wanted: 1, looked: 1, bytes: oneBytes, id: id})
-		})
-		flight = ask(p, p.redis, "the batches in flight", "find "+id, func(ctx context.Context) (flying, error) { return p.readFlying(ctx, id) })
-		wanted = append(wanted, entry, letter, flight)
-	}
-	await(ctx, wanted...)
-	if found := take(&d.Common, rejects); found != nil {
-		for _, x := range *found {
-			d.Rejects = append(d.Rejects, *p.h.shown(x))
-		}
-	}
-	if entry == nil {
-		return d, nil
-	}
-	if found := take(&d.Common, entry); found != nil {
-		d.Batch = *found
-	}
-	if found := take(&d.Common, letter); found != nil && len(found.letters) > 0 {
-		d.Letter = &found.letters[0]
-	}
-	if found := take(&d.Common, flight); found != nil {
-		d.InFlight, d.State = found.batch, found.state
+	one := ask(p, p.both, "where the record is", d.ID, func(ctx context.Context) (pipeline.Found, error) {
+		ctx, cancel := context.WithTimeout(ctx, readTimeout)
+		defer cancel()
+		return p.Find(ctx, d.ID)
+	})
+	await(ctx, one)
+	if found := take(&d.Common, one); found != nil {
+		d.Found = p.h.shownFound(*found)
 	}
 	return d, nil
 }
 
-// stateNames are the states of a batch as its hash has them.
-var stateNames = map[string]string{
-	"L": "leased", "S": "about to be split or buried", "R": "waiting for redelivery", "H": "handed off", "B": "broken",
+// shownFound prepares what was found to be shown.
+func (h *Handler) shownFound(f pipeline.Found) *pipeline.Found {
+	places := make([]pipeline.FoundPlace, len(f.Places))
+	for i, x := range f.Places {
+		if h.cfg.HidePayloads {
+			x.Row = ""
+		}
+		x.Row, x.Reason, x.Code, x.Worker = visible(x.Row), visible(x.Reason), visible(x.Code), visible(x.Worker)
+		places[i] = x
+	}
+	f.Places = places
+	return &f
 }
 
-// readFlying reads a batch of the queue without its records.
-func (p *pipe) readFlying(ctx context.Context, id string) (flying, error) {
-	fields := []string{"st", "att", "n", "root", "off", "fails", "crashes", "sealed", "first", "worker", "reason"}
-	values, err := p.Redis.Do(ctx, p.Redis.B().Arbitrary("HMGET").Keys(p.key("m:"+id)).Args(fields...).Build()).ToArray()
+// finder finds records by the names of a pipeline. This type is concurrency safe.
+type finder struct {
+	p  *pipe
+	mu sync.Mutex
+	// What was opened before.
+	window *dedup.Deduplicator
+	table  *staging.Finder
+}
+
+// find is Flow.Find without the chain.
+func (f *finder) find(ctx context.Context, id string) (pipeline.Found, error) {
+	src, err := f.sources(ctx)
 	if err != nil {
-		return flying{}, fmt.Errorf("console: batch %s: %w", id, err)
+		return pipeline.Found{}, err
 	}
-	m := member{id: id, fields: make([]string, len(values))}
-	for i := range values {
-		m.fields[i], _ = values[i].ToString() // an absent field is empty
+	return pipeline.Find(ctx, src, id)
+}
+
+// sources opens the window and the table once they are there.
+func (f *finder) sources(ctx context.Context) (src pipeline.FindSources, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.window == nil {
+		if f.window, err = dedup.New(ctx, f.p.Redis, f.p.Queue.Name(), dedup.Config{Eviction: dedup.EvictionIgnore}); err != nil {
+			return src, err
+		}
 	}
-	if len(m.fields) == 0 || m.fields[0] == "" {
-		return flying{}, nil
+	if f.table == nil {
+		switch f.table, err = staging.NewFinder(ctx, f.p.Postgres, f.p.Table, ""); {
+		case errors.Is(err, staging.ErrNoTarget), errors.Is(err, staging.ErrMissing):
+			f.table = nil
+		case err != nil:
+			return src, err
+		}
 	}
-	b, err := parseBatch(m)
-	if err != nil {
-		return flying{}, err
+	src.Queue, src.Window = f.p.Queue, f.window
+	if f.table != nil {
+		src.Table = f.table
 	}
-	return flying{&b, stateNames[m.fields[0]]}, nil
+	return src, nil
 }

@@ -249,10 +249,6 @@ func (l *ledger) rejectsOf(ctx context.Context, batch string) ([]Reject, error) 
 	return rows[Reject](ctx, l, "rejects", "rejects_of_batch", pgx.NamedArgs{"batch": batch, "bytes": listBytes, "limit": rejectPage})
 }
 
-func (l *ledger) rejectsByKey(ctx context.Context, key string) ([]Reject, error) {
-	return rows[Reject](ctx, l, "rejects", "rejects_by_key", pgx.NamedArgs{"key": key, "bytes": listBytes, "limit": rejectPage, "looked": rejectsLooked})
-}
-
 // readReject reads one reject with up to so many bytes of its payload; nil: there is none of that
 // id.
 func (l *ledger) readReject(ctx context.Context, id int64, bytes int) (*Reject, error) {

@@ -66,14 +66,6 @@ SELECT id, batch::text AS batch, place, source, key, code, reason, rejected_at, 
        substr(coalesce(bytes, convert_to(coalesce(payload, row::text), 'UTF8')), 1, @bytes::int4) AS begin
 FROM {rejects} WHERE id = @id::int8;
 
--- name: rejects_by_key
-SELECT id, batch::text AS batch, place, source, key, code, reason, rejected_at, resolved_at, whole,
-       octet_length(coalesce(bytes, convert_to(coalesce(payload, row::text), 'UTF8')))::int8 AS length,
-       substr(coalesce(bytes, convert_to(coalesce(payload, row::text), 'UTF8')), 1, @bytes::int4) AS begin
-FROM {rejects}
-WHERE id > (SELECT coalesce(max(id), 0) FROM {rejects}) - @looked::int8 AND key = @key::text
-ORDER BY id DESC LIMIT @limit::int8;
-
 -- name: last_reject
 SELECT coalesce(max(id), 0) FROM {rejects};
 

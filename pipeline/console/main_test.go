@@ -90,7 +90,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	must(t, err)
 	claims, err := dedup.New(ctx, r.redis, name, dedup.Config{})
 	must(t, err)
-	table, err := staging.New(ctx, r.pool, "items", staging.Config[item]{Create: true, Key: []string{"id"}})
+	table, err := staging.New(ctx, r.pool, "items", staging.Config[item]{Create: true, Key: []string{"id"}, ID: "id"})
 	must(t, err)
 	signals, err := pipeline.NewSignals(r.redis, name)
 	must(t, err)

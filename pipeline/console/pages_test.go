@@ -232,13 +232,68 @@ func TestRejectsPageAndFilter(t *testing.T) {
 			t.Errorf("%s: got %d rejects, want %d", query, len(got.Rejects), want)
 		}
 	}
-	found := read[console.FindPage](r, "find.json?id=r07")
-	if len(found.Rejects) != 1 || found.Rejects[0].Key != "r07" {
-		t.Errorf("find r07: got %+v, want its reject", found.Rejects)
+	if found := r.find("r07"); len(found) != 1 || found[0].Location != "rejected" || found[0].Code != "refused" {
+		t.Errorf("find r07: got %+v, want its reject", found)
 	}
 	b := read[console.BatchesPage](r, "batches.json?id="+x.Batch)
 	if b.Batch == nil || !b.Batch.Balanced() || b.Batch.Worker != "worker-1" || len(b.Rejects) == 0 {
 		t.Errorf("got the batch %+v with %d rejects, want a balanced one of worker-1", b.Batch, len(b.Rejects))
+	}
+}
+
+// place is a place of a record, as its JSON has it.
+type place struct {
+	Location string `json:"location"`
+	Batch    string `json:"batch"`
+	Code     string `json:"code"`
+	Worker   string `json:"worker"`
+	Row      string `json:"row"`
+	Position int    `json:"position"`
+}
+
+func (r *rig) find(id string) []place {
+	r.t.Helper()
+	return read[struct {
+		Found struct {
+			Places []place `json:"places"`
+		} `json:"found"`
+	}](r, "find.json?id="+url.QueryEscape(id)).Found.Places
+}
+
+// TestFindFollowsARecord looks for records in each place, by the flow and by names alone.
+func TestFindFollowsARecord(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	r.push("a1 ok", "a2 refuse", "a3 poison")
+	r.run()
+	r.push("a4 ok", "a5 ok")
+	b, err := r.queue.TryLease(t.Context(), queue.LeaseOptions{Records: 1, Duration: time.Hour, Worker: "worker-7"})
+	must(t, err)
+	byNames, err := console.Open(t.Context(), r.redis, r.pool, console.Names{Queue: r.queue.Name(), Table: r.pipe.Table})
+	must(t, err)
+	for _, p := range []console.Pipeline{r.pipe, byNames} {
+		r.pipe = p
+		r.serve(nil)
+		for id, want := range map[string]string{"a1": "promoted", "a2": "rejected", "a3": "dead", "a4": "leased", "a5": "ready", b.ID: "leased"} {
+			found := r.find(id)
+			if len(found) != 1 || found[0].Location != want {
+				t.Errorf("find %s: got %+v, want it %s", id, found, want)
+				continue
+			}
+			if id == "a1" && !strings.Contains(found[0].Row, `"ok"`) {
+				t.Errorf("find a1: got the row %q, want it", found[0].Row)
+			}
+			if id == "a4" && (found[0].Worker != "worker-7" || found[0].Batch != b.ID) {
+				t.Errorf("find a4: got %+v, want batch %s of worker-7", found[0], b.ID)
+			}
+			contains(t, r.get("find?id="+url.QueryEscape(id)), "<h2>"+want)
+		}
+		if found := r.find("none"); len(found) != 0 {
+			t.Errorf("find none: got %+v, want nothing", found)
+		}
+	}
+	if q := read[console.QueuePage](r, "queue.json"); len(q.Flight.Leased.Batches) != 1 || q.Flight.Leased.Batches[0].Worker != "worker-7" {
+		t.Errorf("got the leased batches %+v, want one of worker-7", q.Flight.Leased.Batches)
 	}
 }
 
@@ -308,12 +363,10 @@ func TestNamesAndIDsOfAnyKind(t *testing.T) {
 		got.header.Get("Location") != r.base[strings.LastIndex(strings.TrimSuffix(r.base, "/"), "/")+1:] {
 		t.Errorf("without the slash: got %d to %q, want a relative redirect", got.status, got.header.Get("Location"))
 	}
-	found := read[console.FindPage](r, "find.json?id="+url.QueryEscape(id))
-	if len(found.Rejects) != 1 || found.Rejects[0].Key != id {
+	if found := r.find(id); len(found) != 1 || found[0].Code != "refused" {
 		t.Errorf("find %q: got %+v, want its reject", id, found)
 	}
-	page := r.get("find?id=" + url.QueryEscape(id))
-	contains(t, page, "Reject ")
+	contains(t, r.get("find?id="+url.QueryEscape(id)), "as "+strings.ReplaceAll(id, "&", "&amp;")+" asked")
 }
 
 func TestUnknownAddresses(t *testing.T) {

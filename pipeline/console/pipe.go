@@ -73,6 +73,9 @@ func (h *Handler) newPipe(p Pipeline) (*pipe, error) {
 		return nil, err
 	}
 	unused := pipeline.Decode(func([]byte) (struct{}, error) { return struct{}{}, nil })
+	if x.Find == nil {
+		x.Find = (&finder{p: x}).find
+	}
 	x.flow = pipeline.Flow[struct{}]{Queue: p.Queue, Chain: unused, Table: x.ledger, Signals: signals}
 
 	fast := h.cfg.Interval

@@ -66,6 +66,9 @@ type Pipeline struct {
 	// batches that were handed off with the table. [Of] sets both.
 	Promote   func(ctx context.Context) (int, error)
 	Reconcile func(ctx context.Context) error
+	// Find looks for a record by its id. [Of] sets the flow's own, which computes the ids of payloads.
+	// Nil: a payload has the id if its text holds it as a word.
+	Find func(ctx context.Context, id string) (pipeline.Found, error)
 }
 
 // Of makes a Pipeline of a flow on its two stores. The flow's queue must be a *[queue.Queue], and
@@ -73,7 +76,7 @@ type Pipeline struct {
 // rejects by that name. Gate comes from the flow; set High, Lookups, Windows and Views where there
 // are some.
 func Of[T any](flow pipeline.Flow[T], redis rueidis.Client, postgres *pgxpool.Pool) Pipeline {
-	p := Pipeline{Redis: redis, Postgres: postgres}
+	p := Pipeline{Redis: redis, Postgres: postgres, Find: flow.Find}
 	p.Queue, _ = flow.Queue.(*queue.Queue)
 	if named, ok := flow.Table.(interface{ Name() string }); ok {
 		p.Table = named.Name()
