@@ -70,7 +70,18 @@ var functions = template.FuncMap{
 		return id
 	},
 	"visible": visible,
-	"list":    func(words ...string) []string { return words },
+	"where": func(source string) string {
+		switch source {
+		case "stage":
+			return "in the chain"
+		case "rule":
+			return "by a rule"
+		case "insert":
+			return "by the table"
+		}
+		return visible(source)
+	},
+	"list": func(words ...string) []string { return words },
 	"batches": func(title, when string, set BatchSet, v view) batchTable {
 		return batchTable{title, when, set, v.Here, v.Common.At}
 	},
