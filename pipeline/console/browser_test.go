@@ -194,7 +194,7 @@ func busyRig(t *testing.T) *rig {
 }
 
 // pageNames are the pages of a pipeline.
-var pageNames = []string{"", "queue", "dead", "rejects", "find?id=r1", "batches", "tables", "health", "do?action=pause"}
+var pageNames = []string{"", "queue", "dead", "rejects", "find?id=r1", "batches", "tables", "health", "do?action=pause", "../../"}
 
 // audit looks for what makes a page hard to use: an equal of the rules of axe that apply here.
 const audit = `(() => {
@@ -251,7 +251,7 @@ func eachPage(t *testing.T, b *browser) {
 	b.of(t, r)
 	for _, name := range pageNames {
 		b.run(look(1280, false), chromedp.Navigate(r.base+name), chromedp.WaitVisible("h1", chromedp.ByQuery))
-		file := "console-" + strings.NewReplacer("?", "-", "=", "-").Replace(name)
+		file := "console-" + strings.NewReplacer("?", "-", "=", "-", "../../", "index").Replace(name)
 		for _, l := range []struct {
 			name  string
 			width int64
