@@ -7,7 +7,8 @@ import (
 	"os/exec"
 )
 
-// EnvInstall is set to 1 by with-servers -install: what a test needs and does not find is installed.
+// EnvInstall is set to 1 by with-servers -install: what a test needs and does not find is
+// installed.
 const EnvInstall = "HEADRACE_INSTALL"
 
 // browsers are the names of a Chromium.
