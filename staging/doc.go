@@ -33,6 +33,25 @@
 // batches into the ledger, and drops those that are already there. It applies the rules, inserts
 // the rows sorted by key, and truncates the side.
 //
+// # Several tables from one record
+//
+// [Group] makes several tables one: an order and its lines, events by type, a row and its audit
+// row. Each member keeps its key, rules, conflict policy, merges and tables. A batch is staged into
+// all of them in one transaction, and promoted in one transaction, parents before children. The
+// foreign keys decide which are parents.
+//
+// A record is kept whole or not at all: where one table rejects a row, its record is rejected in
+// every table, with the code and reason of that row. Conflicts are no rejects: each table skips or
+// replaces rows by its own policy.
+//
+// The first member leads the group. Its ledger decides about a batch, its registry has the counts
+// of the records, and it leads no other group. The other ledgers have the rows of their tables. A
+// batch of which one table has lost its part is put aside in all, and comes again. Programs may
+// also stage into a member alone: each promotion takes its own batches, so such a table needs a
+// promoter of its own.
+//
+// All members are in one database. [SQL] and [Grants] are called for each of them.
+//
 // # Cost
 //
 // A Stage is four round trips, one of them the COPY. A Promote reads the staged rows two or three

@@ -58,3 +58,6 @@ func (t *Table[T]) FindPlans(ctx context.Context, key, idType string, ids []stri
 	}
 	return plans, nil
 }
+
+// SetHook makes f run at the named points of the group's Stage, Promote and Fates.
+func (g *TableGroup[R]) SetHook(f func(point string) error) { g.hook = f }

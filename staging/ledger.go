@@ -54,6 +54,11 @@ func (t *Table[T]) void(ctx context.Context, q *pgx.Conn, b Batch) (Fate, error)
 // Fates returns the fates of batches, in the order of ids. It reads the registries first and then
 // the ledger, so it finds a batch that is promoted in between.
 func (t *Table[T]) Fates(ctx context.Context, ids []string) ([]Fate, error) {
+	return fatesFrom(ctx, ids, t, []call{t.sql.registered.with(args{"ids": array(ids)})}, t.at)
+}
+
+// fatesFrom reads the fates of batches from registries and the ledger of t.
+func fatesFrom(ctx context.Context, ids []string, t groupTable, registries []call, at func(point string) error) ([]Fate, error) {
 	out := make([]Fate, len(ids))
 	if len(ids) == 0 {
 		return out, nil
@@ -64,24 +69,27 @@ func (t *Table[T]) Fates(ctx context.Context, ids []string) ([]Fate, error) {
 		}
 	}
 	known := make(map[string]Fate, len(ids))
-	c, err := t.pool.Acquire(ctx)
+	v := t.view()
+	c, err := v.pool.Acquire(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("staging: %w", err)
 	}
 	defer c.Release()
 	q := c.Conn()
 	defer t.rollback(q)
-	res, err := send(ctx, q, append(t.beginning(false), t.sql.registered.with(args{"ids": array(ids)}))...)
+	res, err := send(ctx, q, append(t.beginning(false), registries...)...)
 	if err != nil {
 		return nil, t.explain("reading the fates of batches", err)
 	}
-	for _, id := range res[len(res)-1].texts("id") {
-		known[id] = FateStaged
+	for _, r := range res[len(res)-len(registries):] {
+		for _, id := range r.texts("id") {
+			known[id] = FateStaged
+		}
 	}
-	if err := t.at("between registries and ledger"); err != nil {
+	if err := at("between registries and ledger"); err != nil {
 		return nil, err
 	}
-	res, err = send(ctx, q, t.sql.ledgerKinds.with(args{"ids": array(ids)}), do("commit"))
+	res, err = send(ctx, q, v.sql.ledgerKinds.with(args{"ids": array(ids)}), do("commit"))
 	if err != nil {
 		return nil, t.explain("reading the fates of batches", err)
 	}

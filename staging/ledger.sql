@@ -22,12 +22,9 @@ ON CONFLICT (id) DO NOTHING;
 
 -- name: ledger_replay
 -- Enters corrected rejects as a batch of their own.
-WITH id AS (SELECT gen_random_uuid() AS id)
-INSERT INTO {ledger} (id, kind, root, root_offset, records, kept, staged, promoted, conflicts, worker, sealed_at, staged_at)
-SELECT id, 'promoted', id, 0, @records::int4, @records::int4, @rows::int4, @written::int4, @rows::int4 - @written::int4,
-       'replay', clock_timestamp(), clock_timestamp()
-FROM id
-RETURNING id::text AS id;
+INSERT INTO {ledger} (id, kind, root, root_offset, records, kept, filtered, staged, promoted, conflicts, worker, sealed_at, staged_at)
+VALUES (@id::text::uuid, 'promoted', @id::text::uuid, 0, @records::int4, @kept::int4, @records::int4 - @kept::int4,
+        @rows::int4, @written::int4, @rows::int4 - @written::int4, 'replay', clock_timestamp(), clock_timestamp());
 
 -- name: ledger_books
 SELECT count(*) FILTER (WHERE kind = 'promoted') AS batches,

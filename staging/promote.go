@@ -38,11 +38,16 @@ type progress struct {
 
 	beforeRow   bool     // a trigger runs before the insert of a row
 	guarded     bool     // something besides the key can refuse a row
+	triggers    bool     // the target has triggers
 	parentsCome bool     // a row's parent may come with this promotion
 	suspects    []string // conditions of rows that the target's constraints will probably refuse
+	orphans     []string // in a group: conditions of rows whose parent is neither in the target nor staged
+	suspicions  []suspicion
+	target      int64 // the target's oid
 
 	written   int64           // rows that the target has taken
-	refused   int64           // rows that a rule or the target has rejected
+	refused   int64           // rows that a rule or the target has rejected, or that went with their record
+	dropped   int64           // of these, rows that went with their record
 	postponed int64           // rows that lack their parent
 	judged    int64           // rows that were refused record by record
 	lastPass  bool            // no longer postponed
@@ -71,29 +76,11 @@ type staged struct {
 // returns [ErrBusy]. A promotion that exceeds its Timeout changes nothing, and the next one takes
 // half as many rows.
 func (t *Table[T]) Promote(ctx context.Context, o PromoteOptions) (PromoteResult, error) {
-	out, err := t.promote(ctx, o)
+	out, err := attempts(ctx, o, &t.bound, t)
 	if !errors.Is(err, ErrConfig) {
 		t.noteOutcome(ctx, err)
 	}
 	return out, err
-}
-
-func (t *Table[T]) promote(ctx context.Context, o PromoteOptions) (PromoteResult, error) {
-	if o.MaxRows < 0 || o.Timeout < 0 {
-		return PromoteResult{}, fmt.Errorf("%w: PromoteOptions.MaxRows is %d, Timeout %v: must not be negative", ErrConfig, o.MaxRows, o.Timeout)
-	}
-	o.MaxRows = cmp.Or(o.MaxRows, DefaultMaxRows)
-	limit := int64(o.MaxRows)
-	if b := t.bound.Load(); b > 0 {
-		limit = min(limit, b)
-	}
-	inner := ctx
-	if o.Timeout > 0 {
-		var cancel context.CancelFunc
-		inner, cancel = context.WithTimeout(ctx, o.Timeout)
-		defer cancel()
-	}
-	return attempts(inner, ctx, o, limit, &t.bound, t)
 }
 
 // attempt is what one try to promote has come to.
@@ -115,8 +102,22 @@ type target interface {
 	explain(doing string, err error) error
 }
 
-// attempts promotes until it has an outcome. inner is outer with the promotion's own time limit.
-func attempts(inner, outer context.Context, o PromoteOptions, limit int64, bound *atomic.Int64, t target) (PromoteResult, error) {
+// attempts promotes until it has an outcome. bound is what earlier calls have learned about the
+// number of rows that one promotion can take.
+func attempts(ctx context.Context, o PromoteOptions, bound *atomic.Int64, t target) (PromoteResult, error) {
+	if o.MaxRows < 0 || o.Timeout < 0 {
+		return PromoteResult{}, fmt.Errorf("%w: PromoteOptions.MaxRows is %d, Timeout %v: must not be negative", ErrConfig, o.MaxRows, o.Timeout)
+	}
+	limit := int64(cmp.Or(o.MaxRows, DefaultMaxRows))
+	if b := bound.Load(); b > 0 {
+		limit = min(limit, b)
+	}
+	inner := ctx
+	if o.Timeout > 0 {
+		var cancel context.CancelFunc
+		inner, cancel = context.WithTimeout(ctx, o.Timeout)
+		defer cancel()
+	}
 	begun := time.Now()
 	byBatch := false
 	for try := 0; ; try++ {
@@ -134,10 +135,10 @@ func attempts(inner, outer context.Context, o PromoteOptions, limit int64, bound
 			}
 			a.learn()
 			return a.out, nil
-		case tookTooLong(err) || o.Timeout > 0 && inner.Err() != nil && outer.Err() == nil:
+		case tookTooLong(err) || o.Timeout > 0 && inner.Err() != nil && ctx.Err() == nil:
 			bound.Store(max(1, min(limit, max(a.expect, 2))/2))
 			return PromoteResult{}, fmt.Errorf("staging: promoting into %s took too long; the next promotion takes fewer rows: %w", t.Name(), err)
-		case try >= 5 || outer.Err() != nil:
+		case try >= 5 || ctx.Err() != nil:
 		case errors.Is(err, ErrUnknown):
 			if a.resolve(inner) {
 				return a.out, nil

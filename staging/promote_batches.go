@@ -63,8 +63,10 @@ func (p *promotion[T]) read(res []result) (err error) {
 	p.beforeRow = g.bool("before_row")
 	p.parentsCome = g.bool("triggers") || g.bool("tree")
 	p.guarded = g.bool("triggers") || g.bool("guarded")
+	p.triggers, p.target = g.bool("triggers"), g.int("target")
 	p.suspects = res[5].texts("condition")
-	return nil
+	p.suspicions, err = suspicionsOf(res[5])
+	return err
 }
 
 // intact is true if all of a batch is in the side that its registry announces.
@@ -147,6 +149,7 @@ func (p *promotion[T]) enter(ctx context.Context, whole []*staged) error {
 func (p *progress) takes(batches []*staged) {
 	p.take = make(map[int32]*staged, len(batches))
 	p.expect = 0
+	p.out.Records, p.out.Kept, p.out.Duplicates, p.out.Filtered, p.out.Rejected = 0, 0, 0, 0, 0
 	for _, x := range batches {
 		p.take[x.no] = x
 		p.expect += x.rows

@@ -142,6 +142,9 @@ func (p *promotion[T]) insertLater(ctx context.Context, w *work) error {
 		for row := range r.each() {
 			set = append(set, row.int("record"))
 		}
+		if len(set) == 0 {
+			return nil // they went with their records
+		}
 		slices.Sort(set)
 		set = slices.Compact(set)
 		for _, records := range p.together(set) {

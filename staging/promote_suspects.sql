@@ -5,7 +5,8 @@ WITH tree AS (
     SELECT {target_text}::regclass::oid AS oid
     UNION SELECT relid::oid FROM pg_partition_tree({target_text}::regclass)
 )
-SELECT EXISTS (SELECT FROM pg_trigger g JOIN tree ON g.tgrelid = tree.oid
+SELECT {target_text}::regclass::oid::int8 AS target,
+       EXISTS (SELECT FROM pg_trigger g JOIN tree ON g.tgrelid = tree.oid
                WHERE g.tgtype & 7 = 7 AND g.tgenabled IN ('O', 'A') AND NOT g.tgisinternal) AS before_row,
        EXISTS (SELECT FROM pg_trigger g JOIN tree ON g.tgrelid = tree.oid
                WHERE g.tgtype & 4 = 4 AND g.tgenabled IN ('O', 'A') AND NOT g.tgisinternal) AS triggers,
@@ -23,12 +24,14 @@ SELECT EXISTS (SELECT FROM pg_trigger g JOIN tree ON g.tgrelid = tree.oid
 
 -- name: suspects
 -- Conditions over a staged row (alias s) that the target's constraints of this moment will probably
--- refuse. They only find suspects: what they miss or raise costs time, no more.
-SELECT format('s.%I IS NULL', a.attname) AS condition
+-- refuse. They only find suspects: what they miss or raise costs time, no more. A foreign key to
+-- another table has that table as its parent, the parent's columns, and what they must equal: in a
+-- group the parent may be staged, too.
+SELECT format('s.%I IS NULL', a.attname) AS condition, 0::int8 AS parent, '' AS equal, '[]'::json AS parent_columns
 FROM pg_attribute a
 WHERE a.attrelid = {target_text}::regclass AND a.attnotnull AND NOT a.attisdropped AND a.attname = ANY({nullable_names})
 UNION ALL
-SELECT format('(%s) IS FALSE', pg_get_expr(c.conbin, c.conrelid))
+SELECT format('(%s) IS FALSE', pg_get_expr(c.conbin, c.conrelid)), 0, '', '[]'
 FROM pg_constraint c
 WHERE c.conrelid = {target_text}::regclass AND c.contype = 'c' AND cardinality(c.conkey) > 0
   AND NOT EXISTS (SELECT FROM unnest(c.conkey) k(att) LEFT JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.att
@@ -36,7 +39,8 @@ WHERE c.conrelid = {target_text}::regclass AND c.contype = 'c' AND cardinality(c
 UNION ALL
 SELECT x.filled || ' AND NOT EXISTS (SELECT FROM ' || x.parent || ' hr_parent WHERE ' || x.equal || ')'
        || CASE WHEN c.confrelid = c.conrelid
-               THEN ' AND NOT EXISTS (SELECT FROM ' || {staging_text} || ' hr_parent WHERE ' || x.equal || ')' ELSE '' END
+               THEN ' AND NOT EXISTS (SELECT FROM ' || {staging_text} || ' hr_parent WHERE ' || x.equal || ')' ELSE '' END,
+       CASE WHEN c.confrelid = c.conrelid THEN 0 ELSE c.confrelid::int8 END, x.equal, x.parent_columns
 FROM pg_constraint c
 JOIN pg_class p ON p.oid = c.confrelid
 JOIN pg_namespace n ON n.oid = p.relnamespace
@@ -45,7 +49,8 @@ CROSS JOIN LATERAL (
            string_agg(format('s.%I IS NOT NULL', a.attname), ' AND ') AS filled,
            string_agg(format('hr_parent.%I = s.%I', pa.attname, a.attname), ' AND ') AS equal,
            bool_and(a.attname = ANY({column_names}) AND a.attgenerated = '') AS staged,
-           bool_and(pa.attname = ANY({column_names})) AS parent_staged
+           bool_and(pa.attname = ANY({column_names})) AS parent_staged,
+           json_agg(pa.attname) AS parent_columns
     FROM unnest(c.conkey, c.confkey) k(att, parent_att)
     JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.att
     JOIN pg_attribute pa ON pa.attrelid = c.confrelid AND pa.attnum = k.parent_att

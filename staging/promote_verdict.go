@@ -60,7 +60,7 @@ func (p *promotion[T]) mayBeData(ctx context.Context, w *work, err error) error 
 // everyRowRefused fails a promotion of which every row was refused for a reason that may be the
 // surroundings': a trigger that lacks a privilege or a table.
 func (p *promotion[T]) everyRowRefused() error {
-	if p.softErr == nil || p.written > 0 || p.soft < p.expect {
+	if p.softErr == nil || p.written > 0 || p.soft < p.expect-p.dropped {
 		return nil
 	}
 	return fmt.Errorf("staging: every row was refused, probably not because of the rows: %w", p.softErr)

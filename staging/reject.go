@@ -3,6 +3,7 @@ package staging
 import (
 	"context"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
@@ -175,50 +176,66 @@ func (t *Table[T]) Replay(ctx context.Context, fixed []Correction[T]) (PromoteRe
 	return p, nil
 }
 
-// replay does what stage and promote do, with a temporary table in place of a side: nothing here
-// outlives the transaction, and nothing has to outlive a crash.
+// replay writes corrected rows and enters them into the ledger.
 func (t *Table[T]) replay(ctx context.Context, q *pgx.Conn, l *Load[T]) (PromoteResult, error) {
 	spans, order := l.records()
+	wrote, err := t.writeAside(ctx, q, l, spans, order)
+	if err != nil {
+		return PromoteResult{}, err
+	}
+	id := NewBatchID()
+	n := len(spans)
+	if _, err := sendOne(ctx, q, t.sql.ledgerReplay.with(replayed(id, n, n, len(l.Rows), wrote))); err != nil {
+		return PromoteResult{}, err
+	}
+	return PromoteResult{Batches: []PromotedBatch{{ID: id, Fate: FatePromoted}}, Records: n, Kept: n, Rows: wrote, Conflicts: len(l.Rows) - wrote}, nil
+}
+
+// replayed is the ledger's entry of corrected records.
+func replayed(id string, records, kept, rows, written int) args {
+	return args{"id": id, "records": text(records), "kept": text(kept), "rows": text(rows), "written": text(written)}
+}
+
+// writeAside does what stage and promote do, with a temporary table in place of a side: nothing
+// here outlives the transaction, and nothing has to outlive a crash. It returns how many rows it
+// wrote.
+func (t *Table[T]) writeAside(ctx context.Context, q *pgx.Conn, l *Load[T], spans []span, order []int) (int, error) {
 	var found []Reject
 	e := t.newEncoder(l, spans, order, 0, len(spans), 1, q.TypeMap(), &found)
 	if _, err := send(ctx, q, t.sql.lockTarget.with(nil), do("CREATE TEMPORARY TABLE hr_aside (LIKE "+t.staging[sideA]+") ON COMMIT DROP")); err != nil {
-		return PromoteResult{}, err
+		return 0, err
 	}
 	if err := t.copyAside(ctx, q, e); err != nil {
 		if e.err != nil {
-			return PromoteResult{}, e.err
+			return 0, e.err
 		}
-		return PromoteResult{}, err
+		return 0, err
 	}
 	if len(found) > 0 {
-		return PromoteResult{}, fmt.Errorf("%w: correction %d: %s: %s", ErrLoad, found[0].Pos, found[0].Code, found[0].Reason)
+		return 0, fmt.Errorf("%w: correction %d: %s: %s", ErrLoad, found[0].Pos, found[0].Code, found[0].Reason)
 	}
 	for _, r := range t.rules {
 		found, err := sendOne(ctx, q, do("SELECT count(*) AS n FROM pg_temp.hr_aside s WHERE ("+r.Where+"\n)"))
 		if err != nil {
-			return PromoteResult{}, err
+			return 0, err
 		}
 		if n := found.row(0).int("n"); n != 0 {
-			return PromoteResult{}, fmt.Errorf("%w: %d corrected rows are rejected again: %s: %s", ErrLoad, n, r.Code, r.Reason)
+			return 0, fmt.Errorf("%w: %d corrected rows are rejected again: %s: %s", ErrLoad, n, r.Code, r.Reason)
 		}
 	}
-	res, err := sendOne(ctx, q, t.sql.replayInsert.with(args{"first": text(recordOf(1, 0)), "last": text(recordOf(1, int32(len(spans))))}))
+	res, err := send(ctx, q, t.sql.replayInsert.with(args{"first": text(recordOf(1, 0)), "last": text(recordOf(1, lastPos))}), do("DROP TABLE pg_temp.hr_aside"))
 	if err != nil {
-		return PromoteResult{}, err
+		return 0, err
 	}
-	wrote := res.affected()
+	wrote := int(res[0].affected())
 	if len(t.cfg.Merges) > 0 {
-		wrote = res.row(0).int("n")
+		wrote = int(res[0].row(0).int("n"))
 	}
-	if err := t.afterMerges(ctx, q); err != nil {
-		return PromoteResult{}, err
-	}
-	entered, err := sendOne(ctx, q, t.sql.ledgerReplay.with(args{"records": text(len(spans)), "rows": text(len(l.Rows)), "written": text(wrote)}))
-	if err != nil {
-		return PromoteResult{}, err
-	}
-	return PromoteResult{Batches: []PromotedBatch{{ID: entered.row(0).text("id"), Fate: FatePromoted}}, Records: len(spans), Kept: len(spans), Rows: int(wrote), Conflicts: len(l.Rows) - int(wrote)}, nil
+	return wrote, t.afterMerges(ctx, q)
 }
+
+// lastPos is the greatest position of a record.
+const lastPos = math.MaxInt32
 
 // Prune deletes ledger rows and resolved rejects that are older than before. It returns how many
 // ledger rows it deleted. First it raises the floor to before, durably. If a batch that was sealed

@@ -14,7 +14,7 @@ import (
 // another piece of SQL, filled once for each Table; @name is a parameter, which the server gets as
 // $1, $2, … Files whose name begins with schema_ hold one statement without a name.
 //
-//go:embed stage.sql promote.sql promote_insert.sql promote_rules.sql promote_judge.sql promote_suspects.sql ledger.sql reject.sql schema_side.sql schema_target.sql settings.sql rewrite.sql find.sql
+//go:embed stage.sql promote.sql promote_insert.sql promote_rules.sql promote_judge.sql promote_suspects.sql ledger.sql reject.sql schema_side.sql schema_target.sql settings.sql rewrite.sql find.sql group.sql
 var sqlFiles embed.FS
 
 var templates = loadTemplates()
@@ -125,36 +125,42 @@ func (s statement) with(a args) call {
 type statements struct {
 	side [2]sideStatements
 
-	readControl    statement
-	fullSides      statement
-	flip           statement
-	lockTarget     statement
-	ledgerKinds    statement
-	ledgerTooOld   statement
-	ledgerDelete   statement
-	ledgerCorrect  statement
-	ledgerVoid     statement
-	ledgerBooks    statement
-	ledgerReplay   statement
-	registered     statement
-	readEpoch      statement
-	setEpoch       statement
-	rejectsByBatch statement
-	rejectedKeys   statement
-	rejectsList    statement
-	replaceInto    statement // the target into itself, to be planned; empty without ConflictReplace
-	guards         statement
-	judged         statement
-	noteFailure    statement
-	noteSuccess    statement
-	failures       statement
-	bulkInsert     statement // rows of pg_temp.hr_aside, without merges
-	replayInsert   statement // the same with merges
-	findID         statement
-	findRejects    statement
-	findCommitted  statement
-	findSealed     statement
-	findFloor      statement
+	readControl     statement
+	fullSides       statement
+	flip            statement
+	lockTarget      statement
+	ledgerKinds     statement
+	ledgerTooOld    statement
+	ledgerDelete    statement
+	ledgerCorrect   statement
+	ledgerVoid      statement
+	ledgerBooks     statement
+	ledgerReplay    statement
+	registered      statement
+	readEpoch       statement
+	groupFollow     statement
+	groupRegistered statement
+	rejectsWhole    statement
+	rejectedRecords statement
+	rejectsPlaces   statement
+	resolvePlaces   statement
+	setEpoch        statement
+	rejectsByBatch  statement
+	rejectedKeys    statement
+	rejectsList     statement
+	replaceInto     statement // the target into itself, to be planned; empty without ConflictReplace
+	guards          statement
+	judged          statement
+	noteFailure     statement
+	noteSuccess     statement
+	failures        statement
+	bulkInsert      statement // rows of pg_temp.hr_aside, without merges
+	replayInsert    statement // the same with merges
+	findID          statement
+	findRejects     statement
+	findCommitted   statement
+	findSealed      statement
+	findFloor       statement
 }
 
 // sideStatements are those that name one side of the staging tables.
@@ -193,6 +199,9 @@ type sideStatements struct {
 	staged       statement
 
 	findRegistered statement
+	registeredAs   statement
+	leftOfRecords  statement
+	rejectRecords  statement
 }
 
 // prepare fills in all statements.
@@ -210,6 +219,8 @@ func (t *Table[T]) prepare() {
 	q.registered, q.readEpoch, q.setEpoch = get("registered"), get("read_epoch"), get("set_epoch")
 	q.rejectsByBatch, q.rejectedKeys, q.rejectsList = get("rejects_by_batch"), get("rejected_keys"), get("rejects_list")
 	q.guards, q.judged = get("guards"), get("judged")
+	q.groupFollow, q.groupRegistered = get("group_follow"), get("group_registered")
+	q.rejectsWhole, q.rejectedRecords, q.rejectsPlaces, q.resolvePlaces = get("rejects_whole"), get("rejected_records"), get("rejects_places"), get("resolve_places")
 	q.noteFailure, q.noteSuccess, q.failures = get("note_failure"), get("note_success"), get("failures")
 	q.findID, q.findRejects = get("find_id"), get("find_rejects")
 	q.findCommitted, q.findSealed = get("find_committed"), get("find_sealed")
@@ -233,6 +244,8 @@ func (t *Table[T]) prepare() {
 		x.insert = t.merged(x.insertPlain)
 		x.judgeInsert = t.judgeStatement(p, "insert", t.insertName("try"))
 		x.staged, x.findRegistered = get("staged"), get("find_registered")
+		x.staged = get("staged")
+		x.registeredAs, x.leftOfRecords, x.rejectRecords = get("registered_as"), get("left_of_records"), get("reject_records")
 		x.postpone, x.resume = get("postpone_record"), get("resume_postponed")
 		x.rejectRecord, x.spans, x.remaining, x.suspects = get("reject_record"), get("spans"), get("remaining"), get("suspects")
 		if len(t.cfg.Key) > 0 {

@@ -36,7 +36,10 @@ const statsWait = 50 * time.Millisecond
 
 // Stats counts what is staged. It reads two small tables and the control row. It does not wait for
 // a promotion.
-func (t *Table[T]) Stats(ctx context.Context) (Stats, error) {
+func (t *Table[T]) Stats(ctx context.Context) (Stats, error) { return t.statsBy(ctx, "") }
+
+// statsBy counts what the group of a leader has staged, or everything without a leader.
+func (t *Table[T]) statsBy(ctx context.Context, leader string) (Stats, error) {
 	c, err := t.pool.Acquire(ctx)
 	if err != nil {
 		return Stats{}, fmt.Errorf("staging: %w", err)
@@ -44,7 +47,7 @@ func (t *Table[T]) Stats(ctx context.Context) (Stats, error) {
 	defer c.Release()
 	var s Stats
 	for side := range t.sql.side {
-		switch err := t.statsOf(ctx, c.Conn(), &s, t.sql.side[side].staged.with(args{"leader": ""})); {
+		switch err := t.statsOf(ctx, c.Conn(), &s, t.sql.side[side].staged.with(args{"leader": leader})); {
 		case sqlState(err) == "55P03":
 			s.Promoting = true
 		case err != nil:

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headrace/headrace/dedup"
 	"github.com/headrace/headrace/internal/servers/servertest"
@@ -67,24 +68,39 @@ func TestTables(t *testing.T) {
 			return table, table.Rows
 		})
 	})
-	t.Run("Postgres", func(t *testing.T) {
-		pipelinetest.TestTable(t, func(t *testing.T) (pipeline.Table[pipelinetest.Row], func() []pipelinetest.Row) {
-			pool := servertest.Postgres(t)
-			table, err := staging.New(t.Context(), pool, "rows", staging.Config[pipelinetest.Row]{Create: true, ID: "id"})
+	promoted := func(t *testing.T, pool *pgxpool.Pool) func() []pipelinetest.Row {
+		return func() []pipelinetest.Row {
+			rows, err := pool.Query(t.Context(), "SELECT id, value FROM rows")
 			if err != nil {
 				t.Fatal(err)
 			}
-			return table, func() []pipelinetest.Row {
-				rows, err := pool.Query(t.Context(), "SELECT id, value FROM rows")
-				if err != nil {
-					t.Fatal(err)
-				}
-				out, err := pgx.CollectRows(rows, pgx.RowToStructByName[pipelinetest.Row])
-				if err != nil {
-					t.Fatal(err)
-				}
-				return out
+			out, err := pgx.CollectRows(rows, pgx.RowToStructByName[pipelinetest.Row])
+			if err != nil {
+				t.Fatal(err)
 			}
+			return out
+		}
+	}
+	open := func(t *testing.T, pool *pgxpool.Pool, name string) *staging.Table[pipelinetest.Row] {
+		table, err := staging.New(t.Context(), pool, name, staging.Config[pipelinetest.Row]{Create: true, ID: "id"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return table
+	}
+	t.Run("Postgres", func(t *testing.T) {
+		pipelinetest.TestTable(t, func(t *testing.T) (pipeline.Table[pipelinetest.Row], func() []pipelinetest.Row) {
+			pool := servertest.Postgres(t)
+			return open(t, pool, "rows"), promoted(t, pool)
+		})
+	})
+	t.Run("a group in Postgres", func(t *testing.T) {
+		pipelinetest.TestTable(t, func(t *testing.T) (pipeline.Table[pipelinetest.Row], func() []pipelinetest.Row) {
+			pool := servertest.Postgres(t)
+			return staging.Group(
+				staging.Into(open(t, pool, "others"), func(pipelinetest.Row) []pipelinetest.Row { return nil }),
+				staging.Into(open(t, pool, "rows"), func(r pipelinetest.Row) []pipelinetest.Row { return []pipelinetest.Row{r} }),
+			), promoted(t, pool)
 		})
 	})
 }

@@ -1,0 +1,89 @@
+package staging_test
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/headrace/headrace/staging"
+)
+
+type bookOrder struct {
+	ID       string `db:"id"`
+	Customer string `db:"customer"`
+}
+
+type bookLine struct {
+	Order  string `db:"order_id"`
+	Title  string `db:"title"`
+	Copies int32  `db:"copies"`
+}
+
+// bookRecord is what a chain makes of one payload.
+type bookRecord struct {
+	Order bookOrder
+	Lines []bookLine
+}
+
+const booksTables = `
+	CREATE TABLE book_orders (id text PRIMARY KEY, customer text NOT NULL);
+	CREATE TABLE book_lines (order_id text REFERENCES book_orders, title text, copies int CHECK (copies > 0),
+		PRIMARY KEY (order_id, title));`
+
+// An order and its lines are one record of the queue and rows of two tables. A line with a bad
+// count rejects its order too.
+func ExampleGroup() {
+	ctx := context.Background()
+	pool, drop := exampleDatabase(booksTables)
+	defer drop()
+
+	orders, err := staging.New(ctx, pool, "book_orders", staging.Config[bookOrder]{Key: []string{"id"}})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	lines, err := staging.New(ctx, pool, "book_lines", staging.Config[bookLine]{Key: []string{"order_id", "title"}, ID: "order_id"})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	table := staging.Group(
+		staging.Into(orders, func(r bookRecord) []bookOrder { return []bookOrder{r.Order} }),
+		staging.Into(lines, func(r bookRecord) []bookLine { return r.Lines }),
+	)
+
+	fmt.Println(table.Check(ctx)) // at the start of a program: can these tables be one?
+	fmt.Println(table.Stage(ctx, staging.Load[bookRecord]{
+		Batch: staging.Batch{ID: staging.NewBatchID(), Records: 2},
+		Rows: []bookRecord{
+			{bookOrder{"o1", "Ada"}, []bookLine{{"o1", "Emma", 1}, {"o1", "Ulysses", 2}}},
+			{bookOrder{"o2", "Bob"}, []bookLine{{"o2", "Dracula", 1}, {"o2", "Walden", 0}}},
+		},
+	}))
+	p, err := table.Promote(ctx, staging.PromoteOptions{})
+	fmt.Println(p.Records, "records,", p.Rows, "rows,", p.RejectedByRule, "rejected", err)
+
+	rejects, err := table.Rejects(ctx, staging.RejectFilter{})
+	if err != nil {
+		fmt.Println(err)
+	}
+	for _, r := range rejects {
+		fmt.Println(r.Table, r.Source, r.Code, r.Key)
+	}
+	books, err := table.Books(ctx, time.Time{})
+	fmt.Println(books.Records, "=", books.Kept, "kept;", books.Staged, "=", books.Rows, "+", books.RejectedByRule, books.Balanced() == nil, err)
+	each, err := table.BooksByTable(ctx, time.Time{})
+	for _, b := range each {
+		fmt.Println(b.Table, b.Staged, "=", b.Rows, "+", b.RejectedByRule, err)
+	}
+	// Output:
+	// <nil>
+	// staged <nil>
+	// 2 records, 3 rows, 3 rejected <nil>
+	// "public"."book_orders" group sqlstate_23514 o2
+	// "public"."book_lines" insert sqlstate_23514 o2
+	// "public"."book_lines" insert sqlstate_23514 o2
+	// 2 = 2 kept; 6 = 3 + 3 true <nil>
+	// "public"."book_orders" 2 = 1 + 1 <nil>
+	// "public"."book_lines" 4 = 2 + 2 <nil>
+}

@@ -1,0 +1,60 @@
+-- name: group_parents
+-- The foreign keys between the tables of a group, by their places in the list.
+WITH t AS (SELECT w.i, w.name::regclass::oid AS oid FROM unnest(@targets::text::text[]) WITH ORDINALITY w (name, i))
+SELECT DISTINCT child.i::int8 AS child, parent.i::int8 AS parent
+FROM pg_constraint c
+JOIN t child ON child.oid = c.conrelid
+JOIN t parent ON parent.oid = c.confrelid
+WHERE c.contype = 'f' AND c.conrelid <> c.confrelid;
+
+-- name: group_registered
+-- The batches of a group that one of its tables has staged.
+SELECT id::text AS id FROM {registry_a} WHERE id = ANY(@ids::text[]::uuid[]) AND starts_with(tables, @leader::text)
+UNION ALL
+SELECT id::text FROM {registry_b} WHERE id = ANY(@ids::text[]::uuid[]) AND starts_with(tables, @leader::text);
+
+-- name: group_follow
+-- Opens the side that is open in the leader of the group.
+UPDATE {control} SET open = @to::text WHERE open <> @to::text;
+
+-- name: registered_as
+SELECT tables FROM {registry} WHERE id = @id::text::uuid;
+
+-- name: rejected_records
+-- The records of a promotion of which a row was rejected, each with its first reject.
+SELECT DISTINCT ON (batch, pos) batch::text AS batch, pos, source, code, reason
+FROM {rejects}
+WHERE batch = ANY(@batches::text[]::uuid[]) AND source <> 'stage'
+ORDER BY batch, pos, id;
+
+-- name: left_of_records
+-- Which of some records have rows left in the side.
+SELECT DISTINCT b.i::int8 AS i
+FROM unnest(@numbers::int4[], @positions::int4[]) WITH ORDINALITY b (no, pos, i)
+JOIN {staging} s ON {batch_no} = b.no AND {position} = b.pos;
+
+-- name: reject_records
+-- Rejects what is left of records.
+WITH bad AS (
+    DELETE FROM {staging} s
+    USING unnest(@numbers::int4[], @positions::int4[], @sources::text[], @codes::text[], @reasons::text[])
+          b (hr_no, hr_pos, hr_source, hr_code, hr_reason)
+    WHERE {batch_no} = b.hr_no AND {position} = b.hr_pos
+    RETURNING s.*, b.hr_source, b.hr_code, b.hr_reason
+)
+INSERT INTO {rejects} (batch, root, place, pos, whole, source, key, code, reason, row)
+SELECT r.id, r.root, r.root_offset + {position}, {position}, true, s.hr_source, {record_id}, s.hr_code, s.hr_reason, {row_json}
+FROM bad s JOIN {registry} r ON r.no = {batch_no};
+
+-- name: rejects_whole
+-- A record of a group is rejected in every table.
+UPDATE {rejects} SET whole = true WHERE batch = ANY(@batches::text[]::uuid[]) AND NOT whole;
+
+-- name: rejects_places
+-- The records that some rejects belong to.
+SELECT id, batch::text AS batch, pos FROM {rejects} WHERE id = ANY(@ids::text::int8[]);
+
+-- name: resolve_places
+UPDATE {rejects} SET resolved_at = clock_timestamp()
+WHERE resolved_at IS NULL AND (batch, pos) IN (SELECT * FROM unnest(@batches::text[]::uuid[], @positions::int4[]))
+RETURNING batch::text AS batch, pos;

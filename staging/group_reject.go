@@ -1,0 +1,230 @@
+package staging
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// rejectID makes the id that a reject of table i has in the group, and tableReject takes it apart.
+func rejectID(id int64, i int) int64            { return id*mostMembers + int64(i) }
+func tableReject(id int64) (of int64, i int)    { return id / mostMembers, int(id % mostMembers) }
+func afterReject(after int64, i int) (of int64) { return (after-int64(i)+mostMembers)/mostMembers - 1 }
+
+// Rejects is [Table.Rejects] over all tables, in the order of their ids. The ids are good for this
+// group only. Every row of a rejected record is a reject of its table.
+func (g *TableGroup[R]) Rejects(ctx context.Context, f RejectFilter) ([]StoredReject, error) {
+	if err := g.Check(ctx); err != nil {
+		return nil, err
+	}
+	var out []StoredReject
+	for i, t := range g.tables {
+		part := f
+		part.After = afterReject(f.After, i)
+		found, err := t.Rejects(ctx, part)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range found {
+			r.ID = rejectID(r.ID, i)
+			out = append(out, r)
+		}
+	}
+	slices.SortFunc(out, func(a, b StoredReject) int { return cmp.Compare(a.ID, b.ID) })
+	if limit := cmp.Or(f.Limit, DefaultPage); len(out) > limit {
+		out = out[:limit]
+	}
+	return out, nil
+}
+
+// Resolve marks the records of some rejects as resolved, in every table. It returns how many
+// rejects were open until now, and is otherwise as [Table.Resolve].
+func (g *TableGroup[R]) Resolve(ctx context.Context, ids ...int64) (int, error) {
+	if err := g.Check(ctx); err != nil {
+		return 0, err
+	}
+	c, err := g.begin(ctx)
+	if err != nil {
+		return 0, g.explain("resolving rejects", err)
+	}
+	defer c.Release()
+	defer g.lead().rollback(c.Conn())
+	n, _, err := g.resolve(ctx, c.Conn(), ids)
+	if err == nil {
+		err = commit(ctx, c.Conn(), "")
+	}
+	if err != nil {
+		return 0, g.explain("resolving rejects", err)
+	}
+	return n, nil
+}
+
+// resolve resolves the records of rejects. open holds the records that were open until now.
+func (g *TableGroup[R]) resolve(ctx context.Context, q *pgx.Conn, ids []int64) (n int, open map[recordKey]bool, err error) {
+	places, err := g.places(ctx, q, ids)
+	if err != nil {
+		return 0, nil, err
+	}
+	batches, positions := make([]string, 0, len(places)), make([]int32, 0, len(places))
+	for k := range places {
+		batches, positions = append(batches, k.batch), append(positions, k.pos)
+	}
+	open = map[recordKey]bool{}
+	for _, i := range g.byName {
+		r, err := sendOne(ctx, q, g.views[i].sql.resolvePlaces.with(args{"batches": array(batches), "positions": array(positions)}))
+		if err != nil {
+			return 0, nil, err
+		}
+		n += len(r.Rows)
+		for row := range r.each() {
+			open[recordKey{row.text("batch"), int32(row.int("pos"))}] = true
+		}
+	}
+	return n, open, nil
+}
+
+// places finds the records of rejects, with the rejects of each.
+func (g *TableGroup[R]) places(ctx context.Context, q *pgx.Conn, ids []int64) (map[recordKey][]int64, error) {
+	byTable := make([][]int64, len(g.tables))
+	for _, id := range ids {
+		of, i := tableReject(id)
+		if id < 0 || i >= len(g.tables) {
+			return nil, fmt.Errorf("%w: reject %d is of no table of the group", ErrLoad, id)
+		}
+		byTable[i] = append(byTable[i], of)
+	}
+	out := map[recordKey][]int64{}
+	for i, of := range byTable {
+		if len(of) == 0 {
+			continue
+		}
+		r, err := sendOne(ctx, q, g.views[i].sql.rejectsPlaces.with(args{"ids": array(of)}))
+		if err != nil {
+			return nil, err
+		}
+		for row := range r.each() {
+			k := recordKey{row.text("batch"), int32(row.int("pos"))}
+			out[k] = append(out[k], rejectID(row.int("id"), i))
+		}
+	}
+	return out, nil
+}
+
+// Replay writes corrected records into the targets of all members, parents before children, and
+// resolves their rejects in every table, in one transaction. Correction.Rows are the records. It is
+// otherwise as [Table.Replay].
+func (g *TableGroup[R]) Replay(ctx context.Context, fixed []Correction[R]) (PromoteResult, error) {
+	if err := g.Check(ctx); err != nil {
+		return PromoteResult{}, err
+	}
+	c, err := g.begin(ctx)
+	if err != nil {
+		return PromoteResult{}, g.explain("replaying rejects into "+g.Name(), err)
+	}
+	defer c.Release()
+	defer g.lead().rollback(c.Conn())
+	out, err := g.replay(ctx, c.Conn(), fixed)
+	if err == nil && len(out.Batches) > 0 {
+		err = commit(ctx, c.Conn(), "")
+	}
+	if err != nil {
+		return PromoteResult{}, g.explain("replaying rejects into "+g.Name(), err)
+	}
+	return out, nil
+}
+
+func (g *TableGroup[R]) replay(ctx context.Context, q *pgx.Conn, fixed []Correction[R]) (PromoteResult, error) {
+	l, err := g.corrected(ctx, q, fixed)
+	if err != nil || l.Batch.Records == 0 {
+		return PromoteResult{}, err
+	}
+	spans, positions := l.records()
+	x, err := g.open(l, spans, positions)
+	if err != nil {
+		return PromoteResult{}, err
+	}
+	if x.empty > 0 {
+		return PromoteResult{}, fmt.Errorf("%w: %d corrected records have no row in any table: use Resolve to abandon a reject", ErrLoad, x.empty)
+	}
+	order, err := g.lockTargets(ctx, q)
+	if err != nil {
+		return PromoteResult{}, err
+	}
+	out := PromoteResult{Batches: []PromotedBatch{{ID: NewBatchID(), Fate: FatePromoted}}, Records: l.Batch.Records, Kept: l.Batch.Records}
+	written := make([]int, len(g.tables))
+	for _, i := range order {
+		if written[i], err = x.members[i].replay(ctx, q); err != nil {
+			return PromoteResult{}, err
+		}
+	}
+	for i, v := range g.views {
+		n := x.countsOf(i)
+		if _, err := sendOne(ctx, q, v.sql.ledgerReplay.with(replayed(out.Batches[0].ID, l.Batch.Records, n.kept, n.rows, written[i]))); err != nil {
+			return PromoteResult{}, err
+		}
+		out.Rows, out.Conflicts = out.Rows+written[i], out.Conflicts+n.rows-written[i]
+	}
+	return out, nil
+}
+
+// corrected resolves the rejects of corrections, and returns as a load the records that were open
+// until now.
+func (g *TableGroup[R]) corrected(ctx context.Context, q *pgx.Conn, fixed []Correction[R]) (*Load[R], error) {
+	ids := make([]int64, len(fixed))
+	for i, c := range fixed {
+		if len(c.Rows) == 0 {
+			return nil, fmt.Errorf("%w: Correction %d has no rows: use Resolve to abandon a reject", ErrLoad, i)
+		}
+		ids[i] = c.Reject
+	}
+	places, err := g.places(ctx, q, ids)
+	if err != nil {
+		return nil, err
+	}
+	_, open, err := g.resolve(ctx, q, ids)
+	if err != nil {
+		return nil, err
+	}
+	recordOf := map[int64]recordKey{}
+	for k, rejects := range places {
+		for _, id := range rejects {
+			recordOf[id] = k
+		}
+	}
+	l := &Load[R]{Pos: []int32{}}
+	for _, c := range fixed {
+		k, known := recordOf[c.Reject]
+		if !known || !open[k] {
+			continue
+		}
+		for _, r := range c.Rows {
+			l.Rows, l.Pos = append(l.Rows, r), append(l.Pos, int32(l.Batch.Records))
+		}
+		l.Batch.Records++
+		delete(open, k)
+	}
+	return l, nil
+}
+
+// lockTargets locks the targets as a promotion does, and returns the tables, parents before
+// children.
+func (g *TableGroup[R]) lockTargets(ctx context.Context, q *pgx.Conn) ([]int, error) {
+	var run []call
+	for _, i := range g.byName {
+		run = append(run, g.views[i].sql.lockTarget.with(nil))
+	}
+	res, err := send(ctx, q, append(run, g.parentsCall())...)
+	if err != nil {
+		return nil, err
+	}
+	return g.parentsFirst(res[len(run)])
+}
+
+// begin opens a transaction that commits durably.
+func (g *TableGroup[R]) begin(ctx context.Context) (*pgxpool.Conn, error) {
+	return g.lead().begin(ctx, true)
+}
