@@ -4,9 +4,10 @@ PKG     ?= ./...
 TESTFLAGS ?=
 ORDERS  ?= 10000
 LINT    = $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+COMPOSE = docker compose -f examples/deploy/compose.yaml
 WITH    = $(GO) run ./internal/servers/cmd/with-servers
 .DEFAULT_GOAL := help
-.PHONY: help demo test race bench lint fuzz ci
+.PHONY: help demo test race bench lint fuzz ci up down
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,3 +35,10 @@ fuzz: ## each fuzz target for 10 seconds
 
 ci: ## what CI runs
 	@.ci/run
+
+up: ## the whole pipeline in containers, with docker compose (PROFILE=monitoring adds Prometheus and Grafana)
+	@test -f examples/deploy/.env || cp examples/deploy/.env.example examples/deploy/.env
+	@$(COMPOSE) $(if $(PROFILE),--profile $(PROFILE)) up -d --build
+
+down: ## stop it; the data stays in its volumes
+	@$(COMPOSE) --profile monitoring down

@@ -33,13 +33,15 @@ func TestMain(m *testing.M) {
 	servertest.MainAfter(m, func() { os.RemoveAll(dir) })
 }
 
-// build compiles the programs, once.
+// build compiles the programs, once, as the Dockerfile does: static.
 var build = sync.OnceValues(func() (string, error) {
 	list := make([]string, len(programs))
 	for i, p := range programs {
 		list[i] = "./" + p
 	}
-	out, err := exec.Command("go", append([]string{"build", "-o", binaries + "/"}, list...)...).CombinedOutput()
+	cmd := exec.Command("go", append([]string{"build", "-o", binaries + "/"}, list...)...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := cmd.CombinedOutput()
 	return string(out), err
 })
 

@@ -192,9 +192,9 @@ func TestProgramsWaitForServersThatStart(t *testing.T) {
 		}
 	})
 	t.Run("Redis", func(t *testing.T) {
-		slow := servertest.OwnRedis(t, "--key-load-delay", "500", "--appendfsync", "always") // microseconds a key
+		slow := servertest.OwnRedis(t, "--key-load-delay", "100", "--appendfsync", "always") // microseconds a key
 		c := slow.Client(t)
-		cmds := make(rueidis.Commands, 10_000)
+		cmds := make(rueidis.Commands, 40_000)
 		for i := range cmds {
 			cmds[i] = c.B().Set().Key(fmt.Sprint(i)).Value("x").Build()
 		}

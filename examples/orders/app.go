@@ -22,6 +22,9 @@ import (
 // and so the slot.
 const Name = "orders"
 
+// DedupWindow is how long an order's id makes others duplicates.
+const DedupWindow = time.Hour
+
 // App is the pipeline of the example programs, each pattern wired once, as a service would do it.
 // The programs use the parts that they need.
 type App struct {
@@ -52,7 +55,7 @@ func Open(ctx context.Context, redis rueidis.Client, pg *pgxpool.Pool, name stri
 	if a.Producer, err = OpenProducer(ctx, redis, name); err != nil {
 		return nil, err
 	}
-	if a.Window, err = dedup.New(ctx, redis, name, dedup.Config{Window: time.Hour}); err != nil {
+	if a.Window, err = dedup.New(ctx, redis, name, dedup.Config{Window: DedupWindow}); err != nil {
 		return nil, err
 	}
 	if a.Signals, err = pipeline.NewSignals(redis, name); err != nil {

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/headrace/headrace/examples/internal/monitor"
 	"github.com/headrace/headrace/examples/internal/program"
 	"github.com/headrace/headrace/examples/orders"
 )
@@ -30,6 +31,9 @@ func run(ctx context.Context, p *program.Program, args []string) error {
 	var cfg orders.Config
 	flags := program.NewFlags(p.Name, help)
 	orders.GeneratorFlags(flags, &cfg)
+	var listen string
+	flags.Text(&p.RedisURL, "redis", "URL", "the Redis server (default $REDIS_URL)")
+	flags.Listen(&listen)
 	if err := flags.Parse(p, args); err != nil {
 		return err
 	}
@@ -48,8 +52,17 @@ func run(ctx context.Context, p *program.Program, args []string) error {
 	if err != nil {
 		return err
 	}
+	m, err := monitor.Start(ctx, p, listen, map[string]monitor.Ping{"Redis": program.PingRedis(redis)})
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	observe, err := counted(m, orders.Report(p.Say))
+	if err != nil {
+		return err
+	}
 	start := time.Now()
-	pushed, err := producer.PushAll(ctx, gen.All(), orders.Report(p.Say))
+	pushed, err := producer.PushAll(ctx, gen.All(), observe)
 	if err != nil {
 		return fmt.Errorf("%d of %d orders are in the queue: %w", pushed.Records, cfg.Orders, err)
 	}
@@ -60,4 +73,18 @@ func run(ctx context.Context, p *program.Program, args []string) error {
 		fmt.Fprintf(p.Out, "%d of them were pushed twice, because a reply was lost; the workers drop those that arrived twice\n", pushed.Repeated)
 	}
 	return nil
+}
+
+// counted makes an observer count what it reports.
+func counted(m *monitor.Monitor, o orders.PushObserver) (orders.PushObserver, error) {
+	pushed, err := m.Counter("headrace.pushed.records", "{record}", "Records that were pushed.")
+	if err != nil {
+		return o, err
+	}
+	waiting, err := m.Counter("headrace.pushed.wait", "s", "Time that the gate held pushes back.")
+	o.Pushed = func(records int, _, waited time.Duration) {
+		pushed(float64(records))
+		waiting(waited.Seconds())
+	}
+	return o, err
 }

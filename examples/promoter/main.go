@@ -11,13 +11,14 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/headrace/headrace/examples/internal/monitor"
 	"github.com/headrace/headrace/examples/internal/program"
 	"github.com/headrace/headrace/examples/orders"
 	"github.com/headrace/headrace/pipeline"
 )
 
 const help = `
-Usage: promoter
+Usage: promoter [flags]
 
 Moves staged orders into the table "orders" of the database of DATABASE_URL,
 acknowledges their batches in the Redis of REDIS_URL, and refreshes the views.
@@ -36,7 +37,11 @@ const booksTimeout = 10 * time.Second
 func main() { program.Main("promoter", run) }
 
 func run(ctx context.Context, p *program.Program, args []string) error {
-	if err := program.NewFlags(p.Name, help).Parse(p, args); err != nil {
+	var listen string
+	flags := program.NewFlags(p.Name, help)
+	flags.Stores(p)
+	flags.Listen(&listen)
+	if err := flags.Parse(p, args); err != nil {
 		return err
 	}
 	app, done, err := orders.Connect(ctx, p)
@@ -44,13 +49,18 @@ func run(ctx context.Context, p *program.Program, args []string) error {
 		return err
 	}
 	defer done()
+	m, err := monitor.StartOrders(ctx, p, listen, app)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
 	promoter, err := pipeline.NewPromoter(app.Flow(), pipeline.PromoterConfig{
 		Refresh: app.RefreshViews,
-		Observer: pipeline.ObserverFunc(func(_ context.Context, e pipeline.Event) {
+		Observer: m.Observer(pipeline.ObserverFunc(func(_ context.Context, e pipeline.Event) {
 			if e.Op == pipeline.OpPromote && e.Err == nil {
 				fmt.Fprintf(p.Out, "promoted %d records, %d rows, in %v\n", e.Records, e.Rows, e.Duration.Round(time.Millisecond))
 			}
-		}),
+		})),
 	})
 	if err != nil {
 		return err

@@ -36,6 +36,7 @@ func run(ctx context.Context, p *program.Program, args []string) error {
 	var watch time.Duration
 	flags := program.NewFlags(p.Name, help)
 	flags.Duration(&watch, "watch", 0, 100*time.Millisecond, "show the state again after this time")
+	flags.Stores(p)
 	if err := flags.Parse(p, args); err != nil {
 		return err
 	}

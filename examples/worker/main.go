@@ -9,6 +9,7 @@ import (
 	"context"
 	"sync"
 
+	"github.com/headrace/headrace/examples/internal/monitor"
 	"github.com/headrace/headrace/examples/internal/program"
 	"github.com/headrace/headrace/examples/orders"
 	"github.com/headrace/headrace/pipeline"
@@ -33,6 +34,9 @@ func run(ctx context.Context, p *program.Program, args []string) error {
 	var cfg pipeline.WorkerConfig
 	flags := program.NewFlags(p.Name, help)
 	orders.WorkerFlags(flags, &cfg)
+	var listen string
+	flags.Stores(p)
+	flags.Listen(&listen)
 	if err := flags.Parse(p, args); err != nil {
 		return err
 	}
@@ -44,6 +48,12 @@ func run(ctx context.Context, p *program.Program, args []string) error {
 	if err := app.Refresh(ctx); err != nil {
 		return err
 	}
+	m, err := monitor.StartOrders(ctx, p, listen, app)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	cfg.Observer = m.Observer(nil)
 	worker, err := pipeline.NewWorker(app.Flow(), cfg)
 	if err != nil {
 		return err

@@ -90,8 +90,8 @@ func (o *Observer) storeGauges() (g storeGauges, err error) {
 	g.records = count("headrace.queue.records", "{record}", "Records in the queue, by state.")
 	g.batches = count("headrace.queue.batches", "{batch}", "Sealed batches in the queue, by state.")
 	g.oldest = seconds("headrace.queue.oldest.age", "Age of the oldest record in flight.")
-	g.paused = count("headrace.queue.paused", "1", "1 while the queue is paused.")
-	g.staged = count("headrace.table.staged", "1", "What waits for promotion, by unit.")
+	g.paused = count("headrace.queue.paused", "", "1 while the queue is paused.")
+	g.staged = count("headrace.table.staged", "", "What waits for promotion, by unit.")
 	g.tableOldest = seconds("headrace.table.oldest.age", "Age of the oldest batch that waits for promotion.")
 	g.failing = seconds("headrace.table.failing.age", "How long promotions have failed. 0: the last one succeeded.")
 	g.ids = count("headrace.dedup.ids", "{id}", "Estimate of the ids in the dedup window.")
@@ -99,8 +99,8 @@ func (o *Observer) storeGauges() (g storeGauges, err error) {
 	g.lost = count("headrace.dedup.lost", "{table}", "Tables of the dedup window that were deleted or evicted.")
 	g.window = seconds("headrace.dedup.window", "Length of the dedup window.")
 	g.viewAge = seconds("headrace.view.age", "Time since which a view may lack commits.")
-	g.populated = count("headrace.view.populated", "1", "1 if the view was ever refreshed.")
-	g.up = count("headrace.store.up", "1", "1 if the store could be read.")
+	g.populated = count("headrace.view.populated", "", "1 if the view was ever refreshed.")
+	g.up = count("headrace.store.up", "", "1 if the store could be read.")
 	return g, err
 }
 

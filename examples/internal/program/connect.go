@@ -23,18 +23,20 @@ const (
 // AnswerTimeout bounds the wait for a store's first answer.
 const AnswerTimeout = 4 * time.Second
 
-// Redis connects to the server of REDIS_URL. It waits while the server loads its data. Any other
+// Redis connects to the server of RedisURL or REDIS_URL. It waits while the server loads its data. Any other
 // failure is an error of one line with the remedy. The caller closes the client.
 func (p *Program) Redis(ctx context.Context) (rueidis.Client, error) {
-	url := os.Getenv(EnvRedis)
+	url, env := p.RedisURL, "--redis"
+	if url == "" {
+		url, env = os.Getenv(EnvRedis), EnvRedis
+	}
 	if url == "" {
 		return nil, fmt.Errorf("set %s, for example redis://user:password@localhost:6379/0", EnvRedis)
 	}
-	at, opt, err := reach.Redis(EnvRedis, url)
+	at, opt, err := redisOptions(env, url)
 	if err != nil {
 		return nil, err
 	}
-	opt.Dialer.Timeout = AnswerTimeout
 	var client rueidis.Client
 	err = p.await(ctx, at, func(ctx context.Context) error {
 		c, err := rueidis.NewClient(opt)
@@ -51,21 +53,27 @@ func (p *Program) Redis(ctx context.Context) (rueidis.Client, error) {
 	return client, err
 }
 
-// Postgres connects to the database of DATABASE_URL. It waits while the server starts up or
-// recovers from a crash. Any other failure is an error of one line with the remedy. The caller
-// closes the pool.
+// Postgres connects to the database of PostgresURL or DATABASE_URL, or else to the one of libpq's
+// variables (PGHOST, PGSERVICE, …). It waits while the server starts up or recovers from a crash. Any other
+// failure is an error of one line with the remedy. The caller closes the pool.
 func (p *Program) Postgres(ctx context.Context) (*pgxpool.Pool, error) {
-	url := os.Getenv(EnvPostgres)
+	url, env := p.PostgresURL, "--postgres"
 	if url == "" {
-		return nil, fmt.Errorf("set %s, for example postgres://user:password@localhost:5432/shop", EnvPostgres)
+		url, env = os.Getenv(EnvPostgres), EnvPostgres
 	}
-	at, _, err := reach.Postgres(EnvPostgres, url)
+	if url == "" {
+		if os.Getenv("PGHOST") == "" && os.Getenv("PGSERVICE") == "" {
+			return nil, fmt.Errorf("set %s, for example postgres://user:password@localhost:5432/shop, or PGHOST and its like", EnvPostgres)
+		}
+		env = "the PG variables"
+	}
+	at, _, err := reach.Postgres(env, url)
 	if err != nil {
 		return nil, err
 	}
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil { // the error may repeat the URL
-		return nil, fmt.Errorf("%s is not valid: see the pgxpool settings that it contains", EnvPostgres)
+		return nil, fmt.Errorf("%s is not valid: see the pgxpool settings that it contains", env)
 	}
 	pipeline.TunePool(cfg)
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
@@ -118,4 +126,9 @@ func Open[T any](ctx context.Context, p *Program, open func(context.Context) (T,
 		func(err error) { p.Say("a store is starting up; waiting (%s)", reach.Cause(err)) },
 		func() { p.Say("the stores are ready") })
 	return v, err
+}
+
+// PingRedis returns a function that asks Redis for a sign of life.
+func PingRedis(c rueidis.Client) func(ctx context.Context) error {
+	return func(ctx context.Context) error { return c.Do(ctx, c.B().Ping().Build()).Error() }
 }

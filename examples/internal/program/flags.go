@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -102,6 +103,25 @@ func ParseDuration(s string) (time.Duration, error) {
 	return time.ParseDuration(s)
 }
 
+// Text defines a flag with any text.
+func (f *Flags) Text(p *string, name, placeholder, usage string) {
+	f.add(name, placeholder, usage, &checked{
+		text: func() string { return *p },
+		set:  func(s string) error { *p = s; return nil },
+	})
+}
+
+// Stores defines the flags that name the stores.
+func (f *Flags) Stores(p *Program) {
+	f.Text(&p.RedisURL, "redis", "URL", "the Redis server (default $"+EnvRedis+")")
+	f.Text(&p.PostgresURL, "postgres", "URL", "the Postgres database (default $"+EnvPostgres+", or $PGHOST …)")
+}
+
+// Listen defines the flag of the address at which a program is monitored.
+func (f *Flags) Listen(p *string) {
+	f.Text(p, "listen", "ADDR", "serve /metrics, /livez, /readyz, /debug/pprof, at :9100")
+}
+
 // Bool defines a switch.
 func (f *Flags) Bool(p *bool, name, usage string) {
 	f.set.BoolVar(p, name, false, "")
@@ -147,10 +167,34 @@ func (f *Flags) Parse(p *Program, args []string) error {
 		}
 		return &UsageError{err.Error() + "; -h lists the flags"}
 	}
+	if err := f.environment(); err != nil {
+		return err
+	}
 	if f.set.NArg() > 0 {
 		return &UsageError{fmt.Sprintf("unexpected argument %q: %s", f.set.Arg(0), suggest("-"+f.set.Arg(0), names))}
 	}
 	return nil
+}
+
+// EnvPrefix begins the environment variables of flags: HEADRACE_WORKERS is -workers.
+const EnvPrefix = "HEADRACE_"
+
+// environment sets the flags that the command line did not set and that have a variable.
+func (f *Flags) environment() error {
+	given := make(map[string]bool)
+	f.set.Visit(func(fl *flag.Flag) { given[fl.Name] = true })
+	var failed error
+	f.set.VisitAll(func(fl *flag.Flag) {
+		env := EnvPrefix + strings.ToUpper(strings.ReplaceAll(fl.Name, "-", "_"))
+		value := os.Getenv(env)
+		if given[fl.Name] || value == "" || failed != nil {
+			return
+		}
+		if err := f.set.Set(fl.Name, value); err != nil {
+			failed = &UsageError{fmt.Sprintf("%s is %q: %s", env, value, err)}
+		}
+	})
+	return failed
 }
 
 // Help is what -h prints.
@@ -162,7 +206,7 @@ func (f *Flags) Help() string {
 		width = max(width, len(r[0]))
 	}
 	if len(f.rows) > 0 {
-		b.WriteString("\nFlags:\n")
+		b.WriteString("\nFlags; the variable HEADRACE_NAME sets -name, too:\n")
 	}
 	for _, r := range f.rows {
 		fmt.Fprintf(&b, "  %-*s  %s\n", width, r[0], r[1])

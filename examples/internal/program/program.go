@@ -32,6 +32,8 @@ type Program struct {
 	Out io.Writer
 	// Err is the standard error.
 	Err io.Writer
+	// RedisURL and PostgresURL name the stores. Empty: the environment does.
+	RedisURL, PostgresURL string
 }
 
 // Say prints a line about the program's progress on standard error.

@@ -1,0 +1,26 @@
+package monitor
+
+import (
+	"context"
+
+	"github.com/headrace/headrace/examples/internal/program"
+	"github.com/headrace/headrace/examples/orders"
+	"github.com/headrace/headrace/pipeline/otelpipeline"
+)
+
+// StartOrders is Start for a program of the orders pipeline: it is ready while both stores answer,
+// and it has gauges of what they hold.
+func StartOrders(ctx context.Context, p *program.Program, listen string, app *orders.App) (*Monitor, error) {
+	m, err := Start(ctx, p, listen, map[string]Ping{"Redis": program.PingRedis(app.Redis), "Postgres": app.Postgres.Ping})
+	if err != nil {
+		return nil, err
+	}
+	err = m.Watch(otelpipeline.Stores{
+		Name: app.Queue.Name(), Queue: app.Queue, Table: app.Table, Dedup: app.Window, Views: app.Views, DedupWindow: orders.DedupWindow,
+	})
+	if err != nil {
+		m.Close()
+		return nil, err
+	}
+	return m, nil
+}
