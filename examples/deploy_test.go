@@ -179,8 +179,8 @@ func (c *containers) run(service string, s service, image string, more ...string
 	return name
 }
 
-// programImage builds the last stage of the Dockerfile, with binaries that are built here: the first
-// stage needs a registry.
+// programImage builds the last stage of the Dockerfile, with binaries that are built here: the
+// first stage needs a registry.
 func programImage(t *testing.T, tag string) {
 	t.Helper()
 	dir := t.TempDir()

@@ -30,7 +30,7 @@ func (c cli) ok(line string) string {
 		c.t.Fatalf("headrace %s: exit code %d\n%s%s", line, r.code, r.out, r.err)
 	}
 	for _, l := range strings.Split(r.out, "\n") {
-		if n := utf8.RuneCountInString(l); n > 80 && !strings.Contains(l, `{"`) && !strings.HasPrefix(line, "schema") && !strings.HasPrefix(line, "rejects list") && !strings.Contains(line, "-json") {
+		if n := utf8.RuneCountInString(l); n > 80 && !strings.Contains(l, `{"`) && !strings.HasPrefix(line, "schema") && !strings.HasPrefix(line, "grants") && !strings.HasPrefix(line, "rejects list") && !strings.Contains(line, "-json") {
 			c.t.Errorf("headrace %s: a line of %d columns: %s", line, n, l)
 		}
 	}
@@ -68,6 +68,13 @@ func (c cli) object(line string, v any) {
 	}
 }
 
+// any runs a verb with -json and decodes its output.
+func (c cli) any(line string) (v any) {
+	c.t.Helper()
+	c.object(line, &v)
+	return v
+}
+
 func equal[V comparable](t *testing.T, what string, got, want V) {
 	t.Helper()
 	if got != want {
@@ -94,6 +101,7 @@ func TestHeadraceSession(t *testing.T) {
 	c.shows("stats", "balanced", "not created yet")
 	c.fails("rejects list", "no such pipeline")
 	c.shows("doctor", "✓ Redis version", "✓ Redis eviction maxmemory-policy noeviction", "✓ Postgres version", "✓ Privilege CREATE granted")
+	c.shows("lookups list", "orders-products not loaded: run init-cache")
 	c.shows("init-cache", "products 15 entries", "currencies 7 entries", "zips 10 entries")
 	var tables struct {
 		Tables []struct {
@@ -105,6 +113,9 @@ func TestHeadraceSession(t *testing.T) {
 	if len(tables.Tables) != 1 || tables.Tables[0].Entries != 7 || tables.Tables[0].Version == "" {
 		t.Errorf("init-cache currencies: got %+v", tables)
 	}
+
+	c.shows("lookups list", "orders-products 15 entries", "orders-zips 10 entries")
+	c.shows("lookups refresh zips", "zips 10 entries")
 
 	// Generate, and look at it.
 	type generated struct {
@@ -172,6 +183,7 @@ func TestHeadraceSession(t *testing.T) {
 	c.shows("stats", "balanced", "taken 2002 = acked 2002", "promoted 1762", "sales_hourly")
 	c.shows("audit", "✓ Redis", "✓ Postgres", "✓ rows", "✓ between")
 	c.shows("schema check", "is as this program expects it")
+	c.shows("grants print app --role worker", "GRANT", "ON product_catalog, currency_rates, zip_code_zones TO \"app\"")
 
 	// Rejects.
 	var codes struct{ Codes map[string]int }
@@ -199,6 +211,8 @@ func TestHeadraceSession(t *testing.T) {
 	c.fails("rejects replay "+id(0), "is resolved already")
 	c.shows("rejects resolve "+id(1), "resolved 1 rejects")
 	c.shows("rejects resolve "+id(1), "resolved 0 rejects")
+	c.shows("find "+rejects.Rejects[0].Key, "rejected")
+	c.fails("find ord-none", "nothing in the pipeline has the id ord-none")
 	c.fails("rejects show 999999999", "no reject of orders has the id 999999999")
 	c.ok("process -empty")
 	c.shows("promote -empty", "promoted 1 records in 1 batches, 1 rows")
@@ -251,18 +265,27 @@ func TestHeadraceSession(t *testing.T) {
 	c.shows("audit", "✓ Redis")
 
 	// What only reads prints the documented JSON.
-	held, err := q.Lease(ctx, leaseOne(t, q))
+	hold := leaseOne(t, q)
+	hold.Worker = "worker-7"
+	held, err := q.Lease(ctx, hold)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for verb, want := range documented(t) {
+		if strings.HasSuffix(verb, "…") {
+			continue // it takes an argument
+		}
 		var got any
 		c.object(verb, &got)
 		for _, d := range compare("", got, want) {
 			t.Errorf("headrace %s -json: %s", verb, d)
 		}
 	}
-	c.shows("peek leased", held.ID, "attempt 1 1 records until")
+	c.shows("peek leased", held.ID, "attempt 1 1 records until", "worker-7")
+	c.shows("find "+held.ID, "leased", "worker-7")
+	for _, d := range compare("", c.any("find "+held.ID), documented(t)["find …"]) {
+		t.Errorf("headrace find -json: %s", d)
+	}
 	if err := q.Release(ctx, held, queue.ReleaseOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -280,7 +303,7 @@ func TestHeadraceSession(t *testing.T) {
 	}
 	u.User = url.UserPassword("reader", "reader")
 	reader := cli{t, env(s.redis.URL, u.String())}
-	for _, line := range []string{"stats", "stats -json", "peek", "peek handed-off", "peek leased", "dead list", "views list", "rejects list", "rejects codes", "rejects show " + id(1), "audit", "audit -json"} {
+	for _, line := range []string{"stats", "stats -json", "peek", "peek handed-off", "peek leased", "dead list", "views list", "rejects list", "rejects codes", "rejects show " + id(1), "audit", "audit -json", "lookups list", "lookups list -json", "find " + rejects.Rejects[0].Key} {
 		reader.ok(line)
 	}
 	reader.fails("doctor", "2 of 15 checks failed") // CREATE and TEMPORARY
@@ -325,6 +348,29 @@ func TestHeadraceSession(t *testing.T) {
 		}
 	}
 	c.fails("process --queue other", "orders domain only")
+}
+
+// A step that was told when to end, and was interrupted before, exits with 130.
+func TestInterruptedBeforeTheEnd(t *testing.T) {
+	t.Parallel()
+	s := own(t)
+	redis, pool := s.redis.Client(t), s.pg.Pool(t)
+	exists := func(key string) bool { return len(text(t, redis, "KEYS", key)) > 0 }
+	interrupt := func(line string, running func() bool) {
+		t.Helper()
+		p := start(t, "headrace", s.env(), strings.Fields(line)...)
+		eventually(t, line+" is running", running)
+		if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+		if r := p.wait(); r.code != 130 {
+			t.Errorf("headrace %s: exit code %d after Ctrl-C, want 130\n%s%s", line, r.code, r.out, r.err)
+		}
+	}
+	interrupt("generate -orders 100000 -rate 50", func() bool { return exists("{orders}:ready") })
+	cli{t, s.env()}.ok("pause") // nothing becomes empty from now on
+	interrupt("promote -empty", func() bool { return one[bool](t, pool, "SELECT to_regclass('orders_views') IS NOT NULL") })
+	interrupt("process -empty", func() bool { return exists("{orders-zips}:lookup:*") })
 }
 
 // Clear deletes what it names and nothing else: no keys of a queue with a longer name, of another

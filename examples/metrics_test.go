@@ -113,8 +113,8 @@ func rules(t *testing.T) map[string]string {
 	return out
 }
 
-// Every alert is quiet on a pipeline that works, and fires when its cause is there. Every metric that
-// the alerts and the dashboard name exists.
+// Every alert is quiet on a pipeline that works, and fires when its cause is there. Every metric
+// that the alerts and the dashboard name exists.
 func TestAlertsAndDashboard(t *testing.T) {
 	t.Parallel()
 	s := own(t)

@@ -17,7 +17,7 @@ func documented(t *testing.T) map[string]any {
 		t.Fatal(err)
 	}
 	shapes := make(map[string]any)
-	for _, m := range regexp.MustCompile("(?s)\n`([a-z -]+)`[^\n]*\n\n```json\n(.*?)```").FindAllStringSubmatch(string(text), -1) {
+	for _, m := range regexp.MustCompile("(?s)\n`([a-z …-]+)`[^\n]*\n\n```json\n(.*?)```").FindAllStringSubmatch(string(text), -1) {
 		var v any
 		if err := json.Unmarshal([]byte(m[2]), &v); err != nil {
 			t.Errorf("the README's JSON of %s: %v", m[1], err)

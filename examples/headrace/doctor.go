@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/rueidis"
 
@@ -45,6 +47,9 @@ func (doctor) Run(ctx context.Context, s *session) error {
 		return fmt.Errorf("postgres: %w", err)
 	}
 	checks = append(checks, more...)
+	if bouncer, ok := checkPgBouncer(ctx, pool); ok {
+		checks = append(checks, bouncer)
+	}
 	width, _ := program.Width(s.Out)
 	text, bad := "", 0
 	for _, c := range checks {
@@ -62,6 +67,38 @@ func (doctor) Run(ctx context.Context, s *session) error {
 		return fmt.Errorf("%d of %d checks failed", bad, len(checks))
 	}
 	return nil
+}
+
+// checkPgBouncer asks the console of a pooler in front of the database. Without a pooler, ok is
+// false. A console that does not let this user in leaves the mode unknown, which is no failure.
+func checkPgBouncer(ctx context.Context, pool *pgxpool.Pool) (c check, ok bool) {
+	cfg := pool.Config().ConnConfig.Copy()
+	cfg.Database = "pgbouncer"
+	cfg.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		// A Postgres without such a database has answered 3D000; a pooler refuses the user.
+		if pg := new(pgconn.PgError); errors.As(err, &pg) && strings.Contains(pg.Message, "not allowed") {
+			return check{"PgBouncer mode", true, "unknown: the user is in neither admin_users nor stats_users", ""}, true
+		}
+		return check{}, false
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	rows, err := conn.Query(ctx, "SHOW CONFIG")
+	if err != nil {
+		return check{}, false
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowToMap)
+	if err != nil {
+		return check{}, false
+	}
+	settings := make(map[string]string)
+	for _, r := range list {
+		settings[fmt.Sprint(r["key"])] = fmt.Sprint(r["value"])
+	}
+	mode := settings["pool_mode"]
+	found := fmt.Sprintf("%s, max_client_conn %s, default_pool_size %s", mode, settings["max_client_conn"], settings["default_pool_size"])
+	return check{"PgBouncer mode", mode == "transaction" || mode == "session", found, "set pool_mode = transaction: a batch is a transaction of several statements"}, true
 }
 
 // maxSkew is the largest difference of clocks that does no harm.
@@ -120,12 +157,13 @@ func checkPostgres(ctx context.Context, pool *pgxpool.Pool) ([]check, error) {
 		Now                                            time.Time
 		Number, Used, Most                             int
 		Version, Encoding, Collation, Sync, Fsync, FPW string
-		Recovery, MayCreate, MayTemp                   bool
+		Recovery, MayCreate, MayTemp, OldCollation     bool
 	}
 	rows, err := pool.Query(ctx, `SELECT clock_timestamp() AS now, current_setting('server_version_num')::int AS number,
 		(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')::int AS used, current_setting('max_connections')::int AS most,
 		current_setting('server_version') AS version, pg_encoding_to_char(d.encoding) AS encoding, d.datcollate AS collation,
 		current_setting('synchronous_commit') AS sync, current_setting('fsync') AS fsync, current_setting('full_page_writes') AS fpw,
+		coalesce(d.datcollversion <> pg_database_collation_actual_version(d.oid), false) AS oldcollation,
 		pg_is_in_recovery() AS recovery, coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS maycreate,
 		has_database_privilege(current_database(), 'TEMPORARY') AS maytemp
 		FROM pg_database d WHERE d.datname = current_database()`)
@@ -146,7 +184,8 @@ func checkPostgres(ctx context.Context, pool *pgxpool.Pool) ([]check, error) {
 		{"Postgres version", f.Number >= 150000, f.Version, "use PostgreSQL 15 or later"},
 		{"Postgres role", !f.Recovery, map[bool]string{true: "standby", false: "primary"}[f.Recovery], "DATABASE_URL must lead to the primary"},
 		{"Postgres encoding", f.Encoding == "UTF8", f.Encoding, "create the database with ENCODING 'UTF8'"},
-		{"Postgres collation", true, f.Collation + map[bool]string{true: "", false: " (text keys sort faster under COLLATE \"C\")"}[f.Collation == "C"], ""},
+		{"Postgres collation", !f.OldCollation, f.Collation + map[bool]string{true: " of another version of the system's library", false: ""}[f.OldCollation],
+			"REINDEX the database, then ALTER DATABASE … REFRESH COLLATION VERSION"},
 		{"Postgres durability", f.Fsync == "on" && f.FPW == "on", fmt.Sprintf("fsync %s, full_page_writes %s, synchronous_commit %s", f.Fsync, f.FPW, f.Sync),
 			"set fsync and full_page_writes on, or a crash loses commits"},
 		{"Postgres connections", f.Used < f.Most*9/10, fmt.Sprintf("%d of %d in use", f.Used, f.Most), "raise max_connections or put PgBouncer in between"},

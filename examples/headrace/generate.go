@@ -17,13 +17,13 @@ import (
 
 // generate pushes orders. It needs no Postgres.
 type generate struct {
-	Orders     int     `default:"10000" help:"Records to push, 1 to 100000000."`
-	Duplicates float64 `default:"0.05" help:"Share that repeats an earlier order, 0 to 0.9."`
-	Bad        float64 `default:"0.005" help:"Share that must be rejected, 0 to 0.9."`
+	Orders     int     `default:"10000" env:"HEADRACE_ORDERS" help:"Records to push, 1 to 100000000."`
+	Duplicates float64 `default:"0.05" env:"HEADRACE_DUPLICATES" help:"Share of repeats, 0 to 0.9."`
+	Bad        float64 `default:"0.005" env:"HEADRACE_BAD" help:"Share of bad ones, 0 to 0.9."`
 	Burst      bool    `help:"Give all orders one timestamp."`
 	Seed       uint64  `help:"The same seed makes the same orders (the time)."`
-	Rate       float64 `help:"Records per second (as fast as the queue accepts them)."`
-	File       string  `help:"Push the lines of this file instead, one JSON object each; - is the standard input."`
+	Rate       float64 `help:"Records per second (no limit)."`
+	File       string  `help:"Push the lines of this file; - is standard input."`
 }
 
 type generated struct {
@@ -98,6 +98,9 @@ func (v *generate) Run(ctx context.Context, s *session) error {
 	if err = errors.Join(err, readError); err != nil {
 		return fmt.Errorf("%d records are in the queue: %w", pushed.Records, err)
 	}
+	if ctx.Err() != nil { // it was told to stop between two records
+		return fmt.Errorf("%d records are in the queue: %w", pushed.Records, context.Cause(ctx))
+	}
 	out.Pushed, out.Repeated, out.Seconds = pushed.Records, pushed.Repeated, time.Since(start).Seconds()
 	text := fmt.Sprintf("pushed %d records in %.2f s", out.Pushed, out.Seconds)
 	if v.File == "" {
@@ -105,7 +108,8 @@ func (v *generate) Run(ctx context.Context, s *session) error {
 		out.Unique, out.Duplicates, out.Rejects = want.Unique, want.Duplicates, want.Rejected
 		text += fmt.Sprintf(": %d unique, %d duplicates, rejects %v", want.Unique, want.Duplicates, want.Rejected)
 	}
-	if err := s.print(out, text+"\n"); err != nil {
+	width, _ := program.Width(s.Out)
+	if err := s.print(out, program.Wrap("", text, width)+"\n"); err != nil {
 		return err
 	}
 	if out.Refused > 0 {

@@ -7,7 +7,7 @@ func (initCache) Help() string { return "Example:\n\n  headrace init-cache curre
 
 // Help shows an example.
 func (generate) Help() string {
-	return "Example:\n\n  headrace generate --orders 100000 --bad 0.01\n  headrace generate --file orders.jsonl"
+	return "Example:\n\n  headrace generate --orders 100000 --bad 0.01"
 }
 
 // Help shows an example.
@@ -87,3 +87,14 @@ func (doctor) Help() string { return "Example:\n\n  headrace doctor" }
 
 // Help shows an example.
 func (clear) Help() string { return "Example:\n\n  headrace clear dedup" }
+
+// Help shows an example.
+func (lookupList) Help() string { return "Example:\n\n  headrace lookups list" }
+
+// Help shows an example.
+func (lookupRefresh) Help() string { return "Example:\n\n  headrace lookups refresh products" }
+
+// Help shows an example.
+func (grantsPrint) Help() string {
+	return "Example:\n\n  headrace grants print app --role worker | psql"
+}

@@ -30,10 +30,12 @@ import (
 
 // commands are the verbs.
 type commands struct {
-	Queue string `default:"orders" help:"Name of the queue." env:"HEADRACE_QUEUE"`
-	Table string `default:"orders" help:"Name of the table." env:"HEADRACE_TABLE"`
-	Views string `default:"orders" help:"Name of the set of views." env:"HEADRACE_VIEWS"`
-	JSON  bool   `name:"json" help:"Print JSON."`
+	Queue       string `default:"orders" env:"HEADRACE_QUEUE" help:"Name of the queue."`
+	Table       string `default:"orders" env:"HEADRACE_TABLE" help:"Name of the table."`
+	Views       string `default:"orders" env:"HEADRACE_VIEWS" help:"Name of the set of views."`
+	RedisURL    string `name:"redis" placeholder:"URL" help:"The Redis server ($REDIS_URL)."`
+	PostgresURL string `name:"postgres" placeholder:"URL" help:"The database ($DATABASE_URL or $PGHOST …)."`
+	JSON        bool   `name:"json" env:"HEADRACE_JSON" help:"Print JSON."`
 
 	InitCache initCache `cmd:"" name:"init-cache" group:"orders" help:"Load the reference data into Redis."`
 	Generate  generate  `cmd:"" group:"orders" help:"Push generated orders, or those of a file."`
@@ -51,16 +53,39 @@ type commands struct {
 	Prune   prune   `cmd:"" group:"orders" help:"Delete old ledger rows of the orders table."`
 	Refresh views   `cmd:"" name:"views" group:"any" help:"List or refresh the views."`
 	Schema  schema  `cmd:"" group:"orders" help:"Print or check the schema of the orders domain."`
+	Lookups lookups `cmd:"" group:"any" help:"List or refresh the lookup tables."`
+	Grants  grants  `cmd:"" group:"orders" help:"Print the privileges that a program needs."`
+	Find    find    `cmd:"" group:"any" help:"Find out where a record is."`
 	Doctor  doctor  `cmd:"" group:"any" help:"Check the servers and their settings."`
 	Clear   clear   `cmd:"" group:"any" help:"Delete the queue, the cache or the window."`
 
 	Console serveConsole `cmd:"" group:"any" help:"Serve a web page that shows where every record is."`
 }
 
-const description = `Runs and operates pipelines. REDIS_URL and DATABASE_URL name the stores.
+// description is the help text of the root: all verbs on one screen.
+const description = `Usage: headrace VERB [flags]          (headrace VERB -h: its flags, an example)
 
+The orders domain:
+  init-cache  load the reference data     generate   push orders, or a file
+  process     run a worker                promote    move staged orders on
+  benchmark   each step, and bare tools   schema     print, check
+  grants      print privileges            prune      delete old ledger rows
+Any pipeline, read only:
+  stats       books, depths and ages      audit      recount, compare the books
+  peek        records, not taken away     find       where a record is
+  doctor      check servers, settings
+Any pipeline:
+  dead        list, requeue, drop         rejects    list, replay, resolve
+  pause       stop leasing                resume     lease again
+  views       list, refresh               lookups    list, refresh
+  clear       delete what is in Redis
+Flags:
+  --queue, --table, --views NAME   the pipeline (orders; $HEADRACE_QUEUE …)
+  --redis URL, --postgres URL      the stores ($REDIS_URL, $DATABASE_URL, PG*)
+  --json                           print JSON
 Example:
-  headrace generate --orders 100000 && headrace process --empty && headrace promote`
+  headrace generate --orders 9000; headrace process --empty; headrace promote
+`
 
 func main() { program.Main("headrace", run) }
 
@@ -76,7 +101,7 @@ func run(ctx context.Context, p *program.Program, args []string) (err error) {
 		}
 	}()
 	var c commands
-	parser, err := kong.New(&c, kong.Name(p.Name), kong.Description(description),
+	parser, err := kong.New(&c, kong.Name(p.Name), kong.Help(help),
 		kong.Writers(p.Out, p.Err), kong.Exit(func(int) { panic(helpShown{}) }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: program.DefaultWidth, NoExpandSubcommands: true}),
 		kong.ExplicitGroups([]kong.Group{{Key: "orders", Title: "The orders domain:"}, {Key: "any", Title: "Any pipeline:"}}),
@@ -88,10 +113,20 @@ func run(ctx context.Context, p *program.Program, args []string) (err error) {
 	if err != nil {
 		return &program.UsageError{Text: oneLine(err.Error()) + " (-h shows the help)"}
 	}
+	p.RedisURL, p.PostgresURL = c.RedisURL, c.PostgresURL
 	s := &session{Program: p, commands: &c}
 	defer s.close()
 	verb.BindTo(ctx, (*context.Context)(nil))
 	return verb.Run(s)
+}
+
+// help prints the help text of a verb, or that of the root.
+func help(options kong.HelpOptions, ctx *kong.Context) error {
+	if ctx.Selected() == nil && ctx.Command() == "" {
+		_, err := fmt.Fprint(ctx.Stdout, description)
+		return err
+	}
+	return kong.DefaultHelpPrinter(options, ctx)
 }
 
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
@@ -185,7 +220,7 @@ func (s *session) app(ctx context.Context) (*orders.App, error) {
 	if s.names() != orders.Names {
 		return nil, errNotOrders
 	}
-	app, done, err := orders.Connect(ctx, s.Program)
+	app, done, err := orders.Connect(ctx, s.Program, orders.Options{})
 	if err == nil {
 		s.done = append(s.done, done)
 	}

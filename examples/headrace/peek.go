@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -77,6 +76,7 @@ func (v *peek) Run(ctx context.Context, s *session) error {
 
 type leased struct {
 	Batch    string    `json:"batch"`
+	Worker   string    `json:"worker"`
 	Attempt  int64     `json:"attempt"`
 	Records  int       `json:"records"`
 	Sealed   time.Time `json:"sealed"`
@@ -99,16 +99,16 @@ func (v *peek) leased(ctx context.Context, s *session, q *queue.Queue) error {
 	}
 	var text strings.Builder
 	list := []leased{}
-	for _, id := range ids {
-		b, err := q.Get(ctx, id)
-		if errors.Is(err, queue.ErrGone) {
+	batches, err := q.Batches(ctx, ids...)
+	if err != nil {
+		return err
+	}
+	for _, b := range batches {
+		if b.State != queue.BatchStateLeased {
 			continue
 		}
-		if err != nil {
-			return err
-		}
-		list = append(list, leased{b.ID, b.Attempt, len(b.Payloads), b.Sealed, b.Deadline, b.Failures, b.Crashes, b.Reason})
-		fmt.Fprintf(&text, "%s  attempt %d  %d records  until %s\n", b.ID, b.Attempt, len(b.Payloads), b.Deadline.Format(time.TimeOnly))
+		list = append(list, leased{b.ID, b.Worker, b.Attempt, b.Records, b.Sealed, b.Since, b.Failures, b.Crashes, b.Reason})
+		fmt.Fprintln(&text, s.fit(fmt.Sprintf("%s  attempt %d  %d records  until %s  %s", b.ID, b.Attempt, b.Records, b.Since.Format(time.TimeOnly), b.Worker)))
 	}
 	return s.print(map[string]any{"leased": list}, text.String())
 }

@@ -12,9 +12,9 @@ import (
 // process runs a worker until it is told to stop, or until a number of batches, or until the queue
 // is empty.
 type process struct {
-	Workers    int           `default:"2" help:"Batches in hand at once, 1 to 64."`
-	Batch      int           `default:"2000" help:"Records of a batch, 1 to 100000."`
-	Lease      time.Duration `default:"30s" help:"A silent worker loses its batches after this time."`
+	Workers    int           `default:"2" env:"HEADRACE_WORKERS" help:"Batches in hand at once, 1 to 64."`
+	Batch      int           `default:"2000" env:"HEADRACE_BATCH" help:"Records of a batch, 1 to 100000."`
+	Lease      time.Duration `default:"30s" env:"HEADRACE_LEASE" help:"A silent worker loses its batches after this time."`
 	Iterations int           `help:"Stop leasing after this many batches (no limit)."`
 	Empty      bool          `help:"Stop when no record is ready, delayed or with a worker."`
 }
@@ -94,7 +94,11 @@ func (v *process) Run(ctx context.Context, s *session) error {
 	mu.Lock()
 	defer mu.Unlock()
 	done.Seconds = time.Since(start).Seconds()
-	return s.print(done, fmt.Sprintf("processed %d records in %d batches in %.2f s\n", done.Records, done.Batches, done.Seconds))
+	err = s.print(done, fmt.Sprintf("processed %d records in %d batches in %.2f s\n", done.Records, done.Batches, done.Seconds))
+	if err == nil && ctx.Err() != nil && (v.Empty || v.Iterations > 0) {
+		return context.Cause(ctx) // it was stopped before its end
+	}
+	return err
 }
 
 // pollInterval is the pause between two looks at the queue.

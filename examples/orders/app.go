@@ -15,7 +15,6 @@ import (
 	"github.com/headrace/headrace/matview"
 	"github.com/headrace/headrace/pipeline"
 	"github.com/headrace/headrace/staging"
-	"github.com/headrace/headrace/testdata"
 )
 
 // Name is the usual name of the queue, and of the dedup window beside it: they share the hash tag,
@@ -47,11 +46,23 @@ type App struct {
 // Open creates what is missing in Postgres and wires the pipeline whose queue has that name. It
 // opens no connection of its own and closes none.
 func Open(ctx context.Context, redis rueidis.Client, pg *pgxpool.Pool, name string) (*App, error) {
-	a := &App{Redis: redis, Postgres: pg}
-	if err := Setup(ctx, pg); err != nil {
-		return nil, err
+	return OpenAs(ctx, redis, pg, name, Options{})
+}
+
+// Options say how a program uses Postgres. The zero value creates what is missing.
+type Options struct {
+	NoCreate bool         // create nothing: the schema is there, and the role may not run DDL
+	Role     staging.Role // what the program does
+}
+
+// OpenAs is Open with options.
+func OpenAs(ctx context.Context, redis rueidis.Client, pg *pgxpool.Pool, name string, o Options) (a *App, err error) {
+	a = &App{Redis: redis, Postgres: pg}
+	if !o.NoCreate {
+		if err := Setup(ctx, pg); err != nil {
+			return nil, err
+		}
 	}
-	var err error
 	if a.Producer, err = OpenProducer(ctx, redis, name); err != nil {
 		return nil, err
 	}
@@ -64,10 +75,15 @@ func Open(ctx context.Context, redis rueidis.Client, pg *pgxpool.Pool, name stri
 	if err := a.openLookups(ctx, redis, pg, name); err != nil {
 		return nil, err
 	}
-	if err := a.openTable(ctx, pg); err != nil {
+	if err := a.openTable(ctx, pg, o); err != nil {
 		return nil, err
 	}
-	a.Views, err = matview.New(ctx, pg, Name, viewConfig())
+	if o.Role == staging.RoleWorker {
+		return a, nil // it has nothing to do with the views
+	}
+	views := viewConfig()
+	views.NoCreate = o.NoCreate
+	a.Views, err = matview.New(ctx, pg, Name, views)
 	return a, err
 }
 
@@ -80,49 +96,45 @@ func viewConfig() matview.Config {
 	return matview.Config{Views: views, Populate: true}
 }
 
-// SQL returns the schema of the orders domain for a migration tool: tables, roll-ups and views.
-func SQL() (string, error) {
-	rollups := ""
-	for _, r := range Rollups() {
-		sql, err := r.SQL()
-		if err != nil {
-			return "", err
-		}
-		rollups += sql + "\n"
-	}
-	views, err := matview.SQL(Name, viewConfig())
-	if err != nil {
-		return "", err
-	}
-	return testdata.Schema + "\n" + rollups + views, nil
-}
-
 // openTable prepares the orders table for staged loading. The roll-ups are merged from each
 // promotion in its own transaction, so they are as fresh as the table itself.
-func (a *App) openTable(ctx context.Context, pg *pgxpool.Pool) error {
+func (a *App) openTable(ctx context.Context, pg *pgxpool.Pool, o Options) error {
 	a.Rollups = Rollups()
-	var merges []staging.Merge
-	for _, r := range a.Rollups {
-		if err := r.Create(ctx, pg); err != nil {
-			return err
+	if !o.NoCreate {
+		for _, r := range a.Rollups {
+			if err := r.Create(ctx, pg); err != nil {
+				return err
+			}
 		}
+	}
+	cfg, err := tableConfig()
+	if err != nil {
+		return err
+	}
+	cfg.NoCreate, cfg.Role = o.NoCreate, o.Role
+	a.Table, err = staging.New[Row](ctx, pg, Table, cfg)
+	return err
+}
+
+// tableConfig is the staged loading of the orders table.
+func tableConfig() (staging.Config[Row], error) {
+	var merges []staging.Merge
+	for _, r := range Rollups() {
 		list, err := r.Merges()
 		if err != nil {
-			return err
+			return staging.Config[Row]{}, err
 		}
 		for _, m := range list {
 			merges = append(merges, staging.Merge(m))
 		}
 	}
-	var err error
-	a.Table, err = staging.New[Row](ctx, pg, Table, staging.Config[Row]{
+	return staging.Config[Row]{
 		Key:    []string{"order_id"},
 		Merges: merges,
 		Rules: []staging.Rule{{
 			Code: "total_too_low", Reason: "an order of less than one cent", Where: "total_usd < 0.01",
 		}},
-	})
-	return err
+	}, nil
 }
 
 func (a *App) openLookups(ctx context.Context, redis rueidis.Client, pg *pgxpool.Pool, name string) (err error) {

@@ -16,17 +16,22 @@ var Names = ops.Names{Queue: Name, Table: Table, Views: Name}
 
 // Connect connects to the two stores of the environment and opens the pipeline in them. Call done
 // at the end.
-func Connect(ctx context.Context, p *program.Program) (app *App, done func(), err error) {
+func Connect(ctx context.Context, p *program.Program, o Options) (app *App, done func(), err error) {
 	redis, pg, done, err := p.Both(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	app, err = program.Open(ctx, p, func(ctx context.Context) (*App, error) { return Open(ctx, redis, pg, Name) })
+	app, err = program.Open(ctx, p, func(ctx context.Context) (*App, error) { return OpenAs(ctx, redis, pg, Name, o) })
 	if err != nil {
 		done()
 		return nil, nil, err
 	}
 	return app, done, nil
+}
+
+// NoCreateFlag defines the flag of a program that leaves the schema alone.
+func NoCreateFlag(f *program.Flags, o *Options) {
+	f.Bool(&o.NoCreate, "no-create", "create nothing in Postgres: see headrace grants print")
 }
 
 // GeneratorFlags defines the flags of a program that generates orders. cfg.Seed is the default of

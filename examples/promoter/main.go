@@ -15,6 +15,7 @@ import (
 	"github.com/headrace/headrace/examples/internal/program"
 	"github.com/headrace/headrace/examples/orders"
 	"github.com/headrace/headrace/pipeline"
+	"github.com/headrace/headrace/staging"
 )
 
 const help = `
@@ -39,12 +40,17 @@ func main() { program.Main("promoter", run) }
 func run(ctx context.Context, p *program.Program, args []string) error {
 	var listen string
 	flags := program.NewFlags(p.Name, help)
+	var o orders.Options
+	orders.NoCreateFlag(flags, &o)
 	flags.Stores(p)
 	flags.Listen(&listen)
 	if err := flags.Parse(p, args); err != nil {
 		return err
 	}
-	app, done, err := orders.Connect(ctx, p)
+	if o.NoCreate { // otherwise it also creates what another program needs
+		o.Role = staging.RolePromoter
+	}
+	app, done, err := orders.Connect(ctx, p, o)
 	if err != nil {
 		return err
 	}

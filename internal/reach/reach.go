@@ -135,7 +135,7 @@ func (s Server) Explain(err error) *Error {
 func isTLS(err error) bool {
 	return errors.As(err, new(tls.RecordHeaderError)) || errors.As(err, new(*tls.CertificateVerificationError)) ||
 		errors.As(err, new(x509.UnknownAuthorityError)) || errors.As(err, new(x509.HostnameError)) ||
-		errors.As(err, new(tls.AlertError)) || err != nil && strings.Contains(err.Error(), "refused TLS connection")
+		errors.As(err, new(tls.AlertError)) || err != nil && (strings.Contains(err.Error(), "refused TLS connection") || strings.Contains(err.Error(), "remote error: tls:"))
 }
 
 // Starting reports whether err means that the server runs and will soon accept commands: Postgres

@@ -15,9 +15,11 @@ func StartOrders(ctx context.Context, p *program.Program, listen string, app *or
 	if err != nil {
 		return nil, err
 	}
-	err = m.Watch(otelpipeline.Stores{
-		Name: app.Queue.Name(), Queue: app.Queue, Table: app.Table, Dedup: app.Window, Views: app.Views, DedupWindow: orders.DedupWindow,
-	})
+	stores := otelpipeline.Stores{Name: app.Queue.Name(), Queue: app.Queue, Table: app.Table, Dedup: app.Window, DedupWindow: orders.DedupWindow}
+	if app.Views != nil {
+		stores.Views = app.Views
+	}
+	err = m.Watch(stores)
 	if err != nil {
 		m.Close()
 		return nil, err

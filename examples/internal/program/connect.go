@@ -23,8 +23,8 @@ const (
 // AnswerTimeout bounds the wait for a store's first answer.
 const AnswerTimeout = 4 * time.Second
 
-// Redis connects to the server of RedisURL or REDIS_URL. It waits while the server loads its data. Any other
-// failure is an error of one line with the remedy. The caller closes the client.
+// Redis connects to the server of RedisURL or REDIS_URL. It waits while the server loads its data.
+// Any other failure is an error of one line with the remedy. The caller closes the client.
 func (p *Program) Redis(ctx context.Context) (rueidis.Client, error) {
 	url, env := p.RedisURL, "--redis"
 	if url == "" {
@@ -54,8 +54,8 @@ func (p *Program) Redis(ctx context.Context) (rueidis.Client, error) {
 }
 
 // Postgres connects to the database of PostgresURL or DATABASE_URL, or else to the one of libpq's
-// variables (PGHOST, PGSERVICE, …). It waits while the server starts up or recovers from a crash. Any other
-// failure is an error of one line with the remedy. The caller closes the pool.
+// variables (PGHOST, PGSERVICE, …). It waits while the server starts up or recovers from a crash.
+// Any other failure is an error of one line with the remedy. The caller closes the pool.
 func (p *Program) Postgres(ctx context.Context) (*pgxpool.Pool, error) {
 	url, env := p.PostgresURL, "--postgres"
 	if url == "" {
