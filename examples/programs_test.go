@@ -51,7 +51,7 @@ var verbs = []string{
 	"headrace dead list", "headrace dead show", "headrace dead requeue", "headrace dead drop", "headrace rejects list", "headrace rejects codes",
 	"headrace rejects show", "headrace rejects resolve", "headrace rejects replay", "headrace pause", "headrace resume", "headrace audit",
 	"headrace views list", "headrace views refresh", "headrace prune", "headrace schema print", "headrace schema check", "headrace grants print", "headrace lookups list",
-	"headrace lookups refresh", "headrace find", "headrace doctor", "headrace clear", "headrace",
+	"headrace lookups refresh", "headrace find", "headrace console", "headrace doctor", "headrace clear", "headrace",
 }
 
 var programs = []string{"demo", "producer", "worker", "promoter", "stats", "headrace"}

@@ -73,7 +73,7 @@ The orders domain:
 Any pipeline, read only:
   stats       books, depths and ages      audit      recount, compare the books
   peek        records, not taken away     find       where a record is
-  doctor      check servers, settings
+  doctor      check servers, settings     console    a web page of all that
 Any pipeline:
   dead        list, requeue, drop         rejects    list, replay, resolve
   pause       stop leasing                resume     lease again
