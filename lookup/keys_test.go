@@ -1,6 +1,7 @@
 package lookup_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -205,4 +206,33 @@ func poolOf(t *testing.T, url string) *pgxpool.Pool {
 	}
 	t.Cleanup(db.Close)
 	return db
+}
+
+// In a transaction, the try to let the source match keys does not end what follows.
+func TestFetchQueryInATransaction(t *testing.T) {
+	t.Parallel()
+	db := servertest.Postgres(t)
+	if _, err := db.Exec(t.Context(), "CREATE TABLE p (id int8 PRIMARY KEY, name text); INSERT INTO p VALUES (1, 'a'), (2, 'b')"); err != nil {
+		t.Fatal(err)
+	}
+	tx, err := db.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(context.Background()) //nolint:errcheck // the test has ended
+	for _, query := range []string{
+		"SELECT id, name FROM p WHERE id::text = ANY($1)", // the source cannot match it: bigint = text
+		"SELECT id::text, name FROM p WHERE id::text = ANY($1)",
+	} {
+		fetch := lookup.FetchQuery[string, string](tx, query)
+		for range 2 {
+			got, err := fetch(t.Context(), []string{"2", "3"})
+			if d := cmp.Diff(map[string]string{"2": "b"}, got); err != nil || d != "" {
+				t.Errorf("%s: %v %s", query, err, d)
+			}
+		}
+	}
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Errorf("the caller's transaction: got %v, want a commit", err)
+	}
 }

@@ -91,11 +91,13 @@ type fetcher[K comparable, V any] struct {
 	db    Querier
 	query string
 	plain atomic.Bool // the source cannot match keys and rows of this query: Go's == must do
+
+	matches atomic.Bool // the source has matched keys and rows of this query before
 }
 
 func (f *fetcher[K, V]) fetch(ctx context.Context, keys []K) (map[K]V, error) {
 	if !f.plain.Load() {
-		found, err := f.matched(ctx, keys)
+		found, err := f.tryMatched(ctx, keys)
 		var refused *pgconn.PgError
 		if err == nil || !errors.As(err, &refused) || !strings.HasPrefix(refused.Code, sqlStateSyntaxOrAccess) {
 			return found, err
@@ -116,18 +118,37 @@ func (f *fetcher[K, V]) fetch(ctx context.Context, keys []K) (map[K]V, error) {
 	return found, nil
 }
 
+// tryMatched runs matched. In a transaction, a statement that fails ends all that follow, so the
+// first one runs behind a savepoint.
+func (f *fetcher[K, V]) tryMatched(ctx context.Context, keys []K) (map[K]V, error) {
+	tx, ok := f.db.(pgx.Tx)
+	if !ok || f.matches.Load() {
+		return f.matched(ctx, f.db, keys)
+	}
+	savepoint, err := tx.Begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	found, err := f.matched(ctx, savepoint, keys)
+	if err != nil {
+		return nil, errors.Join(err, savepoint.Rollback(context.WithoutCancel(ctx)))
+	}
+	f.matches.Store(true)
+	return found, savepoint.Commit(ctx)
+}
+
 // sqlStateSyntaxOrAccess is the class of the SQLSTATEs of a statement that can never work: a
 // missing operator, a name that is ambiguous.
 const sqlStateSyntaxOrAccess = "42"
 
 // matched lets the source match keys and rows. The query becomes a subquery; r renames its first
 // column, whatever its name is.
-func (f *fetcher[K, V]) matched(ctx context.Context, keys []K) (map[K]V, error) {
+func (f *fetcher[K, V]) matched(ctx context.Context, db Querier, keys []K) (map[K]V, error) {
 	query := "SELECT headrace_asked.ord, headrace_found.* FROM (\n" + strings.TrimRight(f.query, "; \t\r\n") + "\n) AS headrace_found " +
 		"JOIN unnest($1) WITH ORDINALITY AS headrace_asked (key, ord) " +
 		"ON (SELECT r.key FROM (SELECT headrace_found.*) AS r (key)) = headrace_asked.key"
 	found := make(map[K]V, len(keys))
-	err := eachRow(ctx, f.db, query, []any{keys}, func(r *row) error {
+	err := eachRow(ctx, db, query, []any{keys}, func(r *row) error {
 		var ord int
 		if err := r.rows.Scan(append([]any{&ord}, make([]any, len(r.columns)-1)...)...); err != nil {
 			return fmt.Errorf("row %d: %w", r.n, err)

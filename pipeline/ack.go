@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/headrace/headrace/dedup"
 	"github.com/headrace/headrace/queue"
@@ -19,7 +20,7 @@ func (f Flow[T]) acks(ctx context.Context, ids []string) ([]queue.Ack, error) {
 	for i, id := range ids {
 		out[i].ID = id
 	}
-	if f.Chain.window == nil || len(ids) == 0 {
+	if f.Chain.window == nil || f.Chain.keepsClaims || len(ids) == 0 {
 		return out, nil
 	}
 	rejects, err := f.Table.RejectsByBatch(ctx, ids)
@@ -72,8 +73,9 @@ func (f Flow[T]) notifyGate(ctx context.Context) {
 
 // settler returns the callback that the queue calls for a batch that has failed too often. It makes
 // the batch void in the ledger, unless the batch was promoted after all. For a single record, which
-// is about to be buried, it also returns the claim to give back.
-func (f Flow[T]) settler(worker string, log *slog.Logger) queue.SettleFunc {
+// is about to be buried, it also returns the claim to give back. The chain, which finds that claim,
+// runs for at most limit.
+func (f Flow[T]) settler(worker string, log *slog.Logger, limit time.Duration) queue.SettleFunc {
 	return func(ctx context.Context, qb *queue.Batch) (queue.Resolution, error) {
 		fate, err := f.Table.Void(ctx, stagingBatch(qb, worker))
 		if err != nil {
@@ -90,22 +92,22 @@ func (f Flow[T]) settler(worker string, log *slog.Logger) queue.SettleFunc {
 			// Nothing was claimed. The chain, which may be what kills workers, need not run again.
 			return queue.Resolution{}, nil
 		}
-		return f.undoOfBurial(ctx, qb, log)
+		return f.undoOfBurial(ctx, qb, log, limit)
 	}
 }
 
 // undoOfBurial runs the chain up to its Dedup stage to find the id of a record that is about to be
-// buried, and returns the claim to give back.
-func (f Flow[T]) undoOfBurial(ctx context.Context, qb *queue.Batch, log *slog.Logger) (queue.Resolution, error) {
-	b := newBatch(qb)
-	b.keysOnly = true
-	if _, err := f.runChain(ctx, b); !errors.Is(err, errKeysKnown) {
+// buried, and returns the claim to give back. The record may be one that makes the chain hang:
+// after limit it is buried without.
+func (f Flow[T]) undoOfBurial(ctx context.Context, qb *queue.Batch, log *slog.Logger, limit time.Duration) (queue.Resolution, error) {
+	b, err := f.runToKeys(ctx, qb, limit)
+	if !errors.Is(err, errKeysKnown) {
 		if isUnavailable(err) || ctx.Err() != nil {
 			return queue.Resolution{}, err // a stage before Dedup cannot work now; the queue asks again
 		}
 		log.Warn("could not find the id of a dead record; its claim remains until the window has passed", "batch", qb.ID, "err", oneLine(err))
 	}
-	if b.keys == nil || b.keys[0] == "" {
+	if b == nil || b.keys == nil || b.keys[0] == "" {
 		return queue.Resolution{}, nil
 	}
 	undo, err := undoClaims(ctx, f.Chain.window, []dedup.Claim{{Root: qb.Root, Place: qb.Offset, ID: b.keys[0]}})
@@ -114,3 +116,31 @@ func (f Flow[T]) undoOfBurial(ctx context.Context, qb *queue.Batch, log *slog.Lo
 	}
 	return queue.Resolution{Undo: undo[0]}, nil
 }
+
+// runToKeys runs the chain over a batch up to its Dedup stage. A function in the chain that neither
+// returns nor checks its context is left behind at the limit, with the batch.
+func (f Flow[T]) runToKeys(ctx context.Context, qb *queue.Batch, limit time.Duration) (*Batch, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	b := newBatch(qb)
+	b.keysOnly = true
+	done := make(chan error, 1)
+	go func() {
+		_, err := f.runChain(ctx, b)
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return b, err
+	case <-ctx.Done():
+	}
+	select { // what checks its context returns now
+	case err := <-done:
+		return b, err
+	case <-time.After(keysGrace):
+		return nil, fmt.Errorf("pipeline: the chain took longer than %v", limit)
+	}
+}
+
+// keysGrace is how long runToKeys waits, after its limit, for functions that check their context.
+const keysGrace = 100 * time.Millisecond

@@ -19,6 +19,11 @@ type Books struct {
 	// Unacked is the number of records that are committed in Postgres and still in flight in Redis.
 	// Their acknowledgement is on its way.
 	Unacked int64
+	// Rejects counts the rejects since the given time by code, most open ones first. Nil: the table
+	// has no method RejectCounts.
+	Rejects []staging.RejectCount
+	// Recent is what Postgres has committed in the last minute, per second.
+	Recent Throughput
 	// Stalls are the steps that fail again and again, as the programs report them through
 	// Flow.Signals, and batches that no promoter promotes. See [Books.Stuck].
 	Stalls []Stall
@@ -71,9 +76,36 @@ func (f Flow[T]) Books(ctx context.Context, since time.Time) (Books, error) {
 	if b.Redis, err = f.Queue.Stats(ctx); err != nil {
 		return Books{}, queueBooksError(err)
 	}
+	if err := f.details(ctx, &b, since); err != nil {
+		return Books{}, tableBooksError(err)
+	}
 	still := before.Taken == b.Redis.Taken && before.Acked == b.Redis.Acked && before.HandedOff == b.Redis.HandedOff && committed == b.Postgres
 	b.Quiet = still && b.Redis.LeasedBatches == 0 && b.Redis.WaitingBatches == 0 && since.IsZero() && !b.Postgres.Pruned
 	return b, nil
+}
+
+// recent is the span of Books.Recent.
+const recent = time.Minute
+
+// rejectCounter is a Table that counts its rejects by code.
+type rejectCounter interface {
+	RejectCounts(ctx context.Context, since time.Time) ([]staging.RejectCount, error)
+}
+
+// details adds what the books do not have to balance.
+func (f Flow[T]) details(ctx context.Context, b *Books, since time.Time) (err error) {
+	if t, ok := f.Table.(rejectCounter); ok {
+		if b.Rejects, err = t.RejectCounts(ctx, since); err != nil {
+			return err
+		}
+	}
+	last, err := f.Table.Books(ctx, b.At.Add(-recent))
+	if err != nil {
+		return err
+	}
+	perSecond := func(n int64) float64 { return float64(n) / recent.Seconds() }
+	b.Recent = Throughput{Accounted: perSecond(last.Records), Rows: perSecond(last.Rows)}
+	return nil
 }
 
 // stalls returns what the programs report, and the oldest batch that should have been promoted long
@@ -152,8 +184,8 @@ func (b Books) Balanced() error {
 
 // Throughput holds the rates of a pipeline between two readings of its books, per second.
 type Throughput struct {
-	Taken     float64 // records leased for the first time
-	Accounted float64 // records acknowledged or buried
+	Taken     float64 // records leased for the first time; not in Books.Recent
+	Accounted float64 // records acknowledged or buried; in Books.Recent those committed
 	Rows      float64 // rows promoted
 }
 

@@ -52,6 +52,8 @@ type Stage[In, Out any] struct {
 	dedups bool         // it is or contains a Dedup stage
 	window Deduplicator // the window of that stage
 	spread bool         // it may make several values of one record
+
+	keepsClaims bool // the claims of rejected records are not given back
 }
 
 // Name returns the name under which errors and observers report the stage.
@@ -94,6 +96,7 @@ func Then[A, B, C any](a Stage[A, B], b Stage[B, C]) Stage[A, C] {
 	}
 	return Stage[A, C]{
 		name: a.name + " → " + b.name, dedups: a.dedups || b.dedups, window: window, spread: a.spread || b.spread,
+		keepsClaims: a.keepsClaims || b.keepsClaims,
 		run: func(ctx context.Context, batch *Batch, in Records[A]) (Records[C], error) {
 			mid, err := a.run(ctx, batch, in)
 			if err != nil {
@@ -130,5 +133,6 @@ func (f Flow[T]) runChain(ctx context.Context, b *Batch) (out Records[T], err er
 	for i := range in.Pos {
 		in.Pos[i] = int32(i)
 	}
-	return f.Chain.run(ctx, b, in)
+	out, err = f.Chain.run(ctx, b, in)
+	return dropCopies(b, out), err
 }

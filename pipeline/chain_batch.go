@@ -24,6 +24,7 @@ type Batch struct {
 	window   Deduplicator // claims ids in place of the chain's own window; nil: that one does
 	keysOnly bool         // the chain runs only to find the ids: nothing is claimed
 	stages   []StageEvent // what each stage took
+	copies   []bool       // by position: a duplicate that the chain judges all the same; nil: none
 	misuse   error        // a stage named a position that it did not receive, or one twice
 }
 
@@ -123,6 +124,31 @@ func (b *Batch) drop(pos int32, f Fate) bool {
 	}
 	b.fate[pos] = f
 	return true
+}
+
+// judge lets the duplicate at pos pass through the rest of the chain. See CopiesJudged.
+func (b *Batch) judge(pos int32) {
+	if b.copies == nil {
+		b.copies = make([]bool, len(b.Payloads))
+	}
+	b.copies[pos] = true
+}
+
+// dropCopies drops, at the end of a chain, the duplicates that no stage has rejected or filtered.
+func dropCopies[T any](b *Batch, out Records[T]) Records[T] {
+	if b.copies == nil {
+		return out
+	}
+	kept := Records[T]{Values: out.Values[:0], Pos: out.Pos[:0]}
+	for i, pos := range out.Pos {
+		switch {
+		case !b.copies[pos]:
+			kept.Values, kept.Pos = append(kept.Values, out.Values[i]), append(kept.Pos, pos)
+		case b.fate[pos] == FateKept: // the first of its rows
+			b.Duplicate(pos)
+		}
+	}
+	return kept
 }
 
 func (b *Batch) setKey(pos int32, key string) {

@@ -30,6 +30,41 @@ type Deduplicator interface {
 // When the window cannot be reached, the batch is redelivered later. No record passes unchecked,
 // and none is dropped.
 func Dedup[T any](w Deduplicator, id func(T) string) Stage[T, T] {
+	return DedupWith(w, id, DedupConfig{})
+}
+
+// Copies is what becomes of the copies of a rejected record: of other records with its id.
+type Copies uint8
+
+// The policies for copies of a rejected record. With the last two, the counts of a chain whose
+// verdicts depend on the record alone do not depend on the order in which copies and commits come.
+const (
+	// CopiesReleased gives the claim of a rejected record back when its rejection is committed and
+	// acknowledged. A corrected record may then come again. A copy that comes before is a duplicate;
+	// one that comes later gets a verdict of its own.
+	CopiesReleased Copies = iota
+	// CopiesJudged runs every copy through the rest of the chain. It is rejected or filtered there, or
+	// else counted as a duplicate. The chain so does its work for duplicates too. Claims are not given
+	// back: a corrected record comes by staging.Table.Replay, or after dedup.Deduplicator.Forget.
+	// Copies of a record that a rule of the table rejects are duplicates.
+	CopiesJudged
+	// CopiesDropped makes every copy a duplicate, whatever became of the first record. Claims are not
+	// given back, as with CopiesJudged.
+	CopiesDropped
+)
+
+// DedupConfig configures a [Dedup] stage. The zero value takes the defaults.
+type DedupConfig struct {
+	// Copies is what becomes of the copies of a rejected record.
+	Copies Copies
+}
+
+// DedupWith is [Dedup] with a configuration. It panics if the configuration is invalid, because a
+// chain is built when a program starts.
+func DedupWith[T any](w Deduplicator, id func(T) string, cfg DedupConfig) Stage[T, T] {
+	if cfg.Copies > CopiesDropped {
+		panic(fmt.Sprintf("pipeline: DedupConfig.Copies is %d, must be CopiesReleased, CopiesJudged or CopiesDropped", cfg.Copies))
+	}
 	if isNil(w) {
 		w = nil // NewWorker and NewPromoter refuse it
 	}
@@ -52,14 +87,17 @@ func Dedup[T any](w Deduplicator, id func(T) string) Stage[T, T] {
 		kept := Records[T]{Values: out.Values[:0], Pos: out.Pos[:0]}
 		for i, v := range verdicts {
 			if v == dedup.VerdictDuplicate {
-				b.Duplicate(out.Pos[i])
-				continue
+				if cfg.Copies != CopiesJudged {
+					b.Duplicate(out.Pos[i])
+					continue
+				}
+				b.judge(out.Pos[i])
 			}
 			kept.Values, kept.Pos = append(kept.Values, out.Values[i]), append(kept.Pos, out.Pos[i])
 		}
 		return kept, nil
 	})
-	s.dedups, s.window = true, w
+	s.dedups, s.window, s.keepsClaims = true, w, cfg.Copies != CopiesReleased
 	return s
 }
 

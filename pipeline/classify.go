@@ -10,8 +10,10 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/redis/rueidis"
 
 	"github.com/headrace/headrace/dedup"
+	"github.com/headrace/headrace/internal/redisx"
 	"github.com/headrace/headrace/queue"
 	"github.com/headrace/headrace/staging"
 )
@@ -51,6 +53,21 @@ func isTransient(err error) bool {
 	var network net.Error
 	return errors.As(err, &connect) || errors.As(err, &network) || pgconn.SafeToRetry(err) || pgconn.Timeout(err) ||
 		errors.Is(err, net.ErrClosed) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// isPermanent reports whether an error of the queue lasts until an operator acts: Redis has
+// answered, and not to ask for patience, or the client is closed.
+func isPermanent(err error) bool {
+	if isMisconfigured(err) || errors.Is(err, rueidis.ErrClosing) {
+		return true
+	}
+	for _, target := range []error{queue.ErrWrongType, queue.ErrLayout} {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	var reply *rueidis.RedisError
+	return errors.As(err, &reply) && !redisx.Refused(reply)
 }
 
 // panicError is a panic in the caller's code. Its text is one line. The stack goes to the log.

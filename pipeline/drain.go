@@ -15,7 +15,9 @@ const drainInterval = 200 * time.Millisecond
 // Drain waits until every record that was accepted is accounted for: none is ready, delayed or in
 // flight. Stop the producers first, and keep workers and a promoter running. A signal of a
 // promotion wakes it; it also polls. If ctx ends first, the error wraps that of ctx and states how
-// many records are left. If the pipeline is stuck, it also wraps [ErrStuck] with the reason.
+// many records are left. If the pipeline is stuck, it also wraps [ErrStuck] with the reason. An
+// error of the queue that waiting cannot end, such as a key of a wrong type or a missing
+// permission, is returned at once. While Redis is unavailable, Drain waits.
 func (f Flow[T]) Drain(ctx context.Context) error {
 	f, err := f.validate()
 	if err != nil {
@@ -45,6 +47,8 @@ func (f Flow[T]) Drain(ctx context.Context) error {
 			if last = s; s.Depth() == 0 {
 				return nil
 			}
+		} else if isPermanent(failed) {
+			return fmt.Errorf("pipeline: not drained: %w", failed)
 		}
 		select {
 		case <-ctx.Done():

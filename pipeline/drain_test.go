@@ -9,6 +9,7 @@ import (
 
 	"github.com/headrace/headrace/pipeline"
 	"github.com/headrace/headrace/pipeline/pipelinetest"
+	"github.com/headrace/headrace/queue"
 )
 
 // Drain returns when all that was accepted is accounted for, dead records included.
@@ -44,4 +45,42 @@ func TestDrainStatesWhatIsLeft(t *testing.T) {
 	if err := flow.Drain(ctx); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "2 ready, 0 delayed, 0 in flight") {
 		t.Errorf("got %v, want the deadline and what is left", err)
 	}
+}
+
+// Without a deadline, a drain waits for a Redis that is away, and ends when waiting cannot help.
+func TestDrainEndsOnAPermanentError(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	r.push("a good")
+	failing := &failingStats{Queue: r.queue, errs: []error{errors.New("connection refused"), context.DeadlineExceeded}}
+	r.flow.Queue = failing
+	key := "{" + r.queue.Name() + "}:queue:stat"
+	for _, args := range [][]string{{"DEL", key}, {"SET", key, "no hash"}} {
+		if err := r.redis.Do(t.Context(), r.redis.B().Arbitrary(args...).Build()).Error(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // only detects a hang
+	defer cancel()
+	if err := r.flow.Drain(ctx); !errors.Is(err, queue.ErrWrongType) || !strings.HasPrefix(err.Error(), "pipeline: not drained: ") {
+		t.Errorf("got %v, want the wrong type", err)
+	}
+	if len(failing.errs) != 0 {
+		t.Errorf("%d errors that pass were not waited for", len(failing.errs))
+	}
+}
+
+// failingStats is a queue whose first calls of Stats fail.
+type failingStats struct {
+	pipeline.Queue
+	errs []error
+}
+
+func (q *failingStats) Stats(ctx context.Context) (queue.Stats, error) {
+	if len(q.errs) > 0 {
+		err := q.errs[0]
+		q.errs = q.errs[1:]
+		return queue.Stats{}, err
+	}
+	return q.Queue.Stats(ctx)
 }

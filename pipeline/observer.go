@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -78,14 +79,19 @@ type InHand struct {
 // Observer receives an event for each step of a worker or promoter. ctx carries the values of the
 // context of Run, and is not canceled. While Run is in progress, calls come from a separate
 // goroutine, so a slow observer delays no work: when [EventBuffer] events are waiting, further ones
-// are dropped and counted in Event.Missed. Run returns after the last event. A method that is
-// called by hand, such as [Promoter.Promote], calls the observer inline.
+// are dropped and counted in Event.Missed. Run returns after the last event. If one call takes
+// longer than [ObserverTimeout] at the end of Run, Run returns without it. A method that is called
+// by hand, such as [Promoter.Promote], calls the observer inline.
 type Observer interface {
 	Observe(ctx context.Context, e Event)
 }
 
-// EventBuffer is how many events may wait for an observer.
-const EventBuffer = 1024
+const (
+	// EventBuffer is how many events may wait for an observer.
+	EventBuffer = 1024
+	// ObserverTimeout is how long Run waits at its end while an observer takes no further event.
+	ObserverTimeout = 5 * time.Second
+)
 
 // ObserverFunc makes an Observer of a function.
 type ObserverFunc func(ctx context.Context, e Event)
@@ -97,6 +103,7 @@ func (f ObserverFunc) Observe(ctx context.Context, e Event) { f(ctx, e) }
 type events struct {
 	observer       Observer
 	queue, program string
+	timeout        time.Duration // ObserverTimeout; shorter in tests
 
 	mu      sync.Mutex
 	waiting chan Event // nil: no Run is in progress
@@ -113,10 +120,12 @@ func (s *events) start(ctx context.Context) (stop func()) {
 	s.mu.Lock()
 	s.waiting = waiting
 	s.mu.Unlock()
+	observed := make(chan struct{}, 1)
 	go func() {
 		defer close(done)
 		for e := range waiting {
 			s.observer.Observe(ctx, e)
+			poke(observed)
 		}
 	}()
 	return func() {
@@ -124,9 +133,21 @@ func (s *events) start(ctx context.Context) (stop func()) {
 		s.waiting = nil
 		s.mu.Unlock()
 		close(waiting)
-		<-done
+		for t := time.NewTimer(s.patience()); ; t.Reset(s.patience()) {
+			select {
+			case <-done:
+				t.Stop()
+				return
+			case <-observed:
+			case <-t.C:
+				return // the observer blocks; nothing can stop it
+			}
+		}
 	}
 }
+
+// patience is how long stop waits for the next event to be taken.
+func (s *events) patience() time.Duration { return cmp.Or(s.timeout, ObserverTimeout) }
 
 // emit passes an event on.
 func (s *events) emit(ctx context.Context, e Event) {

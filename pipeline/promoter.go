@@ -235,7 +235,7 @@ func (p *Promoter[T]) ack(ctx context.Context, ids []string) error {
 // ReconcileInterval.
 func (p *Promoter[T]) Reconcile(ctx context.Context) error {
 	start := time.Now()
-	done, err := p.flow.Queue.Reconcile(ctx, p.fates, p.flow.settler("promoter", p.cfg.Logger))
+	done, err := p.flow.Queue.Reconcile(ctx, p.fates, p.flow.settler("promoter", p.cfg.Logger, p.cfg.CallTimeout/2))
 	p.events.emit(ctx, Event{Op: OpReconcile, Batches: done.Redelivered, Duration: time.Since(start), Err: err})
 	if err != nil {
 		return err

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/redis/rueidis"
 )
 
 // ErrStuck reports that nothing is lost, but the pipeline makes no progress. The error that wraps
@@ -18,7 +20,7 @@ const (
 	// StuckAfter is how long a batch may wait for its promotion before [Books.Stuck] reports it.
 	StuckAfter = 30 * time.Second
 
-	stallTTL     = 2 * lastReminder // a program that died does not report forever
+	stallTTL     = 2 * lastReminder // a report older than this is of a program that died
 	stallTimeout = 2 * time.Second
 	// reportTimeout bounds the report of a stall. It is short: at shutdown several may follow each
 	// other.
@@ -33,6 +35,9 @@ type Stall struct {
 	Failures int       `json:"failures"`
 	Reason   string    `json:"reason"` // the last error, on one line
 	Batch    string    `json:"batch,omitempty"`
+	// Reported is when the program reported it last, by the clock of Redis. A program reports a step
+	// that goes on failing at least every five minutes.
+	Reported time.Time `json:"reported,omitzero"`
 }
 
 func (s Stall) String() string {
@@ -57,7 +62,10 @@ func (s Stall) String() string {
 func (s Stall) field() string { return s.Program + "/" + s.Step }
 
 // report stores a stall for [Flow.Books], for some minutes.
-func (s *Signals) report(ctx context.Context, stall Stall) error {
+func (s *Signals) report(ctx context.Context, stall Stall) (err error) {
+	if stall.Reported, err = s.clock(s.client.Do(ctx, s.client.B().Time().Build())); err != nil {
+		return fmt.Errorf("pipeline: could not report a stall: %w", err)
+	}
 	text, err := json.Marshal(stall)
 	if err != nil {
 		return err
@@ -72,6 +80,18 @@ func (s *Signals) report(ctx context.Context, stall Stall) error {
 	return nil
 }
 
+// clock parses the reply of TIME.
+func (s *Signals) clock(r rueidis.RedisResult) (time.Time, error) {
+	t, err := r.AsIntSlice()
+	if err != nil {
+		return time.Time{}, err
+	}
+	if len(t) != 2 {
+		return time.Time{}, fmt.Errorf("unexpected reply: got %d elements, want 2", len(t))
+	}
+	return time.Unix(t[0], t[1]*1000), nil
+}
+
 // clear removes a stall.
 func (s *Signals) clear(ctx context.Context, stall Stall) error {
 	if err := s.client.Do(ctx, s.client.B().Hdel().Key(s.stalls).Field(stall.field()).Build()).Error(); err != nil {
@@ -80,9 +100,17 @@ func (s *Signals) clear(ctx context.Context, stall Stall) error {
 	return nil
 }
 
-// reported returns the stalls that programs have reported, oldest first.
+// reported returns the stalls that programs have reported, oldest first. It leaves out what was not
+// reported again in time: the program has died. The hash expires when no program reports.
 func (s *Signals) reported(ctx context.Context) ([]Stall, error) {
 	fields, err := s.client.Do(ctx, s.client.B().Hgetall().Key(s.stalls).Build()).AsStrMap()
+	if err != nil {
+		return nil, fmt.Errorf("pipeline: could not read the stalls: %w", err)
+	}
+	if len(fields) == 0 {
+		return nil, nil
+	}
+	now, err := s.clock(s.client.Do(ctx, s.client.B().Time().Build()))
 	if err != nil {
 		return nil, fmt.Errorf("pipeline: could not read the stalls: %w", err)
 	}
@@ -92,7 +120,9 @@ func (s *Signals) reported(ctx context.Context) ([]Stall, error) {
 		if err := json.Unmarshal([]byte(text), &stall); err != nil {
 			return nil, fmt.Errorf("pipeline: could not read the stall %q: %w", name, err)
 		}
-		out = append(out, stall)
+		if now.Sub(stall.Reported) < stallTTL {
+			out = append(out, stall)
+		}
 	}
 	slices.SortFunc(out, func(a, b Stall) int { return a.Since.Compare(b.Since) })
 	return out, nil

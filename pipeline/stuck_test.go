@@ -3,6 +3,7 @@ package pipeline_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -136,5 +137,27 @@ func TestEventsOfABatch(t *testing.T) {
 	}
 	if got := strings.Join(stages, " "); got != "decode dedup wanted refuse" {
 		t.Errorf("stages %q, want those of the chain in order", got)
+	}
+}
+
+// The report of a program that died disappears, also while others go on reporting.
+func TestStallOfADeadProgramDisappears(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	now := time.Now()
+	for program, age := range map[string]time.Duration{"alive": 4 * time.Minute, "dead": 11 * time.Minute} {
+		stall := fmt.Sprintf(`{"program":%q,"step":"promoting","since":%q,"reported":%q}`,
+			program, now.Add(-time.Hour).Format(time.RFC3339), now.Add(-age).Format(time.RFC3339))
+		key := "{" + r.queue.Name() + "}:signals:stalls"
+		if err := r.redis.Do(t.Context(), r.redis.B().Hset().Key(key).FieldValue().FieldValue(program+"/promoting", stall).Build()).Error(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	books, err := r.flow.Books(t.Context(), time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(books.Stalls) != 1 || books.Stalls[0].Program != "alive" {
+		t.Errorf("got %v, want the stall of the program that lives", books.Stalls)
 	}
 }

@@ -41,7 +41,7 @@ func NewWorker[T any](flow Flow[T], cfg WorkerConfig) (*Worker[T], error) {
 	flow = flow.bounded(cfg.CallTimeout, cfg.BatchTimeout)
 	ev := &events{observer: cfg.Observer, queue: name, program: cfg.Name}
 	return &Worker[T]{
-		flow: flow, cfg: cfg, settle: flow.settler(cfg.Name, cfg.Logger), events: ev,
+		flow: flow, cfg: cfg, settle: flow.settler(cfg.Name, cfg.Logger, cfg.LeaseDuration/2), events: ev,
 		hand:     newHand(cfg.MaxRecords, cfg.MaxBytes),
 		redis:    flow.watch(newOutage(cfg.Logger, "queue access", "queue", name), ev),
 		postgres: flow.watch(newOutage(cfg.Logger, "staging", "queue", name), ev),

@@ -61,7 +61,7 @@ local function redeliver()
       local failed = tonumber(meta.fails or 0) >= maxFailures or tonumber(meta.crashes or 0) >= maxCrashes
       redis.call('ZREM', REDO, x)
       local attempt = redis.call('HINCRBY', metaOf(x), 'att', 1)
-      redis.call('HSET', metaOf(x), 'st', failed and 'S' or 'L', 'worker', worker)
+      redis.call('HSET', metaOf(x), 'st', failed and 'S' or 'L', 'worker', worker, 'call', id)
       if meta.waits then redis.call('HDEL', metaOf(x), 'waits') end
       redis.call('ZADD', LEASES, int(deadline), x)
       redis.call('HSET', STAT, 'clock', int(now))

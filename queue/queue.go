@@ -23,6 +23,8 @@ type Queue struct {
 	fast    bool          // the server can move records without showing them to Lua
 	turn    chan struct{} // held by the one consumer of this process that waits at the server
 	sealing chan struct{} // held by each lease of a large batch, as long as the server takes
+
+	unanswered unanswered
 }
 
 // A Queue asks for at most maxSealing batches of largeBatch records or more at a time. With dozens

@@ -46,6 +46,8 @@ var (
 	mendLua string
 	//go:embed undo.lua
 	undoLua string
+	//go:embed reclaim.lua
+	reclaimLua string
 	//go:embed locate.lua
 	locateLua string
 
@@ -63,6 +65,7 @@ var (
 	auditScript     = newScript(auditLua)
 	mendScript      = newScript(mendLua)
 	undoScript      = newScript(undoLua)
+	reclaimScript   = newScript(reclaimLua)
 	locateScript    = newScript(locateLua)
 )
 

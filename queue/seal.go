@@ -31,10 +31,14 @@ func chunkOf(bytes int) int {
 func (q *Queue) seal(caller context.Context, o LeaseOptions, least int) (leased, error) {
 	ctx, cancel := redisx.Outlive(caller, replyGrace)
 	defer cancel()
+	if err := q.reclaim(ctx); err != nil {
+		return leased{}, wrap("lease", err)
+	}
 	var results []rueidis.RedisResult
+	var id string
 	err := q.server.Retry(ctx, func() error {
 		// Every call makes an id of its own: the one before may be in use, though no reply came.
-		id := uid.New()
+		id = uid.New()
 		call := q.call(leaseScript, drains, q.sealArgs(id, o, least)...)
 		return q.inTurn(caller, o.Records, func() error {
 			results = q.server.Once(ctx, call, func() []rueidis.Completed {
@@ -44,13 +48,20 @@ func (q *Queue) seal(caller context.Context, o LeaseOptions, least int) (leased,
 		})
 	})
 	if err != nil {
+		if len(results) > 0 && !answered(results[0].Error()) {
+			q.unanswered.add(id, o.Duration)
+		}
 		return leased{}, wrap("lease", err)
 	}
 	r, err := parseSealReply(results[0])
 	if err != nil {
 		return leased{}, err
 	}
-	return q.hydrate(ctx, r, results[1], chunkOf(o.Bytes))
+	l, err := q.hydrate(ctx, r, results[1], chunkOf(o.Bytes))
+	if err != nil && r.id != "" {
+		q.unanswered.add(id, o.Duration) // it is leased, and its records could not be read
+	}
+	return l, err
 }
 
 // sealArgs are the arguments of lease.lua.

@@ -148,6 +148,7 @@ type statements struct {
 	rejectsByBatch  statement
 	rejectedKeys    statement
 	rejectsList     statement
+	rejectsCount    statement
 	replaceInto     statement // the target into itself, to be planned; empty without ConflictReplace
 	guards          statement
 	judged          statement
@@ -222,6 +223,7 @@ func (t *Table[T]) prepare() {
 	q.groupFollow, q.groupRegistered = get("group_follow"), get("group_registered")
 	q.rejectsWhole, q.rejectedRecords, q.rejectsPlaces, q.resolvePlaces = get("rejects_whole"), get("rejected_records"), get("rejects_places"), get("resolve_places")
 	q.noteFailure, q.noteSuccess, q.failures = get("note_failure"), get("note_success"), get("failures")
+	q.rejectsCount = get("rejects_count")
 	q.findID, q.findRejects = get("find_id"), get("find_rejects")
 	q.findCommitted, q.findSealed = get("find_committed"), get("find_sealed")
 	q.findFloor = get("find_floor")
