@@ -26,7 +26,7 @@ type Queue interface {
 }
 
 // Table is the part of a staged table that workers and promoters use. *[staging.Table] implements
-// it.
+// it, and *[staging.TableGroup] for several tables.
 type Table[T any] interface {
 	Stage(ctx context.Context, l staging.Load[T]) (staging.Outcome, error)
 	Void(ctx context.Context, b staging.Batch) (staging.Fate, error)

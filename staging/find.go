@@ -205,7 +205,9 @@ func (t *Table[T]) findRejects(ctx context.Context, q *pgx.Conn, key string, fou
 	}
 	found.Rejects, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (StoredReject, error) {
 		x, err := pgx.RowToStructByName[rejectRow](row)
-		return x.stored(), err
+		s := x.stored()
+		s.Table = t.target
+		return s, err
 	})
 	if found.MoreRejects = len(found.Rejects) > MaxFound; found.MoreRejects {
 		found.Rejects = found.Rejects[:MaxFound]
