@@ -13,8 +13,10 @@ import (
 
 // The defaults of [Config].
 const (
-	DefaultTimeout     = 15 * time.Minute
-	DefaultLockTimeout = 30 * time.Second
+	DefaultTimeout      = 15 * time.Minute
+	DefaultLockTimeout  = 30 * time.Second
+	DefaultDebounce     = time.Second
+	DefaultMaxStaleness = time.Minute
 )
 
 // The limits of [Config].
@@ -60,6 +62,12 @@ type Config struct {
 	// LockTimeout bounds a wait for a lock: for another process that refreshes the same view, or
 	// for readers where the refresh is not concurrent. Default [DefaultLockTimeout].
 	LockTimeout time.Duration
+	// Debounce is how long [Refresher.Run] waits for further notices before it refreshes. Default
+	// [DefaultDebounce].
+	Debounce time.Duration
+	// MaxStaleness bounds how long further notices can put off a refresh of [Refresher.Run]. Default
+	// [DefaultMaxStaleness].
+	MaxStaleness time.Duration
 	// SkipAnalyze leaves out the ANALYZE after a refresh. Then neither the planner nor
 	// [Refresher.Freshness] knows how many rows a view has until autovacuum analyzes it.
 	SkipAnalyze bool
@@ -71,6 +79,8 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	c.Timeout = cmp.Or(c.Timeout, DefaultTimeout)
 	c.LockTimeout = cmp.Or(c.LockTimeout, DefaultLockTimeout)
+	c.Debounce = cmp.Or(c.Debounce, DefaultDebounce)
+	c.MaxStaleness = cmp.Or(c.MaxStaleness, DefaultMaxStaleness)
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -85,7 +95,7 @@ func (c Config) check() error {
 	for _, d := range []struct {
 		field string
 		value time.Duration
-	}{{"Timeout", c.Timeout}, {"LockTimeout", c.LockTimeout}} {
+	}{{"Timeout", c.Timeout}, {"LockTimeout", c.LockTimeout}, {"Debounce", c.Debounce}, {"MaxStaleness", c.MaxStaleness}} {
 		if d.value < minTimeout || d.value > maxTimeout {
 			return invalid("Config.%s is %v, must be 1ms to 24h", d.field, d.value)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/headrace/headrace/matview"
 )
@@ -309,4 +310,34 @@ func ExampleSketchCount() {
 	fmt.Println(sum, together, err)
 	// Output:
 	// 7 5 <nil>
+}
+
+// Run refreshes the views after each pause in the notices of a promoter.
+func ExampleRefresher_Run() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	pool, drop := database(ordersTable)
+	defer drop()
+
+	promoted := make(chan bool)
+	r, err := matview.New(ctx, pool, "dashboard", matview.Config{
+		Views: dashboard, Debounce: time.Millisecond, MaxStaleness: time.Second,
+		Changed: func(ctx context.Context) (string, error) {
+			promoted <- true
+			return "", nil
+		},
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	ended := make(chan error)
+	go func() { ended <- r.Run(ctx) }()
+	<-promoted // a refresh at the start
+	r.Notify() // a promoter does this after each promotion
+	<-promoted
+	cancel()
+	fmt.Println(<-ended)
+	// Output:
+	// <nil>
 }

@@ -28,6 +28,8 @@ type Refresher struct {
 	views []View       // in dependency order
 	deps  dependencies // declared, and from the catalogue
 
+	schedule schedule // of Run
+
 	mu      sync.Mutex
 	current *run // the run under way
 	next    *run // what callers that came since then wait for
@@ -49,7 +51,7 @@ func New(ctx context.Context, pool *pgxpool.Pool, name string, cfg Config) (*Ref
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	r := &Refresher{pool: pool, cfg: cfg, state: state.String(), deps: declared(cfg.Views)}
+	r := &Refresher{pool: pool, cfg: cfg, state: state.String(), deps: declared(cfg.Views), schedule: schedule{wake: make(chan struct{}, 1)}}
 	if r.views, err = r.deps.order(cfg.Views); err != nil {
 		return nil, err
 	}
