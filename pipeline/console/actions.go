@@ -149,7 +149,9 @@ func (h *Handler) act(w http.ResponseWriter, r *http.Request, at address, p *pip
 		h.fail(w, r, at, err)
 		return
 	}
-	// An action does not stop in its middle because a browser went away.
+	// An action does not stop in its middle because a browser went away. Close waits for it.
+	h.wg.Add(1)
+	defer h.wg.Done()
 	ctx, cancel := context.WithTimeout(h.ctx, planTimeout)
 	defer cancel()
 	page := &ActionPage{Common: newCommon(), Action: a}

@@ -60,7 +60,7 @@ func parseAddress(r *http.Request) (a address, err error) {
 		page(parts[0])
 		a.page = "index"
 	case len(parts) == 2 && parts[0] == "p" && parts[1] != "":
-		a.redirect = url.PathEscape(parts[1]) + "/"
+		a.redirect = "./" + url.PathEscape(parts[1]) + "/" // a name may look like the scheme of an address
 	case len(parts) == 3 && parts[0] == "p" && parts[1] != "":
 		a.name = parts[1]
 		page(parts[2])

@@ -102,6 +102,18 @@ func TestHeadersForbidWhatThePageDoesNotNeed(t *testing.T) {
 	}
 }
 
+func TestNoAddressLeadsElsewhere(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	for _, name := range []string{"https:evil.example", "javascript:alert(1)", "%2F%2Fevil.example", "%5Cevil.example", "evil.example%2F.."} {
+		got := r.request(http.MethodGet, r.server.URL+"/headrace/p/"+name, nil)
+		to, err := url.Parse(got.header.Get("Location"))
+		if err != nil || to.Scheme != "" || to.Host != "" || !strings.HasPrefix(to.String(), "./") {
+			t.Errorf("%s: got a redirect to %q, want one below the console", name, got.header.Get("Location"))
+		}
+	}
+}
+
 func TestReadOnlyIsEnforcedByTheServer(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{})

@@ -360,7 +360,7 @@ func TestNamesAndIDsOfAnyKind(t *testing.T) {
 	index := r.request(http.MethodGet, r.server.URL+"/headrace/", nil)
 	contains(t, index.body, "日本")
 	if got := r.request(http.MethodGet, strings.TrimSuffix(r.base, "/"), nil); got.status != http.StatusMovedPermanently ||
-		got.header.Get("Location") != r.base[strings.LastIndex(strings.TrimSuffix(r.base, "/"), "/")+1:] {
+		got.header.Get("Location") != "./"+r.base[strings.LastIndex(strings.TrimSuffix(r.base, "/"), "/")+1:] {
 		t.Errorf("without the slash: got %d to %q, want a relative redirect", got.status, got.header.Get("Location"))
 	}
 	if found := r.find(id); len(found) != 1 || found[0].Code != "refused" {

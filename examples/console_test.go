@@ -1,0 +1,40 @@
+package examples_test
+
+import (
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/headrace/headrace/internal/servers/servertest"
+)
+
+// TestConsoleServesItsPages starts headrace console on a free port, reads a page as JSON and ends
+// it.
+func TestConsoleServesItsPages(t *testing.T) {
+	t.Parallel()
+	name := servertest.Prefix(t)
+	p := start(t, "headrace", []string{"REDIS_URL=" + servertest.RedisURL(t), "DATABASE_URL=" + servertest.PostgresURL(t)},
+		"console", "--queue", name, "--listen", "127.0.0.1:0")
+	p.reports("http://127.0.0.1:")
+	url := strings.Fields(p.errors.text()[strings.Index(p.errors.text(), "http://"):])[0]
+	for page, want := range map[string]string{"index.json": name, "p/" + name + "/queue.json": `"can_promote": false`, "livez": "ok"} {
+		resp, err := http.Get(url + page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil || resp.StatusCode != http.StatusOK || !strings.Contains(string(body), want) {
+			t.Errorf("%s: got %d %v, want %q in\n%s", page, resp.StatusCode, err, want, body)
+		}
+	}
+	http.DefaultClient.CloseIdleConnections()
+	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if r := p.wait(); r.code != 0 {
+		t.Errorf("exit code %d after an interrupt, want 0:\n%s", r.code, r.err)
+	}
+}
