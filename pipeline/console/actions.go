@@ -491,7 +491,7 @@ func (p *pipe) do(ctx context.Context, a Action, d *Deed) error {
 		return err
 	case ActionKindPromote:
 		n, err := p.Promote(ctx)
-		d.Records, d.Text = int64(n), fmt.Sprintf("%s batches were promoted.", exact(int64(n)))
+		d.Records, d.Text = int64(n), fmt.Sprintf("%s %s promoted.", counted(int64(n), "batches"), was(int64(n)))
 		return err
 	case ActionKindReconcile:
 		d.Text = "The batches that were handed off were compared with the table."
@@ -499,8 +499,9 @@ func (p *pipe) do(ctx context.Context, a Action, d *Deed) error {
 	case ActionKindAudit:
 		report, err := p.Queue.Audit(ctx)
 		d.Records, d.Details = report.Batches, report.Differences
-		d.Text = fmt.Sprintf("Counted %s records in %s batches, %s dead letters and %s delayed records; %d differences from the books.",
-			exact(report.Records), exact(report.Batches), exact(report.Dead), exact(report.Delayed), len(report.Differences))
+		d.Text = fmt.Sprintf("Counted %s in %s, %s and %s; %s from the books.", counted(report.Records, "records"),
+			counted(report.Batches, "batches"), counted(report.Dead, "dead letters"), counted(report.Delayed, "delayed records"),
+			counted(int64(len(report.Differences)), "differences"))
 		if !report.Quiet {
 			d.Text += " The queue was busy, so its sums were not compared."
 		}
@@ -522,7 +523,7 @@ func (p *pipe) doDead(ctx context.Context, a Action, d *Deed, done string, do fu
 	} else {
 		err = some(a.IDs)
 	}
-	d.Text = fmt.Sprintf("%s dead letters were %s.", exact(d.Records), done)
+	d.Text = fmt.Sprintf("%s %s %s.", counted(d.Records, "dead letters"), was(d.Records), done)
 	if more {
 		d.Text += " There are more: do it again."
 	}
@@ -544,7 +545,7 @@ func (p *pipe) doResolve(ctx context.Context, a Action, d *Deed) error {
 			_, err = some(ids)
 		}
 	}
-	d.Text = fmt.Sprintf("%s rejects were resolved.", exact(d.Records))
+	d.Text = fmt.Sprintf("%s %s resolved.", counted(d.Records, "rejects"), was(d.Records))
 	return err
 }
 

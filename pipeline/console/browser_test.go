@@ -313,8 +313,8 @@ func pushToRow(t *testing.T, b *browser) {
 	open("dead")
 	b.run(chromedp.Click("tbody input[type=checkbox]", chromedp.ByQuery))
 	click(`button[value=discard]`)
-	contains(t, b.text(".touches"), "1 dead letters", "This cannot be undone.")
-	confirm("1 dead letters were discarded.")
+	contains(t, b.text(".touches"), "1 dead letter", "This cannot be undone.")
+	confirm("1 dead letter was discarded.")
 	r.run()
 
 	var kind string

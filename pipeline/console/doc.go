@@ -40,9 +40,10 @@
 //
 // # Failure modes
 //
-// A page waits Config.Timeout for the stores, and is then shown with what there is: the old answer
-// with its time, or nothing, and in any case the reason. A store that hangs holds one call for each
-// question, which ends after 10 s.
+// An answer that is not older than three intervals is shown at once, while the next one is read.
+// Otherwise a page waits Config.Timeout for the stores, and is then shown with what there is: the
+// old answer with its time, or nothing, and in any case the reason. A store that hangs holds one
+// call for each question, which ends after 10 s.
 //
 // History comes from the ledger where that has it. Depths are kept in this process for an hour, as
 // long as [Handler.Run] runs, and begin anew with it; the chart shows where.

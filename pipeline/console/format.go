@@ -49,6 +49,25 @@ func exact(n int64) string {
 	return sign + b.String()
 }
 
+// counted writes a number of things, whose name is given for several of them.
+func counted(n int64, several string) string {
+	if n != 1 {
+		return exact(n) + " " + several
+	}
+	if several == "batches" {
+		return "1 batch"
+	}
+	return "1 " + strings.TrimSuffix(several, "s")
+}
+
+// was is the verb for a number of things.
+func was(n int64) string {
+	if n == 1 {
+		return "was"
+	}
+	return "were"
+}
+
 // duration writes a duration for people.
 func duration(d time.Duration) string {
 	switch {

@@ -72,7 +72,7 @@ func part(used, limit string) float64 {
 
 func clockCheck(name string, before, server time.Time) Check {
 	middle := before.Add(time.Since(before) / 2)
-	skew := server.Sub(middle)
+	skew := server.Sub(middle).Round(time.Millisecond)
 	return Check{name, skew.Abs() <= maxSkew, "differs from this machine by " + duration(skew), "Synchronize the clocks (NTP)."}
 }
 

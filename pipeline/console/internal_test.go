@@ -43,6 +43,35 @@ func TestOneCallForAllWhoAsk(t *testing.T) {
 	}
 }
 
+func TestARecentAnswerIsShownWhileTheNextIsRead(t *testing.T) {
+	t.Parallel()
+	var wg sync.WaitGroup
+	var calls atomic.Int64
+	release := make(chan struct{})
+	r := &reading[int64]{
+		in:   &readers{ctx: t.Context(), store: "Redis", timeout: time.Minute, slots: make(chan struct{}, 1), wg: &wg},
+		what: "the number", maxAge: time.Hour,
+		read: func(context.Context) (int64, error) { <-release; return calls.Add(1), nil },
+	}
+	age := func(d time.Duration) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.value, r.at, r.tried = 7, time.Now().Add(-d), time.Now().Add(-d)
+	}
+	age(2 * time.Hour)
+	await(t.Context(), r) // the call does not end before the page
+	if a := r.get(); a.value != 7 || a.gap() != nil || a.waiting == 0 {
+		t.Errorf("got %+v with the gap %v, want the old answer while the next one is read", a, a.gap())
+	}
+	close(release)
+	wg.Wait()
+	age(4 * time.Hour)
+	await(t.Context(), r)
+	if a := r.get(); a.value != 2 {
+		t.Errorf("got %+v, want that a page waits when the answer is very old", a)
+	}
+}
+
 func TestAnErrorKeepsTheOldAnswer(t *testing.T) {
 	t.Parallel()
 	var wg sync.WaitGroup
@@ -113,6 +142,14 @@ func TestNumbersForPeople(t *testing.T) {
 	}
 	if got := exact(-1234567); got != "−1,234,567" {
 		t.Errorf("exact: got %q", got)
+	}
+	for _, c := range []struct {
+		n             int64
+		several, want string
+	}{{0, "records", "0 records"}, {1, "batches", "1 batch"}, {1, "dead letters", "1 dead letter"}, {12_000, "rejects", "12,000 rejects"}} {
+		if got := counted(c.n, c.several); got != c.want {
+			t.Errorf("counted(%d, %q): got %q, want %q", c.n, c.several, got, c.want)
+		}
 	}
 	for d, want := range map[time.Duration]string{0: "0 ms", 1500 * time.Millisecond: "1.5 s", 3 * time.Second: "3 s", 90 * time.Second: "90 s",
 		10 * time.Minute: "10 min", 5 * time.Hour: "5 h", 72 * time.Hour: "3 d", -2 * time.Second: "−2 s"} {

@@ -45,23 +45,36 @@ const share = 10
 
 var closed = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
 
-// refresh begins a call if the answer is old. The channel is closed when it has ended.
+// waits is for how many of its ages an old answer is shown at once, while the next one is read.
+const waits = 3
+
+// refresh begins a call if the answer is old. The channel is closed when a page should no longer
+// wait: at the end of the call, or now where the last answer is not very old.
 func (r *reading[V]) refresh() <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.running != nil {
-		return r.running
+	age := max(r.maxAge, (share-1)*r.took)
+	known := !r.tried.IsZero() && r.err == nil
+	if r.running == nil {
+		if !r.tried.IsZero() && time.Since(r.tried) < age || r.in.ctx.Err() != nil {
+			return closed
+		}
+		r.begin()
 	}
-	if !r.tried.IsZero() && time.Since(r.tried) < max(r.maxAge, (share-1)*r.took) || r.in.ctx.Err() != nil {
+	if known && time.Since(r.at) < waits*age {
 		return closed
 	}
+	return r.running
+}
+
+// begin begins a call.
+func (r *reading[V]) begin() {
 	done := make(chan struct{})
 	r.running, r.began = done, time.Now()
 	r.in.wg.Go(func() {
 		defer close(done)
 		r.call()
 	})
-	return done
 }
 
 // call asks the store.

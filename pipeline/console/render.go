@@ -39,7 +39,8 @@ var functions = template.FuncMap{
 		n := asInt64(v)
 		return template.HTML(fmt.Sprintf(`<data value="%d" title="%s">%s</data>`, n, exact(n), count(n))) //nolint:gosec // digits
 	},
-	"exact": func(v any) string { return exact(asInt64(v)) },
+	"exact":   func(v any) string { return exact(asInt64(v)) },
+	"counted": func(v any, several string) string { return counted(asInt64(v), several) },
 	"grouped": func(text string) string {
 		return number.ReplaceAllStringFunc(text, func(digits string) string {
 			n, err := strconv.ParseInt(digits, 10, 64)
