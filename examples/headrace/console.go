@@ -31,7 +31,7 @@ func (v *serveConsole) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	p, err := console.Open(ctx, redis, pool, console.Names{Queue: s.Queue, Table: s.Table})
+	p, err := console.Open(ctx, redis, pool, console.Names{Queue: s.Queue, Table: s.Table, Views: s.Views})
 	if err != nil {
 		return err
 	}

@@ -276,8 +276,8 @@ func (p *pipe) plan(ctx context.Context, a Action) (plan Plan, err error) {
 	case ActionKindReplay:
 		plan, err = p.planReplay(ctx, a)
 	case ActionKindRefreshView:
-		if p.Views == nil {
-			return plan, fmt.Errorf("%w: no views", ErrUnavailable)
+		if _, ok := p.Views.(viewRefresher); !ok {
+			return plan, fmt.Errorf("%w: no views that can be refreshed", ErrUnavailable)
 		}
 		plan.Title, plan.Unit = "Refresh "+cmp.Or(a.Name, "all views"), "views"
 		plan.Text = "The view and those that it reads are brought up to date. Readers go on where the view has a unique index."
@@ -576,14 +576,15 @@ func (p *pipe) doReplay(ctx context.Context, a Action, d *Deed) error {
 }
 
 func (p *pipe) doRefresh(ctx context.Context, a Action, d *Deed) error {
-	if p.Views == nil {
-		return fmt.Errorf("%w: no views", ErrUnavailable)
+	views, ok := p.Views.(viewRefresher)
+	if !ok {
+		return fmt.Errorf("%w: no views that can be refreshed", ErrUnavailable)
 	}
 	var names []string
 	if a.Name != "" {
 		names = []string{a.Name}
 	}
-	report, err := p.Views.Refresh(ctx, names...)
+	report, err := views.Refresh(ctx, names...)
 	d.Records = int64(len(report.Views))
 	for _, v := range report.Views {
 		line := fmt.Sprintf("%s: %s in %s", v.View, v.Action, duration(v.Duration))

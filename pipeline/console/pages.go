@@ -399,6 +399,8 @@ type TablesPage struct {
 	Views   []matview.Freshness `json:"views"`
 	// HasViews reports that the console was given a set of views.
 	HasViews bool `json:"has_views"`
+	// Refreshes reports that the console can refresh them.
+	Refreshes bool `json:"can_refresh_views"`
 }
 
 func buildTables(ctx context.Context, p *pipe, _ *http.Request) (model, error) {
@@ -414,6 +416,7 @@ func buildTables(ctx context.Context, p *pipe, _ *http.Request) (model, error) {
 	}
 	await(ctx, wanted...)
 	d := &TablesPage{Common: newCommon(), Lookups: []LookupState{}, Windows: []WindowState{}, Views: []matview.Freshness{}, HasViews: p.views != nil}
+	_, d.Refreshes = p.Views.(viewRefresher)
 	for i, l := range p.Lookups {
 		_, refreshes := l.(lookupRefresher)
 		d.Lookups = append(d.Lookups, LookupState{l.Name(), take(&d.Common, p.lookups[i]), refreshes})

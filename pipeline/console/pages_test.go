@@ -1,6 +1,7 @@
 package console_test
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -347,6 +348,32 @@ func TestPipelineOfNamesHasNoTableYet(t *testing.T) {
 	}
 	if len(o.Gaps) == 0 {
 		t.Error("got no gaps, want those of the table")
+	}
+}
+
+func TestViewsAreReadByTheirName(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	want := read[console.TablesPage](r, "tables.json").Views
+	for set, n := range map[string]int{"items": 1, "none": 0} {
+		p, err := console.Open(t.Context(), r.redis, r.pool, console.Names{Queue: r.queue.Name(), Table: "items", Views: set})
+		must(t, err)
+		r.pipe = p
+		r.serve(func(c *console.Config) { c.Authorize = allow })
+		d := read[console.TablesPage](r, "tables.json")
+		if len(d.Gaps) != 0 || len(d.Views) != n || !d.HasViews || d.Refreshes {
+			t.Errorf("the set %s: got %+v, want %d views that cannot be refreshed here", set, d, n)
+		}
+		if n == 1 && (d.Views[0].View != want[0].View || !d.Views[0].RefreshedAt.Equal(want[0].RefreshedAt) || d.Views[0].Duration != want[0].Duration) {
+			t.Errorf("got %+v, want %+v", d.Views[0], want[0])
+		}
+		if got := r.request(http.MethodGet, r.base+"do?action=refresh-view", nil); got.status != http.StatusNotFound {
+			t.Errorf("a refresh of views by name: got %d, want 404", got.status)
+		}
+		r.get("tables")
+	}
+	if _, err := console.Open(t.Context(), r.redis, r.pool, console.Names{Queue: r.queue.Name(), Table: "items", Views: `a"b`}); !errors.Is(err, console.ErrConfig) {
+		t.Errorf("a bad name: got %v, want ErrConfig", err)
 	}
 }
 

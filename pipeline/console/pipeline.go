@@ -30,10 +30,10 @@ type Window interface {
 	Stats(ctx context.Context) (window.Stats, error)
 }
 
-// Views is a set of materialized views. *[matview.Refresher] implements it.
+// Views is a set of materialized views. *[matview.Refresher] implements it. One with a method
+// Refresh(ctx, names…) (matview.RefreshReport, error) can be refreshed.
 type Views interface {
 	Freshness(ctx context.Context) ([]matview.Freshness, error)
-	Refresh(ctx context.Context, names ...string) (matview.RefreshReport, error)
 }
 
 // Gate is a gate before the producers. *[backpressure.Gate] implements it.
@@ -93,10 +93,12 @@ type Names struct {
 	Queue string
 	// Table is the name of the table: "orders", "shop.orders", or quoted.
 	Table string
+	// Views is the name of the set of views; "": there is none.
+	Views string
 }
 
 // Open makes a Pipeline of names: a program that operates pipelines needs no row type. It creates
-// nothing. The table may not exist yet.
+// nothing. The table and the views may not exist yet.
 func Open(ctx context.Context, redis rueidis.Client, postgres *pgxpool.Pool, names Names) (Pipeline, error) {
 	if redis == nil || postgres == nil {
 		return Pipeline{}, fmt.Errorf("%w: a store of Open is nil, must be a client and a pool", ErrConfig)
@@ -105,7 +107,13 @@ func Open(ctx context.Context, redis rueidis.Client, postgres *pgxpool.Pool, nam
 	if err != nil {
 		return Pipeline{}, err
 	}
-	return Pipeline{Queue: q, Table: names.Table, Redis: redis, Postgres: postgres}, nil
+	p := Pipeline{Queue: q, Table: names.Table, Redis: redis, Postgres: postgres}
+	if names.Views != "" {
+		if p.Views, err = newNamedViews(postgres, names.Views); err != nil {
+			return Pipeline{}, err
+		}
+	}
+	return p, nil
 }
 
 // validate returns the pipeline with its defaults.
