@@ -99,6 +99,7 @@ func (v *peek) leased(ctx context.Context, s *session, q *queue.Queue) error {
 	}
 	var text strings.Builder
 	list := []leased{}
+	width, _ := program.Width(s.Out)
 	batches, err := q.Batches(ctx, ids...)
 	if err != nil {
 		return err
@@ -108,7 +109,8 @@ func (v *peek) leased(ctx context.Context, s *session, q *queue.Queue) error {
 			continue
 		}
 		list = append(list, leased{b.ID, b.Worker, b.Attempt, b.Records, b.Sealed, b.Since, b.Failures, b.Crashes, b.Reason})
-		fmt.Fprintln(&text, s.fit(fmt.Sprintf("%s  attempt %d  %d records  until %s  %s", b.ID, b.Attempt, b.Records, b.Since.Format(time.TimeOnly), b.Worker)))
+		rest := fmt.Sprintf("attempt %d, %d records until %s by %s", b.Attempt, b.Records, b.Since.Format(time.TimeOnly), b.Worker)
+		fmt.Fprintln(&text, program.Wrap(b.ID+"  ", rest, width))
 	}
 	return s.print(map[string]any{"leased": list}, text.String())
 }
