@@ -151,7 +151,7 @@ func (p *Promoter[T]) round(ctx, work context.Context, dirty chan<- struct{}) er
 			return err
 		}
 		if n == 0 {
-			return nil
+			return p.promotedElsewhere(work)
 		}
 		poke(dirty)
 		if p.reconcileDue() {
@@ -160,6 +160,17 @@ func (p *Promoter[T]) round(ctx, work context.Context, dirty chan<- struct{}) er
 		}
 	}
 	return nil
+}
+
+// promotedElsewhere acknowledges, at once, the batches of this queue that the promoter of another
+// queue has promoted: several queues may feed one table. It costs one command when nothing is
+// handed off.
+func (p *Promoter[T]) promotedElsewhere(ctx context.Context) error {
+	s, err := p.flow.Queue.Stats(ctx)
+	if err != nil || s.HandedOffBatches == 0 {
+		return err
+	}
+	return p.Reconcile(ctx)
 }
 
 func (p *Promoter[T]) reconcileDue() bool { return time.Now().UnixNano() >= p.due.Load() }

@@ -39,6 +39,7 @@
 //	{name}:queue:pushing   zset  reservations of bounded pushes in progress, by expiry
 //	{name}:queue:stat      hash  the books, and the layout version
 //	{name}:queue:shards    string  the number of shards, where there are any; see [NewShards]
+//	{name}:queue:positions hash  sources of PushFrom, by name
 //	{name}:queue:never           never exists; see "Cluster" below
 //
 // A program with another layout version gets a [LayoutError] that names both versions.

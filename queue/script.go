@@ -46,6 +46,8 @@ var (
 	mendLua string
 	//go:embed undo.lua
 	undoLua string
+	//go:embed move.lua
+	moveLua string
 	//go:embed reclaim.lua
 	reclaimLua string
 	//go:embed locate.lua
@@ -65,6 +67,7 @@ var (
 	auditScript     = newScript(auditLua)
 	mendScript      = newScript(mendLua)
 	undoScript      = newScript(undoLua)
+	moveScript      = newScript(moveLua)
 	reclaimScript   = newScript(reclaimLua)
 	locateScript    = newScript(locateLua)
 )

@@ -1,0 +1,188 @@
+package pipeline
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/headrace/headrace/queue"
+)
+
+// RelayQueue is the part of a queue that a [Relay] pushes to. *[queue.Queue] implements it.
+type RelayQueue interface {
+	Name() string
+	Position(ctx context.Context, source string) (string, error)
+	PushFrom(ctx context.Context, source, from, to string, payloads ...[]byte) error
+}
+
+// Querier reads rows. *pgxpool.Pool, *pgx.Conn and pgx.Tx implement it.
+type Querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+// RelayConfig configures a [Relay].
+type RelayConfig struct {
+	// DB and SQL read a page. The query takes the position of the last record ($1, a text) and the
+	// number of records ($2), and returns the position and the payload of each, as text or bytea, in
+	// ascending order of the position:
+	//
+	//	SELECT id::text, row_to_json(o)::text FROM orders o
+	//	WHERE id > $1::text::bigint ORDER BY id LIMIT $2
+	//
+	// A key that is assigned before the commit, such as a sequence, may become visible after a higher
+	// one, and would be passed over. Where several transactions write at once, keep the transaction's
+	// id in the row and leave out what may still be in progress:
+	//
+	//	ALTER TABLE orders ADD tx xid8 NOT NULL DEFAULT pg_current_xact_id()
+	//	SELECT tx || '/' || id, … WHERE tx < pg_snapshot_xmin(pg_current_snapshot())
+	//	  AND (tx, id) > (split_part($1, '/', 1)::xid8, split_part($1, '/', 2)::bigint)
+	//	ORDER BY tx, id LIMIT $2
+	//
+	// A transaction that stays open anywhere on the server then holds back what is newer than it.
+	DB  Querier
+	SQL string
+	// Start is the position before the first record, such as "0" or "0/0".
+	Start string
+	// Records is how many records one page has. Default [DefaultRelayRecords].
+	Records int
+	// PollInterval is how often Run looks for new records. Default [DefaultPollInterval].
+	PollInterval time.Duration
+	// Signals wake Run when rows are promoted. Nil: it only polls.
+	Signals *Signals
+	// Logger receives errors that Run retries. Nil: slog.Default().
+	Logger *slog.Logger
+}
+
+// DefaultRelayRecords is the default of RelayConfig.Records.
+const DefaultRelayRecords = 1000
+
+// Relay copies the records of a Postgres query into a queue, each exactly once. The position of the
+// last one stands in Redis, and moves in the step that pushes the records. So a Relay that dies, or
+// loses a reply, goes on without doubling or losing a record, as far as Redis keeps what it has
+// acknowledged. Two at once are harmless: one of them finds the position moved. A Relay is safe for
+// concurrent use.
+//
+// With a query on the table of a pipeline it links two pipelines: queue, table, next queue.
+type Relay struct {
+	queue  RelayQueue
+	source string
+	cfg    RelayConfig
+	failed *outage
+}
+
+// NewRelay returns a relay of that name. It performs no I/O. A name belongs to one query: under
+// another name, the query starts anew.
+func NewRelay(q RelayQueue, name string, cfg RelayConfig) (*Relay, error) {
+	switch {
+	case isNil(q):
+		return nil, fmt.Errorf("%w: the queue of NewRelay is nil", ErrConfig)
+	case name == "":
+		return nil, fmt.Errorf("%w: the name of NewRelay is empty", ErrConfig)
+	case isNil(cfg.DB):
+		return nil, fmt.Errorf("%w: RelayConfig.DB is nil, must be a pool or a connection", ErrConfig)
+	case cfg.SQL == "":
+		return nil, fmt.Errorf("%w: RelayConfig.SQL is empty, must be a query", ErrConfig)
+	}
+	cfg.Records = cmp.Or(cfg.Records, DefaultRelayRecords)
+	cfg.PollInterval = cmp.Or(cfg.PollInterval, DefaultPollInterval)
+	_, cfg.Logger = sinks(nil, cfg.Logger)
+	if err := (intField{"RelayConfig.Records", cfg.Records, 1, queue.MaxMove}).validate(); err != nil {
+		return nil, err
+	}
+	if err := (durationField{"RelayConfig.PollInterval", cfg.PollInterval, time.Millisecond, maxDuration}).validate(); err != nil {
+		return nil, err
+	}
+	return &Relay{queue: q, source: name, cfg: cfg, failed: newOutage(cfg.Logger, "relaying", "queue", q.Name(), "relay", name)}, nil
+}
+
+// Step copies one page and returns the number of its records, 0 when there are none. After an error
+// the same page comes again, unless it was pushed. A page that exceeds the room of a bounded queue
+// is [queue.ErrFull].
+func (r *Relay) Step(ctx context.Context) (int, error) {
+	at, err := r.queue.Position(ctx, r.source)
+	if err != nil {
+		return 0, fmt.Errorf("pipeline: relay %s: could not read the position: %w", r.source, err)
+	}
+	to, payloads, err := r.page(ctx, cmp.Or(at, r.cfg.Start))
+	if err != nil {
+		return 0, fmt.Errorf("pipeline: relay %s: could not read the records behind %q: %w", r.source, at, err)
+	}
+	if len(payloads) == 0 {
+		return 0, nil
+	}
+	if err := r.queue.PushFrom(ctx, r.source, at, to, payloads...); err != nil {
+		return 0, fmt.Errorf("pipeline: relay %s: could not push %d records: %w", r.source, len(payloads), err)
+	}
+	return len(payloads), nil
+}
+
+// page reads the records behind a position.
+func (r *Relay) page(ctx context.Context, at string) (to string, payloads [][]byte, err error) {
+	rows, err := r.cfg.DB.Query(ctx, r.cfg.SQL, at, r.cfg.Records)
+	if err != nil {
+		return "", nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var payload []byte
+		if err := rows.Scan(&to, &payload); err != nil {
+			return "", nil, err
+		}
+		if payload == nil {
+			return "", nil, fmt.Errorf("the payload at %q is NULL", to)
+		}
+		payloads = append(payloads, payload)
+	}
+	return to, payloads, rows.Err()
+}
+
+// Run copies records until ctx is done, and returns nil. It retries after errors.
+func (r *Relay) Run(ctx context.Context) error {
+	wake := make(chan struct{}, 1)
+	if r.cfg.Signals != nil {
+		ended := make(chan struct{})
+		defer func() { <-ended }()
+		go func() {
+			defer close(ended)
+			_ = r.cfg.Signals.Listen(ctx, func(s Signal) { // ends with ctx, or leaves the polling
+				if s == SignalPromoted {
+					poke(wake)
+				}
+			})
+		}()
+	}
+	defer r.failed.gone("")
+	tick := time.NewTicker(r.cfg.PollInterval)
+	defer tick.Stop()
+	pause := backoff{}
+	for ctx.Err() == nil {
+		n, err := r.Step(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, queue.ErrFull), errors.Is(err, queue.ErrPosition):
+			// There is no room now, or another relay of this name has just pushed the page.
+		case err != nil:
+			r.failed.failed("", err)
+			_ = sleep(ctx, pause.next())
+			continue
+		default:
+			r.failed.succeeded("")
+			pause = backoff{}
+			if n == r.cfg.Records {
+				continue
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-wake:
+		case <-tick.C:
+		}
+	}
+	return nil
+}
