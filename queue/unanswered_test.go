@@ -41,7 +41,7 @@ func (c *lossy) DoMulti(ctx context.Context, cmds ...rueidis.Completed) []rueidi
 	canceled, cancel := context.WithCancel(ctx)
 	cancel()
 	for i := range out {
-		out[i] = c.Client.Do(canceled, c.B().Ping().Build())
+		out[i] = c.Do(canceled, c.B().Ping().Build())
 	}
 	return out
 }
