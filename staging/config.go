@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -22,13 +23,13 @@ type Conflict uint8
 const (
 	ConflictSkip    Conflict = iota // keep the existing row; the new one counts as a conflict
 	ConflictReplace                 // the new row replaces it, see Config.Newer and ReplaceIf; a row that loses is a conflict
-	ConflictFail                    // the promotion fails with ErrConflict and changes nothing
+	ConflictFail                    // the promotion fails with a ConflictError and changes nothing
 )
 
 // A Rule rejects the rows for which Where is true. They go to the rejects table with Code, Reason
 // and the row as JSON. The first rule that is true, in the given order, decides.
 type Rule struct {
-	Code   string // stable, for programs: "negative_amount"
+	Code   string // stable, for programs: "negative_amount"; a to z, 0 to 9 and _, from a letter on, up to 64; not sqlstate_…
 	Reason string // for people: "the amount is below zero"
 	Where  string // SQL over the columns of the staged row (alias s); trusted text, never user input
 }
@@ -61,7 +62,8 @@ type Column struct {
 type Config[T any] struct {
 	// Columns are the columns of the target that a T fills. Nil: the fields of T that have a
 	// `db:"name"` tag. If the Go type of a field does not determine the SQL type, add a tag like
-	// `dbtype:"numeric(12,2)"`. Columns requires Fill.
+	// `dbtype:"numeric(12,2)"`. With `db:"name,nullzero"`, the zero value of the field is written as
+	// NULL. Columns requires Fill.
 	Columns []Column
 	// Fill writes the values of one T: one call of a method of Row for each of Columns, in order. It
 	// runs on the hot path and must not keep the Row.
@@ -69,6 +71,11 @@ type Config[T any] struct {
 	// Create creates the target if it does not exist, from the types of the columns, with Key as its
 	// primary key.
 	Create bool
+
+	// AllowUnlogged accepts a target that is UNLOGGED, or has such a partition. A crash of the server
+	// empties it, and the batches that were promoted into it stay promoted in the ledger: nothing
+	// stages them again. Without it, New and Promote return [ErrUnlogged].
+	AllowUnlogged bool
 
 	// NoCreate makes New check the tables beside the target, and create and change nothing. A missing
 	// table is an [ErrMissing]. [SQL] returns the schema for a migration tool.
@@ -105,7 +112,8 @@ type Config[T any] struct {
 	// Default: the tagged field of column ID.
 	IDOf func(*T) string
 
-	// LockTimeout is how long a statement waits for a lock. Default [DefaultLockTimeout].
+	// LockTimeout is how long a statement waits for a lock. A promotion waits for its side's lock so
+	// long in all, and lets others through in between. Default [DefaultLockTimeout].
 	LockTimeout time.Duration
 	// IdleTimeout is how long a transaction may be idle before Postgres ends it. Default
 	// [DefaultIdleTimeout].
@@ -169,6 +177,10 @@ func (c *Config[T]) check() error {
 	for i, r := range c.Rules {
 		if r.Code == "" || r.Where == "" {
 			return bad("Rules[%d] has Code %q and Where %q: must have both", i, r.Code, r.Where)
+		}
+		if codeWord(r.Code) != r.Code || strings.HasPrefix(r.Code, codeSQL) {
+			return bad("Rules[%d].Code is %q: must be a word of a to z, 0 to 9 and _, which begins with a letter, has at most %d bytes and does not begin with %s",
+				i, r.Code, maxCode, codeSQL)
 		}
 		if r.Reason == "" {
 			c.Rules = slices.Clone(c.Rules)

@@ -23,6 +23,7 @@
 //	orders_epoch           UNLOGGED  a marker: a new value after a crash that emptied these tables
 //	orders_ledger                    one row for each committed batch: promoted or void, its books
 //	orders_rejects                   rejected records and rows with code, reason and payload
+//	orders_reject_counts             how many rejects each code has: the sum over its rows
 //	orders_control                   which side is open (a hint), and the floor below which the
 //	                                 ledger was pruned
 //

@@ -18,6 +18,9 @@ var (
 	// ErrNotTable is returned when the target is a view, a foreign table or another relation that
 	// cannot be a target.
 	ErrNotTable = errors.New("staging: not a table")
+	// ErrUnlogged is returned when the target, or a partition of it, is UNLOGGED and
+	// Config.AllowUnlogged is not set.
+	ErrUnlogged = errors.New("staging: a crash of the server would empty the target")
 	// ErrNoTarget is returned when the target does not exist and Config.Create is not set.
 	ErrNoTarget = errors.New("staging: target does not exist")
 	// ErrMissing is returned when a table beside the target does not exist and Config.NoCreate is set.
@@ -31,7 +34,7 @@ var (
 	// ErrTooOld is returned for a batch that was sealed before the ledger's floor. The ledger no
 	// longer records whether it was promoted, so it is not promoted.
 	ErrTooOld = errors.New("staging: batch is older than the ledger's floor")
-	// ErrConflict is wrapped by the error of a promotion that met an existing key under ConflictFail.
+	// ErrConflict is wrapped by a [ConflictError]: a promotion met an existing key under ConflictFail.
 	ErrConflict = errors.New("staging: key exists")
 	// ErrMerge is wrapped by the error of a promotion in which a merge failed. The text names the
 	// merge. Nothing was changed, and no row was rejected.
@@ -83,6 +86,29 @@ func (e *DriftError) Error() string {
 
 // Unwrap makes errors.Is(err, ErrDrift) true.
 func (e *DriftError) Unwrap() error { return ErrDrift }
+
+// A ConflictError names the record because of which a promotion under ConflictFail has failed: the
+// first one whose key the target has, or an earlier row. Void its batch, or correct the target.
+type ConflictError struct {
+	Table string
+	Rows  int    // rows of the promotion whose key is there
+	Key   string // of the record: a JSON object of the key's columns; "" if its row in the target has gone meanwhile
+	Batch string
+	Pos   int32  // index of the record in the batch
+	Root  string // the batch that the record was sealed in first
+	Place int    // index of the record in Root
+}
+
+func (e *ConflictError) Error() string {
+	s := fmt.Sprintf("%v: %s or an earlier row has the key of %d staged rows", ErrConflict, e.Table, e.Rows)
+	if e.Batch == "" {
+		return s
+	}
+	return s + fmt.Sprintf("; the first is %s: record %d of batch %s (place %d of %s)", e.Key, e.Pos, e.Batch, e.Place, e.Root)
+}
+
+// Unwrap makes errors.Is(err, ErrConflict) true.
+func (e *ConflictError) Unwrap() error { return ErrConflict }
 
 // explain wraps an error from Postgres with what was being done. It marks a missing privilege and a
 // lock that could not be acquired.

@@ -69,7 +69,7 @@ func ExampleTable_RejectsByBatch() {
 	}
 	// Output:
 	// record 1: p2: an amount below zero: {"id":"p2","amount":-3.00}
-	// record 2: p3: column "amount": "many" is not a number: {"ID":"p3","Amount":"many"}
+	// record 2: p3: column "amount": "many" is not a number: {"id":"p3","amount":"many"}
 }
 
 // RejectedKeys returns the same records without their payloads.
@@ -246,4 +246,59 @@ func ExampleTable_RejectCounts() {
 	// Output:
 	// negative rule 1 0
 	// not_a_number stage 1 0
+}
+
+// The open rejects of each code, however many there are. A correction of the program's code ends
+// some of them.
+func ExampleTable_CodeCounts() {
+	ctx := context.Background()
+	table, _, drop := rejected(ctx)
+	defer drop()
+
+	rejects, err := table.Rejects(ctx, staging.RejectFilter{Code: "negative"})
+	if err != nil {
+		fmt.Println(err)
+	}
+	for _, r := range rejects {
+		if _, err := table.Resolve(ctx, r.ID); err != nil {
+			fmt.Println(err)
+		}
+	}
+	counts, err := table.CodeCounts(ctx)
+	if err != nil {
+		fmt.Println(err)
+	}
+	for _, c := range counts {
+		fmt.Println(c.Code, "open:", c.Open, "resolved:", c.Resolved)
+	}
+	// Output:
+	// negative open: 0 resolved: 1
+	// not_a_number open: 1 resolved: 0
+}
+
+// A command-line tool knows the name of the target, and not the type of its rows.
+func ExampleResolveRejects() {
+	ctx := context.Background()
+	pool, drop := exampleDatabase(paymentsTable)
+	defer drop()
+	table, err := staging.New(ctx, pool, "payments", paymentsConfig)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	load := staging.Load[payment]{Batch: staging.Batch{ID: staging.NewBatchID(), Records: 1}, Rows: []payment{{"p1", "many"}}}
+	if _, err := table.Stage(ctx, load); err != nil {
+		fmt.Println(err)
+	}
+	if _, err := table.Promote(ctx, staging.PromoteOptions{}); err != nil {
+		fmt.Println(err)
+	}
+
+	n, err := staging.ResolveRejects(ctx, pool, "payments", 1)
+	fmt.Println(n, err)
+	counts, err := staging.CodeCounts(ctx, pool, "payments")
+	fmt.Println(counts, err)
+	// Output:
+	// 1 <nil>
+	// [{not_a_number 0 1}] <nil>
 }

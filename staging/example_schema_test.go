@@ -37,7 +37,7 @@ func ExampleSQL() {
 	fmt.Println(err)
 	// Output:
 	// true
-	// -- headrace staging schema 2: beside "public"."visits"
+	// -- headrace staging schema 3: beside "public"."visits"
 	// <nil>
 }
 
@@ -58,6 +58,7 @@ func ExampleGrants() {
 	// GRANT SELECT ON TABLE "public"."visits_control" TO "dashboard";
 	// GRANT SELECT ON TABLE "public"."visits_ledger" TO "dashboard";
 	// GRANT SELECT ON TABLE "public"."visits_rejects" TO "dashboard";
+	// GRANT SELECT ON TABLE "public"."visits_reject_counts" TO "dashboard";
 	// GRANT SELECT ON TABLE "public"."visits_epoch" TO "dashboard";
 	// GRANT SELECT ON TABLE "public"."visits_registry_a" TO "dashboard";
 	// GRANT SELECT ON TABLE "public"."visits_registry_b" TO "dashboard";

@@ -61,3 +61,9 @@ func (t *Table[T]) FindPlans(ctx context.Context, key, idType string, ids []stri
 
 // SetHook makes f run at the named points of the group's Stage, Promote and Fates.
 func (g *TableGroup[R]) SetHook(f func(point string) error) { g.hook = f }
+
+// CountsQuery is the statement of CodeCounts.
+func (t *Table[T]) CountsQuery() string { return t.sql.rejectCounts.text }
+
+// FormatUUID prints a uuid.
+var FormatUUID = formatUUID

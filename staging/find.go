@@ -69,50 +69,29 @@ type Finder struct{ t *Table[struct{}] }
 // NewFinder returns a Finder. id is the column that holds the record's id ([Config].ID); "" takes
 // the column of the primary key, if it has one only. The pool stays the caller's.
 func NewFinder(ctx context.Context, pool *pgxpool.Pool, target, id string) (*Finder, error) {
-	if pool == nil {
-		return nil, fmt.Errorf("%w: the pool is nil", ErrConfig)
-	}
-	schema, table, err := parseName(target)
-	if err != nil {
-		return nil, err
-	}
-	t := &Table[struct{}]{pool: pool}
-	if err := t.cfg.check(); err != nil {
-		return nil, err
-	}
-	conn, err := t.begin(ctx, false)
-	if err != nil {
-		return nil, t.explain("looking for the target "+target, err)
-	}
-	defer conn.Release()
-	q := conn.Conn()
-	defer t.rollback(q)
-	s, err := find(ctx, q, schema, table)
-	if err != nil {
-		return nil, t.explain("looking for the target "+target, err)
-	}
-	if s == nil {
-		return nil, fmt.Errorf("%w: %s", ErrNoTarget, target)
-	}
-	t.names = newNames(s.schema, table)
-	missing, err := t.missingTables(ctx, q)
-	if err != nil {
-		return nil, err
-	}
-	if len(missing) > 0 {
-		return nil, fmt.Errorf("%w: %s", ErrMissing, strings.Join(missing, ", "))
-	}
-	if t.cfg.ID = id; id == "" {
-		r, err := sendOne(ctx, q, do(`SELECT min(a.attname)::text AS id FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey)
-			WHERE i.indrelid = $1::text::regclass AND i.indisprimary HAVING count(*) = 1`, t.target))
+	t, err := beside(ctx, pool, target, func(t *Table[struct{}], q *pgx.Conn) error {
+		missing, err := t.missingTables(ctx, q)
 		if err != nil {
-			return nil, t.explain("reading the primary key of "+target, err)
+			return err
+		}
+		if len(missing) > 0 {
+			return fmt.Errorf("%w: %s", ErrMissing, strings.Join(missing, ", "))
+		}
+		if t.cfg.ID = id; id != "" {
+			return nil
+		}
+		r, err := sendOne(ctx, q, fill("primary_key", pieces{"target_text": literal(t.target)}).with(nil))
+		if err != nil {
+			return t.explain("reading the primary key of "+target, err)
 		}
 		if ids := r.texts("id"); len(ids) == 1 {
 			t.cfg.ID = ids[0]
 		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
-	t.prepare()
 	return &Finder{t}, nil
 }
 

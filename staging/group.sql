@@ -38,12 +38,12 @@ JOIN {staging} s ON {batch_no} = b.no AND {position} = b.pos;
 WITH bad AS (
     DELETE FROM {staging} s
     USING unnest(@numbers::int4[], @positions::int4[], @sources::text[], @codes::text[], @reasons::text[])
-          b (hr_no, hr_pos, hr_source, hr_code, hr_reason)
-    WHERE {batch_no} = b.hr_no AND {position} = b.hr_pos
-    RETURNING s.*, b.hr_source, b.hr_code, b.hr_reason
+          b (hr__no, hr__pos, hr__source, hr__code, hr__reason)
+    WHERE {batch_no} = b.hr__no AND {position} = b.hr__pos
+    RETURNING s.*, b.hr__source, b.hr__code, b.hr__reason
 )
 INSERT INTO {rejects} (batch, root, place, pos, whole, source, key, code, reason, row)
-SELECT r.id, r.root, r.root_offset + {position}, {position}, true, s.hr_source, {record_id}, s.hr_code, s.hr_reason, {row_json}
+SELECT r.id, r.root, r.root_offset + {position}, {position}, true, s.hr__source, {record_id}, s.hr__code, s.hr__reason, {row_json}
 FROM bad s JOIN {registry} r ON r.no = {batch_no};
 
 -- name: rejects_whole
@@ -55,6 +55,12 @@ UPDATE {rejects} SET whole = true WHERE batch = ANY(@batches::text[]::uuid[]) AN
 SELECT id, batch::text AS batch, pos FROM {rejects} WHERE id = ANY(@ids::text::int8[]);
 
 -- name: resolve_places
-UPDATE {rejects} SET resolved_at = clock_timestamp()
-WHERE resolved_at IS NULL AND (batch, pos) IN (SELECT * FROM unnest(@batches::text[]::uuid[], @positions::int4[]))
-RETURNING batch::text AS batch, pos;
+WITH resolved AS (
+    UPDATE {rejects} SET resolved_at = clock_timestamp()
+    WHERE resolved_at IS NULL AND (batch, pos) IN (SELECT * FROM unnest(@batches::text[]::uuid[], @positions::int4[]))
+    RETURNING code, batch, pos
+), counted AS (
+    INSERT INTO {reject_counts} (code, open, resolved)
+    SELECT code, -count(*), count(*) FROM resolved GROUP BY code
+)
+SELECT batch::text AS batch, pos FROM resolved;

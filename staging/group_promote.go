@@ -319,7 +319,7 @@ func (p *groupPromotion[R]) pick(limit int64) (whole []string) {
 		if p.settled > 0 && rows+sum > limit {
 			p.out.More = true
 			for _, x := range p.shares {
-				x.state().out.More = true
+				x.state().partial = true
 			}
 			break
 		}

@@ -19,22 +19,24 @@ type promotion[T any] struct {
 
 // progress is what a promotion knows and has done, whatever the type of its rows.
 type progress struct {
-	q      *pgx.Conn
-	s      side
-	out    PromoteResult
-	leader string            // takes the batches of the group that this table leads; empty: those of the table alone
-	found  int               // batches in the side's registry that this promotion may take
-	others int               // batches of another kind there: they stay
-	list   []*staged         // the batches that were found
-	counts map[int32]int64   // staged rows by batch
-	early  map[int32]int64   // records that were rejected before they were staged, by batch
-	take   map[int32]*staged // batches that this transaction commits, by number
-	chosen []int32           // numbers of all batches that it settles
-	every  bool              // the side holds nothing but what is taken
-	multi  bool              // a record has several rows
-	expect int64             // rows of the taken batches
-	lo, hi string            // the least and the greatest key in the side, if known
-	blind  bool              // the insert does not look for keys that are there
+	q         *pgx.Conn
+	s         side
+	out       PromoteResult
+	leader    string            // takes the batches of the group that this table leads; empty: those of the table alone
+	found     int               // batches in the side's registry that this promotion may take
+	others    int               // batches of another kind there: they stay
+	list      []*staged         // the batches that were found
+	counts    map[int32]int64   // staged rows by batch
+	early     map[int32]int64   // records that were rejected before they were staged, by batch
+	partial   bool              // the side holds more batches than this transaction settles
+	otherFull bool              // the other side held batches when this promotion began
+	take      map[int32]*staged // batches that this transaction commits, by number
+	chosen    []int32           // numbers of all batches that it settles
+	every     bool              // the side holds nothing but what is taken
+	multi     bool              // a record has several rows
+	expect    int64             // rows of the taken batches
+	lo, hi    string            // the least and the greatest key in the side, if known
+	blind     bool              // the insert does not look for keys that are there
 
 	beforeRow   bool     // a trigger runs before the insert of a row
 	guarded     bool     // something besides the key can refuse a row
@@ -193,7 +195,7 @@ func (p *promotion[T]) once(ctx context.Context, limit int64) error {
 	defer c.Release()
 	p.q = c.Conn()
 	defer t.rollback(p.q)
-	if p.s, p.out.Epoch, err = t.choose(ctx, p.q); err != nil || p.s == noSide {
+	if p.s, p.otherFull, p.out.Epoch, err = t.choose(ctx, p.q); err != nil || p.s == noSide {
 		return err
 	}
 	p.found = 1
@@ -214,14 +216,15 @@ func (p *promotion[T]) learn() {
 
 // choose finds the side to promote: the sealed one if it is not empty, otherwise the open one,
 // which it seals first in a transaction of its own. A worker with an old hint may still copy into
-// the sealed side. The next promotion finds those rows.
-func (t *Table[T]) choose(ctx context.Context, q *pgx.Conn) (side, string, error) {
+// the sealed side. The next promotion finds those rows. otherFull is true if the other side holds
+// batches too.
+func (t *Table[T]) choose(ctx context.Context, q *pgx.Conn) (s side, otherFull bool, epoch string, err error) {
 	res, err := send(ctx, q, append(t.beginning(false), t.sql.fullSides.with(args{"leader": ""}), t.sql.readEpoch.with(nil), do("commit"))...)
 	if err != nil {
-		return noSide, "", err
+		return noSide, false, "", err
 	}
 	res = res[len(res)-3:]
-	sides, epoch := res[0].row(0), ""
+	sides := res[0].row(0)
 	t.failing.Store(sides.bool("failing"))
 	full := [2]bool{sides.bool("full_a"), sides.bool("full_b")}
 	if e := res[1].texts("epoch"); len(e) > 0 {
@@ -229,21 +232,21 @@ func (t *Table[T]) choose(ctx context.Context, q *pgx.Conn) (side, string, error
 	}
 	if epoch == "" {
 		if epoch, err = t.mark(ctx, q); err != nil {
-			return noSide, "", err
+			return noSide, false, "", err
 		}
 	}
-	s := sideOf(sides.text("open"))
+	open := sideOf(sides.text("open"))
 	switch {
-	case full[s.other()]:
-		return s.other(), epoch, nil
-	case !full[s]:
-		return noSide, epoch, nil
+	case full[open.other()]:
+		return open.other(), full[open], epoch, nil
+	case !full[open]:
+		return noSide, false, epoch, nil
 	}
-	t.hint.Store(int32(s.other()))
-	if _, err := t.inOwn(ctx, q, false, t.sql.flip.with(args{"to": s.other().String(), "from": s.String()})); err != nil {
-		return noSide, "", err
+	t.hint.Store(int32(open.other()))
+	if _, err := t.inOwn(ctx, q, false, t.sql.flip.with(args{"to": open.other().String(), "from": open.String()})); err != nil {
+		return noSide, false, "", err
 	}
-	return s, epoch, t.at("after flip")
+	return open, false, epoch, t.at("after flip")
 }
 
 // run is the promotion transaction.
@@ -298,7 +301,8 @@ func (p *promotion[T]) run(ctx context.Context, limit int64) error {
 // fork, finds the main fork in its way ("could not create file …: File exists"), and the server
 // does not start.
 func (p *promotion[T]) empty(ctx context.Context) (last string, err error) {
-	if !p.out.More && p.others == 0 {
+	p.out.More = p.partial || p.otherFull
+	if !p.partial && p.others == 0 {
 		return p.sql().truncate.text + "; ", nil
 	}
 	// The rows stay without their registry, so no promotion takes them, until the side's last part

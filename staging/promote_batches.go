@@ -14,12 +14,11 @@ import (
 // lock takes the sealed side, which waits for the COPYs under way, and reads what is in it.
 func (p *promotion[T]) lock(ctx context.Context) error {
 	t := p.t
-	settings := append(t.beginPromotion(), p.sql().lock.with(nil), t.sql.lockTarget.with(nil))
-	res, err := send(ctx, p.q, append(settings, p.readCalls()...)...)
+	res, err := t.inSlices(ctx, p.q, []call{p.sql().lock.with(nil), t.sql.lockTarget.with(nil)}, p.readCalls())
 	if err != nil {
 		return err
 	}
-	return p.read(res[len(settings):])
+	return p.read(res)
 }
 
 // beginPromotion begins the transaction of a promotion. A deferred constraint would fail at the
@@ -60,6 +59,9 @@ func (p *promotion[T]) read(res []result) (err error) {
 		return err
 	}
 	g := res[4].row(0)
+	if err := t.checkGuards(g); err != nil {
+		return err
+	}
 	p.beforeRow = g.bool("before_row")
 	p.parentsCome = g.bool("triggers") || g.bool("tree")
 	p.guarded = g.bool("triggers") || g.bool("guarded")
@@ -67,6 +69,17 @@ func (p *promotion[T]) read(res []result) (err error) {
 	p.suspects = res[5].texts("condition")
 	p.suspicions, err = suspicionsOf(res[5])
 	return err
+}
+
+// checkGuards compares what the target must have with what it had when the program started.
+func (t *Table[T]) checkGuards(g record) error {
+	if !g.bool("arbiter") {
+		return fmt.Errorf("%w: Config.Key (%s): %s no longer has a valid unique index of just these columns", ErrDrift, list("", t.cfg.Key), t.target)
+	}
+	if unlogged := g.text("unlogged"); unlogged != "" && !t.cfg.AllowUnlogged {
+		return volatileError(t.target, []string{unlogged})
+	}
+	return nil
 }
 
 // intact is true if all of a batch is in the side that its registry announces.
@@ -79,7 +92,7 @@ func (p *promotion[T]) pick(limit int64) (whole []*staged) {
 	var rows int64
 	for _, x := range p.list {
 		if len(p.chosen) > 0 && rows+x.rows > limit {
-			p.out.More = true
+			p.partial = true
 			break
 		}
 		p.chosen = append(p.chosen, x.no)
@@ -203,6 +216,9 @@ func (p *promotion[T]) settle(ctx context.Context) error {
 			x.ruled = x.rows - left[no]
 		}
 	}
+	if err := p.countRejects(ctx); err != nil {
+		return err
+	}
 	p.out.Rows, p.out.RejectedByRule = int(p.written), int(p.refused)
 	if err := p.countConflicts(ctx, remaining); err != nil {
 		return err
@@ -221,6 +237,21 @@ func (p *promotion[T]) settle(ctx context.Context) error {
 	return err
 }
 
+// countRejects brings the counts by code up to date.
+func (p *promotion[T]) countRejects(ctx context.Context) error {
+	var ids []string
+	for _, no := range p.numbers() {
+		if x := p.take[no]; x.rejected > 0 || x.ruled > 0 {
+			ids = append(ids, x.id)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	_, err := sendOne(ctx, p.q, p.t.sql.countRejects.with(args{"batches": array(ids), "most": text(mostCounts)}))
+	return err
+}
+
 // countConflicts fills in the conflicts of each batch: the rows that are left in the side and were
 // not written.
 func (p *promotion[T]) countConflicts(ctx context.Context, remaining map[int32]int64) error {
@@ -232,7 +263,7 @@ func (p *promotion[T]) countConflicts(ctx context.Context, remaining map[int32]i
 	case conflicts < 0 || len(t.cfg.Key) == 0:
 		return fmt.Errorf("staging: %s took %d rows of %d: does it have a trigger or rule that drops or adds rows?", t.target, p.written, want)
 	case t.cfg.Conflict == ConflictFail:
-		return fmt.Errorf("%w: %d rows have a key (%s) that the target or an earlier row has", ErrConflict, conflicts, list("", t.cfg.Key))
+		return p.conflictError(ctx, conflicts)
 	}
 	p.out.Conflicts = int(conflicts)
 	if p.byBatch {
@@ -267,6 +298,20 @@ func (p *promotion[T]) countConflicts(ctx context.Context, remaining map[int32]i
 		p.take[no].conflicts = n
 	}
 	return nil
+}
+
+// conflictError names the first record whose key was there.
+func (p *promotion[T]) conflictError(ctx context.Context, conflicts int64) error {
+	e := &ConflictError{Table: p.t.target, Rows: int(conflicts)}
+	r, err := sendOne(ctx, p.q, p.sql().firstConflict.where(p.which()).with(nil))
+	if err != nil {
+		return err
+	}
+	for row := range r.each() {
+		e.Key, e.Batch, e.Pos = row.text("key"), row.text("batch"), int32(row.int("pos"))
+		e.Root, e.Place = row.text("root"), int(row.int("place"))
+	}
+	return e
 }
 
 var errRecount = errors.New("staging: conflicts do not add up")

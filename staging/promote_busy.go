@@ -3,7 +3,50 @@ package staging
 import (
 	"context"
 	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
 )
+
+// A lock that is waited for holds up everyone who comes later, also those who would not conflict
+// with its holder: readers and workers would stand behind a promoter that waits for a backup. So a
+// promoter waits for slices of a lockSlice, with pauses from firstPause to lastPause in between.
+const (
+	lockSlice  = 100 * time.Millisecond
+	firstPause = 25 * time.Millisecond
+	lastPause  = time.Second
+)
+
+// inSlices begins a promotion's transaction, takes locks, and runs calls. It returns the results of
+// the calls. It waits for the locks in slices, up to Config.LockTimeout in all.
+func (t *Table[T]) inSlices(ctx context.Context, q *pgx.Conn, locks, calls []call) ([]result, error) {
+	slice := min(lockSlice, t.cfg.LockTimeout)
+	begin := append(t.beginPromotion(), ownLockTimeout.with(args{"lock_timeout": millis(slice)}))
+	begin = append(append(begin, locks...), ownLockTimeout.with(args{"lock_timeout": millis(t.cfg.LockTimeout)}))
+	pause := firstPause
+	for deadline := time.Now().Add(t.cfg.LockTimeout); ; {
+		res, err := send(ctx, q, append(begin[:len(begin):len(begin)], calls...)...)
+		if err == nil {
+			return res[len(begin):], nil
+		}
+		left := time.Until(deadline)
+		if sqlState(err) != "55P03" || left <= slice {
+			return nil, err
+		}
+		t.rollback(q)
+		if err := t.at("between slices"); err != nil {
+			return nil, err
+		}
+		timer := time.NewTimer(min(pause, left-slice))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, ctx.Err()
+		}
+		pause = min(pause*2, lastPause)
+	}
+}
 
 // holdersQuery lists the processes that hold locks on the tables $1 to $6, and reports whether this
 // role may end them.

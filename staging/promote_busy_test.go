@@ -91,3 +91,63 @@ func TestAWorkerOfAnotherRoleHoldsItsLock(t *testing.T) {
 		t.Errorf("promoted %d rows, want 1", p.Rows)
 	}
 }
+
+// While a promotion waits for a lock that a backup holds, readers and workers go on: they do not
+// stand in the queue behind it.
+func TestReadersPassAPromotionThatWaits(t *testing.T) {
+	t.Parallel()
+	for _, table := range []string{"items_registry_a", "items_staging_a", "items_refused_a", "items"} {
+		t.Run(table, func(t *testing.T) {
+			t.Parallel()
+			pool := servertest.Postgres(t)
+			cfg := staging.Config[item]{Create: true, Key: []string{"id"}, LockTimeout: time.Hour}
+			tab, other := newTable(t, pool, "items", cfg), newTable(t, pool, "items", staging.Config[item]{Create: true, Key: []string{"id"}})
+			l := load(items("a", 1)...)
+			stage(t, tab, l, staging.OutcomeStaged)
+			backup, err := pool.Begin(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer backup.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // rolled back below
+			mode := map[bool]string{true: "SHARE", false: "ACCESS SHARE"}[table == "items"]
+			if _, err := backup.Exec(t.Context(), "LOCK TABLE "+table+" IN "+mode+" MODE"); err != nil {
+				t.Fatal(err)
+			}
+			slices := make(chan struct{}, 1000)
+			tab.SetHook(func(p string) error {
+				if p == "between slices" {
+					slices <- struct{}{}
+				}
+				return nil
+			})
+			promoted := promoting(t, tab)
+			untilWaiting(t, pool)
+			const rounds = 3
+			for i := range rounds {
+				<-slices // it waits again soon
+				if f := fates(t, other, l.Batch.ID); f[0] != staging.FateStaged {
+					t.Errorf("the batch is %v, want staged", f[0])
+				}
+				balanced(t, other)
+				s, err := other.Stats(t.Context())
+				if err != nil || s.Promoting || s.Batches != int64(1+i) {
+					t.Errorf("stats %+v, %v, want %d batches and no promotion", s, err, 1+i)
+				}
+				stage(t, other, load(items(fmt.Sprint("b", i), 1)...), staging.OutcomeStaged)
+			}
+			select {
+			case r := <-promoted:
+				t.Fatalf("the promotion has ended: %+v, %v", r.v, r.err)
+			default:
+			}
+			if err := backup.Rollback(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			(<-promoted).must(t)
+			for p := promote(t, other); len(p.Batches) > 0; p = promote(t, other) {
+			}
+			count(t, pool, 1+rounds)
+			balanced(t, tab)
+		})
+	}
+}

@@ -341,8 +341,8 @@ func (t *Table[T]) insertName(of string) string {
 		return "try_insert_plain"
 	case len(t.cfg.Key) == 0:
 		return "insert_" + of + "_plain"
-	case of == "bit":
-		return "insert_bit_keyed"
+	case of == "array":
+		return "insert_array_keyed"
 	case of == "try" && t.cfg.Conflict == ConflictReplace:
 		return "try_insert_replace"
 	case of == "try":

@@ -42,17 +42,34 @@ WHERE {which}
 ORDER BY {s_key}, {newest}
 {on_conflict}
 
--- name: insert_bit_plain
+-- name: insert_array_plain
 INSERT INTO {target} AS old ({columns})
-SELECT {s_columns} FROM pg_temp.hr_aside s
-WHERE s.{record} BETWEEN @first::int8 AND @last::int8
+SELECT {s_columns} FROM {array} s
 
--- name: insert_bit_keyed
+-- name: insert_array_keyed
 INSERT INTO {target} AS old ({columns})
-SELECT DISTINCT ON ({s_key}) {s_columns} FROM pg_temp.hr_aside s
-WHERE s.{record} BETWEEN @first::int8 AND @last::int8
+SELECT DISTINCT ON ({s_key}) {s_columns} FROM {array} s
 ORDER BY {s_key}, {newest}
 {on_conflict}
+
+-- name: array
+-- Rows that a parameter brings.
+unnest(@rows::{staging_a}[])
+
+-- name: broken_rules
+-- How many rows of a parameter each rule rejects.
+SELECT {rule_code} AS code, {rule_reason} AS reason, count(*) AS n
+FROM (SELECT {rule_verdict} AS hr_verdict FROM {array} s) s
+WHERE s.hr_verdict IS NOT NULL
+GROUP BY 1, 2
+ORDER BY 1
+
+-- name: row_type
+-- The row type of the staging table of side a, and its columns.
+SELECT c.reltype::int8 AS row_type, a.attname::text AS name, a.atttypid::int8 AS type
+FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+WHERE c.oid = {staging_a_text}::regclass AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attnum
 
 -- name: replace_into
 INSERT INTO {target} AS old ({columns})
@@ -63,19 +80,40 @@ SELECT {columns} FROM {target}
 -- Tells whether the target has the key of one of the rows.
 SELECT EXISTS (SELECT FROM {staging} s JOIN {target} hr_there ON {key_in_target} WHERE {which}) AS there
 
+-- name: ours
+-- Whether the target's row is this transaction's own. A row's xmin may be a subtransaction's. Ids
+-- of subtransactions follow the transaction's, and a visible row whose writer is still in progress
+-- is ours.
+CASE WHEN hr_there.xmin IS NULL OR age(hr_there.xmin) > age(pg_current_xact_id()::xid) THEN false
+     ELSE pg_xact_status((pg_current_xact_id()::text::numeric + age(pg_current_xact_id()::xid) - age(hr_there.xmin))::text::xid8)
+          = 'in progress'
+END
+
+-- name: first_conflict
+-- The first record, in the order of arrival, whose key the target has, or an earlier row.
+SELECT r.id::text AS batch, r.root::text AS root, r.root_offset + x.pos AS place, x.pos, x.key
+FROM (
+    SELECT s.{record} AS record, {batch_no} AS no, {position} AS pos,
+           (SELECT row_to_json(hr_row)::text FROM (SELECT {s_key}) hr_row) AS key,
+           row_number() OVER (PARTITION BY {s_key} ORDER BY {newest}) AS n,
+           {ours} AS ours
+    FROM {staging} s
+    LEFT JOIN LATERAL (SELECT hr_there.xmin FROM {target} hr_there WHERE {key_in_target} OFFSET 0) hr_there ON true
+    WHERE {which}
+) x
+JOIN {registry} r ON r.no = x.no
+WHERE n > 1 OR NOT ours
+ORDER BY x.record
+LIMIT 1
+
 -- name: conflicts
 -- Counts, by batch, the rows that were not written: all but one of a key in this promotion, and
--- that one too unless the target's row is this transaction's own. A row's xmin may be a
--- subtransaction's. Ids of subtransactions follow the transaction's, and a visible row whose writer
--- is still in progress is ours.
+-- that one too unless the target's row is this transaction's own.
 SELECT no, count(*) AS n
 FROM (
     SELECT {batch_no} AS no,
            row_number() OVER (PARTITION BY {s_key} ORDER BY {newest}) AS n,
-           CASE WHEN hr_there.xmin IS NULL OR age(hr_there.xmin) > age(pg_current_xact_id()::xid) THEN false
-                ELSE pg_xact_status((pg_current_xact_id()::text::numeric + age(pg_current_xact_id()::xid) - age(hr_there.xmin))::text::xid8)
-                     = 'in progress'
-           END AS ours
+           {ours} AS ours
     FROM {staging} s
     LEFT JOIN LATERAL (SELECT hr_there.xmin FROM {target} hr_there WHERE {key_in_target} OFFSET 0) hr_there ON true
     WHERE {which}

@@ -281,12 +281,17 @@ func TestConflictFail(t *testing.T) {
 		exec(t, pool, "TRUNCATE items")
 		stage(t, tab, load(items("a", 10)...), staging.OutcomeStaged)
 		promote(t, tab)
+		stage(t, tab, load(items("fresh", 2)...), staging.OutcomeStaged)
 		l := load(second...)
+		l.Batch.Root, l.Batch.Offset = staging.NewBatchID(), 40
 		stage(t, tab, l, staging.OutcomeStaged)
-		if _, err := tab.Promote(t.Context(), staging.PromoteOptions{}); !errors.Is(err, staging.ErrConflict) {
-			t.Errorf("%s: %v", name, err)
-		} else {
-			t.Log(err)
+		_, err := tab.Promote(t.Context(), staging.PromoteOptions{})
+		first := map[string]int{"there": 0, "alone": 0, "within": 3}[name]
+		want := &staging.ConflictError{Table: `"public"."items"`, Rows: map[string]int{"there": 10, "alone": 1, "within": 1}[name], Batch: l.Batch.ID, Pos: int32(first),
+			Key: fmt.Sprintf(`{"id":%q}`, second[first].ID), Root: l.Batch.Root, Place: 40 + first}
+		var got *staging.ConflictError
+		if !errors.Is(err, staging.ErrConflict) || !errors.As(err, &got) || *got != *want {
+			t.Errorf("%s: got %v, want %v", name, err, want)
 		}
 		if f := fates(t, tab, l.Batch.ID); f[0] != staging.FateStaged {
 			t.Errorf("%s: %v", name, f)

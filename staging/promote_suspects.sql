@@ -1,6 +1,7 @@
 -- name: guards
 -- What besides the key can refuse a row of the target or of one of its partitions. With this a
--- promotion inserts in parts.
+-- promotion inserts in parts. Also whether the key still has its index, and which tables a crash
+-- would empty.
 WITH tree AS (
     SELECT {target_text}::regclass::oid AS oid
     UNION SELECT relid::oid FROM pg_partition_tree({target_text}::regclass)
@@ -20,7 +21,15 @@ SELECT {target_text}::regclass::oid::int8 AS target,
                   OR (SELECT array_agg(a.attname::text ORDER BY a.attname::text COLLATE "C") FROM pg_attribute a
                       WHERE a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey::int2[]) AND array_position(i.indkey::int2[], a.attnum) < i.indnkeyatts)
                      IS DISTINCT FROM {key_names})
-       ) AS guarded
+       ) AS guarded,
+       cardinality({key_names}) = 0 OR EXISTS (
+           SELECT FROM pg_index i
+           WHERE i.indrelid = {target_text}::regclass AND {arbiter}
+             AND (SELECT array_agg(a.attname::text ORDER BY a.attname::text COLLATE "C") FROM pg_attribute a
+                  WHERE a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey::int2[]) AND array_position(i.indkey::int2[], a.attnum) < i.indnkeyatts)
+                 = {key_names}
+       ) AS arbiter,
+       coalesce((SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_class c JOIN tree ON c.oid = tree.oid WHERE c.relpersistence = 'u'), '') AS unlogged
 
 -- name: suspects
 -- Conditions over a staged row (alias s) that the target's constraints of this moment will probably

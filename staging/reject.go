@@ -3,8 +3,9 @@ package staging
 import (
 	"context"
 	"fmt"
-	"math"
+	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -14,7 +15,7 @@ import (
 type StoredReject struct {
 	ID     int64 // of the reject, for paging, Resolve and Replay
 	Batch  string
-	Reject        // Payload: the raw record, or the row as JSON
+	Reject        // Payload: the raw record, or the row as JSON under the names of its columns
 	Table  string // the quoted target of the table that rejected it
 	// Source is where it was rejected: "stage", before it was staged; "rule", by a rule; "insert", by
 	// the target; "group", because a row of the same record in another table of the group was
@@ -24,6 +25,31 @@ type StoredReject struct {
 	At     time.Time
 	// Resolved is when the reject was corrected and replayed, or given up; zero: it is open.
 	Resolved time.Time
+}
+
+// maxCode is the length of a code.
+const maxCode = 64
+
+var (
+	wordPattern = regexp.MustCompile(`^[a-z][a-z0-9_]{0,63}$`)
+	sqlPattern  = regexp.MustCompile(`^` + codeSQL + `[0-9A-Z]{5}$`)
+	notWord     = regexp.MustCompile(`[^a-z0-9]+`)
+)
+
+// codeWord makes a code of any text: a word of a to z, 0 to 9 and _, which begins with a letter. A
+// code of Postgres keeps the capitals of its SQLSTATE.
+func codeWord(code string) string {
+	if wordPattern.MatchString(code) || sqlPattern.MatchString(code) {
+		return code
+	}
+	w := strings.Trim(notWord.ReplaceAllString(strings.ToLower(code), "_"), "_")
+	switch {
+	case w == "":
+		return CodeUnnamed
+	case w[0] <= '9':
+		w = "code_" + w
+	}
+	return w[:min(len(w), maxCode)]
 }
 
 // A RejectFilter selects rejects. Zero fields do not filter, except that resolved rejects are left
@@ -134,7 +160,7 @@ func (t *Table[T]) RejectCounts(ctx context.Context, since time.Time) ([]RejectC
 // twice, and its dedup id or the target's key absorbs the second copy. In the other order a crash
 // loses the record.
 func (t *Table[T]) Resolve(ctx context.Context, ids ...int64) (int, error) {
-	n, err := t.exec(ctx, true, do("UPDATE "+t.rejects+" SET resolved_at = clock_timestamp() WHERE id = ANY($1::text::int8[]) AND resolved_at IS NULL", array(ids)))
+	n, err := t.exec(ctx, true, t.sql.resolveRejects.with(args{"ids": array(ids)}))
 	if err != nil {
 		return 0, t.explain("resolving rejects", err)
 	}
@@ -170,8 +196,7 @@ func (t *Table[T]) Replay(ctx context.Context, fixed []Correction[T]) (PromoteRe
 	defer conn.Release()
 	q := conn.Conn()
 	defer t.rollback(q)
-	resolved, err := sendOne(ctx, q, do("UPDATE "+t.rejects+
-		" SET resolved_at = clock_timestamp() WHERE id = ANY($1::text::int8[]) AND resolved_at IS NULL RETURNING id", array(ids)))
+	resolved, err := sendOne(ctx, q, t.sql.resolveRejects.with(args{"ids": array(ids)}))
 	if err != nil {
 		return fail(err)
 	}
@@ -222,46 +247,33 @@ func replayed(id string, records, kept, rows, written int) args {
 	return args{"id": id, "records": text(records), "kept": text(kept), "rows": text(rows), "written": text(written)}
 }
 
-// writeAside does what stage and promote do, with a temporary table in place of a side: nothing
-// here outlives the transaction, and nothing has to outlive a crash. It returns how many rows it
-// wrote.
+// writeAside does what stage and promote do, without staging tables: nothing here outlives the
+// transaction, and nothing has to outlive a crash. It returns how many rows it wrote.
 func (t *Table[T]) writeAside(ctx context.Context, q *pgx.Conn, l *Load[T], spans []span, order []int) (int, error) {
 	var found []Reject
 	e := t.newEncoder(l, spans, order, 0, len(spans), 1, q.TypeMap(), &found)
-	if _, err := send(ctx, q, t.sql.lockTarget.with(nil), do("CREATE TEMPORARY TABLE hr_aside (LIKE "+t.staging[sideA]+") ON COMMIT DROP")); err != nil {
+	if _, err := sendOne(ctx, q, t.sql.lockTarget.with(nil)); err != nil {
 		return 0, err
 	}
-	if err := t.copyAside(ctx, q, e); err != nil {
-		if e.err != nil {
-			return 0, e.err
+	wrote, err := t.insertArray(ctx, q, e, t.sql.replayInsert, func(parameter []byte) error {
+		if len(found) > 0 || len(t.rules) == 0 {
+			return nil
 		}
-		return 0, err
-	}
+		r, err := sendOne(ctx, q, binaryCall(t.sql.brokenRules, parameter))
+		if err != nil || len(r.Rows) == 0 {
+			return err
+		}
+		broken := r.row(0)
+		return fmt.Errorf("%w: %d corrected rows are rejected again: %s: %s", ErrLoad, broken.int("n"), broken.text("code"), broken.text("reason"))
+	})
 	if len(found) > 0 {
 		return 0, fmt.Errorf("%w: correction %d: %s: %s", ErrLoad, found[0].Pos, found[0].Code, found[0].Reason)
 	}
-	for _, r := range t.rules {
-		found, err := sendOne(ctx, q, do("SELECT count(*) AS n FROM pg_temp.hr_aside s WHERE ("+r.Where+"\n)"))
-		if err != nil {
-			return 0, err
-		}
-		if n := found.row(0).int("n"); n != 0 {
-			return 0, fmt.Errorf("%w: %d corrected rows are rejected again: %s: %s", ErrLoad, n, r.Code, r.Reason)
-		}
-	}
-	res, err := send(ctx, q, t.sql.replayInsert.with(args{"first": text(recordOf(1, 0)), "last": text(recordOf(1, lastPos))}), do("DROP TABLE pg_temp.hr_aside"))
 	if err != nil {
 		return 0, err
 	}
-	wrote := int(res[0].affected())
-	if len(t.cfg.Merges) > 0 {
-		wrote = int(res[0].row(0).int("n"))
-	}
-	return wrote, t.afterMerges(ctx, q)
+	return int(wrote), t.afterMerges(ctx, q)
 }
-
-// lastPos is the greatest position of a record.
-const lastPos = math.MaxInt32
 
 // Prune deletes ledger rows and resolved rejects that are older than before. It returns how many
 // ledger rows it deleted. First it raises the floor to before, durably. If a batch that was sealed
@@ -291,7 +303,7 @@ func (t *Table[T]) Prune(ctx context.Context, before time.Time) (int, error) {
 			break
 		}
 	}
-	if _, err := t.exec(ctx, false, do("DELETE FROM "+t.rejects+" WHERE resolved_at < $1::timestamptz", timeText(before))); err != nil {
+	if _, err := t.exec(ctx, false, t.sql.pruneRejects.with(args{"before": timeText(before)})); err != nil {
 		return total, t.explain("pruning resolved rejects", err)
 	}
 	return total, nil

@@ -32,3 +32,46 @@ WHERE id > @after::int8
   AND (@resolved::bool OR resolved_at IS NULL)
 ORDER BY id
 LIMIT @limit::int8;
+
+-- name: resolve_rejects
+WITH resolved AS (
+    UPDATE {rejects} SET resolved_at = clock_timestamp()
+    WHERE id = ANY(@ids::text::int8[]) AND resolved_at IS NULL
+    RETURNING id, code
+), counted AS (
+    INSERT INTO {reject_counts} (code, open, resolved)
+    SELECT code, -count(*), count(*) FROM resolved GROUP BY code
+)
+SELECT id FROM resolved;
+
+-- name: prune_rejects
+WITH pruned AS (
+    DELETE FROM {rejects} WHERE resolved_at < @before::timestamptz RETURNING code
+)
+INSERT INTO {reject_counts} (code, open, resolved)
+SELECT code, 0, -count(*) FROM pruned GROUP BY code;
+
+-- name: count_rejects
+-- Counts what a promotion has rejected, and joins the rows of the counts when they are many. A row
+-- that another promotion is joining is left to that one.
+WITH fresh AS (
+    SELECT code, count(*) AS open, 0 AS resolved FROM {rejects} WHERE batch = ANY(@batches::text[]::uuid[]) GROUP BY code
+), many AS (
+    SELECT ctid AS place FROM {reject_counts}
+    WHERE (SELECT count(*) FROM {reject_counts}) > @most::int8
+    FOR UPDATE SKIP LOCKED
+), joined AS (
+    DELETE FROM {reject_counts} c USING many WHERE c.ctid = many.place RETURNING c.code, c.open, c.resolved
+)
+INSERT INTO {reject_counts} (code, open, resolved)
+SELECT code, sum(open), sum(resolved)
+FROM (SELECT * FROM fresh UNION ALL SELECT * FROM joined) x
+GROUP BY code
+HAVING sum(open) <> 0 OR sum(resolved) <> 0;
+
+-- name: reject_counts
+SELECT code, sum(open)::int8 AS open, sum(resolved)::int8 AS resolved
+FROM {reject_counts}
+GROUP BY code
+HAVING sum(open) <> 0 OR sum(resolved) <> 0
+ORDER BY code;

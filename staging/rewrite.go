@@ -47,10 +47,10 @@ type read[In any] struct {
 }
 
 // Run does the work, from where the last run under this name ended. It uses two connections of the
-// table's pool, and the role needs TEMPORARY on the database. Several runs under one name share the
-// work: one of them does each batch. The table's conflict policy decides what happens to existing
-// rows: ConflictReplace writes a table back over itself. Rules and merges do not run. Nothing is
-// entered into the ledger, because this is not a batch of a queue.
+// table's pool. Several runs under one name share the work: one of them does each batch. The
+// table's conflict policy decides what happens to existing rows: ConflictReplace writes a table
+// back over itself. Rules and merges do not run. Nothing is entered into the ledger, because this
+// is not a batch of a queue.
 func (r Rewrite[In, Out]) Run(ctx context.Context, t *Table[Out]) (RewriteProgress, error) {
 	if r.Name == "" || r.Source == "" || r.Key == "" || r.Transform == nil || r.Rows < 0 {
 		return RewriteProgress{}, fmt.Errorf("%w: Rewrite needs Name, Source, Key and Transform, and Rows (%d) must not be negative", ErrConfig, r.Rows)
@@ -113,12 +113,12 @@ func (t *Table[T]) rewriteTable(ctx context.Context, q *pgx.Conn) error {
 	if err := t.lockInstall(ctx, q); err != nil {
 		return err
 	}
-	found, err := find(ctx, q, t.schema, derived(t.table, "_rewrites"))
+	found, err := find(ctx, q, t.name.With("_rewrites"))
 	if err != nil {
 		return err
 	}
 	if found == nil && t.cfg.NoCreate {
-		return fmt.Errorf("%w: %s (Config.NoCreate is set: apply the schema that SQL returns)", ErrMissing, t.rewrites())
+		return fmt.Errorf("%w: %s (Config.NoCreate is set: apply the schema that SQL returns)", ErrMissing, t.rewrites)
 	}
 	if found == nil {
 		if _, err := sendOne(ctx, q, t.rewriteSQL("rewrite_table").with(nil)); err != nil {
@@ -128,12 +128,8 @@ func (t *Table[T]) rewriteTable(ctx context.Context, q *pgx.Conn) error {
 	return commit(ctx, q, "")
 }
 
-func (t *Table[T]) rewrites() string {
-	return pgx.Identifier{t.schema, derived(t.table, "_rewrites")}.Sanitize()
-}
-
 func (t *Table[T]) rewriteSQL(name string) statement {
-	return fill(name, pieces{"rewrites": t.rewrites()})
+	return fill(name, pieces{"rewrites": t.rewrites})
 }
 
 // progress reads how far all runs have come.
@@ -323,31 +319,18 @@ func (t *Table[T]) rewriteBatch(ctx context.Context, q *pgx.Conn, rows []T, step
 		return 0, errOvertaken
 	}
 	if len(rows) > 0 {
-		if _, err := sendOne(ctx, q, do("CREATE TEMPORARY TABLE hr_aside (LIKE "+t.staging[sideA]+") ON COMMIT DROP")); err != nil {
-			return 0, err
-		}
 		l := Load[T]{Rows: rows}
 		var found []Reject
-		e := t.newEncoder(&l, nil, nil, 0, len(rows), 1, q.TypeMap(), &found)
-		if err := t.copyAside(ctx, q, e); err != nil {
-			return 0, err
-		}
+		wrote, err = t.insertArray(ctx, q, t.newEncoder(&l, nil, nil, 0, len(rows), 1, q.TypeMap(), &found), t.sql.bulkInsert, nil)
 		if len(found) > 0 {
 			return 0, fmt.Errorf("%w: row %d behind key %s: %s: %s", ErrLoad, found[0].Pos, step.last, found[0].Code, found[0].Reason)
 		}
-		res, err := sendOne(ctx, q, t.sql.bulkInsert.with(args{"first": text(recordOf(1, 0)), "last": text(recordOf(1, int32(len(rows))))}))
 		if err != nil {
 			return 0, err
 		}
-		wrote = res.affected()
 		if _, err := sendOne(ctx, q, t.rewriteSQL("rewrite_wrote").with(args{"name": step.name, "written": text(wrote)})); err != nil {
 			return 0, err
 		}
 	}
 	return wrote, commit(ctx, q, "")
-}
-
-// copyAside fills the temporary table of this transaction.
-func (t *Table[T]) copyAside(ctx context.Context, q *pgx.Conn, e *encoder[T]) error {
-	return copyIn(ctx, q, "COPY pg_temp.hr_aside ("+list("", t.colNames)+", "+colRecord+") FROM STDIN BINARY", e)
 }

@@ -31,6 +31,7 @@ const (
 	kUUID
 	kBytea
 	kArray
+	kCaptured // of no table: takes any value, for a payload
 )
 
 // column is a column of the target with what an encoder must know of it.
@@ -69,6 +70,7 @@ const (
 	CodeTooLong = "too_long"      // longer than varchar(n)
 	CodeNumeric = "not_a_number"  // a text for a numeric column is not a number
 	CodeUUID    = "not_a_uuid"    // a text for a uuid column is not a uuid
+	CodeUnnamed = "unnamed"       // a reject that came without a code
 	CodeEncode  = "cannot_encode" // pgx cannot write the value as the column's type
 	badCalls    = "Config.Fill must make one call for each of Config.Columns"
 )
@@ -93,7 +95,8 @@ type Row struct {
 	err  error // the caller's mistake: fails the batch
 	m    *pgtype.Map
 
-	checkJSON bool // Postgres has refused the batch: look for the documents that it cannot parse
+	captured  []json.RawMessage // values of columns of kind kCaptured
+	checkJSON bool              // Postgres has refused the batch: look for the documents that it cannot parse
 }
 
 func (r *Row) next() *column {
@@ -114,7 +117,12 @@ func (r *Row) refuse(c *column, code, format string, args ...any) {
 	r.null()
 }
 
-func (r *Row) wrongType(c *column, what string) {
+// wrongType takes a value that the kind of its column does not.
+func (r *Row) wrongType(c *column, what string, value any) {
+	if c.kind == kCaptured {
+		r.captured[r.i-1] = payloadValue(c.elem, value)
+		return
+	}
 	if r.err == nil {
 		r.err = fmt.Errorf("%w: column %q is %s, which takes no %s", ErrConfig, c.name, c.sqlType, what)
 	}
@@ -159,7 +167,7 @@ func (r *Row) Time(t time.Time) { r.putTime(r.next(), t) }
 func (r *Row) UUID(u [16]byte) {
 	c := r.next()
 	if c.kind != kUUID {
-		r.wrongType(c, "uuid")
+		r.wrongType(c, "uuid", u)
 		return
 	}
 	r.buf = append(r.size(16), u[:]...)
@@ -196,7 +204,7 @@ func (r *Row) putInt(c *column, n int64) {
 	case kFloat4, kFloat8:
 		r.putFloat(c, float64(n))
 	default:
-		r.wrongType(c, "integer")
+		r.wrongType(c, "integer", n)
 	}
 }
 
@@ -213,13 +221,13 @@ func (r *Row) putFloat(c *column, f float64) {
 	case kNumeric:
 		r.putNumericText(c, formatFloat(f))
 	default:
-		r.wrongType(c, "floating-point number")
+		r.wrongType(c, "floating-point number", f)
 	}
 }
 
 func (r *Row) putBool(c *column, b bool) {
 	if c.kind != kBool {
-		r.wrongType(c, "truth value")
+		r.wrongType(c, "truth value", b)
 		return
 	}
 	var x byte
@@ -248,7 +256,7 @@ func (r *Row) putTime(c *column, t time.Time) {
 		t = t.Add(time.Duration(off) * time.Second)
 	case kTimestamptz, kDate:
 	default:
-		r.wrongType(c, "time")
+		r.wrongType(c, "time", t)
 		return
 	}
 	if t.Before(minTime) || !t.Before(maxTime) {
@@ -270,6 +278,10 @@ func (r *Row) putTime(c *column, t time.Time) {
 func (r *Row) putValue(c *column, v any) {
 	if v == nil {
 		r.null()
+		return
+	}
+	if c.kind == kCaptured {
+		r.wrongType(c, "value", v)
 		return
 	}
 	if c.kind == kJSON || c.kind == kJSONB {

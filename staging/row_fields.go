@@ -140,6 +140,21 @@ func defaultType(t reflect.Type) string {
 	return ""
 }
 
+// putter builds the function that writes the field into column c, or returns nil.
+func (f *field) putter(c *column, m *pgtype.Map) func(unsafe.Pointer, *Row, *column) {
+	put := putter(f.typ, c, m)
+	if put == nil || !f.nullZero {
+		return put
+	}
+	return func(p unsafe.Pointer, r *Row, c *column) {
+		if reflect.NewAt(f.typ, p).Elem().IsZero() {
+			r.null()
+			return
+		}
+		put(p, r, c)
+	}
+}
+
 // putter builds the function that writes a field of Go type t into column c. The functions read the
 // field through a pointer and its known type: the reflection is done here, once. nil means that
 // there is no way.
@@ -328,6 +343,9 @@ func (f *field) text(row unsafe.Pointer) string {
 			return ""
 		}
 		v = v.Elem()
+	}
+	if v.Kind() == reflect.Array && v.Len() == 16 && v.Type().Elem().Kind() == reflect.Uint8 {
+		return formatUUID(v.Convert(reflect.TypeFor[[16]byte]()).Interface().([16]byte))
 	}
 	return fmt.Sprint(v.Interface())
 }

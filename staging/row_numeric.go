@@ -2,6 +2,7 @@ package staging
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"math"
 	"strconv"
 	"strings"
@@ -15,6 +16,22 @@ const (
 	numInf  = 0xD000
 	numMinf = 0xF000
 )
+
+// decimalNumber prints ±coef × 10^-scale.
+func decimalNumber(neg bool, coef uint64, scale int) json.Number {
+	s := strconv.FormatUint(coef, 10)
+	switch {
+	case scale < 0 || scale > 1000:
+		s += "e" + strconv.Itoa(-scale)
+	case scale > 0:
+		s = strings.Repeat("0", max(0, scale+1-len(s))) + s
+		s = s[:len(s)-scale] + "." + s[len(s)-scale:]
+	}
+	if neg {
+		s = "-" + s
+	}
+	return json.Number(s)
+}
 
 func formatFloat(f float64) string {
 	switch {
@@ -40,7 +57,7 @@ func (r *Row) numericHead(digits, weight int, sign uint16, scale int) {
 // decimal point.
 func (r *Row) putDecimal(c *column, neg bool, coef uint64, scale int) {
 	if c.kind != kNumeric {
-		r.wrongType(c, "decimal number")
+		r.wrongType(c, "decimal number", decimalNumber(neg, coef, scale))
 		return
 	}
 	if scale < 0 || scale > 1000 {

@@ -61,7 +61,7 @@ func putText[S string | []byte](r *Row, c *column, s S) {
 		return
 	case kText, kJSON, kJSONB:
 	default:
-		r.wrongType(c, "text")
+		r.wrongType(c, "text", s)
 		return
 	}
 	if utf, nul := textOK(s); !utf {

@@ -2,7 +2,6 @@ package staging
 
 import (
 	"context"
-	"fmt"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -104,15 +103,8 @@ func (t *Table[T]) checkPromote(s side, r result) error {
 // FateUnknown for them, and the changed epoch makes a pipeline redeliver them at once.
 // DiscardStaged waits for active workers and promoters, for at most [DefaultLockTimeout].
 func DiscardStaged(ctx context.Context, pool *pgxpool.Pool, target string) (batches []string, err error) {
-	if pool == nil {
-		return nil, fmt.Errorf("%w: the pool is nil", ErrConfig)
-	}
-	schema, table, err := parseName(target)
+	t, err := beside(ctx, pool, target, nil)
 	if err != nil {
-		return nil, err
-	}
-	t := &Table[struct{}]{pool: pool}
-	if err := t.cfg.check(); err != nil {
 		return nil, err
 	}
 	conn, err := t.begin(ctx, true)
@@ -120,18 +112,8 @@ func DiscardStaged(ctx context.Context, pool *pgxpool.Pool, target string) (batc
 		return nil, t.explain("discarding what is staged for "+target, err)
 	}
 	defer conn.Release()
-	q := conn.Conn()
-	defer t.rollback(q)
-	s, err := find(ctx, q, schema, table)
-	if err != nil {
-		return nil, t.explain("discarding what is staged for "+target, err)
-	}
-	if s == nil {
-		return nil, fmt.Errorf("%w: %s", ErrNoTarget, target)
-	}
-	t.names = newNames(s.schema, table)
-	t.prepare()
-	if batches, err = t.discard(ctx, q); err != nil {
+	defer t.rollback(conn.Conn())
+	if batches, err = t.discard(ctx, conn.Conn()); err != nil {
 		return nil, t.explain("discarding what is staged for "+target, err)
 	}
 	return batches, nil

@@ -37,6 +37,14 @@ func (r Role) String() string {
 	return fmt.Sprintf("Role(%d)", uint8(r))
 }
 
+// The statements that read privileges.
+var (
+	currentRole          = fill("current_role", nil).with(nil)
+	hasTablePrivilege    = fill("has_table_privilege", nil)
+	hasSequencePrivilege = fill("has_sequence_privilege", nil)
+	hasSchemaCreate      = fill("has_schema_create", nil)
+)
+
 // need is what a role must be able to do with one object.
 type need struct {
 	object     string // quoted
@@ -71,7 +79,7 @@ func (t *Table[T]) needs() []need {
 			add("UPDATE", t.target)
 		}
 	}
-	add("SELECT", t.control, t.ledger, t.rejects, t.epoch, t.registry[0], t.registry[1])
+	add("SELECT", t.control, t.ledger, t.rejects, t.rejectCounts, t.epoch, t.registry[0], t.registry[1])
 	if role == RoleAll || role == RoleWorker {
 		add("INSERT", t.ledger, t.epoch)
 		add("INSERT, UPDATE", t.registry[0], t.registry[1])
@@ -79,11 +87,12 @@ func (t *Table[T]) needs() []need {
 	}
 	if role.onTarget() {
 		add("UPDATE", t.control)
-		add("INSERT, UPDATE, DELETE", t.ledger, t.rejects)
+		add("INSERT, UPDATE, DELETE", t.ledger, t.rejects, t.rejectCounts)
 		add("INSERT", t.epoch)
 		add("DELETE, TRUNCATE", t.registry[0], t.registry[1])
 		add("SELECT, UPDATE, DELETE, TRUNCATE", t.staging[0], t.staging[1])
 		add("SELECT, TRUNCATE", t.refused[0], t.refused[1])
+		add("SELECT, INSERT, UPDATE, DELETE", t.rewrites)
 		for _, s := range t.sequences {
 			out = append(out, need{object: s, privileges: []string{"USAGE"}, sequence: true})
 		}
@@ -100,19 +109,19 @@ func (n need) kind() string {
 
 // lacking lists what the current role lacks of the needs. What does not exist is left out.
 func (t *Table[T]) lacking(ctx context.Context, q *pgx.Conn) (role string, lacks []pgschema.Lack, err error) {
-	r, err := sendOne(ctx, q, do("SELECT current_user::text AS role"))
+	r, err := sendOne(ctx, q, currentRole)
 	if err != nil {
 		return "", nil, err
 	}
 	role = r.row(0).text("role")
 	for _, n := range t.needs() {
-		check := "has_table_privilege"
+		check := hasTablePrivilege
 		if n.sequence {
-			check = "has_sequence_privilege"
+			check = hasSequencePrivilege
 		}
 		calls := make([]call, len(n.privileges))
 		for i, p := range n.privileges {
-			calls[i] = do("SELECT coalesce("+check+"(to_regclass($1::text)::oid, $2::text), true) AS has", n.object, p)
+			calls[i] = check.with(args{"object": n.object, "privilege": p})
 		}
 		res, err := send(ctx, q, calls...)
 		if err != nil {
@@ -135,12 +144,12 @@ func (t *Table[T]) privileges(ctx context.Context, q *pgx.Conn, create bool) err
 		return t.explain("reading privileges", err)
 	}
 	if create {
-		r, err := sendOne(ctx, q, do("SELECT has_schema_privilege($1::text, 'CREATE') AS has", t.schema))
+		r, err := sendOne(ctx, q, hasSchemaCreate.with(args{"schema": t.name.Schema}))
 		if err != nil {
 			return t.explain("reading privileges", err)
 		}
 		if !r.row(0).bool("has") {
-			lacks = append(lacks, pgschema.Lack{Privilege: "CREATE", Object: "SCHEMA " + quote(t.schema), Role: role})
+			lacks = append(lacks, pgschema.Lack{Privilege: "CREATE", Object: "SCHEMA " + quote(t.name.Schema), Role: role})
 		}
 	}
 	if len(lacks) == 0 {
@@ -155,7 +164,7 @@ func Grants[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg C
 	var b strings.Builder
 	err := describe(ctx, pool, target, cfg, func(t *Table[T], _ *pgx.Conn) error {
 		fmt.Fprintf(&b, "-- %s of %s\n", t.cfg.Role, t.target)
-		fmt.Fprintf(&b, "GRANT USAGE ON SCHEMA %s TO %s;\n", quote(t.schema), quote(to))
+		fmt.Fprintf(&b, "GRANT USAGE ON SCHEMA %s TO %s;\n", quote(t.name.Schema), quote(to))
 		for _, n := range t.needs() {
 			fmt.Fprintf(&b, "GRANT %s ON %s%s TO %s;\n", strings.Join(n.privileges, ", "), n.kind(), n.object, quote(to))
 		}
@@ -163,8 +172,6 @@ func Grants[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg C
 			fmt.Fprintf(&b, `-- If workers are another role: without these two a worker whose COPY stands still holds up the promoter until
 -- its connection ends, because Postgres lets a role see and end only its own sessions.
 -- GRANT pg_read_all_stats, pg_signal_backend TO %s;
--- Replay and Rewrite, and nothing else, use a temporary table:
--- GRANT TEMPORARY ON DATABASE … TO %[1]s;
 `, quote(to))
 		}
 		return nil
@@ -185,13 +192,16 @@ func SQL[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg Conf
 }
 
 // layout is the version of the tables. It stands in the comment of the control table.
-const layout = "headrace staging schema 2"
+const (
+	layoutName = "headrace staging schema "
+	layout     = layoutName + "3"
+)
 
 // createSQL creates all tables that are missing.
 func (t *Table[T]) createSQL() string {
 	create := []string{
 		fill("schema_target", pieces{"ledger": t.ledger, "ledger_at": t.ledgerAt, "rejects": t.rejects, "rejects_batch": t.rejectsBatch,
-			"ledger_root": t.ledgerRoot, "rejects_key": t.rejectsKey,
+			"ledger_root": t.ledgerRoot, "rejects_key": t.rejectsKey, "reject_counts": t.rejectCounts,
 			"control": t.control, "epoch": t.epoch, "target_text": literal(t.target), "layout": literal(layout)}).text,
 		t.rewriteSQL("rewrite_table").text,
 	}
@@ -224,12 +234,3 @@ func describe[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg
 	}
 	return f(t, conn.Conn())
 }
-
-// omittedSequences are the sequences that fill columns which this program leaves out: an insert
-// needs USAGE on them. An identity needs nothing.
-const omittedSequences = `SELECT DISTINCT d.refobjid::regclass::text AS name
-	FROM pg_attrdef f
-	JOIN pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum
-	JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid AND d.refclassid = 'pg_class'::regclass
-	JOIN pg_class c ON c.oid = d.refobjid AND c.relkind = 'S'
-	WHERE f.adrelid = $1::text::regclass AND a.attname <> ALL($2::text::text[])`

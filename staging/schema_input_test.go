@@ -49,7 +49,7 @@ func TestBadInputIsNamed(t *testing.T) {
 		"time-out":         {"good", C{LockTimeout: -1}, staging.ErrConfig, []string{"LockTimeout", "-1ns"}},
 		"bad name":         {`a".b`, C{}, staging.ErrConfig, []string{"quote"}},
 		"three names":      {`a.b.c`, C{}, staging.ErrConfig, []string{"a.b.c"}},
-		"no name":          {``, C{}, staging.ErrConfig, []string{"empty"}},
+		"no name":          {``, C{}, staging.ErrConfig, []string{"1 to 63 bytes"}},
 	} {
 		_, err := staging.New(t.Context(), pool, x.target, x.c)
 		if err == nil || x.is != nil && !errors.Is(err, x.is) {
@@ -94,7 +94,7 @@ func TestHostileNamesDoNoHarm(t *testing.T) {
 		"x; DROP TABLE victim; --", `"x""; DROP TABLE victim; --"`, "x'; DROP TABLE victim; --", `\'; DROP TABLE victim; --`, "%s %d %", "SELECT", "ÄÖÜ 表",
 		strings.Repeat("long", 15) + "abc", strings.Repeat("long", 15) + "abd", strings.Repeat("ä", 31), `"a.b"`, "{staging}",
 	} {
-		tab := newTable(t, pool, target, staging.Config[row]{Create: true, Key: []string{`a"; DROP TABLE victim; --`}, Rules: []staging.Rule{{Code: "'; DROP TABLE victim; --", Reason: `%s\'; DROP TABLE victim`, Where: `"\" > 5`}}})
+		tab := newTable(t, pool, target, staging.Config[row]{Create: true, Key: []string{`a"; DROP TABLE victim; --`}, Rules: []staging.Rule{{Code: "six", Reason: `%s\'; DROP TABLE victim`, Where: `"\" > 5`}}})
 		l := load(row{"1", "2", 3}, row{"2", "'; DROP TABLE victim; --", 4}, row{"3", "", 6})
 		l.Batch.Worker = "'; DROP TABLE victim; --\x00"
 		stage(t, tab, l, staging.OutcomeStaged)

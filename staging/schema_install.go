@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/headrace/headrace/internal/pgschema"
 	"github.com/jackc/pgx/v5"
 )
 
@@ -23,9 +25,17 @@ func (t *Table[T]) install(ctx context.Context, q *pgx.Conn, target string) erro
 	if err := t.readShape(ctx, q, target); err != nil {
 		return err
 	}
+	if err := t.refuseVolatile(ctx, q); err != nil {
+		return err
+	}
 	missing, err := t.missingTables(ctx, q)
 	if err != nil {
 		return err
+	}
+	if !slices.Contains(missing, t.name.With("_control").Table) {
+		if err := t.checkLayout(ctx, q); err != nil {
+			return err
+		}
 	}
 	if len(missing) > 0 && t.cfg.NoCreate {
 		return fmt.Errorf("%w: %s (Config.NoCreate is set: apply the schema that SQL returns)", ErrMissing, strings.Join(missing, ", "))
@@ -50,16 +60,16 @@ func (t *Table[T]) install(ctx context.Context, q *pgx.Conn, target string) erro
 // readShape finds or makes the target, compares it with the columns of T, and prepares all
 // statements.
 func (t *Table[T]) readShape(ctx context.Context, q *pgx.Conn, target string) error {
-	schema, table, err := parseName(target)
+	name, err := parseName(target)
 	if err != nil {
 		return err
 	}
 	if err := t.readSearchPath(ctx, q); err != nil {
 		return t.explain("reading the search path", err)
 	}
-	s, err := find(ctx, q, schema, table)
+	s, err := find(ctx, q, name)
 	if err == nil && s == nil {
-		if s, err = t.createTarget(ctx, q, schema, table); err != nil {
+		if s, err = t.createTarget(ctx, q, name); err != nil {
 			return err
 		}
 	}
@@ -72,7 +82,7 @@ func (t *Table[T]) readShape(ctx context.Context, q *pgx.Conn, target string) er
 	if err := errors.Join(s.load(ctx, q), s.loadKeys(ctx, q)); err != nil {
 		return t.explain("reading the shape of "+target, err)
 	}
-	t.names = newNames(s.schema, table)
+	t.names = newNames(s.name)
 	if err := t.match(s, q); err != nil {
 		return err
 	}
@@ -80,7 +90,7 @@ func (t *Table[T]) readShape(ctx context.Context, q *pgx.Conn, target string) er
 		t.targetColumns = append(t.targetColumns, s.columns[i].name)
 	}
 	t.prepare()
-	r, err := sendOne(ctx, q, do(omittedSequences, t.target, namesText(t.colNames)))
+	r, err := sendOne(ctx, q, t.sql.sequences.with(nil))
 	if err != nil {
 		return t.explain("reading the sequences of "+target, err)
 	}
@@ -100,6 +110,11 @@ func namesText(names []string) string {
 	return "{" + b.String() + "}"
 }
 
+var (
+	installLock   = fill("install_lock", nil).with(nil)
+	missingTables = fill("missing_tables", nil)
+)
+
 // installTimeout bounds the wait for other programs that start. It is longer than
 // Config.LockTimeout, because many may start at once, and the idle time-out ends the transaction
 // of one that is frozen.
@@ -109,23 +124,19 @@ const installTimeout = time.Minute
 // database.
 func (t *Table[T]) lockInstall(ctx context.Context, q *pgx.Conn) error {
 	calls := append([]call{do(beginOwn)}, t.ownSettings(installTimeout, t.cfg.IdleTimeout)...)
-	calls = append(calls, do(`SELECT pg_advisory_xact_lock(hashtext('headrace.staging'))`))
+	calls = append(calls, installLock)
 	if _, err := send(ctx, q, append(calls, t.ownSettings(t.cfg.LockTimeout, t.cfg.IdleTimeout)...)...); err != nil {
 		return t.explain("waiting for other programs that start", err)
 	}
 	return nil
 }
 
-func (t *Table[T]) createTarget(ctx context.Context, q *pgx.Conn, schema, table string) (*shape, error) {
-	id := pgx.Identifier{table}
-	if schema != "" {
-		id = pgx.Identifier{schema, table}
-	}
+func (t *Table[T]) createTarget(ctx context.Context, q *pgx.Conn, name pgschema.Name) (*shape, error) {
 	if !t.cfg.Create {
-		return nil, fmt.Errorf("%w: %s (set Config.Create to create it)", ErrNoTarget, id.Sanitize())
+		return nil, fmt.Errorf("%w: %s (set Config.Create to create it)", ErrNoTarget, name)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "CREATE TABLE IF NOT EXISTS %s (", id.Sanitize())
+	fmt.Fprintf(&b, "CREATE TABLE IF NOT EXISTS %s (", name)
 	for i, c := range t.wanted {
 		typ := c.Type
 		if typ == "" && t.fields != nil {
@@ -144,9 +155,9 @@ func (t *Table[T]) createTarget(ctx context.Context, q *pgx.Conn, schema, table 
 	}
 	b.WriteString(")")
 	if _, err := q.Exec(ctx, b.String()); err != nil {
-		return nil, t.explain("creating the target "+id.Sanitize(), err)
+		return nil, t.explain("creating the target "+name.String(), err)
 	}
-	return find(ctx, q, schema, table)
+	return find(ctx, q, name)
 }
 
 // match compares the columns of T with those of the target.
@@ -180,7 +191,7 @@ func (t *Table[T]) match(s *shape, q *pgx.Conn) error {
 		}
 		if t.fields != nil {
 			f := &t.fields[i]
-			if f.put = putter(f.typ, c, q.TypeMap()); f.put == nil {
+			if f.put = f.putter(c, q.TypeMap()); f.put == nil {
 				drifts = append(drifts, Drift{Column: w.Name, Expected: "a type that takes a Go " + f.typ.String(), Found: c.sqlType})
 				continue
 			}
@@ -283,9 +294,7 @@ func plainType(s string) string {
 
 // missingTables lists the tables beside the target that do not exist.
 func (t *Table[T]) missingTables(ctx context.Context, q *pgx.Conn) (missing []string, err error) {
-	r, err := sendOne(ctx, q, do(`SELECT w.name FROM unnest($2::text::text[]) WITH ORDINALITY w (name, i)
-		WHERE NOT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1::text AND c.relname = w.name) ORDER BY w.i`,
-		t.schema, namesText(t.own)))
+	r, err := sendOne(ctx, q, missingTables.with(args{"schema": t.name.Schema, "names": namesText(t.own)}))
 	if err != nil {
 		return nil, t.explain("looking for the tables beside "+t.target, err)
 	}
@@ -304,18 +313,8 @@ func (t *Table[T]) tables(ctx context.Context, q *pgx.Conn, create bool) error {
 			return err
 		}
 	}
-	var owner, open, version string
-	err := q.QueryRow(ctx, "SELECT target, open, coalesce(obj_description(tableoid, 'pg_class'), '') FROM "+t.control).Scan(&owner, &open, &version)
-	t.hint.Store(int32(sideOf(open)))
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		return fmt.Errorf("staging: %s is empty: its one row names the open side", t.control)
-	case err != nil:
-		return t.explain("reading "+t.control, err)
-	case owner != t.target:
-		return fmt.Errorf("%w: %s belongs to the target %s", ErrDrift, t.control, owner)
-	case version != layout:
-		return fmt.Errorf("%w: the comment of %s is %q, the layout of this program %q: run programs of one version", ErrDrift, t.control, version, layout)
+	if err := t.checkControl(ctx, q); err != nil {
+		return err
 	}
 	for s := range t.staging {
 		if err := t.checkStaging(ctx, q, side(s)); err != nil {
@@ -325,11 +324,82 @@ func (t *Table[T]) tables(ctx context.Context, q *pgx.Conn, create bool) error {
 	return nil
 }
 
+// refuseVolatile returns an error for a target that a crash of the server empties: its ledger would
+// go on holding batches whose rows are gone.
+func (t *Table[T]) refuseVolatile(ctx context.Context, q *pgx.Conn) error {
+	if t.cfg.AllowUnlogged {
+		return nil
+	}
+	r, err := sendOne(ctx, q, t.sql.volatile.with(nil))
+	if err != nil {
+		return t.explain("reading the shape of "+t.target, err)
+	}
+	return volatileError(t.target, r.texts("name"))
+}
+
+func volatileError(target string, unlogged []string) error {
+	if len(unlogged) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: %s: %s is UNLOGGED: ALTER TABLE … SET LOGGED, or set Config.AllowUnlogged", ErrUnlogged, target, strings.Join(unlogged, ", "))
+}
+
+// checkLayout compares the layout of the tables that are there with this program's. It needs no
+// privilege.
+func (t *Table[T]) checkLayout(ctx context.Context, q *pgx.Conn) error {
+	r, err := sendOne(ctx, q, fill("layout", pieces{"control_text": literal(t.control)}).with(nil))
+	if err != nil {
+		return t.explain("reading the layout of "+t.control, err)
+	}
+	if found := r.row(0).text("layout"); found != layout {
+		return t.otherLayout(ctx, q, found)
+	}
+	return nil
+}
+
+// checkControl reads the control table: whose it is, and which side is open.
+func (t *Table[T]) checkControl(ctx context.Context, q *pgx.Conn) error {
+	r, err := sendOne(ctx, q, fill("control", pieces{"control": t.control}).with(nil))
+	if err != nil {
+		return t.explain("reading "+t.control, err)
+	}
+	if len(r.Rows) == 0 {
+		return fmt.Errorf("staging: %s is empty: its one row names the open side", t.control)
+	}
+	row := r.row(0)
+	t.hint.Store(int32(sideOf(row.text("open"))))
+	if owner := row.text("target"); owner != t.target {
+		return fmt.Errorf("%w: %s belongs to the target %s", ErrDrift, t.control, owner)
+	}
+	return nil
+}
+
+// otherLayout describes the difference between the layout that was found and this program's. For an
+// older layout it holds the statements that help.
+func (t *Table[T]) otherLayout(ctx context.Context, q *pgx.Conn, found string) error {
+	err := fmt.Errorf("%w: the tables beside %s have the layout %q, and this program needs %q", ErrDrift, t.target, found, layout)
+	n, nerr := strconv.Atoi(strings.TrimPrefix(found, layoutName))
+	if this, _ := strconv.Atoi(strings.TrimPrefix(layout, layoutName)); nerr != nil || n >= this {
+		return fmt.Errorf("%w: run programs of one version", err)
+	}
+	r, qerr := sendOne(ctx, q, fill("source_checks", pieces{"rejects_text": literal(t.rejects)}).with(nil))
+	if qerr != nil {
+		return t.explain("reading the constraints of "+t.rejects, qerr)
+	}
+	drop := ""
+	for _, name := range r.texts("name") {
+		drop += ", DROP CONSTRAINT " + quote(name)
+	}
+	upgrade := fill("upgrade", pieces{"refused_a": t.refused[sideA], "refused_b": t.refused[sideB], "registry_a": t.registry[sideA], "registry_b": t.registry[sideB],
+		"rejects": t.rejects, "control": t.control, "reject_counts": t.rejectCounts, "drop_checks": drop, "create": t.createSQL()})
+	return fmt.Errorf("%w: stop the programs of the older version and run\nBEGIN;\n%s;\nCOMMIT;", err, upgrade.text)
+}
+
 // checkStaging compares a staging table with the columns. A column that is new is added, with the
 // target's default for older programs and for the rows that they have staged. Anything else waits
 // until the table is empty.
 func (t *Table[T]) checkStaging(ctx context.Context, q *pgx.Conn, s side) error {
-	found, err := find(ctx, q, t.schema, t.stagingName[s])
+	found, err := find(ctx, q, pgschema.Name{Schema: t.name.Schema, Table: t.stagingName[s]})
 	if err != nil {
 		return t.explain("reading the shape of "+t.staging[s], err)
 	}
@@ -375,14 +445,12 @@ func (t *Table[T]) checkStaging(ctx context.Context, q *pgx.Conn, s side) error 
 			Fix: "Config.NoCreate is set: ALTER TABLE " + t.staging[s] + " " + strings.Join(change, ", ")}
 	}
 	if len(drifts) > 0 {
-		if _, err := q.Exec(ctx, "LOCK TABLE "+t.registry[s]+", "+t.staging[s]+" IN ACCESS EXCLUSIVE MODE"); err != nil {
+		names := pieces{"registry": t.registry[s], "staging": t.staging[s]}
+		r, err := send(ctx, q, fill("lock_registry", names).with(nil), fill("registry_full", names).with(nil))
+		if err != nil {
 			return t.explain("locking "+t.staging[s], err)
 		}
-		var full bool
-		if err := q.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+t.registry[s]+")").Scan(&full); err != nil {
-			return t.explain("reading "+t.registry[s], err)
-		}
-		if full {
+		if r[1].row(0).bool("full") {
 			return &DriftError{Table: t.staging[s], Drifts: drifts,
 				Fix: "promote what is staged with the version of the program that staged it, or let DiscardStaged give it back to the queue"}
 		}

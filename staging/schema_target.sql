@@ -45,6 +45,14 @@ CREATE INDEX IF NOT EXISTS {rejects_batch} ON {rejects} (batch);
 -- A hash: a key may be longer than an entry of a B-tree.
 CREATE INDEX IF NOT EXISTS {rejects_key} ON {rejects} USING hash (key) WHERE key <> '';
 
+-- How many rejects each code has: the sum over its rows. Each statement that writes rejects adds a
+-- row, so none waits for another. A promotion joins the rows when they are many.
+CREATE TABLE IF NOT EXISTS {reject_counts} (
+    code     text   NOT NULL,
+    open     bigint NOT NULL,
+    resolved bigint NOT NULL
+);
+
 CREATE TABLE IF NOT EXISTS {control} (
     one    boolean     PRIMARY KEY DEFAULT true CHECK (one),
     target text        NOT NULL,

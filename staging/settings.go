@@ -15,10 +15,12 @@ const beginOwn = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE NOT DEFERRABLE
 
 // The statements of settings.sql, which hold no names.
 var (
-	ownSettings   = fill("own_settings", nil)
-	ownDurability = fill("own_durability", nil).with(nil)
-	ownMemory     = fill("own_memory", nil).with(nil)
-	ownPlans      = fill("own_plans", nil).with(nil)
+	ownSettings    = fill("own_settings", nil)
+	ownDurability  = fill("own_durability", nil).with(nil)
+	ownMemory      = fill("own_memory", nil).with(nil)
+	ownLockTimeout = fill("own_lock_timeout", nil)
+	ownPlans       = fill("own_plans", nil).with(nil)
+	searchPath     = fill("search_path", nil).with(nil)
 )
 
 // beginning opens a transaction with settings of its own, of which the time limits keep a frozen
@@ -54,7 +56,7 @@ func isASCII(s string) bool {
 
 // readSearchPath remembers the search path of New for all later transactions.
 func (t *Table[T]) readSearchPath(ctx context.Context, q *pgx.Conn) error {
-	r, err := sendOne(ctx, q, do("SELECT current_setting('search_path') AS path"))
+	r, err := sendOne(ctx, q, searchPath)
 	if err != nil {
 		return err
 	}

@@ -12,9 +12,9 @@ import (
 // The statements of this package stand in .sql files. A line "-- name: x" begins statement x. Two
 // kinds of placeholders are filled here and nowhere else: {name} is a table, a list of columns or
 // another piece of SQL, filled once for each Table; @name is a parameter, which the server gets as
-// $1, $2, … Files whose name begins with schema_ hold one statement without a name.
+// $1, $2, … A file that names no statement holds one, of the file's name.
 //
-//go:embed stage.sql promote.sql promote_insert.sql promote_rules.sql promote_judge.sql promote_suspects.sql ledger.sql reject.sql schema_side.sql schema_target.sql settings.sql rewrite.sql find.sql group.sql
+//go:embed stage.sql promote.sql promote_insert.sql promote_rules.sql promote_judge.sql promote_suspects.sql ledger.sql reject.sql schema_change.sql schema_read.sql schema_side.sql schema_target.sql settings.sql rewrite.sql find.sql group.sql
 var sqlFiles embed.FS
 
 var templates = loadTemplates()
@@ -137,31 +137,39 @@ type statements struct {
 	ledgerBooks     statement
 	ledgerReplay    statement
 	registered      statement
+	volatile        statement
+	sequences       statement
 	readEpoch       statement
-	groupFollow     statement
-	groupRegistered statement
-	rejectsWhole    statement
-	rejectedRecords statement
-	rejectsPlaces   statement
-	resolvePlaces   statement
 	setEpoch        statement
 	rejectsByBatch  statement
 	rejectedKeys    statement
 	rejectsList     statement
 	rejectsCount    statement
+	rejectCounts    statement
+	countRejects    statement
+	resolveRejects  statement
+	pruneRejects    statement
 	replaceInto     statement // the target into itself, to be planned; empty without ConflictReplace
 	guards          statement
 	judged          statement
 	noteFailure     statement
 	noteSuccess     statement
 	failures        statement
-	bulkInsert      statement // rows of pg_temp.hr_aside, without merges
+	bulkInsert      statement // rows of a parameter, without merges
+	brokenRules     statement // of rows of a parameter; empty without rules
+	rowType         statement
 	replayInsert    statement // the same with merges
 	findID          statement
 	findRejects     statement
 	findCommitted   statement
 	findSealed      statement
 	findFloor       statement
+	groupFollow     statement
+	groupRegistered statement
+	rejectsWhole    statement
+	rejectedRecords statement
+	rejectsPlaces   statement
+	resolvePlaces   statement
 }
 
 // sideStatements are those that name one side of the staging tables.
@@ -173,20 +181,21 @@ type sideStatements struct {
 	copyRows      statement
 	copyRejects   statement
 
-	lock       statement
-	shape      statement
-	batches    statement
-	counts     statement
-	rejections statement
-	ledger     statement
-	rejects    statement
-	forget     statement
-	truncate   statement
-	rules      statement // empty without rules
-	insert     statement
-	insertNew  statement // the rows' keys are not looked up; empty unless ConflictSkip has a key
-	conflicts  statement
-	keyThere   statement // empty without a key
+	lock          statement
+	shape         statement
+	batches       statement
+	counts        statement
+	rejections    statement
+	ledger        statement
+	rejects       statement
+	forget        statement
+	truncate      statement
+	rules         statement // empty without rules
+	insert        statement
+	insertNew     statement // the rows' keys are not looked up; empty unless ConflictSkip has a key
+	conflicts     statement // empty without a key; so are the next two
+	firstConflict statement
+	keyThere      statement
 
 	insertPlain  statement // insert without merges
 	judgeInsert  statement
@@ -217,8 +226,11 @@ func (t *Table[T]) prepare() {
 	}
 	q.ledgerKinds, q.ledgerTooOld, q.ledgerDelete = get("ledger_kinds"), get("ledger_too_old"), get("ledger_delete")
 	q.ledgerCorrect, q.ledgerVoid, q.ledgerBooks, q.ledgerReplay = get("ledger_correct"), get("ledger_void"), get("ledger_books"), get("ledger_replay")
+	q.volatile, q.sequences = get("volatile"), get("omitted_sequences")
 	q.registered, q.readEpoch, q.setEpoch = get("registered"), get("read_epoch"), get("set_epoch")
 	q.rejectsByBatch, q.rejectedKeys, q.rejectsList = get("rejects_by_batch"), get("rejected_keys"), get("rejects_list")
+	q.rejectCounts, q.countRejects = get("reject_counts"), get("count_rejects")
+	q.resolveRejects, q.pruneRejects = get("resolve_rejects"), get("prune_rejects")
 	q.guards, q.judged = get("guards"), get("judged")
 	q.groupFollow, q.groupRegistered = get("group_follow"), get("group_registered")
 	q.rejectsWhole, q.rejectedRecords, q.rejectsPlaces, q.resolvePlaces = get("rejects_whole"), get("rejected_records"), get("rejects_places"), get("resolve_places")
@@ -230,8 +242,12 @@ func (t *Table[T]) prepare() {
 	if t.cfg.Conflict == ConflictReplace {
 		q.replaceInto = get("replace_into")
 	}
-	q.bulkInsert = get(t.insertName("bit"))
+	q.bulkInsert = get(t.insertName("array"))
 	q.replayInsert = t.merged(q.bulkInsert)
+	q.rowType = get("row_type")
+	if len(t.rules) > 0 {
+		q.brokenRules = get("broken_rules")
+	}
 	for s := range q.side {
 		p := t.sidePieces(side(s), common)
 		get := func(name string) statement { return fill(name, p) }
@@ -251,7 +267,7 @@ func (t *Table[T]) prepare() {
 		x.postpone, x.resume = get("postpone_record"), get("resume_postponed")
 		x.rejectRecord, x.spans, x.remaining, x.suspects = get("reject_record"), get("spans"), get("remaining"), get("suspects")
 		if len(t.cfg.Key) > 0 {
-			x.conflicts, x.keyThere = get("conflicts"), get("key_there")
+			x.conflicts, x.firstConflict, x.keyThere = get("conflicts"), get("first_conflict"), get("key_there")
 			if t.cfg.Conflict == ConflictSkip {
 				x.insertNew = t.merged(get("insert_new"))
 			}
@@ -267,7 +283,9 @@ func (t *Table[T]) prepare() {
 func (t *Table[T]) commonPieces() pieces {
 	key := list("s.", t.cfg.Key)
 	p := pieces{
-		"target": t.target, "target_text": literal(t.target), "ledger": t.ledger, "rejects": t.rejects, "rejects_text": literal(t.rejects), "control": t.control, "epoch": t.epoch,
+		"target": t.target, "target_text": literal(t.target), "ledger": t.ledger, "rejects": t.rejects, "rejects_text": literal(t.rejects), "reject_counts": t.rejectCounts,
+		"control": t.control, "control_text": literal(t.control), "epoch": t.epoch, "arbiter": arbiter(), "ours": fill("ours", nil).text,
+		"array": fill("array", pieces{"staging_a": t.staging[sideA]}).text, "staging_a_text": literal(t.staging[sideA]),
 		"registry_a": t.registry[sideA], "registry_b": t.registry[sideB],
 		"columns": list("", t.colNames), "s_columns": list("s.", t.colNames), "key": list("", t.cfg.Key), "s_key": key,
 		"record": colRecord, "postponed": postponedBit, "which": laterCondition, "newest": t.newestFirst(), "on_conflict": t.onConflict(),

@@ -13,10 +13,11 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// call is one statement with its parameters in text form; the SQL casts them.
+// call is one statement with its parameters, nearly always in text form; the SQL casts them.
 type call struct {
-	sql  string
-	args [][]byte
+	sql     string
+	args    [][]byte
+	formats []int16 // of the parameters; nil: text
 }
 
 // do is a call of a short statement without a template.
@@ -36,7 +37,7 @@ func do(sql string, args ...string) call {
 func send(ctx context.Context, q *pgx.Conn, calls ...call) ([]result, error) {
 	b := new(pgconn.Batch)
 	for _, c := range calls {
-		b.ExecParams(c.sql, c.args, nil, nil, nil)
+		b.ExecParams(c.sql, c.args, nil, c.formats, nil)
 	}
 	raw, err := q.PgConn().ExecBatch(ctx, b).ReadAll()
 	for n := len(raw); n > 0 && raw[n-1].Err != nil; n-- {

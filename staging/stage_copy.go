@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -194,10 +193,8 @@ func (t *Table[T]) reject(l *Load[T], pos int32, v *T, code, reason string) Reje
 	x := Reject{Pos: pos, Code: code, Reason: reason, Key: t.idOf(v)}
 	if int(pos) < len(l.Payloads) {
 		x.Payload = l.Payloads[pos]
-	} else if b, err := json.Marshal(v); err == nil {
-		x.Payload = b
 	} else {
-		x.Payload = fmt.Appendf(nil, "%+v", *v)
+		x.Payload = t.payload(v)
 	}
 	return x
 }
@@ -239,7 +236,7 @@ func (t *Table[T]) copyRejects(ctx context.Context, q *pgx.Conn, s side, no int3
 		r.Int(int64(no))
 		r.Int(int64(x.Pos))
 		r.String(plain(x.Key))
-		r.String(plain(x.Code))
+		r.String(codeWord(x.Code))
 		r.String(plain(x.Reason))
 		if readable(x.Payload, utf8Server) {
 			r.Bytes(x.Payload)

@@ -32,9 +32,9 @@ func NewBatchID() string { return uid.New() }
 type Reject struct {
 	Pos     int32  // index of the record in the batch
 	Key     string // the record's id in the dedup window; "" if unknown
-	Code    string // stable, for programs
+	Code    string // stable, for programs: a word as [Rule] describes; Stage makes one of any other text
 	Reason  string // for people
-	Payload []byte // the rejected record, or the row as JSON
+	Payload []byte // the rejected record, or the row as JSON under the names of its columns
 	Root    string // place in the root batch; filled when rejects are read
 	Place   int    // Offset + Pos; filled when rejects are read
 }
@@ -49,7 +49,8 @@ type Load[T any] struct {
 	Duplicates int
 	Filtered   int
 	// Payloads, if given, holds the batch's raw records by position. A row that Postgres cannot store
-	// is rejected with its raw record, or, without Payloads, with the row as JSON.
+	// is rejected with its raw record. Without Payloads it is rejected with the row as JSON, under the
+	// names of its columns.
 	Payloads [][]byte
 	// Encoding, if set, is called with true before rows are encoded and with false afterwards.
 	// Encoding runs Config.Fill and methods of the values. From the call with false to the next with
@@ -134,7 +135,9 @@ type PromoteResult struct {
 	Conflicts      int // rows whose key already existed
 	RejectedByRule int // rows that a rule or the target rejected
 
-	More  bool   // MaxRows left staged batches behind: call again at once
+	// More is true if MaxRows left staged batches behind, or the other side held batches when the call
+	// began: call again at once.
+	More  bool
 	Epoch string // as of Table.Epoch
 }
 

@@ -31,8 +31,9 @@ func (s Stats) Stuck() error {
 	return fmt.Errorf("%w since %s (%d times, %d batches wait): %s", ErrStuck, s.FailingSince.UTC().Format(time.RFC3339), s.Failures, s.Batches, s.Failure)
 }
 
-// statsWait is how long Stats waits for a side that a promotion holds.
-const statsWait = 50 * time.Millisecond
+// statsWait is how long Stats waits for a side that a promotion holds: longer than a promotion
+// waits for it at a time.
+const statsWait = 2 * lockSlice
 
 // Stats counts what is staged. It reads two small tables and the control row. It does not wait for
 // a promotion.

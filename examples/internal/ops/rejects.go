@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/headrace/headrace/staging"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
@@ -59,29 +60,25 @@ func Rejects(ctx context.Context, pool *pgxpool.Pool, table string, f RejectFilt
 
 // RejectCodes counts the open rejects of a table by code.
 func RejectCodes(ctx context.Context, pool *pgxpool.Pool, table string) (map[string]int64, error) {
-	name, err := rejectsTable(ctx, pool, table)
-	if err != nil {
+	if _, err := rejectsTable(ctx, pool, table); err != nil {
 		return nil, err
 	}
-	rows, err := pool.Query(ctx, "SELECT code, count(*) FROM "+name+" WHERE resolved_at IS NULL GROUP BY code")
-	if err != nil {
-		return nil, err
-	}
+	list, err := staging.CodeCounts(ctx, pool, table)
 	counts := make(map[string]int64)
-	var code string
-	var n int64
-	_, err = pgx.ForEachRow(rows, []any{&code, &n}, func() error { counts[code] = n; return nil })
+	for _, c := range list {
+		if c.Open > 0 {
+			counts[c.Code] = c.Open
+		}
+	}
 	return counts, err
 }
 
 // Resolve marks rejects as resolved. It returns how many were open.
 func Resolve(ctx context.Context, pool *pgxpool.Pool, table string, ids ...int64) (int, error) {
-	name, err := rejectsTable(ctx, pool, table)
-	if err != nil {
+	if _, err := rejectsTable(ctx, pool, table); err != nil {
 		return 0, err
 	}
-	tag, err := pool.Exec(ctx, "UPDATE "+name+" SET resolved_at = clock_timestamp() WHERE id = ANY($1) AND resolved_at IS NULL", ids)
-	return int(tag.RowsAffected()), err
+	return staging.ResolveRejects(ctx, pool, table, ids...)
 }
 
 func rejectsTable(ctx context.Context, pool *pgxpool.Pool, table string) (string, error) {

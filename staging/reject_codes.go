@@ -1,0 +1,89 @@
+package staging
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// A CodeCount is how many rejects of one code the rejects table holds.
+type CodeCount struct {
+	Code     string
+	Open     int64 // to be corrected or given up
+	Resolved int64 // and not pruned yet
+}
+
+// mostCounts is how many rows the table of counts has at most before a promotion joins them.
+const mostCounts = 200
+
+// CodeCounts counts the rejects by code, in the order of the codes. It reads a small table of
+// counts, however many rejects there are. Every call of this package that writes rejects changes
+// the counts in the same transaction, so they are exact after a crash too. A statement of your own
+// that changes the rejects table is not counted.
+func (t *Table[T]) CodeCounts(ctx context.Context) ([]CodeCount, error) {
+	rows, err := t.query(ctx, t.sql.rejectCounts.with(nil))
+	if err == nil {
+		var out []CodeCount
+		if out, err = pgx.CollectRows(rows, pgx.RowToStructByName[CodeCount]); err == nil {
+			return out, nil
+		}
+	}
+	return nil, t.explain("counting rejects", err)
+}
+
+// CodeCounts is [Table.CodeCounts] for a program that does not know the target's rows.
+func CodeCounts(ctx context.Context, pool *pgxpool.Pool, target string) ([]CodeCount, error) {
+	t, err := beside(ctx, pool, target, nil)
+	if err != nil {
+		return nil, err
+	}
+	return t.CodeCounts(ctx)
+}
+
+// ResolveRejects is [Table.Resolve] for a program that does not know the target's rows.
+func ResolveRejects(ctx context.Context, pool *pgxpool.Pool, target string, ids ...int64) (int, error) {
+	t, err := beside(ctx, pool, target, nil)
+	if err != nil {
+		return 0, err
+	}
+	return t.Resolve(ctx, ids...)
+}
+
+// beside makes a Table that knows the tables beside a target, and not the target's columns. read,
+// if not nil, reads more before the statements are prepared.
+func beside(ctx context.Context, pool *pgxpool.Pool, target string, read func(*Table[struct{}], *pgx.Conn) error) (*Table[struct{}], error) {
+	if pool == nil {
+		return nil, fmt.Errorf("%w: the pool is nil", ErrConfig)
+	}
+	name, err := parseName(target)
+	if err != nil {
+		return nil, err
+	}
+	t := &Table[struct{}]{pool: pool}
+	if err := t.cfg.check(); err != nil {
+		return nil, err
+	}
+	conn, err := t.begin(ctx, false)
+	if err != nil {
+		return nil, t.explain("looking for the target "+target, err)
+	}
+	defer conn.Release()
+	defer t.rollback(conn.Conn())
+	s, err := find(ctx, conn.Conn(), name)
+	if err != nil {
+		return nil, t.explain("looking for the target "+target, err)
+	}
+	if s == nil {
+		return nil, fmt.Errorf("%w: %s", ErrNoTarget, target)
+	}
+	t.names = newNames(s.name)
+	if read != nil {
+		if err := read(t, conn.Conn()); err != nil {
+			return nil, err
+		}
+	}
+	t.prepare()
+	return t, nil
+}

@@ -1,0 +1,28 @@
+-- name: lock_registry
+LOCK TABLE {registry}, {staging} IN ACCESS EXCLUSIVE MODE;
+
+-- name: registry_full
+SELECT EXISTS (SELECT FROM {registry}) AS full;
+
+-- name: source_checks
+-- The constraints on the source of a reject, which another layout may have otherwise.
+SELECT c.conname::text AS name
+FROM pg_constraint c
+WHERE c.conrelid = {rejects_text}::regclass AND c.contype = 'c'
+  AND c.conkey = ARRAY(SELECT attnum FROM pg_attribute WHERE attrelid = c.conrelid AND attname = 'source');
+
+-- name: upgrade
+-- Brings the tables of an older layout to that of this program, whichever it was. Every statement
+-- may run again. They run as one transaction, with the programs stopped.
+ALTER TABLE {refused_a} ADD COLUMN IF NOT EXISTS bytes bytea;
+ALTER TABLE {refused_b} ADD COLUMN IF NOT EXISTS bytes bytea;
+ALTER TABLE {registry_a} ADD COLUMN IF NOT EXISTS tables text NOT NULL DEFAULT '';
+ALTER TABLE {registry_b} ADD COLUMN IF NOT EXISTS tables text NOT NULL DEFAULT '';
+ALTER TABLE {rejects} ADD COLUMN IF NOT EXISTS bytes bytea, ADD COLUMN IF NOT EXISTS row json{drop_checks},
+    ADD CHECK (source IN ('stage', 'rule', 'insert', 'group'));
+ALTER TABLE {control} ADD COLUMN IF NOT EXISTS failed_since timestamptz,
+    ADD COLUMN IF NOT EXISTS failures integer NOT NULL DEFAULT 0, ADD COLUMN IF NOT EXISTS failure text;
+{create};
+TRUNCATE {reject_counts};
+INSERT INTO {reject_counts} (code, open, resolved)
+SELECT code, count(*) FILTER (WHERE resolved_at IS NULL), count(resolved_at) FROM {rejects} GROUP BY code

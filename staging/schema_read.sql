@@ -1,0 +1,106 @@
+-- name: relation
+-- The relation of a name; without a schema, the one that the search path finds first.
+SELECT c.oid::int8 AS oid, n.nspname::text AS schema, c.relname::text AS name, c.relkind::text AS kind, c.relpersistence::text AS persistence
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = to_regclass(@name::text);
+
+-- name: columns
+-- The columns of a table, with their defaults as SQL. A column with an identity has its sequence's
+-- next value as default.
+SELECT a.attname::text AS name, format_type(a.atttypid, a.atttypmod) AS type, a.atttypid::int8 AS type_oid, a.atttypmod AS typmod,
+       a.attnotnull AS not_null, a.atthasdef AS has_default, a.attidentity::text AS identity, a.attgenerated::text AS generated,
+       coalesce(' COLLATE ' || quote_ident(n.nspname) || '.' || quote_ident(o.collname), '') AS collation,
+       coalesce(CASE WHEN a.attgenerated = '' THEN pg_get_expr(d.adbin, d.adrelid) END,
+                CASE WHEN a.attidentity <> '' THEN format('nextval(%L::regclass)', pg_get_serial_sequence(a.attrelid::regclass::text, a.attname)) END,
+                '') AS default
+FROM pg_attribute a
+JOIN pg_type t ON t.oid = a.atttypid
+LEFT JOIN pg_collation o ON o.oid = a.attcollation AND a.attcollation <> t.typcollation
+LEFT JOIN pg_namespace n ON n.oid = o.collnamespace
+LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+WHERE a.attrelid = @oid::int8::oid AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attnum;
+
+-- name: type
+SELECT oid::int8 AS oid, typbasetype::int8 AS base, typelem::int8 AS element, typtype::text AS kind, typcategory::text AS category,
+       typname::text AS name, typtypmod AS typmod, typnotnull AS not_null
+FROM pg_type WHERE oid = @oid::int8::oid;
+
+-- name: unique_keys
+-- The columns of each unique index by which ON CONFLICT and an insert's refusal can decide about a
+-- row. An index that is not valid may lack rows; a deferred one is checked too late; a partial one,
+-- or one of an expression, does not see every row by its columns; one that compares in another
+-- collation has other duplicates than the column. Columns of INCLUDE do not belong to the key.
+SELECT array_to_json(ARRAY(
+           SELECT a.attname::text
+           FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(att, n)
+           JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.att
+           WHERE k.n <= i.indnkeyatts
+           ORDER BY k.n)) AS columns
+FROM pg_index i
+WHERE i.indrelid = @oid::int8::oid AND {arbiter};
+
+-- name: arbiter
+i.indisunique AND i.indimmediate AND i.indisvalid AND i.indisready AND i.indislive AND NOT i.indisexclusion
+AND i.indpred IS NULL AND i.indexprs IS NULL
+AND NOT EXISTS (SELECT FROM unnest(i.indkey::int2[], i.indcollation::oid[]) WITH ORDINALITY k(att, coll, n)
+                JOIN pg_attribute ka ON ka.attrelid = i.indrelid AND ka.attnum = k.att
+                WHERE k.n <= i.indnkeyatts AND k.coll <> ka.attcollation
+                  AND EXISTS (SELECT FROM pg_collation o WHERE o.oid IN (k.coll, ka.attcollation) AND NOT o.collisdeterministic));
+
+-- name: volatile
+-- The tables among the target and its partitions that a crash of the server empties.
+SELECT c.oid::regclass::text AS name
+FROM pg_class c
+WHERE c.relpersistence = 'u'
+  AND (c.oid = {target_text}::regclass OR c.oid IN (SELECT relid::oid FROM pg_partition_tree({target_text}::regclass)))
+ORDER BY 1;
+
+-- name: search_path
+SELECT current_setting('search_path') AS path;
+
+-- name: omitted_sequences
+-- The sequences that fill columns which this program leaves out: an insert needs USAGE on them. An
+-- identity needs nothing.
+SELECT DISTINCT d.refobjid::regclass::text AS name
+FROM pg_attrdef f
+JOIN pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum
+JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid AND d.refclassid = 'pg_class'::regclass
+JOIN pg_class c ON c.oid = d.refobjid AND c.relkind = 'S'
+WHERE f.adrelid = {target_text}::regclass AND a.attname <> ALL({column_names});
+
+-- name: missing_tables
+SELECT w.name
+FROM unnest(@names::text::text[]) WITH ORDINALITY w(name, i)
+WHERE NOT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                  WHERE n.nspname = @schema::text AND c.relname = w.name)
+ORDER BY w.i;
+
+-- name: install_lock
+-- Ends with the transaction, so it is good behind PgBouncer too.
+SELECT pg_advisory_xact_lock(hashtext('headrace.staging'));
+
+-- name: layout
+SELECT coalesce(obj_description({control_text}::regclass, 'pg_class'), '') AS layout;
+
+-- name: control
+SELECT target, open FROM {control};
+
+-- name: current_role
+SELECT current_user::text AS role;
+
+-- name: has_table_privilege
+SELECT coalesce(has_table_privilege(to_regclass(@object::text)::oid, @privilege::text), true) AS has;
+
+-- name: has_sequence_privilege
+SELECT coalesce(has_sequence_privilege(to_regclass(@object::text)::oid, @privilege::text), true) AS has;
+
+-- name: has_schema_create
+SELECT has_schema_privilege(@schema::text, 'CREATE') AS has;
+
+-- name: primary_key
+-- The column of the primary key, if it has one only.
+SELECT min(a.attname)::text AS id
+FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey::int2[])
+WHERE i.indrelid = {target_text}::regclass AND i.indisprimary AND array_position(i.indkey::int2[], a.attnum) < i.indnkeyatts
+HAVING count(*) = 1;

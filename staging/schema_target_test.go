@@ -1,0 +1,192 @@
+package staging_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/headrace/headrace/internal/servers/servertest"
+	"github.com/headrace/headrace/staging"
+)
+
+// A target that a crash empties, and a ledger that a crash keeps, lose rows together.
+func TestAnUnloggedTargetIsRefused(t *testing.T) {
+	t.Parallel()
+	for name, ddl := range map[string]string{
+		"table":     "CREATE UNLOGGED TABLE nums (id bigint PRIMARY KEY, v bigint)",
+		"partition": "CREATE TABLE nums (id bigint PRIMARY KEY, v bigint) PARTITION BY RANGE (id); CREATE TABLE n1 PARTITION OF nums FOR VALUES FROM (0) TO (9); CREATE UNLOGGED TABLE n2 PARTITION OF nums DEFAULT",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pool := servertest.Postgres(t)
+			exec(t, pool, ddl)
+			_, err := staging.New(t.Context(), pool, "nums", staging.Config[number]{Key: []string{"id"}})
+			if !errors.Is(err, staging.ErrUnlogged) {
+				t.Errorf("New: got %v, want ErrUnlogged", err)
+			}
+			if n := query[int](t, pool, "SELECT count(*) FROM pg_class WHERE relname LIKE 'nums\\_%' AND relkind = 'r'"); n != 0 {
+				t.Errorf("%d tables were created, want 0", n)
+			}
+			tab := newTable(t, pool, "nums", staging.Config[number]{Key: []string{"id"}, AllowUnlogged: true})
+			stage(t, tab, load(number{1, 1}), staging.OutcomeStaged)
+			if p := promote(t, tab); p.Rows != 1 {
+				t.Errorf("promoted %d rows, want 1", p.Rows)
+			}
+		})
+	}
+}
+
+// The target becomes UNLOGGED under a running program.
+func TestATargetThatBecomesUnlogged(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	exec(t, pool, "CREATE TABLE nums (id bigint PRIMARY KEY, v bigint)")
+	tab := numbers(t, pool)
+	stage(t, tab, load(number{1, 1}), staging.OutcomeStaged)
+	exec(t, pool, "ALTER TABLE nums SET UNLOGGED")
+	if _, err := tab.Promote(t.Context(), staging.PromoteOptions{}); !errors.Is(err, staging.ErrUnlogged) {
+		t.Errorf("Promote: got %v, want ErrUnlogged", err)
+	}
+	exec(t, pool, "ALTER TABLE nums SET LOGGED")
+	promote(t, tab)
+	intact(t, pool, "1=1")
+}
+
+// The key's index must be able to decide about a row, whatever else it has.
+func TestWhichIndexDecides(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	exec(t, pool, "CREATE COLLATION whatever (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
+	notNull := "ALTER TABLE %[1]s ALTER id SET NOT NULL, ALTER v SET NOT NULL;"
+	for i, c := range []struct {
+		what, ddl string
+		key       []string
+		good      bool
+	}{
+		{"INCLUDE", "ALTER TABLE %[1]s ADD PRIMARY KEY (id) INCLUDE (v, w)", []string{"id"}, true},
+		{"INCLUDE, as part of the key", "ALTER TABLE %[1]s ADD PRIMARY KEY (id) INCLUDE (v)", []string{"id", "v"}, false},
+		{"two columns and INCLUDE", "CREATE UNIQUE INDEX ON %[1]s (v, id) INCLUDE (w)", []string{"id", "v"}, true},
+		{"NULLS NOT DISTINCT", "CREATE UNIQUE INDEX ON %[1]s (id) NULLS NOT DISTINCT", []string{"id"}, true},
+		{"partial", "CREATE UNIQUE INDEX ON %[1]s (id) WHERE v > ''", []string{"id"}, false},
+		{"partial, always true", "CREATE UNIQUE INDEX ON %[1]s (id) WHERE true", []string{"id"}, true},
+		{"expression", "CREATE UNIQUE INDEX ON %[1]s ((id + 0))", []string{"id"}, false},
+		{"expression beside the column", "CREATE UNIQUE INDEX ON %[1]s (id, lower(v))", []string{"id", "v"}, false},
+		{"deferrable", "ALTER TABLE %[1]s ADD PRIMARY KEY (id) DEFERRABLE", []string{"id"}, false},
+		{"exclusion", "ALTER TABLE %[1]s ADD EXCLUDE (id WITH =)", []string{"id"}, false},
+		{"not unique", "CREATE INDEX ON %[1]s (id)", []string{"id"}, false},
+		{"descending", "CREATE UNIQUE INDEX ON %[1]s (id DESC NULLS LAST)", []string{"id"}, true},
+		{"another collation with the same duplicates", `CREATE UNIQUE INDEX ON %[1]s (v COLLATE "C")`, []string{"v"}, true},
+		{"a collation with other duplicates", `CREATE UNIQUE INDEX ON %[1]s (v COLLATE whatever)`, []string{"v"}, false},
+		{"not valid", "INSERT INTO %[1]s VALUES (1, '', ''), (1, '', ''); CREATE UNIQUE INDEX CONCURRENTLY ON %[1]s (id)", []string{"id"}, false},
+		{"only of the parent", "DROP TABLE %[1]s; CREATE TABLE %[1]s (id bigint NOT NULL, v text, w text) PARTITION BY LIST (id); CREATE TABLE %[1]s_1 PARTITION OF %[1]s DEFAULT; CREATE UNIQUE INDEX ON ONLY %[1]s (id)", []string{"id"}, false},
+		{"of a partitioned table", "DROP TABLE %[1]s; CREATE TABLE %[1]s (id bigint NOT NULL, v text, w text) PARTITION BY LIST (id); CREATE TABLE %[1]s_1 PARTITION OF %[1]s DEFAULT; CREATE UNIQUE INDEX ON %[1]s (id)", []string{"id"}, true},
+		{"beside one that is not valid", "CREATE UNIQUE INDEX ON %[1]s (id); CREATE UNIQUE INDEX ON %[1]s (id) WHERE w > ''", []string{"id"}, true},
+	} {
+		table := fmt.Sprintf("t%d", i)
+		for _, sql := range strings.Split(fmt.Sprintf("CREATE TABLE %[1]s (id bigint, v text, w text);"+notNull+c.ddl, table), ";") {
+			_, err := pool.Exec(t.Context(), sql) // one by one: CONCURRENTLY stands in no transaction, and fails on purpose
+			if err != nil && !strings.Contains(sql, "CONCURRENTLY") {
+				t.Fatalf("%s: %v", sql, err)
+			}
+		}
+		exec(t, pool, "TRUNCATE "+table)
+		tab, err := staging.New(t.Context(), pool, table, staging.Config[three]{Key: c.key})
+		if !c.good {
+			if !errors.Is(err, staging.ErrConfig) || !strings.Contains(err.Error(), "no unique index") {
+				t.Errorf("%s: got %v, want ErrConfig", c.what, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", c.what, err)
+			continue
+		}
+		for range 2 {
+			stage(t, tab, load(three{1, "a", ""}, three{2, "b", ""}, three{1, "a", "again"}), staging.OutcomeStaged)
+			promote(t, tab)
+		}
+		if n := query[int](t, pool, "SELECT count(*) FROM "+table); n != 2 {
+			t.Errorf("%s: %d rows, want 2", c.what, n)
+		}
+		balanced(t, tab)
+	}
+}
+
+type three struct {
+	ID int64  `db:"id"`
+	V  string `db:"v"`
+	W  string `db:"w"`
+}
+
+// The key's index goes while the program runs. Without it a key could be written twice.
+func TestTheKeyLosesItsIndex(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	exec(t, pool, "CREATE TABLE nums (id bigint PRIMARY KEY, v bigint)")
+	tab := numbers(t, pool)
+	stage(t, tab, load(number{1, 1}), staging.OutcomeStaged)
+	exec(t, pool, "ALTER TABLE nums DROP CONSTRAINT nums_pkey")
+	_, err := tab.Promote(t.Context(), staging.PromoteOptions{})
+	isDrift(t, "promote", err, "unique index")
+	exec(t, pool, "ALTER TABLE nums ADD PRIMARY KEY (id) INCLUDE (v)")
+	promote(t, tab)
+	intact(t, pool, "1=1")
+}
+
+// More reports what waits behind MaxRows, and what waits on the other side.
+func TestMoreOfTheOtherSide(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	tab := itemTable(t, pool)
+	for _, p := range []string{"a", "b", "c"} {
+		stage(t, tab, load(items(p, 2)...), staging.OutcomeStaged)
+	}
+	promoteUpTo := func(rows int) staging.PromoteResult {
+		t.Helper()
+		p, err := tab.Promote(t.Context(), staging.PromoteOptions{MaxRows: rows})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	if p := promoteUpTo(4); p.Rows != 4 || !p.More {
+		t.Errorf("with a batch left on the side: %d rows, more %v, want 4 and true", p.Rows, p.More)
+	}
+	stage(t, tab, load(items("d", 2)...), staging.OutcomeStaged) // into the open side
+	if p := promoteUpTo(4); p.Rows != 2 || !p.More {
+		t.Errorf("with a batch on the other side: %d rows, more %v, want 2 and true", p.Rows, p.More)
+	}
+	if p := promoteUpTo(4); p.Rows != 2 || p.More {
+		t.Errorf("the last one: %d rows, more %v, want 2 and false", p.Rows, p.More)
+	}
+	count(t, pool, 8)
+}
+
+// A database with tables of an older layout gets an error that names both, and the statements that
+// bring them up to date.
+func TestAnOlderLayout(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	tab := itemTable(t, pool)
+	l := load(append(items("a", 3), item{ID: "c\x00"}, item{ID: "d\xff"})...)
+	stage(t, tab, l, staging.OutcomeStaged)
+	promote(t, tab)
+	exec(t, pool, `DROP TABLE items_reject_counts; ALTER TABLE items_rejects DROP COLUMN bytes; ALTER TABLE items_refused_a DROP COLUMN bytes;
+		ALTER TABLE items_control DROP COLUMN failures; ALTER TABLE items_registry_b DROP COLUMN tables;
+		ALTER TABLE items_rejects DROP CONSTRAINT items_rejects_source_check, ADD CONSTRAINT "from ""old""" CHECK (source IN ('stage', 'rule', 'insert')); COMMENT ON TABLE items_control IS 'headrace staging schema 1'`)
+	_, err := staging.New(t.Context(), pool, "items", staging.Config[item]{Key: []string{"id"}})
+	isDrift(t, "New", err, `"headrace staging schema 1"`, `"headrace staging schema 3"`, "BEGIN;")
+	if err == nil {
+		return
+	}
+	_, sql, _ := strings.Cut(err.Error(), "run\n")
+	exec(t, pool, sql)
+	tab = itemTable(t, pool)
+	stage(t, tab, load(append(items("b", 3), item{ID: "e\xff"})...), staging.OutcomeStaged)
+	promote(t, tab)
+	counted(t, pool, tab)
+	exec(t, pool, "COMMENT ON TABLE items_control IS 'headrace staging schema 9'")
+	_, err = staging.New(t.Context(), pool, "items", staging.Config[item]{Key: []string{"id"}})
+	isDrift(t, "New of an older program", err, `"headrace staging schema 9"`, `"headrace staging schema 3"`)
+}
