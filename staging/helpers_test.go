@@ -72,18 +72,19 @@ func (r result[V]) must(t testing.TB) V {
 	return r.v
 }
 
-// untilWaiting returns when a backend of this database waits for a lock. It polls: Postgres sends
-// no signal.
+// untilWaiting returns when a backend of this database waits for a lock.
 func untilWaiting(t testing.TB, pool *pgxpool.Pool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; {
-		if query[bool](t, pool, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')") {
-			return
-		}
+	untilTrue(t, pool, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')")
+}
+
+// untilTrue returns when a query is true. It polls: Postgres sends no signal.
+func untilTrue(t testing.TB, pool *pgxpool.Pool, sql string) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !query[bool](t, pool, sql); <-time.After(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("no backend waits for a lock")
+			t.Fatalf("it stays false: %s", sql)
 		}
-		<-time.After(2 * time.Millisecond)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/staging"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // A backup holds ACCESS SHARE on every table until it ends. Promotions report who holds the lock,
@@ -149,5 +151,77 @@ func TestReadersPassAPromotionThatWaits(t *testing.T) {
 			count(t, pool, 1+rounds)
 			balanced(t, tab)
 		})
+	}
+}
+
+// session is a pool that logs in as a role of its own, as programs do. SET ROLE would leave the
+// session to the superuser.
+func session(t *testing.T, pool *pgxpool.Pool, role staging.Role, cfg staging.Config[item]) (*pgxpool.Pool, string) {
+	t.Helper()
+	_, name := login(t, pool)
+	exec(t, pool, "ALTER ROLE "+name+" LOGIN PASSWORD 'secret'")
+	cfg.Role = role
+	exec(t, pool, must(staging.Grants(t.Context(), pool, "items", cfg, name)))
+	c := pool.Config()
+	c.ConnConfig.User, c.ConnConfig.Password = name, "secret"
+	p, err := pgxpool.NewWithConfig(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	return p, name
+}
+
+// A worker of another role stands still in its COPY. Without privileges the promoter cannot see
+// that, and names the worker's process and role and the GRANT that helps. With one of the two it
+// still cannot end it. With both it does.
+func TestAWorkerOfAnotherRoleStandsStill(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	cfg := staging.Config[item]{Create: true, Key: []string{"id"}, LockTimeout: 200 * time.Millisecond, StageTimeout: 100 * time.Millisecond}
+	stage(t, newTable(t, pool, "items", cfg), load(items("a", 1)...), staging.OutcomeStaged)
+	asWorker, workerName := session(t, pool, staging.RoleWorker, cfg)
+	asPromoter, promoterName := session(t, pool, staging.RolePromoter, cfg)
+	cfg.Role = staging.RolePromoter
+	promoter := newTable(t, asPromoter, "items", cfg)
+
+	worker, err := asWorker.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer worker.Release()
+	if _, err := worker.Exec(t.Context(), "BEGIN; LOCK TABLE items_registry_a, items_staging_a IN ROW EXCLUSIVE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	still, halfARow := io.Pipe()
+	copied := background(func() (int, error) {
+		_, err := worker.Conn().PgConn().CopyFrom(t.Context(), still, "COPY items_staging_a (id, hr_record) FROM STDIN")
+		return 0, err
+	})
+	if _, err := halfARow.Write([]byte("half a r")); err != nil {
+		t.Fatal(err)
+	}
+	untilTrue(t, pool, fmt.Sprintf("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = %d AND wait_event_type = 'Client' AND query LIKE 'COPY%%')", worker.Conn().PgConn().PID()))
+	for _, grant := range []string{"", "GRANT pg_read_all_stats TO " + promoterName} {
+		exec(t, pool, grant)
+		_, err := promoter.Promote(t.Context(), staging.PromoteOptions{})
+		if !errors.Is(err, staging.ErrBusy) {
+			t.Fatalf("with %q: got %v, want ErrBusy", grant, err)
+		}
+		for _, want := range []string{fmt.Sprintf("process %d of role %q", worker.Conn().PgConn().PID(), workerName), fmt.Sprintf("GRANT pg_read_all_stats, pg_signal_backend TO %q", promoterName)} {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("with %q: the error lacks %s: %v", grant, want, err)
+			}
+		}
+	}
+	exec(t, pool, "GRANT pg_signal_backend TO "+promoterName)
+	if p := promote(t, promoter); p.Rows != 1 {
+		t.Errorf("promoted %d rows, want 1", p.Rows)
+	}
+	if err := halfARow.Close(); err != nil {
+		t.Error(err)
+	}
+	if r := <-copied; r.err == nil {
+		t.Error("the worker's COPY ended well")
 	}
 }
