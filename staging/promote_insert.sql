@@ -59,8 +59,8 @@ unnest(@rows::{staging_a}[])
 -- name: broken_rules
 -- How many rows of a parameter each rule rejects.
 SELECT {rule_code} AS code, {rule_reason} AS reason, count(*) AS n
-FROM (SELECT {rule_verdict} AS hr_verdict FROM {array} s) s
-WHERE s.hr_verdict IS NOT NULL
+FROM (SELECT {rule_verdict} AS hr__verdict FROM {array} s) s
+WHERE s.hr__verdict IS NOT NULL
 GROUP BY 1, 2
 ORDER BY 1
 
@@ -94,7 +94,7 @@ END
 SELECT r.id::text AS batch, r.root::text AS root, r.root_offset + x.pos AS place, x.pos, x.key
 FROM (
     SELECT s.{record} AS record, {batch_no} AS no, {position} AS pos,
-           (SELECT row_to_json(hr_row)::text FROM (SELECT {s_key}) hr_row) AS key,
+           (SELECT row_to_json(hr__row)::text FROM (SELECT {s_key}) hr__row) AS key,
            row_number() OVER (PARTITION BY {s_key} ORDER BY {newest}) AS n,
            {ours} AS ours
     FROM {staging} s

@@ -18,141 +18,141 @@
 DO $headrace$
 #variable_conflict use_column
 DECLARE
-    hr_rows     refcursor;
-    hr_row      record;           -- the row under way
-    hr_more     boolean;          -- there is one
-    hr_at       bigint := 1;      -- its number
-    hr_first    bigint;           -- number of the row with which the subtransaction began
-    hr_size     bigint := CASE WHEN {alone} THEN 1 ELSE 64 END; -- rows of a subtransaction
-    hr_record_  bigint;           -- record under way
-    hr_skip     bigint;           -- record that the subtransaction before refused
-    hr_skipped  tid[];            -- its rows
-    hr_twice    bigint;           -- record that met a unique index, and is tried once more
-    hr_stop     bigint;           -- record for the program to judge
-    hr_passed   boolean;          -- the subtransaction is to be taken back, although nothing was refused
-    hr_undone   boolean;
-    hr_n        bigint;
-    hr_tried    bigint;
-    hr_written  bigint := 0;
-    hr_refused  bigint := 0;
-    hr_soft     bigint := 0;      -- refusals that may be due to the surroundings
-    hr_later    tid[] := '{}';    -- rows that lack their parent
-    hr_marked   bigint := 0;
-    hr_bad      tid[] := '{}';
-    hr_codes    text[] := '{}';
-    hr_reasons  text[] := '{}';
-    hr_state    text;
-    hr_message  text;
-    hr_detail   text;
-    hr_name     text;
+    hr__rows    refcursor;
+    hr__row      record;           -- the row under way
+    hr__more     boolean;          -- there is one
+    hr__at       bigint := 1;      -- its number
+    hr__first    bigint;           -- number of the row with which the subtransaction began
+    hr__size     bigint := CASE WHEN {alone} THEN 1 ELSE 64 END; -- rows of a subtransaction
+    hr__record_  bigint;           -- record under way
+    hr__skip     bigint;           -- record that the subtransaction before refused
+    hr__skipped  tid[];            -- its rows
+    hr__twice    bigint;           -- record that met a unique index, and is tried once more
+    hr__stop     bigint;           -- record for the program to judge
+    hr__passed   boolean;          -- the subtransaction is to be taken back, although nothing was refused
+    hr__undone   boolean;
+    hr__n        bigint;
+    hr__tried    bigint;
+    hr__written  bigint := 0;
+    hr__refused  bigint := 0;
+    hr__soft     bigint := 0;      -- refusals that may be due to the surroundings
+    hr__later    tid[] := '{}';    -- rows that lack their parent
+    hr__marked   bigint := 0;
+    hr__bad      tid[] := '{}';
+    hr__codes    text[] := '{}';
+    hr__reasons  text[] := '{}';
+    hr__state    text;
+    hr__message  text;
+    hr__detail   text;
+    hr__name     text;
 BEGIN
-    OPEN hr_rows SCROLL FOR
-        SELECT s.ctid AS hr_tid, s.* FROM {staging} s WHERE {which} ORDER BY s.{record};
-    FETCH hr_rows INTO hr_row;
-    hr_more := FOUND;
+    OPEN hr__rows SCROLL FOR
+        SELECT s.ctid AS hr__tid, s.* FROM {staging} s WHERE {which} ORDER BY s.{record};
+    FETCH hr__rows INTO hr__row;
+    hr__more := FOUND;
     LOOP
-        hr_undone := false;
+        hr__undone := false;
         BEGIN
-            WHILE hr_more AND hr_stop IS NULL AND cardinality(hr_bad) + cardinality(hr_later) < 5000 LOOP
-                hr_first := hr_at;
-                hr_tried := 0;
-                hr_skipped := '{}';
-                hr_passed := false;
+            WHILE hr__more AND hr__stop IS NULL AND cardinality(hr__bad) + cardinality(hr__later) < 5000 LOOP
+                hr__first := hr__at;
+                hr__tried := 0;
+                hr__skipped := '{}';
+                hr__passed := false;
                 BEGIN
                     LOOP
-                        hr_record_ := hr_row.{record};
-                        IF hr_record_ IS NOT DISTINCT FROM hr_skip THEN
-                            hr_skipped := hr_skipped || hr_row.hr_tid;
+                        hr__record_ := hr__row.{record};
+                        IF hr__record_ IS NOT DISTINCT FROM hr__skip THEN
+                            hr__skipped := hr__skipped || hr__row.hr__tid;
                         ELSE
                             {try_row};
-                            GET DIAGNOSTICS hr_n = ROW_COUNT;
-                            hr_tried := hr_tried + hr_n;
+                            GET DIAGNOSTICS hr__n = ROW_COUNT;
+                            hr__tried := hr__tried + hr__n;
                         END IF;
-                        FETCH hr_rows INTO hr_row;
-                        hr_more := FOUND;
-                        hr_at := hr_at + 1;
-                        EXIT WHEN NOT hr_more OR hr_at >= hr_first + hr_size AND hr_row.{record} <> hr_record_;
+                        FETCH hr__rows INTO hr__row;
+                        hr__more := FOUND;
+                        hr__at := hr__at + 1;
+                        EXIT WHEN NOT hr__more OR hr__at >= hr__first + hr__size AND hr__row.{record} <> hr__record_;
                     END LOOP;
                     IF {alone} THEN
-                        hr_passed := true;
+                        hr__passed := true;
                         RAISE SQLSTATE 'HR000';
                     END IF;
-                    hr_written := hr_written + hr_tried;
-                    hr_size := least(hr_size * 2, 4096);
+                    hr__written := hr__written + hr__tried;
+                    hr__size := least(hr__size * 2, 4096);
                 EXCEPTION WHEN OTHERS OR assert_failure THEN
-                    IF NOT hr_passed THEN
-                        GET STACKED DIAGNOSTICS hr_state = RETURNED_SQLSTATE, hr_message = MESSAGE_TEXT,
-                            hr_detail = PG_EXCEPTION_DETAIL, hr_name = CONSTRAINT_NAME;
-                        hr_skip := hr_record_;
-                        IF hr_state = '23505' AND hr_twice IS DISTINCT FROM hr_record_ THEN
-                            hr_twice := hr_record_; -- another program may have inserted the key a moment ago
-                            hr_skip := NULL;
+                    IF NOT hr__passed THEN
+                        GET STACKED DIAGNOSTICS hr__state = RETURNED_SQLSTATE, hr__message = MESSAGE_TEXT,
+                            hr__detail = PG_EXCEPTION_DETAIL, hr__name = CONSTRAINT_NAME;
+                        hr__skip := hr__record_;
+                        IF hr__state = '23505' AND hr__twice IS DISTINCT FROM hr__record_ THEN
+                            hr__twice := hr__record_; -- another program may have inserted the key a moment ago
+                            hr__skip := NULL;
                         END IF;
-                        hr_size := greatest(hr_at - hr_first, 1);
-                        FETCH ABSOLUTE hr_first FROM hr_rows INTO hr_row;
-                        hr_more := true;
-                        hr_at := hr_first;
+                        hr__size := greatest(hr__at - hr__first, 1);
+                        FETCH ABSOLUTE hr__first FROM hr__rows INTO hr__row;
+                        hr__more := true;
+                        hr__at := hr__first;
                         CONTINUE; -- the same rows again, without this record
                     END IF;
                 END;
                 IF {alone} THEN
-                    hr_size := 1;
+                    hr__size := 1;
                 END IF;
-                CONTINUE WHEN cardinality(hr_skipped) = 0;
-                IF left(hr_state, 2) IN ('08', '25', '40', '53', '57', '58', 'F0')
-                   OR hr_state IN ('55P03', '55006', 'XX001', 'XX002')
-                   OR left(hr_state, 2) IN ('0A', '28', '2D', '3D', '3F', '42', '55', 'XX') AND NOT {soft} THEN
-                    hr_stop := hr_skip;
+                CONTINUE WHEN cardinality(hr__skipped) = 0;
+                IF left(hr__state, 2) IN ('08', '25', '40', '53', '57', '58', 'F0')
+                   OR hr__state IN ('55P03', '55006', 'XX001', 'XX002')
+                   OR left(hr__state, 2) IN ('0A', '28', '2D', '3D', '3F', '42', '55', 'XX') AND NOT {soft} THEN
+                    hr__stop := hr__skip;
                     CONTINUE;
                 END IF;
-                IF {postpone} AND hr_state = '23503' THEN
-                    hr_later := hr_later || hr_skipped;
+                IF {postpone} AND hr__state = '23503' THEN
+                    hr__later := hr__later || hr__skipped;
                     CONTINUE;
                 END IF;
-                IF left(hr_state, 2) IN ('0A', '28', '2D', '3D', '3F', '42', '55', 'XX') THEN
-                    hr_soft := hr_soft + cardinality(hr_skipped);
+                IF left(hr__state, 2) IN ('0A', '28', '2D', '3D', '3F', '42', '55', 'XX') THEN
+                    hr__soft := hr__soft + cardinality(hr__skipped);
                 END IF;
-                IF hr_name <> '' AND strpos(hr_message, hr_name) = 0 THEN
-                    hr_message := format('constraint %I: %s', hr_name, hr_message);
+                IF hr__name <> '' AND strpos(hr__message, hr__name) = 0 THEN
+                    hr__message := format('constraint %I: %s', hr__name, hr__message);
                 END IF;
-                IF hr_detail <> '' THEN
-                    hr_message := hr_message || ': ' || hr_detail;
+                IF hr__detail <> '' THEN
+                    hr__message := hr__message || ': ' || hr__detail;
                 END IF;
-                hr_bad := hr_bad || hr_skipped;
-                hr_codes := hr_codes || array_fill('sqlstate_' || hr_state, ARRAY[cardinality(hr_skipped)]);
-                hr_reasons := hr_reasons || array_fill(hr_message, ARRAY[cardinality(hr_skipped)]);
+                hr__bad := hr__bad || hr__skipped;
+                hr__codes := hr__codes || array_fill('sqlstate_' || hr__state, ARRAY[cardinality(hr__skipped)]);
+                hr__reasons := hr__reasons || array_fill(hr__message, ARRAY[cardinality(hr__skipped)]);
             END LOOP;
             IF {undo} THEN
-                hr_undone := true;
+                hr__undone := true;
                 RAISE SQLSTATE 'HR000';
             END IF;
         EXCEPTION WHEN OTHERS THEN
-            IF NOT hr_undone THEN
+            IF NOT hr__undone THEN
                 RAISE;
             END IF;
         END;
         WITH bad AS (
-            DELETE FROM {staging} s USING unnest(hr_bad, hr_codes, hr_reasons) b(hr_tid, hr_code, hr_reason)
-            WHERE s.ctid = b.hr_tid
-            RETURNING s.*, b.hr_code, b.hr_reason
+            DELETE FROM {staging} s USING unnest(hr__bad, hr__codes, hr__reasons) b(hr__tid, hr__code, hr__reason)
+            WHERE s.ctid = b.hr__tid
+            RETURNING s.*, b.hr__code, b.hr__reason
         )
         INSERT INTO {rejects} (batch, root, place, pos, whole, source, key, code, reason, row)
-        SELECT r.id, r.root, r.root_offset + {position}, {position}, true, {source}, {record_id}, s.hr_code, s.hr_reason, {row_json}
+        SELECT r.id, r.root, r.root_offset + {position}, {position}, true, {source}, {record_id}, s.hr__code, s.hr__reason, {row_json}
         FROM bad s JOIN {registry} r ON r.no = {batch_no};
-        GET DIAGNOSTICS hr_n = ROW_COUNT;
-        hr_refused := hr_refused + hr_n;
-        UPDATE {staging} s SET {record} = s.{record} | {postponed} FROM unnest(hr_later) l(hr_tid) WHERE s.ctid = l.hr_tid;
-        GET DIAGNOSTICS hr_n = ROW_COUNT;
-        hr_marked := hr_marked + hr_n;
-        hr_later := '{}';
-        hr_bad := '{}';
-        hr_codes := '{}';
-        hr_reasons := '{}';
-        EXIT WHEN NOT hr_more OR hr_stop IS NOT NULL;
+        GET DIAGNOSTICS hr__n = ROW_COUNT;
+        hr__refused := hr__refused + hr__n;
+        UPDATE {staging} s SET {record} = s.{record} | {postponed} FROM unnest(hr__later) l(hr__tid) WHERE s.ctid = l.hr__tid;
+        GET DIAGNOSTICS hr__n = ROW_COUNT;
+        hr__marked := hr__marked + hr__n;
+        hr__later := '{}';
+        hr__bad := '{}';
+        hr__codes := '{}';
+        hr__reasons := '{}';
+        EXIT WHEN NOT hr__more OR hr__stop IS NOT NULL;
     END LOOP;
-    CLOSE hr_rows; -- an open cursor would keep the side from being truncated
-    PERFORM set_config('headrace.judged', json_build_object('written', hr_written, 'refused', hr_refused, 'soft', hr_soft,
-        'stop', coalesce(hr_stop, -1), 'postponed', hr_marked)::text, true);
+    CLOSE hr__rows; -- an open cursor would keep the side from being truncated
+    PERFORM set_config('headrace.judged', json_build_object('written', hr__written, 'refused', hr__refused, 'soft', hr__soft,
+        'stop', coalesce(hr__stop, -1), 'postponed', hr__marked)::text, true);
 END
 $headrace$
 
@@ -171,7 +171,7 @@ SELECT {row_columns} WHERE NOT EXISTS (SELECT FROM {target} hr_there WHERE {key_
 INSERT INTO {target} AS old ({columns}) VALUES ({row_columns}) {on_conflict}
 
 -- name: try_rules
-PERFORM {rule_verdict} FROM {staging} s WHERE s.ctid = hr_row.hr_tid
+PERFORM {rule_verdict} FROM {staging} s WHERE s.ctid = hr__row.hr__tid
 
 -- name: reject_record
 -- Rejects one record that the program has judged itself.

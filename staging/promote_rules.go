@@ -69,7 +69,7 @@ func (t *Table[T]) idSQL(prefix string) string {
 
 // rowSQL is the staged row as json, without our own columns.
 func (t *Table[T]) rowSQL() string {
-	return "(SELECT row_to_json(hr_row) FROM (SELECT " + list("s.", t.colNames) + ") hr_row)"
+	return "(SELECT row_to_json(hr__row) FROM (SELECT " + list("s.", t.colNames) + ") hr__row)"
 }
 
 // ruleCases are the verdict on a row (the number of the first rule that is true, or NULL), and the
@@ -85,7 +85,7 @@ func (t *Table[T]) ruleCases() (verdict, code, reason string) {
 		c.WriteString(" WHEN " + n + " THEN " + literal(rule.Code))
 		r.WriteString(" WHEN " + n + " THEN " + literal(rule.Reason))
 	}
-	return "CASE" + v.String() + " END", "CASE s.hr_verdict" + c.String() + " END", "CASE s.hr_verdict" + r.String() + " END"
+	return "CASE" + v.String() + " END", "CASE s.hr__verdict" + c.String() + " END", "CASE s.hr__verdict" + r.String() + " END"
 }
 
 // tryRules lets Postgres plan the rules, the condition of a replacement and the merges, so that a

@@ -4,11 +4,11 @@
 -- change meanwhile. A record of several rows is rejected as a whole only if none of its rows is
 -- left.
 WITH judged AS MATERIALIZED (
-    SELECT s.ctid AS hr_tid, j.hr_verdict
-    FROM {staging} s CROSS JOIN LATERAL (SELECT {rule_verdict} AS hr_verdict OFFSET 0) j
-    WHERE j.hr_verdict IS NOT NULL AND {which}
+    SELECT s.ctid AS hr__tid, j.hr__verdict
+    FROM {staging} s CROSS JOIN LATERAL (SELECT {rule_verdict} AS hr__verdict OFFSET 0) j
+    WHERE j.hr__verdict IS NOT NULL AND {which}
 ), bad AS (
-    DELETE FROM {staging} s USING judged j WHERE s.ctid = j.hr_tid RETURNING s.*, j.hr_verdict
+    DELETE FROM {staging} s USING judged j WHERE s.ctid = j.hr__tid RETURNING s.*, j.hr__verdict
 ), badly AS (
     SELECT {batch_no} AS no, {position} AS pos, count(*) AS n FROM bad s GROUP BY 1, 2
 ), every AS ( -- the statement's snapshot still has the deleted rows

@@ -292,7 +292,7 @@ func (t *Table[T]) commonPieces() pieces {
 		"key_in_target": t.keyEquals("hr_there.", "s."), "record_id": t.idSQL("s."), "row_json": t.rowSQL(),
 		"batch_no": batchOf("s."), "position": posOf("s."), "spread": t.spread(),
 	}
-	p["row_columns"], p["key_is_row"] = list("hr_row.", t.colNames), t.keyEquals("hr_there.", "hr_row.")
+	p["row_columns"], p["key_is_row"] = list("hr__row.", t.colNames), t.keyEquals("hr_there.", "hr__row.")
 	p["key_names"], p["column_names"], p["nullable_names"] = textArray(slices.Sorted(slices.Values(t.cfg.Key))), textArray(t.colNames), textArray(t.nullable)
 	p["rule_verdict"], p["rule_code"], p["rule_reason"] = t.ruleCases()
 	return p
