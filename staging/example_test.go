@@ -130,3 +130,30 @@ func ExampleRewrite_Run() {
 	// up to 25000
 	// 25000 25000 true <nil>
 }
+
+// A program may log once what would make its promotions faster.
+func ExampleTable_Advise() {
+	ctx := context.Background()
+	pool, drop := exampleDatabase(`CREATE TABLE payments (id bigint PRIMARY KEY, amount bigint) WITH (autovacuum_enabled = off)`)
+	defer drop()
+
+	type row struct {
+		ID     int64 `db:"id"`
+		Amount int64 `db:"amount"`
+	}
+	table, err := staging.New(ctx, pool, "payments", staging.Config[row]{Key: []string{"id"}})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	advice, err := table.Advise(ctx)
+	for _, a := range advice {
+		if a.Code == "autovacuum" { // the others depend on the server
+			fmt.Println(a.Text)
+		}
+	}
+	fmt.Println(err)
+	// Output:
+	// autovacuum is off for payments: nothing will analyze it or mark its pages as visible
+	// <nil>
+}

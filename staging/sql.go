@@ -14,7 +14,7 @@ import (
 // another piece of SQL, filled once for each Table; @name is a parameter, which the server gets as
 // $1, $2, … A file that names no statement holds one, of the file's name.
 //
-//go:embed stage.sql promote.sql promote_insert.sql promote_rules.sql promote_judge.sql promote_suspects.sql ledger.sql reject.sql schema_change.sql schema_read.sql schema_side.sql schema_target.sql settings.sql rewrite.sql find.sql group.sql
+//go:embed stage.sql promote.sql promote_insert.sql promote_rules.sql promote_judge.sql promote_suspects.sql ledger.sql reject.sql schema_change.sql schema_read.sql schema_side.sql schema_target.sql settings.sql rewrite.sql find.sql group.sql advise.sql
 var sqlFiles embed.FS
 
 var templates = loadTemplates()
@@ -151,6 +151,7 @@ type statements struct {
 	pruneRejects    statement
 	replaceInto     statement // the target into itself, to be planned; empty without ConflictReplace
 	guards          statement
+	advise          statement
 	judged          statement
 	noteFailure     statement
 	noteSuccess     statement
@@ -232,6 +233,7 @@ func (t *Table[T]) prepare() {
 	q.rejectCounts, q.countRejects = get("reject_counts"), get("count_rejects")
 	q.resolveRejects, q.pruneRejects = get("resolve_rejects"), get("prune_rejects")
 	q.guards, q.judged = get("guards"), get("judged")
+	q.advise = get("advise")
 	q.groupFollow, q.groupRegistered = get("group_follow"), get("group_registered")
 	q.rejectsWhole, q.rejectedRecords, q.rejectsPlaces, q.resolvePlaces = get("rejects_whole"), get("rejected_records"), get("rejects_places"), get("resolve_places")
 	q.noteFailure, q.noteSuccess, q.failures = get("note_failure"), get("note_success"), get("failures")

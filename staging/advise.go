@@ -1,0 +1,30 @@
+package staging
+
+import "context"
+
+// An Advice is one thing that makes promotions slow and that an administrator can change.
+type Advice struct {
+	Code string // stable, for programs: "collation", "unanalyzed", "autovacuum", "max_wal_size" or "shared_buffers"
+	Text string // for people, with the figure where one was measured
+}
+
+// Advise looks for what makes promotions into the target slow: a key that sorts by the C library, a
+// target that was never analyzed or that autovacuum leaves alone, and settings of the server that
+// are too small for it. No advice is the good case. It reads the catalogue, with one query, and
+// nothing else calls it: a program may log it once when it starts.
+func (t *Table[T]) Advise(ctx context.Context) ([]Advice, error) {
+	conn, err := t.pool.Acquire(ctx)
+	if err != nil {
+		return nil, t.explain("looking for advice on "+t.target, err)
+	}
+	defer conn.Release()
+	r, err := t.inOwn(ctx, conn.Conn(), false, t.sql.advise.with(nil))
+	if err != nil {
+		return nil, t.explain("looking for advice on "+t.target, err)
+	}
+	var out []Advice
+	for row := range r.each() {
+		out = append(out, Advice{Code: row.text("code"), Text: row.text("text")})
+	}
+	return out, nil
+}
