@@ -42,8 +42,5 @@ SELECT set_config('work_mem', '64MB', true) WHERE pg_size_bytes(current_setting(
 -- the statement (jit) for seconds before it ran.
 SELECT set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true);
 
--- it was small, or not at all, would read it whole, or read it whole for each key.
-SET LOCAL enable_seqscan = off;
-
 -- name: own_lock_timeout
 SELECT set_config('lock_timeout', @lock_timeout::text, true);
