@@ -371,3 +371,37 @@ func TestManyReservations(t *testing.T) {
 		}
 	}
 }
+
+// The last waiter is let through by the call of the next one, so the keys of the queue are made
+// anew in one script. They expire, too.
+func TestKeysOfTheNextWaiterExpire(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		s := newStream(t, c, backpressure.Config{High: 10, Low: 4, PollInterval: time.Hour})
+		ctx, cancel := context.WithCancel(t.Context())
+		waits := func(n int64) {
+			servertest.Eventually(t, "producers wait", func() bool {
+				st, err := s.gate.Stats(t.Context())
+				return err == nil && int64(st.Waiting) == n
+			})
+		}
+		s.push(10)
+		first := s.wait(ctx, s.gate, 6)
+		waits(1)
+		s.pop(10)
+		second := s.wait(ctx, s.gate, 6) // it lets the first one through, and waits itself
+		if err := <-first; err != nil {
+			t.Fatal(err)
+		}
+		waits(1)
+		for _, key := range []string{"queue", "waiters"} {
+			if ttl, err := s.do("PTTL", "{"+s.name+"}:gate:"+key).AsInt64(); err != nil || ttl <= 0 {
+				t.Errorf("%s: got a time to live of %d, %v, want one", key, ttl, err)
+			}
+		}
+		cancel()
+		if err := <-second; err == nil {
+			t.Error("the second producer was let through, want it to wait")
+		}
+	})
+}

@@ -53,6 +53,7 @@ end
 local function leaveQueue(member)
   redis.call('ZREM', QUEUE, member)
   redis.call('ZREM', WAITERS, member)
+  waiting = redis.call('EXISTS', QUEUE, WAITERS) > 0 -- or the next to wait would make keys without a time to live
 end
 
 -- grantWaiting expires what has to, opens the gate when it may, and serves waiters in the order in

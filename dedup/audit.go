@@ -26,8 +26,8 @@ type AuditReport struct {
 	found []fault
 }
 
-// Sound returns nil if the audit found no difference, or an [ErrDamaged] that names the first ones.
-func (r AuditReport) Sound() error {
+// Balanced returns nil if the audit found no difference, or an [ErrDamaged] that names the first ones.
+func (r AuditReport) Balanced() error {
 	const most = 5
 	if len(r.Differences) == 0 {
 		return nil

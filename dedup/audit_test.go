@@ -45,7 +45,7 @@ func TestAuditAndRepair(t *testing.T) {
 			name := servertest.Prefix(t)
 			d := open(t, c, name, dedup.Config{ExpectedIDs: 100})
 			claim(t, d, dedup.Batch{Root: "a", Records: 300}, nil, names("old", 0, 300)...)
-			if a, err := d.Audit(t.Context()); err != nil || a.Sound() != nil || a.Keys < 2 {
+			if a, err := d.Audit(t.Context()); err != nil || a.Balanced() != nil || a.Keys < 2 {
 				t.Fatalf("%s: before: got %+v, %v, want two keys and no difference", what, a, err)
 			}
 			key := keyOfKind(t, c, name, damage.kind)
@@ -59,15 +59,15 @@ func TestAuditAndRepair(t *testing.T) {
 				t.Fatalf("%s: audit: %v", what, err)
 			}
 			if damage.want == "" {
-				if a.Sound() != nil {
-					t.Errorf("%s: got %v, want no difference: the window is empty", what, a.Sound())
+				if a.Balanced() != nil {
+					t.Errorf("%s: got %v, want no difference: the window is empty", what, a.Balanced())
 				}
 			} else if len(a.Differences) != 1 || !strings.Contains(a.Differences[0], damage.want) || !strings.Contains(a.Differences[0], key) ||
-				!errors.Is(a.Sound(), dedup.ErrDamaged) {
+				!errors.Is(a.Balanced(), dedup.ErrDamaged) {
 				t.Errorf("%s: got %q, want one difference that names %s and %q", what, a.Differences, key, damage.want)
 			}
 			r, err := d.Repair(t.Context())
-			if err != nil || r.After.Sound() != nil {
+			if err != nil || r.After.Balanced() != nil {
 				t.Errorf("%s: repair: got %+v, %v, want no difference left", what, r, err)
 			}
 			for _, key := range r.Aside {

@@ -302,7 +302,7 @@ func ExampleDeduplicator_Audit() {
 	redis.Do(ctx, redis.B().Rpush().Key("{orders}:dedup:state").Element("x").Build())
 
 	a, err := d.Audit(ctx)
-	fmt.Println(len(a.Differences), errors.Is(a.Sound(), dedup.ErrDamaged), err)
+	fmt.Println(len(a.Differences), errors.Is(a.Balanced(), dedup.ErrDamaged), err)
 	// Output: 1 true <nil>
 }
 
@@ -320,7 +320,7 @@ func ExampleDeduplicator_Repair() {
 	redis.Do(ctx, redis.B().Rpush().Key("{orders}:dedup:state").Element("x").Build())
 
 	r, err := d.Repair(ctx)
-	fmt.Println(r.Aside, r.After.Sound(), err)
+	fmt.Println(r.Aside, r.After.Balanced(), err)
 	fresh, err := d.Mark(ctx, "order-1")
 	fmt.Println(fresh, err)
 	// Output:
@@ -328,8 +328,8 @@ func ExampleDeduplicator_Repair() {
 	// [true] <nil>
 }
 
-// Sound returns nil for a window that no other program has changed.
-func ExampleAuditReport_Sound() {
+// Balanced returns nil for a window that no other program has changed.
+func ExampleAuditReport_Balanced() {
 	redis, stop := redisForExample()
 	defer stop()
 	ctx := context.Background()
@@ -343,6 +343,6 @@ func ExampleAuditReport_Sound() {
 		return
 	}
 	a, err := d.Audit(ctx)
-	fmt.Println(a.Sound(), a.Stats.IDs, err)
+	fmt.Println(a.Balanced(), a.Stats.IDs, err)
 	// Output: <nil> 2 <nil>
 }

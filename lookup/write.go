@@ -78,7 +78,8 @@ func (w *writer[K, V]) flush(ctx context.Context) error {
 	}
 	part := int(w.parts.Load())
 	if part == maxParts {
-		return fmt.Errorf("%w: the table has more than %d parts of Config.Chunk = %d entries or 1 MiB, must have fewer: raise Config.Chunk", ErrConfig, maxParts, w.t.cfg.Chunk)
+		return fmt.Errorf("%w: the table has more than %d parts of Config.Chunk = %d entries or 1 MiB, must have fewer: raise Config.Chunk, or use a Remote if the values are long",
+			ErrConfig, maxParts, w.t.cfg.Chunk)
 	}
 	w.parts.Add(1)
 	ttl := strconv.FormatInt(unfinished.Milliseconds(), 10)

@@ -120,22 +120,26 @@ func (f Flow[T]) undoOfBurial(ctx context.Context, qb *queue.Batch, log *slog.Lo
 // runToKeys runs the chain over a batch up to its Dedup stage. A function in the chain that neither
 // returns nor checks its context is left behind at the limit, with the batch.
 func (f Flow[T]) runToKeys(ctx context.Context, qb *queue.Batch, limit time.Duration) (*Batch, error) {
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	b := newBatch(qb)
 	b.keysOnly = true
 	done := make(chan error, 1)
 	go func() {
-		_, err := f.runChain(ctx, b)
+		_, err := f.runChain(limited, b)
 		done <- err
 	}()
 	select {
 	case err := <-done:
 		return b, err
-	case <-ctx.Done():
+	case <-limited.Done():
 	}
 	select { // what checks its context returns now
 	case err := <-done:
+		if ctx.Err() == nil && !errors.Is(err, errKeysKnown) {
+			// Also a stage that takes the end of its context for an outage: it would end so each time.
+			err = fmt.Errorf("pipeline: the chain took longer than %v: %v", limit, err)
+		}
 		return b, err
 	case <-time.After(keysGrace):
 		return nil, fmt.Errorf("pipeline: the chain took longer than %v", limit)

@@ -173,7 +173,12 @@ func (f *finder) scan(ctx context.Context) error {
 	})
 	for _, c := range counts {
 		if !c.Complete() {
-			f.limit("%v: %d of %d records were read, oldest first", c.Place, c.Scanned, c.Total)
+			if c.Moved {
+				f.limit("%v: consumers took records during the search, so others may have been missed", c.Place)
+			}
+			if c.Scanned < c.Total {
+				f.limit("%v: %d of %d records were read, oldest first", c.Place, c.Scanned, c.Total)
+			}
 		}
 	}
 	return err

@@ -12,7 +12,7 @@ import (
 // Location is where a record or batch is. They are in the order in which records move.
 type Location uint8
 
-// The states of a FoundPlace.
+// The locations of a FoundPlace.
 const (
 	LocationDelayed   Location = iota + 1 // pushed for later; At: when it may be leased
 	LocationReady                         // in the ready list; Position: the records before it
@@ -32,7 +32,7 @@ var locationNames = []string{
 	"nowhere", "delayed", "ready", "waiting for redelivery", "leased", "settling", "handed off", "broken", "staged", "promoted", "rejected", "dead", "void",
 }
 
-// String returns the name of the state.
+// String returns the name of the location.
 func (s Location) String() string {
 	if int(s) < len(locationNames) {
 		return locationNames[s]
@@ -40,7 +40,7 @@ func (s Location) String() string {
 	return fmt.Sprintf("Location(%d)", uint8(s))
 }
 
-// MarshalText returns the name of the state.
+// MarshalText returns the name of the location.
 func (s Location) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // WholeBatch is the Position of a FoundPlace that is about a batch, or a row of unknown batch.
@@ -50,7 +50,7 @@ const WholeBatch = -1
 type Found struct {
 	ID     string       `json:"id"`
 	At     time.Time    `json:"at"`
-	Places []FoundPlace `json:"places"` // in the order of their states
+	Places []FoundPlace `json:"places"` // in the order of their locations
 	// Limits name what was not looked through, and why. Without any, a record that has no place is not
 	// in the pipeline.
 	Limits []string `json:"limits,omitempty"`

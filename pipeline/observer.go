@@ -80,8 +80,9 @@ type InHand struct {
 // context of Run, and is not canceled. While Run is in progress, calls come from a separate
 // goroutine, so a slow observer delays no work: when [EventBuffer] events are waiting, further ones
 // are dropped and counted in Event.Missed. Run returns after the last event. If one call takes
-// longer than [ObserverTimeout] at the end of Run, Run returns without it. A method that is called
-// by hand, such as [Promoter.Promote], calls the observer inline.
+// longer than [ObserverTimeout] at the end of Run, Run returns without it; then the events that
+// wait may still come while another Run is in progress. A method that is called by hand, such as
+// [Promoter.Promote], calls the observer inline.
 type Observer interface {
 	Observe(ctx context.Context, e Event)
 }

@@ -20,7 +20,7 @@ type AuditReport struct {
 	// Quiet reports that nothing moved in between, so the sums could be compared with the books. The
 	// keys of each batch are compared in any case.
 	Quiet bool
-	// Differences describe what does not fit together. A sound queue has none.
+	// Differences describe what is inconsistent. A sound queue has none.
 	Differences []string
 }
 
@@ -57,7 +57,7 @@ type auditRun struct {
 	found   []finding
 }
 
-// finding is one thing that does not fit together, with the id of what it is about.
+// finding is one inconsistency, with the id of the batch or dead letter that has it.
 type finding struct {
 	kind findingKind
 	id   string
@@ -145,7 +145,7 @@ func (b auditedBatch) gone() bool { return b.records == -1 && b.length == 0 && b
 // setOf is the set of each state of a batch.
 var setOf = map[string]string{"L": "L", "S": "L", "R": "R", "H": "H", "B": "B"}
 
-// fault describes what does not fit together in a batch. "": it is sound.
+// fault describes what is inconsistent in a batch. "": it is sound.
 func (b auditedBatch) fault() string {
 	set := setOf[b.state]
 	switch {

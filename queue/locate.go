@@ -21,7 +21,7 @@ const (
 	BatchStateSettling                        // it has failed too often and is about to be split or buried
 	BatchStateWaiting                         // it waits for redelivery
 	BatchStateHandedOff                       // it waits for a promoter
-	BatchStateBroken                          // set aside: its keys do not fit together
+	BatchStateBroken                          // set aside: its keys are inconsistent
 )
 
 // batchStates are the states as the meta hash has them.
@@ -226,16 +226,19 @@ type ScanCount struct {
 	Place Place
 	// Scanned records were passed on, of Total that were there when the Scan began.
 	Scanned, Total int64
+	// Moved reports that consumers took records of the ready list during the scan, so that some of
+	// the others may have been missed.
+	Moved bool
 }
 
 // Complete reports whether Scan looked through the whole place.
-func (c ScanCount) Complete() bool { return c.Scanned >= c.Total }
+func (c ScanCount) Complete() bool { return c.Scanned >= c.Total && !c.Moved }
 
 // Scan reads payloads without leasing them, oldest first: delayed ones, those of the ready list, of
 // batches in flight, and dead letters. It passes them to visit in parts, of one place and, in
 // flight, of one batch each, and stops with its error. It returns how far it came in each place. It
-// goes the way of the records, so one that moves on meanwhile may come twice. Only a requeued or
-// delayed one can be missed.
+// goes the way of the records, so one that moves on meanwhile may come twice. A requeued or delayed
+// one can be missed, and one of the ready list while consumers work: see [ScanCount].Moved.
 //
 // A record has no index by its content, so this is the only way to find one in the ready list. The
 // bounds keep it cheap: about one command for 500 records or 256 KiB.
@@ -252,13 +255,22 @@ func (q *Queue) Scan(ctx context.Context, o ScanOptions, visit func([]ScannedRec
 	if err != nil {
 		return nil, err
 	}
-	counts := []ScanCount{{PlaceDelayed, 0, s.Delayed}, {PlaceReady, 0, s.Ready}, {PlaceInFlight, 0, s.InFlight}, {PlaceDead, 0, s.Dead}}
+	counts := []ScanCount{
+		{Place: PlaceDelayed, Total: s.Delayed}, {Place: PlaceReady, Total: s.Ready}, {Place: PlaceInFlight, Total: s.InFlight}, {Place: PlaceDead, Total: s.Dead},
+	}
 	for i, scan := range []func(context.Context, *scanRun) error{q.scanDelayed, q.scanReady, q.scanInFlight, q.scanDead} {
 		run := &scanRun{place: counts[i].Place, records: o.Records, bytes: o.Bytes, visit: visit}
 		err := scan(ctx, run)
 		counts[i].Scanned = run.scanned
 		if err != nil {
 			return counts, err
+		}
+		if counts[i].Place == PlaceReady {
+			now, err := q.Stats(ctx)
+			if err != nil {
+				return counts, err
+			}
+			counts[i].Moved = now.Taken != s.Taken
 		}
 	}
 	return counts, nil

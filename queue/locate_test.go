@@ -173,6 +173,26 @@ func TestScan(t *testing.T) {
 }
 
 // Large records are read one by one, and the bound on bytes ends the scan.
+// A consumer that works during a scan shifts the ready list under it.
+func TestScanBesideAConsumer(t *testing.T) {
+	t.Parallel()
+	q := open(t, servertest.Redis(t), quick)
+	must(t, q.Push(t.Context(), records(0, 100)...))
+	took := false
+	counts, err := q.Scan(t.Context(), queue.ScanOptions{}, func(part []queue.ScannedRecord) error {
+		if part[0].Place == queue.PlaceReady && !took {
+			took = true
+			lease(t, q, queue.LeaseOptions{Records: 10})
+			must(t, q.Push(t.Context(), records(100, 110)...)) // as many as before: the sums hide it
+		}
+		return nil
+	})
+	must(t, err)
+	if got := counts[1]; got.Complete() || !got.Moved || counts[0].Moved {
+		t.Errorf("got %+v, want an incomplete scan of the ready list alone", counts)
+	}
+}
+
 func TestScanBoundsBytes(t *testing.T) {
 	t.Parallel()
 	q := open(t, servertest.Redis(t), quick)

@@ -57,11 +57,9 @@ func (q *Queue) seal(caller context.Context, o LeaseOptions, least int) (leased,
 	if err != nil {
 		return leased{}, err
 	}
-	l, err := q.hydrate(ctx, r, results[1], chunkOf(o.Bytes))
-	if err != nil && r.id != "" {
-		q.unanswered.add(id, o.Duration) // it is leased, and its records could not be read
-	}
-	return l, err
+	// A batch whose records cannot be read is not given back: the end of its lease counts, so that a
+	// batch which breaks each connection is split.
+	return q.hydrate(ctx, r, results[1], chunkOf(o.Bytes))
 }
 
 // sealArgs are the arguments of lease.lua.

@@ -76,8 +76,8 @@ func TestHostileNeighbours(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a, err := d.Audit(t.Context()); err != nil || a.Sound() != nil {
-		t.Errorf("dedup: got %v, %v, want no difference", a.Sound(), err)
+	if a, err := d.Audit(t.Context()); err != nil || a.Balanced() != nil {
+		t.Errorf("dedup: got %v, %v, want no difference", a.Balanced(), err)
 	}
 	for _, key := range []string{"{n}", "{n}:queue", "{nn}:ready", "{n}:readyx"} {
 		if v, err := c.Do(t.Context(), c.B().Get().Key(key).Build()).ToString(); v != "of another program" || rueidis.IsRedisNil(err) {
