@@ -382,7 +382,7 @@ func TestKeysOfTheNextWaiterExpire(t *testing.T) {
 		waits := func(n int64) {
 			servertest.Eventually(t, "producers wait", func() bool {
 				st, err := s.gate.Stats(t.Context())
-				return err == nil && int64(st.Waiting) == n
+				return err == nil && st.Waiting == n
 			})
 		}
 		s.push(10)

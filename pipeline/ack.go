@@ -138,7 +138,7 @@ func (f Flow[T]) runToKeys(ctx context.Context, qb *queue.Batch, limit time.Dura
 	case err := <-done:
 		if ctx.Err() == nil && !errors.Is(err, errKeysKnown) {
 			// Also a stage that takes the end of its context for an outage: it would end so each time.
-			err = fmt.Errorf("pipeline: the chain took longer than %v: %v", limit, err)
+			err = fmt.Errorf("pipeline: the chain took longer than %v: %s", limit, err.Error()) // hides what it is
 		}
 		return b, err
 	case <-time.After(keysGrace):
