@@ -26,7 +26,8 @@ type AuditReport struct {
 	found []fault
 }
 
-// Balanced returns nil if the audit found no difference, or an [ErrDamaged] that names the first ones.
+// Balanced returns nil if the audit found no difference, or an [ErrDamaged] that names the first
+// ones.
 func (r AuditReport) Balanced() error {
 	const most = 5
 	if len(r.Differences) == 0 {
