@@ -62,11 +62,11 @@ type Config struct {
 	// LockTimeout bounds a wait for a lock: for another process that refreshes the same view, or
 	// for readers where the refresh is not concurrent. Default [DefaultLockTimeout].
 	LockTimeout time.Duration
-	// Debounce is how long [Refresher.Run] waits for further notices before it refreshes. Default
-	// [DefaultDebounce].
+	// Debounce is how long [Refresher.Run] waits for further notices before it refreshes, and before
+	// it retries a view for the first time. Default [DefaultDebounce].
 	Debounce time.Duration
-	// MaxStaleness bounds how long further notices can put off a refresh of [Refresher.Run]. Default
-	// [DefaultMaxStaleness].
+	// MaxStaleness bounds how long further notices can put off a refresh of [Refresher.Run], and the
+	// pause between its retries of a view that fails. Default [DefaultMaxStaleness].
 	MaxStaleness time.Duration
 	// SkipAnalyze leaves out the ANALYZE after a refresh. Then neither the planner nor
 	// [Refresher.Freshness] knows how many rows a view has until autovacuum analyzes it.

@@ -26,7 +26,8 @@ type Freshness struct {
 	AsOf time.Time
 	// Age is the server's time since AsOf.
 	Age time.Duration
-	// NextDue is when [Refresher.Run] refreshes the view next, zero if it knows of no change.
+	// NextDue is when [Refresher.Run] refreshes the view next: after a notice, or again after a
+	// failure. It is zero if neither is due.
 	NextDue time.Time
 	// Version is the token of the last refresh.
 	Version string
@@ -67,7 +68,7 @@ func (r *Refresher) Freshness(ctx context.Context) ([]Freshness, error) {
 		if asOf != nil {
 			g.AsOf, g.Age = *asOf, *age
 		}
-		g.NextDue = r.schedule.due(r.cfg.Debounce, r.cfg.MaxStaleness)
+		g.NextDue = r.schedule.nextOf(f.View, r.cfg.Debounce, r.cfg.MaxStaleness)
 		*byName[f.View] = g
 		return nil
 	})
