@@ -31,7 +31,8 @@
 // Create rejects a sum that would be rounded. This holds as long as rows reach the target only
 // through promotions; with Rollup.Replaces, promotions may replace rows. A roll-up does not see an
 // UPDATE or a DELETE there. [Rollup.Check] compares it with the target; [Rollup.Rebuild] recomputes
-// it. Promotions go on meanwhile, except while Rebuild repairs.
+// it. Promotions go on meanwhile, except while Rebuild repairs, or fills a roll-up with
+// Rollup.Replaces.
 //
 // # Tables
 //

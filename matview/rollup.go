@@ -85,7 +85,8 @@ type Rollup struct {
 	// counts and averages are subtracted, distinct values have reference counts, and a group without
 	// rows is deleted. A minimum or a maximum is recomputed from the table if its own row was
 	// replaced, and a sketch if any row of the group was. An index on the key's expressions makes that
-	// cheap; without one it is a scan of the table.
+	// cheap; without one it is a scan of the table. PostgreSQL 15 cannot index date_trunc('day', at,
+	// 'UTC'): write date_trunc('day', at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'.
 	Replaces bool
 }
 

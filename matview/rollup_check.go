@@ -77,11 +77,31 @@ func (r Rollup) contents() []contents {
 	return append(out, contents{r.table(), "", r.groups(ident(r.From) + " AS promoted")})
 }
 
+// compared lists the columns that follow from the table. What the last promotion added to a value
+// does not: a recomputation has 0 there, and nearly every row another number.
+func (c contents) compared() []string {
+	var out []string
+	for _, q := range c.columns {
+		if q != columnChange {
+			out = append(out, q)
+		}
+	}
+	return out
+}
+
 // Rebuild recomputes the roll-up from Rollup.From and returns how many rows it had to change. It is
-// exact while promotions go on. Readers never wait. An empty roll-up is filled by one query, and a
-// right one is only compared; promotions go on meanwhile. For a wrong one they wait, for as long as
-// an aggregation over the whole table takes; only what differs is rewritten. In a transaction of
-// the caller's it needs READ COMMITTED.
+// exact while promotions run. In a transaction of the caller's it needs READ COMMITTED.
+//
+// Readers never wait. Whether promotions wait depends on the roll-up:
+//
+//   - A right one is only compared. Promotions do not wait.
+//   - An empty one is filled by one query. A promotion into a group that the query has written
+//     waits until Rebuild commits. With Rollup.Replaces every promotion waits.
+//   - A wrong one is repaired. Every promotion waits, for as long as an aggregation over the whole
+//     table takes. Only the rows that differ are written.
+//
+// A promotion that waits longer than its own lock timeout fails with staging.ErrBusy. It has
+// changed nothing and can be repeated.
 func (r Rollup) Rebuild(ctx context.Context, db DB) (changed int64, err error) {
 	if err := r.Validate(); err != nil {
 		return 0, err
@@ -115,10 +135,23 @@ func (r Rollup) Rebuild(ctx context.Context, db DB) (changed int64, err error) {
 // fill merges the whole table into an empty roll-up, as one promotion of all of its rows. Its
 // snapshot has no row of a promotion that the roll-up does not have either. What promotions merge
 // meanwhile is added to, as they add to each other.
+//
+// Replacements do not add up like that. A maximum that the one takes away comes back with the
+// other, and neither sees that the group is stale. So with Replaces no promotion runs beside it.
 func (r Rollup) fill(ctx context.Context, tx pgx.Tx) (rows int64, err error) {
-	var empty []string
+	var conditions []string
 	for _, c := range r.contents() {
-		empty = append(empty, "NOT EXISTS (SELECT FROM "+c.ident+")")
+		conditions = append(conditions, "NOT EXISTS (SELECT FROM "+c.ident+")")
+	}
+	empty := strings.Join(conditions, " AND ")
+	if r.Replaces {
+		var isEmpty bool
+		if err := tx.QueryRow(ctx, "SELECT "+empty).Scan(&isEmpty); err != nil || !isEmpty {
+			return 0, err
+		}
+		if err := r.lock(ctx, tx); err != nil {
+			return 0, err
+		}
 	}
 	merges, err := r.Merges()
 	if err != nil {
@@ -132,19 +165,25 @@ func (r Rollup) fill(ctx context.Context, tx pgx.Tx) (rows int64, err error) {
 		}
 		list = append(list, pgschema.Quote(m.Name)+" AS ("+sql+")")
 	}
-	sql := trim(pgschema.Fill(fillSQL, "from", ident(r.From), "empty", strings.Join(empty, " AND "), "merges", strings.Join(list, ", "),
+	sql := trim(pgschema.Fill(fillSQL, "from", ident(r.From), "empty", empty, "merges", strings.Join(list, ", "),
 		"main", pgschema.Quote(r.name())))
 	err = tx.QueryRow(ctx, sql).Scan(&rows)
 	return rows, err
 }
 
-// repair recomputes everything under a lock, and rewrites what differs.
+// lock keeps promotions out until the transaction ends.
 //
 // It waits for a promotion that has merged already: the rows are in the snapshot that the next
 // statement takes. A promotion that has not merged yet waits for the lock: neither its rows nor its
 // merge are in that snapshot.
+func (r Rollup) lock(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, "LOCK TABLE "+ident(r.Table)+" IN SHARE ROW EXCLUSIVE MODE")
+	return err
+}
+
+// repair recomputes everything under the lock, and rewrites what differs.
 func (r Rollup) repair(ctx context.Context, tx pgx.Tx) (changed int64, err error) {
-	if _, err := tx.Exec(ctx, "LOCK TABLE "+ident(r.Table)+" IN SHARE ROW EXCLUSIVE MODE"); err != nil {
+	if err := r.lock(ctx, tx); err != nil {
 		return 0, err
 	}
 	for _, c := range r.contents() {
@@ -152,7 +191,10 @@ func (r Rollup) repair(ctx context.Context, tx pgx.Tx) (changed int64, err error
 		if len(c.columns) > 0 {
 			var set, have, want []string
 			for _, q := range c.columns {
-				set, have, want = append(set, q+" = excluded."+q), append(have, "r."+q), append(want, "excluded."+q)
+				set = append(set, q+" = excluded."+q)
+			}
+			for _, q := range c.compared() {
+				have, want = append(have, "r."+q), append(want, "excluded."+q)
 			}
 			action = "UPDATE SET " + join(set) + " WHERE (" + join(have) + ") IS DISTINCT FROM (" + join(want) + ")"
 		}
@@ -211,10 +253,7 @@ func (r Rollup) compare(ctx context.Context, tx pgx.Tx, limit int) (differences 
 
 func (r Rollup) differencesOf(ctx context.Context, tx pgx.Tx, c contents, limit int) ([]Difference, error) {
 	var texts []string
-	columns := append(c.keys[:len(c.keys):len(c.keys)], c.columns...)
-	if c.name != "" && r.Replaces { // what the last promotion added is not compared
-		columns = columns[:len(c.keys)+1]
-	}
+	columns := append(c.keys[:len(c.keys):len(c.keys)], c.compared()...)
 	for _, q := range columns {
 		text := q + "::text"
 		if strings.HasSuffix(q, `_sketch"`) && c.name == "" {

@@ -191,17 +191,19 @@ func TestRebuildWaitsForPromotion(t *testing.T) {
 	rebuildBeside(t, pool, r, rnd, 1)
 }
 
-// An empty roll-up is filled while a promotion is under way: what that one merges is added to.
+// An empty roll-up is filled while a promotion is under way: what that one merges is added to. With
+// Replaces the fill waits, and completes what the promotion has merged: 3 groups, and 3 values in
+// each.
 func TestFillBesideAPromotion(t *testing.T) {
 	t.Parallel()
-	for _, replaces := range []bool{false, true} {
+	for replaces, changes := range map[bool]int64{false: 3, true: 12} {
 		pool := newTarget(t)
 		exec(t, pool, `INSERT INTO orders SELECT NULL, 'p' || i % 3, i % 9 FROM generate_series(1, 100) i`)
 		r := full(replaces)
 		if err := r.Create(t.Context(), pool); err != nil {
 			t.Fatal(err)
 		}
-		rebuildBeside(t, pool, r, newRand(9), 3)
+		rebuildBeside(t, pool, r, newRand(9), changes)
 	}
 }
 
@@ -224,13 +226,7 @@ func rebuildBeside(t *testing.T, pool *pgxpool.Pool, r matview.Rollup, rnd *rand
 		}
 		done <- err
 	}()
-	for !one[bool](t, pool, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')`) {
-		select {
-		case err := <-done:
-			t.Fatal("rebuild did not wait: ", err)
-		default:
-		}
-	}
+	untilLocked(t, pool, done)
 	if err := tx.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -238,6 +234,18 @@ func rebuildBeside(t *testing.T, pool *pgxpool.Pool, r matview.Rollup, rnd *rand
 		t.Error(err)
 	}
 	same(t, pool, r)
+}
+
+// untilLocked returns when a process of the database waits for a lock: the one that reports to done.
+func untilLocked(t *testing.T, pool *pgxpool.Pool, done <-chan error) {
+	t.Helper()
+	for !one[bool](t, pool, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')`) {
+		select {
+		case err := <-done:
+			t.Fatal("it did not wait: ", err)
+		default:
+		}
+	}
 }
 
 // A promotion that is rolled back leaves no trace in the roll-up.
