@@ -66,6 +66,14 @@ var features = []feature{
 	{"policy", "ALTER TABLE %[1]s FORCE ROW LEVEL SECURITY, ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON %[1]s USING (true) WITH CHECK (a IS DISTINCT FROM 5)", false},
 }
 
+// orderless reports whether a table with this feature too would depend on an order that a promotion
+// does not promise: rows that lack a parent are tried again later, so a count differs.
+func orderless(name string, names []string) bool {
+	counts, tree := "trigger that counts", []string{"tree", "deferred tree"}
+	return name == counts && slices.ContainsFunc(names, func(n string) bool { return slices.Contains(tree, n) }) ||
+		slices.Contains(tree, name) && slices.Contains(names, counts)
+}
+
 const drawnFunctions = `
 	CREATE TABLE others (id bigint PRIMARY KEY); INSERT INTO others SELECT generate_series(1, 5);
 	CREATE FUNCTION raise_plain() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.a = 6 THEN RAISE EXCEPTION 'six'; END IF; RETURN NEW; END $$;
@@ -179,7 +187,7 @@ func TestTheSameRowsAsRowByRow(t *testing.T) {
 		order, ddl := false, ""
 		for range 1 + r.IntN(5) {
 			f := features[r.IntN(len(features))]
-			if slices.Contains(names, f.name) {
+			if slices.Contains(names, f.name) || orderless(f.name, names) {
 				continue
 			}
 			names, order = append(names, f.name), order || f.order
