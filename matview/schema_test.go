@@ -159,8 +159,8 @@ func TestHostileDefaults(t *testing.T) {
 	exec(t, pool, `CREATE TABLE sales (product text, amount numeric)`, `INSERT INTO sales VALUES ('pen', 2), ('ink', 5)`)
 	cfg := pool.Config()
 	for k, v := range map[string]string{
-		"default_transaction_isolation": "serializable", "default_transaction_read_only": "on", "statement_timeout": "30ms", "lock_timeout": "1ms",
-		"idle_in_transaction_session_timeout": "20ms", "standard_conforming_strings": "off", "quote_all_identifiers": "on", "DateStyle": "German, YMD", "TimeZone": "Asia/Kolkata",
+		"default_transaction_isolation": "serializable", "default_transaction_read_only": "on", "statement_timeout": "200ms", "lock_timeout": "1ms",
+		"idle_in_transaction_session_timeout": "200ms", "standard_conforming_strings": "off", "quote_all_identifiers": "on", "DateStyle": "German, YMD", "TimeZone": "Asia/Kolkata",
 		"IntervalStyle": "sql_standard", "extra_float_digits": "-15", "bytea_output": "escape",
 	} {
 		cfg.ConnConfig.RuntimeParams[k] = v
