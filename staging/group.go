@@ -83,7 +83,8 @@ func (t *Table[T]) view() tableView {
 }
 
 // A TableGroup stages and promotes several tables as one: a record has rows in each of them, and is
-// kept in all or in none. It has the methods of a [Table]. This type is concurrency safe.
+// kept in all or in none. It has the methods of a [Table], except StageTx, RejectCounts and
+// CodeCounts. This type is concurrency safe.
 type TableGroup[R any] struct {
 	members []member[R]
 	tables  []groupTable // of the members
@@ -108,6 +109,12 @@ const mostMembers = 64
 // Group makes several tables one. The first leads the group: its ledger is the one that decides,
 // and it leads no other group. An error of the configuration is returned by every call of the
 // group, and by [TableGroup.Check].
+//
+// Drain the queue (Flow.Drain of package pipeline) and stop the old programs before you make a group
+// of a table that batches were staged into alone, before you change the first member, and before you
+// add or remove one. The leader's ledger alone decides about a batch: it knows nothing of what the
+// ledger of another member has, and a batch that one member has promoted alone counts as done. What
+// is staged and not promoted goes back to the queue by [DiscardStaged].
 func Group[R any](members ...Member[R]) *TableGroup[R] {
 	g := &TableGroup[R]{}
 	bad := func(format string, args ...any) *TableGroup[R] {

@@ -401,7 +401,7 @@ func (g *TableGroup[R]) stagedHere(ctx context.Context, q *pgx.Conn, s side, i i
 	}
 	for row := range r.each() {
 		if !strings.HasPrefix(row.text("tables"), g.leader) {
-			return fmt.Errorf("%w: Group: batch %s is staged in %s by a program that has another group or none: promote it with that one first",
+			return fmt.Errorf("%w: Group: batch %s is staged in %s by a program that has another group or none: drain the queue before you change a group, or call DiscardStaged for the table",
 				ErrConfig, b.ID, g.views[i].names.target)
 		}
 	}
