@@ -236,7 +236,8 @@ func rebuildBeside(t *testing.T, pool *pgxpool.Pool, r matview.Rollup, rnd *rand
 	same(t, pool, r)
 }
 
-// untilLocked returns when a process of the database waits for a lock: the one that reports to done.
+// untilLocked returns when a process of the database waits for a lock: the one that reports to
+// done.
 func untilLocked(t *testing.T, pool *pgxpool.Pool, done <-chan error) {
 	t.Helper()
 	for !one[bool](t, pool, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')`) {

@@ -38,8 +38,8 @@ func TestWhenARefreshIsDue(t *testing.T) {
 	}
 }
 
-// Each failure doubles the pause before the next retry, up to the staleness. A notice is not put off
-// by it, and a refresh that works ends it.
+// Each failure doubles the pause before the next retry, up to the staleness. A notice is not put
+// off by it, and a refresh that works ends it.
 func TestPauseBetweenRetries(t *testing.T) {
 	t.Parallel()
 	const debounce, staleness = 2 * time.Second, 15 * time.Second

@@ -110,11 +110,11 @@ const mostMembers = 64
 // and it leads no other group. An error of the configuration is returned by every call of the
 // group, and by [TableGroup.Check].
 //
-// Drain the queue (Flow.Drain of package pipeline) and stop the old programs before you make a group
-// of a table that batches were staged into alone, before you change the first member, and before you
-// add or remove one. The leader's ledger alone decides about a batch: it knows nothing of what the
-// ledger of another member has, and a batch that one member has promoted alone counts as done. What
-// is staged and not promoted goes back to the queue by [DiscardStaged].
+// Drain the queue (Flow.Drain of package pipeline) and stop the old programs before you make a
+// group of a table that batches were staged into alone, before you change the first member, and
+// before you add or remove one. The leader's ledger alone decides about a batch: it knows nothing
+// of what the ledger of another member has, and a batch that one member has promoted alone counts
+// as done. What is staged and not promoted goes back to the queue by [DiscardStaged].
 func Group[R any](members ...Member[R]) *TableGroup[R] {
 	g := &TableGroup[R]{}
 	bad := func(format string, args ...any) *TableGroup[R] {

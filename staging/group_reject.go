@@ -18,9 +18,9 @@ func afterReject(after int64, i int) (of int64) { return (after-int64(i)+mostMem
 // Rejects is [Table.Rejects] over all tables, in the order of their ids. The ids are good for this
 // group only. Every row of a rejected record is a reject of its table.
 //
-// The ids of the tables are independent of each other, so the order is not that of time. Paging with
-// RejectFilter.After returns every reject that was there when it began, and may miss later ones: to
-// follow them, use RejectFilter.Since.
+// The ids of the tables are independent of each other, so the order is not that of time. Paging
+// with RejectFilter.After returns every reject that was there when it began, and may miss later
+// ones: to follow them, use RejectFilter.Since.
 func (g *TableGroup[R]) Rejects(ctx context.Context, f RejectFilter) ([]StoredReject, error) {
 	if err := g.Check(ctx); err != nil {
 		return nil, err
