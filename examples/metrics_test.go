@@ -175,12 +175,21 @@ func TestAlertsAndDashboard(t *testing.T) {
 		return fires("HeadraceViewStale", look(promoterAt))
 	})
 
-	for _, p := range []*process{producer, promoter} {
+	stop := func(p *process) {
+		t.Helper()
 		if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
 		}
 		p.wait()
 	}
+	stop(producer)
+	// The gate counts records until they are promoted. It must have room for what follows, because
+	// nothing makes room without a promoter.
+	eventually(t, "what was pushed is promoted", func() bool {
+		st, err := q.Stats(ctx)
+		return err == nil && st.Depth() == 0
+	})
+	stop(promoter)
 
 	// Without a promoter, staged batches get old.
 	push := func() {
