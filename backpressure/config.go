@@ -105,10 +105,10 @@ func (c Config) validate(name string) error {
 	}
 	if c.HighMemory != 0 || c.LowMemory != 0 {
 		if !(c.HighMemory > 0 && c.HighMemory <= 1) {
-			return invalid("Config.HighMemory is %v: must be more than 0 and at most 1", c.HighMemory)
+			return invalid("Config.HighMemory is %v, must be more than 0 and at most 1", c.HighMemory)
 		}
 		if !(c.LowMemory > 0 && c.LowMemory < c.HighMemory) {
-			return invalid("Config.LowMemory is %v: must be more than 0 and less than HighMemory, %v", c.LowMemory, c.HighMemory)
+			return invalid("Config.LowMemory is %v, must be more than 0 and less than HighMemory, %v", c.LowMemory, c.HighMemory)
 		}
 	}
 	for _, d := range []struct {
@@ -116,7 +116,7 @@ func (c Config) validate(name string) error {
 		value time.Duration
 	}{{"ReservationTTL", c.ReservationTTL}, {"PollInterval", c.PollInterval}, {"LagInterval", c.LagInterval}} {
 		if d.value < time.Millisecond || d.value > time.Hour {
-			return invalid("Config.%s is %v: must be 1ms to 1h", d.field, d.value)
+			return invalid("Config.%s is %v, must be 1ms to 1h", d.field, d.value)
 		}
 	}
 	return nil
@@ -124,42 +124,42 @@ func (c Config) validate(name string) error {
 
 func validateDepth(tag, field, highField, lowField string, sources []Source, high, low int64) error {
 	if len(sources) > MaxSources {
-		return invalid("Config.%s has %d sources: must be 0 to %d", field, len(sources), MaxSources)
+		return invalid("Config.%s has %d sources, must be 0 to %d", field, len(sources), MaxSources)
 	}
 	for i, s := range sources {
 		if (s.List == "") == (s.Hash == "") || (s.Hash == "") != (s.Field == "") {
-			return invalid("Config.%s[%d] is %+v: must be a List, or a Hash and a Field", field, i, s)
+			return invalid("Config.%s[%d] is %+v, must be a List, or a Hash and a Field", field, i, s)
 		}
 		if key := s.List + s.Hash; !strings.HasPrefix(key, tag) {
-			return invalid("Config.%s[%d] has the key %q: must begin with %q, to be in the gate's slot", field, i, key, tag)
+			return invalid("Config.%s[%d] has the key %q, must begin with %q, to be in the gate's slot", field, i, key, tag)
 		}
 	}
 	if len(sources) == 0 {
 		if high != 0 || low != 0 {
-			return invalid("Config.%s is %d and %s is %d: must be 0 without Config.%s", highField, high, lowField, low, field)
+			return invalid("Config.%s is %d and %s is %d, must be 0 without Config.%s", highField, high, lowField, low, field)
 		}
 		return nil
 	}
 	if high < 2 || high > maxDepth {
-		return invalid("Config.%s is %d: must be 2 to %d", highField, high, int64(maxDepth))
+		return invalid("Config.%s is %d, must be 2 to %d", highField, high, int64(maxDepth))
 	}
 	if low < 1 || low >= high {
-		return invalid("Config.%s is %d: must be 1 to %d, below %s", lowField, low, high-1, highField)
+		return invalid("Config.%s is %d, must be 1 to %d, below %s", lowField, low, high-1, highField)
 	}
 	return nil
 }
 
 func (c Config) validateLag(tag string) error {
 	if c.LagKey != "" && c.Lag != nil {
-		return invalid("Config.LagKey and Config.Lag are both set: must be one")
+		return invalid("Config.LagKey and Config.Lag are both set, must be one")
 	}
 	if c.LagKey != "" && !strings.HasPrefix(c.LagKey, tag) {
-		return invalid("Config.LagKey is %q: must begin with %q, to be in the gate's slot", c.LagKey, tag)
+		return invalid("Config.LagKey is %q, must begin with %q, to be in the gate's slot", c.LagKey, tag)
 	}
 	if lag := c.LagKey != "" || c.Lag != nil; lag != (c.HighLag != 0) {
-		return invalid("Config.HighLag is %v: must be set together with LagKey or Lag, and only then", c.HighLag)
+		return invalid("Config.HighLag is %v, must be set together with LagKey or Lag, and only then", c.HighLag)
 	} else if lag && (c.HighLag < 2*time.Millisecond || c.LowLag < time.Millisecond || c.LowLag >= c.HighLag) {
-		return invalid("Config.HighLag is %v and LowLag is %v: must be at least 2ms and 1ms, LowLag below HighLag", c.HighLag, c.LowLag)
+		return invalid("Config.HighLag is %v and LowLag is %v, must be at least 2ms and 1ms, LowLag below HighLag", c.HighLag, c.LowLag)
 	}
 	return nil
 }

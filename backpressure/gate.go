@@ -170,12 +170,12 @@ func (g *Gate) TryAcquireBytes(ctx context.Context, n int, bytes int64) (*Reserv
 
 func (g *Gate) reservation(n int, bytes int64) (*Reservation, error) {
 	if limit := limit(g.cfg.High, g.cfg.Low); n < 1 || int64(n) > limit {
-		return nil, fmt.Errorf("%w: %s: n is %d: must be 1 to %d (High %d - Low %d)", ErrArgument, g.name, n, limit, g.cfg.High, g.cfg.Low)
+		return nil, fmt.Errorf("%w: %s: n is %d, must be 1 to %d (High %d - Low %d)", ErrArgument, g.name, n, limit, g.cfg.High, g.cfg.Low)
 	}
 	if len(g.cfg.Bytes) == 0 {
 		bytes = 0
 	} else if limit := limit(g.cfg.HighBytes, g.cfg.LowBytes); bytes < 1 || bytes > limit {
-		return nil, fmt.Errorf("%w: %s: bytes is %d: must be 1 to %d (HighBytes %d - LowBytes %d)", ErrArgument, g.name, bytes, limit, g.cfg.HighBytes, g.cfg.LowBytes)
+		return nil, fmt.Errorf("%w: %s: bytes is %d, must be 1 to %d (HighBytes %d - LowBytes %d)", ErrArgument, g.name, bytes, limit, g.cfg.HighBytes, g.cfg.LowBytes)
 	}
 	r := &Reservation{Records: n, Bytes: bytes, gate: g, id: uid.New()}
 	r.member = fmt.Sprintf("%s %d %d %d %d", r.id, n, bytes, g.cfg.High, g.cfg.HighBytes)

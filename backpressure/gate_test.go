@@ -393,10 +393,10 @@ func TestSources(t *testing.T) {
 			t.Error(err)
 		}
 		for want, err := range map[string]error{
-			"n is 0: must be 1 to 5 (High 10 - Low 5)":                     try(0, 1),
-			"n is 6: must be 1 to 5":                                       try(6, 1),
-			"bytes is 0: must be 1 to 600 (HighBytes 1000 - LowBytes 400)": try(1, 0),
-			"bytes is 601: must be 1 to 600":                               try(1, 601),
+			"n is 0, must be 1 to 5 (High 10 - Low 5)":                     try(0, 1),
+			"n is 6, must be 1 to 5":                                       try(6, 1),
+			"bytes is 0, must be 1 to 600 (HighBytes 1000 - LowBytes 400)": try(1, 0),
+			"bytes is 601, must be 1 to 600":                               try(1, 601),
 		} {
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("got %v, want %q", err, want)
@@ -557,19 +557,19 @@ func TestConfigErrors(t *testing.T) {
 	ready := []backpressure.Source{{List: "{s}:ready"}}
 	for want, cfg := range map[string]backpressure.Config{
 		"Config.Records, Bytes, LagKey, Lag and HighMemory are empty: must set at least one": {},
-		"Config.High is 1: must be 2 to":                                          {Records: ready, High: 1},
-		"Config.Low is 10: must be 1 to 9, below High":                            {Records: ready, High: 10, Low: 10},
-		"Config.HighBytes is 0: must be 2 to":                                     {Bytes: ready},
-		"Config.HighBytes is 5 and LowBytes is 2: must be 0 without Config.Bytes": {Records: ready, HighBytes: 5},
+		"Config.High is 1, must be 2 to":                                          {Records: ready, High: 1},
+		"Config.Low is 10, must be 1 to 9, below High":                            {Records: ready, High: 10, Low: 10},
+		"Config.HighBytes is 0, must be 2 to":                                     {Bytes: ready},
+		"Config.HighBytes is 5 and LowBytes is 2, must be 0 without Config.Bytes": {Records: ready, HighBytes: 5},
 		"must be 0 without Config.Records":                                        {Bytes: ready, HighBytes: 100, High: 5},
-		`Config.Records[0] has the key "ready": must begin with "{s}"`:            {Records: []backpressure.Source{{List: "ready"}}},
+		`Config.Records[0] has the key "ready", must begin with "{s}"`:            {Records: []backpressure.Source{{List: "ready"}}},
 		"must be a List, or a Hash and a Field":                                   {Records: []backpressure.Source{{Hash: "{s}:h"}}},
-		"Config.HighLag is 0s: must be set together with LagKey or Lag":           {LagKey: "{s}:z"},
+		"Config.HighLag is 0s, must be set together with LagKey or Lag":           {LagKey: "{s}:z"},
 		"Config.HighLag is 1s and LowLag is 2s":                                   {LagKey: "{s}:z", HighLag: time.Second, LowLag: 2 * time.Second},
-		`Config.LagKey is "z": must begin with "{s}"`:                             {LagKey: "z", HighLag: time.Second},
+		`Config.LagKey is "z", must begin with "{s}"`:                             {LagKey: "z", HighLag: time.Second},
 		"Config.LagKey and Config.Lag are both set":                               {LagKey: "{s}:z", Lag: func(context.Context) (time.Duration, error) { return 0, nil }, HighLag: time.Second},
-		"Config.ReservationTTL is -1s: must be 1ms to 1h":                         {Records: ready, ReservationTTL: -time.Second},
-		"Config.PollInterval is 2h0m0s: must be 1ms to 1h":                        {Records: ready, PollInterval: 2 * time.Hour},
+		"Config.ReservationTTL is -1s, must be 1ms to 1h":                         {Records: ready, ReservationTTL: -time.Second},
+		"Config.PollInterval is 2h0m0s, must be 1ms to 1h":                        {Records: ready, PollInterval: 2 * time.Hour},
 	} {
 		if _, err := backpressure.New(t.Context(), nil, "s", cfg); !errors.Is(err, backpressure.ErrConfig) || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)

@@ -141,7 +141,7 @@ func parse(r rueidis.RedisResult) (result, error) {
 	out.granted, out.removed, out.Closed = granted == 1, removed == 1, closed == 1
 	out.Lag, out.Producers = time.Duration(max(lag, 0))*time.Millisecond, producers
 	out.Memory = float64(out.memory) / 1e6
-	out.next, out.ClockSetBack = time.Duration(next)*time.Millisecond, time.Duration(offset)*time.Millisecond
+	out.next, out.ClockBehind = time.Duration(next)*time.Millisecond, time.Duration(offset)*time.Millisecond
 	return out, nil
 }
 

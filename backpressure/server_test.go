@@ -341,8 +341,8 @@ func TestClock(t *testing.T) {
 	s.wantFull(s.ask(1, false), "0 records and 10 reserved")
 	move(time.Minute - time.Millisecond)
 	s.wantFull(s.ask(1, false), "0 records and 10 reserved")
-	if st, err := s.gate.Stats(t.Context()); err != nil || st.ClockSetBack != time.Hour {
-		t.Errorf("got clock set back by %v, %v, want 1h", st.ClockSetBack, err)
+	if st, err := s.gate.Stats(t.Context()); err != nil || st.ClockBehind != time.Hour {
+		t.Errorf("got clock behind by %v, %v, want 1h", st.ClockBehind, err)
 	}
 	move(time.Millisecond)
 	if err := s.ask(5, true); err != nil {

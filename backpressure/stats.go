@@ -20,9 +20,9 @@ type Stats struct {
 	Lag time.Duration
 	// Memory is the used part of the server's maxmemory, 0 for a gate without it.
 	Memory float64
-	// ClockSetBack is by how much the server's clock has been set back. Reservations follow a clock
-	// that never goes back.
-	ClockSetBack time.Duration
+	// ClockBehind is how far the server's clock is behind the gate's own, because the server's
+	// was set back. Reservations follow the gate's clock, which never goes back.
+	ClockBehind time.Duration
 
 	memory int64 // in millionths
 }

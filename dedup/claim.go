@@ -200,9 +200,9 @@ func (d *Deduplicator) checkBatch(b Batch, pos []int32, ids []string) ([]int32, 
 	case b.Root == "":
 		return nil, nil, nil, fmt.Errorf("%w: Batch.Root is empty", ErrBatch)
 	case b.Offset < 0:
-		return nil, nil, nil, fmt.Errorf("%w: Batch.Offset is %d: must not be negative", ErrBatch, b.Offset)
+		return nil, nil, nil, fmt.Errorf("%w: Batch.Offset is %d, must not be negative", ErrBatch, b.Offset)
 	case b.Records < 0 || b.Records > MaxIDs:
-		return nil, nil, nil, fmt.Errorf("%w: Batch.Records is %d: must be 0 to %d", ErrBatch, b.Records, MaxIDs)
+		return nil, nil, nil, fmt.Errorf("%w: Batch.Records is %d, must be 0 to %d", ErrBatch, b.Records, MaxIDs)
 	case int64(b.Offset) > maxPlace-int64(b.Records):
 		return nil, nil, nil, fmt.Errorf("%w: Batch.Offset is %d: a root has at most %d records", ErrBatch, b.Offset, int64(maxPlace))
 	case b.Guard != "" && hashTag(b.Guard) != d.name:

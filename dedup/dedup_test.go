@@ -274,7 +274,7 @@ func TestBadInput(t *testing.T) {
 		{dedup.Batch{Root: "a", Records: 3}, nil, []string{"x", "", "y"}, "dedup: id 1 (position 1 of the batch) is empty"},
 		{dedup.Batch{Root: "a", Records: 9}, []int32{4, 8}, []string{"x", long}, "dedup: id 1 (position 8 of the batch) has 1025 bytes, must have at most 1024"},
 		{dedup.Batch{Records: 1}, nil, []string{"x"}, "dedup: invalid batch: Batch.Root is empty"},
-		{dedup.Batch{Root: "a", Offset: -1, Records: 1}, nil, []string{"x"}, "dedup: invalid batch: Batch.Offset is -1: must not be negative"},
+		{dedup.Batch{Root: "a", Offset: -1, Records: 1}, nil, []string{"x"}, "dedup: invalid batch: Batch.Offset is -1, must not be negative"},
 		{dedup.Batch{Root: "a", Offset: 1<<32 - 1, Records: 1}, nil, []string{"x"}, "dedup: invalid batch: Batch.Offset is 4294967295: a root has at most 4294967295 records"},
 		{dedup.Batch{Root: "a", Records: 1}, []int32{1}, []string{"x"}, "dedup: invalid batch: position 1 is not in a batch of 1 records"},
 		{dedup.Batch{Root: "a", Records: 2}, []int32{1, 1}, []string{"x", "y"}, "dedup: invalid batch: position 1 comes twice"},

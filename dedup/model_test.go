@@ -87,7 +87,7 @@ func TestClockSetBack(t *testing.T) {
 				want(t, claim(t, d, batch("a", 1), nil, "x"), fresh)
 				k.SetTo(k.Now.Add(-by))
 				want(t, claim(t, d, batch("b", 2), nil, "x", "y"), dup, fresh)
-				if got := stats(t, d).ClockAhead; got != by {
+				if got := stats(t, d).ClockBehind; got != by {
 					t.Errorf("Stats: the clock is %v ahead, want %v", got, by)
 				}
 				for i := range 3 { // a table that is full is replaced meanwhile
@@ -102,7 +102,7 @@ func TestClockSetBack(t *testing.T) {
 				want(t, claim(t, d, batch("f", 1), nil, "z"), fresh)
 				k.SetTo(k.Now.Add(by)) // right again
 				want(t, claim(t, d, batch("g", 1), nil, "z"), dup)
-				if got := stats(t, d).ClockAhead; got != 0 {
+				if got := stats(t, d).ClockBehind; got != 0 {
 					t.Errorf("Stats: the clock is %v ahead after it was set right, want 0", got)
 				}
 				k.Advance(window)
@@ -138,7 +138,7 @@ func TestClearAfterClockSetBack(t *testing.T) {
 	if err := d.Clear(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := stats(t, d).ClockAhead; got != 0 {
+	if got := stats(t, d).ClockBehind; got != 0 {
 		t.Errorf("the clock is %v ahead after Clear, want 0", got)
 	}
 	want(t, claim(t, d, dedup.Batch{Root: "b", Records: 1}, nil, "x"), fresh)

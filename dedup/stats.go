@@ -22,9 +22,9 @@ type Stats struct {
 	Tables int
 	// Bytes is the size of all tables: their indexes and logs, without the server's overhead.
 	Bytes int64
-	// ClockAhead is how far the window's clock is ahead of the server's, because the server's was set
-	// back.
-	ClockAhead time.Duration
+	// ClockBehind is how far the server's clock is behind the window's own clock, because the server's
+	// was set back.
+	ClockBehind time.Duration
 	// LostTables counts the tables whose keys were deleted or evicted since the window was created or
 	// cleared. Their claims are forgotten, so duplicates of them may have passed.
 	LostTables int64
@@ -40,7 +40,7 @@ func (d *Deduplicator) Stats(ctx context.Context) (Stats, error) {
 }
 
 func (s state) stats() Stats {
-	stats := Stats{IDs: s.ids, Tables: len(s.stored), ClockAhead: time.Duration(s.aheadMS) * time.Millisecond, LostTables: s.lost}
+	stats := Stats{IDs: s.ids, Tables: len(s.stored), ClockBehind: time.Duration(s.aheadMS) * time.Millisecond, LostTables: s.lost}
 	for _, t := range s.stored {
 		stats.Bytes += t.chunks*t.chunkBytes + t.indexBytes
 	}

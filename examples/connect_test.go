@@ -214,7 +214,7 @@ func TestFlagsAndVariablesNameTheStores(t *testing.T) {
 			t.Errorf("%s with flags beside wrong variables: exit code %d\n%s", program, r.code, r.err)
 		}
 	}
-	for variable, want := range map[string]string{"HEADRACE_BATCH=0": "HEADRACE_BATCH is \"0\": must be a whole number from 1 to 100000", "HEADRACE_WORKERS=many": "HEADRACE_WORKERS is"} {
+	for variable, want := range map[string]string{"HEADRACE_BATCH=0": "HEADRACE_BATCH is \"0\", must be a whole number from 1 to 100000", "HEADRACE_WORKERS=many": "HEADRACE_WORKERS is"} {
 		if r := run(t, "worker", []string{variable}); r.code != 2 || !strings.Contains(r.err, want) || strings.Count(r.err, "\n") != 1 {
 			t.Errorf("worker with %s: exit code %d, %q; want 2 and %q", variable, r.code, r.err, want)
 		}

@@ -168,7 +168,7 @@ func (b Books) Lines() []Line {
 }
 
 // Balanced returns nil if every line of the books balances. Otherwise the error wraps
-// [ErrUnbalanced] and names each line that does not, with the difference.
+// [ErrImbalance] and names each line that does not, with the difference.
 func (b Books) Balanced() error {
 	var off []string
 	for _, l := range b.Lines() {
@@ -177,7 +177,7 @@ func (b Books) Balanced() error {
 		}
 	}
 	if len(off) > 0 {
-		return fmt.Errorf("%w: %s", ErrUnbalanced, strings.Join(off, "; "))
+		return fmt.Errorf("%w: %s", ErrImbalance, strings.Join(off, "; "))
 	}
 	return nil
 }

@@ -28,7 +28,7 @@ func TestBooksNameTheLineThatIsOff(t *testing.T) {
 	} {
 		b := good
 		spoil(&b)
-		if err := b.Balanced(); !errors.Is(err, ErrUnbalanced) || !strings.Contains(err.Error(), want) {
+		if err := b.Balanced(); !errors.Is(err, ErrImbalance) || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q", err, want)
 		}
 	}

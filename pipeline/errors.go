@@ -13,9 +13,9 @@ var (
 	// has a bug. Its batch is not staged. The batch is redelivered, and in the end its records go to
 	// the dead-letter list with this reason.
 	ErrUnaccounted = errors.New("pipeline: a record is not accounted for")
-	// ErrUnbalanced reports that the books do not balance. The error that wraps it names the line
+	// ErrImbalance reports that the books do not balance. The error that wraps it names the line
 	// and the difference.
-	ErrUnbalanced = errors.New("pipeline: the books do not balance")
+	ErrImbalance = errors.New("pipeline: the books do not balance")
 	// ErrRunning is returned by Run when another call of Run is in progress.
 	ErrRunning = errors.New("pipeline: already running")
 	// ErrStageHangs is returned by Worker.Run when a function in the chain does not return after its

@@ -153,33 +153,33 @@ func (c *Config[T]) check() error {
 	seen := map[string]bool{}
 	for i, col := range c.Columns {
 		if col.Name == "" {
-			return bad("Columns[%d].Name is empty: must be a column", i)
+			return bad("Columns[%d].Name is empty, must be a column", i)
 		}
 		if seen[col.Name] {
-			return bad("Columns[%d].Name is %q: must not repeat an earlier one", i, col.Name)
+			return bad("Columns[%d].Name is %q, must not repeat an earlier one", i, col.Name)
 		}
 		seen[col.Name] = true
 	}
 	if c.Conflict > ConflictFail {
-		return bad("Conflict is %d: must be ConflictSkip, ConflictReplace or ConflictFail", c.Conflict)
+		return bad("Conflict is %d, must be ConflictSkip, ConflictReplace or ConflictFail", c.Conflict)
 	}
 	if c.Newer != "" && c.Conflict != ConflictReplace {
-		return bad("Newer is %q: must be empty without ConflictReplace", c.Newer)
+		return bad("Newer is %q, must be empty without ConflictReplace", c.Newer)
 	}
 	if c.ReplaceIf != "" && c.Conflict != ConflictReplace {
-		return bad("ReplaceIf is %q: must be empty without ConflictReplace", c.ReplaceIf)
+		return bad("ReplaceIf is %q, must be empty without ConflictReplace", c.ReplaceIf)
 	}
 	for i, k := range c.Key {
 		if k == "" || slices.Contains(c.Key[:i], k) {
-			return bad("Key[%d] is %q: must be a column, named once", i, k)
+			return bad("Key[%d] is %q, must be a column, named once", i, k)
 		}
 	}
 	for i, r := range c.Rules {
 		if r.Code == "" || r.Where == "" {
-			return bad("Rules[%d] has Code %q and Where %q: must have both", i, r.Code, r.Where)
+			return bad("Rules[%d] has Code %q and Where %q, must have both", i, r.Code, r.Where)
 		}
 		if codeWord(r.Code) != r.Code || strings.HasPrefix(r.Code, codeSQL) {
-			return bad("Rules[%d].Code is %q: must be a word of a to z, 0 to 9 and _, which begins with a letter, has at most %d bytes and does not begin with %s",
+			return bad("Rules[%d].Code is %q, must be a word of a to z, 0 to 9 and _, which begins with a letter, has at most %d bytes and does not begin with %s",
 				i, r.Code, maxCode, codeSQL)
 		}
 		if r.Reason == "" {
@@ -189,13 +189,13 @@ func (c *Config[T]) check() error {
 	}
 	for i, m := range c.Merges {
 		if m.Name == "" || m.SQL == "" {
-			return bad("Merges[%d] has Name %q and SQL %q: must have both", i, m.Name, m.SQL)
+			return bad("Merges[%d] has Name %q and SQL %q, must have both", i, m.Name, m.SQL)
 		}
 		if c.Conflict == ConflictReplace && !m.Replaced {
-			return bad("Merges[%d].Replaced is false: must be true with ConflictReplace, because a row that replaces another would count twice", i)
+			return bad("Merges[%d].Replaced is false, must be true with ConflictReplace, because a row that replaces another would count twice", i)
 		}
 		if m.Name == "promoted" || m.Name == "replaced" || slices.ContainsFunc(c.Merges[:i], func(o Merge) bool { return o.Name == m.Name }) {
-			return bad("Merges[%d].Name is %q: must not be \"promoted\" or \"replaced\" or repeat an earlier one", i, m.Name)
+			return bad("Merges[%d].Name is %q, must not be \"promoted\" or \"replaced\" or repeat an earlier one", i, m.Name)
 		}
 	}
 	for _, d := range []struct {
@@ -205,7 +205,7 @@ func (c *Config[T]) check() error {
 	}{{"LockTimeout", &c.LockTimeout, DefaultLockTimeout}, {"IdleTimeout", &c.IdleTimeout, DefaultIdleTimeout}, {"StageTimeout", &c.StageTimeout, DefaultStageTimeout}} {
 		*d.p = cmp.Or(*d.p, d.def)
 		if *d.p < time.Millisecond || *d.p > 24*time.Hour {
-			return bad("%s is %v: must be 1ms to 24h", d.name, *d.p)
+			return bad("%s is %v, must be 1ms to 24h", d.name, *d.p)
 		}
 	}
 	return nil

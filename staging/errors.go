@@ -25,9 +25,9 @@ var (
 	ErrNoTarget = errors.New("staging: target does not exist")
 	// ErrMissing is returned when a table beside the target does not exist and Config.NoCreate is set.
 	ErrMissing = errors.New("staging: table does not exist")
-	// ErrPermission is returned when the role lacks a privilege. The text names the privilege and the
+	// ErrPrivilege is returned when the role lacks a privilege. The text names the privilege and the
 	// table.
-	ErrPermission = errors.New("staging: permission denied")
+	ErrPrivilege = errors.New("staging: permission denied")
 	// ErrBusy is returned when a lock could not be acquired within its time-out: another promoter is
 	// at work, or a worker is slow. Nothing was changed; try again.
 	ErrBusy = errors.New("staging: locked by another transaction")
@@ -44,8 +44,8 @@ var (
 	ErrUnknown = errors.New("staging: outcome of the commit is unknown")
 	// ErrStuck is wrapped by the error of [Stats.Stuck].
 	ErrStuck = errors.New("staging: promotions fail")
-	// ErrUnbalanced is wrapped by the error of [Books.Balanced].
-	ErrUnbalanced = errors.New("staging: the books do not balance")
+	// ErrImbalance is wrapped by the error of [Books.Balanced].
+	ErrImbalance = errors.New("staging: the books do not balance")
 )
 
 // Drift is one difference between the shape of a table and what the program expects.
@@ -115,7 +115,7 @@ func (e *ConflictError) Unwrap() error { return ErrConflict }
 func (t *Table[T]) explain(doing string, err error) error {
 	switch sqlState(err) {
 	case "42501":
-		return fmt.Errorf("%w: %s: %w", ErrPermission, doing, err)
+		return fmt.Errorf("%w: %s: %w", ErrPrivilege, doing, err)
 	case "55P03":
 		return fmt.Errorf("%w: %s: %w", ErrBusy, doing, err)
 	}

@@ -118,7 +118,7 @@ func (f *Finder) FindSealed(ctx context.Context, from, to time.Time, limit int) 
 // named in Limits and left out. A key that is no value of the column's type has no rows.
 func (t *Table[T]) FindKey(ctx context.Context, key string) (found FoundKey, err error) {
 	if ok, _ := textOK(key); !ok {
-		return found, fmt.Errorf("%w: the key %q is not text: must be UTF-8 without NUL", ErrLoad, key)
+		return found, fmt.Errorf("%w: the key %q is not text, must be UTF-8 without NUL", ErrLoad, key)
 	}
 	conn, err := t.begin(ctx, false)
 	if err != nil {
@@ -207,7 +207,7 @@ func (t *Table[T]) FindBatches(ctx context.Context, ids ...string) (found FoundB
 	}
 	for _, id := range ids {
 		if _, ok := parseUUID(id); !ok {
-			return found, fmt.Errorf("%w: batch id %q: must be a UUID", ErrLoad, id)
+			return found, fmt.Errorf("%w: batch id %q, must be a UUID", ErrLoad, id)
 		}
 	}
 	conn, err := t.pool.Acquire(ctx)
@@ -289,7 +289,7 @@ func foundBatch(row record) FoundBatch {
 // has them in this order.
 func (t *Table[T]) FindSealed(ctx context.Context, from, to time.Time, limit int) (found SealedBatches, err error) {
 	if limit < 1 {
-		return found, fmt.Errorf("%w: the limit of FindSealed is %d: must be positive", ErrConfig, limit)
+		return found, fmt.Errorf("%w: the limit of FindSealed is %d, must be positive", ErrConfig, limit)
 	}
 	conn, err := t.pool.Acquire(ctx)
 	if err != nil {

@@ -127,13 +127,13 @@ func Group[R any](members ...Member[R]) *TableGroup[R] {
 	var names []string
 	for i, m := range members {
 		if m.in == nil || m.in.table() == nil {
-			return bad("member %d has a nil table or function: must have both", i+1)
+			return bad("member %d has a nil table or function, must have both", i+1)
 		}
 		t := m.in.table()
 		v := t.view()
 		switch {
 		case slices.Contains(names, v.names.target):
-			return bad("table %s is a member twice: must be one member that makes all its rows", v.names.target)
+			return bad("table %s is a member twice, must be one member that makes all its rows", v.names.target)
 		case i > 0 && v.searchPath != g.views[0].searchPath:
 			return bad("table %s was opened with search_path %q, must be %q like %s", v.names.target, v.searchPath, g.views[0].searchPath, names[0])
 		}
@@ -240,7 +240,7 @@ func (g *TableGroup[R]) parentsFirst(r result) ([]int, error) {
 			return !slices.ContainsFunc(of, func(p int) bool { return !slices.Contains(order, p) })
 		})
 		if next < 0 {
-			return nil, fmt.Errorf("%w: Group: foreign keys of %s form a cycle: must have an order, parents before children", ErrConfig, g.Name())
+			return nil, fmt.Errorf("%w: Group: foreign keys of %s form a cycle, must have an order, parents before children", ErrConfig, g.Name())
 		}
 		order = append(order, next)
 		parents[next] = []int{-1} // not again

@@ -230,10 +230,10 @@ func TestGroupGrantsAreThoseOfItsTables(t *testing.T) {
 		t.Error(err)
 	}
 	stageGroup(t, worker.TableGroup, salesLoad(goodSale("z", 1)), staging.OutcomeStaged)
-	if _, err := worker.Promote(t.Context(), staging.PromoteOptions{}); !errors.Is(err, staging.ErrPermission) {
-		t.Errorf("a worker promotes: %v, want ErrPermission", err)
+	if _, err := worker.Promote(t.Context(), staging.PromoteOptions{}); !errors.Is(err, staging.ErrPrivilege) {
+		t.Errorf("a worker promotes: %v, want ErrPrivilege", err)
 	}
-	if _, err := reader.Stage(t.Context(), salesLoad(goodSale("y", 1))); !errors.Is(err, staging.ErrPermission) {
-		t.Errorf("a reader stages: %v, want ErrPermission", err)
+	if _, err := reader.Stage(t.Context(), salesLoad(goodSale("y", 1))); !errors.Is(err, staging.ErrPrivilege) {
+		t.Errorf("a reader stages: %v, want ErrPrivilege", err)
 	}
 }

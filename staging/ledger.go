@@ -65,7 +65,7 @@ func fatesFrom(ctx context.Context, ids []string, t groupTable, registries []cal
 	}
 	for _, id := range ids {
 		if _, ok := parseUUID(id); !ok {
-			return nil, fmt.Errorf("%w: batch id %q: must be a UUID", ErrLoad, id)
+			return nil, fmt.Errorf("%w: batch id %q, must be a UUID", ErrLoad, id)
 		}
 	}
 	known := make(map[string]Fate, len(ids))
@@ -128,7 +128,7 @@ func (t *Table[T]) rejectsOf(ctx context.Context, s statement, ids []string) (ma
 	}
 	for _, id := range ids {
 		if _, ok := parseUUID(id); !ok {
-			return nil, fmt.Errorf("%w: batch id %q: must be a UUID", ErrLoad, id)
+			return nil, fmt.Errorf("%w: batch id %q, must be a UUID", ErrLoad, id)
 		}
 	}
 	rows, err := t.query(ctx, s.with(args{"batches": array(ids)}))
@@ -195,7 +195,7 @@ func (t *Table[T]) Books(ctx context.Context, since time.Time) (Books, error) {
 }
 
 // Balanced returns nil if every record and every row is accounted for. Otherwise the error names
-// the equation and the difference. It wraps [ErrUnbalanced].
+// the equation and the difference. It wraps [ErrImbalance].
 func (b Books) Balanced() error {
 	return errors.Join(
 		b.line("records", b.Records, "kept + duplicates + filtered + rejected", b.Kept+b.Duplicates+b.Filtered+b.Rejected),
@@ -206,5 +206,5 @@ func (Books) line(name string, have int64, parts string, sum int64) error {
 	if have == sum {
 		return nil
 	}
-	return fmt.Errorf("%w: %d %s, but %s = %d (off by %+d)", ErrUnbalanced, have, name, parts, sum, have-sum)
+	return fmt.Errorf("%w: %d %s, but %s = %d (off by %+d)", ErrImbalance, have, name, parts, sum, have-sum)
 }

@@ -108,7 +108,7 @@ type target interface {
 // number of rows that one promotion can take.
 func attempts(ctx context.Context, o PromoteOptions, bound *atomic.Int64, t target) (PromoteResult, error) {
 	if o.MaxRows < 0 || o.Timeout < 0 {
-		return PromoteResult{}, fmt.Errorf("%w: PromoteOptions.MaxRows is %d, Timeout %v: must not be negative", ErrConfig, o.MaxRows, o.Timeout)
+		return PromoteResult{}, fmt.Errorf("%w: PromoteOptions.MaxRows is %d, Timeout %v, must not be negative", ErrConfig, o.MaxRows, o.Timeout)
 	}
 	limit := int64(cmp.Or(o.MaxRows, DefaultMaxRows))
 	if b := bound.Load(); b > 0 {

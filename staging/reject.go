@@ -73,10 +73,10 @@ func (t *Table[T]) Rejects(ctx context.Context, f RejectFilter) ([]StoredReject,
 		f.Limit = DefaultPage
 	}
 	if f.Limit < 0 {
-		return nil, fmt.Errorf("%w: RejectFilter.Limit is %d: must not be negative", ErrConfig, f.Limit)
+		return nil, fmt.Errorf("%w: RejectFilter.Limit is %d, must not be negative", ErrConfig, f.Limit)
 	}
 	if _, ok := parseUUID(f.Batch); f.Batch != "" && !ok {
-		return nil, fmt.Errorf("%w: RejectFilter.Batch is %q: must be a UUID", ErrConfig, f.Batch)
+		return nil, fmt.Errorf("%w: RejectFilter.Batch is %q, must be a UUID", ErrConfig, f.Batch)
 	}
 	rows, err := t.query(ctx, t.sql.rejectsList.with(args{"after": text(f.After), "code": f.Code, "batch": f.Batch, "key": f.Key,
 		"since": timeText(f.Since), "resolved": strconv.FormatBool(f.Resolved), "limit": text(f.Limit)}))

@@ -155,7 +155,7 @@ func (t *Table[T]) privileges(ctx context.Context, q *pgx.Conn, create bool) err
 	if len(lacks) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%w: role %q needs: %s", ErrPermission, role, pgschema.Fixes(lacks))
+	return fmt.Errorf("%w: role %q needs: %s", ErrPrivilege, role, pgschema.Fixes(lacks))
 }
 
 // Grants returns the statements that grant a database role the privileges for cfg.Role. Run them

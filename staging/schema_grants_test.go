@@ -70,8 +70,8 @@ func TestGrantsAreEnoughAndNoMore(t *testing.T) {
 		// Before: one error names everything.
 		exec(t, pool, "GRANT USAGE ON SCHEMA public TO "+name)
 		_, err = staging.New(t.Context(), user, "Serial", serialConfig(role))
-		if !errors.Is(err, staging.ErrPermission) {
-			t.Fatalf("%v: got %v, want ErrPermission", role, err)
+		if !errors.Is(err, staging.ErrPrivilege) {
+			t.Fatalf("%v: got %v, want ErrPrivilege", role, err)
 		}
 		for line := range strings.Lines(grants) {
 			line = strings.TrimSpace(line)
@@ -86,11 +86,11 @@ func TestGrantsAreEnoughAndNoMore(t *testing.T) {
 	work(t, 0, worker, promoter, reader)
 	work(t, 10, tabs[staging.RoleAll], tabs[staging.RoleAll], tabs[staging.RoleAll])
 	stage(t, worker, load(serial{80, "x"}), staging.OutcomeStaged)
-	if _, err := worker.Promote(t.Context(), staging.PromoteOptions{}); !errors.Is(err, staging.ErrPermission) {
-		t.Errorf("a worker promotes: got %v, want ErrPermission", err)
+	if _, err := worker.Promote(t.Context(), staging.PromoteOptions{}); !errors.Is(err, staging.ErrPrivilege) {
+		t.Errorf("a worker promotes: got %v, want ErrPrivilege", err)
 	}
-	if _, err := reader.Stage(t.Context(), load(serial{90, "x"})); !errors.Is(err, staging.ErrPermission) {
-		t.Errorf("a reader stages: got %v, want ErrPermission", err)
+	if _, err := reader.Stage(t.Context(), load(serial{90, "x"})); !errors.Is(err, staging.ErrPrivilege) {
+		t.Errorf("a reader stages: got %v, want ErrPrivilege", err)
 	}
 	replayed, err := promoter.Replay(t.Context(), []staging.Correction[serial]{{Reject: 2, Rows: []serial{{71, "y"}, {72, "z"}}}})
 	if err != nil || replayed.Rows != 2 {

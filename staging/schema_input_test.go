@@ -162,7 +162,7 @@ func TestPermissions(t *testing.T) {
 			}
 			return
 		}
-		if !errors.Is(err, staging.ErrPermission) {
+		if !errors.Is(err, staging.ErrPrivilege) {
 			t.Errorf("%v", err)
 		}
 		for _, w := range want {

@@ -103,8 +103,8 @@ func TestRolesBehindPgBouncer(t *testing.T) {
 	}
 	work(t, 0, tabs[staging.RoleWorker], tabs[staging.RolePromoter], tabs[staging.RoleReader])
 	work(t, 10, tabs[staging.RoleWorker], tabs[staging.RolePromoter], tabs[staging.RoleReader])
-	if _, err := tabs[staging.RoleReader].Stage(t.Context(), load(serial{90, "x"})); !errors.Is(err, staging.ErrPermission) {
-		t.Errorf("a reader stages: got %v, want ErrPermission", err)
+	if _, err := tabs[staging.RoleReader].Stage(t.Context(), load(serial{90, "x"})); !errors.Is(err, staging.ErrPrivilege) {
+		t.Errorf("a reader stages: got %v, want ErrPrivilege", err)
 	}
 }
 

@@ -13,16 +13,16 @@ import (
 func checkBatch(b *Batch) error {
 	id, ok := parseUUID(b.ID)
 	if !ok {
-		return fmt.Errorf("%w: Batch.ID is %q: must be a UUID", ErrLoad, b.ID)
+		return fmt.Errorf("%w: Batch.ID is %q, must be a UUID", ErrLoad, b.ID)
 	}
 	if b.Root == "" {
 		b.Root = b.ID
 	}
 	if _, ok := parseUUID(b.Root); !ok {
-		return fmt.Errorf("%w: Batch.Root is %q: must be a UUID or empty", ErrLoad, b.Root)
+		return fmt.Errorf("%w: Batch.Root is %q, must be a UUID or empty", ErrLoad, b.Root)
 	}
 	if b.Records < 1 || b.Offset < 0 || b.Records > 1<<30 || b.Offset > 1<<30 {
-		return fmt.Errorf("%w: Batch.Records is %d, Offset %d: must be 1 to 2^30, and 0 to 2^30", ErrLoad, b.Records, b.Offset)
+		return fmt.Errorf("%w: Batch.Records is %d, Offset %d, must be 1 to 2^30, and 0 to 2^30", ErrLoad, b.Records, b.Offset)
 	}
 	if b.Sealed.IsZero() {
 		if id[6]>>4 != 7 {
@@ -59,7 +59,7 @@ func (l *Load[T]) check(spans []span) error {
 		for _, r := range l.Rejects {
 			_, twice := taken[r.Pos]
 			if twice || r.Pos < 0 || int(r.Pos) >= l.Batch.Records {
-				return fmt.Errorf("%w: batch %s: a reject has position %d: must be 0 to %d, each once", ErrLoad, l.Batch.ID, r.Pos, l.Batch.Records-1)
+				return fmt.Errorf("%w: batch %s: a reject has position %d, must be 0 to %d, each once", ErrLoad, l.Batch.ID, r.Pos, l.Batch.Records-1)
 			}
 			taken[r.Pos] = struct{}{}
 		}

@@ -32,10 +32,10 @@ func (s *Store) Add(ctx context.Context, key string, events ...Event) (AddResult
 	}
 	for i, e := range events {
 		if ms := e.At.UnixMilli(); ms < 0 || ms >= 1<<47 {
-			return sum, s.argument("event %d is at %v: must be 1970 to 6429", i, e.At)
+			return sum, s.argument("event %d is at %v, must be 1970 to 6429", i, e.At)
 		}
 		if len(e.Data) > MaxData {
-			return sum, s.argument("event %d has %d bytes of data: must be 0 to %d", i, len(e.Data), MaxData)
+			return sum, s.argument("event %d has %d bytes of data, must be 0 to %d", i, len(e.Data), MaxData)
 		}
 	}
 	// In the order of time, so that no part of one Add can make another part late.

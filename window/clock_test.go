@@ -39,8 +39,8 @@ func TestClockSetBack(t *testing.T) {
 	k.Set(-time.Hour)
 
 	st, err := w.Stats(t.Context())
-	if err != nil || st.ClockSetBack != time.Hour {
-		t.Errorf("got clock set back by %v, %v, want 1h", st.ClockSetBack, err)
+	if err != nil || st.ClockBehind != time.Hour {
+		t.Errorf("got clock behind by %v, %v, want 1h", st.ClockBehind, err)
 	}
 	keys := func() string {
 		var s []string

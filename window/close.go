@@ -85,7 +85,7 @@ func (s *Store) CloseDue(ctx context.Context, n int) ([]ClosedWindow, error) {
 		return nil, err
 	}
 	if n < 1 || n > MaxClose {
-		return nil, s.argument("n is %d: must be 1 to %d", n, MaxClose)
+		return nil, s.argument("n is %d, must be 1 to %d", n, MaxClose)
 	}
 	var closed []ClosedWindow
 	for n > 0 {

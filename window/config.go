@@ -124,26 +124,26 @@ func (c Config) validate(name string) error {
 		{"MaxBackoff", c.MaxBackoff, time.Millisecond}, {"PollInterval", c.PollInterval, time.Millisecond},
 	} {
 		if d.value < d.min || d.value > year {
-			return fmt.Errorf("%w: Config.%s is %v: must be %v to %v", ErrConfig, d.field, d.value, d.min, year)
+			return fmt.Errorf("%w: Config.%s is %v, must be %v to %v", ErrConfig, d.field, d.value, d.min, year)
 		}
 		if d.value%time.Millisecond != 0 {
-			return fmt.Errorf("%w: Config.%s is %v: must be whole milliseconds", ErrConfig, d.field, d.value)
+			return fmt.Errorf("%w: Config.%s is %v, must be whole milliseconds", ErrConfig, d.field, d.value)
 		}
 	}
 	if c.Remember > c.Retention {
-		return fmt.Errorf("%w: Config.Remember is %v: must be at most Config.Retention, %v", ErrConfig, c.Remember, c.Retention)
+		return fmt.Errorf("%w: Config.Remember is %v, must be at most Config.Retention, %v", ErrConfig, c.Remember, c.Retention)
 	}
 	if c.MaxFailures < 1 || c.MaxFailures > 1000 {
-		return fmt.Errorf("%w: Config.MaxFailures is %d: must be 1 to 1000", ErrConfig, c.MaxFailures)
+		return fmt.Errorf("%w: Config.MaxFailures is %d, must be 1 to 1000", ErrConfig, c.MaxFailures)
 	}
 	if c.MaxBackoff < c.Backoff {
-		return fmt.Errorf("%w: Config.MaxBackoff is %v: must be at least Config.Backoff, %v", ErrConfig, c.MaxBackoff, c.Backoff)
+		return fmt.Errorf("%w: Config.MaxBackoff is %v, must be at least Config.Backoff, %v", ErrConfig, c.MaxBackoff, c.Backoff)
 	}
 	if c.Eviction > EvictionIgnore {
-		return fmt.Errorf("%w: Config.Eviction is %d: must be 0 to %d", ErrConfig, c.Eviction, EvictionIgnore)
+		return fmt.Errorf("%w: Config.Eviction is %d, must be 0 to %d", ErrConfig, c.Eviction, EvictionIgnore)
 	}
 	if least := c.Size + c.Lateness + c.Idle + c.LeaseDuration; c.Retention < least {
-		return fmt.Errorf("%w: Config.Retention is %v: must be at least Size + Lateness + Idle + LeaseDuration, %v", ErrConfig, c.Retention, least)
+		return fmt.Errorf("%w: Config.Retention is %v, must be at least Size + Lateness + Idle + LeaseDuration, %v", ErrConfig, c.Retention, least)
 	}
 	return nil
 }

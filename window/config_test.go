@@ -75,7 +75,7 @@ func TestNoSizeWhileThereAreWindows(t *testing.T) {
 	w := named(t, c, name, window.Config{Size: time.Minute, Lateness: -1, Keep: time.Hour, Idle: time.Millisecond})
 	add(t, w, "k", at(0, "x"))
 	_, err := window.New(t.Context(), c, name, window.Config{Keep: time.Hour})
-	if !errors.Is(err, window.ErrConfig) || !strings.Contains(err.Error(), "Config.Size is 0: must be 1m0s until") {
+	if !errors.Is(err, window.ErrConfig) || !strings.Contains(err.Error(), "Config.Size is 0, must be 1m0s until") {
 		t.Errorf("got %v, want %v with both values", err, window.ErrConfig)
 	}
 	for st := (window.Stats{Keys: 1}); st.Keys+st.Due+st.Leased > 0; {

@@ -252,7 +252,7 @@ func TestManyBytes(t *testing.T) {
 	add(t, w, "k", at(time.Minute, "end"))
 	closed := closeDue(t, w, 1)
 	want(t, "read", len(closed[0].Events), 200)
-	if _, err := w.Add(t.Context(), "k", at(0, strings.Repeat("x", window.MaxData+1))); err == nil || !strings.Contains(err.Error(), "event 0 has 65537 bytes of data: must be 0 to 65536") {
+	if _, err := w.Add(t.Context(), "k", at(0, strings.Repeat("x", window.MaxData+1))); err == nil || !strings.Contains(err.Error(), "event 0 has 65537 bytes of data, must be 0 to 65536") {
 		t.Errorf("got %v, want a refusal", err)
 	}
 }

@@ -16,7 +16,7 @@ type LateEvent struct {
 	// Start and End are those of the tumbling window that the event missed. Both are zero when it
 	// missed none: it was too far ahead of the clock, or too old for the sliding window.
 	Start, End time.Time
-	// Seen is when it arrived, by a clock that never goes back; see [Stats].ClockSetBack.
+	// Seen is when it arrived, by a clock that never goes back; see [Stats].ClockBehind.
 	Seen time.Time
 
 	entry entry

@@ -8,8 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// MaxFailure bounds the stored ReleaseOptions.Failure, in bytes. A longer one is truncated.
-const MaxFailure = 1000
+// MaxReason bounds the stored ReleaseOptions.Failure, in bytes. A longer one is truncated.
+const MaxReason = 1000
 
 // ReleaseOptions are the options of [Store.Release].
 type ReleaseOptions struct {
@@ -17,7 +17,7 @@ type ReleaseOptions struct {
 	// Config.Backoff.
 	Delay time.Duration
 	// Failure is the closer's error. It counts as a failure, and the last one is stored, truncated to
-	// MaxFailure bytes. "": nothing is counted, because the closer shuts down or its sink is
+	// MaxReason bytes. "": nothing is counted, because the closer shuts down or its sink is
 	// unavailable.
 	Failure string
 }
@@ -34,7 +34,7 @@ func (s *Store) Done(ctx context.Context, c ClosedWindow) error {
 // handler's context.
 func (s *Store) Extend(ctx context.Context, c ClosedWindow, d time.Duration) error {
 	if d < time.Millisecond || d > s.cfg.Retention {
-		return s.argument("extend by %v: must be 1ms to Config.Retention, %v", d, s.cfg.Retention)
+		return s.argument("extend by %v, must be 1ms to Config.Retention, %v", d, s.cfg.Retention)
 	}
 	deadline := time.Now().Add(d - time.Millisecond)
 	if _, err := s.settle(ctx, "extend", c, d, ""); err != nil {
@@ -50,7 +50,7 @@ func (s *Store) Extend(ctx context.Context, c ClosedWindow, d time.Duration) err
 // dead-letter list.
 func (s *Store) Release(ctx context.Context, c ClosedWindow, o ReleaseOptions) error {
 	if o.Delay < 0 || o.Delay > s.cfg.Retention {
-		return s.argument("release after %v: must be 0 to Config.Retention, %v", o.Delay, s.cfg.Retention)
+		return s.argument("release after %v, must be 0 to Config.Retention, %v", o.Delay, s.cfg.Retention)
 	}
 	_, err := s.settle(ctx, "release", c, o.Delay, cut(o.Failure))
 	return err
@@ -59,10 +59,10 @@ func (s *Store) Release(ctx context.Context, c ClosedWindow, o ReleaseOptions) e
 // cut keeps text bounded and valid UTF-8.
 func cut(text string) string {
 	text = strings.ToValidUTF8(text, "\uFFFD")
-	if len(text) <= MaxFailure {
+	if len(text) <= MaxReason {
 		return text
 	}
-	n := MaxFailure
+	n := MaxReason
 	for !utf8.RuneStart(text[n]) {
 		n--
 	}

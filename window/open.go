@@ -28,7 +28,7 @@ func (s *Store) OpenWindows(ctx context.Context, key string, after time.Time, n 
 		return nil, err
 	}
 	if n < 1 || n > MaxPage {
-		return nil, s.argument("n is %d: must be 1 to %d", n, MaxPage)
+		return nil, s.argument("n is %d, must be 1 to %d", n, MaxPage)
 	}
 	r, err := s.run(ctx, listScript, false, key, strconv.FormatInt(max(0, after.UnixMilli()), 10), strconv.Itoa(n))
 	v, err := array(r, err, 0)

@@ -154,7 +154,7 @@ func (s *Store) parseCursor(cursor string) (*entry, error) {
 // nextPage is page by the cursors of callers. next is "" behind the last entry.
 func (s *Store) nextPage(ctx context.Context, set eventSet, from, to, cursor string, n int) (out []entry, next string, err error) {
 	if n < 1 || n > MaxPage {
-		return nil, "", s.argument("n is %d: must be 1 to %d", n, MaxPage)
+		return nil, "", s.argument("n is %d, must be 1 to %d", n, MaxPage)
 	}
 	after, err := s.parseCursor(cursor)
 	if err != nil {

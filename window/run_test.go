@@ -140,8 +140,8 @@ func TestPoisonWindows(t *testing.T) {
 			t.Fatalf("got %d dead windows, want %d", len(dead), poison)
 		}
 		d := dead[0]
-		if d.Failures != 3 || d.Attempts != 4 || d.Reason != window.ReasonWatermark || d.Events != 1 || !strings.HasPrefix(d.Failure, "poison é") || len(d.Failure) > window.MaxFailure {
-			t.Errorf("got %+v, want 3 failures in 4 attempts and a failure of at most %d bytes", d, window.MaxFailure)
+		if d.Failures != 3 || d.Attempts != 4 || d.Reason != window.ReasonWatermark || d.Events != 1 || !strings.HasPrefix(d.Failure, "poison é") || len(d.Failure) > window.MaxReason {
+			t.Errorf("got %+v, want 3 failures in 4 attempts and a failure of at most %d bytes", d, window.MaxReason)
 		}
 		if ev, err := w.ReadDead(t.Context(), d); err != nil || len(ev) != 1 || ev[0].Data != "x" {
 			t.Errorf("got events %v, %v, want x", ev, err)

@@ -72,7 +72,7 @@ func (s *Store) last(ctx context.Context, key string, d time.Duration) (n, now i
 		return 0, 0, err
 	}
 	if d < time.Millisecond || d > s.cfg.Keep {
-		return 0, 0, s.argument("last %v: must be 1ms to Config.Keep, %v", d, s.cfg.Keep)
+		return 0, 0, s.argument("last %v, must be 1ms to Config.Keep, %v", d, s.cfg.Keep)
 	}
 	if n, now, err = s.count(ctx, slide(key), "0", "0", d); err != nil {
 		return 0, 0, s.wrap("last", err)

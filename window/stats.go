@@ -19,9 +19,9 @@ type Stats struct {
 	Late int64
 	// Events are the books of the tumbling windows.
 	Events EventCounts
-	// ClockSetBack is by how much the server's clock has been set back. Leases, delays and retentions
-	// follow a clock that never goes back.
-	ClockSetBack time.Duration
+	// ClockBehind is how far the server's clock is behind the store's own, because the server's
+	// was set back. Leases, delays and retentions follow the store's clock, which never goes back.
+	ClockBehind time.Duration
 }
 
 // EventCounts are the books of tumbling windows: Added equals the sum of all the others.
@@ -52,7 +52,7 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 		return Stats{}, s.wrap("stats", err)
 	}
 	return Stats{
-		Keys: v[0], Due: v[1], Leased: v[2], Dead: v[3], Windows: v[4], Late: v[5], ClockSetBack: time.Duration(v[6]) * time.Millisecond,
+		Keys: v[0], Due: v[1], Leased: v[2], Dead: v[3], Windows: v[4], Late: v[5], ClockBehind: time.Duration(v[6]) * time.Millisecond,
 		Events: EventCounts{Added: v[7], Open: v[8], Due: v[9], Leased: v[10], Dead: v[11], Done: v[12], Discarded: v[13], Expired: v[14]},
 	}, nil
 }

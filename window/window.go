@@ -68,7 +68,7 @@ func New(ctx context.Context, client rueidis.Client, name string, cfg Config) (*
 		return nil, s.wrap("open", err)
 	}
 	if v[0] == 0 {
-		return nil, fmt.Errorf("%w: Config.Size is 0: must be %v until the windows of that size are closed", ErrConfig, time.Duration(v[1])*time.Millisecond)
+		return nil, fmt.Errorf("%w: Config.Size is 0, must be %v until the windows of that size are closed", ErrConfig, time.Duration(v[1])*time.Millisecond)
 	}
 	return s, nil
 }
@@ -112,7 +112,7 @@ func (s *Store) argument(format string, args ...any) error {
 
 func (s *Store) checkKey(key string) error {
 	if key == "" || len(key) > MaxKey {
-		return s.argument("key has %d bytes: must be 1 to %d", len(key), MaxKey)
+		return s.argument("key has %d bytes, must be 1 to %d", len(key), MaxKey)
 	}
 	return nil
 }

@@ -497,11 +497,11 @@ func TestErrors(t *testing.T) {
 	t.Parallel()
 	for want, cfg := range map[string]window.Config{
 		"Config.Size and Config.Keep are 0: must set at least one":   {},
-		"Config.Size is -1s: must be 0s to 8784h0m0s":                {Size: -time.Second},
-		"Config.Size is 1.5ms: must be whole milliseconds":           {Size: 1500 * time.Microsecond},
-		"Config.Keep is 10000h0m0s: must be 0s to 8784h0m0s":         {Keep: 10000 * time.Hour},
-		"Config.LeaseDuration is -1s: must be 1ms to":                {Size: time.Second, LeaseDuration: -time.Second},
-		"Config.Retention is 1m0s: must be at least Size + Lateness": {Size: time.Minute, Retention: time.Minute},
+		"Config.Size is -1s, must be 0s to 8784h0m0s":                {Size: -time.Second},
+		"Config.Size is 1.5ms, must be whole milliseconds":           {Size: 1500 * time.Microsecond},
+		"Config.Keep is 10000h0m0s, must be 0s to 8784h0m0s":         {Keep: 10000 * time.Hour},
+		"Config.LeaseDuration is -1s, must be 1ms to":                {Size: time.Second, LeaseDuration: -time.Second},
+		"Config.Retention is 1m0s, must be at least Size + Lateness": {Size: time.Minute, Retention: time.Minute},
 	} {
 		if _, err := window.New(t.Context(), nil, "w", cfg); !errors.Is(err, window.ErrConfig) || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
@@ -524,17 +524,17 @@ func TestErrors(t *testing.T) {
 		err  error
 		want string
 	}{
-		{addKey, "key has 0 bytes: must be 1 to 512"},
+		{addKey, "key has 0 bytes, must be 1 to 512"},
 		{addTime, "event 0 is at 0001-01-01"},
 		{noTumbling, window.ErrNoTumbling.Error()},
 		{sliding.Run(t.Context(), nil), window.ErrNoTumbling.Error()},
-		{closeN, "n is 1001: must be 1 to 1000"},
+		{closeN, "n is 1001, must be 1 to 1000"},
 		{noSliding, window.ErrNoSliding.Error()},
-		{lastD, "last 1h0m0s: must be 1ms to Config.Keep, 1m0s"},
-		{lateN, "n is 0: must be 1 to 1000"},
-		{tumbling.Extend(t.Context(), window.ClosedWindow{}, 0), "extend by 0s: must be 1ms to Config.Retention"},
+		{lastD, "last 1h0m0s, must be 1ms to Config.Keep, 1m0s"},
+		{lateN, "n is 0, must be 1 to 1000"},
+		{tumbling.Extend(t.Context(), window.ClosedWindow{}, 0), "extend by 0s, must be 1ms to Config.Retention"},
 		{lateCursor, `invalid cursor "x"`},
-		{tumbling.Release(t.Context(), window.ClosedWindow{}, window.ReleaseOptions{Delay: -1}), "release after -1ns: must be 0 to"},
+		{tumbling.Release(t.Context(), window.ClosedWindow{}, window.ReleaseOptions{Delay: -1}), "release after -1ns, must be 0 to"},
 	} {
 		if c.err == nil || !strings.Contains(c.err.Error(), c.want) {
 			t.Errorf("got %v, want %q", c.err, c.want)

@@ -39,14 +39,14 @@ type generated struct {
 // Validate is called by kong after parsing.
 func (v *generate) Validate() error {
 	if v.Orders < 1 || v.Orders > 100_000_000 {
-		return fmt.Errorf("--orders is %d: must be from 1 to 100000000", v.Orders)
+		return fmt.Errorf("--orders is %d, must be from 1 to 100000000", v.Orders)
 	}
 	if !(v.Rate >= 0 && v.Rate < 1e9) {
-		return fmt.Errorf("--rate is %v: must be from 0 to 1000000000", v.Rate)
+		return fmt.Errorf("--rate is %v, must be from 0 to 1000000000", v.Rate)
 	}
 	for name, share := range map[string]float64{"--duplicates": v.Duplicates, "--bad": v.Bad} {
 		if !(share >= 0 && share <= 0.9) {
-			return fmt.Errorf("%s is %v: must be from 0 to 0.9", name, share)
+			return fmt.Errorf("%s is %v, must be from 0 to 0.9", name, share)
 		}
 	}
 	if v.Seed == 0 {

@@ -23,7 +23,7 @@ func (v *peek) Validate() error { return between("-n", v.N, 1, 1000) }
 
 func between(flag string, n, lo, hi int) error {
 	if n < lo || n > hi {
-		return fmt.Errorf("%s is %d: must be from %d to %d", flag, n, lo, hi)
+		return fmt.Errorf("%s is %d, must be from %d to %d", flag, n, lo, hi)
 	}
 	return nil
 }

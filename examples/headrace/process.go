@@ -29,13 +29,13 @@ type processed struct {
 func (v *process) Validate() error {
 	switch {
 	case v.Workers < 1 || v.Workers > 64:
-		return fmt.Errorf("--workers is %d: must be from 1 to 64", v.Workers)
+		return fmt.Errorf("--workers is %d, must be from 1 to 64", v.Workers)
 	case v.Batch < 1 || v.Batch > 100_000:
-		return fmt.Errorf("--batch is %d: must be from 1 to 100000", v.Batch)
+		return fmt.Errorf("--batch is %d, must be from 1 to 100000", v.Batch)
 	case v.Lease < time.Second:
-		return fmt.Errorf("--lease is %v: must be at least 1s", v.Lease)
+		return fmt.Errorf("--lease is %v, must be at least 1s", v.Lease)
 	case v.Iterations < 0:
-		return fmt.Errorf("--iterations is %d: must not be negative", v.Iterations)
+		return fmt.Errorf("--iterations is %d, must not be negative", v.Iterations)
 	}
 	return nil
 }

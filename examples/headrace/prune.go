@@ -15,7 +15,7 @@ type prune struct {
 // Validate is called by kong after parsing.
 func (v *prune) Validate() error {
 	if v.Before < time.Hour {
-		return fmt.Errorf("--before is %v: must be at least 1h", v.Before)
+		return fmt.Errorf("--before is %v, must be at least 1h", v.Before)
 	}
 	return nil
 }

@@ -74,10 +74,10 @@ func Decode(payload []byte) (Order, error) {
 		return o, err
 	}
 	if o.Quantity == 0 {
-		return o, invalid(CodeZeroQuantity, "quantity is 0 or missing: must be from 1 to %d", MaxQuantity)
+		return o, invalid(CodeZeroQuantity, "quantity is 0 or missing, must be from 1 to %d", MaxQuantity)
 	}
 	if o.Quantity < 0 || o.Quantity > MaxQuantity {
-		return o, invalid(CodeBadQuantity, "quantity is %d: must be from 1 to %d", o.Quantity, MaxQuantity)
+		return o, invalid(CodeBadQuantity, "quantity is %d, must be from 1 to %d", o.Quantity, MaxQuantity)
 	}
 	if o.UnitPrice, err = parsePrice(w.UnitPrice); err != nil {
 		return o, err
@@ -99,11 +99,11 @@ func malformed(payload []byte, err error) error {
 	std := stdjson.Unmarshal(payload, &wire{})
 	switch {
 	case errors.As(std, &typed) && typed.Field == "":
-		return invalid(CodeMalformedJSON, "the record is a JSON %s: must be an object", typed.Value)
+		return invalid(CodeMalformedJSON, "the record is a JSON %s, must be an object", typed.Value)
 	case errors.As(std, &typed) && typed.Field == "quantity":
-		return invalid(CodeBadQuantity, "quantity is a JSON %s: must be a whole number from 1 to %d", typed.Value, MaxQuantity)
+		return invalid(CodeBadQuantity, "quantity is a JSON %s, must be a whole number from 1 to %d", typed.Value, MaxQuantity)
 	case errors.As(std, &typed):
-		return invalid(CodeMalformedJSON, "%s is a JSON %s: must be a string", typed.Field, typed.Value)
+		return invalid(CodeMalformedJSON, "%s is a JSON %s, must be a string", typed.Field, typed.Value)
 	case errors.As(std, &syntax):
 		return invalid(CodeMalformedJSON, "the record is not valid JSON at byte %d of %d: %v", syntax.Offset, len(payload), syntax)
 	case std != nil:
@@ -165,7 +165,7 @@ func parsePrice(text []byte) (decimal.Decimal, error) {
 		}
 	}
 	return decimal.Decimal{}, invalid(CodeBadPrice,
-		"unit_price is %s: must be a decimal such as 12.50, not negative, of at most %d digits before and %d after the point",
+		"unit_price is %s, must be a decimal such as 12.50, not negative, of at most %d digits before and %d after the point",
 		excerpt(text), MaxPriceDigits, MaxPriceScale)
 }
 
@@ -175,12 +175,12 @@ func parseTime(text string) (time.Time, error) {
 	}
 	t, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		return time.Time{}, invalid(CodeBadTime, "at is %s: must be an RFC 3339 time such as 2026-01-31T12:00:00Z", excerpt(text))
+		return time.Time{}, invalid(CodeBadTime, "at is %s, must be an RFC 3339 time such as 2026-01-31T12:00:00Z", excerpt(text))
 	}
 	// Microseconds are what the database keeps: what is decoded equals what is read back.
 	t = t.UTC().Truncate(time.Microsecond)
 	if t.Year() < MinYear || t.Year() > MaxYear {
-		return time.Time{}, invalid(CodeBadTime, "at is %s: must be in the years %d to %d", excerpt(text), MinYear, MaxYear)
+		return time.Time{}, invalid(CodeBadTime, "at is %s, must be in the years %d to %d", excerpt(text), MinYear, MaxYear)
 	}
 	return t, nil
 }

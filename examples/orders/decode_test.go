@@ -79,7 +79,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"order_id", ``, orders.CodeMissingID, "order_id"},
 		{"order_id", `""`, orders.CodeMissingID, "order_id"},
 		{"order_id", `null`, orders.CodeMissingID, "order_id"},
-		{"order_id", `7`, orders.CodeMalformedJSON, "order_id is a JSON number: must be a string"},
+		{"order_id", `7`, orders.CodeMalformedJSON, "order_id is a JSON number, must be a string"},
 		{"order_id", `"` + long + `"`, orders.CodeBadField, "order_id is 65 bytes: at most 64"},
 		{"order_id", `"a\u0000b"`, orders.CodeBadField, `order_id is "a\x00b"`},
 		{"order_id", "\"a\x01b\"", orders.CodeMalformedJSON, "byte"},

@@ -44,15 +44,15 @@ func (c Config) validate() error {
 	share := func(f float64) bool { return f >= 0 && f <= 1 } // false for NaN
 	switch {
 	case c.Orders < 0 || c.Orders > MaxOrders:
-		return fmt.Errorf("orders: Config.Orders is %d: must be from 1 to %d, or 0 for %d", c.Orders, MaxOrders, DefaultOrders)
+		return fmt.Errorf("orders: Config.Orders is %d, must be from 1 to %d, or 0 for %d", c.Orders, MaxOrders, DefaultOrders)
 	case !share(c.Duplicates):
-		return fmt.Errorf("orders: Config.Duplicates is %v: must be from 0 to 1", c.Duplicates)
+		return fmt.Errorf("orders: Config.Duplicates is %v, must be from 0 to 1", c.Duplicates)
 	case !share(c.Bad):
-		return fmt.Errorf("orders: Config.Bad is %v: must be from 0 to 1", c.Bad)
+		return fmt.Errorf("orders: Config.Bad is %v, must be from 0 to 1", c.Bad)
 	case c.Duplicates+c.Bad > 1:
 		return fmt.Errorf("orders: Config.Duplicates is %v and Config.Bad is %v: together they must be at most 1", c.Duplicates, c.Bad)
 	case c.Start.Year() < MinYear || c.Start.Add(spread).Year() > MaxYear:
-		return fmt.Errorf("orders: Config.Start is %v: must be in the years %d to %d", c.Start, MinYear, MaxYear)
+		return fmt.Errorf("orders: Config.Start is %v, must be in the years %d to %d", c.Start, MinYear, MaxYear)
 	}
 	return nil
 }

@@ -181,10 +181,10 @@ func TestGeneratorMemory(t *testing.T) { // not parallel: it reads the heap of t
 func TestConfigErrors(t *testing.T) {
 	t.Parallel()
 	for want, cfg := range map[string]orders.Config{
-		"Config.Orders is -1: must be from 1 to 1000000000":                          {Orders: -1},
-		"Config.Duplicates is 1.5: must be from 0 to 1":                              {Duplicates: 1.5},
-		"Config.Duplicates is NaN: must be from 0 to 1":                              {Duplicates: math.NaN()},
-		"Config.Bad is -0.1: must be from 0 to 1":                                    {Bad: -0.1},
+		"Config.Orders is -1, must be from 1 to 1000000000":                          {Orders: -1},
+		"Config.Duplicates is 1.5, must be from 0 to 1":                              {Duplicates: 1.5},
+		"Config.Duplicates is NaN, must be from 0 to 1":                              {Duplicates: math.NaN()},
+		"Config.Bad is -0.1, must be from 0 to 1":                                    {Bad: -0.1},
 		"Config.Duplicates is 0.6 and Config.Bad is 0.5: together they must be at m": {Duplicates: 0.6, Bad: 0.5},
 		"must be in the years 1970 to 2199":                                          {Start: time.Date(2300, 1, 1, 0, 0, 0, 0, time.UTC)},
 	} {

@@ -97,7 +97,7 @@ func Note(b *testing.B, format string, args ...any) {
 
 func (f *Figure) check() error {
 	if !nameForm.MatchString(f.Name) {
-		return fmt.Errorf("bench: Figure.Name is %q: must be lower-case words joined by '/'", f.Name)
+		return fmt.Errorf("bench: Figure.Name is %q, must be lower-case words joined by '/'", f.Name)
 	}
 	f.Rounds = cmp.Or(f.Rounds, DefaultRounds)
 	f.Unit = cmp.Or(f.Unit, DefaultUnit)
@@ -105,7 +105,7 @@ func (f *Figure) check() error {
 		f.now = time.Now
 	}
 	if f.Rounds < MinRounds {
-		return fmt.Errorf("bench: %s: Figure.Rounds is %d: must be %d or more", f.Name, f.Rounds, MinRounds)
+		return fmt.Errorf("bench: %s: Figure.Rounds is %d, must be %d or more", f.Name, f.Rounds, MinRounds)
 	}
 	if f.Bare == nil || f.Ours == nil {
 		return fmt.Errorf("bench: %s: Figure.Bare and Figure.Ours must both be set", f.Name)

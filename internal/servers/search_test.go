@@ -65,7 +65,7 @@ func TestSearchOrder(t *testing.T) {
 		"an image of its own limits it to containers":  {o: Options{Image: "y:2"}, engine: newFakeEngine([]string{"y:2"}, nil), want: "docker y:2"},
 		"an image of its own is looked for":            {o: Options{Image: "y:2"}, engine: present, message: "cannot pull the image y:2"},
 		"an image of its own and local cannot be both": {o: Options{Image: "y:2", Mode: Local}, engine: present, message: "allows no container"},
-		"a bad mode":                                   {o: Options{Mode: "remote"}, engine: present, message: `"remote": must be auto, local, docker or embedded`},
+		"a bad mode":                                   {o: Options{Mode: "remote"}, engine: present, message: `"remote", must be auto, local, docker or embedded`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

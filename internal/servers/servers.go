@@ -70,7 +70,7 @@ func ParseMode(s string) (Mode, error) {
 	case Auto, Local, Docker, Embedded:
 		return m, nil
 	}
-	return "", fmt.Errorf("%s is %q: must be %s, %s, %s or %s", EnvMode, s, Auto, Local, Docker, Embedded)
+	return "", fmt.Errorf("%s is %q, must be %s, %s, %s or %s", EnvMode, s, Auto, Local, Docker, Embedded)
 }
 
 func (o *Options) mode() (Mode, error) {

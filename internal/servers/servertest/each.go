@@ -128,7 +128,7 @@ func checkEach(only []string) error {
 	}
 	for _, name := range only {
 		if !slices.Contains(known, name) {
-			return fmt.Errorf("%s names %q: must be some of %s", EnvEach, name, strings.Join(known, ", "))
+			return fmt.Errorf("%s names %q, must be some of %s", EnvEach, name, strings.Join(known, ", "))
 		}
 	}
 	return nil
