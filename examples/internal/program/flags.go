@@ -191,7 +191,7 @@ func (f *Flags) environment() error {
 			return
 		}
 		if err := f.set.Set(fl.Name, value); err != nil {
-			failed = &UsageError{fmt.Sprintf("%s is %q: %s", env, value, err)}
+			failed = &UsageError{fmt.Sprintf("%s is %q, %s", env, value, err)}
 		}
 	})
 	return failed
