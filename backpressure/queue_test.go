@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -41,12 +42,13 @@ func TestInOrder(t *testing.T) {
 		s.push(100)
 		sizes := []int{50, 1, 30, 7, 50, 2, 1, 49}
 		granted := make(chan int, len(sizes))
+		var producers sync.WaitGroup
 		for i, n := range sizes {
 			gate := s.gate
 			if i%2 == 1 {
 				gate = s.other(cfg) // of another process
 			}
-			go func() {
+			producers.Go(func() {
 				r, err := gate.Acquire(t.Context(), n)
 				if err != nil {
 					t.Error(err)
@@ -57,7 +59,7 @@ func TestInOrder(t *testing.T) {
 						t.Error(err)
 					}
 				}
-			}()
+			})
 			s.waiting(int64(i + 1))
 		}
 		if err := s.ask(1, false); !errors.Is(err, backpressure.ErrFull) {
@@ -82,6 +84,7 @@ func TestInOrder(t *testing.T) {
 				}
 			}
 		}
+		producers.Wait()
 		// Those that were let through together may push in any order; each one came after all that
 		// had to go before.
 		if !slices.IsSortedFunc(got, func(a, b int) int { return (a - b) / 4 }) || got[0] != 0 {
