@@ -55,6 +55,32 @@ func Example() {
 	// 200
 }
 
+// The checks of the Health page, for a program of its own.
+func ExampleCheckRedis() {
+	ctx := context.Background()
+	_, redis, postgres, cleanup := readings(ctx)
+	defer cleanup()
+
+	checks, err := console.CheckRedis(ctx, redis)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	more, err := console.CheckPostgres(ctx, postgres)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for _, c := range append(checks, more...) {
+		if c.Name == "Redis role" || c.Name == "Postgres role" {
+			fmt.Println(c.OK, c.Name, c.Found)
+		}
+	}
+	// Output:
+	// true Redis role master
+	// true Postgres role primary
+}
+
 // A console of names alone: a program that operates pipelines knows no row type. Run keeps the
 // charts filled while no page is open.
 func ExampleOpen() {

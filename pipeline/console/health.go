@@ -9,9 +9,11 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/redis/rueidis"
 )
 
-// Check is one finding about a server.
+// Check is one finding about a server. [CheckRedis] and [CheckPostgres] make them.
 type Check struct {
 	Name  string `json:"name"`
 	OK    bool   `json:"ok"`
@@ -23,9 +25,10 @@ type Check struct {
 // maxSkew is the largest difference of clocks that does no harm.
 const maxSkew = 5 * time.Second
 
-// checkRedis checks what a queue needs of its server.
-func (p *pipe) checkRedis(ctx context.Context) ([]Check, error) {
-	c := p.Redis
+// CheckRedis checks what a queue needs of its server: version, role, eviction policy, append-only
+// file, memory, connections and clock. The Health page shows these checks. It reads INFO and TIME.
+// It returns an error only if the server does not answer.
+func CheckRedis(ctx context.Context, c rueidis.Client) ([]Check, error) {
 	text, err := c.Do(ctx, c.B().Info().Build()).ToString()
 	if err != nil {
 		return nil, fmt.Errorf("console: INFO: %w", err)
@@ -76,19 +79,22 @@ func clockCheck(name string, before, server time.Time) Check {
 	return Check{name, skew.Abs() <= maxSkew, "differs from this machine by " + duration(skew), "Synchronize the clocks (NTP)."}
 }
 
-// checkPostgres checks what a table needs of its server.
-func (p *pipe) checkPostgres(ctx context.Context) ([]Check, error) {
+// CheckPostgres checks what a table needs of its server: version, role, encoding, collation,
+// durability, connections and clock. The Health page shows these checks. It runs one query, which
+// any role may run, and returns an error only if the query fails.
+func CheckPostgres(ctx context.Context, pool *pgxpool.Pool) ([]Check, error) {
 	type facts struct {
 		Now                                            time.Time
 		Number, Used, Most                             int
 		Version, Encoding, Collation, Sync, Fsync, FPW string
-		Recovery                                       bool
+		Recovery, OldCollation                         bool
 	}
 	before := time.Now()
-	found, err := p.Postgres.Query(ctx, `SELECT clock_timestamp() AS now, current_setting('server_version_num')::int AS number,
+	found, err := pool.Query(ctx, `SELECT clock_timestamp() AS now, current_setting('server_version_num')::int AS number,
 		(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')::int AS used, current_setting('max_connections')::int AS most,
 		current_setting('server_version') AS version, pg_encoding_to_char(d.encoding) AS encoding, d.datcollate AS collation,
 		current_setting('synchronous_commit') AS sync, current_setting('fsync') AS fsync, current_setting('full_page_writes') AS fpw,
+		coalesce(d.datcollversion <> pg_database_collation_actual_version(d.oid), false) AS oldcollation,
 		pg_is_in_recovery() AS recovery
 		FROM pg_database d WHERE d.datname = current_database()`)
 	if err != nil {
@@ -103,14 +109,17 @@ func (p *pipe) checkPostgres(ctx context.Context) ([]Check, error) {
 		role = "standby"
 	}
 	collation := f.Collation
-	if collation != "C" {
+	switch {
+	case f.OldCollation:
+		collation += " of another version of the system's library"
+	case collation != "C":
 		collation += " (text keys sort faster under COLLATE \"C\")"
 	}
 	return []Check{
 		{"Postgres version", f.Number >= 150000, f.Version, "Use PostgreSQL 15 or later."},
 		{"Postgres role", !f.Recovery, role, "Connect to the primary."},
 		{"Postgres encoding", f.Encoding == "UTF8", f.Encoding, "Create the database with ENCODING 'UTF8'."},
-		{"Postgres collation", true, collation, ""},
+		{"Postgres collation", !f.OldCollation, collation, "REINDEX the database, then ALTER DATABASE … REFRESH COLLATION VERSION."},
 		{"Postgres durability", f.Fsync == "on" && f.FPW == "on", fmt.Sprintf("fsync %s, full_page_writes %s, synchronous_commit %s", f.Fsync, f.FPW, f.Sync),
 			"Set fsync and full_page_writes on, or a crash loses commits."},
 		{"Postgres connections", f.Used < f.Most*9/10, fmt.Sprintf("%d of %d in use", f.Used, f.Most), "Raise max_connections or put PgBouncer in between."},

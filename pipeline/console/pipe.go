@@ -99,8 +99,8 @@ func (h *Handler) newPipe(p Pipeline) (*pipe, error) {
 	if p.Views != nil {
 		x.views = &reading[[]matview.Freshness]{in: x.postgres, what: "the views", maxAge: fast, read: p.Views.Freshness}
 	}
-	x.checks[0] = &reading[[]Check]{in: x.redis, what: "the checks of Redis", maxAge: slow, read: x.checkRedis}
-	x.checks[1] = &reading[[]Check]{in: x.postgres, what: "the checks of Postgres", maxAge: slow, read: x.checkPostgres}
+	x.checks[0] = &reading[[]Check]{in: x.redis, what: "the checks of Redis", maxAge: slow, read: func(ctx context.Context) ([]Check, error) { return CheckRedis(ctx, x.Redis) }}
+	x.checks[1] = &reading[[]Check]{in: x.postgres, what: "the checks of Postgres", maxAge: slow, read: func(ctx context.Context) ([]Check, error) { return CheckPostgres(ctx, x.Postgres) }}
 	return x, nil
 }
 
