@@ -1,8 +1,10 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,9 +21,9 @@ type Books struct {
 	// Unacked is the number of records that are committed in Postgres and still in flight in Redis.
 	// Their acknowledgement is on its way.
 	Unacked int64
-	// Rejects counts the rejects since the given time by code, most open ones first. Nil: the table
-	// has no method RejectCounts.
-	Rejects []staging.RejectCount
+	// Rejects counts all rejects of the table by code, most open ones first. Nil: the table has no
+	// method CodeCounts.
+	Rejects []staging.CodeCount
 	// Recent is what Postgres has committed in the last minute, per second.
 	Recent Throughput
 	// Stalls are the steps that fail again and again, as the programs report them through
@@ -76,7 +78,7 @@ func (f Flow[T]) Books(ctx context.Context, since time.Time) (Books, error) {
 	if b.Redis, err = f.Queue.Stats(ctx); err != nil {
 		return Books{}, queueBooksError(err)
 	}
-	if err := f.details(ctx, &b, since); err != nil {
+	if err := f.details(ctx, &b); err != nil {
 		return Books{}, tableBooksError(err)
 	}
 	still := before.Taken == b.Redis.Taken && before.Acked == b.Redis.Acked && before.HandedOff == b.Redis.HandedOff && committed == b.Postgres
@@ -89,15 +91,16 @@ const recent = time.Minute
 
 // rejectCounter is a Table that counts its rejects by code.
 type rejectCounter interface {
-	RejectCounts(ctx context.Context, since time.Time) ([]staging.RejectCount, error)
+	CodeCounts(ctx context.Context) ([]staging.CodeCount, error)
 }
 
 // details adds what the books do not have to balance.
-func (f Flow[T]) details(ctx context.Context, b *Books, since time.Time) (err error) {
+func (f Flow[T]) details(ctx context.Context, b *Books) (err error) {
 	if t, ok := f.Table.(rejectCounter); ok {
-		if b.Rejects, err = t.RejectCounts(ctx, since); err != nil {
+		if b.Rejects, err = t.CodeCounts(ctx); err != nil {
 			return err
 		}
+		slices.SortStableFunc(b.Rejects, func(a, b staging.CodeCount) int { return cmp.Compare(b.Open, a.Open) })
 	}
 	last, err := f.Table.Books(ctx, b.At.Add(-recent))
 	if err != nil {

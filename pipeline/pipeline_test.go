@@ -29,9 +29,26 @@ func TestEachRecordEndsSomewhere(t *testing.T) {
 	r.settled()
 	stop()
 	r.check(want{rows: append(idsOf(good), "twin"), rejects: []string{"malformed", "x", "y", " good"}})
-	books, err := r.flow.Books(context.Background(), time.Time{})
+	tx, err := r.pool.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
+	}
+	defer tx.Rollback(context.Background()) //nolint:errcheck // ends the lock
+	if _, err := tx.Exec(t.Context(), "LOCK TABLE items_rejects IN ACCESS EXCLUSIVE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	books, err := r.flow.Books(t.Context(), time.Time{}) // reads no reject, or it would wait
+	if err != nil {
+		t.Fatal(err)
+	}
+	var open int64
+	for i, c := range books.Rejects {
+		if open += c.Open; i > 0 && c.Open > books.Rejects[i-1].Open {
+			t.Errorf("rejects by code are %v, want most open ones first", books.Rejects)
+		}
+	}
+	if open != 4 {
+		t.Errorf("rejects by code are %v, want 4 in all", books.Rejects)
 	}
 	p := books.Postgres
 	if p.Duplicates != 51 || p.Filtered != 1 || p.Rejected != 3 || p.RejectedByRule != 1 || p.Rows != 1001 {

@@ -230,24 +230,6 @@ func ExampleStats_Stuck() {
 	// drift: false stuck: false staged: 0 <nil>
 }
 
-// Rejects by code.
-func ExampleTable_RejectCounts() {
-	ctx := context.Background()
-	table, _, drop := rejected(ctx)
-	defer drop()
-
-	counts, err := table.RejectCounts(ctx, time.Time{})
-	if err != nil {
-		fmt.Println(err)
-	}
-	for _, c := range counts {
-		fmt.Println(c.Code, c.Source, c.Open, c.Resolved)
-	}
-	// Output:
-	// negative rule 1 0
-	// not_a_number stage 1 0
-}
-
 // The open rejects of each code, however many there are. A correction of the program's code ends
 // some of them.
 func ExampleTable_CodeCounts() {

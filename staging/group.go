@@ -83,8 +83,8 @@ func (t *Table[T]) view() tableView {
 }
 
 // A TableGroup stages and promotes several tables as one: a record has rows in each of them, and is
-// kept in all or in none. It has the methods of a [Table], except StageTx, RejectCounts and
-// CodeCounts. This type is concurrency safe.
+// kept in all or in none. It has the methods of a [Table], except StageTx and CodeCounts. This
+// type is concurrency safe.
 type TableGroup[R any] struct {
 	members []member[R]
 	tables  []groupTable // of the members

@@ -129,32 +129,6 @@ func (r rejectRow) stored() StoredReject {
 	return x
 }
 
-// RejectCount counts the rejects of one code and source.
-type RejectCount struct {
-	Code     string
-	Source   string // see StoredReject
-	Open     int64
-	Resolved int64
-	Latest   time.Time // when the last one was rejected
-}
-
-// maxRejectCounts bounds what RejectCounts returns: codes are for programs, and few.
-const maxRejectCounts = 1000
-
-// RejectCounts counts rejects by code and source, most open ones first. It reads all rejects since
-// a time.
-func (t *Table[T]) RejectCounts(ctx context.Context, since time.Time) ([]RejectCount, error) {
-	rows, err := t.query(ctx, t.sql.rejectsCount.with(args{"since": timeText(since), "limit": text(maxRejectCounts)}))
-	if err != nil {
-		return nil, t.explain("counting rejects", err)
-	}
-	out, err := pgx.CollectRows(rows, pgx.RowToStructByName[RejectCount])
-	if err != nil {
-		return nil, t.explain("counting rejects", err)
-	}
-	return out, nil
-}
-
 // Resolve marks rejects as resolved: corrected and pushed into the queue again, or abandoned. It
 // returns how many were unresolved. Push first, then resolve. A crash in between pushes the record
 // twice, and its dedup id or the target's key absorbs the second copy. In the other order a crash

@@ -13,14 +13,6 @@ FROM {rejects}
 WHERE batch = ANY(@batches::text[]::uuid[]) AND whole
 ORDER BY batch, pos, id;
 
--- name: rejects_count
-SELECT code, source, count(*) FILTER (WHERE resolved_at IS NULL) AS open, count(resolved_at) AS resolved, max(rejected_at) AS latest
-FROM {rejects}
-WHERE rejected_at >= @since::timestamptz
-GROUP BY code, source
-ORDER BY open DESC, resolved DESC, code, source
-LIMIT @limit::int8;
-
 -- name: rejects_list
 SELECT id, batch::text AS batch, pos, key, code, reason, payload, bytes, row::text AS row, root::text AS root, place, source, whole, rejected_at, resolved_at
 FROM {rejects}

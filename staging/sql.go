@@ -144,7 +144,6 @@ type statements struct {
 	rejectsByBatch  statement
 	rejectedKeys    statement
 	rejectsList     statement
-	rejectsCount    statement
 	rejectCounts    statement
 	countRejects    statement
 	resolveRejects  statement
@@ -237,7 +236,6 @@ func (t *Table[T]) prepare() {
 	q.groupFollow, q.groupRegistered = get("group_follow"), get("group_registered")
 	q.rejectsWhole, q.rejectedRecords, q.rejectsPlaces, q.resolvePlaces = get("rejects_whole"), get("rejected_records"), get("rejects_places"), get("resolve_places")
 	q.noteFailure, q.noteSuccess, q.failures = get("note_failure"), get("note_success"), get("failures")
-	q.rejectsCount = get("rejects_count")
 	q.findID, q.findRejects = get("find_id"), get("find_rejects")
 	q.findCommitted, q.findSealed = get("find_committed"), get("find_sealed")
 	q.findFloor = get("find_floor")
@@ -264,7 +262,6 @@ func (t *Table[T]) prepare() {
 		x.insert = t.merged(x.insertPlain)
 		x.judgeInsert = t.judgeStatement(p, "insert", t.insertName("try"))
 		x.staged, x.findRegistered = get("staged"), get("find_registered")
-		x.staged = get("staged")
 		x.registeredAs, x.leftOfRecords, x.rejectRecords = get("registered_as"), get("left_of_records"), get("reject_records")
 		x.postpone, x.resume = get("postpone_record"), get("resume_postponed")
 		x.rejectRecord, x.spans, x.remaining, x.suspects = get("reject_record"), get("spans"), get("remaining"), get("suspects")
