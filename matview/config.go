@@ -92,13 +92,8 @@ func (c Config) check() error {
 	if len(c.Views) == 0 {
 		return invalid("Config.Views is empty, must have at least 1 view")
 	}
-	for _, d := range []struct {
-		field string
-		value time.Duration
-	}{{"Timeout", c.Timeout}, {"LockTimeout", c.LockTimeout}, {"Debounce", c.Debounce}, {"MaxStaleness", c.MaxStaleness}} {
-		if d.value < minTimeout || d.value > maxTimeout {
-			return invalid("Config.%s is %v, must be 1ms to 24h", d.field, d.value)
-		}
+	if err := c.checkLimits(); err != nil {
+		return err
 	}
 	seen := make(map[string]bool, len(c.Views))
 	for i, v := range c.Views {
@@ -115,6 +110,19 @@ func (c Config) check() error {
 			if _, err := pgschema.ParseName(d); err != nil || !seen[ident(d)] {
 				return invalid("Config.Views[%d].DependsOn[%d] is %q, must be the Name of a view in Config.Views", i, j, d)
 			}
+		}
+	}
+	return nil
+}
+
+// checkLimits checks the fields that are durations.
+func (c Config) checkLimits() error {
+	for _, d := range []struct {
+		field string
+		value time.Duration
+	}{{"Timeout", c.Timeout}, {"LockTimeout", c.LockTimeout}, {"Debounce", c.Debounce}, {"MaxStaleness", c.MaxStaleness}} {
+		if d.value < minTimeout || d.value > maxTimeout {
+			return invalid("Config.%s is %v, must be 1ms to 24h", d.field, d.value)
 		}
 	}
 	return nil

@@ -37,13 +37,15 @@
 // # Tables
 //
 // For a set of views "dashboard", dashboard_views holds one row for each view: its query, when it
-// was refreshed and how long that took, and the caller's version token. [SQL] and [Rollup.SQL]
-// return the schema for a migration tool; with Config.NoCreate and [Rollup.Verify] the program
-// creates nothing. A role that refreshes must own the views (since PostgreSQL 17 MAINTAIN is
-// enough) and needs SELECT, INSERT and UPDATE on the state table. The owner needs SELECT on all
-// that the views read. If a view has a unique index, the owner also needs TEMPORARY on the
-// database, because a concurrent refresh in Postgres creates a temporary table. A role that
-// promotes needs SELECT, INSERT and UPDATE on the roll-ups and their tables of distinct values
+// was refreshed and how long that took, and the caller's version token. [Open] reads the set from
+// it, for a program without the definitions.
+//
+// [SQL] and [Rollup.SQL] return the schema for a migration tool; with Config.NoCreate and
+// [Rollup.Verify] the program creates nothing. A role that refreshes must own the views (since
+// PostgreSQL 17 MAINTAIN is enough) and needs SELECT, INSERT and UPDATE on the state table. The
+// owner needs SELECT on all that the views read. If a view has a unique index, the owner also needs
+// TEMPORARY on the database, because a concurrent refresh in Postgres creates a temporary table. A
+// role that promotes needs SELECT, INSERT and UPDATE on the roll-ups and their tables of distinct values
 // (roll-up "sales", measure "customers": sales_customers), with Rollup.Replaces also DELETE. New,
 // Create and Verify list everything that is missing in one error.
 //

@@ -85,6 +85,34 @@ func ExampleNew() {
 	// or change the definition back
 }
 
+// A program that operates pipelines refreshes a set of views of which it knows only the name.
+func ExampleOpen() {
+	ctx := context.Background()
+	pool, drop := database(ordersTable, `INSERT INTO orders VALUES (1, 'Books', 10)`)
+	defer drop()
+	if _, err := matview.New(ctx, pool, "dashboard", matview.Config{Views: dashboard}); err != nil {
+		fmt.Println(err)
+		return
+	}
+
+	views, err := matview.Open(ctx, pool, "dashboard", matview.Config{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	report, err := views.Refresh(ctx)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for _, v := range report.Views {
+		fmt.Println(v.View, v.Action)
+	}
+	// Output:
+	// sales_by_category refreshed
+	// best_category refreshed
+}
+
 // A migration tool applies the schema; the program itself creates nothing.
 func ExampleSQL() {
 	ctx := context.Background()

@@ -8,12 +8,13 @@ import (
 
 	"github.com/headrace/headrace/examples/internal/ops"
 	"github.com/headrace/headrace/examples/internal/program"
+	"github.com/headrace/headrace/matview"
 )
 
 // views are the dashboard views.
 type views struct {
 	List    viewList    `cmd:"" help:"Show the freshness of the views."`
-	Refresh viewRefresh `cmd:"" help:"Refresh the views of the orders domain."`
+	Refresh viewRefresh `cmd:"" help:"Refresh views, and those that they read."`
 }
 
 type viewList struct{}
@@ -36,7 +37,9 @@ func (viewList) Run(ctx context.Context, s *session) error {
 	return s.print(map[string]any{"views": list}, text.String())
 }
 
-type viewRefresh struct{}
+type viewRefresh struct {
+	Views []string `arg:"" optional:"" name:"view" help:"The views; none: all of the set."`
+}
 
 type refreshed struct {
 	View    string  `json:"view"`
@@ -44,13 +47,18 @@ type refreshed struct {
 	Seconds float64 `json:"seconds"`
 }
 
-// Run refreshes the views in dependency order.
-func (viewRefresh) Run(ctx context.Context, s *session) error {
-	app, err := s.app(ctx)
+// Run refreshes the views in dependency order. It knows them from the database, so the set may be
+// of any pipeline.
+func (v *viewRefresh) Run(ctx context.Context, s *session) error {
+	pool, err := s.postgres(ctx)
 	if err != nil {
 		return err
 	}
-	report, err := app.Views.Refresh(ctx)
+	set, err := matview.Open(ctx, pool, s.Views, matview.Config{})
+	if err != nil {
+		return err
+	}
+	report, err := set.Refresh(ctx, v.Views...)
 	if err != nil {
 		return err
 	}

@@ -361,14 +361,21 @@ func TestViewsAreReadByTheirName(t *testing.T) {
 		r.pipe = p
 		r.serve(func(c *console.Config) { c.Authorize = allow })
 		d := read[console.TablesPage](r, "tables.json")
-		if len(d.Gaps) != 0 || len(d.Views) != n || !d.HasViews || d.Refreshes {
-			t.Errorf("the set %s: got %+v, want %d views that cannot be refreshed here", set, d, n)
+		if len(d.Gaps) != 0 || len(d.Views) != n || !d.HasViews || !d.Refreshes {
+			t.Errorf("the set %s: got %+v, want %d views that can be refreshed", set, d, n)
 		}
 		if n == 1 && (d.Views[0].View != want[0].View || !d.Views[0].RefreshedAt.Equal(want[0].RefreshedAt) || d.Views[0].Duration != want[0].Duration) {
 			t.Errorf("got %+v, want %+v", d.Views[0], want[0])
 		}
-		if got := r.request(http.MethodGet, r.base+"do?action=refresh-view", nil); got.status != http.StatusNotFound {
-			t.Errorf("a refresh of views by name: got %d, want 404", got.status)
+		refresh := url.Values{"action": {"refresh-view"}}
+		if p := r.plan(refresh); p.Plan.Unit != "views" || p.Plan.Records != int64(n) {
+			t.Errorf("the set %s: got the plan %+v, want %d views", set, p.Plan, n)
+		}
+		if n == 1 {
+			r.act(refresh)
+			if d := read[console.TablesPage](r, "tables.json"); d.Views[0].Refreshes != want[0].Refreshes+1 {
+				t.Errorf("after a refresh: got %+v, want one more than %d refreshes", d.Views[0], want[0].Refreshes)
+			}
 		}
 		r.get("tables")
 	}

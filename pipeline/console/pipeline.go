@@ -109,9 +109,10 @@ func Open(ctx context.Context, redis rueidis.Client, postgres *pgxpool.Pool, nam
 	}
 	p := Pipeline{Queue: q, Table: names.Table, Redis: redis, Postgres: postgres}
 	if names.Views != "" {
-		if p.Views, err = newNamedViews(postgres, names.Views); err != nil {
-			return Pipeline{}, err
+		if _, err := pgschema.ParseName(names.Views); err != nil {
+			return Pipeline{}, fmt.Errorf("%w: Names.Views is %q, %w", ErrConfig, names.Views, err)
 		}
+		p.Views = namedViews{postgres, names.Views}
 	}
 	return p, nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/headrace/headrace/dedup"
 	"github.com/headrace/headrace/examples/internal/program"
+	"github.com/headrace/headrace/matview"
 	"github.com/headrace/headrace/pipeline"
 	"github.com/headrace/headrace/queue"
 )
@@ -103,22 +104,31 @@ func (v View) Text() string {
 	return fmt.Sprintf("%s: as of %.0f s ago, refreshed in %.3f s, %d bytes, about %d rows", v.Name, v.AgeSeconds, v.Seconds, v.Bytes, v.Rows)
 }
 
-// Views describes the views of a set of package matview, without their definitions. A set that does
-// not exist has none.
+// Views describes the views of a set of package matview. A set that does not exist has none.
 func Views(ctx context.Context, pool *pgxpool.Pool, set string) ([]View, error) {
-	state, found, err := relation(ctx, pool, set+"_views")
-	if err != nil || !found {
-		return []View{}, err
+	views := []View{}
+	r, err := matview.Open(ctx, pool, set, matview.Config{})
+	if errors.Is(err, matview.ErrMissing) {
+		return views, nil
 	}
-	rows, err := pool.Query(ctx, `SELECT s.name, c.relispopulated, s.refreshed_at, s.as_of,
-			coalesce(greatest(extract(epoch FROM clock_timestamp() - s.as_of), 0), 0)::float8,
-			coalesce(extract(epoch FROM s.took), 0)::float8, coalesce(s.refreshes, 0), pg_total_relation_size(c.oid),
-			CASE WHEN c.relispopulated THEN c.reltuples::bigint ELSE -1 END
-		FROM `+state+` s JOIN pg_class c ON c.oid = s.view ORDER BY s.name`)
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, pgx.RowToStructByPos[View])
+	list, err := r.Freshness(ctx)
+	for _, f := range list {
+		v := View{
+			Name: f.View, Populated: f.Populated, AgeSeconds: f.Age.Seconds(), Seconds: f.Duration.Seconds(),
+			Refreshes: f.Refreshes, Bytes: f.Bytes, Rows: f.Rows,
+		}
+		if !f.RefreshedAt.IsZero() {
+			v.RefreshedAt = &f.RefreshedAt
+		}
+		if !f.AsOf.IsZero() {
+			v.AsOf = &f.AsOf
+		}
+		views = append(views, v)
+	}
+	return views, err
 }
 
 // relation returns the quoted name of a table ("orders" or "shop.orders") and whether it exists.

@@ -1,0 +1,114 @@
+package matview
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/headrace/headrace/internal/pgschema"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// Open returns a Refresher of a set of views that exists, for a program that operates views
+// without their definitions. It reads the names and definitions of the views from the state table,
+// and their order from the catalogue. Config.Views must be empty; Populate and NoCreate have no
+// effect.
+//
+// Open creates nothing. It needs SELECT on the state table, which is enough for Freshness. Refresh
+// needs the privileges that [New] checks, and reports the ones that are missing when it fails. A
+// view that was dropped or renamed is left out, and so is one that New creates later: open the set
+// again. A set that does not exist is an [ErrMissing].
+func Open(ctx context.Context, pool *pgxpool.Pool, name string, cfg Config) (*Refresher, error) {
+	state, err := stateTable(name)
+	if err != nil {
+		return nil, err
+	}
+	if len(cfg.Views) > 0 {
+		return nil, invalid("Config.Views has %d views, must be empty: Open reads them from %s", len(cfg.Views), state)
+	}
+	cfg = cfg.withDefaults()
+	if err := cfg.checkLimits(); err != nil {
+		return nil, err
+	}
+	if pool == nil {
+		return nil, invalid("pool is nil, must be a pool")
+	}
+	r := &Refresher{pool: pool, cfg: cfg, state: state.String(), deps: dependencies{}, schedule: schedule{wake: make(chan struct{}, 1)}}
+	err = pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		return r.readViews(ctx, tx, state)
+	})
+	if err != nil {
+		return nil, explain(err, "views of %s", name)
+	}
+	return r, nil
+}
+
+// readViews reads the views of an existing set in dependency order.
+func (r *Refresher) readViews(ctx context.Context, tx pgx.Tx, state pgschema.Name) error {
+	if err := limit(ctx, tx, r.cfg.Timeout, r.cfg.LockTimeout); err != nil {
+		return err
+	}
+	objects, err := lookUp(ctx, tx, []pgschema.Name{state})
+	if err != nil {
+		return err
+	}
+	o := objects[0]
+	var n needs
+	n.schema(state, o, "table")
+	if o.OID == 0 {
+		if len(n.missing) == 0 { // the schema cannot be read
+			return lacking(n.role, n.lacks, nil)
+		}
+		return fmt.Errorf("%w: table %s (no program has created the set of views)", ErrMissing, state)
+	}
+	if err := checkState(r.state, o); err != nil {
+		return err
+	}
+	if n.privilege(o.MaySelect, "SELECT", "TABLE "+r.state); len(n.lacks) > 0 {
+		return lacking(n.role, n.lacks, nil)
+	}
+	if err := r.readDefinitions(ctx, tx); err != nil {
+		return err
+	}
+	if err := r.deps.readCatalogue(ctx, tx, r.views); err != nil {
+		return err
+	}
+	r.views, err = r.deps.order(r.views)
+	return err
+}
+
+// readDefinitions reads the views of the state table that still exist under their names.
+func (r *Refresher) readDefinitions(ctx context.Context, tx pgx.Tx) error {
+	type row struct {
+		View
+		oid  uint32
+		name pgschema.Name
+	}
+	found, err := tx.Query(ctx, "SELECT name, definition, view FROM "+r.state+" ORDER BY name COLLATE \"C\"")
+	if err != nil {
+		return err
+	}
+	list, err := pgx.CollectRows(found, func(c pgx.CollectableRow) (v row, err error) {
+		if err = c.Scan(&v.Name, &v.SQL, &v.oid); err == nil {
+			v.name, err = pgschema.ParseName(v.Name)
+		}
+		return v, err
+	})
+	if err != nil {
+		return err
+	}
+	names := make([]pgschema.Name, len(list))
+	for i, v := range list {
+		names[i] = v.name
+	}
+	objects, err := lookUp(ctx, tx, names)
+	if err != nil {
+		return err
+	}
+	for i, v := range list {
+		if objects[i].OID == v.oid && objects[i].Kind == "m" {
+			r.views = append(r.views, v.View)
+		}
+	}
+	return nil
+}
