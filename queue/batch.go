@@ -15,7 +15,8 @@ import (
 type Batch struct {
 	// Queue is the name of the queue that holds the batch.
 	Queue string
-	// ID is a UUIDv7 that the client generated for the lease that sealed the batch.
+	// ID is a UUIDv7 that the client generated for the lease that sealed the batch. Its last 14 bits
+	// are the cluster slot of the queue; 60 bits are random.
 	ID string
 	// Root and Offset are the place of the records: Payloads[i] has the place (Root, Offset+i),
 	// through all splits, burial and requeue. A batch that was never split is its own root.

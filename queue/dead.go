@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
-
-	"github.com/headrace/headrace/internal/uid"
 )
 
 // DeadLetters lists up to n dead letters, oldest first. For the first page, cursor is ""; for each
@@ -120,7 +118,7 @@ func (q *Queue) Requeue(ctx context.Context, ids ...string) (int, error) {
 	for len(ids) > 0 {
 		var args []string
 		for _, id := range ids[:min(len(ids), page)] {
-			args = append(args, id, uid.New())
+			args = append(args, id, q.newID())
 		}
 		// This takes memory, so a full Redis refuses it.
 		v, err := q.run(ctx, requeueScript, fills, args...).AsIntSlice()

@@ -38,7 +38,7 @@
 //	{name}:queue:dead      zset  dead letters by time, each in a hash {name}:queue:d:<id>
 //	{name}:queue:pushing   zset  reservations of bounded pushes in progress, by expiry
 //	{name}:queue:stat      hash  the books, and the layout version
-//	{name}:queue:shards    string  the number of shards, where there are any; see [NewShards]
+//	{name}:queue:shards    string  of a sharded queue: the number of shards and " keyed"; see [NewShards]
 //	{name}:queue:positions hash  sources of PushFrom, by name
 //	{name}:queue:never           never exists; see "Cluster" below
 //
@@ -99,8 +99,9 @@
 //
 // # Cluster
 //
-// A queue lives on one node; [Shards] spreads one over several nodes. While its slot moves, the
-// server rejects every script, and the call retries for up to half a minute. This works because
-// every script names a key that never exists. A script that ran with half of its keys gone would
-// fail halfway, or mistake missing batches for acknowledged ones.
+// A queue lives on one node; [Shards] spreads one over several nodes. The last 14 bits of a batch id
+// are the slot of its queue, so each call about a batch goes to the shard that has it. While a slot
+// moves, the server rejects every script, and the call retries for up to half a minute. This works
+// because every script names a key that never exists. A script that ran with half of its keys gone
+// would fail halfway, or mistake missing batches for acknowledged ones.
 package queue

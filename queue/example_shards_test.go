@@ -187,3 +187,233 @@ func ExampleShards_Stats() {
 	fmt.Println(st.Ready, st.Balanced())
 	// Output: 2 <nil>
 }
+
+func ExampleShards_Name() {
+	s, stop := shards(nil)
+	defer stop()
+	fmt.Println(s.Name(), s.Queues()[1].Name())
+	// Output: orders orders.1
+}
+
+func ExampleShards_OfID() {
+	s, stop := shards(nil, "chair")
+	defer stop()
+	batch, err := s.Lease(context.Background(), queue.LeaseOptions{})
+	check(err)
+	fmt.Println(s.OfID(batch.ID).Name() == batch.Queue)
+	// Output: true
+}
+
+func ExampleShards_PushKeyed() {
+	s, stop := shards(firstByte)
+	defer stop()
+	ctx := context.Background()
+	check(s.PushKeyed(ctx, []string{"a", "a"}, [][]byte{[]byte("a1"), []byte("a2")}))
+	batch, err := s.Lease(ctx, queue.LeaseOptions{})
+	check(err)
+	printPayloads(batch)
+	// Output: a1, a2
+}
+
+func ExampleShards_PushGated() {
+	s, stop := shards(firstByte)
+	defer stop()
+	acquire := func(_ context.Context, shard *queue.Queue, records int, bytes int64) (release func(), err error) {
+		fmt.Printf("room for %d records of %d bytes in %s\n", records, bytes, shard.Name())
+		return func() {}, nil
+	}
+	check(s.PushGated(context.Background(), acquire, []byte("a1"), []byte("a2")))
+	// Output: room for 2 records of 4 bytes in orders.1
+}
+
+func ExampleShardsPushError() {
+	s, stop := shards(firstByte)
+	defer stop()
+	full := func(_ context.Context, shard *queue.Queue, _ int, _ int64) (func(), error) {
+		if shard == s.Queues()[0] {
+			return nil, queue.ErrFull
+		}
+		return func() {}, nil
+	}
+	err := s.PushGated(context.Background(), full, []byte("a1"), []byte("b1"), []byte("a2"))
+	var failed *queue.ShardsPushError
+	if errors.As(err, &failed) {
+		fmt.Println(failed.Rest, errors.Is(err, queue.ErrFull))
+	}
+	// Output: [1] true
+}
+
+func ExampleShards_AckWith() {
+	s, stop := shards(nil, "chair")
+	defer stop()
+	batch, err := s.Lease(context.Background(), queue.LeaseOptions{})
+	check(err)
+	fmt.Println(s.AckWith(context.Background(), queue.Ack{ID: batch.ID}))
+	// Output: 1 <nil>
+}
+
+func ExampleShards_Get() {
+	s, stop := shards(nil, "chair")
+	defer stop()
+	ctx := context.Background()
+	batch, err := s.Lease(ctx, queue.LeaseOptions{})
+	check(err)
+	again, err := s.Get(ctx, batch.ID)
+	check(err)
+	printPayloads(again)
+	// Output: chair
+}
+
+func ExampleShards_HandedOff() {
+	s, stop := shards(nil, "chair", "table")
+	defer stop()
+	ctx := context.Background()
+	for range 2 {
+		batch, err := s.Lease(ctx, queue.LeaseOptions{})
+		check(err)
+		check(s.Handoff(ctx, batch))
+	}
+	handed, err := s.HandedOff(ctx)
+	check(err)
+	fmt.Println(len(handed))
+	// Output: 2
+}
+
+func ExampleShards_Pause() {
+	s, stop := shards(nil, "chair")
+	defer stop()
+	ctx := context.Background()
+	check(s.Pause(ctx))
+	_, err := s.TryLease(ctx, queue.LeaseOptions{})
+	fmt.Println(err)
+	// Output: queue: paused
+}
+
+func ExampleShards_Resume() {
+	s, stop := shards(nil, "chair")
+	defer stop()
+	ctx := context.Background()
+	check(s.Pause(ctx))
+	check(s.Resume(ctx))
+	batch, err := s.TryLease(ctx, queue.LeaseOptions{})
+	check(err)
+	printPayloads(batch)
+	// Output: chair
+}
+
+func ExampleShards_Audit() {
+	s, stop := shards(nil, "chair")
+	defer stop()
+	reports, err := s.Audit(context.Background())
+	check(err)
+	for _, r := range reports {
+		fmt.Println(r.Balanced())
+	}
+	// Output:
+	// <nil>
+	// <nil>
+}
+
+func ExampleShards_Batches() {
+	s, stop := shards(nil, "chair")
+	defer stop()
+	ctx := context.Background()
+	batch, err := s.Lease(ctx, queue.LeaseOptions{})
+	check(err)
+	info, err := s.Batches(ctx, batch.ID)
+	check(err)
+	fmt.Println(info[0].State, info[0].Records)
+	// Output: leased 1
+}
+
+func ExampleShards_InFlight() {
+	s, stop := shards(nil, "chair")
+	defer stop()
+	ctx := context.Background()
+	_, err := s.Lease(ctx, queue.LeaseOptions{})
+	check(err)
+	batches, total, err := s.InFlight(ctx, time.Now().Add(time.Minute), 10)
+	check(err)
+	fmt.Println(len(batches), total)
+	// Output: 1 1
+}
+
+func ExampleShards_Annotation() {
+	s, stop := shards(nil, "chair")
+	defer stop()
+	ctx := context.Background()
+	batch, err := s.Lease(ctx, queue.LeaseOptions{})
+	check(err)
+	verdicts, err := s.Annotation(ctx, batch.ID, "dedup")
+	fmt.Printf("%q %v\n", verdicts, err)
+	// Output: "" <nil>
+}
+
+func ExampleShards_Scan() {
+	s, stop := shards(nil, "chair", "table")
+	defer stop()
+	n := 0
+	_, err := s.Scan(context.Background(), queue.ScanOptions{}, func(part []queue.ScannedRecord) error {
+		n += len(part)
+		return nil
+	})
+	fmt.Println(n, err)
+	// Output: 2 <nil>
+}
+
+// deadShards is a queue of two shards with one dead letter.
+func deadShards() (s *queue.Shards, stop func()) {
+	s, stop = shards(nil, "chair")
+	batch, err := s.Lease(context.Background(), queue.LeaseOptions{})
+	check(err)
+	check(s.Settle(context.Background(), batch, queue.Resolution{}))
+	return s, stop
+}
+
+func ExampleShards_DeadLetters() {
+	s, stop := deadShards()
+	defer stop()
+	letters, next, err := s.DeadLetters(context.Background(), "", 10)
+	check(err)
+	fmt.Printf("%d %s %q\n", len(letters), letters[0].Payload, next)
+	// Output: 1 chair ""
+}
+
+func ExampleShards_DeadLetter() {
+	s, stop := deadShards()
+	defer stop()
+	ctx := context.Background()
+	letters, _, err := s.DeadLetters(ctx, "", 10)
+	check(err)
+	letter, err := s.DeadLetter(ctx, letters[0].ID)
+	check(err)
+	fmt.Println(letter.Reason)
+	// Output: made void
+}
+
+func ExampleShards_Requeue() {
+	s, stop := deadShards()
+	defer stop()
+	ctx := context.Background()
+	letters, _, err := s.DeadLetters(ctx, "", 10)
+	check(err)
+	fmt.Println(s.Requeue(ctx, letters[0].ID))
+	// Output: 1 <nil>
+}
+
+func ExampleShards_RequeueAll() {
+	s, stop := deadShards()
+	defer stop()
+	fmt.Println(s.RequeueAll(context.Background()))
+	// Output: 1 <nil>
+}
+
+func ExampleShards_Discard() {
+	s, stop := deadShards()
+	defer stop()
+	ctx := context.Background()
+	letters, _, err := s.DeadLetters(ctx, "", 10)
+	check(err)
+	fmt.Println(s.Discard(ctx, letters[0].ID))
+	// Output: 1 <nil>
+}

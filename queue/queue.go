@@ -8,6 +8,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/headrace/headrace/internal/redisx"
+	"github.com/headrace/headrace/internal/uid"
 )
 
 // Queue is one queue on one Redis. This type is concurrency safe.
@@ -78,6 +79,10 @@ func New(ctx context.Context, client rueidis.Client, name string, cfg Config) (*
 	}
 	return q, nil
 }
+
+// newID returns the id of a new batch. Its last 14 bits are the cluster slot of the queue, so a
+// program that has only the id of a batch finds its shard.
+func (q *Queue) newID() string { return uid.NewTagged(uint16(slot(q.name))) }
 
 // Name returns the name given to New.
 func (q *Queue) Name() string { return q.name }

@@ -162,7 +162,7 @@ func (q *Queue) buryDamaged(ctx context.Context, id string, r *RepairReport) err
 	for {
 		args := []string{"bury", id, "its batch was damaged: keys were deleted or overwritten"}
 		for range page {
-			args = append(args, uid.New())
+			args = append(args, q.newID())
 		}
 		v, err := q.run(ctx, mendScript, drains, args...).AsIntSlice()
 		if err != nil {

@@ -10,7 +10,6 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/headrace/headrace/internal/redisx"
-	"github.com/headrace/headrace/internal/uid"
 )
 
 // replyGrace is how long a call waits for its reply after its context is done. The script may have
@@ -38,7 +37,7 @@ func (q *Queue) seal(caller context.Context, o LeaseOptions, least int) (leased,
 	var id string
 	err := q.server.Retry(ctx, func() error {
 		// Every call makes an id of its own: the one before may be in use, though no reply came.
-		id = uid.New()
+		id = q.newID()
 		call := q.call(leaseScript, drains, q.sealArgs(id, o, least)...)
 		return q.inTurn(caller, o.Records, func() error {
 			results = q.server.Once(ctx, call, func() []rueidis.Completed {

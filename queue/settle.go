@@ -7,7 +7,6 @@ import (
 	"strconv"
 
 	"github.com/headrace/headrace/internal/redisx"
-	"github.com/headrace/headrace/internal/uid"
 )
 
 // Get reads a batch without leasing it. It returns ErrGone if the batch does not exist, and
@@ -85,7 +84,7 @@ func (q *Queue) split(ctx context.Context, b *Batch, attempt string, undo []Undo
 		children := int(math.Ceil(math.Sqrt(float64(n))))
 		args = append(args, itoa(children))
 		for range children {
-			args = append(args, uid.New())
+			args = append(args, q.newID())
 		}
 	} else {
 		last := lastUndos(undo)

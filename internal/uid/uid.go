@@ -1,5 +1,5 @@
 // Package uid makes and reads the identifiers that must never repeat: UUID version 7 (RFC 9562), 48
-// bits of milliseconds and 74 random bits.
+// bits of milliseconds and 74 random bits, of which 14 may hold a tag instead.
 //
 // A batch is known by such an id everywhere: in its lists, in the staging registry, in the ledger.
 // A sequence number would not do. After a FLUSHALL it starts again, meets its own past in the
@@ -28,18 +28,37 @@ var ErrInvalid = errors.New("uid: not a UUID of version 7")
 // New returns a new id in the usual lower-case form with hyphens. It is safe for concurrent use and
 // cannot fail: crypto/rand ends the program where the system has no randomness.
 func New() string {
-	return at(time.Now())
+	return format(at(time.Now()))
 }
 
-func at(now time.Time) string {
-	var b [16]byte
+// MaxTag is the largest tag of [NewTagged].
+const MaxTag = 1<<14 - 1
+
+// NewTagged returns a new id whose last 14 bits are the tag, so that a program that has the id
+// knows it too. 60 random bits remain.
+func NewTagged(tag uint16) string {
+	b := at(time.Now())
+	binary.BigEndian.PutUint16(b[14:], binary.BigEndian.Uint16(b[14:])&^MaxTag|tag&MaxTag)
+	return format(b)
+}
+
+// Tag returns the tag of an id that NewTagged has made. It fails if id is no id.
+func Tag(id string) (uint16, error) {
+	b, err := Parse(id)
+	return binary.BigEndian.Uint16(b[14:]) & MaxTag, err
+}
+
+func at(now time.Time) (b [16]byte) {
 	rand.Read(b[6:]) //nolint:errcheck // documented never to return an error
 	ms := uint64(now.UnixMilli())
 	binary.BigEndian.PutUint16(b[0:], uint16(ms>>32))
 	binary.BigEndian.PutUint32(b[2:], uint32(ms))
 	b[6] = b[6]&0x0f | 0x70 // version 7
 	b[8] = b[8]&0x3f | 0x80 // the variant of RFC 9562
+	return b
+}
 
+func format(b [16]byte) string {
 	var s [Len]byte
 	hex.Encode(s[0:8], b[0:4])
 	s[8] = '-'

@@ -39,13 +39,30 @@ func TestTimeOfAFixedID(t *testing.T) {
 func TestIDsDoNotRepeat(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	seen := make(map[string]bool)
+	seen := make(map[[16]byte]bool)
 	for range 100_000 {
 		id := at(now) // all of one millisecond: only the random part tells them apart
 		if seen[id] {
-			t.Fatalf("%s came twice", id)
+			t.Fatalf("%s came twice", format(id))
 		}
 		seen[id] = true
+	}
+}
+
+func TestTag(t *testing.T) {
+	t.Parallel()
+	seen := make(map[string]bool)
+	for _, tag := range []uint16{0, 1, 255, 256, 8191, MaxTag} {
+		for range 1000 {
+			id := NewTagged(tag)
+			if got, err := Tag(id); err != nil || got != tag || !Valid(id) || seen[id] {
+				t.Fatalf("%s: tag %d, %v, came before: %v; want a new id with tag %d", id, got, err, seen[id], tag)
+			}
+			seen[id] = true
+		}
+	}
+	if _, err := Tag("none"); !errors.Is(err, ErrInvalid) {
+		t.Errorf("the tag of no id: %v, want ErrInvalid", err)
 	}
 }
 

@@ -1,0 +1,184 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/redis/rueidis"
+
+	"github.com/headrace/headrace/internal/redisx"
+)
+
+// ShardName returns the name of shard i of n.
+func ShardName(name string, i, n int) string {
+	for k := 0; ; k++ {
+		shard := name + "." + strconv.Itoa(i)
+		if k > 0 {
+			shard += "." + strconv.Itoa(k)
+		}
+		if slot(shard)*n/slots == i {
+			return shard
+		}
+	}
+}
+
+const slots = 16384
+
+// crc16 is the table of the CRC16 with the polynomial 0x1021, by the upper byte.
+var crc16 = func() (table [256]uint16) {
+	for i := range table {
+		crc := uint16(i) << 8
+		for range 8 {
+			if crc&0x8000 != 0 {
+				crc = crc<<1 ^ 0x1021
+			} else {
+				crc <<= 1
+			}
+		}
+		table[i] = crc
+	}
+	return table
+}()
+
+// slot returns the cluster slot of a hash tag.
+func slot(tag string) int {
+	var crc uint16
+	for i := range len(tag) {
+		crc = crc<<8 ^ crc16[byte(crc>>8)^tag[i]]
+	}
+	return int(crc) % slots
+}
+
+// ShardsError is ErrConfig with both numbers of shards: that of the data and that of this program.
+type ShardsError struct {
+	Name       string
+	Have, Want int
+	Records    int64 // in the shards that this program would abandon
+}
+
+func (e *ShardsError) Error() string {
+	return fmt.Sprintf("queue: invalid configuration: %s has %d shards, this program wants %d, "+
+		"and %d records are in shards that it would leave: drain them first", e.Name, e.Have, e.Want, e.Records)
+}
+
+// Is reports whether target is ErrConfig.
+func (e *ShardsError) Is(target error) bool { return target == ErrConfig }
+
+// shardsLayout is what Redis holds of a sharded queue: "3", or "3 keyed" when a key places its
+// records.
+type shardsLayout struct {
+	n     int
+	keyed bool
+}
+
+const keyedLayout = " keyed"
+
+func (l shardsLayout) String() string {
+	text := strconv.Itoa(l.n)
+	if l.keyed {
+		text += keyedLayout
+	}
+	return text
+}
+
+func parseShardsLayout(name, text string) (l shardsLayout, err error) {
+	number, keyed := strings.CutSuffix(text, keyedLayout)
+	if l.n, err = strconv.Atoi(number); err != nil || l.n < 1 || l.n > MaxShards {
+		return l, fmt.Errorf("%w: the number of shards of %s in Redis is %q, must be 1 to %d", ErrConfig, name, text, MaxShards)
+	}
+	l.keyed = keyed
+	return l, nil
+}
+
+// recordShardsScript sets the layout of the shards, if it is still the one that the caller has
+// seen. It returns the one that holds afterwards.
+var recordShardsScript = redisx.NewScript(`local layout, never = KEYS[1], KEYS[2]
+local seen, want = ARGV[1], ARGV[2]
+local have = redis.call('GET', layout) or ''
+if have ~= seen then return have end
+redis.call('SET', layout, want)
+return want`)
+
+// recordLayout compares the layout of the shards with the one in Redis, and records it.
+func (s *Shards) recordLayout(ctx context.Context, client rueidis.Client, cfg Config) error {
+	key, never := "{"+s.name+"}:queue:shards", "{"+s.name+"}:queue:never"
+	server, err := redisx.Open(ctx, client, never)
+	if err != nil {
+		return wrap("open "+s.name, err)
+	}
+	have, err := server.Read(ctx, "GET", key).ToString()
+	if err != nil && !rueidis.IsRedisNil(err) {
+		return wrap("open "+s.name, err)
+	}
+	for {
+		if have != "" {
+			old, err := parseShardsLayout(s.name, have)
+			if err != nil {
+				return err
+			}
+			if err := s.checkChange(ctx, client, old, cfg); err != nil {
+				return err
+			}
+			s.keyed = s.keyed || old.keyed // a program without by leaves it as it is
+		}
+		want := shardsLayout{len(s.queues), s.keyed}.String()
+		if have == want {
+			return nil
+		}
+		call := redisx.Call{Script: recordShardsScript, Keys: []string{key, never}, Args: []string{have, want}}
+		have, err = server.Run(ctx, call).ToString()
+		if redisx.NoPermission(err) {
+			return nil // a reader
+		}
+		if err != nil {
+			return wrap("open "+s.name, err)
+		}
+	}
+}
+
+// checkChange returns an error if the change from another layout would lose or scatter records.
+func (s *Shards) checkChange(ctx context.Context, client rueidis.Client, old shardsLayout, cfg Config) error {
+	if old.n != len(s.queues) {
+		left, err := s.left(ctx, client, old.n, cfg)
+		if err != nil {
+			return err
+		}
+		if left > 0 {
+			return &ShardsError{Name: s.name, Have: old.n, Want: len(s.queues), Records: left}
+		}
+	}
+	if s.keyOf == nil || old.keyed {
+		return nil
+	}
+	st, err := s.Stats(ctx)
+	if err != nil {
+		return err
+	}
+	if n := st.Depth() + st.Dead; n > 0 {
+		return fmt.Errorf("%w: by places the records of %s by a key, and %d records were pushed without: drain them first", ErrConfig, s.name, n)
+	}
+	return nil
+}
+
+// left returns how many records are in the shards of a layout that are not shards of s.
+func (s *Shards) left(ctx context.Context, client rueidis.Client, n int, cfg Config) (int64, error) {
+	left := int64(0)
+	for i := range n {
+		shard := ShardName(s.name, i, n)
+		if s.byName[shard] != nil {
+			continue
+		}
+		q, err := New(ctx, client, shard, Config{Logger: cfg.Logger, Eviction: EvictionIgnore})
+		if err != nil {
+			return 0, err
+		}
+		x, err := q.Stats(ctx)
+		if err != nil {
+			return 0, err
+		}
+		left += x.Depth() + x.Dead
+	}
+	return left, nil
+}

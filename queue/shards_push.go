@@ -1,0 +1,152 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+)
+
+// ShardsPushError reports a push to several shards of which some have failed. The records of the
+// other shards are in the queue.
+type ShardsPushError struct {
+	// Rest are the indexes of the payloads that are not in the queue, in ascending order.
+	Rest []int
+	// Unknown are those whose outcome is unknown: pushing them again may duplicate them.
+	Unknown []int
+	// Err joins the errors of the shards.
+	Err error
+}
+
+func (e *ShardsPushError) Error() string {
+	return fmt.Sprintf("queue: push: %d records not pushed, %d unknown: %v", len(e.Rest), len(e.Unknown), e.Err)
+}
+
+func (e *ShardsPushError) Unwrap() error { return e.Err }
+
+// Push pushes each payload to its shard, to all shards at once. Each shard accepts or rejects its
+// part independently: the error of a push that has failed in part is a *ShardsPushError, which
+// names the payloads to push again. It costs what Queue.Push costs on each shard that has a part.
+//
+// A program that has opened the queue without by gets ErrConfig if another one places its records
+// by a key.
+func (s *Shards) Push(ctx context.Context, payloads ...[]byte) error {
+	return s.PushGated(ctx, nil, payloads...)
+}
+
+// PushGated is Push with a gate in front of each shard. acquire is called with each shard that has
+// a part and the size of the part. It returns when the part may be pushed, and the function that it
+// returns is called when the push has succeeded: after another outcome, the records may be in the
+// queue or on their way. A shard that waits for its gate does not hold up the others. nil: no gate.
+func (s *Shards) PushGated(
+	ctx context.Context, acquire func(ctx context.Context, q *Queue, records int, bytes int64) (release func(), err error), payloads ...[]byte,
+) error {
+	if err := s.queues[0].checkPayloads(payloads); err != nil { // before any shard has its part
+		return err
+	}
+	if s.keyOf == nil {
+		if s.keyed {
+			return fmt.Errorf("%w: NewShards: by is nil, must be the key of a payload: another program places the records of %s by it", ErrConfig, s.name)
+		}
+		return s.pushParts(ctx, acquire, payloads, s.inTurn(len(payloads)))
+	}
+	parts := make([][]int, len(s.queues))
+	for i, p := range payloads {
+		at := s.ShardOf(s.keyOf(p))
+		parts[at] = append(parts[at], i)
+	}
+	return s.pushParts(ctx, acquire, payloads, parts)
+}
+
+// PushKeyed is Push for a producer that knows the keys and so need not parse the payloads:
+// payloads[i] goes to the shard of keys[i]. ErrConfig: no program has opened the queue with a key.
+func (s *Shards) PushKeyed(ctx context.Context, keys []string, payloads [][]byte) error {
+	if err := s.queues[0].checkPayloads(payloads); err != nil {
+		return err
+	}
+	if len(keys) != len(payloads) {
+		return fmt.Errorf("%w: PushKeyed: the number of keys is %d, must be %d like that of the payloads", ErrConfig, len(keys), len(payloads))
+	}
+	if !s.keyed {
+		return fmt.Errorf("%w: NewShards: by is nil, must be the key of a payload where PushKeyed is used", ErrConfig)
+	}
+	parts := make([][]int, len(s.queues))
+	for i, k := range keys {
+		at := s.ShardOf(k)
+		parts[at] = append(parts[at], i)
+	}
+	return s.pushParts(ctx, nil, payloads, parts)
+}
+
+// inTurn divides n payloads evenly, beginning with another shard each time.
+func (s *Shards) inTurn(n int) [][]int {
+	parts := make([][]int, len(s.queues))
+	first := int(s.next.Add(1) % uint64(len(s.queues)))
+	size := (n + len(s.queues) - 1) / len(s.queues)
+	for i := range n {
+		at := (first + i/size) % len(s.queues)
+		parts[at] = append(parts[at], i)
+	}
+	return parts
+}
+
+// pushParts pushes the payloads of each shard, given by their indexes.
+func (s *Shards) pushParts(
+	ctx context.Context, acquire func(context.Context, *Queue, int, int64) (func(), error), payloads [][]byte, parts [][]int,
+) error {
+	var mu sync.Mutex
+	failed := &ShardsPushError{}
+	var errs []error
+	var wg sync.WaitGroup
+	for i, part := range parts {
+		if len(part) == 0 {
+			continue
+		}
+		wg.Go(func() {
+			err := s.pushPart(ctx, acquire, s.queues[i], payloads, part)
+			if err == nil {
+				return
+			}
+			pushed, unknown := 0, 0
+			var pe *PushError
+			if errors.As(err, &pe) {
+				pushed, unknown, err = pe.Pushed, pe.Unknown, pe.Err // the counts are of this shard alone
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			failed.Unknown = append(failed.Unknown, part[pushed:pushed+unknown]...)
+			failed.Rest = append(failed.Rest, part[pushed+unknown:]...)
+			errs = append(errs, shardError(s.queues[i], err))
+		})
+	}
+	wg.Wait()
+	if len(errs) == 0 {
+		return nil
+	}
+	slices.Sort(failed.Rest)
+	slices.Sort(failed.Unknown)
+	failed.Err = errors.Join(errs...)
+	return failed
+}
+
+func (s *Shards) pushPart(
+	ctx context.Context, acquire func(context.Context, *Queue, int, int64) (func(), error), q *Queue, payloads [][]byte, part []int,
+) error {
+	mine := make([][]byte, len(part))
+	for k, at := range part {
+		mine[k] = payloads[at]
+	}
+	if acquire == nil {
+		return q.Push(ctx, mine...)
+	}
+	release, err := acquire(ctx, q, len(mine), int64(size(mine)))
+	if err != nil {
+		return err
+	}
+	if err := q.Push(ctx, mine...); err != nil {
+		return err
+	}
+	release()
+	return nil
+}
