@@ -284,3 +284,26 @@ func ExampleResolveRejects() {
 	// 1 <nil>
 	// [{not_a_number 0 1}] <nil>
 }
+
+// A program that operates pipelines forgets what is older than 30 days.
+func ExamplePrune() {
+	ctx := context.Background()
+	pool, drop := exampleDatabase(paymentsTable)
+	defer drop()
+	table, err := staging.New(ctx, pool, "payments", paymentsConfig)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	load := staging.Load[payment]{Batch: staging.Batch{ID: staging.NewBatchID(), Records: 1}, Rows: []payment{{"p1", "10"}}}
+	if _, err := table.Stage(ctx, load); err != nil {
+		fmt.Println(err)
+	}
+	if _, err := table.Promote(ctx, staging.PromoteOptions{}); err != nil {
+		fmt.Println(err)
+	}
+
+	pruned, err := staging.Prune(ctx, pool, "payments", time.Now().AddDate(0, 0, -30))
+	fmt.Println(pruned, err)
+	// Output: 0 <nil>
+}

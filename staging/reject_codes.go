@@ -3,6 +3,7 @@ package staging
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -49,6 +50,15 @@ func ResolveRejects(ctx context.Context, pool *pgxpool.Pool, target string, ids 
 		return 0, err
 	}
 	return t.Resolve(ctx, ids...)
+}
+
+// Prune is [Table.Prune] for a program that does not know the target's rows.
+func Prune(ctx context.Context, pool *pgxpool.Pool, target string, before time.Time) (int, error) {
+	t, err := beside(ctx, pool, target, nil)
+	if err != nil {
+		return 0, err
+	}
+	return t.Prune(ctx, before)
 }
 
 // beside makes a Table that knows the tables beside a target, and not the target's columns. read,

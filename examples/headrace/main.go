@@ -50,7 +50,7 @@ type commands struct {
 	Pause   pause   `cmd:"" group:"any" help:"Stop all workers from leasing."`
 	Resume  resume  `cmd:"" group:"any" help:"Let the workers lease again."`
 	Audit   audit   `cmd:"" group:"any" help:"Recount the queue and compare the books."`
-	Prune   prune   `cmd:"" group:"orders" help:"Delete old ledger rows of the orders table."`
+	Prune   prune   `cmd:"" group:"any" help:"Delete old ledger rows and resolved rejects."`
 	Refresh views   `cmd:"" name:"views" group:"any" help:"List or refresh the views."`
 	Schema  schema  `cmd:"" group:"orders" help:"Print or check the schema of the orders domain."`
 	Lookups lookups `cmd:"" group:"any" help:"List or refresh the lookup tables."`

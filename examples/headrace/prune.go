@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/headrace/headrace/staging"
 )
 
 // prune forgets old rows of the ledger and resolved rejects.
@@ -22,7 +24,7 @@ func (v *prune) Validate() error {
 
 // Run prunes the ledger.
 func (v *prune) Run(ctx context.Context, s *session) error {
-	app, err := s.app(ctx)
+	pool, err := s.postgres(ctx)
 	if err != nil {
 		return err
 	}
@@ -31,7 +33,7 @@ func (v *prune) Run(ctx context.Context, s *session) error {
 		s.Table, before.Format(time.DateTime))); err != nil {
 		return err
 	}
-	n, err := app.Table.Prune(ctx, before)
+	n, err := staging.Prune(ctx, pool, s.Table, before)
 	if err != nil {
 		return err
 	}
