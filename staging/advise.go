@@ -12,7 +12,7 @@ type Advice struct {
 // target that was never analyzed or that autovacuum leaves alone, and settings of the server that
 // are too small for it. No advice is the good case. It reads the catalogue, with one query, and
 // nothing else calls it: a program may log it once when it starts.
-func (t *Table[T]) Advise(ctx context.Context) ([]Advice, error) {
+func (t *table) Advise(ctx context.Context) ([]Advice, error) {
 	conn, err := t.pool.Acquire(ctx)
 	if err != nil {
 		return nil, t.explain("looking for advice on "+t.target, err)

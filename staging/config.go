@@ -3,6 +3,7 @@ package staging
 import (
 	"cmp"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -142,13 +143,27 @@ func batchOf(prefix string) string {
 }
 func posOf(prefix string) string { return "(" + prefix + colRecord + " & 4294967295)::int4" }
 
+// tableConfig is a Config without the functions that know T.
+type tableConfig = Config[struct{}]
+
+// untyped returns all fields but Fill and IDOf.
+func (c Config[T]) untyped() (u tableConfig, err error) {
+	if (c.Fill == nil) != (len(c.Columns) == 0) {
+		return u, fmt.Errorf("%w: Config.Columns and Config.Fill go together: give both or none", ErrConfig)
+	}
+	from, to := reflect.ValueOf(c), reflect.ValueOf(&u).Elem()
+	for i := range from.NumField() {
+		if from.Field(i).Type() == to.Field(i).Type() {
+			to.Field(i).Set(from.Field(i))
+		}
+	}
+	return u, nil
+}
+
 // check fills in defaults and returns an error about the first invalid field.
-func (c *Config[T]) check() error {
+func check(c *tableConfig) error {
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("%w: Config."+format, append([]any{ErrConfig}, args...)...)
-	}
-	if (c.Fill == nil) != (len(c.Columns) == 0) {
-		return bad("Columns and Config.Fill go together: give both or none")
 	}
 	seen := map[string]bool{}
 	for i, col := range c.Columns {

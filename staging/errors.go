@@ -112,7 +112,7 @@ func (e *ConflictError) Unwrap() error { return ErrConflict }
 
 // explain wraps an error from Postgres with what was being done. It marks a missing privilege and a
 // lock that could not be acquired.
-func (t *Table[T]) explain(doing string, err error) error {
+func (t *table) explain(doing string, err error) error {
 	switch sqlState(err) {
 	case "42501":
 		return fmt.Errorf("%w: %s: %w", ErrPrivilege, doing, err)

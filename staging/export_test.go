@@ -6,17 +6,17 @@ import (
 )
 
 // SetHook makes f run at the named points of Stage, Promote, Void and Fates.
-func (t *Table[T]) SetHook(f func(point string) error) { t.hook = f }
+func (t *table) SetHook(f func(point string) error) { t.hook = f }
 
 // SetParts makes promotions insert in parts of at least so many rows, and judge refused parts of so
 // many rows record by record. Without judge they are halved down to the record.
-func (t *Table[T]) SetParts(least, judged int64, judge bool) {
+func (t *table) SetParts(least, judged int64, judge bool) {
 	t.sizes = partSizes{least: least, judged: judged}
 	t.noJudge.Store(!judge)
 }
 
 // Staging returns the quoted names of the two staging tables, and of the two registries.
-func (t *Table[T]) Staging() (staging, registry [2]string) { return t.staging, t.registry }
+func (t *table) Staging() (staging, registry [2]string) { return t.staging, t.registry }
 
 // Encode runs the encoder over a load, as COPY would, and returns how many bytes it made.
 func (t *Table[T]) Encode(l *Load[T], buf []byte) (int, error) {
@@ -33,7 +33,7 @@ func (t *Table[T]) Encode(l *Load[T], buf []byte) (int, error) {
 }
 
 // FindPlans returns how the server runs each statement of FindKey, FindBatches and FindSealed.
-func (t *Table[T]) FindPlans(ctx context.Context, key, idType string, ids []string) ([]string, error) {
+func (t *table) FindPlans(ctx context.Context, key, idType string, ids []string) ([]string, error) {
 	conn, err := t.pool.Acquire(ctx)
 	if err != nil {
 		return nil, err
@@ -63,7 +63,7 @@ func (t *Table[T]) FindPlans(ctx context.Context, key, idType string, ids []stri
 func (g *TableGroup[R]) SetHook(f func(point string) error) { g.hook = f }
 
 // CountsQuery is the statement of CodeCounts.
-func (t *Table[T]) CountsQuery() string { return t.sql.rejectCounts.text }
+func (t *table) CountsQuery() string { return t.sql.rejectCounts.text }
 
 // FormatUUID prints a uuid.
 var FormatUUID = formatUUID

@@ -64,12 +64,12 @@ type SealedBatches struct {
 
 // Finder finds records and batches of a target by its name, without the type of its rows. It has
 // the same methods as a [Table]. This type is concurrency safe.
-type Finder struct{ t *Table[struct{}] }
+type Finder struct{ t *table }
 
 // NewFinder returns a Finder. id is the column that holds the record's id ([Config].ID); "" takes
 // the column of the primary key, if it has one only. The pool stays the caller's.
 func NewFinder(ctx context.Context, pool *pgxpool.Pool, target, id string) (*Finder, error) {
-	t, err := beside(ctx, pool, target, func(t *Table[struct{}], q *pgx.Conn) error {
+	t, err := beside(ctx, pool, target, func(t *table, q *pgx.Conn) error {
 		missing, err := t.missingTables(ctx, q)
 		if err != nil {
 			return err
@@ -116,7 +116,7 @@ func (f *Finder) FindSealed(ctx context.Context, from, to time.Time, limit int) 
 // FindKey returns the rows of the target whose column Config.ID has the value of key, and the
 // rejects with that key. It uses indexes only. What has none, or what the role may not read, is
 // named in Limits and left out. A key that is no value of the column's type has no rows.
-func (t *Table[T]) FindKey(ctx context.Context, key string) (found FoundKey, err error) {
+func (t *table) FindKey(ctx context.Context, key string) (found FoundKey, err error) {
 	if ok, _ := textOK(key); !ok {
 		return found, fmt.Errorf("%w: the key %q is not text, must be UTF-8 without NUL", ErrLoad, key)
 	}
@@ -159,7 +159,7 @@ func (t *Table[T]) FindKey(ctx context.Context, key string) (found FoundKey, err
 
 // findRows looks a key up in the target. A savepoint keeps the transaction when the key is no value
 // of the column's type.
-func (t *Table[T]) findRows(ctx context.Context, q *pgx.Conn, key, idType string) (rows []FoundRow, err error) {
+func (t *table) findRows(ctx context.Context, q *pgx.Conn, key, idType string) (rows []FoundRow, err error) {
 	p := t.commonPieces()
 	p["id"], p["id_type"] = quote(t.cfg.ID), idType
 	call := fill("find_rows", p).with(args{"key": key, "limit": text(MaxFound + 1)})
@@ -177,7 +177,7 @@ func (t *Table[T]) findRows(ctx context.Context, q *pgx.Conn, key, idType string
 	return rows, nil
 }
 
-func (t *Table[T]) findRejects(ctx context.Context, q *pgx.Conn, key string, found *FoundKey) error {
+func (t *table) findRejects(ctx context.Context, q *pgx.Conn, key string, found *FoundKey) error {
 	rows, err := q.Query(ctx, t.sql.findRejects.text, key, text(MaxFound+1))
 	if err != nil {
 		return err
@@ -201,7 +201,7 @@ const maxFoundBatches = 10_000
 // of those that were split, in the order of their offsets. It uses indexes only, and does not wait
 // for a promotion: a side that one holds is named in Limits. It reads the registries first, then
 // the ledger.
-func (t *Table[T]) FindBatches(ctx context.Context, ids ...string) (found FoundBatches, err error) {
+func (t *table) FindBatches(ctx context.Context, ids ...string) (found FoundBatches, err error) {
 	if len(ids) == 0 {
 		return found, nil
 	}
@@ -256,7 +256,7 @@ func (t *Table[T]) FindBatches(ctx context.Context, ids ...string) (found FoundB
 }
 
 // registeredAt reads the registry of one side. It does not wait for a promotion.
-func (t *Table[T]) registeredAt(ctx context.Context, q *pgx.Conn, s statement, ids []string) (result, error) {
+func (t *table) registeredAt(ctx context.Context, q *pgx.Conn, s statement, ids []string) (result, error) {
 	defer t.rollback(q)
 	calls := append([]call{do(beginOwn)}, t.ownSettings(statsWait, t.cfg.IdleTimeout)...)
 	res, err := send(ctx, q, append(calls, s.with(args{"ids": array(ids)}), do("commit"))...)
@@ -287,7 +287,7 @@ func foundBatch(row record) FoundBatch {
 // FindSealed lists the ids of up to limit batches in the ledger that were sealed between two times,
 // youngest first. An id carries the time of the client that sealed the batch, so the primary key
 // has them in this order.
-func (t *Table[T]) FindSealed(ctx context.Context, from, to time.Time, limit int) (found SealedBatches, err error) {
+func (t *table) FindSealed(ctx context.Context, from, to time.Time, limit int) (found SealedBatches, err error) {
 	if limit < 1 {
 		return found, fmt.Errorf("%w: the limit of FindSealed is %d, must be positive", ErrConfig, limit)
 	}

@@ -39,7 +39,7 @@ func (m *into[R, T]) table() groupTable {
 	if m.t == nil || m.rows == nil {
 		return nil
 	}
-	return m.t
+	return &m.t.table
 }
 
 // groupTable is what a group uses of a [Table].
@@ -78,7 +78,7 @@ type tableView struct {
 	failing    *atomic.Bool
 }
 
-func (t *Table[T]) view() tableView {
+func (t *table) view() tableView {
 	return tableView{t.pool, &t.names, &t.sql, t.searchPath, t.colNames, &t.failing}
 }
 

@@ -30,11 +30,11 @@ type share interface {
 	learn()
 }
 
-func (t *Table[T]) share(q *pgx.Conn, s side, leader string, byBatch bool) share {
-	return &promotion[T]{t: t, progress: progress{q: q, s: s, leader: leader, byBatch: byBatch, multi: true, wroteBy: map[int32]int64{}}}
+func (t *table) share(q *pgx.Conn, s side, leader string, byBatch bool) share {
+	return &promotion{t: t, progress: progress{q: q, s: s, leader: leader, byBatch: byBatch, multi: true, wroteBy: map[int32]int64{}}}
 }
 
-func (p *promotion[T]) state() *progress { return &p.progress }
+func (p *promotion) state() *progress { return &p.progress }
 
 // groupPromotion is one promotion transaction of a group.
 type groupPromotion[R any] struct {

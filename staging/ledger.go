@@ -13,7 +13,7 @@ import (
 // FatePromoted. After FateVoid no copy of b is ever promoted, however late it arrives. Void waits
 // for a promotion that is about to commit b, for at most Config.LockTimeout. An error changes
 // nothing, unless it wraps [ErrUnknown]: then call Void again.
-func (t *Table[T]) Void(ctx context.Context, b Batch) (Fate, error) {
+func (t *table) Void(ctx context.Context, b Batch) (Fate, error) {
 	if err := checkBatch(&b); err != nil {
 		return 0, err
 	}
@@ -30,7 +30,7 @@ func (t *Table[T]) Void(ctx context.Context, b Batch) (Fate, error) {
 	return f, nil
 }
 
-func (t *Table[T]) void(ctx context.Context, q *pgx.Conn, b Batch) (Fate, error) {
+func (t *table) void(ctx context.Context, q *pgx.Conn, b Batch) (Fate, error) {
 	// The unique index waits for a promoter that has inserted the batch and not committed yet.
 	if _, err := send(ctx, q, append(t.beginning(true), t.sql.ledgerVoid.with(args{
 		"id": b.ID, "root": b.Root, "offset": text(b.Offset), "records": text(b.Records), "attempt": text(b.Attempt), "worker": b.Worker,
@@ -53,7 +53,7 @@ func (t *Table[T]) void(ctx context.Context, q *pgx.Conn, b Batch) (Fate, error)
 
 // Fates returns the fates of batches, in the order of ids. It reads the registries first and then
 // the ledger, so it finds a batch that is promoted in between.
-func (t *Table[T]) Fates(ctx context.Context, ids []string) ([]Fate, error) {
+func (t *table) Fates(ctx context.Context, ids []string) ([]Fate, error) {
 	return fatesFrom(ctx, ids, t, []call{t.sql.registered.with(args{"ids": array(ids)})}, t.at)
 }
 
@@ -110,18 +110,18 @@ func formatUUID(u [16]byte) string {
 // RejectsByBatch returns, by batch id, the records of promoted batches whose rows were all
 // rejected. It reads them from the durable rejects table, with their payloads. For batches of
 // unknown size use [Table.Rejects], which reads page by page.
-func (t *Table[T]) RejectsByBatch(ctx context.Context, ids []string) (map[string][]Reject, error) {
+func (t *table) RejectsByBatch(ctx context.Context, ids []string) (map[string][]Reject, error) {
 	return t.rejectsOf(ctx, t.sql.rejectsByBatch, ids)
 }
 
 // RejectedKeys returns the same records as [Table.RejectsByBatch], but only Pos, Key, Root and
 // Place, which an acknowledgement needs to release their claims. A record with at least one
 // promoted row is not among them, and keeps its claim.
-func (t *Table[T]) RejectedKeys(ctx context.Context, ids []string) (map[string][]Reject, error) {
+func (t *table) RejectedKeys(ctx context.Context, ids []string) (map[string][]Reject, error) {
 	return t.rejectsOf(ctx, t.sql.rejectedKeys, ids)
 }
 
-func (t *Table[T]) rejectsOf(ctx context.Context, s statement, ids []string) (map[string][]Reject, error) {
+func (t *table) rejectsOf(ctx context.Context, s statement, ids []string) (map[string][]Reject, error) {
 	out := map[string][]Reject{}
 	if len(ids) == 0 {
 		return out, nil
@@ -151,7 +151,7 @@ func (t *Table[T]) rejectsOf(ctx context.Context, s statement, ids []string) (ma
 
 // Epoch returns the marker of the UNLOGGED tables. A new value means that a crash, or
 // [DiscardStaged], has emptied staging.
-func (t *Table[T]) Epoch(ctx context.Context) (string, error) {
+func (t *table) Epoch(ctx context.Context) (string, error) {
 	c, err := t.pool.Acquire(ctx)
 	if err != nil {
 		return "", fmt.Errorf("staging: %w", err)
@@ -165,7 +165,7 @@ func (t *Table[T]) Epoch(ctx context.Context) (string, error) {
 }
 
 // mark reads the marker, and sets one if a crash has emptied its table.
-func (t *Table[T]) mark(ctx context.Context, q *pgx.Conn) (epoch string, err error) {
+func (t *table) mark(ctx context.Context, q *pgx.Conn) (epoch string, err error) {
 	for range 3 {
 		r, err := t.inOwn(ctx, q, false, t.sql.readEpoch.with(nil))
 		if err != nil {
@@ -182,7 +182,7 @@ func (t *Table[T]) mark(ctx context.Context, q *pgx.Conn) (epoch string, err err
 }
 
 // Books sums the ledger over the batches committed since.
-func (t *Table[T]) Books(ctx context.Context, since time.Time) (Books, error) {
+func (t *table) Books(ctx context.Context, since time.Time) (Books, error) {
 	rows, err := t.query(ctx, t.sql.ledgerBooks.with(args{"since": timeText(since)}))
 	if err != nil {
 		return Books{}, t.explain("summing the ledger", err)

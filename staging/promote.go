@@ -12,8 +12,8 @@ import (
 )
 
 // promotion is one promotion transaction.
-type promotion[T any] struct {
-	t *Table[T]
+type promotion struct {
+	t *table
 	progress
 }
 
@@ -62,7 +62,7 @@ type progress struct {
 }
 
 // sql returns the statements of the promotion's side.
-func (p *promotion[T]) sql() *sideStatements { return &p.t.sql.side[p.s] }
+func (p *promotion) sql() *sideStatements { return &p.t.sql.side[p.s] }
 
 // staged is a row of the registry.
 type staged struct {
@@ -77,7 +77,7 @@ type staged struct {
 // set. Promoters of one table take turns. A promoter that gets no turn within Config.LockTimeout
 // returns [ErrBusy]. A promotion that exceeds its Timeout changes nothing, and the next one takes
 // half as many rows.
-func (t *Table[T]) Promote(ctx context.Context, o PromoteOptions) (PromoteResult, error) {
+func (t *table) Promote(ctx context.Context, o PromoteOptions) (PromoteResult, error) {
 	out, err := attempts(ctx, o, &t.bound, t)
 	if !errors.Is(err, ErrConfig) {
 		t.noteOutcome(ctx, err)
@@ -176,8 +176,8 @@ func tookTooLong(err error) bool {
 }
 
 // promoteOnce finds a side that is not empty and promotes it.
-func (t *Table[T]) promoteOnce(ctx context.Context, limit int64, byBatch bool) (attempt, error) {
-	p := &promotion[T]{t: t, progress: progress{byBatch: byBatch, wroteBy: map[int32]int64{}}}
+func (t *table) promoteOnce(ctx context.Context, limit int64, byBatch bool) (attempt, error) {
+	p := &promotion{t: t, progress: progress{byBatch: byBatch, wroteBy: map[int32]int64{}}}
 	err := p.once(ctx, limit)
 	a := attempt{out: p.out, found: p.found, settled: len(p.chosen), expect: p.expect, learn: p.learn, resolve: p.resolve}
 	if err != nil {
@@ -186,7 +186,7 @@ func (t *Table[T]) promoteOnce(ctx context.Context, limit int64, byBatch bool) (
 	return a, err
 }
 
-func (p *promotion[T]) once(ctx context.Context, limit int64) error {
+func (p *promotion) once(ctx context.Context, limit int64) error {
 	t := p.t
 	c, err := t.pool.Acquire(ctx)
 	if err != nil {
@@ -203,7 +203,7 @@ func (p *promotion[T]) once(ctx context.Context, limit int64) error {
 }
 
 // learn remembers what the promotion has met, for the next ones.
-func (p *promotion[T]) learn() {
+func (p *promotion) learn() {
 	if p.expect == 0 {
 		return
 	}
@@ -218,7 +218,7 @@ func (p *promotion[T]) learn() {
 // which it seals first in a transaction of its own. A worker with an old hint may still copy into
 // the sealed side. The next promotion finds those rows. otherFull is true if the other side holds
 // batches too.
-func (t *Table[T]) choose(ctx context.Context, q *pgx.Conn) (s side, otherFull bool, epoch string, err error) {
+func (t *table) choose(ctx context.Context, q *pgx.Conn) (s side, otherFull bool, epoch string, err error) {
 	res, err := send(ctx, q, append(t.beginning(false), t.sql.fullSides.with(args{"leader": ""}), t.sql.readEpoch.with(nil), do("commit"))...)
 	if err != nil {
 		return noSide, false, "", err
@@ -250,7 +250,7 @@ func (t *Table[T]) choose(ctx context.Context, q *pgx.Conn) (s side, otherFull b
 }
 
 // run is the promotion transaction.
-func (p *promotion[T]) run(ctx context.Context, limit int64) error {
+func (p *promotion) run(ctx context.Context, limit int64) error {
 	t := p.t
 	if err := p.lock(ctx); err != nil {
 		return err
@@ -300,7 +300,7 @@ func (p *promotion[T]) run(ctx context.Context, limit int64) error {
 // checkpoint, and does not flush its abort record. Recovery then replays the creation of the init
 // fork, finds the main fork in its way ("could not create file …: File exists"), and the server
 // does not start.
-func (p *promotion[T]) empty(ctx context.Context) (last string, err error) {
+func (p *promotion) empty(ctx context.Context) (last string, err error) {
 	p.out.More = p.partial || p.otherFull
 	if !p.partial && p.others == 0 {
 		return p.sql().truncate.text + "; ", nil
@@ -313,7 +313,7 @@ func (p *promotion[T]) empty(ctx context.Context) (last string, err error) {
 
 // resolve finds out how a commit ended whose answer was lost: the ledger has all of its batches, or
 // none. It returns true if the ledger has them.
-func (p *promotion[T]) resolve(ctx context.Context) bool {
+func (p *promotion) resolve(ctx context.Context) bool {
 	var ids []string
 	for _, x := range p.take {
 		ids = append(ids, x.id)

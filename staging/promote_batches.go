@@ -12,7 +12,7 @@ import (
 )
 
 // lock takes the sealed side, which waits for the COPYs under way, and reads what is in it.
-func (p *promotion[T]) lock(ctx context.Context) error {
+func (p *promotion) lock(ctx context.Context) error {
 	t := p.t
 	res, err := t.inSlices(ctx, p.q, []call{p.sql().lock.with(nil), t.sql.lockTarget.with(nil)}, p.readCalls())
 	if err != nil {
@@ -23,18 +23,18 @@ func (p *promotion[T]) lock(ctx context.Context) error {
 
 // beginPromotion begins the transaction of a promotion. A deferred constraint would fail at the
 // commit, and the error would not tell which row it was.
-func (t *Table[T]) beginPromotion() []call {
+func (t *table) beginPromotion() []call {
 	return append(t.beginning(true), do("SET CONSTRAINTS ALL IMMEDIATE"), ownMemory, ownPlans)
 }
 
 // readCalls read what is in the side, and what may refuse its rows.
-func (p *promotion[T]) readCalls() []call {
+func (p *promotion) readCalls() []call {
 	sql := p.sql()
 	return []call{sql.shape.with(nil), sql.batches.with(nil), sql.counts.with(nil), sql.rejections.with(nil), p.t.sql.guards.with(nil), sql.suspects.with(nil)}
 }
 
 // read takes the results of readCalls.
-func (p *promotion[T]) read(res []result) (err error) {
+func (p *promotion) read(res []result) (err error) {
 	t := p.t
 	if err := t.checkPromote(p.s, res[0]); err != nil {
 		return err
@@ -72,7 +72,7 @@ func (p *promotion[T]) read(res []result) (err error) {
 }
 
 // checkGuards compares what the target must have with what it had when the program started.
-func (t *Table[T]) checkGuards(g record) error {
+func (t *table) checkGuards(g record) error {
 	if !g.bool("arbiter") {
 		return fmt.Errorf("%w: Config.Key (%s): %s no longer has a valid unique index of just these columns", ErrDrift, list("", t.cfg.Key), t.target)
 	}
@@ -88,7 +88,7 @@ func (p *progress) intact(x *staged) bool {
 }
 
 // pick decides which batches this transaction settles. It returns those that are intact.
-func (p *promotion[T]) pick(limit int64) (whole []*staged) {
+func (p *promotion) pick(limit int64) (whole []*staged) {
 	var rows int64
 	for _, x := range p.list {
 		if len(p.chosen) > 0 && rows+x.rows > limit {
@@ -107,7 +107,7 @@ func (p *promotion[T]) pick(limit int64) (whole []*staged) {
 }
 
 // enter brings batches into the ledger. The promotion takes those that were not there.
-func (p *promotion[T]) enter(ctx context.Context, whole []*staged) error {
+func (p *promotion) enter(ctx context.Context, whole []*staged) error {
 	t, q := p.t, p.q
 	byID := map[string]*staged{}
 	var nos []int32
@@ -194,7 +194,7 @@ func idsOf(ctx context.Context, q *pgx.Conn, n int, c call) ([]string, error) {
 
 // settle finds out, batch by batch, which rows were written, rejected, or left out because of their
 // key. It writes the counts into the ledger.
-func (p *promotion[T]) settle(ctx context.Context) error {
+func (p *promotion) settle(ctx context.Context) error {
 	if err := p.everyRowRefused(); err != nil {
 		return err
 	}
@@ -238,7 +238,7 @@ func (p *promotion[T]) settle(ctx context.Context) error {
 }
 
 // countRejects brings the counts by code up to date.
-func (p *promotion[T]) countRejects(ctx context.Context) error {
+func (p *promotion) countRejects(ctx context.Context) error {
 	var ids []string
 	for _, no := range p.numbers() {
 		if x := p.take[no]; x.rejected > 0 || x.ruled > 0 {
@@ -254,7 +254,7 @@ func (p *promotion[T]) countRejects(ctx context.Context) error {
 
 // countConflicts fills in the conflicts of each batch: the rows that are left in the side and were
 // not written.
-func (p *promotion[T]) countConflicts(ctx context.Context, remaining map[int32]int64) error {
+func (p *promotion) countConflicts(ctx context.Context, remaining map[int32]int64) error {
 	t, want := p.t, p.expect-p.refused
 	conflicts := want - p.written
 	switch {
@@ -301,7 +301,7 @@ func (p *promotion[T]) countConflicts(ctx context.Context, remaining map[int32]i
 }
 
 // conflictError names the first record whose key was there.
-func (p *promotion[T]) conflictError(ctx context.Context, conflicts int64) error {
+func (p *promotion) conflictError(ctx context.Context, conflicts int64) error {
 	e := &ConflictError{Table: p.t.target, Rows: int(conflicts)}
 	r, err := sendOne(ctx, p.q, p.sql().firstConflict.where(p.which()).with(nil))
 	if err != nil {

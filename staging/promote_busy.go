@@ -19,7 +19,7 @@ const (
 
 // inSlices begins a promotion's transaction, takes locks, and runs calls. It returns the results of
 // the calls. It waits for the locks in slices, up to Config.LockTimeout in all.
-func (t *Table[T]) inSlices(ctx context.Context, q *pgx.Conn, locks, calls []call) ([]result, error) {
+func (t *table) inSlices(ctx context.Context, q *pgx.Conn, locks, calls []call) ([]result, error) {
 	slice := min(lockSlice, t.cfg.LockTimeout)
 	begin := append(t.beginPromotion(), ownLockTimeout.with(args{"lock_timeout": millis(slice)}))
 	begin = append(append(begin, locks...), ownLockTimeout.with(args{"lock_timeout": millis(t.cfg.LockTimeout)}))
@@ -60,7 +60,7 @@ const holdersQuery = `SELECT DISTINCT l.pid, coalesce(a.usename::text, '') AS ro
 // busy completes the error of a promotion that could not acquire its lock: it names the processes
 // that hold it, such as a backup, which keeps its locks until it ends, or a worker of another role,
 // which this role can neither see nor end.
-func (t *Table[T]) busy(ctx context.Context, err error) error {
+func (t *table) busy(ctx context.Context, err error) error {
 	doing := "promoting into " + t.target
 	c, aerr := t.pool.Acquire(ctx)
 	if aerr != nil {

@@ -11,7 +11,7 @@ import (
 
 // returned lists the columns of the target that the merges may read, each once. The second result
 // is false if they may read the whole row.
-func (t *Table[T]) returned(merges []Merge) ([]string, bool) {
+func (t *table) returned(merges []Merge) ([]string, bool) {
 	named := map[string]bool{}
 	for _, m := range merges {
 		words, ok := readWords(m.SQL)

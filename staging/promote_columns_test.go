@@ -9,7 +9,7 @@ import (
 // the whole row.
 func TestMergesGetTheColumnsTheyName(t *testing.T) {
 	t.Parallel()
-	tab := &Table[struct{}]{targetColumns: []string{"id", "amount", "category", "Odd \"Name", "raw", "größe", "grÖßer"}}
+	tab := &table{targetColumns: []string{"id", "amount", "category", "Odd \"Name", "raw", "größe", "grÖßer"}}
 	all := []string{"*"}
 	for sql, want := range map[string][]string{
 		`INSERT INTO sums SELECT category, sum(amount) FROM promoted GROUP BY category`: {"amount", "category"},

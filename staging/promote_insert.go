@@ -11,7 +11,7 @@ import (
 
 // which is the condition on the rows that this promotion takes, with the numbers of the batches in
 // it: numbers need no quotes.
-func (p *promotion[T]) which() string {
+func (p *promotion) which() string {
 	which := everyRow
 	if !p.every {
 		which = batchOf("s.") + " = ANY('" + array(p.numbers()) + "'::int8[])"
@@ -22,7 +22,7 @@ func (p *promotion[T]) which() string {
 	return which
 }
 
-func (p *promotion[T]) numbers() []int32 {
+func (p *promotion) numbers() []int32 {
 	nos := make([]int32, 0, len(p.take))
 	for no := range p.take {
 		nos = append(nos, no)
@@ -32,7 +32,7 @@ func (p *promotion[T]) numbers() []int32 {
 }
 
 // insertWork brings rows into the target.
-func (p *promotion[T]) insertWork() *work {
+func (p *promotion) insertWork() *work {
 	run := func(s statement) func(context.Context, string) (int64, error) {
 		return func(ctx context.Context, condition string) (int64, error) {
 			return p.exec(ctx, s.where(condition).with(nil))
@@ -59,7 +59,7 @@ func (p *promotion[T]) insertWork() *work {
 // insert writes the rows into the target: with one statement, where nothing is known that refuses
 // rows besides what was looked for before; otherwise in parts, so that a refusal costs one part and
 // not all.
-func (p *promotion[T]) insert(ctx context.Context) error {
+func (p *promotion) insert(ctx context.Context) error {
 	if p.expect-p.refused <= 0 {
 		return nil
 	}
@@ -99,7 +99,7 @@ func (p *promotion[T]) insert(ctx context.Context) error {
 
 // insertAtOnce writes all rows with one statement. It returns false if the server refused it
 // because of a row.
-func (p *promotion[T]) insertAtOnce(ctx context.Context, w *work) (bool, error) {
+func (p *promotion) insertAtOnce(ctx context.Context, w *work) (bool, error) {
 	for {
 		sql, err := p.chooseInsert(ctx)
 		if err != nil {
@@ -124,13 +124,13 @@ const laterPasses = 64
 
 // postpones is true for records that lack their parent, where the parent may come with this
 // promotion: by a row of the same table, or by a trigger.
-func (p *promotion[T]) postpones(w *work) bool {
+func (p *promotion) postpones(w *work) bool {
 	return w.source == "insert" && p.parentsCome && !p.lastPass
 }
 
 // insertLater tries the postponed records again, as long as some of them are accepted: together,
 // then one by one.
-func (p *promotion[T]) insertLater(ctx context.Context, w *work) error {
+func (p *promotion) insertLater(ctx context.Context, w *work) error {
 	for pass := 1; p.postponed > 0; pass++ {
 		before := p.postponed
 		p.postponed = 0
@@ -158,7 +158,7 @@ func (p *promotion[T]) insertLater(ctx context.Context, w *work) error {
 }
 
 // together divides records by batch, where what is written is counted by batch.
-func (p *promotion[T]) together(set []int64) [][]int64 {
+func (p *promotion) together(set []int64) [][]int64 {
 	if !p.byBatch {
 		return [][]int64{set}
 	}
@@ -172,7 +172,7 @@ func (p *promotion[T]) together(set []int64) [][]int64 {
 	return out
 }
 
-func (p *promotion[T]) insertAgain(ctx context.Context, w *work, records []int64) error {
+func (p *promotion) insertAgain(ctx context.Context, w *work, records []int64) error {
 	base := "s." + colRecord + " = ANY('" + array(records) + "'::int8[])"
 	all := recordSpan{first: slices.Min(records), last: slices.Max(records), rows: int64(len(records)), lastPage: lastPage}
 	if !p.lastPass {
@@ -205,7 +205,7 @@ func (p *promotion[T]) insertAgain(ctx context.Context, w *work, records []int64
 // promotion; where none was found in a while, not even that: the index refuses what it has, and the
 // promotion starts again, looking. A trigger that runs before the insert would see rows that are
 // not to be inserted, so with one every promotion looks.
-func (p *promotion[T]) chooseInsert(ctx context.Context) (statement, error) {
+func (p *promotion) chooseInsert(ctx context.Context) (statement, error) {
 	t := p.t
 	looking, fresh := t.sql.side[p.s].insert.where(p.which()), t.sql.side[p.s].insertNew
 	if fresh.text == "" {
@@ -234,7 +234,7 @@ const fewRows = 100
 // They are counted, up to a small part of the staged ones: the planner's estimate of a range means
 // nothing on a table that was never analyzed, as every table is at first, or that has grown since.
 // Random keys would then read the whole target in each promotion.
-func (p *promotion[T]) near(ctx context.Context) (string, error) {
+func (p *promotion) near(ctx context.Context) (string, error) {
 	if p.lo == "" || p.hi == "" {
 		return "", nil
 	}
@@ -254,7 +254,7 @@ func (p *promotion[T]) near(ctx context.Context) (string, error) {
 const lookFor = 100
 
 // learn counts the promotions without a conflict since the last one.
-func (t *Table[T]) learn(conflicts int) {
+func (t *table) learn(conflicts int) {
 	if conflicts > 0 {
 		t.look.Store(lookFor)
 	} else if n := t.look.Load(); n > 0 {
@@ -266,7 +266,7 @@ func (t *Table[T]) learn(conflicts int) {
 // once: in the first row. A type without a known order has none, and a key that is too long for an
 // index neither: it may be as long as a record. They are printed as JSON prints them, which reads
 // back whatever the session's DateStyle.
-func (t *Table[T]) spread() string {
+func (t *table) spread() string {
 	if t.cfg.Conflict != ConflictSkip || baseName(t.lead) == "" {
 		return ""
 	}
@@ -304,13 +304,13 @@ func baseName(c *column) string {
 }
 
 // between is the condition that spread is for.
-func (t *Table[T]) between(lo, hi string) string {
+func (t *table) between(lo, hi string) string {
 	k, typ := "hr_there."+quote(t.lead.name), "::"+baseName(t.lead)
 	return k + " >= " + literal(lo) + typ + " AND " + k + " <= " + literal(hi) + typ
 }
 
 // execPlain runs the insert without merges and returns how many rows it wrote.
-func (p *promotion[T]) execPlain(ctx context.Context, c call) (int64, error) {
+func (p *promotion) execPlain(ctx context.Context, c call) (int64, error) {
 	r, err := sendOne(ctx, p.q, c)
 	if err != nil {
 		return 0, err
@@ -319,7 +319,7 @@ func (p *promotion[T]) execPlain(ctx context.Context, c call) (int64, error) {
 }
 
 // exec runs the insert with its merges and returns how many rows the insert wrote.
-func (p *promotion[T]) exec(ctx context.Context, c call) (int64, error) {
+func (p *promotion) exec(ctx context.Context, c call) (int64, error) {
 	if len(p.t.cfg.Merges) == 0 {
 		return p.execPlain(ctx, c)
 	}
@@ -335,7 +335,7 @@ func (p *promotion[T]) exec(ctx context.Context, c call) (int64, error) {
 // that are there already are left out before the insert, or looked for when it is refused
 // (chooseInsert): the plain insert is the fastest, and a conflict with a concurrent writer makes
 // the promotion start again, carefully.
-func (t *Table[T]) insertName(of string) string {
+func (t *table) insertName(of string) string {
 	switch {
 	case len(t.cfg.Key) == 0 && of == "try":
 		return "try_insert_plain"
@@ -356,7 +356,7 @@ func (t *Table[T]) insertName(of string) string {
 }
 
 // newestFirst orders rows of one key: the one that counts comes first.
-func (t *Table[T]) newestFirst() string {
+func (t *table) newestFirst() string {
 	newest := "s." + colRecord
 	if t.cfg.Conflict != ConflictReplace {
 		return newest
@@ -369,7 +369,7 @@ func (t *Table[T]) newestFirst() string {
 }
 
 // onConflict is what happens to a row whose key is in the target.
-func (t *Table[T]) onConflict() string {
+func (t *table) onConflict() string {
 	switch {
 	case len(t.cfg.Key) == 0 || t.cfg.Conflict == ConflictFail:
 		return ""
@@ -400,7 +400,7 @@ func (t *Table[T]) onConflict() string {
 	return on
 }
 
-func (t *Table[T]) keyEquals(a, b string) string {
+func (t *table) keyEquals(a, b string) string {
 	var eq []string
 	for _, k := range t.cfg.Key {
 		eq = append(eq, a+quote(k)+" = "+b+quote(k))

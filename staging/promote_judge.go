@@ -29,7 +29,7 @@ const softStops = 8
 var modePieces = pieces{"alone": "\x01alone\x01", "undo": "\x01undo\x01", "postpone": "\x01postpone\x01", "soft": "\x01soft\x01"}
 
 // judge runs a judge statement over the rows of a condition.
-func (p *promotion[T]) judge(ctx context.Context, s statement, condition string, m judgeMode) (judgement, error) {
+func (p *promotion) judge(ctx context.Context, s statement, condition string, m judgeMode) (judgement, error) {
 	var j judgement
 	s.text = strings.NewReplacer(modePieces["alone"], strconv.FormatBool(m.alone), modePieces["undo"], strconv.FormatBool(m.undo),
 		modePieces["postpone"], strconv.FormatBool(m.postpone), modePieces["soft"], strconv.FormatBool(p.softOK())).Replace(s.text)
@@ -54,12 +54,12 @@ func (p *promotion[T]) judge(ctx context.Context, s statement, condition string,
 
 // softOK is true when a SQLSTATE that may be due to the surroundings can be taken for the record's
 // fault: some row was accepted, or the program has seen enough of them itself.
-func (p *promotion[T]) softOK() bool { return p.written > 0 || p.softSeen >= softStops }
+func (p *promotion) softOK() bool { return p.written > 0 || p.softSeen >= softStops }
 
 // judgeRows judges the records of a condition, and does the work on those that are left. It returns
 // false if the server cannot run the judge statement, or a trigger raises what the statement cannot
 // catch.
-func (p *promotion[T]) judgeRows(ctx context.Context, w *work, base string, spans []recordSpan) (bool, error) {
+func (p *promotion) judgeRows(ctx context.Context, w *work, base string, spans []recordSpan) (bool, error) {
 	m := judgeMode{undo: w.judgeThenRun, postpone: p.postpones(w)}
 	for rest := base; ; {
 		j, err := p.judge(ctx, w.judge, rest+" AND "+p.which(), m)
@@ -101,7 +101,7 @@ func (p *promotion[T]) judgeRows(ctx context.Context, w *work, base string, span
 
 // cannotJudge is true if the judge statement failed for another reason than the surroundings. A
 // role or a server without PL/pgSQL is remembered.
-func (p *promotion[T]) cannotJudge(err error) bool {
+func (p *promotion) cannotJudge(err error) bool {
 	if code := sqlState(err); code == "42704" || code == "42501" {
 		p.t.noJudge.Store(true)
 	}
@@ -109,7 +109,7 @@ func (p *promotion[T]) cannotJudge(err error) bool {
 }
 
 // judgeOne tries one record. With undo, the record is taken back if it is accepted.
-func (p *promotion[T]) judgeOne(ctx context.Context, w *work, s recordSpan, undo bool) error {
+func (p *promotion) judgeOne(ctx context.Context, w *work, s recordSpan, undo bool) error {
 	n, err := p.try(ctx, func() (int64, error) {
 		n, err := w.plain(ctx, p.of(s))
 		if err == nil && undo {
@@ -132,7 +132,7 @@ func (p *promotion[T]) judgeOne(ctx context.Context, w *work, s recordSpan, undo
 // rejectSuspects tries, each alone, the rows that the target's constraints will probably refuse,
 // and rejects those that the server refuses. So many bad rows stay cheap. A row that the server
 // accepts stays where it is.
-func (p *promotion[T]) rejectSuspects(ctx context.Context) error {
+func (p *promotion) rejectSuspects(ctx context.Context) error {
 	if len(p.suspects) == 0 || p.expect == 0 || !p.judges() {
 		return nil
 	}

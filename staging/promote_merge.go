@@ -12,11 +12,11 @@ import (
 
 // merged puts the user's merges behind the insert. Without any, the insert stays plain: RETURNING
 // costs.
-func (t *Table[T]) merged(insert statement) statement {
+func (t *table) merged(insert statement) statement {
 	return t.mergedWith(insert, t.cfg.Merges)
 }
 
-func (t *Table[T]) mergedWith(insert statement, merges []Merge) statement {
+func (t *table) mergedWith(insert statement, merges []Merge) statement {
 	if len(merges) == 0 {
 		return insert
 	}
@@ -51,7 +51,7 @@ func (t *Table[T]) mergedWith(insert statement, merges []Merge) statement {
 }
 
 // replacedRows is the query of what the promoted rows have replaced.
-func (t *Table[T]) replacedRows(columns []string) string {
+func (t *table) replacedRows(columns []string) string {
 	of := func(prefix string) string {
 		if len(columns) == 0 {
 			return "true AS hr_row"
@@ -68,19 +68,19 @@ func (t *Table[T]) replacedRows(columns []string) string {
 
 // alone is true if other writers of the target have to wait for the promotion: its merges read what
 // it replaces, and that must not change between the reading and the replacing.
-func (t *Table[T]) alone() bool {
+func (t *table) alone() bool {
 	return t.cfg.Conflict == ConflictReplace && slices.ContainsFunc(t.cfg.Merges, func(m Merge) bool { return m.Replaced })
 }
 
 // finishMerges runs what the merges want to be run behind the insert.
-func (p *promotion[T]) finishMerges(ctx context.Context) error {
+func (p *promotion) finishMerges(ctx context.Context) error {
 	if p.written == 0 {
 		return nil
 	}
 	return p.t.afterMerges(ctx, p.q)
 }
 
-func (t *Table[T]) afterMerges(ctx context.Context, q *pgx.Conn) error {
+func (t *table) afterMerges(ctx context.Context, q *pgx.Conn) error {
 	for _, m := range t.cfg.Merges {
 		if m.Then == "" {
 			continue
@@ -95,7 +95,7 @@ func (t *Table[T]) afterMerges(ctx context.Context, q *pgx.Conn) error {
 // blameMerge finds out whether a merge is at fault for the refusal of an insert: the rows are
 // inserted without merges, and taken back. If the server takes them, the first merge that fails
 // behind those before it is named: a merge may read what an earlier one returns.
-func (p *promotion[T]) blameMerge(ctx context.Context, condition string, refusal error) error {
+func (p *promotion) blameMerge(ctx context.Context, condition string, refusal error) error {
 	merges := p.t.cfg.Merges
 	if len(merges) == 0 {
 		return nil

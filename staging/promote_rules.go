@@ -10,7 +10,7 @@ import (
 )
 
 // moveRejects brings the records that were rejected before they were staged into the durable table.
-func (p *promotion[T]) moveRejects(ctx context.Context) error {
+func (p *promotion) moveRejects(ctx context.Context) error {
 	if len(p.take) == 0 || p.out.Rejected == 0 {
 		return nil
 	}
@@ -20,7 +20,7 @@ func (p *promotion[T]) moveRejects(ctx context.Context) error {
 
 // applyRules rejects the rows for which a rule of the user is true. A row for which a rule raises
 // is rejected with that error.
-func (p *promotion[T]) applyRules(ctx context.Context) error {
+func (p *promotion) applyRules(ctx context.Context) error {
 	if len(p.t.rules) == 0 || p.expect == 0 {
 		return nil
 	}
@@ -60,7 +60,7 @@ func (p *promotion[T]) applyRules(ctx context.Context) error {
 }
 
 // idSQL is the record's id as text.
-func (t *Table[T]) idSQL(prefix string) string {
+func (t *table) idSQL(prefix string) string {
 	if t.cfg.ID == "" {
 		return "''"
 	}
@@ -68,13 +68,13 @@ func (t *Table[T]) idSQL(prefix string) string {
 }
 
 // rowSQL is the staged row as json, without our own columns.
-func (t *Table[T]) rowSQL() string {
+func (t *table) rowSQL() string {
 	return "(SELECT row_to_json(hr__row) FROM (SELECT " + list("s.", t.colNames) + ") hr__row)"
 }
 
 // ruleCases are the verdict on a row (the number of the first rule that is true, or NULL), and the
 // code and the reason of a verdict.
-func (t *Table[T]) ruleCases() (verdict, code, reason string) {
+func (t *table) ruleCases() (verdict, code, reason string) {
 	if len(t.rules) == 0 {
 		return "NULL", "NULL", "NULL"
 	}
@@ -91,7 +91,7 @@ func (t *Table[T]) ruleCases() (verdict, code, reason string) {
 // tryRules lets Postgres plan the rules, the condition of a replacement and the merges, so that a
 // mistake in one is found now and by its name. The target stands in for the staging table, which
 // may not exist yet.
-func (t *Table[T]) tryRules(ctx context.Context, q *pgx.Conn) error {
+func (t *table) tryRules(ctx context.Context, q *pgx.Conn) error {
 	plan := func(sql string) error {
 		rows, err := q.Query(ctx, "EXPLAIN "+sql, pgx.QueryExecModeSimpleProtocol)
 		if err != nil {

@@ -61,7 +61,7 @@ func (s recordSpan) cut(n int64) []recordSpan {
 }
 
 // spans lists where the rows of each taken batch stand.
-func (p *promotion[T]) spans(ctx context.Context) ([]recordSpan, error) {
+func (p *promotion) spans(ctx context.Context) ([]recordSpan, error) {
 	r, err := sendOne(ctx, p.q, p.sql().spans.where(p.which()).with(nil))
 	if err != nil {
 		return nil, err
@@ -139,7 +139,7 @@ type work struct {
 
 // descend does the work on spans of records. When the server refuses the statement, it goes down to
 // the records that the server refuses alone, and rejects those.
-func (p *promotion[T]) descend(ctx context.Context, w *work, spans []recordSpan) error {
+func (p *promotion) descend(ctx context.Context, w *work, spans []recordSpan) error {
 	whole := hull(spans)
 	if p.judged >= manyRefusals && !whole.single() && p.judges() {
 		judged, err := p.judgeRows(ctx, w, whole.condition(), spans)
@@ -179,16 +179,16 @@ func (p *promotion[T]) descend(ctx context.Context, w *work, spans []recordSpan)
 }
 
 // judges is true where the judge statement can run.
-func (p *promotion[T]) judges() bool { return p.t.sizes.judged > 0 && !p.t.noJudge.Load() }
+func (p *promotion) judges() bool { return p.t.sizes.judged > 0 && !p.t.noJudge.Load() }
 
 // of is the condition on the rows of a span that this promotion takes.
-func (p *promotion[T]) of(s recordSpan) string { return s.condition() + " AND " + p.which() }
+func (p *promotion) of(s recordSpan) string { return s.condition() + " AND " + p.which() }
 
 // errTakeBack makes try take back what was done.
 var errTakeBack = errors.New("staging: take it back")
 
 // try runs statements behind a savepoint, and takes them back if one fails.
-func (p *promotion[T]) try(ctx context.Context, run func() (int64, error)) (int64, error) {
+func (p *promotion) try(ctx context.Context, run func() (int64, error)) (int64, error) {
 	if _, err := sendOne(ctx, p.q, do("savepoint hr_try")); err != nil {
 		return 0, err
 	}
@@ -207,7 +207,7 @@ func (p *promotion[T]) try(ctx context.Context, run func() (int64, error)) (int6
 }
 
 // rejectOne rejects a record that the server refused alone, or postpones it.
-func (p *promotion[T]) rejectOne(ctx context.Context, w *work, s recordSpan, refusal error) error {
+func (p *promotion) rejectOne(ctx context.Context, w *work, s recordSpan, refusal error) error {
 	if p.postpones(w) && sqlState(refusal) == "23503" {
 		r, err := sendOne(ctx, p.q, p.sql().postpone.where(p.of(s)).with(args{"record": text(s.first)}))
 		if err == nil {
@@ -234,7 +234,7 @@ func (p *promotion[T]) rejectOne(ctx context.Context, w *work, s recordSpan, ref
 
 // conflicts is true if a record was refused alone because the target has its key. That is for the
 // conflict policy to judge. A clash on another unique index rejects the record.
-func (p *promotion[T]) conflicts(ctx context.Context, w *work, s recordSpan, refusal error) (bool, error) {
+func (p *promotion) conflicts(ctx context.Context, w *work, s recordSpan, refusal error) (bool, error) {
 	there := p.sql().keyThere
 	if w.source != "insert" || there.text == "" || p.t.cfg.Conflict == ConflictReplace || sqlState(refusal) != "23505" {
 		return false, nil

@@ -16,7 +16,7 @@ const stallQuery = `SELECT a.pid, c.bytes_processed FROM pg_stat_activity a JOIN
 // time-out for a client that stops in the middle of it. It is called when a promotion could not
 // acquire its lock. It compares two samples that are StageTimeout apart, so a COPY that is long and
 // moves is left alone. A worker that is disconnected while it was only slow stages its batch again.
-func (t *Table[T]) endStalled(ctx context.Context) (ended int, err error) {
+func (t *table) endStalled(ctx context.Context) (ended int, err error) {
 	before, err := t.stalled(ctx)
 	if err != nil || len(before) == 0 {
 		return 0, err
@@ -51,7 +51,7 @@ func (t *Table[T]) endStalled(ctx context.Context) (ended int, err error) {
 }
 
 // stalled returns the workers that wait for their client in a COPY, and what they have copied.
-func (t *Table[T]) stalled(ctx context.Context) (map[int32]int64, error) {
+func (t *table) stalled(ctx context.Context) (map[int32]int64, error) {
 	rows, err := t.query(ctx, do(stallQuery, t.staging[0], t.staging[1], t.refused[0], t.refused[1]))
 	if err != nil {
 		return nil, err

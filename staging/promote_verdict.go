@@ -42,7 +42,7 @@ func verdictOf(err error) verdict {
 
 // mayBeData returns nil if an error may be due to the rows, or the error that the promotion fails
 // with. A statement that the server refuses without any row fails the promotion.
-func (p *promotion[T]) mayBeData(ctx context.Context, w *work, err error) error {
+func (p *promotion) mayBeData(ctx context.Context, w *work, err error) error {
 	switch verdictOf(err) {
 	case verdictSurroundings:
 		return err
@@ -59,7 +59,7 @@ func (p *promotion[T]) mayBeData(ctx context.Context, w *work, err error) error 
 
 // everyRowRefused fails a promotion of which every row was refused for a reason that may be the
 // surroundings': a trigger that lacks a privilege or a table.
-func (p *promotion[T]) everyRowRefused() error {
+func (p *promotion) everyRowRefused() error {
 	if p.softErr == nil || p.written > 0 || p.soft < p.expect-p.dropped {
 		return nil
 	}

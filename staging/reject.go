@@ -68,7 +68,7 @@ type RejectFilter struct {
 const DefaultPage = 1000
 
 // Rejects lists rejected records and rows, oldest first, page by page.
-func (t *Table[T]) Rejects(ctx context.Context, f RejectFilter) ([]StoredReject, error) {
+func (t *table) Rejects(ctx context.Context, f RejectFilter) ([]StoredReject, error) {
 	if f.Limit == 0 {
 		f.Limit = DefaultPage
 	}
@@ -133,7 +133,7 @@ func (r rejectRow) stored() StoredReject {
 // returns how many were unresolved. Push first, then resolve. A crash in between pushes the record
 // twice, and its dedup id or the target's key absorbs the second copy. In the other order a crash
 // loses the record.
-func (t *Table[T]) Resolve(ctx context.Context, ids ...int64) (int, error) {
+func (t *table) Resolve(ctx context.Context, ids ...int64) (int, error) {
 	n, err := t.exec(ctx, true, t.sql.resolveRejects.with(args{"ids": array(ids)}))
 	if err != nil {
 		return 0, t.explain("resolving rejects", err)
@@ -257,7 +257,7 @@ func (t *Table[T]) writeAside(ctx context.Context, q *pgx.Conn, l *Load[T], span
 //
 // If before is later than the server's time, Prune returns [ErrConfig] and changes nothing: every
 // batch in flight would become too old.
-func (t *Table[T]) Prune(ctx context.Context, before time.Time) (int, error) {
+func (t *table) Prune(ctx context.Context, before time.Time) (int, error) {
 	n, err := t.exec(ctx, true, do("UPDATE "+t.control+" SET floor = greatest(floor, $1::timestamptz) WHERE $1::timestamptz <= clock_timestamp()", timeText(before)))
 	if err == nil && n == 0 {
 		return 0, fmt.Errorf("%w: Prune before %v, must not be later than the server's time", ErrConfig, before)

@@ -23,7 +23,7 @@ const mostCounts = 200
 // counts, however many rejects there are. Every call of this package that writes rejects changes
 // the counts in the same transaction, so they are exact after a crash too. A statement of your own
 // that changes the rejects table is not counted.
-func (t *Table[T]) CodeCounts(ctx context.Context) ([]CodeCount, error) {
+func (t *table) CodeCounts(ctx context.Context) ([]CodeCount, error) {
 	rows, err := t.query(ctx, t.sql.rejectCounts.with(nil))
 	if err == nil {
 		var out []CodeCount
@@ -63,7 +63,7 @@ func Prune(ctx context.Context, pool *pgxpool.Pool, target string, before time.T
 
 // beside makes a Table that knows the tables beside a target, and not the target's columns. read,
 // if not nil, reads more before the statements are prepared.
-func beside(ctx context.Context, pool *pgxpool.Pool, target string, read func(*Table[struct{}], *pgx.Conn) error) (*Table[struct{}], error) {
+func beside(ctx context.Context, pool *pgxpool.Pool, target string, read func(*table, *pgx.Conn) error) (*table, error) {
 	if pool == nil {
 		return nil, fmt.Errorf("%w: the pool is nil", ErrConfig)
 	}
@@ -71,8 +71,8 @@ func beside(ctx context.Context, pool *pgxpool.Pool, target string, read func(*T
 	if err != nil {
 		return nil, err
 	}
-	t := &Table[struct{}]{pool: pool}
-	if err := t.cfg.check(); err != nil {
+	t := &table{pool: pool}
+	if err := check(&t.cfg); err != nil {
 		return nil, err
 	}
 	conn, err := t.begin(ctx, false)

@@ -108,7 +108,7 @@ func (r Rewrite[In, Out]) run(ctx context.Context, t *Table[Out]) (RewriteProgre
 }
 
 // rewriteTable creates the table of progress where it is missing.
-func (t *Table[T]) rewriteTable(ctx context.Context, q *pgx.Conn) error {
+func (t *table) rewriteTable(ctx context.Context, q *pgx.Conn) error {
 	defer t.rollback(q)
 	if err := t.lockInstall(ctx, q); err != nil {
 		return err
@@ -128,7 +128,7 @@ func (t *Table[T]) rewriteTable(ctx context.Context, q *pgx.Conn) error {
 	return commit(ctx, q, "")
 }
 
-func (t *Table[T]) rewriteSQL(name string) statement {
+func (t *table) rewriteSQL(name string) statement {
 	return fill(name, pieces{"rewrites": t.rewrites})
 }
 

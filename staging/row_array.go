@@ -30,7 +30,7 @@ type rowAttribute struct {
 // readRowArray reads the row type of the staging table of side a. It takes no lock on the table: a
 // Rewrite would hold up promotions. Postgres compares the types of the values with those of the
 // columns, and checkRowArray compares the columns again.
-func (t *Table[T]) readRowArray(ctx context.Context, q *pgx.Conn) (a rowArray, err error) {
+func (t *table) readRowArray(ctx context.Context, q *pgx.Conn) (a rowArray, err error) {
 	r, err := sendOne(ctx, q, t.sql.rowType.with(nil))
 	if err != nil {
 		return a, err
@@ -55,7 +55,7 @@ func (t *Table[T]) readRowArray(ctx context.Context, q *pgx.Conn) (a rowArray, e
 }
 
 // driftOf names the columns that the staging table lacks.
-func (t *Table[T]) driftOf(ctx context.Context, q *pgx.Conn) error {
+func (t *table) driftOf(ctx context.Context, q *pgx.Conn) error {
 	r, err := sendOne(ctx, q, t.sql.side[sideA].shape.with(nil))
 	if err != nil {
 		return err
@@ -65,7 +65,7 @@ func (t *Table[T]) driftOf(ctx context.Context, q *pgx.Conn) error {
 
 // checkRowArray returns an error if the columns of the row type are no longer those of a: a value
 // could have got into another column of the same type.
-func (t *Table[T]) checkRowArray(ctx context.Context, q *pgx.Conn, a rowArray) error {
+func (t *table) checkRowArray(ctx context.Context, q *pgx.Conn, a rowArray) error {
 	again, err := t.readRowArray(ctx, q)
 	if err != nil {
 		return err

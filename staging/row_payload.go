@@ -45,7 +45,7 @@ func (t *Table[T]) filled(v *T) []json.RawMessage {
 	for i := range t.cols {
 		r.cols[i] = column{name: t.cols[i].name, kind: kCaptured, elem: &t.cols[i]}
 	}
-	t.cfg.Fill(v, &r)
+	t.fill(v, &r)
 	return r.captured
 }
 

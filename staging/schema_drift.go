@@ -32,7 +32,7 @@ func foundColumns(r result, table string) (out []foundColumn) {
 }
 
 // missing compares the columns that this program writes with those of a table.
-func (t *Table[T]) missing(found []foundColumn) (drifts []Drift) {
+func (t *table) missing(found []foundColumn) (drifts []Drift) {
 	for i := range t.cols {
 		c := &t.cols[i]
 		k := slices.IndexFunc(found, func(f foundColumn) bool { return f.name == c.name })
@@ -51,7 +51,7 @@ func (t *Table[T]) missing(found []foundColumn) (drifts []Drift) {
 // checkStage compares the staging table with what this program copies. The staging table is locked.
 // A column that another version of the program has added is no difference: it has the target's
 // default.
-func (t *Table[T]) checkStage(ctx context.Context, q *pgx.Conn, s side, digest string) error {
+func (t *table) checkStage(ctx context.Context, q *pgx.Conn, s side, digest string) error {
 	if known := t.digest[s].Load(); known != nil && *known == digest {
 		return nil
 	}
@@ -73,7 +73,7 @@ func (t *Table[T]) checkStage(ctx context.Context, q *pgx.Conn, s side, digest s
 
 // checkPromote compares the staging table and the target with what this program promotes. Both are
 // locked.
-func (t *Table[T]) checkPromote(s side, r result) error {
+func (t *table) checkPromote(s side, r result) error {
 	staged, target := foundColumns(r, "staging"), foundColumns(r, "target")
 	drifts := t.missing(staged)
 	for _, f := range staged {
@@ -119,7 +119,7 @@ func DiscardStaged(ctx context.Context, pool *pgxpool.Pool, target string) (batc
 	return batches, nil
 }
 
-func (t *Table[T]) discard(ctx context.Context, q *pgx.Conn) (batches []string, err error) {
+func (t *table) discard(ctx context.Context, q *pgx.Conn) (batches []string, err error) {
 	truncate := ""
 	for s := range t.sql.side {
 		sql := &t.sql.side[s]

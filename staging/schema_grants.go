@@ -56,7 +56,7 @@ type need struct {
 func (r Role) onTarget() bool { return r == RoleAll || r == RolePromoter }
 
 // needs lists what a role needs on the tables.
-func (t *Table[T]) needs() []need {
+func (t *table) needs() []need {
 	var out []need
 	add := func(privileges string, objects ...string) {
 		for _, o := range objects {
@@ -108,7 +108,7 @@ func (n need) kind() string {
 }
 
 // lacking lists what the current role lacks of the needs. What does not exist is left out.
-func (t *Table[T]) lacking(ctx context.Context, q *pgx.Conn) (role string, lacks []pgschema.Lack, err error) {
+func (t *table) lacking(ctx context.Context, q *pgx.Conn) (role string, lacks []pgschema.Lack, err error) {
 	r, err := sendOne(ctx, q, currentRole)
 	if err != nil {
 		return "", nil, err
@@ -138,7 +138,7 @@ func (t *Table[T]) lacking(ctx context.Context, q *pgx.Conn) (role string, lacks
 
 // privileges names all privileges that this program will need and lacks in one error, with the
 // statements that grant them. With create, tables have to be created.
-func (t *Table[T]) privileges(ctx context.Context, q *pgx.Conn, create bool) error {
+func (t *table) privileges(ctx context.Context, q *pgx.Conn, create bool) error {
 	role, lacks, err := t.lacking(ctx, q)
 	if err != nil {
 		return t.explain("reading privileges", err)
@@ -162,7 +162,7 @@ func (t *Table[T]) privileges(ctx context.Context, q *pgx.Conn, create bool) err
 // after [SQL]. Grants reads the catalogue and changes nothing.
 func Grants[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg Config[T], to string) (string, error) {
 	var b strings.Builder
-	err := describe(ctx, pool, target, cfg, func(t *Table[T], _ *pgx.Conn) error {
+	err := describe(ctx, pool, target, cfg, func(t *table, _ *pgx.Conn) error {
 		fmt.Fprintf(&b, "-- %s of %s\n", t.cfg.Role, t.target)
 		fmt.Fprintf(&b, "GRANT USAGE ON SCHEMA %s TO %s;\n", quote(t.name.Schema), quote(to))
 		for _, n := range t.needs() {
@@ -184,7 +184,7 @@ func Grants[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg C
 // result. The text begins with the version of the layout. Run it as one transaction.
 func SQL[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg Config[T]) (string, error) {
 	var sql string
-	err := describe(ctx, pool, target, cfg, func(t *Table[T], _ *pgx.Conn) error {
+	err := describe(ctx, pool, target, cfg, func(t *table, _ *pgx.Conn) error {
 		sql = "-- " + layout + ": beside " + t.target + "\n" + t.createSQL() + ";\n"
 		return nil
 	})
@@ -198,7 +198,7 @@ const (
 )
 
 // createSQL creates all tables that are missing.
-func (t *Table[T]) createSQL() string {
+func (t *table) createSQL() string {
 	create := []string{
 		fill("schema_target", pieces{"ledger": t.ledger, "ledger_at": t.ledgerAt, "rejects": t.rejects, "rejects_batch": t.rejectsBatch,
 			"ledger_root": t.ledgerRoot, "rejects_key": t.rejectsKey, "reject_counts": t.rejectCounts,
@@ -217,7 +217,7 @@ func (t *Table[T]) createSQL() string {
 }
 
 // describe reads the shape of a target for f, and ends the transaction without a change.
-func describe[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg Config[T], f func(*Table[T], *pgx.Conn) error) error {
+func describe[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg Config[T], f func(*table, *pgx.Conn) error) error {
 	t, err := newTable(pool, cfg)
 	if err != nil {
 		return err
@@ -232,5 +232,5 @@ func describe[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg
 	if err := t.readShape(ctx, conn.Conn(), target); err != nil {
 		return err
 	}
-	return f(t, conn.Conn())
+	return f(&t.table, conn.Conn())
 }

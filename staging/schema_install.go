@@ -15,7 +15,7 @@ import (
 )
 
 // install finds or makes the target and the tables beside it, and checks what is there.
-func (t *Table[T]) install(ctx context.Context, q *pgx.Conn, target string) error {
+func (t *table) install(ctx context.Context, q *pgx.Conn, target string) error {
 	defer t.rollback(q)
 	// Programs that start at once take turns. The lock ends with the transaction, so it is good
 	// behind PgBouncer too.
@@ -59,7 +59,7 @@ func (t *Table[T]) install(ctx context.Context, q *pgx.Conn, target string) erro
 
 // readShape finds or makes the target, compares it with the columns of T, and prepares all
 // statements.
-func (t *Table[T]) readShape(ctx context.Context, q *pgx.Conn, target string) error {
+func (t *table) readShape(ctx context.Context, q *pgx.Conn, target string) error {
 	name, err := parseName(target)
 	if err != nil {
 		return err
@@ -122,7 +122,7 @@ const installTimeout = time.Minute
 
 // lockInstall begins a transaction in which this program alone makes or checks tables in this
 // database.
-func (t *Table[T]) lockInstall(ctx context.Context, q *pgx.Conn) error {
+func (t *table) lockInstall(ctx context.Context, q *pgx.Conn) error {
 	calls := append([]call{do(beginOwn)}, t.ownSettings(installTimeout, t.cfg.IdleTimeout)...)
 	calls = append(calls, installLock)
 	if _, err := send(ctx, q, append(calls, t.ownSettings(t.cfg.LockTimeout, t.cfg.IdleTimeout)...)...); err != nil {
@@ -131,7 +131,7 @@ func (t *Table[T]) lockInstall(ctx context.Context, q *pgx.Conn) error {
 	return nil
 }
 
-func (t *Table[T]) createTarget(ctx context.Context, q *pgx.Conn, name pgschema.Name) (*shape, error) {
+func (t *table) createTarget(ctx context.Context, q *pgx.Conn, name pgschema.Name) (*shape, error) {
 	if !t.cfg.Create {
 		return nil, fmt.Errorf("%w: %s (set Config.Create to create it)", ErrNoTarget, name)
 	}
@@ -161,7 +161,7 @@ func (t *Table[T]) createTarget(ctx context.Context, q *pgx.Conn, name pgschema.
 }
 
 // match compares the columns of T with those of the target.
-func (t *Table[T]) match(s *shape, q *pgx.Conn) error {
+func (t *table) match(s *shape, q *pgx.Conn) error {
 	var drifts []Drift
 	for i, w := range t.wanted {
 		c := s.column(w.Name)
@@ -236,7 +236,7 @@ func nullable(f *field) bool {
 	return f.nullZero || f.typ.Implements(valuerType)
 }
 
-func (t *Table[T]) matchKey(s *shape) error {
+func (t *table) matchKey(s *shape) error {
 	if len(t.cfg.Key) == 0 {
 		if t.cfg.Conflict == ConflictReplace {
 			return fmt.Errorf("%w: ConflictReplace needs Config.Key", ErrConfig)
@@ -293,7 +293,7 @@ func plainType(s string) string {
 }
 
 // missingTables lists the tables beside the target that do not exist.
-func (t *Table[T]) missingTables(ctx context.Context, q *pgx.Conn) (missing []string, err error) {
+func (t *table) missingTables(ctx context.Context, q *pgx.Conn) (missing []string, err error) {
 	r, err := sendOne(ctx, q, missingTables.with(args{"schema": t.name.Schema, "names": namesText(t.own)}))
 	if err != nil {
 		return nil, t.explain("looking for the tables beside "+t.target, err)
@@ -302,7 +302,7 @@ func (t *Table[T]) missingTables(ctx context.Context, q *pgx.Conn) (missing []st
 }
 
 // tables makes what is missing beside the target and checks what is there.
-func (t *Table[T]) tables(ctx context.Context, q *pgx.Conn, create bool) error {
+func (t *table) tables(ctx context.Context, q *pgx.Conn, create bool) error {
 	if create {
 		// In one message with the commit, for the reason that promotion.finish gives. Then go on where
 		// we were.
@@ -326,7 +326,7 @@ func (t *Table[T]) tables(ctx context.Context, q *pgx.Conn, create bool) error {
 
 // refuseVolatile returns an error for a target that a crash of the server empties: its ledger would
 // go on holding batches whose rows are gone.
-func (t *Table[T]) refuseVolatile(ctx context.Context, q *pgx.Conn) error {
+func (t *table) refuseVolatile(ctx context.Context, q *pgx.Conn) error {
 	if t.cfg.AllowUnlogged {
 		return nil
 	}
@@ -346,7 +346,7 @@ func volatileError(target string, unlogged []string) error {
 
 // checkLayout compares the layout of the tables that are there with this program's. It needs no
 // privilege.
-func (t *Table[T]) checkLayout(ctx context.Context, q *pgx.Conn) error {
+func (t *table) checkLayout(ctx context.Context, q *pgx.Conn) error {
 	r, err := sendOne(ctx, q, fill("layout", pieces{"control_text": literal(t.control)}).with(nil))
 	if err != nil {
 		return t.explain("reading the layout of "+t.control, err)
@@ -358,7 +358,7 @@ func (t *Table[T]) checkLayout(ctx context.Context, q *pgx.Conn) error {
 }
 
 // checkControl reads the control table: whose it is, and which side is open.
-func (t *Table[T]) checkControl(ctx context.Context, q *pgx.Conn) error {
+func (t *table) checkControl(ctx context.Context, q *pgx.Conn) error {
 	r, err := sendOne(ctx, q, fill("control", pieces{"control": t.control}).with(nil))
 	if err != nil {
 		return t.explain("reading "+t.control, err)
@@ -376,7 +376,7 @@ func (t *Table[T]) checkControl(ctx context.Context, q *pgx.Conn) error {
 
 // otherLayout describes the difference between the layout that was found and this program's. For an
 // older layout it holds the statements that help.
-func (t *Table[T]) otherLayout(ctx context.Context, q *pgx.Conn, found string) error {
+func (t *table) otherLayout(ctx context.Context, q *pgx.Conn, found string) error {
 	err := fmt.Errorf("%w: the tables beside %s have the layout %q, and this program needs %q", ErrDrift, t.target, found, layout)
 	n, nerr := strconv.Atoi(strings.TrimPrefix(found, layoutName))
 	if this, _ := strconv.Atoi(strings.TrimPrefix(layout, layoutName)); nerr != nil || n >= this {
@@ -398,7 +398,7 @@ func (t *Table[T]) otherLayout(ctx context.Context, q *pgx.Conn, found string) e
 // checkStaging compares a staging table with the columns. A column that is new is added, with the
 // target's default for older programs and for the rows that they have staged. Anything else waits
 // until the table is empty.
-func (t *Table[T]) checkStaging(ctx context.Context, q *pgx.Conn, s side) error {
+func (t *table) checkStaging(ctx context.Context, q *pgx.Conn, s side) error {
 	found, err := find(ctx, q, pgschema.Name{Schema: t.name.Schema, Table: t.stagingName[s]})
 	if err != nil {
 		return t.explain("reading the shape of "+t.staging[s], err)

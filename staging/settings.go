@@ -26,7 +26,7 @@ var (
 // beginning opens a transaction with settings of its own, of which the time limits keep a frozen
 // program from holding up others. With durable, its commit waits for the disk whatever the server's
 // default is.
-func (t *Table[T]) beginning(durable bool) []call {
+func (t *table) beginning(durable bool) []call {
 	out := append([]call{do(beginOwn)}, t.ownSettings(t.cfg.LockTimeout, t.cfg.IdleTimeout)...)
 	if durable {
 		out = append(out, ownDurability)
@@ -36,7 +36,7 @@ func (t *Table[T]) beginning(durable bool) []call {
 
 // ownSettings takes over the settings of the current transaction. Before New has read the search
 // path, it stays as it is.
-func (t *Table[T]) ownSettings(lock, idle time.Duration) []call {
+func (t *table) ownSettings(lock, idle time.Duration) []call {
 	own := ownSettings.with(args{"lock_timeout": millis(lock), "idle_timeout": millis(idle), "search_path": t.searchPath})
 	if utf, _ := textOK(t.searchPath); len(t.searchPath) > 0 && (!utf || !isASCII(t.searchPath)) {
 		// The search path is a parameter, and the server must read it in UTF-8 too.
@@ -55,7 +55,7 @@ func isASCII(s string) bool {
 }
 
 // readSearchPath remembers the search path of New for all later transactions.
-func (t *Table[T]) readSearchPath(ctx context.Context, q *pgx.Conn) error {
+func (t *table) readSearchPath(ctx context.Context, q *pgx.Conn) error {
 	r, err := sendOne(ctx, q, searchPath)
 	if err != nil {
 		return err
@@ -67,7 +67,7 @@ func (t *Table[T]) readSearchPath(ctx context.Context, q *pgx.Conn) error {
 }
 
 // inOwn runs one statement in a transaction of its own with its own settings.
-func (t *Table[T]) inOwn(ctx context.Context, q *pgx.Conn, durable bool, c call) (result, error) {
+func (t *table) inOwn(ctx context.Context, q *pgx.Conn, durable bool, c call) (result, error) {
 	defer t.rollback(q)
 	calls := append(t.beginning(durable), c, do("commit"))
 	out, err := send(ctx, q, calls...)
@@ -79,7 +79,7 @@ func (t *Table[T]) inOwn(ctx context.Context, q *pgx.Conn, durable bool, c call)
 
 // exec runs one statement on a connection of the pool, in a transaction of its own, and returns how
 // many rows it wrote.
-func (t *Table[T]) exec(ctx context.Context, durable bool, c call) (int64, error) {
+func (t *table) exec(ctx context.Context, durable bool, c call) (int64, error) {
 	conn, err := t.pool.Acquire(ctx)
 	if err != nil {
 		return 0, err
@@ -94,7 +94,7 @@ func (t *Table[T]) exec(ctx context.Context, durable bool, c call) (int64, error
 
 // query runs one statement in a transaction of its own and returns its rows, to be read by the
 // names of their columns. Closing the rows ends the transaction and gives the connection back.
-func (t *Table[T]) query(ctx context.Context, c call) (pgx.Rows, error) {
+func (t *table) query(ctx context.Context, c call) (pgx.Rows, error) {
 	conn, err := t.pool.Acquire(ctx)
 	if err != nil {
 		return nil, err
@@ -108,7 +108,7 @@ func (t *Table[T]) query(ctx context.Context, c call) (pgx.Rows, error) {
 	return &ownRows{Rows: rows, end: func() { t.rollback(conn.Conn()); conn.Release() }}, nil
 }
 
-func (t *Table[T]) queryOn(ctx context.Context, q *pgx.Conn, c call) (pgx.Rows, error) {
+func (t *table) queryOn(ctx context.Context, q *pgx.Conn, c call) (pgx.Rows, error) {
 	if _, err := send(ctx, q, t.beginning(false)...); err != nil {
 		return nil, err
 	}
@@ -150,7 +150,7 @@ func (r *ownRows) Scan(dest ...any) error {
 }
 
 // begin opens a transaction of its own on a connection of the pool.
-func (t *Table[T]) begin(ctx context.Context, durable bool) (*pgxpool.Conn, error) {
+func (t *table) begin(ctx context.Context, durable bool) (*pgxpool.Conn, error) {
 	conn, err := t.pool.Acquire(ctx)
 	if err != nil {
 		return nil, err

@@ -215,7 +215,7 @@ type sideStatements struct {
 }
 
 // prepare fills in all statements.
-func (t *Table[T]) prepare() {
+func (t *table) prepare() {
 	q := &t.sql
 	common := t.commonPieces()
 	get := func(name string) statement { return fill(name, common) }
@@ -279,7 +279,7 @@ func (t *Table[T]) prepare() {
 }
 
 // commonPieces are the values of the placeholders that both sides share.
-func (t *Table[T]) commonPieces() pieces {
+func (t *table) commonPieces() pieces {
 	key := list("s.", t.cfg.Key)
 	p := pieces{
 		"target": t.target, "target_text": literal(t.target), "ledger": t.ledger, "rejects": t.rejects, "rejects_text": literal(t.rejects), "reject_counts": t.rejectCounts,
@@ -298,7 +298,7 @@ func (t *Table[T]) commonPieces() pieces {
 }
 
 // judgeStatement is the statement that judges records, with the statement that tries one of them.
-func (t *Table[T]) judgeStatement(p pieces, source, try string) statement {
+func (t *table) judgeStatement(p pieces, source, try string) statement {
 	p = maps.Clone(p)
 	p["source"], p["try_row"] = literal(source), fill(try, p).text
 	maps.Copy(p, modePieces)
@@ -315,7 +315,7 @@ func textArray(names []string) string {
 }
 
 // sidePieces adds the tables of one side.
-func (t *Table[T]) sidePieces(s side, common pieces) pieces {
+func (t *table) sidePieces(s side, common pieces) pieces {
 	p := maps.Clone(common)
 	maps.Copy(p, pieces{"registry": t.registry[s], "staging": t.staging[s], "staging_text": literal(t.staging[s]), "refused": t.refused[s]})
 	return p

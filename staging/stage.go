@@ -144,7 +144,7 @@ func (t *Table[T]) stageOnce(ctx context.Context, l *Load[T], spans []span, orde
 }
 
 // setHint remembers which side is open.
-func (t *Table[T]) setHint(control result) {
+func (t *table) setHint(control result) {
 	t.hint.Store(int32(sideOf(control.row(0).text("open"))))
 }
 

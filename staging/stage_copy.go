@@ -109,7 +109,7 @@ func (e *encoder[T]) record(i int) {
 			}
 		} else {
 			r.i = 0
-			e.t.cfg.Fill(v, r)
+			e.t.fill(v, r)
 			if r.i != len(r.cols) && r.err == nil {
 				r.err = fmt.Errorf("%w: %d values for %d columns: %s", ErrConfig, r.i, len(r.cols), badCalls)
 			}
@@ -201,8 +201,8 @@ func (t *Table[T]) reject(l *Load[T], pos int32, v *T, code, reason string) Reje
 
 // idOf finds the record's id for the dedup window; this is the slow path.
 func (t *Table[T]) idOf(v *T) string {
-	if t.cfg.IDOf != nil {
-		return t.cfg.IDOf(v)
+	if t.idBy != nil {
+		return t.idBy(v)
 	}
 	for i := range t.fields {
 		if t.fields[i].Name == t.cfg.ID {
@@ -222,7 +222,7 @@ func (t *Table[T]) copyRows(ctx context.Context, q *pgx.Conn, s side, e *encoder
 }
 
 // copyRejects writes the rejected records beside the rows.
-func (t *Table[T]) copyRejects(ctx context.Context, q *pgx.Conn, s side, no int32, rejects []Reject) error {
+func (t *table) copyRejects(ctx context.Context, q *pgx.Conn, s side, no int32, rejects []Reject) error {
 	rejects, err := representable(ctx, q, rejects)
 	if err != nil {
 		return err

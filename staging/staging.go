@@ -160,8 +160,16 @@ type Books struct {
 
 // A Table stages and promotes rows of type T for one target. This type is concurrency safe.
 type Table[T any] struct {
+	table
+	fill func(*T, *Row) // Config.Fill
+	idBy func(*T) string
+}
+
+// table is all of a Table that does not know T. What has no T stands on it, so that it is compiled
+// once and not for each type of rows.
+type table struct {
 	pool *pgxpool.Pool
-	cfg  Config[T]
+	cfg  tableConfig
 	names
 	wanted   []Column // as asked for
 	fields   []field  // of T; nil with Config.Fill
@@ -210,10 +218,15 @@ func newTable[T any](pool *pgxpool.Pool, cfg Config[T]) (*Table[T], error) {
 	if pool == nil {
 		return nil, fmt.Errorf("%w: the pool is nil", ErrConfig)
 	}
-	if err := cfg.check(); err != nil {
+	u, err := cfg.untyped()
+	if err != nil {
 		return nil, err
 	}
-	t := &Table[T]{pool: pool, cfg: cfg, wanted: cfg.Columns, sizes: defaultPartSizes}
+	if err := check(&u); err != nil {
+		return nil, err
+	}
+	t := &Table[T]{fill: cfg.Fill, idBy: cfg.IDOf}
+	t.pool, t.cfg, t.wanted, t.sizes = pool, u, u.Columns, defaultPartSizes
 	if cfg.Fill == nil {
 		fields, err := taggedFields(reflect.TypeFor[T]())
 		if err != nil {
@@ -228,10 +241,10 @@ func newTable[T any](pool *pgxpool.Pool, cfg Config[T]) (*Table[T], error) {
 }
 
 // Name returns the target's quoted name with its schema.
-func (t *Table[T]) Name() string { return t.target }
+func (t *table) Name() string { return t.target }
 
 // at runs the tests' hook.
-func (t *Table[T]) at(point string) error {
+func (t *table) at(point string) error {
 	if t.hook == nil {
 		return nil
 	}
@@ -239,7 +252,7 @@ func (t *Table[T]) at(point string) error {
 }
 
 // rollback ends the transaction, if there is one, also after ctx is done.
-func (t *Table[T]) rollback(q *pgx.Conn) {
+func (t *table) rollback(q *pgx.Conn) {
 	if q.IsClosed() || q.PgConn().TxStatus() == 'I' {
 		return
 	}

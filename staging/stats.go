@@ -37,10 +37,10 @@ const statsWait = 2 * lockSlice
 
 // Stats counts what is staged. It reads two small tables and the control row. It does not wait for
 // a promotion.
-func (t *Table[T]) Stats(ctx context.Context) (Stats, error) { return t.statsBy(ctx, "") }
+func (t *table) Stats(ctx context.Context) (Stats, error) { return t.statsBy(ctx, "") }
 
 // statsBy counts what the group of a leader has staged, or everything without a leader.
-func (t *Table[T]) statsBy(ctx context.Context, leader string) (Stats, error) {
+func (t *table) statsBy(ctx context.Context, leader string) (Stats, error) {
 	c, err := t.pool.Acquire(ctx)
 	if err != nil {
 		return Stats{}, fmt.Errorf("staging: %w", err)
@@ -66,7 +66,7 @@ func (t *Table[T]) statsBy(ctx context.Context, leader string) (Stats, error) {
 }
 
 // statsOf adds one side.
-func (t *Table[T]) statsOf(ctx context.Context, q *pgx.Conn, s *Stats, count call) error {
+func (t *table) statsOf(ctx context.Context, q *pgx.Conn, s *Stats, count call) error {
 	defer t.rollback(q)
 	calls := append([]call{do(beginOwn)}, t.ownSettings(statsWait, t.cfg.IdleTimeout)...)
 	res, err := send(ctx, q, append(calls, count, do("commit"))...)
@@ -86,7 +86,7 @@ const noteWait = 5 * time.Second
 
 // noteOutcome records that a promotion has failed and why, or that one has succeeded after
 // failures, for [Table.Stats] of every program. An error of its own is ignored.
-func (t *Table[T]) noteOutcome(ctx context.Context, outcome error) {
+func (t *table) noteOutcome(ctx context.Context, outcome error) {
 	note := t.sql.noteSuccess.with(nil)
 	switch {
 	case outcome == nil && !t.failing.Load():
