@@ -118,11 +118,16 @@ type PromoterConfig struct {
 	Promote staging.PromoteOptions
 	// Refresh is called after promotions, at most once per RefreshInterval, and once more on shutdown
 	// if rows were promoted since. Calls never overlap, and promotions continue during a call. A
-	// typical function calls [matview.Refresher.Refresh]. Nil: nothing is refreshed.
+	// typical function calls [matview.Refresher.Refresh] for a small view. Nil: nothing is refreshed.
 	Refresh func(ctx context.Context) error
 	// RefreshInterval is the least time between two calls of Refresh. Default
 	// [DefaultRefreshInterval].
 	RefreshInterval time.Duration
+	// Notify is called when Run begins and after each promotion, between promotions. It must return
+	// at once. A typical function is [matview.Refresher.Notify], with [matview.Refresher.Run] beside
+	// the promoter: views are then refreshed in the pauses of the load, and not again and again during
+	// it. Nil: no call.
+	Notify func()
 	// CallTimeout is how long one call to a store may take. A store that does not answer, on a
 	// connection that TCP keeps alive, is left after that time and tried again on another
 	// connection. For one that is only slow, the limit doubles after each call that was cut off.

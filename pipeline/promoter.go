@@ -101,7 +101,7 @@ func (p *Promoter[T]) listen(ctx context.Context) {
 func (p *Promoter[T]) promoteLoop(ctx, work context.Context, dirty chan<- struct{}) {
 	defer p.promoting.gone("")
 	p.reconcileAfter(0)
-	poke(dirty) // what was promoted before this start may not have been refreshed
+	p.changed(dirty) // what was promoted before this start may not have been refreshed
 	tick := time.NewTicker(p.cfg.PollInterval)
 	defer tick.Stop()
 	pause := backoff{}
@@ -153,13 +153,21 @@ func (p *Promoter[T]) round(ctx, work context.Context, dirty chan<- struct{}) er
 		if n == 0 {
 			return p.promotedElsewhere(work)
 		}
-		poke(dirty)
+		p.changed(dirty)
 		if p.reconcileDue() {
 			poke(p.wake) // reconcile gets its turn however much there is to promote
 			return nil
 		}
 	}
 	return nil
+}
+
+// changed reports that the target has new rows: views read it.
+func (p *Promoter[T]) changed(dirty chan<- struct{}) {
+	poke(dirty)
+	if p.cfg.Notify != nil {
+		p.cfg.Notify()
+	}
 }
 
 // promotedElsewhere acknowledges, at once, the batches of this queue that the promoter of another

@@ -92,9 +92,9 @@ func report(ctx context.Context, out io.Writer, app *orders.App, flow pipeline.F
 	}
 
 	for _, v := range []struct{ title, sql string }{
-		{"sales_hourly", "SELECT to_char(hour, 'YYYY-MM-DD HH24:MI TZ') AS hour, category, orders, units, revenue_usd, customers FROM sales_hourly s ORDER BY s.hour, category LIMIT 4"},
-		{"product_performance_daily", "SELECT day, product_id, product_name, orders, revenue_usd FROM product_performance_daily ORDER BY day, revenue_usd DESC LIMIT 4"},
-		{"shipping_zone_stats", "SELECT shipping_zone, country, orders, revenue_usd, average_usd, customers FROM shipping_zone_stats ORDER BY revenue_usd DESC LIMIT 4"},
+		{"sales_hourly", "SELECT to_char(hour, 'YYYY-MM-DD HH24:MI TZ') AS hour, category, orders, units, revenue_usd, customers FROM sales_hourly_rollup s ORDER BY s.hour, category LIMIT 4"},
+		{"product_performance_daily", "SELECT day, product_id, product_name, orders, revenue_usd FROM product_performance_daily_rollup ORDER BY day, revenue_usd DESC LIMIT 4"},
+		{"shipping_zone_stats", "SELECT shipping_zone, country, orders, revenue_usd, round(average_usd, 2) AS average_usd, customers FROM shipping_zone_stats_rollup ORDER BY revenue_usd DESC LIMIT 4"},
 	} {
 		if err := table(ctx, out, app, v.title, v.sql); err != nil {
 			return err
@@ -126,7 +126,7 @@ func counts(ctx context.Context, app *orders.App, sql string) (map[string]int64,
 	return out, err
 }
 
-// table prints the first rows of a view.
+// table prints the first rows of a dashboard.
 func table(ctx context.Context, out io.Writer, app *orders.App, title, sql string) error {
 	// The text protocol: the numbers are shown as Postgres prints them, not rounded.
 	rows, err := app.Postgres.Query(ctx, sql, pgx.QueryExecModeSimpleProtocol)

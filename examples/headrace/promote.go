@@ -11,7 +11,8 @@ import (
 // reconcileInterval is how often promote --empty reconciles while it waits.
 const reconcileInterval = time.Second
 
-// promote moves what is staged into the table and refreshes the views.
+// promote moves what is staged into the table, and brings the dashboards up to date with it. The
+// views are left to the promoter, and to views refresh.
 type promote struct {
 	Empty bool `help:"Repeat until nothing is staged and nothing is in flight."`
 	Once  bool `help:"One promotion (the default without --empty)."`
@@ -75,9 +76,6 @@ func (v *promote) Run(ctx context.Context, s *session) error {
 			return context.Cause(ctx)
 		case <-time.After(pollInterval):
 		}
-	}
-	if err := app.RefreshViews(ctx); err != nil {
-		return err
 	}
 	done.Seconds = time.Since(start).Seconds()
 	return s.print(done, fmt.Sprintf("promoted %d records in %d batches, %d rows, in %.2f s\n", done.Records, done.Batches, done.Rows, done.Seconds))

@@ -7,8 +7,9 @@ import (
 	"github.com/headrace/headrace/testdata"
 )
 
-// The three dashboards exist both ways: as materialized views, which are refreshed, and as
-// roll-ups, which each promotion brings up to date.
+// The three dashboards exist both ways: as roll-ups, which each promotion brings up to date and
+// which the programs show, and as materialized views, which are refreshed in the pauses of the
+// load. The two agree to the cent and to the customer.
 
 // Rollups returns the dashboards as roll-ups. Each has the columns of the view that it is named
 // after; its averages are not rounded.

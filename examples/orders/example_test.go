@@ -33,7 +33,7 @@ func ExampleInvalid() {
 	var refused *orders.Invalid
 	if errors.As(err, &refused) {
 		fmt.Println(refused.Code)
-		field, _, _ := strings.Cut(refused.Reason, ":") // what follows is the range
+		field, _, _ := strings.Cut(refused.Reason, ", must be") // what follows is the range
 		fmt.Println(field)
 	}
 	// Output:

@@ -1,6 +1,7 @@
-// Command promoter moves staged orders into the durable table, acknowledges their batches after the
-// commit, and refreshes the views. One is enough; several take turns. It prints each promotion, and
-// the books at the end.
+// Command promoter moves staged orders into the durable table, with the dashboards that are
+// roll-ups, and acknowledges their batches after the commit. The dashboards that are views are
+// refreshed in the pauses, at the latest after a minute. One promoter is enough; several take turns.
+// It prints each promotion, and the books at the end.
 //
 //	export REDIS_URL=redis://localhost:6379 DATABASE_URL=postgres://localhost/shop
 //	go run ./examples/promoter
@@ -9,6 +10,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/headrace/headrace/examples/internal/monitor"
@@ -22,7 +24,8 @@ const help = `
 Usage: promoter [flags]
 
 Moves staged orders into the table "orders" of the database of DATABASE_URL,
-acknowledges their batches in the Redis of REDIS_URL, and refreshes the views.
+acknowledges their batches in the Redis of REDIS_URL, and keeps the dashboards
+current: roll-ups at once, views in the pauses of the load.
 Ctrl-C finishes the promotion in hand and prints the books. The exit code is 1
 if they do not balance.
 
@@ -61,7 +64,7 @@ func run(ctx context.Context, p *program.Program, args []string) error {
 	}
 	defer m.Close()
 	promoter, err := pipeline.NewPromoter(app.Flow(), pipeline.PromoterConfig{
-		Refresh: app.RefreshViews,
+		Notify: app.Views.Notify,
 		Observer: m.Observer(pipeline.ObserverFunc(func(_ context.Context, e pipeline.Event) {
 			if e.Op == pipeline.OpPromote && e.Err == nil {
 				fmt.Fprintf(p.Out, "promoted %d records, %d rows, in %v\n", e.Records, e.Rows, e.Duration.Round(time.Millisecond))
@@ -71,8 +74,21 @@ func run(ctx context.Context, p *program.Program, args []string) error {
 	if err != nil {
 		return err
 	}
+	advice, err := app.Table.Advise(ctx)
+	if err != nil {
+		return err
+	}
+	for _, a := range advice {
+		p.Say("advice (%s): %s", a.Code, a.Text)
+	}
 	p.Say("promoting; Ctrl-C finishes the promotion in hand")
-	if err := promoter.Run(ctx); err != nil {
+	refreshing, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = app.Views.Run(refreshing) })
+	err = promoter.Run(ctx)
+	stop()
+	wg.Wait()
+	if err != nil {
 		return err
 	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), booksTimeout)
