@@ -22,6 +22,7 @@ func TestWords(t *testing.T) {
 		{"a.go", "package a\nfunc TestNobodyWaits() {}\n", []int{2}},
 		{"a.go", "package a\n// It reports whether a lock is held. It says nothing.\nvar nobler = \"body\"\n", nil},
 		{"a.go", "package a\nvar e = \"queue: lease: strange reply\"\n", []int{2}},
+		{"a.go", "package a\nvar e = `%w: Config.Size is %v: must be 1 to 5`\nvar f = \"is %v, must be 1: must\"\n", []int{2}},
 		{"a.lua", "-- says whether\nlocal nobody = 1 -- whoever\n", []int{1, 2}},
 		{"a.sql", "SELECT 'nobody'; -- fine\n-- TODO\n", []int{2}},
 		{"a.md", "one\n`says how` it works\n", []int{2}},

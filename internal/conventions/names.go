@@ -16,9 +16,10 @@ import (
 var retired = map[string]string{
 	"Settle": "T", "Known": "T", "Settled": "T", "Settlement": "T", "Audited": "T", "Reconciled": "T", "Handed": "TF",
 	"Added": "T", "Refreshed": "T", "Closed": "T", "Progressed": "T", "Progress": "T", "Promoted": "T", "Promotion": "T",
-	"Rejected": "T", "Dead": "TF", "Drop": "F", "Off": "F", "State": "TF", "Windows": "T", "Window": "T",
+	"Rejected": "T", "Dead": "TF", "Drop": "F", "Off": "F", "State": "TF", "Windows": "T", "window.Window": "T",
 	"Look": "V", "Every": "V", "For": "V", "Hold": "V", "Grace": "V", "Negative": "V", "Local": "V", "Expect": "V",
-	"Ruled": "V", "Strict": "V", "FenceTimeout": "V", "ErrNoDurability": "V", "queue.OnError": "V", "window.OnError": "V",
+	"Ruled": "V", "Strict": "V", "FenceTimeout": "V", "ErrNoDurability": "V",
+	"ErrUnbalanced": "V", "ErrPermission": "V", "ClockAhead": "V", "ClockSetBack": "V", "MaxFailure": "V", "queue.OnError": "V", "window.OnError": "V",
 	"backpressure.Wait": "F", "backpressure.Try": "F", "backpressure.Done": "F",
 }
 

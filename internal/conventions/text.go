@@ -27,6 +27,7 @@ var words = []struct {
 	{regexp.MustCompile(`(?i)\bstrange (reply|answer)\b`), "unexpected reply: got …, want …"},
 	{regexp.MustCompile(`(?i)\bhears of\b`), "receives"},
 	{regexp.MustCompile(`(?i)\bfirst first\b`), "oldest first"},
+	{regexp.MustCompile(`%[vdqsT][^.]*: must (be|not|have|begin)\b`), "is VALUE, must be RANGE"},
 	{regexp.MustCompile(`\b(TODO|FIXME)\b`), "do it, or write it down as a known limit"},
 }
 

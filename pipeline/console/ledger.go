@@ -136,24 +136,24 @@ func (l *ledger) readMinutes(ctx context.Context) ([]Minute, error) {
 
 // Entry is a batch in the ledger.
 type Entry struct {
-	ID         string     `json:"id"`
-	Kind       string     `json:"kind"`
-	Root       string     `json:"root"`
-	Offset     int64      `json:"offset" db:"offset_in_root"`
-	Records    int64      `json:"records"`
-	Kept       int64      `json:"kept"`
-	Duplicates int64      `json:"duplicates"`
-	Filtered   int64      `json:"filtered"`
-	Rejected   int64      `json:"rejected"`
-	Staged     int64      `json:"staged"`
-	Rows       int64      `json:"rows" db:"promoted"`
-	Conflicts  int64      `json:"conflicts"`
-	Ruled      int64      `json:"rejected_by_rule" db:"ruled"`
-	Attempt    int64      `json:"attempt"`
-	Worker     string     `json:"worker"`
-	SealedAt   time.Time  `json:"sealed_at"`
-	StagedAt   *time.Time `json:"staged_at"`
-	Committed  time.Time  `json:"committed_at" db:"committed_at"`
+	ID             string     `json:"id"`
+	Kind           string     `json:"kind"`
+	Root           string     `json:"root"`
+	Offset         int64      `json:"offset" db:"offset_in_root"`
+	Records        int64      `json:"records"`
+	Kept           int64      `json:"kept"`
+	Duplicates     int64      `json:"duplicates"`
+	Filtered       int64      `json:"filtered"`
+	Rejected       int64      `json:"rejected"`
+	Staged         int64      `json:"staged"`
+	Rows           int64      `json:"rows" db:"promoted"`
+	Conflicts      int64      `json:"conflicts"`
+	RejectedByRule int64      `json:"rejected_by_rule" db:"ruled"`
+	Attempt        int64      `json:"attempt"`
+	Worker         string     `json:"worker"`
+	SealedAt       time.Time  `json:"sealed_at"`
+	StagedAt       *time.Time `json:"staged_at"`
+	Committed      time.Time  `json:"committed_at" db:"committed_at"`
 }
 
 // Took is the time from the seal to the commit.
@@ -161,7 +161,7 @@ func (e Entry) Took() time.Duration { return e.Committed.Sub(e.SealedAt) }
 
 // Balanced reports whether the entry accounts for each of its records and rows.
 func (e Entry) Balanced() bool {
-	return e.Kind == "void" || e.Records == e.Kept+e.Duplicates+e.Filtered+e.Rejected && e.Staged == e.Rows+e.Conflicts+e.Ruled
+	return e.Kind == "void" || e.Records == e.Kept+e.Duplicates+e.Filtered+e.Rejected && e.Staged == e.Rows+e.Conflicts+e.RejectedByRule
 }
 
 // readBatches reads a page of the ledger, newest first. before is an id; "" begins with the newest.

@@ -166,8 +166,8 @@ func TestPipelineInMemory(t *testing.T) {
 		t.Errorf("books: %v, quiet %v", err, books.Quiet)
 	}
 	p := books.Postgres
-	if len(table.Rows()) != good || p.Duplicates != good || p.Rejected != 1 || p.RejectedByRule != 1 || len(q.Dead()) != 1 || string(q.Dead()[0].Payload) != "poison" {
-		t.Errorf("rows %d, %+v, dead %d, want %d rows, %d duplicates, 1 rejected, 1 ruled, 1 dead", len(table.Rows()), p, len(q.Dead()), good, good)
+	if len(table.Rows()) != good || p.Duplicates != good || p.Rejected != 1 || p.RejectedByRule != 1 || len(q.DeadLetters()) != 1 || string(q.DeadLetters()[0].Payload) != "poison" {
+		t.Errorf("rows %d, %+v, dead %d, want %d rows, %d duplicates, 1 rejected, 1 ruled, 1 dead", len(table.Rows()), p, len(q.DeadLetters()), good, good)
 	}
 }
 

@@ -408,8 +408,8 @@ func (q *Queue) HandedOff(context.Context) ([]queue.HandedOff, error) {
 	return out, nil
 }
 
-// Dead returns the dead letters, oldest first.
-func (q *Queue) Dead() []queue.DeadLetter {
+// DeadLetters returns the dead letters, oldest first.
+func (q *Queue) DeadLetters() []queue.DeadLetter {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return slices.Clone(q.dead)
