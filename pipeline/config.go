@@ -34,8 +34,9 @@ type WorkerConfig struct {
 	// Concurrency is how many batches the worker holds at once: while one waits for Postgres, the
 	// next is transformed. Default [DefaultConcurrency], at most 1024.
 	Concurrency int
-	// Records and Bytes bound a batch. Linger is how long a batch may take to fill up. Defaults
-	// [DefaultRecords], [DefaultBytes] and [DefaultLinger].
+	// Records and Bytes bound a batch. Linger is how long a batch may take to fill up. The first
+	// record after a pause of that length does not wait for others. Defaults [DefaultRecords],
+	// [DefaultBytes] and [DefaultLinger].
 	Records int
 	Bytes   int
 	Linger  time.Duration

@@ -101,7 +101,7 @@ func (w *Worker[T]) Run(ctx context.Context) error {
 func (w *Worker[T]) loop(ctx, work context.Context, name string) {
 	defer w.redis.gone(name)
 	defer w.chain.gone(name)
-	opts := queue.LeaseOptions{Records: w.cfg.Records, Bytes: w.cfg.Bytes, Linger: w.cfg.Linger, Duration: w.cfg.LeaseDuration, Settle: w.settle, Worker: w.cfg.Name}
+	opts := queue.LeaseOptions{Records: w.cfg.Records, Bytes: w.cfg.Bytes, Linger: w.cfg.Linger, Idle: w.cfg.Linger, Duration: w.cfg.LeaseDuration, Settle: w.settle, Worker: w.cfg.Name}
 	leasing, processing := backoff{}, backoff{}
 	for ctx.Err() == nil {
 		if w.hand.reserve(ctx, w.cfg.Records, w.cfg.Bytes) != nil {

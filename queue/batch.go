@@ -47,8 +47,8 @@ type Batch struct {
 
 // LeaseOptions are the settings of one lease. A zero field takes the queue's Config.Lease.
 type LeaseOptions struct {
-	Records, Bytes   int
-	Linger, Duration time.Duration
+	Records, Bytes         int
+	Linger, Idle, Duration time.Duration
 	// Worker names the holder of the lease, for people: BatchInfo has it, cut to MaxWorker bytes.
 	Worker string
 	// Settle is called before a batch that keeps failing is split or buried. nil: there is no ledger,

@@ -84,7 +84,7 @@ type PushConfig struct {
 	DurableTimeout time.Duration
 }
 
-// LeaseConfig holds the settings of a consumer. LeaseOptions override the first four for one call.
+// LeaseConfig holds the settings of a consumer. LeaseOptions override the first five for one call.
 type LeaseConfig struct {
 	// Records and Bytes bound a batch. A record larger than Bytes gets a batch of its own. A
 	// redelivered batch is always whole, even if it exceeds the current bounds. A large batch may stay
@@ -92,6 +92,10 @@ type LeaseConfig struct {
 	Records, Bytes int
 	// Linger is how long Lease waits for a batch to fill up once there is a first record. 0: no wait.
 	Linger time.Duration
+	// Idle is the pause after which Lease does not linger: a record that comes when this Queue has
+	// met none for so long is leased at once. At the length of Linger it costs next to no further
+	// batches. 0: every record lingers.
+	Idle time.Duration
 	// Duration is how long the lease lasts. A worker that needs longer calls Extend.
 	Duration time.Duration
 	// MaxFailures bounds the reported failures of a batch (Release with a Failure), MaxCrashes its
@@ -137,6 +141,7 @@ func (c *Config) withDefaults() error {
 		within("Config.Lease.Records", l.Records, 1, MaxRecords),
 		within("Config.Lease.Bytes", l.Bytes, 1, MaxPayload),
 		within("Config.Lease.Linger", l.Linger, 0, maxLinger),
+		within("Config.Lease.Idle", l.Idle, 0, maxLinger),
 		within("Config.Lease.Duration", l.Duration, minDuration, maxLeaseDuration),
 		within("Config.Lease.MaxFailures", l.MaxFailures, 1, 1000),
 		within("Config.Lease.MaxCrashes", l.MaxCrashes, 1, 1000),

@@ -52,11 +52,13 @@ func (q *Queue) options(o LeaseOptions) (LeaseOptions, error) {
 	o.Records = cmp.Or(o.Records, l.Records)
 	o.Bytes = cmp.Or(o.Bytes, l.Bytes)
 	o.Linger = cmp.Or(o.Linger, l.Linger)
+	o.Idle = cmp.Or(o.Idle, l.Idle)
 	o.Duration = cmp.Or(o.Duration, l.Duration)
 	for _, err := range []error{
 		within("LeaseOptions.Records", o.Records, 1, MaxRecords),
 		within("LeaseOptions.Bytes", o.Bytes, 1, MaxPayload),
 		within("LeaseOptions.Linger", o.Linger, 0, maxLinger),
+		within("LeaseOptions.Idle", o.Idle, 0, maxLinger),
 		within("LeaseOptions.Duration", o.Duration, minDuration, maxLeaseDuration),
 	} {
 		if err != nil {

@@ -78,7 +78,7 @@ func TestBadNamesAndConfig(t *testing.T) {
 		}
 	}
 	q := open(t, c, queue.Config{})
-	for _, o := range []queue.LeaseOptions{{Records: -1}, {Records: queue.MaxRecords + 1}, {Bytes: -1}, {Duration: -1}, {Linger: -1}} {
+	for _, o := range []queue.LeaseOptions{{Records: -1}, {Records: queue.MaxRecords + 1}, {Bytes: -1}, {Duration: -1}, {Linger: -1}, {Idle: -1}} {
 		_, err := q.TryLease(t.Context(), o)
 		wantErr(t, err, queue.ErrConfig)
 		_, err = q.Lease(t.Context(), o)

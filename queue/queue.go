@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/redis/rueidis"
 
@@ -24,6 +25,7 @@ type Queue struct {
 	fast    bool          // the server can move records without showing them to Lua
 	turn    chan struct{} // held by the one consumer of this process that waits at the server
 	sealing chan struct{} // held by each lease of a large batch, as long as the server takes
+	met     atomic.Int64  // when this Queue has last seen records to lease, in Unix nanoseconds
 
 	unanswered unanswered
 }

@@ -30,6 +30,9 @@ func chunkOf(bytes int) int {
 func (q *Queue) seal(caller context.Context, o LeaseOptions, least int) (leased, error) {
 	ctx, cancel := redisx.Outlive(caller, replyGrace)
 	defer cancel()
+	if q.idle(o) {
+		least = 1
+	}
 	if err := q.reclaim(ctx); err != nil {
 		return leased{}, wrap("lease", err)
 	}
@@ -55,6 +58,9 @@ func (q *Queue) seal(caller context.Context, o LeaseOptions, least int) (leased,
 	r, err := parseSealReply(results[0])
 	if err != nil {
 		return leased{}, err
+	}
+	if r.ready > 0 || r.id != "" {
+		q.met.Store(time.Now().UnixNano())
 	}
 	// A batch whose records cannot be read is not given back: the end of its lease counts, so that a
 	// batch which breaks each connection is split.

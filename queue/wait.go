@@ -62,6 +62,11 @@ func (l *lingering) next(o LeaseOptions, s leased) time.Duration {
 	return min(step, l.until.Sub(now))
 }
 
+// idle is true if this Queue has met no record for LeaseOptions.Idle.
+func (q *Queue) idle(o LeaseOptions) bool {
+	return o.Idle > 0 && time.Since(time.Unix(0, q.met.Load())) >= o.Idle
+}
+
 // waitAndSeal takes the turn, waits for a record if there is none, and calls the lease script.
 func (q *Queue) waitAndSeal(ctx context.Context, o LeaseOptions, least int) (leased, error) {
 	select {

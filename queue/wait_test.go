@@ -201,6 +201,17 @@ func TestLingerFillsABatch(t *testing.T) {
 		l := <-ch
 		must(t, l.err)
 		wantPayloads(t, l.b, records(0, 20))
+		// The queue has met records in the last hour, so the next ones linger.
+		must(t, q.Push(ctx, records(0, 3)...))
+		ch = waiting(ctx, q, queue.LeaseOptions{Records: 20, Linger: time.Minute, Idle: time.Hour})
+		must(t, q.Push(ctx, records(3, 20)...))
+		l = <-ch
+		must(t, l.err)
+		wantPayloads(t, l.b, records(0, 20))
+		// This one has met none: its first record does not wait for others.
+		must(t, q.Push(ctx, records(0, 3)...))
+		idle := openAs(t, c, q.Name(), queue.Config{})
+		wantPayloads(t, lease(t, idle, queue.LeaseOptions{Records: 20, Linger: time.Hour, Idle: time.Hour}), records(0, 3))
 		// Not full when the time is over.
 		must(t, q.Push(ctx, records(0, 3)...))
 		wantPayloads(t, lease(t, q, queue.LeaseOptions{Records: 20, Linger: 100 * time.Millisecond}), records(0, 3))
