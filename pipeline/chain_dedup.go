@@ -24,8 +24,10 @@ type Deduplicator interface {
 // verdicts of its first delivery. Put it after [Decode], and before expensive stages.
 //
 // A record is rejected if it has no id ("missing_id"), an id of more than [dedup.MaxID] bytes
-// ("id_too_long"), or an id that is not text ("bad_id"). The id must be the text of the column
-// named by staging.Config.ID. Otherwise the claims of rows that a rule rejects are not given back.
+// ("id_too_long"), or an id that is not text ("bad_id"). With a [ShardWindow], a record is rejected
+// if its id belongs to another shard ("wrong_shard"): its copies would not be noticed here. The id
+// must be the text of the column named by staging.Config.ID. Otherwise the claims of rows that a
+// rule rejects are not given back.
 //
 // When the window cannot be reached, the batch is redelivered later. No record passes unchecked,
 // and none is dropped.
@@ -69,16 +71,17 @@ func DedupWith[T any](w Deduplicator, id func(T) string, cfg DedupConfig) Stage[
 		w = nil // NewWorker and NewPromoter refuse it
 	}
 	s := Func("dedup", func(ctx context.Context, b *Batch, in Records[T]) (Records[T], error) {
-		ids, out := identify(b, in, id)
+		window := w
+		if b.window != nil {
+			window = b.window
+		}
+		shards, _ := window.(*ShardWindow)
+		ids, out := identify(b, in, id, shards)
 		if b.keysOnly {
 			return Records[T]{}, errKeysKnown
 		}
 		if len(ids) == 0 {
 			return Records[T]{}, nil
-		}
-		window := w
-		if b.window != nil {
-			window = b.window
 		}
 		verdicts, err := window.Claim(ctx, dedup.Batch{Guard: b.Guard, Root: b.Root, Offset: b.Offset, Records: len(b.Payloads)}, out.Pos, ids)
 		if err != nil {
@@ -102,8 +105,8 @@ func DedupWith[T any](w Deduplicator, id func(T) string, cfg DedupConfig) Stage[
 }
 
 // identify returns the ids of the records that have a usable one, with those records. It rejects
-// the others.
-func identify[T any](b *Batch, in Records[T], id func(T) string) (ids []string, out Records[T]) {
+// the others. shards is the window, if it has shards.
+func identify[T any](b *Batch, in Records[T], id func(T) string, shards *ShardWindow) (ids []string, out Records[T]) {
 	ids = make([]string, 0, in.Len())
 	out = Records[T]{Values: make([]T, 0, in.Len()), Pos: make([]int32, 0, in.Len())}
 	for i, v := range in.Values {
@@ -118,6 +121,12 @@ func identify[T any](b *Batch, in Records[T], id func(T) string) (ids []string, 
 		case strings.ContainsRune(key, 0) || !utf8.ValidString(key):
 			b.Reject(in.Pos[i], "bad_id", "the id is not text: it has a NUL character or is not UTF-8")
 			continue
+		}
+		if shards != nil {
+			if why := shards.misplaced(b.Queue, key); why != "" {
+				b.Reject(in.Pos[i], "wrong_shard", why) // without a key: it has no claim to give back
+				continue
+			}
 		}
 		b.setKey(in.Pos[i], key)
 		ids = append(ids, key)

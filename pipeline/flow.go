@@ -6,11 +6,13 @@ import (
 	"reflect"
 	"time"
 
+	"github.com/headrace/headrace/dedup"
 	"github.com/headrace/headrace/queue"
 	"github.com/headrace/headrace/staging"
 )
 
-// Queue is the part of a queue that workers and promoters use. *[queue.Queue] implements it.
+// Queue is the part of a queue that workers and promoters use. *[queue.Queue] implements it, and
+// *[queue.Shards] for a queue over several nodes.
 type Queue interface {
 	Name() string
 	Lease(ctx context.Context, o queue.LeaseOptions) (*queue.Batch, error)
@@ -37,7 +39,8 @@ type Table[T any] interface {
 	Books(ctx context.Context, since time.Time) (staging.Books, error)
 }
 
-// Gate is notified when acknowledged records have made room. *[backpressure.Gate] implements it.
+// Gate is notified when acknowledged records have made room. *[backpressure.Gate] implements it,
+// and *[ShardGate].
 type Gate interface {
 	Notify(ctx context.Context) error
 }
@@ -48,7 +51,8 @@ type Flow[T any] struct {
 	// Queue is the queue that producers push to.
 	Queue Queue
 	// Chain turns payloads into rows. Claims of rejected records are returned to the window of its
-	// [Dedup] stage, if it has one. That window must have the name of the queue.
+	// [Dedup] stage, if it has one. That window must have the name of the queue. A *[queue.Shards]
+	// needs the *[ShardWindow] of [NewShards].
 	Chain Stage[[]byte, T]
 	// Table is the destination of the rows.
 	Table Table[T]
@@ -74,6 +78,10 @@ func (f Flow[T]) validate() (Flow[T], error) {
 		return f, fmt.Errorf("%w: Flow.Table is nil, must be the *staging.Table that receives the rows", ErrConfig)
 	case f.Chain.dedups && f.Chain.window == nil:
 		return f, fmt.Errorf("%w: the window of the Dedup stage in Flow.Chain is nil, must be a *dedup.Deduplicator", ErrConfig)
+	}
+	_, sharded := f.Queue.(*queue.Shards)
+	if _, one := f.Chain.window.(*dedup.Deduplicator); sharded && one {
+		return f, fmt.Errorf("%w: the window of the Dedup stage in Flow.Chain is one window, must be the Window of NewShards for a queue with shards", ErrConfig)
 	}
 	if w := f.Chain.window; w != nil && w.Name() != f.Queue.Name() {
 		return f, fmt.Errorf("%w: the window of the Dedup stage in Flow.Chain is named %q, must be %q like the queue, to share its hash slot",

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,7 @@ type Promoter[T any] struct {
 	pruning    *outage
 	pruner     pruner // of the table; nil: it has none
 	prunes     *patience
+	sharded    bool // the queue may fail in part
 
 	epoch string       // of the UNLOGGED tables, as last seen; belongs to Run
 	due   atomic.Int64 // when the next reconcile is due, in Unix nanoseconds
@@ -46,10 +48,11 @@ func NewPromoter[T any](flow Flow[T], cfg PromoterConfig) (*Promoter[T], error) 
 		return nil, fmt.Errorf("%w: PromoterConfig.Retention is %v, must be 0 for a table without a method Prune", ErrConfig, cfg.Retention)
 	}
 	name := flow.Queue.Name()
+	_, sharded := flow.Queue.(*queue.Shards)
 	flow = flow.bounded(cfg.CallTimeout, cfg.CallTimeout)
 	ev := &events{observer: cfg.Observer, queue: name, program: cfg.Name}
 	return &Promoter[T]{
-		flow: flow, cfg: cfg, wake: make(chan struct{}, 1), events: ev, pruner: pruner,
+		flow: flow, cfg: cfg, wake: make(chan struct{}, 1), events: ev, pruner: pruner, sharded: sharded,
 		prunes:     newPatience(cfg.CallTimeout, mostPromoteTimeout),
 		promoting:  flow.watch(newOutage(cfg.Logger, "promoting", "queue", name), ev),
 		refreshing: flow.watch(newOutage(cfg.Logger, "refreshing views", "queue", name), ev),
@@ -139,27 +142,34 @@ func (p *Promoter[T]) round(ctx, work context.Context, dirty chan<- struct{}) er
 		}
 		p.reconcileAfter(0)
 	}
+	// A queue of several nodes may fail in part. What was staged is promoted all the same: that needs
+	// no queue, and the batches of the other nodes are acknowledged.
+	var failed error
 	if p.reconcileDue() {
-		if err := p.Reconcile(work); err != nil {
-			return err
+		if failed = p.Reconcile(work); failed == nil {
+			p.epoch = epoch
+		} else if !p.sharded {
+			return failed
 		}
-		p.epoch = epoch
 	}
 	for ctx.Err() == nil {
 		n, err := p.Promote(work)
 		if err != nil {
-			return err
+			return errors.Join(failed, err)
 		}
-		if n == 0 {
+		if n == 0 && failed == nil {
 			return p.promotedElsewhere(work)
 		}
+		if n == 0 {
+			break
+		}
 		p.changed(dirty)
-		if p.reconcileDue() {
+		if failed == nil && p.reconcileDue() {
 			poke(p.wake) // reconcile gets its turn however much there is to promote
 			return nil
 		}
 	}
-	return nil
+	return failed
 }
 
 // changed reports that the target has new rows: views read it.

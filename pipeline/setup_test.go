@@ -21,6 +21,12 @@ func connect() (redis rueidis.Client, postgres *pgxpool.Pool, name string, clean
 	return servertest.Redis(tb), servertest.Postgres(tb), servertest.Prefix(tb), cleanup
 }
 
+// connectRedis is connect for what needs no Postgres.
+func connectRedis() (redis rueidis.Client, name string, cleanup func()) {
+	tb, cleanup := servertest.Example("pipeline")
+	return servertest.Redis(tb), servertest.Prefix(tb), cleanup
+}
+
 // A reading is "sensor value". The name of the sensor is the id of the reading.
 type reading struct {
 	Sensor  string `db:"sensor"`

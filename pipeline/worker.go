@@ -246,7 +246,7 @@ func (w *Worker[T]) process(last context.Context, held *lease, b *Batch) error {
 	if err != nil {
 		return Unavailable(err)
 	}
-	w.flow.signal(last, SignalStaged)
+	w.flow.signalStaged(last, b.Queue)
 	return nil
 }
 

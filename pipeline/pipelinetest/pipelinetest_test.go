@@ -37,9 +37,27 @@ func realQueue(t *testing.T) pipelinetest.Pusher {
 	return q
 }
 
+// oneShard is a queue of three shards, all of whose records have one key. It has the name of their
+// shard.
+type oneShard struct{ *queue.Shards }
+
+func (q oneShard) Name() string { return q.Queues()[q.ShardOf("key")].Name() }
+
+func shardedQueue(t *testing.T) pipelinetest.Pusher {
+	key := func([]byte) string { return "key" }
+	q, err := queue.NewShards(t.Context(), servertest.Redis(t), servertest.Prefix(t), 3, key, queue.Config{Lease: queue.LeaseConfig{
+		MaxFailures: 2, MaxCrashes: 2, Backoff: time.Millisecond, MaxBackoff: time.Millisecond, PollInterval: 20 * time.Millisecond,
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return oneShard{q}
+}
+
 func TestQueues(t *testing.T) {
 	t.Run("memory", func(t *testing.T) { pipelinetest.TestQueue(t, memoryQueue) })
 	t.Run("Redis", func(t *testing.T) { pipelinetest.TestQueue(t, realQueue) })
+	t.Run("shards", func(t *testing.T) { pipelinetest.TestQueue(t, shardedQueue) })
 }
 
 func TestWindows(t *testing.T) {
