@@ -1,6 +1,7 @@
 package staging_test
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 
@@ -95,6 +96,16 @@ func TestTablesOfStrangers(t *testing.T) {
 			[]judged{row(1, "", 1), row(2, "no", 1), row(3, "", 1)}, "1 3", map[string]string{"2": "sqlstate_P0001"}, 0},
 		"a trigger that changes the key": {"CREATE TABLE rows (id bigint PRIMARY KEY, v text, n bigint); CREATE FUNCTION tr() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.id := NEW.id / 2; RETURN NEW; END $$; CREATE TRIGGER tr BEFORE INSERT ON rows FOR EACH ROW EXECUTE FUNCTION tr()",
 			[]judged{row(10, "", 1), row(11, "", 1), row(20, "", 1)}, "5 10", map[string]string{"11": staging.CodeUnique}, 0},
+		"a trigger moves a row to another partition": {"CREATE TABLE rows (id bigint PRIMARY KEY, v text, n bigint) PARTITION BY RANGE (id); CREATE TABLE p1 PARTITION OF rows FOR VALUES FROM (0) TO (10); CREATE TABLE p2 PARTITION OF rows DEFAULT; CREATE FUNCTION tr() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.v = 'move' THEN NEW.id := NEW.id + 100; END IF; RETURN NEW; END $$; CREATE TRIGGER tr BEFORE INSERT ON rows FOR EACH ROW EXECUTE FUNCTION tr()",
+			[]judged{row(1, "", 1), row(2, "move", 1), row(30, "", 1)}, "1 30", map[string]string{"2": "sqlstate_0A000"}, 0},
+		"a partition with a rule of its own": {"CREATE TABLE rows (id bigint PRIMARY KEY, v text, n bigint) PARTITION BY RANGE (id); CREATE TABLE p1 PARTITION OF rows (n NOT NULL, UNIQUE (v)) FOR VALUES FROM (0) TO (10); CREATE TABLE p2 PARTITION OF rows DEFAULT",
+			[]judged{row(1, "a", 1), {ID: 2}, row(3, "a", 1), {ID: 40}, row(50, "a", 1)}, "1 40 50", map[string]string{"2": staging.CodeNotNull, "3": staging.CodeUnique}, 0},
+		"columns that fill themselves": {"CREATE DOMAIN state AS text DEFAULT 'new' NOT NULL; CREATE FUNCTION tr() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.filled := NEW.n; RETURN NEW; END $$; CREATE TABLE rows (id bigint PRIMARY KEY, v text, n bigint, seq bigint GENERATED ALWAYS AS IDENTITY, twice bigint GENERATED ALWAYS AS (n * 2) STORED CHECK (twice < 10), state state NOT NULL, filled bigint NOT NULL); CREATE TRIGGER tr BEFORE INSERT ON rows FOR EACH ROW EXECUTE FUNCTION tr()",
+			[]judged{row(1, "", 1), row(2, "", 5), {ID: 3}, row(4, "", 2)}, "1 4", map[string]string{"2": staging.CodeCheck, "3": staging.CodeNotNull}, 0},
+		"a foreign key that is not valid, and one that cascades": {"CREATE TABLE parents (n bigint PRIMARY KEY); INSERT INTO parents VALUES (1); CREATE TABLE rows (id bigint PRIMARY KEY, v text, n bigint); INSERT INTO rows VALUES (9, '', 77); ALTER TABLE rows ADD FOREIGN KEY (n) REFERENCES parents ON DELETE CASCADE NOT VALID",
+			[]judged{row(1, "", 1), row(2, "", 2), {ID: 3}}, "1 3 9", map[string]string{"2": staging.CodeForeign}, 0},
+		"NULLS NOT DISTINCT": {"CREATE TABLE rows (id bigint PRIMARY KEY, v text, n bigint, UNIQUE NULLS NOT DISTINCT (v, n))",
+			[]judged{{ID: 1}, {ID: 2}, row(3, "", 1)}, "1 3", map[string]string{"2": staging.CodeUnique}, 0},
 		"a default tablespace and a publication": {"CREATE PUBLICATION pub FOR ALL TABLES; CREATE TABLE rows (id bigint PRIMARY KEY, v text, n bigint); ALTER TABLE rows REPLICA IDENTITY FULL",
 			[]judged{row(1, "", 1), row(2, "", 1), row(1, "again", 1)}, "1 2", map[string]string{}, 1},
 	} {
@@ -119,10 +130,61 @@ func TestTablesOfStrangers(t *testing.T) {
 	}
 }
 
+// A key that holds for a time, and a generated column, virtual where the server has such: an older
+// one gets an exclusion constraint and a stored column.
+func TestTemporalKeys(t *testing.T) {
+	judges(t, func(t *testing.T, pool *pgxpool.Pool, set func(*staging.Table[judged])) {
+		key, virtual := "EXCLUDE USING gist (id WITH =, during WITH &&)", "STORED"
+		if query[int](t, pool, "SELECT current_setting('server_version_num')::int") >= 180000 {
+			key, virtual = "PRIMARY KEY (id, during WITHOUT OVERLAPS)", "VIRTUAL"
+		}
+		exec(t, pool, "CREATE EXTENSION btree_gist; CREATE TABLE rows (id bigint, v text, n bigint, during int8range NOT NULL DEFAULT '[0,9)', twice bigint GENERATED ALWAYS AS (n * 2) "+
+			virtual+" CHECK (twice < 10), "+key+")")
+		tab := newTable(t, pool, "rows", staging.Config[judged]{ID: "id"})
+		set(tab)
+		stage(t, tab, load(row(1, "", 1), row(2, "", 5), row(3, "", 1), row(3, "", 2), row(4, "", 3)), staging.OutcomeStaged)
+		promote(t, tab)
+		if diff := cmp.Diff(map[string]string{"2": staging.CodeCheck, "3": staging.CodeExclusion}, codes(t, tab)); diff != "" {
+			t.Errorf("codes (-want +got):\n%s", diff)
+		}
+		if got := idsIn(t, pool, "rows"); got != "1 3 4" {
+			t.Errorf("promoted %s, want 1 3 4", got)
+		}
+		balanced(t, tab)
+		if _, err := staging.New(t.Context(), pool, "rows", staging.Config[judged]{Key: []string{"id"}}); !errors.Is(err, staging.ErrConfig) {
+			t.Errorf("a key of which the time is a part: got %v, want ErrConfig", err)
+		}
+	})
+}
+
+// The rows of child tables are the target's as far as keys go, however the promotion looks for
+// them.
+func TestKeysOfChildTables(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	exec(t, pool, "CREATE TABLE rows (id bigint PRIMARY KEY, v text, n bigint); CREATE TABLE child () INHERITS (rows); INSERT INTO child SELECT i, 'child', i FROM generate_series(1, 1000, 2) i")
+	tab := newTable(t, pool, "rows", staging.Config[judged]{Key: []string{"id"}})
+	for range 2 {
+		var rows []judged
+		for i := range int64(200) {
+			rows = append(rows, row(1+i*5, "", 1)) // every second one is in the child
+		}
+		stage(t, tab, load(rows...), staging.OutcomeStaged)
+		promote(t, tab)
+	}
+	if n := query[int](t, pool, "SELECT count(*) FROM ONLY rows"); n != 100 {
+		t.Errorf("%d rows were promoted, want 100", n)
+	}
+	if n := query[int](t, pool, "SELECT count(*) - count(DISTINCT id) FROM rows"); n != 0 {
+		t.Errorf("%d keys are doubled", n)
+	}
+	balanced(t, tab)
+}
+
 // Keys whose type compares otherwise than by bytes: the target's duplicates are the conflicts.
 func TestKeysThatCompareInTheirOwnWay(t *testing.T) {
 	t.Parallel()
-	pool := servertest.Postgres(t)
+	pool := servertest.UTF8Postgres(t) // ICU has no SQL_ASCII
 	exec(t, pool, "CREATE COLLATION whatever (provider = icu, locale = 'und-u-ks-level2', deterministic = false); CREATE EXTENSION IF NOT EXISTS citext")
 	type keyed struct {
 		K string `db:"k"`

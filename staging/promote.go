@@ -38,7 +38,9 @@ type progress struct {
 	lo, hi    string            // the least and the greatest key in the side, if known
 	blind     bool              // the insert does not look for keys that are there
 
-	beforeRow   bool     // a trigger runs before the insert of a row
+	beforeRow   bool     // a trigger runs before a row is written
+	children    bool     // the target has child tables, whose keys its index does not have
+	suppress    bool     // rows that such a trigger drops are looked for
 	guarded     bool     // something besides the key can refuse a row
 	triggers    bool     // the target has triggers
 	parentsCome bool     // a row's parent may come with this promotion
@@ -209,6 +211,9 @@ func (p *promotion) learn() {
 	}
 	t := p.t
 	t.learn(p.out.Conflicts)
+	if n := t.drops.Load(); n > 0 && p.suppress {
+		t.drops.CompareAndSwap(n, n-1)
+	}
 	if n := t.guard.Load(); n > 0 && p.refused == 0 {
 		t.guard.CompareAndSwap(n, n-1)
 	}

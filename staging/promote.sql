@@ -41,8 +41,9 @@ LOCK TABLE {target} IN SHARE ROW EXCLUSIVE MODE;
 
 -- name: shape
 SELECT CASE WHEN a.attrelid = {target_text}::regclass THEN 'target' ELSE 'staging' END AS of, a.attname::text AS name,
-       format_type(a.atttypid, a.atttypmod) || coalesce(' COLLATE ' || quote_ident(n.nspname) || '.' || quote_ident(o.collname), '') AS type, a.attnotnull AS not_null,
-       a.atthasdef OR a.attidentity <> '' AS filled, a.attgenerated <> '' OR a.attidentity = 'a' AS always
+       format_type(a.atttypid, a.atttypmod) || coalesce(' COLLATE ' || quote_ident(n.nspname) || '.' || quote_ident(o.collname), '') AS type,
+       a.atttypid::int8 AS type_oid, a.atttypmod AS typmod, a.attcollation::int8 AS collation_oid, a.attnotnull AS not_null,
+       {filled} AS filled, a.attgenerated <> '' OR a.attidentity = 'a' AS always
 FROM pg_attribute a
 JOIN pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_collation o ON o.oid = a.attcollation AND a.attcollation <> t.typcollation

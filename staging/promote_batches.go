@@ -62,7 +62,7 @@ func (p *promotion) read(res []result) (err error) {
 	if err := t.checkGuards(g); err != nil {
 		return err
 	}
-	p.beforeRow = g.bool("before_row")
+	p.beforeRow, p.children = g.bool("before_row"), g.bool("children")
 	p.parentsCome = g.bool("triggers") || g.bool("tree")
 	p.guarded = g.bool("triggers") || g.bool("guarded")
 	p.triggers, p.target = g.bool("triggers"), g.int("target")
@@ -78,6 +78,9 @@ func (t *table) checkGuards(g record) error {
 	}
 	if unlogged := g.text("unlogged"); unlogged != "" && !t.cfg.AllowUnlogged {
 		return volatileError(t.target, []string{unlogged})
+	}
+	if err := unfitError(t.target, g.text("unfit")); err != nil {
+		return err
 	}
 	return nil
 }

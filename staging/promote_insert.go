@@ -56,13 +56,27 @@ func (p *promotion) insertWork() *work {
 	}
 }
 
-// insert writes the rows into the target: with one statement, where nothing is known that refuses
-// rows besides what was looked for before; otherwise in parts, so that a refusal costs one part and
-// not all.
+// insert writes the rows into the target.
 func (p *promotion) insert(ctx context.Context) error {
 	if p.expect-p.refused <= 0 {
 		return nil
 	}
+	if !p.beforeRow {
+		return p.insertRows(ctx)
+	}
+	if p.t.drops.Load() == 0 {
+		if done, err := p.insertWatched(ctx); done || err != nil {
+			return err
+		}
+		p.t.drops.Store(lookFor)
+	}
+	return p.insertSuppressed(ctx, p.insertWork())
+}
+
+// insertRows writes the rows into the target: with one statement, where nothing is known that
+// refuses rows besides what was looked for before; otherwise in parts, so that a refusal costs one
+// part and not all.
+func (p *promotion) insertRows(ctx context.Context) error {
 	t, w := p.t, p.insertWork()
 	if !p.byBatch && !p.guarded && t.guard.Load() == 0 {
 		done, err := p.insertAtOnce(ctx, w)
@@ -204,7 +218,8 @@ func (p *promotion) insertAgain(ctx context.Context, w *work, records []int64) e
 // part of the index costs nothing. Otherwise each key is looked up alone, which is a tenth of the
 // promotion; where none was found in a while, not even that: the index refuses what it has, and the
 // promotion starts again, looking. A trigger that runs before the insert would see rows that are
-// not to be inserted, so with one every promotion looks.
+// not to be inserted, so with one every promotion looks. So it does with child tables: the index
+// does not have their keys.
 func (p *promotion) chooseInsert(ctx context.Context) (statement, error) {
 	t := p.t
 	looking, fresh := t.sql.side[p.s].insert.where(p.which()), t.sql.side[p.s].insertNew
@@ -220,7 +235,7 @@ func (p *promotion) chooseInsert(ctx context.Context) (statement, error) {
 	case t.look.Load() > 0:
 		return looking, t.at("looking")
 	}
-	if p.beforeRow {
+	if p.beforeRow || p.children {
 		return looking, t.at("looking")
 	}
 	p.blind = true

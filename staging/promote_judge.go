@@ -19,20 +19,20 @@ type judgement struct {
 }
 
 // judgeMode chooses how the judge statement tries records (promote_judge.sql).
-type judgeMode struct{ alone, undo, postpone bool }
+type judgeMode struct{ alone, undo, postpone, suppress bool }
 
 // softStops is how many records the program judges itself, whose SQLSTATE may be due to the
 // surroundings, before it leaves them to the judge statement.
 const softStops = 8
 
 // modePieces stand in the judge statement until its mode is known.
-var modePieces = pieces{"alone": "\x01alone\x01", "undo": "\x01undo\x01", "postpone": "\x01postpone\x01", "soft": "\x01soft\x01"}
+var modePieces = pieces{"alone": "\x01alone\x01", "undo": "\x01undo\x01", "postpone": "\x01postpone\x01", "suppress": "\x01suppress\x01", "soft": "\x01soft\x01"}
 
 // judge runs a judge statement over the rows of a condition.
 func (p *promotion) judge(ctx context.Context, s statement, condition string, m judgeMode) (judgement, error) {
 	var j judgement
 	s.text = strings.NewReplacer(modePieces["alone"], strconv.FormatBool(m.alone), modePieces["undo"], strconv.FormatBool(m.undo),
-		modePieces["postpone"], strconv.FormatBool(m.postpone), modePieces["soft"], strconv.FormatBool(p.softOK())).Replace(s.text)
+		modePieces["postpone"], strconv.FormatBool(m.postpone), modePieces["suppress"], strconv.FormatBool(m.suppress), modePieces["soft"], strconv.FormatBool(p.softOK())).Replace(s.text)
 	_, err := p.try(ctx, func() (int64, error) {
 		res, err := send(ctx, p.q, s.where(condition).with(nil), p.t.sql.judged.with(nil))
 		if err != nil {
@@ -60,7 +60,7 @@ func (p *promotion) softOK() bool { return p.written > 0 || p.softSeen >= softSt
 // false if the server cannot run the judge statement, or a trigger raises what the statement cannot
 // catch.
 func (p *promotion) judgeRows(ctx context.Context, w *work, base string, spans []recordSpan) (bool, error) {
-	m := judgeMode{undo: w.judgeThenRun, postpone: p.postpones(w)}
+	m := judgeMode{undo: w.judgeThenRun, postpone: p.postpones(w), suppress: p.suppressed(w)}
 	for rest := base; ; {
 		j, err := p.judge(ctx, w.judge, rest+" AND "+p.which(), m)
 		if err != nil {

@@ -10,6 +10,8 @@
 -- postpone: a record that lacks its parent is marked as postponed and not rejected. The parent
 --      may come.
 --
+-- suppress: triggers of the target may drop a row without an error. Such a row is rejected too.
+--
 -- soft:     a SQLSTATE that may be due to the surroundings (a missing privilege in a trigger)
 --      rejects the record.
 --
@@ -38,7 +40,12 @@ DECLARE
     hr__soft     bigint := 0;      -- refusals that may be due to the surroundings
     hr__later    tid[] := '{}';    -- rows that lack their parent
     hr__marked   bigint := 0;
+    hr__there    boolean;          -- the target had the key before the row was tried
+    hr__dropped  tid[];            -- rows of the subtransaction that a trigger has dropped
+    hr__drops    bigint[];         -- their records
+    hr__kept     bigint[];         -- records of the subtransaction with a row that was not dropped
     hr__bad      tid[] := '{}';
+    hr__wholes   boolean[] := '{}'; -- every row of the record is bad
     hr__codes    text[] := '{}';
     hr__reasons  text[] := '{}';
     hr__state    text;
@@ -57,6 +64,9 @@ BEGIN
                 hr__first := hr__at;
                 hr__tried := 0;
                 hr__skipped := '{}';
+                hr__dropped := '{}';
+                hr__drops := '{}';
+                hr__kept := '{}';
                 hr__passed := false;
                 BEGIN
                     LOOP
@@ -64,8 +74,22 @@ BEGIN
                         IF hr__record_ IS NOT DISTINCT FROM hr__skip THEN
                             hr__skipped := hr__skipped || hr__row.hr__tid;
                         ELSE
+                            IF {suppress} THEN
+                                hr__there := {row_there};
+                            END IF;
                             {try_row};
                             GET DIAGNOSTICS hr__n = ROW_COUNT;
+                            IF {suppress} THEN
+                                IF hr__n = 0 AND NOT hr__there AND {row_there} THEN
+                                    hr__n := 1; -- a trigger has written the row
+                                END IF;
+                                IF hr__n = 0 AND NOT (hr__there AND {may_keep_old}) THEN
+                                    hr__dropped := hr__dropped || hr__row.hr__tid;
+                                    hr__drops := hr__drops || hr__record_;
+                                ELSIF hr__kept[cardinality(hr__kept)] IS DISTINCT FROM hr__record_ THEN
+                                    hr__kept := hr__kept || hr__record_;
+                                END IF;
+                            END IF;
                             hr__tried := hr__tried + hr__n;
                         END IF;
                         FETCH hr__rows INTO hr__row;
@@ -98,6 +122,12 @@ BEGIN
                 IF {alone} THEN
                     hr__size := 1;
                 END IF;
+                IF cardinality(hr__dropped) > 0 THEN
+                    hr__bad := hr__bad || hr__dropped;
+                    hr__wholes := hr__wholes || ARRAY(SELECT d.record <> ALL(hr__kept) FROM unnest(hr__drops) WITH ORDINALITY d(record, n) ORDER BY d.n);
+                    hr__codes := hr__codes || array_fill({suppressed_code}::text, ARRAY[cardinality(hr__dropped)]);
+                    hr__reasons := hr__reasons || array_fill({suppressed_reason}::text, ARRAY[cardinality(hr__dropped)]);
+                END IF;
                 CONTINUE WHEN cardinality(hr__skipped) = 0;
                 IF left(hr__state, 2) IN ('08', '25', '40', '53', '57', '58', 'F0')
                    OR hr__state IN ('55P03', '55006', 'XX001', 'XX002')
@@ -119,6 +149,7 @@ BEGIN
                     hr__message := hr__message || ': ' || hr__detail;
                 END IF;
                 hr__bad := hr__bad || hr__skipped;
+                hr__wholes := hr__wholes || array_fill(true, ARRAY[cardinality(hr__skipped)]);
                 hr__codes := hr__codes || array_fill('sqlstate_' || hr__state, ARRAY[cardinality(hr__skipped)]);
                 hr__reasons := hr__reasons || array_fill(hr__message, ARRAY[cardinality(hr__skipped)]);
             END LOOP;
@@ -132,12 +163,12 @@ BEGIN
             END IF;
         END;
         WITH bad AS (
-            DELETE FROM {staging} s USING unnest(hr__bad, hr__codes, hr__reasons) b(hr__tid, hr__code, hr__reason)
+            DELETE FROM {staging} s USING unnest(hr__bad, hr__wholes, hr__codes, hr__reasons) b(hr__tid, hr__whole, hr__code, hr__reason)
             WHERE s.ctid = b.hr__tid
-            RETURNING s.*, b.hr__code, b.hr__reason
+            RETURNING s.*, b.hr__whole, b.hr__code, b.hr__reason
         )
         INSERT INTO {rejects} (batch, root, place, pos, whole, source, key, code, reason, row)
-        SELECT r.id, r.root, r.root_offset + {position}, {position}, true, {source}, {record_id}, s.hr__code, s.hr__reason, {row_json}
+        SELECT r.id, r.root, r.root_offset + {position}, {position}, s.hr__whole, {source}, {record_id}, s.hr__code, s.hr__reason, {row_json}
         FROM bad s JOIN {registry} r ON r.no = {batch_no};
         GET DIAGNOSTICS hr__n = ROW_COUNT;
         hr__refused := hr__refused + hr__n;
@@ -146,6 +177,7 @@ BEGIN
         hr__marked := hr__marked + hr__n;
         hr__later := '{}';
         hr__bad := '{}';
+        hr__wholes := '{}';
         hr__codes := '{}';
         hr__reasons := '{}';
         EXIT WHEN NOT hr__more OR hr__stop IS NOT NULL;
@@ -173,13 +205,16 @@ INSERT INTO {target} AS old ({columns}) VALUES ({row_columns}) {on_conflict}
 -- name: try_rules
 PERFORM {rule_verdict} FROM {staging} s WHERE s.ctid = hr__row.hr__tid
 
+-- name: row_there
+EXISTS (SELECT FROM {target} hr_there WHERE {key_is_row})
+
 -- name: reject_record
--- Rejects one record that the program has judged itself.
+-- Rejects rows of one record that the program has judged itself: all of them, or one.
 WITH bad AS (
     DELETE FROM {staging} s WHERE s.{record} = @record::int8 AND {which} RETURNING s.*
 )
 INSERT INTO {rejects} (batch, root, place, pos, whole, source, key, code, reason, row)
-SELECT r.id, r.root, r.root_offset + {position}, {position}, true, @source::text, {record_id}, @code::text, @reason::text, {row_json}
+SELECT r.id, r.root, r.root_offset + {position}, {position}, @whole::bool, @source::text, {record_id}, @code::text, @reason::text, {row_json}
 FROM bad s JOIN {registry} r ON r.no = {batch_no}
 
 -- name: postpone_record
@@ -198,3 +233,12 @@ ORDER BY 1
 
 -- name: remaining
 SELECT {batch_no} AS no, count(*) AS n FROM {staging} s WHERE {which} GROUP BY 1
+
+-- name: any_absent
+SELECT EXISTS (SELECT FROM {staging} s WHERE {which} AND {absent}) AS absent
+
+-- name: array_absent
+SELECT count(*) AS n FROM {array} s WHERE {absent}
+
+-- name: rows_of
+SELECT s.{record} AS record, s.ctid::text AS place FROM {staging} s WHERE {which} ORDER BY s.{record}

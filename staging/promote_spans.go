@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strconv"
 )
 
 const (
@@ -219,17 +220,33 @@ func (p *promotion) rejectOne(ctx context.Context, w *work, s recordSpan, refusa
 		return err // countConflicts finds its row missing
 	}
 	code, reason := refusalOf(refusal)
-	r, err := sendOne(ctx, p.q, p.sql().rejectRecord.where(p.of(s)).with(
-		args{"record": text(s.first), "source": w.source, "code": code, "reason": plain(reason)}))
+	n, err := p.rejectRows(ctx, p.of(s), rejection{s.first, true, w.source, code, plain(reason)})
 	if err != nil {
 		return err
 	}
-	p.refused += r.affected()
+	p.refused += n
 	p.softSeen++
 	if verdictOf(refusal) == verdictUnlessAll {
-		p.soft, p.softErr = p.soft+r.affected(), refusal
+		p.soft, p.softErr = p.soft+n, refusal
 	}
 	return nil
+}
+
+// rejection is why rows of a record are rejected.
+type rejection struct {
+	record               int64
+	whole                bool // all rows of the record are
+	source, code, reason string
+}
+
+// rejectRows rejects rows of one record, and returns how many.
+func (p *promotion) rejectRows(ctx context.Context, condition string, x rejection) (int64, error) {
+	r, err := sendOne(ctx, p.q, p.sql().rejectRecord.where(condition).with(
+		args{"record": text(x.record), "whole": strconv.FormatBool(x.whole), "source": x.source, "code": x.code, "reason": x.reason}))
+	if err != nil {
+		return 0, err
+	}
+	return r.affected(), nil
 }
 
 // conflicts is true if a record was refused alone because the target has its key. That is for the

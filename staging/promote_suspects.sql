@@ -8,7 +8,8 @@ WITH tree AS (
 )
 SELECT {target_text}::regclass::oid::int8 AS target,
        EXISTS (SELECT FROM pg_trigger g JOIN tree ON g.tgrelid = tree.oid
-               WHERE g.tgtype & 7 = 7 AND g.tgenabled IN ('O', 'A') AND NOT g.tgisinternal) AS before_row,
+               WHERE (g.tgtype & 7 = 7 OR {replaces} AND g.tgtype & 19 = 19) AND g.tgenabled IN ('O', 'A') AND NOT g.tgisinternal) AS before_row,
+       EXISTS (SELECT FROM pg_inherits h JOIN pg_class c ON c.oid = h.inhparent WHERE c.oid = {target_text}::regclass AND c.relkind = 'r') AS children,
        EXISTS (SELECT FROM pg_trigger g JOIN tree ON g.tgrelid = tree.oid
                WHERE g.tgtype & 4 = 4 AND g.tgenabled IN ('O', 'A') AND NOT g.tgisinternal) AS triggers,
        EXISTS (SELECT FROM pg_constraint c WHERE c.conrelid = {target_text}::regclass AND c.confrelid = c.conrelid) AS tree,
@@ -29,7 +30,8 @@ SELECT {target_text}::regclass::oid::int8 AS target,
                   WHERE a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey::int2[]) AND array_position(i.indkey::int2[], a.attnum) < i.indnkeyatts)
                  = {key_names}
        ) AS arbiter,
-       coalesce((SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_class c JOIN tree ON c.oid = tree.oid WHERE c.relpersistence = 'u'), '') AS unlogged
+       coalesce((SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_class c JOIN tree ON c.oid = tree.oid WHERE c.relpersistence = 'u'), '') AS unlogged,
+       {unfit} AS unfit
 
 -- name: suspects
 -- Conditions over a staged row (alias s) that the target's constraints of this moment will probably

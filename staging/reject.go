@@ -243,6 +243,9 @@ func (t *Table[T]) writeAside(ctx context.Context, q *pgx.Conn, l *Load[T], span
 	if len(found) > 0 {
 		return 0, fmt.Errorf("%w: correction %d: %s: %s", ErrLoad, found[0].Pos, found[0].Code, found[0].Reason)
 	}
+	if err == nil && int(wrote) < len(l.Rows) {
+		err = t.noneDropped(ctx, q, t.newEncoder(l, spans, order, 0, len(spans), 1, q.TypeMap(), &found))
+	}
 	if err != nil {
 		return 0, err
 	}

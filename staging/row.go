@@ -39,12 +39,13 @@ type column struct {
 	name    string
 	sqlType string // as format_type prints it
 	collate string // " COLLATE …" when it is not the type's own
+	typ     columnType
 	oid     uint32 // of the base type, if it is a domain
 	kind    kind
 	maxLen  int     // characters of varchar(n), char(n); 0: no limit
 	elem    *column // of an array
 
-	notNull, hasDefault bool
+	notNull, filled     bool // filled: an insert may leave it out
 	identity, generated string
 	def                 string // the default as an expression; "" without one
 }
@@ -72,7 +73,11 @@ const (
 	CodeUUID    = "not_a_uuid"    // a text for a uuid column is not a uuid
 	CodeUnnamed = "unnamed"       // a reject that came without a code
 	CodeEncode  = "cannot_encode" // pgx cannot write the value as the column's type
-	badCalls    = "Config.Fill must make one call for each of Config.Columns"
+	// CodeSuppressed is the code of a row that a trigger of the target dropped without an error: it
+	// returned NULL before the insert.
+	CodeSuppressed = "suppressed"
+
+	badCalls = "Config.Fill must make one call for each of Config.Columns"
 )
 
 // The codes of rejects by Postgres are "sqlstate_" and the SQLSTATE. These are the common ones.

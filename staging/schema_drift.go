@@ -2,9 +2,12 @@ package staging
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -13,9 +16,23 @@ import (
 // COPY and each promotion. A difference is an [ErrDrift]: a COPY in the binary format would
 // otherwise write the bytes of one type into a column of another.
 
-// found is a column as the catalogue has it now.
+// columnType is the type of a column as the catalogue numbers it. Its text depends on the session:
+// on quote_all_identifiers and on the search path.
+type columnType struct {
+	oid       uint32
+	modifier  int32
+	collation uint32 // 0: the type's own
+}
+
+// typeOf reads the type of a column.
+func typeOf(row record) columnType {
+	return columnType{uint32(row.int("type_oid")), int32(row.int("typmod")), uint32(row.int("collation_oid"))}
+}
+
+// foundColumn is a column as the catalogue has it now.
 type foundColumn struct {
 	name, sqlType string
+	typ           columnType
 	notNull       bool
 	filled        bool // has a default, an identity or a generated value
 	always        bool // takes no value: GENERATED ALWAYS
@@ -25,7 +42,7 @@ type foundColumn struct {
 func foundColumns(r result, table string) (out []foundColumn) {
 	for row := range r.each() {
 		if row.text("of") == table {
-			out = append(out, foundColumn{row.text("name"), row.text("type"), row.bool("not_null"), row.bool("filled"), row.bool("always")})
+			out = append(out, foundColumn{row.text("name"), row.text("type"), typeOf(row), row.bool("not_null"), row.bool("filled"), row.bool("always")})
 		}
 	}
 	return out
@@ -39,13 +56,22 @@ func (t *table) missing(found []foundColumn) (drifts []Drift) {
 		switch {
 		case k < 0:
 			drifts = append(drifts, Drift{Column: c.name, Expected: c.sqlType})
-		case found[k].sqlType != c.sqlType+c.collate:
-			drifts = append(drifts, Drift{Column: c.name, Expected: c.sqlType + c.collate, Found: found[k].sqlType})
+		case found[k].typ != c.typ:
+			drifts = append(drifts, typeDrift(c, found[k].sqlType, found[k].typ.oid))
 		case found[k].always:
 			drifts = append(drifts, Drift{Column: c.name, Expected: c.sqlType, Found: found[k].sqlType + " GENERATED ALWAYS"})
 		}
 	}
 	return drifts
+}
+
+// typeDrift is the drift of a column that has another type than c.
+func typeDrift(c *column, found string, oid uint32) Drift {
+	d := Drift{Column: c.name, Expected: c.sqlType + c.collate, Found: found}
+	if d.Found == d.Expected {
+		d.Found += fmt.Sprintf(", another type of this name (OID %d instead of %d)", oid, c.typ.oid)
+	}
+	return d
 }
 
 // checkStage compares the staging table with what this program copies. The staging table is locked.
@@ -61,13 +87,41 @@ func (t *table) checkStage(ctx context.Context, q *pgx.Conn, s side, digest stri
 	}
 	found := foundColumns(r, "staging")
 	drifts := t.missing(found)
-	if !slices.ContainsFunc(found, func(f foundColumn) bool { return f.name == colRecord && f.sqlType == "bigint" }) {
+	if !slices.ContainsFunc(found, func(f foundColumn) bool { return f.name == colRecord && f.typ.oid == pgtype.Int8OID }) {
 		drifts = append(drifts, Drift{Column: colRecord, Expected: "bigint"})
 	}
 	if len(drifts) > 0 {
 		return &DriftError{Table: t.staging[s], Drifts: drifts}
 	}
 	t.digest[s].Store(&digest)
+	return nil
+}
+
+// checkFields compares the fields of the staging table's row type with what this program copies. A
+// transaction of the caller's may have an old snapshot, in which the catalogue is as it was. The
+// fields are those that the COPY will meet.
+func (t *table) checkFields(m *pgtype.Map, s side, fields []pgconn.FieldDescription) error {
+	var drifts []Drift
+	compare := func(c *column, oid uint32) {
+		i := slices.IndexFunc(fields, func(f pgconn.FieldDescription) bool { return f.Name == c.name })
+		switch {
+		case i < 0:
+			drifts = append(drifts, Drift{Column: c.name, Expected: c.sqlType})
+		case fields[i].DataTypeOID != oid:
+			found := fmt.Sprintf("a type with the OID %d", fields[i].DataTypeOID)
+			if known, ok := m.TypeForOID(fields[i].DataTypeOID); ok {
+				found = known.Name
+			}
+			drifts = append(drifts, typeDrift(c, found, fields[i].DataTypeOID))
+		}
+	}
+	for i := range t.cols {
+		compare(&t.cols[i], t.cols[i].oid) // of a domain, Postgres describes the base type
+	}
+	compare(&column{name: colRecord, sqlType: "bigint"}, pgtype.Int8OID)
+	if len(drifts) > 0 {
+		return &DriftError{Table: t.staging[s], Drifts: drifts}
+	}
 	return nil
 }
 

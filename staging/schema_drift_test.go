@@ -1,6 +1,7 @@
 package staging_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/staging"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -261,4 +263,105 @@ func TestDiscardStaged(t *testing.T) {
 	if _, err := staging.DiscardStaged(t.Context(), pool, "nosuch"); !errors.Is(err, staging.ErrNoTarget) {
 		t.Errorf("got %v, want ErrNoTarget", err)
 	}
+}
+
+// A transaction of the caller's may have any isolation, and a snapshot from before a column was
+// retyped. StageTx compares the columns that its COPY meets.
+func TestStageTxComparesTheColumnsOfNow(t *testing.T) {
+	t.Parallel()
+	for _, isolation := range []pgx.TxIsoLevel{pgx.ReadCommitted, pgx.RepeatableRead, pgx.Serializable} {
+		for what, alter := range map[string]string{
+			"retyped": "ALTER TABLE %s ALTER COLUMN v TYPE double precision", "dropped": "ALTER TABLE %s DROP COLUMN v",
+		} {
+			t.Run(string(isolation)+"/"+what, func(t *testing.T) {
+				t.Parallel()
+				pool := servertest.Postgres(t)
+				exec(t, pool, "CREATE TABLE nums (id bigint PRIMARY KEY, v bigint)")
+				tab := numbers(t, pool)
+				tx, err := pool.BeginTx(t.Context(), pgx.TxOptions{IsoLevel: isolation})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer tx.Rollback(context.Background()) //nolint:errcheck // nothing is kept
+				if _, err := tx.Exec(t.Context(), "SELECT count(*) FROM nums"); err != nil {
+					t.Fatal(err)
+				}
+				for _, side := range []string{"nums_staging_a", "nums_staging_b"} {
+					exec(t, pool, fmt.Sprintf(alter, side))
+				}
+				_, err = tab.StageTx(t.Context(), tx, load(number{1, 41}))
+				isDrift(t, "StageTx", err, `"v"`, "nums_staging_a")
+			})
+		}
+	}
+}
+
+// A column is being retyped while Stage begins. Stage compares the columns after it has waited.
+func TestStageWaitsForAColumnThatIsRetyped(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	exec(t, pool, "CREATE TABLE nums (id bigint PRIMARY KEY, v bigint)")
+	tab := numbers(t, pool)
+	stage(t, tab, load(number{1, 41}), staging.OutcomeStaged) // it knows the columns
+	promote(t, tab)
+	tx, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(context.Background()) //nolint:errcheck // committed below
+	for _, side := range []string{"nums_staging_a", "nums_staging_b"} {
+		if _, err := tx.Exec(t.Context(), "ALTER TABLE "+side+" ALTER COLUMN v TYPE double precision"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	staged := background(func() (staging.Outcome, error) { return tab.Stage(t.Context(), load(number{2, 42})) })
+	untilWaiting(t, pool)
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	isDrift(t, "Stage", (<-staged).err, `"v"`, "double precision")
+}
+
+// A caller's session may print identifiers, numbers and times in any way and have any search path:
+// the columns are the same.
+func TestStageTxUnderAnySettings(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	exec(t, pool, `CREATE SCHEMA app; CREATE TYPE app.mood AS ENUM ('glad'); CREATE DOMAIN app.small AS numeric(6, 2); CREATE COLLATION app.plain FROM "C";
+		CREATE TABLE app.days (id bigint PRIMARY KEY, mood app.mood, sum app.small, ratio float8, at timestamptz, raw bytea, note text COLLATE app.plain, moods app.mood[])`)
+	type day struct {
+		ID    int64     `db:"id"`
+		Mood  string    `db:"mood"`
+		Sum   string    `db:"sum"`
+		Ratio float64   `db:"ratio"`
+		At    time.Time `db:"at"`
+		Raw   []byte    `db:"raw"`
+		Note  string    `db:"note"`
+		Moods []string  `db:"moods"`
+	}
+	tab := newTable(t, pool, "app.days", staging.Config[day]{Key: []string{"id"}})
+	for i, isolation := range []pgx.TxIsoLevel{pgx.ReadCommitted, pgx.RepeatableRead, pgx.Serializable} {
+		err := pgx.BeginTxFunc(t.Context(), pool, pgx.TxOptions{IsoLevel: isolation}, func(tx pgx.Tx) error {
+			for _, set := range []string{"quote_all_identifiers = on", `search_path = ''`, "extra_float_digits = -15", "bytea_output = escape", "DateStyle = 'SQL, DMY'",
+				"IntervalStyle = sql_standard", "TimeZone = 'Asia/Kolkata'", "standard_conforming_strings = off", "lc_numeric = 'C'"} {
+				if _, err := tx.Exec(t.Context(), "SET LOCAL "+set); err != nil {
+					return err
+				}
+			}
+			out, err := tab.StageTx(t.Context(), tx, load(day{int64(i), "glad", "1.25", 0.1, noon, []byte{0, 0xff}, `a\b`, []string{"glad"}}))
+			if out != staging.OutcomeStaged {
+				t.Errorf("%s: got %v, want %v", isolation, out, staging.OutcomeStaged)
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	promote(t, tab)
+	const want = `SELECT count(*) FROM app.days WHERE mood = 'glad' AND sum = 1.25 AND ratio = float8 '0.1' AND at = $1 AND raw = decode('00ff', 'hex') AND note = $2 AND moods = '{glad}'`
+	if n := query[int](t, pool, want, noon, `a\b`); n != 3 {
+		t.Errorf("%d rows are as they were staged, want 3", n)
+	}
+	balanced(t, tab)
 }

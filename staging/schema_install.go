@@ -25,7 +25,7 @@ func (t *table) install(ctx context.Context, q *pgx.Conn, target string) error {
 	if err := t.readShape(ctx, q, target); err != nil {
 		return err
 	}
-	if err := t.refuseVolatile(ctx, q); err != nil {
+	if err := errors.Join(t.refuseVolatile(ctx, q), t.refuseUnfit(ctx, q)); err != nil {
 		return err
 	}
 	missing, err := t.missingTables(ctx, q)
@@ -203,7 +203,7 @@ func (t *table) match(s *shape, q *pgx.Conn) error {
 		return &DriftError{Table: t.target, Drifts: drifts}
 	}
 	for _, c := range s.columns {
-		if c.notNull && !c.hasDefault && c.identity == "" && c.generated == "" && !slices.Contains(t.colNames, c.name) {
+		if c.notNull && !c.filled && c.generated == "" && !slices.Contains(t.colNames, c.name) {
 			return fmt.Errorf("%w: column %q of %s is NOT NULL, has no default and is not among the columns", ErrConfig, c.name, t.target)
 		}
 	}
@@ -335,6 +335,22 @@ func (t *table) refuseVolatile(ctx context.Context, q *pgx.Conn) error {
 		return t.explain("reading the shape of "+t.target, err)
 	}
 	return volatileError(t.target, r.texts("name"))
+}
+
+// refuseUnfit returns an error for a target of which headrace cannot promise anything.
+func (t *table) refuseUnfit(ctx context.Context, q *pgx.Conn) error {
+	r, err := sendOne(ctx, q, t.sql.unfit.with(nil))
+	if err != nil {
+		return t.explain("reading the shape of "+t.target, err)
+	}
+	return unfitError(t.target, r.row(0).text("unfit"))
+}
+
+func unfitError(target, why string) error {
+	if why == "" {
+		return nil
+	}
+	return fmt.Errorf("%w: %s: %s", ErrUnfit, target, why)
 }
 
 func volatileError(target string, unlogged []string) error {

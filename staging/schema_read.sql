@@ -8,7 +8,8 @@ WHERE c.oid = to_regclass(@name::text);
 -- The columns of a table, with their defaults as SQL. A column with an identity has its sequence's
 -- next value as default.
 SELECT a.attname::text AS name, format_type(a.atttypid, a.atttypmod) AS type, a.atttypid::int8 AS type_oid, a.atttypmod AS typmod,
-       a.attnotnull AS not_null, a.atthasdef AS has_default, a.attidentity::text AS identity, a.attgenerated::text AS generated,
+       a.attcollation::int8 AS collation_oid,
+       a.attnotnull AS not_null, {filled} AS filled, a.attidentity::text AS identity, a.attgenerated::text AS generated,
        coalesce(' COLLATE ' || quote_ident(n.nspname) || '.' || quote_ident(o.collname), '') AS collation,
        coalesce(CASE WHEN a.attgenerated = '' THEN pg_get_expr(d.adbin, d.adrelid) END,
                 CASE WHEN a.attidentity <> '' THEN format('nextval(%L::regclass)', pg_get_serial_sequence(a.attrelid::regclass::text, a.attname)) END,
@@ -20,6 +21,12 @@ LEFT JOIN pg_namespace n ON n.oid = o.collnamespace
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE a.attrelid = @oid::int8::oid AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum;
+
+-- name: filled
+-- A column a of type t gets a value when an insert leaves it out: by a default, or perhaps by a
+-- trigger.
+(a.atthasdef OR a.attidentity <> '' OR t.typdefaultbin IS NOT NULL
+ OR EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = a.attrelid AND g.tgtype & 7 = 7 AND g.tgenabled IN ('O', 'A') AND NOT g.tgisinternal))
 
 -- name: type
 SELECT oid::int8 AS oid, typbasetype::int8 AS base, typelem::int8 AS element, typtype::text AS kind, typcategory::text AS category,
@@ -55,6 +62,24 @@ FROM pg_class c
 WHERE c.relpersistence = 'u'
   AND (c.oid = {target_text}::regclass OR c.oid IN (SELECT relid::oid FROM pg_partition_tree({target_text}::regclass)))
 ORDER BY 1;
+
+-- name: unfit
+-- Why a table cannot be a target: a rule rewrites the promotion's insert, so that its counts mean
+-- nothing; the rows of a foreign partition commit in a transaction of their own.
+coalesce((
+    SELECT string_agg(what, ', ' ORDER BY what) FROM (
+        SELECT format('the rule %I rewrites each INSERT or UPDATE (use a trigger)', r.rulename) AS what
+        FROM pg_rewrite r
+        WHERE r.ev_class = {target_text}::regclass AND r.ev_enabled <> 'D' AND (r.ev_type = '3' OR r.ev_type = '2' AND {replaces})
+        UNION ALL
+        SELECT format('the partition %s is a foreign table, which commits in a transaction of its own', c.oid::regclass)
+        FROM pg_partition_tree({target_text}::regclass) p JOIN pg_class c ON c.oid = p.relid
+        WHERE c.relkind = 'f'
+    ) hr_unfit
+), '')
+
+-- name: unfit_target
+SELECT {unfit} AS unfit;
 
 -- name: search_path
 SELECT current_setting('search_path') AS path;

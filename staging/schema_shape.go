@@ -126,10 +126,13 @@ func (s *shape) column(name string) *column {
 // The statements of schema_read.sql that hold no name.
 var (
 	readRelation   = fill("relation", nil)
-	readColumns    = fill("columns", nil)
+	readColumns    = fill("columns", pieces{"filled": filled()})
 	readType       = fill("type", nil)
 	readUniqueKeys = fill("unique_keys", pieces{"arbiter": arbiter()})
 )
+
+// filled is the condition on a column a of type t that an insert may leave it out.
+func filled() string { return fill("filled", nil).text }
 
 // arbiter is the condition on an index i by which ON CONFLICT can decide about a row.
 func arbiter() string { return fill("arbiter", nil).text }
@@ -154,7 +157,7 @@ func (s *shape) load(ctx context.Context, q *pgx.Conn) error {
 	}
 	l := typeLoader{q: q, known: map[uint32]pgType{}}
 	for row := range r.each() {
-		c := column{name: row.text("name"), sqlType: row.text("type"), notNull: row.bool("not_null"), hasDefault: row.bool("has_default"),
+		c := column{name: row.text("name"), sqlType: row.text("type"), typ: typeOf(row), notNull: row.bool("not_null"), filled: row.bool("filled"),
 			identity: row.text("identity"), generated: row.text("generated"), collate: row.text("collation"), def: row.text("default")}
 		if err := l.fill(ctx, &c, uint32(row.int("type_oid")), int32(row.int("typmod"))); err != nil {
 			return err

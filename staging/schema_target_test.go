@@ -56,7 +56,7 @@ func TestATargetThatBecomesUnlogged(t *testing.T) {
 // The key's index must be able to decide about a row, whatever else it has.
 func TestWhichIndexDecides(t *testing.T) {
 	t.Parallel()
-	pool := servertest.Postgres(t)
+	pool := servertest.UTF8Postgres(t) // ICU has no SQL_ASCII
 	exec(t, pool, "CREATE COLLATION whatever (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
 	notNull := "ALTER TABLE %[1]s ALTER id SET NOT NULL, ALTER v SET NOT NULL;"
 	for i, c := range []struct {
@@ -189,4 +189,51 @@ func TestAnOlderLayout(t *testing.T) {
 	exec(t, pool, "COMMENT ON TABLE items_control IS 'headrace staging schema 9'")
 	_, err = staging.New(t.Context(), pool, "items", staging.Config[item]{Key: []string{"id"}})
 	isDrift(t, "New of an older program", err, `"headrace staging schema 9"`, `"headrace staging schema 3"`)
+}
+
+// What cannot be a target is refused with its reason, at the start or when it becomes so.
+func TestAnUnfitTarget(t *testing.T) {
+	t.Parallel()
+	const plain = "CREATE TABLE nums (id bigint PRIMARY KEY, v bigint);"
+	const server = "CREATE EXTENSION postgres_fdw; CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw;"
+	for name, c := range map[string]struct {
+		before, later string // later: what happens to the target while a program runs
+		is            error
+		reason        string
+		cfg           staging.Config[number]
+	}{
+		"a rule that does nothing":  {plain, "CREATE RULE off AS ON INSERT TO nums DO INSTEAD NOTHING", staging.ErrUnfit, "rule off", staging.Config[number]{}},
+		"a rule that does more":     {plain, "CREATE TABLE log (n bigint); CREATE RULE also AS ON INSERT TO nums DO ALSO INSERT INTO log VALUES (NEW.id)", staging.ErrUnfit, "rule also", staging.Config[number]{}},
+		"a rule on updates":         {plain, "CREATE RULE off AS ON UPDATE TO nums DO INSTEAD NOTHING", staging.ErrUnfit, "rule off", staging.Config[number]{Key: []string{"id"}, Conflict: staging.ConflictReplace}},
+		"a foreign partition":       {server + "CREATE TABLE nums (id bigint, v bigint) PARTITION BY RANGE (id); CREATE TABLE p PARTITION OF nums FOR VALUES FROM (0) TO (9)", "CREATE FOREIGN TABLE q PARTITION OF nums DEFAULT SERVER far", staging.ErrUnfit, "partition q", staging.Config[number]{}},
+		"a foreign table":           {server + "CREATE FOREIGN TABLE nums (id bigint, v bigint) SERVER far", "", staging.ErrNotTable, "foreign table", staging.Config[number]{}},
+		"a view":                    {"CREATE TABLE base (id bigint, v bigint); CREATE VIEW nums AS SELECT * FROM base", "", staging.ErrNotTable, "a view", staging.Config[number]{}},
+		"a key that may be doubled": {"CREATE TABLE nums (id bigint NOT NULL, v bigint, UNIQUE (id) DEFERRABLE)", "", staging.ErrConfig, "no unique index", staging.Config[number]{Key: []string{"id"}}},
+		"an index on an expression": {"CREATE TABLE nums (id bigint NOT NULL, v bigint); CREATE UNIQUE INDEX ON nums ((id + 0))", "", staging.ErrConfig, "no unique index", staging.Config[number]{Key: []string{"id"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pool := servertest.Postgres(t)
+			exec(t, pool, c.before)
+			refused := func(what string, err error) {
+				t.Helper()
+				if !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.reason) {
+					t.Errorf("%s: got %v, want %v with %q", what, err, c.is, c.reason)
+				}
+			}
+			if c.later != "" {
+				tab := newTable(t, pool, "nums", c.cfg)
+				l := load(number{1, 1})
+				stage(t, tab, l, staging.OutcomeStaged)
+				exec(t, pool, c.later)
+				_, err := tab.Promote(t.Context(), staging.PromoteOptions{})
+				refused("Promote", err)
+				if f := fates(t, tab, l.Batch.ID); f[0] != staging.FateStaged {
+					t.Errorf("the batch is %v, want staged", f[0])
+				}
+			}
+			_, err := staging.New(t.Context(), pool, "nums", c.cfg)
+			refused("New", err)
+		})
+	}
 }

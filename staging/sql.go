@@ -6,6 +6,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -138,6 +139,8 @@ type statements struct {
 	ledgerReplay    statement
 	registered      statement
 	volatile        statement
+	unfit           statement
+	arrayAbsent     statement
 	sequences       statement
 	readEpoch       statement
 	setEpoch        statement
@@ -175,6 +178,7 @@ type statements struct {
 // sideStatements are those that name one side of the staging tables.
 type sideStatements struct {
 	stageLook     statement
+	stageFields   statement
 	stageLock     statement
 	stageRegister statement
 	stageRecount  statement
@@ -197,6 +201,8 @@ type sideStatements struct {
 	firstConflict statement
 	keyThere      statement
 
+	anyAbsent    statement
+	rowsOf       statement
 	insertPlain  statement // insert without merges
 	judgeInsert  statement
 	judgeRules   statement // empty without rules
@@ -226,7 +232,7 @@ func (t *table) prepare() {
 	}
 	q.ledgerKinds, q.ledgerTooOld, q.ledgerDelete = get("ledger_kinds"), get("ledger_too_old"), get("ledger_delete")
 	q.ledgerCorrect, q.ledgerVoid, q.ledgerBooks, q.ledgerReplay = get("ledger_correct"), get("ledger_void"), get("ledger_books"), get("ledger_replay")
-	q.volatile, q.sequences = get("volatile"), get("omitted_sequences")
+	q.volatile, q.sequences, q.unfit = get("volatile"), get("omitted_sequences"), get("unfit_target")
 	q.registered, q.readEpoch, q.setEpoch = get("registered"), get("read_epoch"), get("set_epoch")
 	q.rejectsByBatch, q.rejectedKeys, q.rejectsList = get("rejects_by_batch"), get("rejected_keys"), get("rejects_list")
 	q.rejectCounts, q.countRejects = get("reject_counts"), get("count_rejects")
@@ -244,7 +250,7 @@ func (t *table) prepare() {
 	}
 	q.bulkInsert = get(t.insertName("array"))
 	q.replayInsert = t.merged(q.bulkInsert)
-	q.rowType = get("row_type")
+	q.rowType, q.arrayAbsent = get("row_type"), get("array_absent")
 	if len(t.rules) > 0 {
 		q.brokenRules = get("broken_rules")
 	}
@@ -252,7 +258,7 @@ func (t *table) prepare() {
 		p := t.sidePieces(side(s), common)
 		get := func(name string) statement { return fill(name, p) }
 		x := &q.side[s]
-		x.stageLook = get("stage_look")
+		x.stageLook, x.stageFields = get("stage_look"), get("stage_fields")
 		x.stageLock, x.stageRegister, x.stageRecount = get("stage_lock"), get("stage_register"), get("stage_recount")
 		x.copyRows, x.copyRejects = get("copy_rows"), get("copy_rejects")
 		x.lock, x.shape, x.batches = get("lock_side"), get("shape"), get("batches")
@@ -265,6 +271,7 @@ func (t *table) prepare() {
 		x.registeredAs, x.leftOfRecords, x.rejectRecords = get("registered_as"), get("left_of_records"), get("reject_records")
 		x.postpone, x.resume = get("postpone_record"), get("resume_postponed")
 		x.rejectRecord, x.spans, x.remaining, x.suspects = get("reject_record"), get("spans"), get("remaining"), get("suspects")
+		x.anyAbsent, x.rowsOf = get("any_absent"), get("rows_of")
 		if len(t.cfg.Key) > 0 {
 			x.conflicts, x.firstConflict, x.keyThere = get("conflicts"), get("first_conflict"), get("key_there")
 			if t.cfg.Conflict == ConflictSkip {
@@ -283,14 +290,15 @@ func (t *table) commonPieces() pieces {
 	key := list("s.", t.cfg.Key)
 	p := pieces{
 		"target": t.target, "target_text": literal(t.target), "ledger": t.ledger, "rejects": t.rejects, "rejects_text": literal(t.rejects), "reject_counts": t.rejectCounts,
-		"control": t.control, "control_text": literal(t.control), "epoch": t.epoch, "arbiter": arbiter(), "ours": fill("ours", nil).text,
+		"control": t.control, "control_text": literal(t.control), "epoch": t.epoch, "arbiter": arbiter(), "filled": filled(), "ours": fill("ours", nil).text,
 		"array": fill("array", pieces{"staging_a": t.staging[sideA]}).text, "staging_a_text": literal(t.staging[sideA]),
 		"registry_a": t.registry[sideA], "registry_b": t.registry[sideB],
 		"columns": list("", t.colNames), "s_columns": list("s.", t.colNames), "key": list("", t.cfg.Key), "s_key": key,
 		"record": colRecord, "postponed": postponedBit, "which": laterCondition, "newest": t.newestFirst(), "on_conflict": t.onConflict(),
-		"key_in_target": t.keyEquals("hr_there.", "s."), "record_id": t.idSQL("s."), "row_json": t.rowSQL(),
+		"key_in_target": t.keyEquals("hr_there.", "s."), "absent": t.absent(), "replaces": strconv.FormatBool(t.cfg.Conflict == ConflictReplace), "record_id": t.idSQL("s."), "row_json": t.rowSQL(),
 		"batch_no": batchOf("s."), "position": posOf("s."), "spread": t.spread(),
 	}
+	p["unfit"] = fill("unfit", p).text
 	p["row_columns"], p["key_is_row"] = list("hr__row.", t.colNames), t.keyEquals("hr_there.", "hr__row.")
 	p["key_names"], p["column_names"], p["nullable_names"] = textArray(slices.Sorted(slices.Values(t.cfg.Key))), textArray(t.colNames), textArray(t.nullable)
 	p["rule_verdict"], p["rule_code"], p["rule_reason"] = t.ruleCases()
@@ -301,6 +309,11 @@ func (t *table) commonPieces() pieces {
 func (t *table) judgeStatement(p pieces, source, try string) statement {
 	p = maps.Clone(p)
 	p["source"], p["try_row"] = literal(source), fill(try, p).text
+	p["suppressed_code"], p["suppressed_reason"] = literal(CodeSuppressed), literal(suppressedReason)
+	p["row_there"], p["may_keep_old"] = "false", strconv.FormatBool(t.mayKeepOld())
+	if len(t.cfg.Key) > 0 {
+		p["row_there"] = fill("row_there", p).text
+	}
 	maps.Copy(p, modePieces)
 	return fill("judge", p)
 }

@@ -190,13 +190,13 @@ func (t *Table[T]) stageIn(ctx context.Context, q *pgx.Conn, l *Load[T], spans [
 	lock := do(sql.stageLock.text)
 	if how.nowait {
 		lock.sql += " NOWAIT"
-		run = append(run, lock)
 	}
+	run = append(run, lock) // first: a change of the columns that held the lock is done when the columns are read
 	looked := len(run)
 	b := &l.Batch
 	run = append(run, sql.stageLook.with(args{"id": b.ID, "sealed": timeText(b.Sealed)}))
-	if !how.nowait {
-		run = append(run, lock)
+	if !how.begin {
+		run = append(run, sql.stageFields.with(nil))
 	}
 	run = append(run, sql.stageRegister.with(b.entry(counts{kept: kept, dups: l.Duplicates, filtered: l.Filtered, rejected: len(l.Rejects), rows: len(l.Rows)}, "")))
 	res, err := send(ctx, q, run...)
@@ -218,7 +218,12 @@ func (t *Table[T]) stageIn(ctx context.Context, q *pgx.Conn, l *Load[T], spans [
 	case len(registered.Rows) == 0: // it is in the registry, or in the ledger since a moment ago
 		return OutcomeAlreadyStaged, nil
 	}
-	if err := t.checkStage(ctx, q, s, seen.text("digest")); err != nil {
+	if how.begin {
+		err = t.checkStage(ctx, q, s, seen.text("digest"))
+	} else {
+		err = t.checkFields(q.TypeMap(), s, res[looked+1].FieldDescriptions)
+	}
+	if err != nil {
 		return 0, err
 	}
 	no := int32(registered.row(0).int("no"))

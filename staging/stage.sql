@@ -10,6 +10,11 @@ SELECT c.open,
         FROM pg_attribute WHERE attrelid = {staging_text}::regclass AND attnum > 0 AND NOT attisdropped) AS digest
 FROM {control} c;
 
+-- name: stage_fields
+-- The columns of the staging table as they are now, whatever the transaction's snapshot is: the
+-- description of the result has them. It needs no privilege on the table.
+SELECT (NULL::{staging}).*;
+
 -- name: stage_lock
 -- In the order in which a promotion takes them. While this lock is held, no other transaction can
 -- change the columns of the staging table.

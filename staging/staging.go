@@ -185,6 +185,7 @@ type table struct {
 	bound         atomic.Int64 // rows of one promotion, learned from promotions that took too long; 0: no bound
 	look          atomic.Int32 // so many promotions look for each key before they insert
 	guard         atomic.Int32 // so many promotions insert in parts, because a row was refused
+	drops         atomic.Int32 // so many promotions insert row by row, because a trigger dropped a row
 	noJudge       atomic.Bool  // the server has no PL/pgSQL for this role
 	sizes         partSizes
 	failing       atomic.Bool               // the last promotion, as far as this program knows, has failed
