@@ -175,7 +175,7 @@ func TestAReplacementWaitsForTheFill(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			pool, promotion := replaceFive(t, r)
-			tx, err := pool.Begin(t.Context())
+			tx, err := pool.BeginTx(t.Context(), pgx.TxOptions{IsoLevel: pgx.ReadCommitted}) // as Rebuild begins one
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -184,7 +184,9 @@ func TestAReplacementWaitsForTheFill(t *testing.T) {
 				t.Fatalf("fill: %d groups, %v, want 2", n, err)
 			}
 			done := make(chan error, 1)
-			go func() { done <- pgx.BeginFunc(t.Context(), pool, promotion) }()
+			go func() { // as a promotion begins
+				done <- pgx.BeginTxFunc(t.Context(), pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, promotion)
+			}()
 			untilLocked(t, pool, done)
 			if err := tx.Commit(t.Context()); err != nil {
 				t.Fatal(err)
@@ -343,7 +345,7 @@ func TestOnlyTheValuesAreWrong(t *testing.T) {
 // one that does.
 func TestKeysGroupAsTheTable(t *testing.T) {
 	t.Parallel()
-	pool := servertest.Postgres(t)
+	pool := servertest.UTF8Postgres(t) // ICU has no SQL_ASCII
 	exec(t, pool, `CREATE COLLATION folded (provider = icu, locale = 'und-u-ks-level2', deterministic = false)`, `CREATE EXTENSION IF NOT EXISTS citext`,
 		`CREATE TABLE orders (product text COLLATE folded, brand citext, code text COLLATE "C", buyer text COLLATE folded)`)
 	of := func(column, typ string) matview.Rollup {

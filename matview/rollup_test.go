@@ -12,6 +12,7 @@ import (
 	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/matview"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -134,7 +135,11 @@ func TestRollupEqualsRecomputation(t *testing.T) {
 			default:
 			}
 			// Every second rebuild has something to repair.
-			wrong, err := pool.Exec(t.Context(), `UPDATE "odd ""Daily" SET n = n + 1 WHERE day = '2026-01-01Z' AND product = 'p7' AND $1`, repair)
+			var wrong pgconn.CommandTag
+			err := pgx.BeginTxFunc(t.Context(), pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) (err error) {
+				wrong, err = tx.Exec(t.Context(), `UPDATE "odd ""Daily" SET n = n + 1 WHERE day = '2026-01-01Z' AND product = 'p7' AND $1`, repair)
+				return err
+			})
 			if err != nil {
 				t.Error(err)
 			}

@@ -297,7 +297,7 @@ func ExampleRow() {
 		fmt.Println(err)
 	}
 	var line string
-	err = pool.QueryRow(ctx, `SELECT concat_ws(' ', sensor, unit, celsius, exact, valid, extract(epoch FROM at)::int, device, encode(raw, 'hex'), tags,
+	err = pool.QueryRow(ctx, `SELECT concat_ws(' ', sensor, unit, celsius::numeric, exact, valid, extract(epoch FROM at)::int, device, encode(raw, 'hex'), tags,
 		note IS NULL) FROM readings`).Scan(&line)
 	fmt.Println(line, err)
 	// Output:

@@ -1,6 +1,7 @@
 package staging_test
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"testing"
@@ -142,6 +143,7 @@ func TestStageInATransactionOfTheCallers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer tx.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // ended below
 		if _, err := tx.Exec(t.Context(), "INSERT INTO mine VALUES (1)"); err != nil {
 			t.Fatal(err)
 		}

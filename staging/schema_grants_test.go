@@ -211,9 +211,15 @@ func TestRewriteResumesOnKeysOfEveryType(t *testing.T) {
 		"uuid", "inet", "mood", "padded", `text COLLATE "C"`, `text COLLATE nocase`, "int4range", "money", "\"char\""} {
 		t.Run(typ, func(t *testing.T) {
 			t.Parallel()
-			pool := servertest.Postgres(t)
-			exec(t, pool, `CREATE TYPE mood AS ENUM ('m0', 'm1', 'm2', 'm3', 'm4', 'm5', 'm6', 'm7', 'm8', 'm9'); CREATE DOMAIN padded AS char(8) CHECK (VALUE <> '');
-				CREATE COLLATION nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false)`)
+			database := servertest.Postgres
+			if strings.Contains(typ, "nocase") {
+				database = servertest.UTF8Postgres // ICU has no SQL_ASCII
+			}
+			pool := database(t)
+			exec(t, pool, `CREATE TYPE mood AS ENUM ('m0', 'm1', 'm2', 'm3', 'm4', 'm5', 'm6', 'm7', 'm8', 'm9'); CREATE DOMAIN padded AS char(8) CHECK (VALUE <> '')`)
+			if strings.Contains(typ, "nocase") {
+				exec(t, pool, "CREATE COLLATION nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
+			}
 			value := "'k' || g"
 			switch base, _, _ := strings.Cut(typ, "("); base {
 			case "bit", "varbit":
