@@ -54,7 +54,7 @@ var verbs = []string{
 	"headrace lookups refresh", "headrace find", "headrace console", "headrace doctor", "headrace clear", "headrace",
 }
 
-var programs = []string{"demo", "producer", "worker", "promoter", "stats", "headrace"}
+var programs = []string{"demo", "producer", "worker", "promoter", "stats", "headrace", "cluster"}
 
 func command(t *testing.T, name string, env []string, args ...string) *exec.Cmd {
 	t.Helper()
@@ -169,7 +169,7 @@ func (l *lines) await(text string, end <-chan struct{}) bool {
 
 func TestHelpFitsAScreen(t *testing.T) {
 	t.Parallel()
-	for _, name := range slices.Concat(programs[:5], verbs) {
+	for _, name := range slices.Concat(programs[:5], []string{"cluster"}, verbs) {
 		for _, flag := range []string{"-h", "--help"} {
 			words := strings.Fields(name + " " + flag)
 			r := run(t, words[0], nil, words[1:]...) // without any server

@@ -87,13 +87,17 @@ func runPostgres(ctx context.Context, l *local, prog program, port int, o Option
 
 func postgresContainer(ctx context.Context, e container.Engine, image string, port int, o Options) (*PostgresServer, error) {
 	password := newPassword()
+	cmd := append([]string{"postgres"}, asFlags(o.Settings)...)
+	if o.HostNetwork {
+		cmd = append(cmd, "-c", "listen_addresses="+e.Address().Dial, "-c", fmt.Sprintf("port=%d", port))
+	}
 	c, err := runContainer(e, container.Spec{
-		Image: image, Port: port, Inside: 5432,
+		Image: image, Port: port, Inside: 5432, HostNetwork: o.HostNetwork,
 		Env: map[string]string{
 			"POSTGRES_USER": superuser, "POSTGRES_PASSWORD": password, "POSTGRES_HOST_AUTH_METHOD": "scram-sha-256",
 			"POSTGRES_INITDB_ARGS": "--encoding=UTF8 --locale=C --no-sync",
 		},
-		Cmd: append([]string{"postgres"}, asFlags(o.Settings)...),
+		Cmd: cmd,
 	})
 	if err != nil {
 		return nil, err

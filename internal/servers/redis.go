@@ -1,9 +1,11 @@
 package servers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -97,7 +99,7 @@ func redisProcess(ctx context.Context, prog program, port int, o Options) (*Redi
 		return nil, err
 	}
 	// The password goes through a file: every user of this machine can read a command line.
-	password := newPassword()
+	password := cmp.Or(o.password, newPassword())
 	conf := fmt.Sprintf("bind 127.0.0.1\nport %d\nrequirepass %s\ndir %q\ndaemonize no\n", port, password, l.dir)
 	for _, d := range redisDefaults {
 		conf += fmt.Sprintf("%s %q\n", d[0], d[1])
@@ -111,7 +113,7 @@ func redisProcess(ctx context.Context, prog program, port int, o Options) (*Redi
 const envPassword = "HEADRACE_PASSWORD"
 
 func redisContainer(ctx context.Context, e container.Engine, image string, port int, o Options) (*RedisServer, error) {
-	password := newPassword()
+	password := cmp.Or(o.password, newPassword())
 	server := "redis-server"
 	if strings.Contains(image, "valkey") {
 		server = "valkey-server"
@@ -121,8 +123,12 @@ func redisContainer(ctx context.Context, e container.Engine, image string, port 
 	for _, d := range redisDefaults {
 		cmd = append(cmd, "--"+d[0], d[1])
 	}
+	if o.HostNetwork {
+		cmd = append(cmd, "--bind", e.Address().Dial, "--port", strconv.Itoa(port))
+	}
 	c, err := runContainer(e, container.Spec{
-		Image: image, Port: port, Inside: 6379, Cmd: append(cmd, o.Settings...), Env: map[string]string{envPassword: password},
+		Image: image, Port: port, Inside: 6379, HostNetwork: o.HostNetwork,
+		Cmd: append(cmd, o.Settings...), Env: map[string]string{envPassword: password},
 	})
 	if err != nil {
 		return nil, err

@@ -53,9 +53,14 @@ type Options struct {
 	Image string
 	// Template, if not nil, saves the time of initdb for Postgres servers of this machine's programs.
 	Template *PostgresTemplate
+	// HostNetwork lets a container share the network of the engine's machine, so that servers reach
+	// each other under the addresses that programs use. Servers of this machine always do.
+	HostNetwork bool
 	// Log, if not nil, receives what takes long (the pull of an image) and which way failed before
 	// another one worked.
 	Log func(string)
+
+	password string // of a Redis; empty: one of its own
 }
 
 func (o *Options) log(text string) {

@@ -29,6 +29,7 @@ type Cluster struct {
 	ids   []string
 	ports []string
 	buses []string
+	pass  string
 	// Client is a client of the cluster.
 	Client rueidis.Client
 }
@@ -62,9 +63,32 @@ func eachNodeKind(t *testing.T, f func(t *testing.T, k nodeKind)) {
 	}
 }
 
+// OnCluster returns a Cluster of the nodes of a running one with [Masters] masters and no replica,
+// for what moves slots.
+func OnCluster(t *testing.T, c *servers.RedisCluster) *Cluster {
+	t.Helper()
+	cl := &Cluster{pass: c.Password}
+	for i, node := range c.Nodes {
+		n, err := c.Node(i)
+		if err != nil {
+			t.Error(err)
+			return cl
+		}
+		t.Cleanup(n.Close)
+		id, err := n.Do(t.Context(), n.B().Arbitrary("CLUSTER", "MYID").Build()).ToString()
+		if err != nil {
+			t.Error(err)
+		}
+		_, port, _ := strings.Cut(node.URL[strings.LastIndex(node.URL, "@"):], ":")
+		port, _, _ = strings.Cut(port, "/")
+		cl.nodes, cl.ids, cl.ports = append(cl.nodes, n), append(cl.ids, id), append(cl.ports, port)
+	}
+	return cl
+}
+
 func startCluster(t *testing.T, start func(t *testing.T, settings []string) (port string, err error)) *Cluster {
 	t.Helper()
-	cl := &Cluster{}
+	cl := &Cluster{pass: clusterPassword}
 	var seeds []string
 	for range Masters + 1 {
 		port, bus := cl.start(t, start)
@@ -250,7 +274,7 @@ func (cl *Cluster) Begin(t *testing.T, slot, from, to int) {
 
 // Move moves one key.
 func (cl *Cluster) Move(t *testing.T, key string, from, to int) {
-	cl.Do(t, from, "MIGRATE", "127.0.0.1", cl.ports[to], key, "0", "5000", "AUTH", clusterPassword)
+	cl.Do(t, from, "MIGRATE", "127.0.0.1", cl.ports[to], key, "0", "5000", "AUTH", cl.pass)
 }
 
 // Finish moves the rest, slowly enough that scripts meet the slot half moved.
