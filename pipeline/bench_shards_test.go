@@ -47,8 +47,9 @@ func (c *taggedClient) DoMulti(ctx context.Context, cmds ...rueidis.Completed) [
 }
 
 // BenchmarkShards measures the work of a record, with one worker and one promoter over n shards:
-// commands on all shards and on the busiest one, and the CPU time of Redis. The shards are on one
-// server, so its CPU time is that of all nodes together.
+// commands on all shards and on the busiest one, and the CPU time of Redis. A push has 1,000
+// records for each shard. The shards are on one server, so its CPU time is that of all nodes
+// together.
 func BenchmarkShards(b *testing.B) {
 	for _, n := range []int{1, 2, 4, 8} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
@@ -91,8 +92,8 @@ func shardWork(b *testing.B, n int) {
 	}
 	clear(c.tags)
 	before := cpu()
-	for i := 0; i < records; i += 1000 {
-		part := make([][]byte, 1000)
+	for i := 0; i < records; i += 1000 * n {
+		part := make([][]byte, 1000*n)
 		for k := range part {
 			part[k] = fmt.Appendf(nil, "order-%d keep", i+k)
 		}
