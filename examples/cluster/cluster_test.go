@@ -27,6 +27,7 @@ func TestMain(m *testing.M) {
 // nodes balance, and the stores themselves have each order once. If an order is taken away, the
 // report ends with an error, and so the program with exit code 1.
 func TestCluster(t *testing.T) {
+	t.Cleanup(servertest.AwaitClusterClients)
 	const n = 5000
 	cfg := orders.Config{Orders: n, Duplicates: 0.1, Bad: 0.01, Seed: 7}
 	gen, err := orders.NewGenerator(cfg)

@@ -129,20 +129,24 @@ func startCluster(t *testing.T, start func(t *testing.T, settings []string) (por
 	cl.Do(t, Masters, "CLUSTER", "REPLICATE", cl.ids[0])
 	Eventually(t, "the replica has caught up", func() bool { return cl.Follows(t, Masters) })
 	Eventually(t, "the cluster is healthy", all("cluster_state:ok"))
-	t.Cleanup(func() { // the client waits 5 s before it closes a connection that it needs no longer
-		buf := make([]byte, 1<<20)
-		for range 70 {
-			if !strings.Contains(string(buf[:runtime.Stack(buf, true)]), "rueidis.(*clusterClient)") {
-				return
-			}
-			<-time.After(100 * time.Millisecond)
-		}
-	})
+	t.Cleanup(AwaitClusterClients)
 	var err error
 	cl.Client, err = rueidis.NewClient(rueidis.ClientOption{InitAddress: seeds, Password: clusterPassword})
 	must(t, err)
 	t.Cleanup(cl.Client.Close)
 	return cl
+}
+
+// AwaitClusterClients waits for the end of clients of clusters that are closed: such a client waits
+// 5 s before it closes a connection that it needs no longer.
+func AwaitClusterClients() {
+	buf := make([]byte, 1<<20)
+	for range 70 {
+		if !strings.Contains(string(buf[:runtime.Stack(buf, true)]), "rueidis.(*clusterClient)") {
+			return
+		}
+		<-time.After(100 * time.Millisecond)
+	}
 }
 
 // start tries again with other ports: another process may take a free port before the node does.
