@@ -54,7 +54,7 @@ type groupTable interface {
 	FindSealed(ctx context.Context, from, to time.Time, limit int) (SealedBatches, error)
 	view() tableView
 	beginning(durable bool) []call
-	beginPromotion() []call
+	inSlices(ctx context.Context, q *pgx.Conn, locks, calls []call, between func() error) ([]result, error)
 	inOwn(ctx context.Context, q *pgx.Conn, durable bool, c call) (result, error)
 	rollback(q *pgx.Conn)
 	query(ctx context.Context, c call) (pgx.Rows, error)
@@ -111,10 +111,12 @@ const mostMembers = 64
 // group, and by [TableGroup.Check].
 //
 // Drain the queue (Flow.Drain of package pipeline) and stop the old programs before you make a
-// group of a table that batches were staged into alone, before you change the first member, and
-// before you add or remove one. The leader's ledger alone decides about a batch: it knows nothing
-// of what the ledger of another member has, and a batch that one member has promoted alone counts
-// as done. What is staged and not promoted goes back to the queue by [DiscardStaged].
+// group of a table that batches were staged into alone, before you add a member, and before you let
+// another one lead. Registries and ledgers record for which tables each batch was staged. A batch
+// of other tables that the drain has missed is not taken for whole: Stage and Void return
+// [ErrConfig] with both lists of tables, and it stays in the queue. Programs with the members of
+// before go on with it. What is staged and not promoted goes back to the queue by [DiscardStaged].
+// A group of fewer of the same tables takes what was promoted into all of them as promoted.
 func Group[R any](members ...Member[R]) *TableGroup[R] {
 	g := &TableGroup[R]{}
 	bad := func(format string, args ...any) *TableGroup[R] {

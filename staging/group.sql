@@ -42,8 +42,8 @@ WITH bad AS (
     WHERE {batch_no} = b.hr__no AND {position} = b.hr__pos
     RETURNING s.*, b.hr__source, b.hr__code, b.hr__reason
 )
-INSERT INTO {rejects} (batch, root, place, pos, whole, source, key, code, reason, row)
-SELECT r.id, r.root, r.root_offset + {position}, {position}, true, s.hr__source, {record_id}, s.hr__code, s.hr__reason, {row_json}
+INSERT INTO {rejects} (batch, root, place, pos, whole, source, key, code, reason, row, tables)
+SELECT r.id, r.root, r.root_offset + {position}, {position}, true, s.hr__source, {record_id}, s.hr__code, s.hr__reason, {row_json}, r.tables
 FROM bad s JOIN {registry} r ON r.no = {batch_no};
 
 -- name: rejects_whole

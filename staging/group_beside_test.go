@@ -237,3 +237,65 @@ func TestGroupGrantsAreThoseOfItsTables(t *testing.T) {
 		t.Errorf("a reader stages: %v, want ErrPrivilege", err)
 	}
 }
+
+// While a promotion of a group waits for a lock that a backup holds on one table, readers and
+// workers of every table go on: they do not stand in the queue behind it.
+func TestReadersPassAPromotionOfAGroupThatWaits(t *testing.T) {
+	t.Parallel()
+	for _, table := range []string{"heads_registry_a", "lines_staging_a", "notes_refused_a", "lines"} {
+		t.Run(table, func(t *testing.T) {
+			t.Parallel()
+			pool := servertest.Postgres(t)
+			exec(t, pool, salesTables)
+			c := salesConfigs(staging.RoleAll)
+			c.heads.LockTimeout, c.lines.LockTimeout, c.notes.LockTimeout = time.Hour, time.Hour, time.Hour
+			g, other := openSalesWith(t, pool, c), openSales(t, pool)
+			l := salesLoad(goodSale("a", 2))
+			stageGroup(t, g.TableGroup, l, staging.OutcomeStaged)
+			backup, err := pool.Begin(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer backup.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // rolled back below
+			mode := map[bool]string{true: "SHARE", false: "ACCESS SHARE"}[table == "lines"]
+			if _, err := backup.Exec(t.Context(), "LOCK TABLE "+table+" IN "+mode+" MODE"); err != nil {
+				t.Fatal(err)
+			}
+			slices := make(chan struct{}, 1000)
+			g.SetHook(func(p string) error {
+				if p == "between slices" {
+					slices <- struct{}{}
+				}
+				return nil
+			})
+			promoted := background(func() (staging.PromoteResult, error) { return g.Promote(t.Context(), staging.PromoteOptions{}) })
+			const rounds = 2
+			for i := range rounds {
+				<-slices // it waits again soon
+				groupFate(t, other.TableGroup, l.Batch.ID, staging.FateStaged)
+				for _, member := range []interface {
+					Stats(context.Context) (staging.Stats, error)
+				}{other.TableGroup, other.heads, other.lines, other.notes} {
+					if s, err := member.Stats(t.Context()); err != nil || s.Promoting || s.Batches != int64(1+i) {
+						t.Errorf("got stats %+v, %v, want %d batches and no promotion", s, err, 1+i)
+					}
+				}
+				stageGroup(t, other.TableGroup, salesLoad(goodSale(fmt.Sprint("b", i), 1)), staging.OutcomeStaged)
+			}
+			select {
+			case r := <-promoted:
+				t.Fatalf("the promotion has ended: %+v, %v", r.v, r.err)
+			default:
+			}
+			if err := backup.Rollback(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			(<-promoted).must(t)
+			for p := promoteGroup(t, other.TableGroup); len(p.Batches) > 0; p = promoteGroup(t, other.TableGroup) {
+			}
+			if rows := rowsOf(t, pool, "heads"); len(rows) != 1+rounds {
+				t.Errorf("got %d heads, want %d", len(rows), 1+rounds)
+			}
+		})
+	}
+}

@@ -3,6 +3,7 @@ package staging
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,16 +12,65 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Void is [Table.Void]. It writes into the ledger of the leader, which decides for all tables.
+// Void is [Table.Void]. It writes into the ledgers of all members, in one transaction, so a program
+// that stages into one of the tables alone cannot bring the batch in later. If the batch was
+// promoted into other tables than those of the group, Void returns [ErrConfig], as
+// [TableGroup.Stage] does, and changes nothing.
 func (g *TableGroup[R]) Void(ctx context.Context, b Batch) (Fate, error) {
 	if err := g.Check(ctx); err != nil {
 		return 0, err
 	}
-	return g.lead().Void(ctx, b)
+	if err := checkBatch(&b); err != nil {
+		return 0, err
+	}
+	c, err := g.views[0].pool.Acquire(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("staging: %w", err)
+	}
+	defer c.Release()
+	for try := 0; ; try++ {
+		f, err := g.void(ctx, c.Conn(), &b)
+		switch {
+		case err == nil:
+			return f, nil
+		case errors.Is(err, ErrConfig):
+			return 0, err
+		case sqlState(err) == "40P01" && try < 5: // a group with another order of the same tables
+			continue
+		}
+		return 0, g.explain("voiding batch "+b.ID, err)
+	}
+}
+
+func (g *TableGroup[R]) void(ctx context.Context, q *pgx.Conn, b *Batch) (Fate, error) {
+	defer g.lead().rollback(q)
+	run := g.lead().beginning(true)
+	for _, v := range g.views { // each waits for a promoter that has inserted the batch, as in Table.void
+		run = append(run, v.sql.ledgerVoid.with(b.voided()))
+	}
+	if _, err := send(ctx, q, run...); err != nil {
+		return 0, err
+	}
+	if err := g.at("void inserted"); err != nil {
+		return 0, err
+	}
+	res, err := send(ctx, q, g.kindsOf([]string{b.ID})...) // a new snapshot
+	if err != nil {
+		return 0, err
+	}
+	for _, of := range g.entriesOf(res) {
+		f, err := g.settled(b.ID, of)
+		if err != nil || f == FatePromoted {
+			return f, err
+		}
+		return f, commit(ctx, q, "")
+	}
+	return 0, fmt.Errorf("the ledger rows were pruned in the meantime")
 }
 
 // Fates is [Table.Fates]. A batch of which only some tables have their part is FateStaged: the next
-// promotion puts it aside, and then it is FateUnknown.
+// promotion puts it aside, and then it is FateUnknown. So is a batch that was promoted into other
+// tables than those of the group: it is delivered again, and [TableGroup.Stage] returns the error.
 func (g *TableGroup[R]) Fates(ctx context.Context, ids []string) ([]Fate, error) {
 	if err := g.Check(ctx); err != nil {
 		return nil, err
@@ -29,7 +79,7 @@ func (g *TableGroup[R]) Fates(ctx context.Context, ids []string) ([]Fate, error)
 	for _, i := range g.byName {
 		registries = append(registries, g.views[i].sql.groupRegistered.with(args{"ids": array(ids), "leader": g.leader}))
 	}
-	return fatesFrom(ctx, ids, g.lead(), registries, g.at)
+	return fatesFrom(ctx, ids, g.lead(), fateSource{registries: registries, ledgers: g.kindsOf(ids), settled: g.fatesOf, at: g.at})
 }
 
 // Epoch returns a marker of the UNLOGGED tables of all members. It changes when that of one table
@@ -88,7 +138,7 @@ func (g *TableGroup[R]) Stats(ctx context.Context) (Stats, error) {
 			out = s
 			continue
 		}
-		out.Rows, out.Promoting = out.Rows+s.Rows, out.Promoting || s.Promoting
+		out.Rows, out.Foreign, out.Promoting = out.Rows+s.Rows, out.Foreign+s.Foreign, out.Promoting || s.Promoting
 	}
 	return out, nil
 }

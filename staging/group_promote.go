@@ -238,26 +238,25 @@ func (p *groupPromotion[R]) run(ctx context.Context, limit int64) error {
 // it.
 func (p *groupPromotion[R]) lock(ctx context.Context) error {
 	g := p.g
-	run := g.lead().beginPromotion()
+	var locks []call
 	for _, i := range g.byName {
-		run = append(run, g.views[i].sql.side[p.s].lock.with(nil))
+		locks = append(locks, g.views[i].sql.side[p.s].lock.with(nil))
 	}
 	for _, i := range g.byName {
-		run = append(run, g.views[i].sql.lockTarget.with(nil))
+		locks = append(locks, g.views[i].sql.lockTarget.with(nil))
 	}
-	run = append(run, g.parentsCall())
-	locked := len(run)
+	read := []call{g.parentsCall()}
 	for _, x := range p.shares {
-		run = append(run, x.readCalls()...)
+		read = append(read, x.readCalls()...)
 	}
-	res, err := send(ctx, p.q, run...)
+	res, err := g.lead().inSlices(ctx, p.q, locks, read, func() error { return g.at("between slices") })
 	if err != nil {
 		return err
 	}
-	if p.order, err = g.parentsFirst(res[locked-1]); err != nil {
+	if p.order, err = g.parentsFirst(res[0]); err != nil {
 		return err
 	}
-	res = res[locked:]
+	res = res[1:]
 	each := len(res) / len(p.shares)
 	p.found = 0
 	for i, x := range p.shares {
@@ -360,7 +359,7 @@ func (p *groupPromotion[R]) of(i int, ids []string) []*staged {
 }
 
 // enter brings batches into the ledgers. The leader's decides which are taken. A batch that another
-// ledger has already was promoted there alone: it is put aside, and Stage names the reason.
+// ledger has already, or that was promoted into other tables, is put aside: Stage names the reason.
 func (p *groupPromotion[R]) enter(ctx context.Context, whole []string) error {
 	lead := p.shares[0].state()
 	if err := p.shares[0].enter(ctx, p.of(0, whole)); err != nil {
@@ -390,7 +389,11 @@ func (p *groupPromotion[R]) enter(ctx context.Context, whole []string) error {
 		ids = slices.DeleteFunc(slices.Clone(ids), lacks(own))
 	}
 	p.batches = ids
-	aside := slices.DeleteFunc(slices.Clone(entered[0]), func(id string) bool { return slices.Contains(ids, id) })
+	aside, err := p.promotedElsewhere(ctx)
+	if err != nil {
+		return err
+	}
+	aside = append(aside, slices.DeleteFunc(slices.Clone(entered[0]), func(id string) bool { return slices.Contains(ids, id) })...)
 	for i, own := range entered {
 		out := slices.DeleteFunc(slices.Clone(own), func(id string) bool { return slices.Contains(ids, id) })
 		if len(out) > 0 {
@@ -407,6 +410,35 @@ func (p *groupPromotion[R]) enter(ctx context.Context, whole []string) error {
 		p.expect += x.state().expect
 	}
 	return nil
+}
+
+// promotedElsewhere returns the batches that the leader's ledger had before, promoted into other
+// tables than those of the group.
+func (p *groupPromotion[R]) promotedElsewhere(ctx context.Context) ([]string, error) {
+	lead := p.shares[0].state()
+	taken := map[string]bool{}
+	for _, x := range lead.take {
+		taken[x.id] = true
+	}
+	var before, out []string
+	for _, b := range lead.out.Batches {
+		if !taken[b.ID] && b.Fate == FatePromoted {
+			before = append(before, b.ID)
+		}
+	}
+	if len(before) == 0 {
+		return nil, nil
+	}
+	r, err := sendOne(ctx, p.q, p.g.views[0].sql.ledgerKinds.with(args{"ids": array(before)}))
+	if err != nil {
+		return nil, err
+	}
+	for row := range r.each() {
+		if _, err := p.g.settled(row.text("id"), []ledgerEntry{entryOf(row)}); err != nil {
+			out = append(out, row.text("id"))
+		}
+	}
+	return out, nil
 }
 
 // settle counts what became of the rows of each table, and of the records.

@@ -167,7 +167,7 @@ func (g *TableGroup[R]) replay(ctx context.Context, q *pgx.Conn, fixed []Correct
 	}
 	for i, v := range g.views {
 		n := x.countsOf(i)
-		if _, err := sendOne(ctx, q, v.sql.ledgerReplay.with(replayed(out.Batches[0].ID, l.Batch.Records, n.kept, n.rows, written[i]))); err != nil {
+		if _, err := sendOne(ctx, q, v.sql.ledgerReplay.with(replayed(out.Batches[0].ID, l.Batch.Records, n.kept, n.rows, written[i], g.list))); err != nil {
 			return PromoteResult{}, err
 		}
 		out.Rows, out.Conflicts = out.Rows+written[i], out.Conflicts+n.rows-written[i]

@@ -374,36 +374,22 @@ func (g *TableGroup[R]) register(ctx context.Context, q *pgx.Conn, s side, x *gr
 
 // found judges what the ledgers hold of a batch. OutcomeStaged: nothing.
 func (g *TableGroup[R]) found(b *Batch, looked []result) (Outcome, error) {
-	lead := looked[0].row(0)
+	of := make([]ledgerEntry, len(looked))
+	tooOld := false
+	for i, r := range looked {
+		of[i] = entryOf(r.row(0))
+		tooOld = tooOld || r.row(0).bool("too_old") // its ledger may have lost the entry
+	}
+	f, err := g.settled(b.ID, of)
 	switch {
-	case lead.text("kind") == "void":
+	case err != nil:
+		return 0, err
+	case f == FateVoid:
 		return OutcomeAlreadyVoid, nil
-	case !lead.null("kind"):
+	case f == FatePromoted:
 		return OutcomeAlreadyPromoted, nil
-	case lead.bool("too_old"):
+	case tooOld:
 		return 0, fmt.Errorf("%w: batch %s was sealed at %v", ErrTooOld, b.ID, b.Sealed)
 	}
-	for i, r := range looked[1:] {
-		if !r.row(0).null("kind") {
-			return 0, fmt.Errorf("%w: Group: batch %s is in the ledger of %s and not in that of %s: another program has promoted it into a part of the group",
-				ErrConfig, b.ID, g.views[i+1].names.target, g.views[0].names.target)
-		}
-	}
 	return OutcomeStaged, nil
-}
-
-// stagedHere returns an error if a batch that a table has in its registry was not staged by the
-// group. Promotions of the group would leave it there.
-func (g *TableGroup[R]) stagedHere(ctx context.Context, q *pgx.Conn, s side, i int, b *Batch) error {
-	r, err := sendOne(ctx, q, g.views[i].sql.side[s].registeredAs.with(args{"id": b.ID}))
-	if err != nil {
-		return err
-	}
-	for row := range r.each() {
-		if !strings.HasPrefix(row.text("tables"), g.leader) {
-			return fmt.Errorf("%w: Group: batch %s is staged in %s by a program that has another group or none: drain the queue before you change a group, or call DiscardStaged for the table",
-				ErrConfig, b.ID, g.views[i].names.target)
-		}
-	}
-	return nil
 }

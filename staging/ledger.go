@@ -32,10 +32,7 @@ func (t *table) Void(ctx context.Context, b Batch) (Fate, error) {
 
 func (t *table) void(ctx context.Context, q *pgx.Conn, b Batch) (Fate, error) {
 	// The unique index waits for a promoter that has inserted the batch and not committed yet.
-	if _, err := send(ctx, q, append(t.beginning(true), t.sql.ledgerVoid.with(args{
-		"id": b.ID, "root": b.Root, "offset": text(b.Offset), "records": text(b.Records), "attempt": text(b.Attempt), "worker": b.Worker,
-		"sealed": timeText(b.Sealed),
-	}))...); err != nil {
+	if _, err := send(ctx, q, append(t.beginning(true), t.sql.ledgerVoid.with(b.voided()))...); err != nil {
 		return 0, err
 	}
 	if err := t.at("void inserted"); err != nil {
@@ -51,14 +48,31 @@ func (t *table) void(ctx context.Context, q *pgx.Conn, b Batch) (Fate, error) {
 	return 0, fmt.Errorf("the ledger row was pruned in the meantime")
 }
 
+// voided is the ledger's entry of a void batch.
+func (b *Batch) voided() args {
+	return args{"id": b.ID, "root": b.Root, "offset": text(b.Offset), "records": text(b.Records), "attempt": text(b.Attempt), "worker": b.Worker,
+		"sealed": timeText(b.Sealed)}
+}
+
 // Fates returns the fates of batches, in the order of ids. It reads the registries first and then
 // the ledger, so it finds a batch that is promoted in between.
 func (t *table) Fates(ctx context.Context, ids []string) ([]Fate, error) {
-	return fatesFrom(ctx, ids, t, []call{t.sql.registered.with(args{"ids": array(ids)})}, t.at)
+	list := array(ids)
+	return fatesFrom(ctx, ids, t, fateSource{
+		registries: []call{t.sql.registered.with(args{"ids": list})}, ledgers: []call{t.sql.ledgerKinds.with(args{"ids": list})},
+		settled: func(res []result) map[string]Fate { return fatesOf(res[0]) }, at: t.at,
+	})
 }
 
-// fatesFrom reads the fates of batches from registries and the ledger of t.
-func fatesFrom(ctx context.Context, ids []string, t groupTable, registries []call, at func(point string) error) ([]Fate, error) {
+// fateSource is where the fates of batches are read.
+type fateSource struct {
+	registries, ledgers []call
+	settled             func(ledgers []result) map[string]Fate
+	at                  func(point string) error
+}
+
+// fatesFrom reads the fates of batches from registries, and then from ledgers.
+func fatesFrom(ctx context.Context, ids []string, t groupTable, from fateSource) ([]Fate, error) {
 	out := make([]Fate, len(ids))
 	if len(ids) == 0 {
 		return out, nil
@@ -69,31 +83,30 @@ func fatesFrom(ctx context.Context, ids []string, t groupTable, registries []cal
 		}
 	}
 	known := make(map[string]Fate, len(ids))
-	v := t.view()
-	c, err := v.pool.Acquire(ctx)
+	c, err := t.view().pool.Acquire(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("staging: %w", err)
 	}
 	defer c.Release()
 	q := c.Conn()
 	defer t.rollback(q)
-	res, err := send(ctx, q, append(t.beginning(false), registries...)...)
+	res, err := send(ctx, q, append(t.beginning(false), from.registries...)...)
 	if err != nil {
 		return nil, t.explain("reading the fates of batches", err)
 	}
-	for _, r := range res[len(res)-len(registries):] {
+	for _, r := range res[len(res)-len(from.registries):] {
 		for _, id := range r.texts("id") {
 			known[id] = FateStaged
 		}
 	}
-	if err := at("between registries and ledger"); err != nil {
+	if err := from.at("between registries and ledger"); err != nil {
 		return nil, err
 	}
-	res, err = send(ctx, q, v.sql.ledgerKinds.with(args{"ids": array(ids)}), do("commit"))
+	res, err = send(ctx, q, append(from.ledgers, do("commit"))...)
 	if err != nil {
 		return nil, t.explain("reading the fates of batches", err)
 	}
-	for id, f := range fatesOf(res[0]) {
+	for id, f := range from.settled(res[:len(from.ledgers)]) {
 		known[id] = f
 	}
 	for i, id := range ids {

@@ -1,5 +1,5 @@
 -- name: ledger_kinds
-SELECT id::text AS id, kind FROM {ledger} WHERE id = ANY(@ids::text[]::uuid[]);
+SELECT id::text AS id, kind, tables FROM {ledger} WHERE id = ANY(@ids::text[]::uuid[]);
 
 -- name: ledger_too_old
 SELECT l.id::text AS id FROM {ledger} l, {control} c WHERE l.id = ANY(@ids::text[]::uuid[]) AND l.sealed_at < c.floor;
@@ -22,9 +22,9 @@ ON CONFLICT (id) DO NOTHING;
 
 -- name: ledger_replay
 -- Enters corrected rejects as a batch of their own.
-INSERT INTO {ledger} (id, kind, root, root_offset, records, kept, filtered, staged, promoted, conflicts, worker, sealed_at, staged_at)
+INSERT INTO {ledger} (id, kind, root, root_offset, records, kept, filtered, staged, promoted, conflicts, worker, sealed_at, staged_at, tables)
 VALUES (@id::text::uuid, 'promoted', @id::text::uuid, 0, @records::int4, @kept::int4, @records::int4 - @kept::int4,
-        @rows::int4, @written::int4, @rows::int4 - @written::int4, 'replay', clock_timestamp(), clock_timestamp());
+        @rows::int4, @written::int4, @rows::int4 - @written::int4, 'replay', clock_timestamp(), clock_timestamp(), @tables::text);
 
 -- name: ledger_books
 SELECT count(*) FILTER (WHERE kind = 'promoted') AS batches,

@@ -311,8 +311,13 @@ func (p *promotion) empty(ctx context.Context) (last string, err error) {
 		return p.sql().truncate.text + "; ", nil
 	}
 	// The rows stay without their registry, so no promotion takes them, until the side's last part
-	// truncates it.
-	_, err = sendOne(ctx, p.q, p.sql().forget.with(args{"numbers": array(p.chosen)}))
+	// truncates or deletes them.
+	run := []call{p.sql().forget.with(args{"numbers": array(p.chosen)})}
+	if !p.partial {
+		// Batches of another kind keep the side from being truncated, perhaps for good.
+		run = append(run, p.sql().deleteRows.with(nil), p.sql().deleteRefused.with(nil))
+	}
+	_, err = send(ctx, p.q, run...)
 	return "", err
 }
 

@@ -18,9 +18,12 @@ UPDATE {control} SET failed_since = NULL, failures = 0, failure = NULL WHERE fai
 SELECT (extract(epoch FROM failed_since) * 1000000)::int8 AS failing_since, failures, coalesce(failure, '') AS failure FROM {control};
 
 -- name: staged
--- What waits for promotion on one side. With a leader: of its group.
-SELECT count(*) AS batches, coalesce(sum(records), 0)::int8 AS records, coalesce(sum(rows), 0)::int8 AS rows, (extract(epoch FROM min(sealed_at)) * 1000000)::int8 AS oldest
-FROM {registry} WHERE starts_with(tables, @leader::text);
+-- What waits for promotion on one side. With a leader: of its group. Foreign batches are those that
+-- a promotion of this kind leaves.
+SELECT count(*) FILTER (WHERE counted) AS batches, coalesce(sum(records) FILTER (WHERE counted), 0)::int8 AS records,
+       coalesce(sum(rows) FILTER (WHERE counted), 0)::int8 AS rows, (extract(epoch FROM min(sealed_at) FILTER (WHERE counted)) * 1000000)::int8 AS oldest,
+       count(*) FILTER (WHERE NOT (counted AND (tables = '') = (@leader::text = ''))) AS foreign_batches
+FROM (SELECT *, starts_with(tables, @leader::text) AS counted FROM {registry}) r;
 
 -- name: flip
 UPDATE {control} SET open = @to::text WHERE open = @from::text;
@@ -65,9 +68,9 @@ SELECT hr_batch AS no, count(*) AS n FROM {refused} GROUP BY 1;
 -- name: ledger_insert
 -- Returns the batches that were not in the ledger.
 INSERT INTO {ledger} (id, kind, root, root_offset, records, kept, duplicates, filtered, rejected, staged, promoted,
-                      attempt, worker, sealed_at, staged_at)
+                      attempt, worker, sealed_at, staged_at, tables)
 SELECT id, 'promoted', root, root_offset, records, kept, duplicates, filtered, rejected, rows, rows,
-       attempt, worker, sealed_at, staged_at
+       attempt, worker, sealed_at, staged_at, tables
 FROM {registry} WHERE no = ANY(@numbers::int4[])
 ORDER BY id
 ON CONFLICT (id) DO NOTHING
@@ -75,14 +78,21 @@ RETURNING id::text AS id;
 
 -- name: move_rejects
 -- Moves the records that were rejected before they were staged into the durable table.
-INSERT INTO {rejects} (batch, root, place, pos, whole, source, key, code, reason, payload, bytes)
-SELECT r.id, r.root, r.root_offset + f.pos, f.pos, true, 'stage', f.key, f.code, f.reason, f.payload, f.bytes
+INSERT INTO {rejects} (batch, root, place, pos, whole, source, key, code, reason, payload, bytes, tables)
+SELECT r.id, r.root, r.root_offset + f.pos, f.pos, true, 'stage', f.key, f.code, f.reason, f.payload, f.bytes, r.tables
 FROM {refused} f JOIN {registry} r ON r.no = f.hr_batch
 WHERE r.no = ANY(@numbers::int4[])
 ORDER BY r.id, f.pos;
 
 -- name: forget
 DELETE FROM {registry} WHERE no = ANY(@numbers::int4[]);
+
+-- name: delete_rows
+-- For a side that cannot be truncated: deletes the rows of which no batch is left.
+DELETE FROM {staging} s WHERE NOT EXISTS (SELECT FROM {registry} r WHERE r.no = {batch_no});
+
+-- name: delete_refused
+DELETE FROM {refused} f WHERE NOT EXISTS (SELECT FROM {registry} r WHERE r.no = f.hr_batch);
 
 -- name: truncate
 TRUNCATE {registry}, {staging}, {refused};

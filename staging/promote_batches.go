@@ -14,7 +14,7 @@ import (
 // lock takes the sealed side, which waits for the COPYs under way, and reads what is in it.
 func (p *promotion) lock(ctx context.Context) error {
 	t := p.t
-	res, err := t.inSlices(ctx, p.q, []call{p.sql().lock.with(nil), t.sql.lockTarget.with(nil)}, p.readCalls())
+	res, err := t.inSlices(ctx, p.q, []call{p.sql().lock.with(nil), t.sql.lockTarget.with(nil)}, p.readCalls(), func() error { return t.at("between slices") })
 	if err != nil {
 		return err
 	}

@@ -18,8 +18,9 @@ const (
 )
 
 // inSlices begins a promotion's transaction, takes locks, and runs calls. It returns the results of
-// the calls. It waits for the locks in slices, up to Config.LockTimeout in all.
-func (t *table) inSlices(ctx context.Context, q *pgx.Conn, locks, calls []call) ([]result, error) {
+// the calls. It waits for the locks in slices, up to Config.LockTimeout in all. Between two slices
+// it has no lock at all, and calls between.
+func (t *table) inSlices(ctx context.Context, q *pgx.Conn, locks, calls []call, between func() error) ([]result, error) {
 	slice := min(lockSlice, t.cfg.LockTimeout)
 	begin := append(t.beginPromotion(), ownLockTimeout.with(args{"lock_timeout": millis(slice)}))
 	begin = append(append(begin, locks...), ownLockTimeout.with(args{"lock_timeout": millis(t.cfg.LockTimeout)}))
@@ -34,7 +35,7 @@ func (t *table) inSlices(ctx context.Context, q *pgx.Conn, locks, calls []call) 
 			return nil, err
 		}
 		t.rollback(q)
-		if err := t.at("between slices"); err != nil {
+		if err := between(); err != nil {
 			return nil, err
 		}
 		timer := time.NewTimer(min(pause, left-slice))

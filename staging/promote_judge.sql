@@ -167,8 +167,8 @@ BEGIN
             WHERE s.ctid = b.hr__tid
             RETURNING s.*, b.hr__whole, b.hr__code, b.hr__reason
         )
-        INSERT INTO {rejects} (batch, root, place, pos, whole, source, key, code, reason, row)
-        SELECT r.id, r.root, r.root_offset + {position}, {position}, s.hr__whole, {source}, {record_id}, s.hr__code, s.hr__reason, {row_json}
+        INSERT INTO {rejects} (batch, root, place, pos, whole, source, key, code, reason, row, tables)
+        SELECT r.id, r.root, r.root_offset + {position}, {position}, s.hr__whole, {source}, {record_id}, s.hr__code, s.hr__reason, {row_json}, r.tables
         FROM bad s JOIN {registry} r ON r.no = {batch_no};
         GET DIAGNOSTICS hr__n = ROW_COUNT;
         hr__refused := hr__refused + hr__n;
@@ -213,8 +213,8 @@ EXISTS (SELECT FROM {target} hr_there WHERE {key_is_row})
 WITH bad AS (
     DELETE FROM {staging} s WHERE s.{record} = @record::int8 AND {which} RETURNING s.*
 )
-INSERT INTO {rejects} (batch, root, place, pos, whole, source, key, code, reason, row)
-SELECT r.id, r.root, r.root_offset + {position}, {position}, @whole::bool, @source::text, {record_id}, @code::text, @reason::text, {row_json}
+INSERT INTO {rejects} (batch, root, place, pos, whole, source, key, code, reason, row, tables)
+SELECT r.id, r.root, r.root_offset + {position}, {position}, @whole::bool, @source::text, {record_id}, @code::text, @reason::text, {row_json}, r.tables
 FROM bad s JOIN {registry} r ON r.no = {batch_no}
 
 -- name: postpone_record

@@ -20,8 +20,8 @@ WITH judged AS MATERIALIZED (
     SELECT w.no, w.pos, NOT @several::bool OR w.n = e.n AS whole
     FROM badly w LEFT JOIN every e ON e.no = w.no AND e.pos = w.pos
 ), moved AS (
-    INSERT INTO {rejects} (batch, root, place, pos, whole, source, key, code, reason, row)
-    SELECT r.id, r.root, r.root_offset + {position}, {position}, w.whole, 'rule', {record_id}, {rule_code}, {rule_reason}, {row_json}
+    INSERT INTO {rejects} (batch, root, place, pos, whole, source, key, code, reason, row, tables)
+    SELECT r.id, r.root, r.root_offset + {position}, {position}, w.whole, 'rule', {record_id}, {rule_code}, {rule_reason}, {row_json}, r.tables
     FROM bad s
     JOIN {registry} r ON r.no = {batch_no}
     JOIN whole w ON w.no = {batch_no} AND w.pos = {position}

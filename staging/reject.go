@@ -210,15 +210,15 @@ func (t *Table[T]) replay(ctx context.Context, q *pgx.Conn, l *Load[T]) (Promote
 	}
 	id := NewBatchID()
 	n := len(spans)
-	if _, err := sendOne(ctx, q, t.sql.ledgerReplay.with(replayed(id, n, n, len(l.Rows), wrote))); err != nil {
+	if _, err := sendOne(ctx, q, t.sql.ledgerReplay.with(replayed(id, n, n, len(l.Rows), wrote, ""))); err != nil {
 		return PromoteResult{}, err
 	}
 	return PromoteResult{Batches: []PromotedBatch{{ID: id, Fate: FatePromoted}}, Records: n, Kept: n, Rows: wrote, Conflicts: len(l.Rows) - wrote}, nil
 }
 
 // replayed is the ledger's entry of corrected records.
-func replayed(id string, records, kept, rows, written int) args {
-	return args{"id": id, "records": text(records), "kept": text(kept), "rows": text(rows), "written": text(written)}
+func replayed(id string, records, kept, rows, written int, tables string) args {
+	return args{"id": id, "tables": tables, "records": text(records), "kept": text(kept), "rows": text(rows), "written": text(written)}
 }
 
 // writeAside does what stage and promote do, without staging tables: nothing here outlives the

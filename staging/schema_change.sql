@@ -18,7 +18,9 @@ ALTER TABLE {refused_a} ADD COLUMN IF NOT EXISTS bytes bytea;
 ALTER TABLE {refused_b} ADD COLUMN IF NOT EXISTS bytes bytea;
 ALTER TABLE {registry_a} ADD COLUMN IF NOT EXISTS tables text NOT NULL DEFAULT '';
 ALTER TABLE {registry_b} ADD COLUMN IF NOT EXISTS tables text NOT NULL DEFAULT '';
-ALTER TABLE {rejects} ADD COLUMN IF NOT EXISTS bytes bytea, ADD COLUMN IF NOT EXISTS row json{drop_checks},
+ALTER TABLE {ledger} ADD COLUMN IF NOT EXISTS tables text;
+ALTER TABLE {rejects} ADD COLUMN IF NOT EXISTS bytes bytea, ADD COLUMN IF NOT EXISTS row json,
+    ADD COLUMN IF NOT EXISTS tables text NOT NULL DEFAULT ''{drop_checks},
     ADD CHECK (source IN ('stage', 'rule', 'insert', 'group'));
 ALTER TABLE {control} ADD COLUMN IF NOT EXISTS failed_since timestamptz,
     ADD COLUMN IF NOT EXISTS failures integer NOT NULL DEFAULT 0, ADD COLUMN IF NOT EXISTS failure text;

@@ -91,7 +91,7 @@ func (t *table) needs() []need {
 		add("INSERT", t.epoch)
 		add("DELETE, TRUNCATE", t.registry[0], t.registry[1])
 		add("SELECT, UPDATE, DELETE, TRUNCATE", t.staging[0], t.staging[1])
-		add("SELECT, TRUNCATE", t.refused[0], t.refused[1])
+		add("SELECT, DELETE, TRUNCATE", t.refused[0], t.refused[1])
 		add("SELECT, INSERT, UPDATE, DELETE", t.rewrites)
 		for _, s := range t.sequences {
 			out = append(out, need{object: s, privileges: []string{"USAGE"}, sequence: true})
@@ -194,7 +194,7 @@ func SQL[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg Conf
 // layout is the version of the tables. It stands in the comment of the control table.
 const (
 	layoutName = "headrace staging schema "
-	layout     = layoutName + "3"
+	layout     = layoutName + "4"
 )
 
 // createSQL creates all tables that are missing.

@@ -407,7 +407,7 @@ func (t *table) otherLayout(ctx context.Context, q *pgx.Conn, found string) erro
 		drop += ", DROP CONSTRAINT " + quote(name)
 	}
 	upgrade := fill("upgrade", pieces{"refused_a": t.refused[sideA], "refused_b": t.refused[sideB], "registry_a": t.registry[sideA], "registry_b": t.registry[sideB],
-		"rejects": t.rejects, "control": t.control, "reject_counts": t.rejectCounts, "drop_checks": drop, "create": t.createSQL()})
+		"ledger": t.ledger, "rejects": t.rejects, "control": t.control, "reject_counts": t.rejectCounts, "drop_checks": drop, "create": t.createSQL()})
 	return fmt.Errorf("%w: stop the programs of the older version and run\nBEGIN;\n%s;\nCOMMIT;", err, upgrade.text)
 }
 

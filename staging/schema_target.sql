@@ -18,7 +18,8 @@ CREATE TABLE IF NOT EXISTS {ledger} (
     worker       text        NOT NULL DEFAULT '',
     sealed_at    timestamptz NOT NULL,
     staged_at    timestamptz,
-    committed_at timestamptz NOT NULL DEFAULT clock_timestamp()
+    committed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    tables       text                            -- of the group that promoted the batch; '': this table alone; NULL: an older layout
 );
 CREATE INDEX IF NOT EXISTS {ledger_at} ON {ledger} USING brin (committed_at);
 -- Only the parts of split batches are in it.
@@ -39,7 +40,8 @@ CREATE TABLE IF NOT EXISTS {rejects} (
     bytes       bytea,                -- in its place: the same of a record that is no text
     row         json,                 -- the row as it was staged (jsonb would refuse some values of json columns)
     rejected_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    resolved_at timestamptz           -- corrected and replayed, or given up
+    resolved_at timestamptz,          -- corrected and replayed, or given up
+    tables      text        NOT NULL DEFAULT '' -- of the group that promoted the batch; '': this table alone
 );
 CREATE INDEX IF NOT EXISTS {rejects_batch} ON {rejects} (batch);
 -- A hash: a key may be longer than an entry of a B-tree.

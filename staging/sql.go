@@ -194,6 +194,8 @@ type sideStatements struct {
 	rejects       statement
 	forget        statement
 	truncate      statement
+	deleteRows    statement
+	deleteRefused statement
 	rules         statement // empty without rules
 	insert        statement
 	insertNew     statement // the rows' keys are not looked up; empty unless ConflictSkip has a key
@@ -264,6 +266,7 @@ func (t *table) prepare() {
 		x.lock, x.shape, x.batches = get("lock_side"), get("shape"), get("batches")
 		x.counts, x.rejections, x.ledger = get("counts"), get("rejections"), get("ledger_insert")
 		x.rejects, x.forget, x.truncate = get("move_rejects"), get("forget"), get("truncate")
+		x.deleteRows, x.deleteRefused = get("delete_rows"), get("delete_refused")
 		x.insertPlain = get(t.insertName("all"))
 		x.insert = t.merged(x.insertPlain)
 		x.judgeInsert = t.judgeStatement(p, "insert", t.insertName("try"))

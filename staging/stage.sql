@@ -3,12 +3,11 @@ SELECT open FROM {control};
 
 -- name: stage_look
 -- Looks for the batch in the ledger.
-SELECT c.open,
-       (SELECT kind FROM {ledger} WHERE id = @id::text::uuid) AS kind,
+SELECT c.open, l.kind, l.tables,
        @sealed::timestamptz < c.floor AS too_old,
        (SELECT md5(string_agg(concat_ws(' ', attname, atttypid, atttypmod, attcollation), ',' ORDER BY attnum))
         FROM pg_attribute WHERE attrelid = {staging_text}::regclass AND attnum > 0 AND NOT attisdropped) AS digest
-FROM {control} c;
+FROM {control} c LEFT JOIN {ledger} l ON l.id = @id::text::uuid;
 
 -- name: stage_fields
 -- The columns of the staging table as they are now, whatever the transaction's snapshot is: the

@@ -16,6 +16,12 @@ type Stats struct {
 	Oldest  time.Time // when the oldest of these batches was sealed; zero if there is none
 	// Promoting is true while a promotion locks a side. The batches of that side are not counted.
 	Promoting bool
+	// Foreign counts staged batches that Promote of this table or group leaves: those of a group, of
+	// another group, or of one table alone. A group counts them in each of its tables. While one is
+	// left in a side, a promotion deletes its rows there and cannot truncate the side. Then the tables
+	// grow, because autovacuum is off in them. Promote such batches with their own program, or use
+	// [DiscardStaged].
+	Foreign int64
 
 	FailingSince time.Time // when promotions of this target began to fail; zero if the last one succeeded
 	Failures     int64     // failed promotions since then
@@ -75,6 +81,7 @@ func (t *table) statsOf(ctx context.Context, q *pgx.Conn, s *Stats, count call) 
 	}
 	row := res[len(res)-2].row(0)
 	s.Batches, s.Records, s.Rows = s.Batches+row.int("batches"), s.Records+row.int("records"), s.Rows+row.int("rows")
+	s.Foreign += row.int("foreign_batches")
 	if oldest := row.micros("oldest"); !oldest.IsZero() && (s.Oldest.IsZero() || oldest.Before(s.Oldest)) {
 		s.Oldest = oldest
 	}
