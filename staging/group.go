@@ -49,6 +49,7 @@ type groupTable interface {
 	RejectedKeys(ctx context.Context, ids []string) (map[string][]Reject, error)
 	RejectsByBatch(ctx context.Context, ids []string) (map[string][]Reject, error)
 	Rejects(ctx context.Context, f RejectFilter) ([]StoredReject, error)
+	CodeCounts(ctx context.Context) ([]CodeCount, error)
 	FindKey(ctx context.Context, key string) (FoundKey, error)
 	FindBatches(ctx context.Context, ids ...string) (FoundBatches, error)
 	FindSealed(ctx context.Context, from, to time.Time, limit int) (SealedBatches, error)
@@ -83,8 +84,8 @@ func (t *table) view() tableView {
 }
 
 // A TableGroup stages and promotes several tables as one: a record has rows in each of them, and is
-// kept in all or in none. It has the methods of a [Table], except StageTx and CodeCounts. This
-// type is concurrency safe.
+// kept in all or in none. It has the methods of a [Table], except StageTx. This type is concurrency
+// safe.
 type TableGroup[R any] struct {
 	members []member[R]
 	tables  []groupTable // of the members

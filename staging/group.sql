@@ -52,7 +52,11 @@ UPDATE {rejects} SET whole = true WHERE batch = ANY(@batches::text[]::uuid[]) AN
 
 -- name: rejects_places
 -- The records that some rejects belong to.
-SELECT id, batch::text AS batch, pos FROM {rejects} WHERE id = ANY(@ids::text::int8[]);
+SELECT id, batch::text AS batch, pos, tables FROM {rejects} WHERE id = ANY(@ids::text::int8[]);
+
+-- name: existing_tables
+-- Those of some tables that are there.
+SELECT name FROM unnest(@names::text::text[]) n(name) WHERE to_regclass(name) IS NOT NULL;
 
 -- name: resolve_places
 WITH resolved AS (

@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -45,8 +47,33 @@ func (g *TableGroup[R]) Rejects(ctx context.Context, f RejectFilter) ([]StoredRe
 	return out, nil
 }
 
-// Resolve marks the records of some rejects as resolved, in every table. It returns how many
-// rejects were open until now, and is otherwise as [Table.Resolve].
+// CodeCounts is [Table.CodeCounts], summed over all tables. A rejected record counts once for each
+// of its rows.
+func (g *TableGroup[R]) CodeCounts(ctx context.Context) ([]CodeCount, error) {
+	if err := g.Check(ctx); err != nil {
+		return nil, err
+	}
+	sum := map[string]CodeCount{}
+	for _, t := range g.tables {
+		counts, err := t.CodeCounts(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range counts {
+			x := sum[c.Code]
+			sum[c.Code] = CodeCount{Code: c.Code, Open: x.Open + c.Open, Resolved: x.Resolved + c.Resolved}
+		}
+	}
+	out := make([]CodeCount, 0, len(sum))
+	for _, code := range slices.Sorted(maps.Keys(sum)) {
+		out = append(out, sum[code])
+	}
+	return out, nil
+}
+
+// Resolve marks the records of some rejects as resolved, in every table, also in one that is no
+// longer a member. It returns how many rejects were open until now, and is otherwise as
+// [Table.Resolve].
 func (g *TableGroup[R]) Resolve(ctx context.Context, ids ...int64) (int, error) {
 	if err := g.Check(ctx); err != nil {
 		return 0, err
@@ -73,9 +100,13 @@ func (g *TableGroup[R]) resolve(ctx context.Context, q *pgx.Conn, ids []int64) (
 	if err != nil {
 		return 0, nil, err
 	}
+	outside := map[string][]recordKey{} // in tables that are no longer members
 	batches, positions := make([]string, 0, len(places)), make([]int32, 0, len(places))
-	for k := range places {
+	for k, p := range places {
 		batches, positions = append(batches, k.batch), append(positions, k.pos)
+		for _, target := range p.outside {
+			outside[target] = append(outside[target], k)
+		}
 	}
 	open = map[recordKey]bool{}
 	for _, i := range g.byName {
@@ -88,11 +119,59 @@ func (g *TableGroup[R]) resolve(ctx context.Context, q *pgx.Conn, ids []int64) (
 			open[recordKey{row.text("batch"), int32(row.int("pos"))}] = true
 		}
 	}
-	return n, open, nil
+	more, err := resolveRecords(ctx, q, outside)
+	return n + more, open, err
 }
 
-// places finds the records of rejects, with the rejects of each.
-func (g *TableGroup[R]) places(ctx context.Context, q *pgx.Conn, ids []int64) (map[recordKey][]int64, error) {
+// resolveRecords resolves the rejects of records in tables of which only the names are known, and
+// returns how many were open. A table that does not exist any more has none.
+func resolveRecords(ctx context.Context, q *pgx.Conn, byTable map[string][]recordKey) (n int, err error) {
+	if len(byTable) == 0 {
+		return 0, nil
+	}
+	beside := map[string]names{}
+	var rejects []string
+	for _, target := range slices.Sorted(maps.Keys(byTable)) { // in the order of a group's own tables
+		name, err := parseName(target)
+		if err != nil {
+			return 0, err
+		}
+		own := newNames(name)
+		beside[own.rejects] = own
+		rejects = append(rejects, own.rejects)
+	}
+	there, err := sendOne(ctx, q, fill("existing_tables", nil).with(args{"names": namesText(rejects)}))
+	if err != nil {
+		return 0, err
+	}
+	for _, table := range rejects {
+		if !slices.Contains(there.texts("name"), table) {
+			continue
+		}
+		own := beside[table]
+		var batches []string
+		var positions []int32
+		for _, k := range byTable[own.target] {
+			batches, positions = append(batches, k.batch), append(positions, k.pos)
+		}
+		r, err := sendOne(ctx, q, fill("resolve_places", pieces{"rejects": own.rejects, "reject_counts": own.rejectCounts}).
+			with(args{"batches": array(batches), "positions": array(positions)}))
+		if err != nil {
+			return 0, err
+		}
+		n += len(r.Rows)
+	}
+	return n, nil
+}
+
+// rejectedPlace is a record of which a reject is known.
+type rejectedPlace struct {
+	rejects []int64  // those that were asked for
+	outside []string // tables that the record was rejected in, and that are no members
+}
+
+// places finds the records of rejects.
+func (g *TableGroup[R]) places(ctx context.Context, q *pgx.Conn, ids []int64) (map[recordKey]rejectedPlace, error) {
 	byTable := make([][]int64, len(g.tables))
 	for _, id := range ids {
 		of, i := tableReject(id)
@@ -101,7 +180,7 @@ func (g *TableGroup[R]) places(ctx context.Context, q *pgx.Conn, ids []int64) (m
 		}
 		byTable[i] = append(byTable[i], of)
 	}
-	out := map[recordKey][]int64{}
+	out := map[recordKey]rejectedPlace{}
 	for i, of := range byTable {
 		if len(of) == 0 {
 			continue
@@ -112,15 +191,21 @@ func (g *TableGroup[R]) places(ctx context.Context, q *pgx.Conn, ids []int64) (m
 		}
 		for row := range r.each() {
 			k := recordKey{row.text("batch"), int32(row.int("pos"))}
-			out[k] = append(out[k], rejectID(row.int("id"), i))
+			p := out[k]
+			p.rejects = append(p.rejects, rejectID(row.int("id"), i))
+			p.outside = slices.DeleteFunc(tablesOf(row.text("tables")), func(target string) bool {
+				return slices.ContainsFunc(g.views, func(v tableView) bool { return v.names.target == target })
+			})
+			out[k] = p
 		}
 	}
 	return out, nil
 }
 
 // Replay writes corrected records into the targets of all members, parents before children, and
-// resolves their rejects in every table, in one transaction. Correction.Rows are the records. It is
-// otherwise as [Table.Replay].
+// resolves their rejects in every table, in one transaction. Correction.Rows are the records. A
+// record of a group with a table that is no member fails the call with [ErrLoad]: that table would
+// not get its rows. It is otherwise as [Table.Replay].
 func (g *TableGroup[R]) Replay(ctx context.Context, fixed []Correction[R]) (PromoteResult, error) {
 	if err := g.Check(ctx); err != nil {
 		return PromoteResult{}, err
@@ -194,8 +279,8 @@ func (g *TableGroup[R]) corrected(ctx context.Context, q *pgx.Conn, fixed []Corr
 		return nil, err
 	}
 	recordOf := map[int64]recordKey{}
-	for k, rejects := range places {
-		for _, id := range rejects {
+	for k, p := range places {
+		for _, id := range p.rejects {
 			recordOf[id] = k
 		}
 	}
@@ -204,6 +289,10 @@ func (g *TableGroup[R]) corrected(ctx context.Context, q *pgx.Conn, fixed []Corr
 		k, known := recordOf[c.Reject]
 		if !known || !open[k] {
 			continue
+		}
+		if outside := places[k].outside; len(outside) > 0 {
+			return nil, fmt.Errorf("%w: reject %d is of a record with rows in %s, which is no member of %s: replay it with the members of before, or abandon it with Resolve",
+				ErrLoad, c.Reject, strings.Join(outside, ", "), g.Name())
 		}
 		for _, r := range c.Rows {
 			l.Rows, l.Pos = append(l.Rows, r), append(l.Pos, int32(l.Batch.Records))

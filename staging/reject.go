@@ -133,12 +133,52 @@ func (r rejectRow) stored() StoredReject {
 // returns how many were unresolved. Push first, then resolve. A crash in between pushes the record
 // twice, and its dedup id or the target's key absorbs the second copy. In the other order a crash
 // loses the record.
+//
+// A record that a [TableGroup] promoted is resolved in every table of that group, and those rejects
+// count too. The role needs the privileges of [RolePromoter] in each of them.
 func (t *table) Resolve(ctx context.Context, ids ...int64) (int, error) {
-	n, err := t.exec(ctx, true, t.sql.resolveRejects.with(args{"ids": array(ids)}))
+	c, err := t.begin(ctx, true)
 	if err != nil {
 		return 0, t.explain("resolving rejects", err)
 	}
-	return int(n), nil
+	defer c.Release()
+	defer t.rollback(c.Conn())
+	n, err := t.resolve(ctx, c.Conn(), ids)
+	if err == nil {
+		err = commit(ctx, c.Conn(), "")
+	}
+	if err != nil {
+		return 0, t.explain("resolving rejects", err)
+	}
+	return n, nil
+}
+
+// resolve resolves rejects, and returns how many were open.
+func (t *table) resolve(ctx context.Context, q *pgx.Conn, ids []int64) (int, error) {
+	r, err := sendOne(ctx, q, t.sql.rejectsPlaces.with(args{"ids": array(ids)}))
+	if err != nil {
+		return 0, err
+	}
+	var alone []int64
+	shared := map[string][]recordKey{} // by table
+	for row := range r.each() {
+		tables := tablesOf(row.text("tables"))
+		if len(tables) == 0 {
+			alone = append(alone, row.int("id"))
+		}
+		for _, target := range tables {
+			shared[target] = append(shared[target], recordKey{row.text("batch"), int32(row.int("pos"))})
+		}
+	}
+	n, err := resolveRecords(ctx, q, shared)
+	if err != nil || len(alone) == 0 {
+		return n, err
+	}
+	r, err = sendOne(ctx, q, t.sql.resolveRejects.with(args{"ids": array(alone)}))
+	if err != nil {
+		return 0, err
+	}
+	return n + len(r.Rows), nil
 }
 
 // A Correction is the corrected rows of a reject.
@@ -152,6 +192,9 @@ type Correction[T any] struct {
 // rejects that are already resolved, so a second call is harmless. ConflictSkip and ConflictReplace
 // apply here too. Rules and merges run as well: a corrected row that breaks a rule fails the call
 // with [ErrLoad].
+//
+// It fails with [ErrLoad] too for a record that a [TableGroup] promoted: such a record is in all
+// tables of its group or in none, so [TableGroup.Replay] replays it.
 func (t *Table[T]) Replay(ctx context.Context, fixed []Correction[T]) (PromoteResult, error) {
 	fail := func(err error) (PromoteResult, error) {
 		return PromoteResult{}, t.explain("replaying rejects into "+t.target, err)
@@ -176,6 +219,10 @@ func (t *Table[T]) Replay(ctx context.Context, fixed []Correction[T]) (PromoteRe
 	}
 	open := map[int64]bool{}
 	for row := range resolved.each() {
+		if list := row.text("tables"); list != "" {
+			return PromoteResult{}, fmt.Errorf("%w: reject %d is of a record of %s: replay it with TableGroup.Replay, or abandon it with Resolve",
+				ErrLoad, row.int("id"), composition(list, t.target))
+		}
 		open[row.int("id")] = true
 	}
 	var l Load[T]

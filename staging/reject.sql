@@ -29,12 +29,12 @@ LIMIT @limit::int8;
 WITH resolved AS (
     UPDATE {rejects} SET resolved_at = clock_timestamp()
     WHERE id = ANY(@ids::text::int8[]) AND resolved_at IS NULL
-    RETURNING id, code
+    RETURNING id, code, tables
 ), counted AS (
     INSERT INTO {reject_counts} (code, open, resolved)
     SELECT code, -count(*), count(*) FROM resolved GROUP BY code
 )
-SELECT id FROM resolved;
+SELECT id, tables FROM resolved;
 
 -- name: prune_rejects
 WITH pruned AS (
