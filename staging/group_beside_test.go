@@ -299,3 +299,41 @@ func TestReadersPassAPromotionOfAGroupThatWaits(t *testing.T) {
 		})
 	}
 }
+
+// A promotion of a group waits for the workers that copy into the side, in any of its tables, and
+// then takes their batches too. The mutation "without its lock" would truncate them.
+func TestGroupPromotionWaitsForWorkers(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	exec(t, pool, salesTables)
+	g, worker := openSales(t, pool), openSales(t, pool)
+	first, late := salesLoad(goodSale("a", 2)), salesLoad(goodSale("b", 2))
+	stageGroup(t, g.TableGroup, first, staging.OutcomeStaged)
+	reached, goOn := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	worker.SetHook(func(p string) error {
+		if p == "between copies" {
+			once.Do(func() { close(reached); <-goOn })
+		}
+		return nil
+	})
+	staged := background(func() (staging.Outcome, error) { return worker.Stage(t.Context(), late) })
+	select {
+	case <-reached:
+	case r := <-staged:
+		t.Fatalf("the worker did not copy: %v, %v", r.v, r.err)
+	}
+	promoted := background(func() (staging.PromoteResult, error) { return g.Promote(t.Context(), staging.PromoteOptions{}) })
+	untilWaiting(t, pool)
+	close(goOn)
+	if out := (<-staged).must(t); out != staging.OutcomeStaged {
+		t.Errorf("got %v, want staged", out)
+	}
+	if p := (<-promoted).must(t); len(p.Batches) != 2 || p.Rows != 8 || len(p.Mismatched) != 0 {
+		t.Errorf("promoted %+v, want both batches", p)
+	}
+	groupFate(t, g.TableGroup, late.Batch.ID, staging.FatePromoted)
+	if got := rowsOf(t, pool, "lines"); got["a"] != 2 || got["b"] != 2 {
+		t.Errorf("got lines %v, want two of each sale", got)
+	}
+}
