@@ -342,13 +342,13 @@ func (l *ledger) readSide(ctx context.Context, suffix string) (s side, err error
 	return s, err
 }
 
-// resolve marks rejects as resolved. It returns how many were open.
+// resolve marks rejects as resolved, in every table of their group. It returns how many were open.
 func (l *ledger) resolve(ctx context.Context, ids ...int64) (int64, error) {
-	tag, err := l.pool.Exec(ctx, l.statements["resolve"], pgx.NamedArgs{"ids": ids})
+	n, err := staging.ResolveRejects(ctx, l.pool, l.name.String(), ids...)
 	if err != nil {
 		return 0, l.explain("resolving rejects", err)
 	}
-	return tag.RowsAffected(), nil
+	return int64(n), nil
 }
 
 func isNoTable(err error) bool { return errors.Is(err, ErrNoTable) }

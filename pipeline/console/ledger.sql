@@ -83,9 +83,6 @@ WHERE id < @before::int8 AND id >= @before::int8 - @looked::int8 AND resolved_at
   AND (@source::text = '' OR source = @source::text)
 ORDER BY id DESC;
 
--- name: resolve
-UPDATE {rejects} SET resolved_at = clock_timestamp() WHERE id = ANY(@ids::int8[]) AND resolved_at IS NULL;
-
 -- name: staged
 SELECT count(*) AS batches, coalesce(sum(records), 0)::int8 AS records, coalesce(sum(rows), 0)::int8 AS rows, min(sealed_at) AS oldest FROM {registry};
 
