@@ -3,6 +3,7 @@ package examples_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -180,7 +181,11 @@ func TestHeadraceSession(t *testing.T) {
 	equal(t, "records handed off", sum, 2002)
 	c.shows("promote -empty", "promoted 2002 records", "1762 rows")
 	c.shows("promote", "promoted 0 records in 0 batches")
-	c.shows("stats", "balanced", "taken 2002 = acked 2002", "promoted 1762", "sales_hourly")
+	stall := fmt.Sprintf(`{"program":"a promoter","step":"promoting","since":"2026-01-01T00:00:00Z","failures":7,"reason":"out of disk","reported":%q}`, time.Now().Format(time.RFC3339))
+	if err := s.redis.Client(t).Do(t.Context(), s.redis.Client(t).B().Hset().Key("{orders}:signals:stalls").FieldValue().FieldValue("a promoter/promoting", stall).Build()).Error(); err != nil {
+		t.Fatal(err)
+	}
+	c.shows("stats", "balanced", "taken 2002 = acked 2002", "promoted 1762", "sales_hourly", "decode: entered 2002", "a promoter: promoting", "7 failures", "out of disk")
 	c.shows("audit", "✓ Redis", "✓ Postgres", "✓ rows", "✓ between")
 	c.shows("schema check", "is as this program expects it")
 	c.shows("grants print app --role worker", "GRANT", "ON product_catalog, currency_rates, zip_code_zones TO \"app\"")

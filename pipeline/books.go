@@ -24,7 +24,19 @@ type Books struct {
 	// Rejects counts all rejects of the table by code, most open ones first. Nil: the table has no
 	// method CodeCounts.
 	Rejects []staging.CodeCount
-	// Recent is what Postgres has committed in the last minute, per second.
+	// Tables are the books of each table: one, or those of every member of a staging.TableGroup. They
+	// are read a moment after Postgres. Nil: the table has neither BooksByTable nor Name.
+	Tables []staging.TableBooks
+	// Stages are the stages of the chain in their order: how many records came to each, and what it
+	// dropped as duplicates, filtered and rejected. They are summed in the ledger, a moment after
+	// Postgres, over the batches committed since the given time: batches in flight are not in them,
+	// and no batch is in them twice. Rejects that the stages do not have were found when the rows were
+	// staged. A chain that judges copies ([CopiesJudged]) drops them at its end, under the name
+	// "copies". Nil: the table has no method StageCounts.
+	Stages []staging.StageCount
+	// Recent is what Postgres has committed in the last minute, per second. The minute is that of the
+	// server's clock, by which the ledger is stamped, if the table has the method Clock. The age of
+	// the oldest record in flight is Redis.OldestAge, by the clock of Redis.
 	Recent Throughput
 	// Stalls are the steps that fail again and again, as the programs report them through
 	// Flow.Signals, and batches that no promoter promotes. See [Books.Stuck].
@@ -78,7 +90,7 @@ func (f Flow[T]) Books(ctx context.Context, since time.Time) (Books, error) {
 	if b.Redis, err = f.Queue.Stats(ctx); err != nil {
 		return Books{}, queueBooksError(err)
 	}
-	if err := f.details(ctx, &b); err != nil {
+	if err := f.details(ctx, &b, since); err != nil {
 		return Books{}, tableBooksError(err)
 	}
 	still := before.Taken == b.Redis.Taken && before.Acked == b.Redis.Acked && before.HandedOff == b.Redis.HandedOff && committed == b.Postgres
@@ -94,15 +106,48 @@ type rejectCounter interface {
 	CodeCounts(ctx context.Context) ([]staging.CodeCount, error)
 }
 
+// What a Table may have besides, for the details of the books. *[staging.Table] and
+// *[staging.TableGroup] have it.
+type (
+	tableCounter interface {
+		BooksByTable(ctx context.Context, since time.Time) ([]staging.TableBooks, error)
+	}
+	stageCounter interface {
+		StageCounts(ctx context.Context, since time.Time) ([]staging.StageCount, error)
+	}
+	clocked interface {
+		Clock(ctx context.Context) (time.Time, error)
+	}
+)
+
 // details adds what the books do not have to balance.
-func (f Flow[T]) details(ctx context.Context, b *Books) (err error) {
+func (f Flow[T]) details(ctx context.Context, b *Books, since time.Time) (err error) {
 	if t, ok := f.Table.(rejectCounter); ok {
 		if b.Rejects, err = t.CodeCounts(ctx); err != nil {
 			return err
 		}
 		slices.SortStableFunc(b.Rejects, func(a, b staging.CodeCount) int { return cmp.Compare(b.Open, a.Open) })
 	}
-	last, err := f.Table.Books(ctx, b.At.Add(-recent))
+	if t, ok := f.Table.(stageCounter); ok {
+		if b.Stages, err = t.StageCounts(ctx, since); err != nil {
+			return err
+		}
+	}
+	switch t := f.Table.(type) {
+	case tableCounter:
+		if b.Tables, err = t.BooksByTable(ctx, since); err != nil {
+			return err
+		}
+	case interface{ Name() string }:
+		b.Tables = []staging.TableBooks{{Table: t.Name(), Books: b.Postgres}}
+	}
+	now := b.At
+	if t, ok := f.Table.(clocked); ok {
+		if now, err = t.Clock(ctx); err != nil {
+			return err
+		}
+	}
+	last, err := f.Table.Books(ctx, now.Add(-recent))
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,9 @@
 package pipeline
 
 import (
+	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -72,5 +74,35 @@ func TestBooksWithLostRecords(t *testing.T) {
 	b.Redis.Lost = 2
 	if got := b.Lines()[0].Imbalance(); got != 1 {
 		t.Errorf("off by %d, want 1", got)
+	}
+}
+
+// ticking is a table whose server's clock is not the program's.
+type ticking struct {
+	Table[int]
+	now   time.Time
+	since []time.Time
+}
+
+func (t *ticking) Clock(context.Context) (time.Time, error) { return t.now, nil }
+
+func (t *ticking) Books(_ context.Context, since time.Time) (staging.Books, error) {
+	t.since = append(t.since, since)
+	return staging.Books{Records: 120, Rows: 60}, nil
+}
+
+// The last minute is that of the server's clock, by which the ledger is stamped.
+func TestRecentIsByTheServersClock(t *testing.T) {
+	t.Parallel()
+	table := &ticking{now: time.Date(2020, 2, 3, 4, 5, 6, 0, time.UTC)}
+	b := Books{At: time.Now()}
+	if err := (Flow[int]{Table: table}).details(t.Context(), &b, time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	if want := []time.Time{table.now.Add(-time.Minute)}; !slices.Equal(table.since, want) {
+		t.Errorf("summed since %v, want %v", table.since, want)
+	}
+	if want := (Throughput{Accounted: 2, Rows: 1}); b.Recent != want {
+		t.Errorf("got %+v, want %+v", b.Recent, want)
 	}
 }

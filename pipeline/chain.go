@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/headrace/headrace/staging"
 )
 
 // Records holds the values of one batch on their way between two stages, column by column.
@@ -65,8 +67,10 @@ func (s Stage[In, Out]) Name() string { return s.name }
 func Func[In, Out any](name string, run func(ctx context.Context, b *Batch, in Records[In]) (Records[Out], error)) Stage[In, Out] {
 	return Stage[In, Out]{name: name, run: func(ctx context.Context, b *Batch, in Records[In]) (Records[Out], error) {
 		start := time.Now()
+		dups, filtered, rejects := b.dups, b.filtered, len(b.rejects)
 		out, err := run(ctx, b, in)
 		b.stages = append(b.stages, StageEvent{Name: name, In: in.Len(), Out: out.Len(), Duration: time.Since(start)})
+		b.drops = append(b.drops, staging.StageDrops{Stage: name, Duplicates: b.dups - dups, Filtered: b.filtered - filtered, Rejected: len(b.rejects) - rejects})
 		if err != nil {
 			return Records[Out]{}, fmt.Errorf("stage %q: %w", name, err)
 		}

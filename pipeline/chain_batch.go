@@ -21,11 +21,12 @@ type Batch struct {
 	rejects  []staging.Reject
 	dups     int
 	filtered int
-	window   Deduplicator // claims ids in place of the chain's own window; nil: that one does
-	keysOnly bool         // the chain runs only to find the ids: nothing is claimed
-	stages   []StageEvent // what each stage took
-	copies   []bool       // by position: a duplicate that the chain judges all the same; nil: none
-	misuse   error        // a stage named a position that it did not receive, or one twice
+	window   Deduplicator         // claims ids in place of the chain's own window; nil: that one does
+	keysOnly bool                 // the chain runs only to find the ids: nothing is claimed
+	stages   []StageEvent         // what each stage took
+	drops    []staging.StageDrops // what each stage dropped
+	copies   []bool               // by position: a duplicate that the chain judges all the same; nil: none
+	misuse   error                // a stage named a position that it did not receive, or one twice
 }
 
 // Fate is how a record left a chain.
@@ -134,12 +135,16 @@ func (b *Batch) judge(pos int32) {
 	b.copies[pos] = true
 }
 
+// copiesStage is the name under which the books count what dropCopies drops.
+const copiesStage = "copies"
+
 // dropCopies drops, at the end of a chain, the duplicates that no stage has rejected or filtered.
 func dropCopies[T any](b *Batch, out Records[T]) Records[T] {
 	if b.copies == nil {
 		return out
 	}
 	kept := Records[T]{Values: out.Values[:0], Pos: out.Pos[:0]}
+	before := b.dups
 	for i, pos := range out.Pos {
 		switch {
 		case !b.copies[pos]:
@@ -148,6 +153,7 @@ func dropCopies[T any](b *Batch, out Records[T]) Records[T] {
 			b.Duplicate(pos)
 		}
 	}
+	b.drops = append(b.drops, staging.StageDrops{Stage: copiesStage, Duplicates: b.dups - before})
 	return kept
 }
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -86,6 +88,71 @@ func TestGroupOfTables(t *testing.T) {
 	rows := append(idsOf(good), idsOf(corrected)...)
 	r.check(want{rows: rows, rejects: append(idsOf(ruled), idsOf(bad)...), dead: []string{"x"}})
 	r.checkParts(rows)
+
+	// The books have the details of the group: codes, stages and tables, which add up.
+	books, err := r.flow.Books(t.Context(), time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := books.Balanced(); err != nil {
+		t.Error(err)
+	}
+	// Each ruled item and its two parts; each bad item, of which one part breaks the check.
+	if got, want := fmt.Sprint(books.Rejects), "[{ruled 60 0} {sqlstate_23514 60 0}]"; got != want {
+		t.Errorf("got rejects %s, want %s", got, want)
+	}
+	stages := map[string]staging.StageCount{}
+	entered := books.Postgres.Records
+	var names []string
+	var dropped staging.StageCount
+	for _, s := range books.Stages {
+		if s.Entered != entered {
+			t.Errorf("got %d records that came to stage %q, want the %d that the one before passed on", s.Entered, s.Stage, entered)
+		}
+		entered, names = s.Passed(), append(names, s.Stage)
+		stages[s.Stage] = s
+		dropped.Duplicates, dropped.Filtered, dropped.Rejected = dropped.Duplicates+s.Duplicates, dropped.Filtered+s.Filtered, dropped.Rejected+s.Rejected
+	}
+	if want := []string{"decode", "dedup", "wanted", "refuse", "poison"}; !slices.Equal(names, want) || entered != books.Postgres.Kept {
+		t.Errorf("got stages %v with %d records passed, want %v with %d", names, entered, want, books.Postgres.Kept)
+	}
+	if stages["dedup"].Duplicates != 50 || stages["wanted"].Filtered != 20 {
+		t.Errorf("got %+v, want 50 duplicates and 20 filtered", stages)
+	}
+	if p := books.Postgres; dropped.Duplicates != p.Duplicates || dropped.Filtered != p.Filtered || dropped.Rejected != p.Rejected {
+		t.Errorf("the stages dropped %+v, want the sums of %+v", dropped, p)
+	}
+	var sum int64
+	for _, b := range books.Tables {
+		if err := b.Balanced(); err != nil {
+			t.Errorf("%s: %v", b.Table, err)
+		}
+		sum += b.Rows
+	}
+	if len(books.Tables) != 2 || books.Tables[0].Rows != int64(len(rows)) || sum != books.Postgres.Rows {
+		t.Errorf("got tables %+v, want %d items and twice as many parts", books.Tables, len(rows))
+	}
+	if books.Recent.Rows <= 0 {
+		t.Errorf("got %+v for the last minute, want rows", books.Recent)
+	}
+
+	// Find looks into the ledger and into the rejects of every table of the group.
+	for id, want := range map[string][]pipeline.Location{
+		idsOf(good)[70]: {pipeline.LocationPromoted}, // by its batch: no index leads with an id
+		idsOf(ruled)[3]: {pipeline.LocationRejected, pipeline.LocationRejected, pipeline.LocationRejected},
+	} {
+		found, err := r.flow.Find(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []pipeline.Location
+		for _, p := range found.Places {
+			got = append(got, p.Location)
+		}
+		if !slices.Equal(got, want) || strings.Contains(found.String(), "cannot be looked through") {
+			t.Errorf("got %s, want the places %v", found, want)
+		}
+	}
 }
 
 type chaosGroup struct {

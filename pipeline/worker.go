@@ -317,7 +317,7 @@ func (w *Worker[T]) transform(ctx context.Context, b *Batch) (load staging.Load[
 	}
 	return staging.Load[T]{
 		Batch: stagingBatch(b.Batch, w.cfg.Name), Rows: out.Values, Pos: out.Pos,
-		Rejects: b.rejects, Duplicates: b.dups, Filtered: b.filtered, Payloads: b.Payloads,
+		Rejects: b.rejects, Duplicates: b.dups, Filtered: b.filtered, Payloads: b.Payloads, Stages: b.drops,
 	}, nil
 }
 

@@ -87,3 +87,44 @@ func ExampleGroup() {
 	// "public"."book_orders" 2 = 1 + 1 <nil>
 	// "public"."book_lines" 4 = 2 + 2 <nil>
 }
+
+// What the stages of a chain dropped stands in the ledger of the group's first table. A worker of
+// package pipeline fills in Load.Stages.
+func ExampleTableGroup_StageCounts() {
+	ctx := context.Background()
+	pool, drop := exampleDatabase(booksTables)
+	defer drop()
+
+	orders, err := staging.New(ctx, pool, "book_orders", staging.Config[bookOrder]{Key: []string{"id"}})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	table := staging.Group(staging.Into(orders, func(r bookRecord) []bookOrder { return []bookOrder{r.Order} }))
+	fmt.Println(table.Stage(ctx, staging.Load[bookRecord]{
+		Batch:      staging.Batch{ID: staging.NewBatchID(), Records: 6},
+		Rows:       []bookRecord{{Order: bookOrder{"o1", "Ada"}}},
+		Duplicates: 3,
+		Filtered:   2,
+		Stages:     []staging.StageDrops{{Stage: "dedup", Duplicates: 3}, {Stage: "wanted", Filtered: 2}},
+	}))
+	if _, err := table.Promote(ctx, staging.PromoteOptions{}); err != nil {
+		fmt.Println(err)
+	}
+
+	now, err := table.Clock(ctx) // the clock that stamps the ledger
+	if err != nil {
+		fmt.Println(err)
+	}
+	counts, err := table.StageCounts(ctx, now.Add(-time.Minute))
+	for _, c := range counts {
+		fmt.Println(c.Stage, "entered", c.Entered, "passed", c.Passed(), err)
+	}
+	all, err := staging.StageCounts(ctx, pool, "book_orders", time.Time{}) // without the type of the rows
+	fmt.Println(len(all), "stages", err)
+	// Output:
+	// staged <nil>
+	// dedup entered 6 passed 3 <nil>
+	// wanted entered 3 passed 1 <nil>
+	// 2 stages <nil>
+}

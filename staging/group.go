@@ -49,6 +49,8 @@ type groupTable interface {
 	RejectedKeys(ctx context.Context, ids []string) (map[string][]Reject, error)
 	RejectsByBatch(ctx context.Context, ids []string) (map[string][]Reject, error)
 	Rejects(ctx context.Context, f RejectFilter) ([]StoredReject, error)
+	StageCounts(ctx context.Context, since time.Time) ([]StageCount, error)
+	Clock(ctx context.Context) (time.Time, error)
 	CodeCounts(ctx context.Context) ([]CodeCount, error)
 	FindKey(ctx context.Context, key string) (FoundKey, error)
 	FindBatches(ctx context.Context, ids ...string) (FoundBatches, error)

@@ -194,6 +194,22 @@ func (g *TableGroup[R]) BooksByTable(ctx context.Context, since time.Time) ([]Ta
 	return out, nil
 }
 
+// StageCounts is [Table.StageCounts] of the leader, whose ledger has the counts of the records.
+func (g *TableGroup[R]) StageCounts(ctx context.Context, since time.Time) ([]StageCount, error) {
+	if err := g.Check(ctx); err != nil {
+		return nil, err
+	}
+	return g.lead().StageCounts(ctx, since)
+}
+
+// Clock is [Table.Clock].
+func (g *TableGroup[R]) Clock(ctx context.Context) (time.Time, error) {
+	if err := g.Check(ctx); err != nil {
+		return time.Time{}, err
+	}
+	return g.lead().Clock(ctx)
+}
+
 // RejectsByBatch is [Table.RejectsByBatch] over all tables. A record that was rejected stands there
 // once. Its key is that of the first table that knows one, parents before children: a child may be
 // rejected because it names the wrong parent.

@@ -204,6 +204,14 @@ func (x *groupLoad[R]) countsOf(i int) counts {
 	return counts{kept: kept, filtered: x.l.Batch.Records - kept, rows: rows}
 }
 
+// stagesOf is what the chain's stages dropped. It stands in the registry of the leader.
+func (x *groupLoad[R]) stagesOf(i int) string {
+	if i > 0 {
+		return ""
+	}
+	return stagesText(x.l.Stages)
+}
+
 // Stage writes a batch into the staging tables of all members, in one transaction. Load.Rows are
 // the records; the functions of [Into] make the rows of them. A record without a row in any table
 // counts as filtered. A record of which one table cannot take a row is rejected in all.
@@ -336,7 +344,7 @@ func (g *TableGroup[R]) register(ctx context.Context, q *pgx.Conn, s side, x *gr
 	run = look(run)
 	registered := len(run)
 	for _, i := range g.byName {
-		run = append(run, g.views[i].sql.side[s].stageRegister.with(b.entry(x.countsOf(i), g.list)))
+		run = append(run, g.views[i].sql.side[s].stageRegister.with(b.entry(x.countsOf(i), g.list, x.stagesOf(i))))
 	}
 	res, err := send(ctx, q, run...)
 	if !nowait && err != nil && len(res) == locked-1 {

@@ -41,6 +41,30 @@ SELECT count(*) FILTER (WHERE kind = 'promoted') AS batches,
        (SELECT floor > '-infinity' FROM {control}) AS pruned
 FROM {ledger} WHERE committed_at >= @since::timestamptz;
 
+-- name: ledger_stages
+-- Sums what the stages dropped. Equal texts are counted together first: most batches have one of a
+-- few.
+WITH texts AS (
+    SELECT stages, count(*) AS n, sum(records) AS records
+    FROM {ledger}
+    WHERE kind = 'promoted' AND stages <> '' AND committed_at >= @since::timestamptz
+    GROUP BY stages
+), steps AS (
+    SELECT t.stages, t.records, s.place, split_part(s.step, ' ', 1) AS stage,
+           t.n * split_part(s.step, ' ', 2)::int8 AS duplicates, t.n * split_part(s.step, ' ', 3)::int8 AS filtered,
+           t.n * split_part(s.step, ' ', 4)::int8 AS rejected
+    FROM texts t, string_to_table(t.stages, ';') WITH ORDINALITY s(step, place)
+), entered AS (
+    SELECT *, records + duplicates + filtered + rejected
+              - sum(duplicates + filtered + rejected) OVER (PARTITION BY stages ORDER BY place) AS entered
+    FROM steps
+)
+SELECT stage, sum(entered)::int8 AS entered, sum(duplicates)::int8 AS duplicates, sum(filtered)::int8 AS filtered, sum(rejected)::int8 AS rejected
+FROM entered GROUP BY stage ORDER BY max(place), stage;
+
+-- name: clock
+SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8 AS clock;
+
 -- name: registered
 SELECT id::text AS id FROM {registry_a} WHERE id = ANY(@ids::text[]::uuid[])
 UNION ALL

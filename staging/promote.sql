@@ -68,9 +68,9 @@ SELECT hr_batch AS no, count(*) AS n FROM {refused} GROUP BY 1;
 -- name: ledger_insert
 -- Returns the batches that were not in the ledger.
 INSERT INTO {ledger} (id, kind, root, root_offset, records, kept, duplicates, filtered, rejected, staged, promoted,
-                      attempt, worker, sealed_at, staged_at, tables)
+                      attempt, worker, sealed_at, staged_at, tables, stages)
 SELECT id, 'promoted', root, root_offset, records, kept, duplicates, filtered, rejected, rows, rows,
-       attempt, worker, sealed_at, staged_at, tables
+       attempt, worker, sealed_at, staged_at, tables, stages
 FROM {registry} WHERE no = ANY(@numbers::int4[])
 ORDER BY id
 ON CONFLICT (id) DO NOTHING

@@ -16,9 +16,9 @@ WHERE c.conrelid = {rejects_text}::regclass AND c.contype = 'c'
 -- may run again. They run as one transaction, with the programs stopped.
 ALTER TABLE {refused_a} ADD COLUMN IF NOT EXISTS bytes bytea;
 ALTER TABLE {refused_b} ADD COLUMN IF NOT EXISTS bytes bytea;
-ALTER TABLE {registry_a} ADD COLUMN IF NOT EXISTS tables text NOT NULL DEFAULT '';
-ALTER TABLE {registry_b} ADD COLUMN IF NOT EXISTS tables text NOT NULL DEFAULT '';
-ALTER TABLE {ledger} ADD COLUMN IF NOT EXISTS tables text;
+ALTER TABLE {registry_a} ADD COLUMN IF NOT EXISTS tables text NOT NULL DEFAULT '', ADD COLUMN IF NOT EXISTS stages text NOT NULL DEFAULT '';
+ALTER TABLE {registry_b} ADD COLUMN IF NOT EXISTS tables text NOT NULL DEFAULT '', ADD COLUMN IF NOT EXISTS stages text NOT NULL DEFAULT '';
+ALTER TABLE {ledger} ADD COLUMN IF NOT EXISTS tables text, ADD COLUMN IF NOT EXISTS stages text;
 ALTER TABLE {rejects} ADD COLUMN IF NOT EXISTS bytes bytea, ADD COLUMN IF NOT EXISTS row json,
     ADD COLUMN IF NOT EXISTS tables text NOT NULL DEFAULT ''{drop_checks},
     ADD CHECK (source IN ('stage', 'rule', 'insert', 'group'));

@@ -16,7 +16,8 @@ CREATE UNLOGGED TABLE IF NOT EXISTS {registry} (
     worker      text        NOT NULL,
     sealed_at   timestamptz NOT NULL,
     staged_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
-    tables      text        NOT NULL DEFAULT '' -- of the group that staged the batch, its leader first
+    tables      text        NOT NULL DEFAULT '', -- of the group that staged the batch, its leader first
+    stages      text        NOT NULL DEFAULT ''  -- what each stage of the chain dropped: name, duplicates, filtered, rejected
 ) WITH (autovacuum_enabled = false);
 CREATE UNLOGGED TABLE IF NOT EXISTS {staging} (
     hr_record bigint, -- in front, because Postgres walks over all columns before the one that it counts by

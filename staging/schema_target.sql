@@ -19,7 +19,8 @@ CREATE TABLE IF NOT EXISTS {ledger} (
     sealed_at    timestamptz NOT NULL,
     staged_at    timestamptz,
     committed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    tables       text                            -- of the group that promoted the batch; '': this table alone; NULL: an older layout
+    tables       text,                           -- of the group that promoted the batch; '': this table alone; NULL: an older layout
+    stages       text                            -- what each stage of the chain dropped, as in the registry
 );
 CREATE INDEX IF NOT EXISTS {ledger_at} ON {ledger} USING brin (committed_at);
 -- Only the parts of split batches are in it.

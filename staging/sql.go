@@ -136,6 +136,7 @@ type statements struct {
 	ledgerCorrect   statement
 	ledgerVoid      statement
 	ledgerBooks     statement
+	ledgerStages    statement
 	ledgerReplay    statement
 	registered      statement
 	volatile        statement
@@ -235,6 +236,7 @@ func (t *table) prepare() {
 	q.ledgerKinds, q.ledgerTooOld, q.ledgerDelete = get("ledger_kinds"), get("ledger_too_old"), get("ledger_delete")
 	q.ledgerCorrect, q.ledgerVoid, q.ledgerBooks, q.ledgerReplay = get("ledger_correct"), get("ledger_void"), get("ledger_books"), get("ledger_replay")
 	q.volatile, q.sequences, q.unfit = get("volatile"), get("omitted_sequences"), get("unfit_target")
+	q.ledgerStages = get("ledger_stages")
 	q.registered, q.readEpoch, q.setEpoch = get("registered"), get("read_epoch"), get("set_epoch")
 	q.rejectsByBatch, q.rejectedKeys, q.rejectsList = get("rejects_by_batch"), get("rejected_keys"), get("rejects_list")
 	q.rejectCounts, q.countRejects = get("reject_counts"), get("count_rejects")

@@ -54,6 +54,12 @@ func (l *Load[T]) check(spans []span) error {
 		return fmt.Errorf("%w: batch %s: %d records are not %d kept + %d duplicates + %d filtered + %d rejected",
 			ErrLoad, l.Batch.ID, l.Batch.Records, kept, l.Duplicates, l.Filtered, len(l.Rejects))
 	}
+	for _, s := range l.Stages {
+		if s.Duplicates < 0 || s.Filtered < 0 || s.Rejected < 0 {
+			return fmt.Errorf("%w: batch %s: stage %q dropped %d duplicates, %d filtered and %d rejected, must not be negative",
+				ErrLoad, l.Batch.ID, s.Stage, s.Duplicates, s.Filtered, s.Rejected)
+		}
+	}
 	if len(l.Rejects) > 0 {
 		taken := make(map[int32]struct{}, len(l.Rejects))
 		for _, r := range l.Rejects {
@@ -198,7 +204,7 @@ func (t *Table[T]) stageIn(ctx context.Context, q *pgx.Conn, l *Load[T], spans [
 	if !how.begin {
 		run = append(run, sql.stageFields.with(nil))
 	}
-	run = append(run, sql.stageRegister.with(b.entry(counts{kept: kept, dups: l.Duplicates, filtered: l.Filtered, rejected: len(l.Rejects), rows: len(l.Rows)}, "")))
+	run = append(run, sql.stageRegister.with(b.entry(counts{kept: kept, dups: l.Duplicates, filtered: l.Filtered, rejected: len(l.Rejects), rows: len(l.Rows)}, "", stagesText(l.Stages))))
 	res, err := send(ctx, q, run...)
 	if err != nil {
 		if how.nowait && len(res) < looked && sqlState(err) == "55P03" {
@@ -246,11 +252,11 @@ func (t *Table[T]) stageIn(ctx context.Context, q *pgx.Conn, l *Load[T], spans [
 type counts struct{ kept, dups, filtered, rejected, rows int }
 
 // entry is the batch in a registry. tables are those of the group that stages it.
-func (b *Batch) entry(n counts, tables string) args {
+func (b *Batch) entry(n counts, tables, stages string) args {
 	return args{
 		"id": b.ID, "root": b.Root, "offset": text(b.Offset), "records": text(b.Records), "kept": text(n.kept), "duplicates": text(n.dups),
 		"filtered": text(n.filtered), "rejected": text(n.rejected), "rows": text(n.rows), "attempt": text(b.Attempt), "worker": b.Worker,
-		"sealed": timeText(b.Sealed), "tables": tables,
+		"sealed": timeText(b.Sealed), "tables": tables, "stages": stages,
 	}
 }
 

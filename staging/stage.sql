@@ -22,9 +22,9 @@ LOCK TABLE {registry}, {staging} IN ROW EXCLUSIVE MODE
 -- name: stage_register
 -- Returns the batch's number, or no row if the batch is in the registry or in the ledger.
 INSERT INTO {registry}
-       (id, root, root_offset, records, kept, duplicates, filtered, rejected, rows, attempt, worker, sealed_at, tables)
+       (id, root, root_offset, records, kept, duplicates, filtered, rejected, rows, attempt, worker, sealed_at, tables, stages)
 SELECT @id::text::uuid, @root::text::uuid, @offset::int4, @records::int4, @kept::int4, @duplicates::int4, @filtered::int4,
-       @rejected::int4, @rows::int4, @attempt::int8, @worker::text, @sealed::timestamptz, @tables::text
+       @rejected::int4, @rows::int4, @attempt::int8, @worker::text, @sealed::timestamptz, @tables::text, @stages::text
 WHERE NOT EXISTS (SELECT FROM {ledger} WHERE id = @id::text::uuid)
 ON CONFLICT DO NOTHING
 RETURNING no;

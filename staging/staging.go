@@ -52,6 +52,9 @@ type Load[T any] struct {
 	// is rejected with its raw record. Without Payloads it is rejected with the row as JSON, under the
 	// names of its columns.
 	Payloads [][]byte
+	// Stages are the stages of the chain in their order, with what each dropped. The ledger keeps
+	// them for [Table.StageCounts].
+	Stages []StageDrops
 	// Encoding, if set, is called with true before rows are encoded and with false afterwards.
 	// Encoding runs Config.Fill and methods of the values. From the call with false to the next with
 	// true, Stage waits for Postgres. An error of the call with true stops the COPY, and Stage

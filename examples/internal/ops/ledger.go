@@ -23,6 +23,7 @@ var ErrNoTable = errors.New("ops: no such pipeline")
 type Ledger struct {
 	pipeline.Table[struct{}] // nil: only what the books need is implemented
 	pool                     *pgxpool.Pool
+	table                    string
 	ledger, control          string // quoted
 }
 
@@ -40,7 +41,7 @@ func OpenLedger(ctx context.Context, pool *pgxpool.Pool, table string) (*Ledger,
 	if err != nil {
 		return nil, fmt.Errorf("ops: %w", err)
 	}
-	return &Ledger{pool: pool, ledger: name, control: control}, nil
+	return &Ledger{pool: pool, table: table, ledger: name, control: control}, nil
 }
 
 // Books sums the ledger over the batches committed since.
@@ -53,6 +54,17 @@ func (l *Ledger) Books(ctx context.Context, since time.Time) (b staging.Books, e
 	err = l.pool.QueryRow(ctx, sql+" FROM "+l.ledger+" WHERE committed_at >= $1::timestamptz", since).Scan(&b.Batches, &b.Void,
 		&b.Records, &b.Kept, &b.Duplicates, &b.Filtered, &b.Rejected, &b.Staged, &b.Rows, &b.Conflicts, &b.RejectedByRule, &b.Pruned)
 	return b, err
+}
+
+// Clock returns the time of the server.
+func (l *Ledger) Clock(ctx context.Context) (now time.Time, err error) {
+	err = l.pool.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&now)
+	return now, err
+}
+
+// StageCounts sums what the stages of the chain did with the records.
+func (l *Ledger) StageCounts(ctx context.Context, since time.Time) ([]staging.StageCount, error) {
+	return staging.StageCounts(ctx, l.pool, l.table, since)
 }
 
 // Fates returns FatePromoted or FateVoid for batches that are in the ledger, and FateUnknown for

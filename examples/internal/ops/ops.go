@@ -25,8 +25,9 @@ type Pipeline struct {
 	Window *dedup.Deduplicator
 	Ledger *Ledger // nil: the database has no such table yet
 
-	pool  *pgxpool.Pool
-	names Names
+	pool    *pgxpool.Pool
+	names   Names
+	signals *pipeline.Signals // what programs have reported as stuck
 }
 
 // Names are the names by which a pipeline is found.
@@ -41,6 +42,9 @@ func Open(ctx context.Context, redis rueidis.Client, pool *pgxpool.Pool, names N
 	p := &Pipeline{pool: pool, names: names}
 	var err error
 	if p.Queue, err = queue.New(ctx, redis, names.Queue, queue.Config{Eviction: queue.EvictionIgnore}); err != nil {
+		return nil, err
+	}
+	if p.signals, err = pipeline.NewSignals(redis, names.Queue); err != nil {
 		return nil, err
 	}
 	if p.Window, err = dedup.New(ctx, redis, names.Queue, dedup.Config{}); err != nil {
@@ -75,7 +79,7 @@ func (p *Pipeline) Stats(ctx context.Context) (Stats, error) {
 	}
 	s.Table = p.names.Table
 	pass := pipeline.Decode(func([]byte) (struct{}, error) { return struct{}{}, nil }) // the books do not run it
-	flow := pipeline.Flow[struct{}]{Queue: p.Queue, Chain: pass, Table: p.Ledger}
+	flow := pipeline.Flow[struct{}]{Queue: p.Queue, Chain: pass, Table: p.Ledger, Signals: p.signals}
 	if s.Books, err = flow.Books(ctx, time.Time{}); err != nil {
 		return s, err
 	}
@@ -154,6 +158,18 @@ func (s Stats) MarshalJSON() ([]byte, error) {
 			lines = append(lines, line{l.Name, l.Imbalance(), l.Sum})
 		}
 	}
+	type stage struct {
+		Name       string `json:"name"`
+		Entered    int64  `json:"entered"`
+		Duplicates int64  `json:"duplicates"`
+		Filtered   int64  `json:"filtered"`
+		Rejected   int64  `json:"rejected"`
+	}
+	stages := []stage{}
+	for _, x := range s.Books.Stages {
+		stages = append(stages, stage{x.Stage, x.Entered, x.Duplicates, x.Filtered, x.Rejected})
+	}
+	stalls := append([]pipeline.Stall{}, s.Books.Stalls...)
 	q, t := s.Books.Redis, s.Books.Postgres
 	queue := map[string]any{
 		"ready": q.Ready, "delayed": q.Delayed, "in_flight": q.InFlight, "handed_off": q.HandedOff, "dead": q.Dead,
@@ -173,7 +189,7 @@ func (s Stats) MarshalJSON() ([]byte, error) {
 		views = []View{}
 	}
 	return json.Marshal(map[string]any{
-		"at": s.At, "balanced": s.Balanced() == nil, "quiet": s.Books.Quiet, "unacked": s.Books.Unacked, "books": lines,
+		"at": s.At, "balanced": s.Balanced() == nil, "quiet": s.Books.Quiet, "unacked": s.Books.Unacked, "books": lines, "stages": stages, "stalls": stalls,
 		"queue": queue, "table": table, "window": s.Window, "views": views,
 	})
 }
@@ -210,6 +226,12 @@ func (s Stats) Text(width int, before *Stats) string {
 	}
 	if s.Table == "" {
 		line("table", "not created yet: no worker has started")
+	}
+	for _, x := range s.Books.Stages {
+		line("stage", "%s: entered %d, duplicates %d, filtered %d, rejected %d, passed %d", x.Stage, x.Entered, x.Duplicates, x.Filtered, x.Rejected, x.Passed())
+	}
+	if err := s.Books.Stuck(); err != nil {
+		line("stuck", "%v", err)
 	}
 	for _, v := range s.Views {
 		line("view", "%s", v.Text())
