@@ -14,10 +14,12 @@ import (
 // and their order from the catalogue. Config.Views must be empty; Populate and NoCreate have no
 // effect.
 //
-// Open creates nothing. It needs SELECT on the state table, which is enough for Freshness. Refresh
-// needs the privileges that [New] checks, and reports the ones that are missing when it fails. A
-// view that was dropped or renamed is left out, and so is one that New creates later: open the set
-// again. A set that does not exist is an [ErrMissing].
+// Open creates nothing. It needs SELECT on the state table, which is enough for Freshness.
+// Refresh needs the privileges that [New] checks, and fails without them. A view that was dropped
+// or renamed is left out, and so is one that New creates later: open the set again. A set that
+// does not exist is an [ErrMissing], and so is a view that the role cannot find. View.DependsOn
+// is not recorded: if a dependency is hidden in the body of a function, refresh the views one by
+// one.
 func Open(ctx context.Context, pool *pgxpool.Pool, name string, cfg Config) (*Refresher, error) {
 	state, err := stateTable(name)
 	if err != nil {
@@ -81,17 +83,21 @@ func (r *Refresher) readViews(ctx context.Context, tx pgx.Tx, state pgschema.Nam
 func (r *Refresher) readDefinitions(ctx context.Context, tx pgx.Tx) error {
 	type row struct {
 		View
-		oid  uint32
-		name pgschema.Name
+		oid    uint32
+		exists bool // under the name, in some schema
+		name   pgschema.Name
 	}
-	found, err := tx.Query(ctx, "SELECT name, definition, view FROM "+r.state+" ORDER BY name COLLATE \"C\"")
+	found, err := tx.Query(ctx, "SELECT s.name, s.definition, s.view, c.relname FROM "+r.state+
+		" s LEFT JOIN pg_class c ON c.oid = s.view AND c.relkind = 'm' ORDER BY s.name COLLATE \"C\"")
 	if err != nil {
 		return err
 	}
 	list, err := pgx.CollectRows(found, func(c pgx.CollectableRow) (v row, err error) {
-		if err = c.Scan(&v.Name, &v.SQL, &v.oid); err == nil {
+		var now *string // the view's name now
+		if err = c.Scan(&v.Name, &v.SQL, &v.oid, &now); err == nil {
 			v.name, err = pgschema.ParseName(v.Name)
 		}
+		v.exists = now != nil && *now == v.name.Table
 		return v, err
 	})
 	if err != nil {
@@ -106,8 +112,12 @@ func (r *Refresher) readDefinitions(ctx context.Context, tx pgx.Tx) error {
 		return err
 	}
 	for i, v := range list {
-		if objects[i].OID == v.oid && objects[i].Kind == "m" {
+		switch o := objects[i]; {
+		case o.OID == v.oid && o.Kind == "m":
 			r.views = append(r.views, v.View)
+		case o.OID == 0 && v.exists:
+			return fmt.Errorf("%w: view %s exists, but this role does not find it: the role needs USAGE on its schema, "+
+				"or the search_path with which it was created", ErrMissing, v.Name)
 		}
 	}
 	return nil

@@ -77,6 +77,11 @@ func TestOpenNeedsLittle(t *testing.T) {
 	if _, err := r.Refresh(t.Context()); err == nil {
 		t.Error("a reader has refreshed the views")
 	}
+	// A view that the role cannot find is not taken for dropped.
+	exec(t, pool, `CREATE SCHEMA hidden; ALTER MATERIALIZED VIEW totals SET SCHEMA hidden`)
+	if _, err := matview.Open(t.Context(), user, "dashboard", matview.Config{}); !errors.Is(err, matview.ErrMissing) || !strings.Contains(err.Error(), "view totals exists, but this role does not find it") {
+		t.Errorf("a view in a schema that is not found: got %v, want ErrMissing", err)
+	}
 	exec(t, pool, `COMMENT ON TABLE dashboard_views IS 'headrace matview schema 9'`)
 	if _, err := matview.Open(t.Context(), pool, "dashboard", matview.Config{}); !errors.Is(err, matview.ErrDrift) {
 		t.Errorf("another layout: got %v, want ErrDrift", err)

@@ -64,9 +64,14 @@ func undoClaims(ctx context.Context, w Deduplicator, claims []dedup.Claim) ([][]
 	return out, nil
 }
 
+// noticeTimeout bounds a notice, so that a node of a gate that does not answer delays no promotion.
+const noticeTimeout = time.Second
+
 // notifyGate wakes producers that wait at the gate.
 func (f Flow[T]) notifyGate(ctx context.Context) {
 	if f.Gate != nil {
+		ctx, cancel := context.WithTimeout(ctx, noticeTimeout)
+		defer cancel()
 		_ = f.Gate.Notify(ctx) // a hint: a waiting producer polls too
 	}
 }

@@ -13,7 +13,8 @@ import (
 	"github.com/headrace/headrace/staging"
 )
 
-// QueueFinder is the part of a queue in which [Find] looks. *[queue.Queue] implements it.
+// QueueFinder is the part of a queue in which [Find] looks. *[queue.Queue] and
+// *[queue.Shards] implement it.
 type QueueFinder interface {
 	Batches(ctx context.Context, ids ...string) ([]queue.BatchInfo, error)
 	InFlight(ctx context.Context, until time.Time, n int) (batches []queue.BatchInfo, total int64, err error)
@@ -23,7 +24,7 @@ type QueueFinder interface {
 }
 
 // WindowFinder is the part of a dedup window in which [Find] looks. *[dedup.Deduplicator]
-// implements it.
+// and *[ShardWindow] implement it.
 type WindowFinder interface {
 	Holders(ctx context.Context, ids ...string) ([]dedup.Holder, error)
 }

@@ -151,9 +151,15 @@ func (p *Promoter[T]) round(ctx, work context.Context, dirty chan<- struct{}) er
 		} else if !p.sharded {
 			return failed
 		}
+		if failed != nil {
+			p.reconcileAfter(min(reconcileRetry, p.cfg.ReconcileInterval))
+		}
 	}
 	for ctx.Err() == nil {
 		n, err := p.Promote(work)
+		if n > 0 {
+			p.changed(dirty) // also if the acknowledgement failed
+		}
 		if err != nil {
 			return errors.Join(failed, err)
 		}
@@ -163,14 +169,16 @@ func (p *Promoter[T]) round(ctx, work context.Context, dirty chan<- struct{}) er
 		if n == 0 {
 			break
 		}
-		p.changed(dirty)
-		if failed == nil && p.reconcileDue() {
+		if p.reconcileDue() {
 			poke(p.wake) // reconcile gets its turn however much there is to promote
-			return nil
+			return failed
 		}
 	}
 	return failed
 }
+
+// reconcileRetry is how long a promoter goes on promoting after a part of a reconcile has failed.
+const reconcileRetry = 5 * time.Second
 
 // changed reports that the target has new rows: views read it.
 func (p *Promoter[T]) changed(dirty chan<- struct{}) {
@@ -196,8 +204,9 @@ func (p *Promoter[T]) reconcileDue() bool { return time.Now().UnixNano() >= p.du
 func (p *Promoter[T]) reconcileAfter(d time.Duration) { p.due.Store(time.Now().Add(d).UnixNano()) }
 
 // Promote performs one promotion: staged rows go into the target, then the batches are
-// acknowledged. It returns the number of batches that it found, 0 if nothing was staged. Run calls
-// it on every signal. Call it yourself to promote by hand.
+// acknowledged. It returns the number of batches that it found, 0 if nothing was staged. With an
+// error, the number is that of the batches whose rows are in the target, and of which not all are
+// acknowledged. Run calls it on every signal. Call it yourself to promote by hand.
 func (p *Promoter[T]) Promote(ctx context.Context) (int, error) {
 	start := time.Now()
 	prom, err := p.flow.Table.Promote(ctx, p.cfg.Promote)
@@ -232,7 +241,7 @@ func (p *Promoter[T]) Promote(ctx context.Context) (int, error) {
 		p.reconcileAfter(0) // the split of a void batch must be finished, and one put aside redelivered
 	}
 	if err := p.ack(ctx, promoted); err != nil {
-		return 0, err
+		return found, err
 	}
 	p.flow.signal(ctx, SignalPromoted)
 	return found, nil

@@ -27,7 +27,8 @@ const (
 // that is stuck reports that in the hash "{name}:signals:stalls", where [Flow.Books] finds it.
 //
 // The signals of [NewShards] are on a channel for each shard, "{shard}:signals", and one for the
-// whole. On a cluster these are sharded channels (SPUBLISH, SSUBSCRIBE), so a signal costs one node
+// whole; each has its stalls too, and the Books of a flow read those of its own queue. On a cluster
+// these are sharded channels (SPUBLISH, SSUBSCRIBE), so a signal costs one node
 // and not all of them.
 //
 // Signals is safe for concurrent use.

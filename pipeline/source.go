@@ -159,12 +159,17 @@ func Feed(ctx context.Context, source Source, push func(ctx context.Context, pay
 		}
 		err := push(ctx, chunk...)
 		var partly *queue.PushError
+		var parted *queue.ShardsPushError
 		switch {
 		case err == nil:
 			r.Pushed += int64(len(chunk))
 		case errors.As(err, &partly):
 			r.Pushed += int64(partly.Pushed)
 			r.Unknown = int64(partly.Unknown)
+		case errors.As(err, &parted): // what is behind the first one that is missing may be in another shard
+			first := slices.Min(slices.Concat(parted.Rest, parted.Unknown, []int{len(chunk)}))
+			r.Pushed += int64(first)
+			r.Unknown = int64(len(chunk) - first)
 		}
 		chunk = nil
 		return err

@@ -93,6 +93,14 @@ func TestFeed(t *testing.T) {
 	if !errors.Is(err, errLostReply) || r != (pipeline.FeedResult{Pushed: 1, Unknown: 1}) {
 		t.Errorf("a push that fails: %+v, %v, want 1 pushed, 1 unknown", r, err)
 	}
+	// One shard of three has failed: b is not in the queue, d may be, and the others are.
+	parted := func(context.Context, ...[]byte) error {
+		return &queue.ShardsPushError{Rest: []int{1}, Unknown: []int{3}, Err: errLostReply}
+	}
+	r, err = pipeline.Feed(t.Context(), source("a", "b", "c", "d", "e"), parted, pipeline.FeedConfig{})
+	if !errors.Is(err, errLostReply) || r != (pipeline.FeedResult{Pushed: 1, Unknown: 4}) {
+		t.Errorf("a push that fails in one shard: %+v, %v, want 1 pushed, 4 unknown", r, err)
+	}
 	if _, err := pipeline.Feed(t.Context(), source(), q.Push, pipeline.FeedConfig{Records: -1}); !errors.Is(err, pipeline.ErrConfig) {
 		t.Errorf("got %v, want ErrConfig", err)
 	}

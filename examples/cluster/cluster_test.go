@@ -23,9 +23,8 @@ func TestMain(m *testing.M) {
 
 // TestCluster runs the job while a slot moves from one master to another and back, a master dies
 // and comes back with its append-only file, and the Postgres of two shards dies and recovers. The
-// books over all
-// nodes balance, and the stores themselves have each order once. If an order is taken away, the
-// report ends with an error, and so the program with exit code 1.
+// books over all nodes balance, and the stores themselves have each order once. If an order is
+// taken away, the report ends with an error, and so the program with exit code 1.
 func TestCluster(t *testing.T) {
 	t.Cleanup(servertest.AwaitClusterClients)
 	const n = 5000

@@ -27,7 +27,7 @@ const maxSkew = 5 * time.Second
 
 // CheckRedis checks what a queue needs of its server: version, role, eviction policy, append-only
 // file, memory, connections and clock. The Health page shows these checks. It reads INFO and TIME.
-// It returns an error only if the server does not answer.
+// It returns an error only if the server does not answer. The client of a cluster asks one node.
 func CheckRedis(ctx context.Context, c rueidis.Client) ([]Check, error) {
 	text, err := c.Do(ctx, c.B().Info().Build()).ToString()
 	if err != nil {

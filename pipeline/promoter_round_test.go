@@ -1,0 +1,98 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/headrace/headrace/queue"
+	"github.com/headrace/headrace/staging"
+)
+
+var errNode = errors.New("a node is away")
+
+// partQueue fails in part: its first reconcile, or all its acknowledgements.
+type partQueue struct {
+	named
+	reconciles int
+	ack        error
+}
+
+func (q *partQueue) Reconcile(context.Context, queue.FatesFunc, queue.SettleFunc) (queue.ReconcileResult, error) {
+	q.reconciles++
+	if q.reconciles == 1 {
+		return queue.ReconcileResult{}, errNode
+	}
+	return queue.ReconcileResult{}, nil
+}
+
+func (q *partQueue) AckWith(_ context.Context, acks ...queue.Ack) (int, error) {
+	return len(acks), q.ack
+}
+
+// busyTable always has another batch to promote.
+type busyTable struct {
+	someTable
+	promoted func() // after each promotion
+}
+
+func (busyTable) Epoch(context.Context) (string, error) { return "1", nil }
+
+func (busyTable) RejectsByBatch(context.Context, []string) (map[string][]staging.Reject, error) {
+	return nil, nil
+}
+
+func (t busyTable) Promote(context.Context, staging.PromoteOptions) (staging.PromoteResult, error) {
+	defer t.promoted()
+	return staging.PromoteResult{Batches: []staging.PromotedBatch{{ID: staging.NewBatchID(), Fate: staging.FatePromoted}}, Records: 1, Kept: 1, Rows: 1}, nil
+}
+
+// After a node of its queue has failed, a promoter goes on promoting, and reconciles again some
+// time later however much there is to promote.
+func TestReconcileGetsItsTurnAfterAFailure(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var p *Promoter[int]
+	promotions := 0
+	q := &partQueue{}
+	table := busyTable{promoted: func() {
+		switch promotions++; promotions {
+		case 3:
+			p.reconcileAfter(0) // the time is over
+		case 100:
+			cancel()
+		}
+	}}
+	p, err := NewPromoter(Flow[int]{Queue: q, Table: table, Chain: Decode(atoi)}, PromoterConfig{ReconcileInterval: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.sharded = true
+	if err := p.round(ctx, ctx, make(chan struct{}, 1)); !errors.Is(err, errNode) || promotions != 3 {
+		t.Errorf("got %v after %d promotions, want the error of the node after 3", err, promotions)
+	}
+	p.reconcileAfter(0) // as the loop does after an error
+	promotions = 0
+	if err := p.round(ctx, ctx, make(chan struct{}, 1)); err != nil || promotions != 3 || q.reconciles != 2 {
+		t.Errorf("got %v after %d promotions and %d reconciles, want 3 and 2", err, promotions, q.reconciles)
+	}
+}
+
+// Rows that are in the target are new for the views also if Redis has not answered the
+// acknowledgement.
+func TestNotifyWithoutAnAcknowledgement(t *testing.T) {
+	t.Parallel()
+	notices := 0
+	q := &partQueue{reconciles: 1, ack: errNode}
+	p, err := NewPromoter(Flow[int]{Queue: q, Table: busyTable{promoted: func() {}}, Chain: Decode(atoi)},
+		PromoterConfig{ReconcileInterval: time.Hour, Notify: func() { notices++ }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dirty := make(chan struct{}, 1)
+	if err := p.round(t.Context(), t.Context(), dirty); !errors.Is(err, errNode) || notices != 1 || len(dirty) != 1 {
+		t.Errorf("got %v, %d notices, %d refreshes due, want the error of the node and one of each", err, notices, len(dirty))
+	}
+}
