@@ -189,7 +189,7 @@ func (p *promotion) together(set []int64) [][]int64 {
 func (p *promotion) insertAgain(ctx context.Context, w *work, records []int64) error {
 	base := "s." + colRecord + " = ANY('" + array(records) + "'::int8[])"
 	all := recordSpan{first: slices.Min(records), last: slices.Max(records), rows: int64(len(records)), lastPage: lastPage}
-	if !p.lastPass {
+	if !p.lastPass && !p.suppressed(w) {
 		n, err := p.try(ctx, func() (int64, error) { return w.run(ctx, base+" AND "+p.which()) })
 		if err == nil {
 			w.done([]recordSpan{all}, n)
@@ -206,7 +206,13 @@ func (p *promotion) insertAgain(ctx context.Context, w *work, records []int64) e
 		}
 	}
 	for _, record := range records {
-		if err := p.descend(ctx, w, []recordSpan{all.one(record)}); err != nil {
+		var err error
+		if one := all.one(record); p.suppressed(w) {
+			err = p.insertEach(ctx, w, one)
+		} else {
+			err = p.descend(ctx, w, []recordSpan{one})
+		}
+		if err != nil {
 			return err
 		}
 	}

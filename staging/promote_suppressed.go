@@ -81,9 +81,15 @@ func (p *promotion) insertSuppressed(ctx context.Context, w *work) error {
 	if err != nil {
 		return err
 	}
+	if len(batches) == 0 { // every row lacks its parent
+		return p.insertLater(ctx, w)
+	}
 	pieces := [][]recordSpan{batches}
 	if p.byBatch {
-		pieces = group(batches, 1)
+		pieces = nil
+		for _, b := range batches {
+			pieces = append(pieces, []recordSpan{b})
+		}
 	}
 	for _, spans := range pieces {
 		if p.judges() {

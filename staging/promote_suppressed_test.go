@@ -135,3 +135,38 @@ func TestATriggerDropsRowsOfARecord(t *testing.T) {
 		balanced(t, tab)
 	})
 }
+
+// A trigger drops rows of a table that refers to itself: also where all rows of a promotion lack
+// their parent, and where it drops a row for its parent, which came after it.
+func TestATriggerDropsRowsOfATree(t *testing.T) {
+	for name, cfg := range map[string]staging.Config[judged]{"key": {Key: []string{"id"}}, "no key": {ID: "id"}} {
+		t.Run(name, func(t *testing.T) {
+			judges(t, func(t *testing.T, pool *pgxpool.Pool, set func(*staging.Table[judged])) {
+				exec(t, pool, `CREATE TABLE rows (id bigint PRIMARY KEY, v text, n bigint REFERENCES rows);
+					CREATE FUNCTION tr() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+						IF NEW.v = 'drop' OR (SELECT v FROM rows WHERE id = NEW.n) = 'closed' THEN RETURN NULL; END IF; RETURN NEW; END $$;
+					CREATE TRIGGER tr BEFORE INSERT ON rows FOR EACH ROW EXECUTE FUNCTION tr()`)
+				tab := newTable(t, pool, "rows", cfg)
+				set(tab)
+				for _, rows := range [][]judged{
+					{row(1, "drop", 1)}, // the promotions after it try row by row
+					{row(2, "orphan", 99)},
+					{row(3, "child", 4), row(4, "closed", 4), row(5, "child", 6), row(6, "open", 6)},
+				} {
+					stage(t, tab, load(rows...), staging.OutcomeStaged)
+					if p := promote(t, tab); p.Conflicts != 0 {
+						t.Errorf("%d conflicts, want none", p.Conflicts)
+					}
+				}
+				want := map[string]string{"1": staging.CodeSuppressed, "2": staging.CodeForeign, "3": staging.CodeSuppressed}
+				if diff := cmp.Diff(want, codes(t, tab)); diff != "" {
+					t.Errorf("codes (-want +got):\n%s", diff)
+				}
+				if got := idsIn(t, pool, "rows"); got != "4 5 6" {
+					t.Errorf("promoted %s, want 4 5 6", got)
+				}
+				balanced(t, tab)
+			})
+		})
+	}
+}

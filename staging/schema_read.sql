@@ -70,7 +70,7 @@ coalesce((
     SELECT string_agg(what, ', ' ORDER BY what) FROM (
         SELECT format('the rule %I rewrites each INSERT or UPDATE (use a trigger)', r.rulename) AS what
         FROM pg_rewrite r
-        WHERE r.ev_class = {target_text}::regclass AND r.ev_enabled <> 'D' AND (r.ev_type = '3' OR r.ev_type = '2' AND {replaces})
+        WHERE r.ev_class = {target_text}::regclass AND r.ev_enabled IN ('O', 'A') AND (r.ev_type = '3' OR r.ev_type = '2' AND {replaces})
         UNION ALL
         SELECT format('the partition %s is a foreign table, which commits in a transaction of its own', c.oid::regclass)
         FROM pg_partition_tree({target_text}::regclass) p JOIN pg_class c ON c.oid = p.relid
