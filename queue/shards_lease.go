@@ -4,49 +4,82 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // TryLease leases a batch from the next shard that has one. It starts with another shard each time,
 // so none starves. It returns the error of a shard only if no other shard has a batch, logs it, and
 // leaves that shard alone for a second, and for up to half a minute while it goes on to fail.
+// Meanwhile it returns the same error in place of ErrEmpty: that shard may have batches.
 func (s *Shards) TryLease(ctx context.Context, o LeaseOptions) (*Batch, error) {
-	b, _, err := s.round(ctx, o)
-	return b, err
+	r, err := s.round(ctx, o, nil)
+	if r.resting != nil {
+		if waits(err) {
+			err = nil
+		}
+		err = errors.Join(err, r.resting)
+	}
+	return r.batch, err
 }
 
-// round tries each shard once. Without a batch it returns what each shard answered, nil for one
-// that did not. It leaves a shard that has failed alone for a while.
-func (s *Shards) round(ctx context.Context, o LeaseOptions) (*Batch, []*leased, error) {
+// round is the outcome of a round of the shards: a batch, or why there is none.
+type round struct {
+	batch   *Batch
+	answers []*leased // by shard; nil: it did not answer
+	resting error     // of the shards that were left alone; nil: none was
+}
+
+// round tries each shard once. It leaves a shard that has failed alone for a while. It calls pass
+// before it asks such a shard again, and when a shard is silent. nil: no pass.
+func (s *Shards) round(ctx context.Context, o LeaseOptions, pass func()) (round, error) {
 	o, err := s.queues[0].options(o) // all shards have one Config
 	if err != nil {
-		return nil, nil, err
+		return round{}, err
 	}
 	var failed error
-	all := make([]*leased, len(s.queues))
+	r := round{answers: make([]*leased, len(s.queues))}
 	first := int(s.next.Add(1) % uint64(len(s.queues)))
 	for k := range s.queues {
 		i := (first + k) % len(s.queues)
-		if !s.resting[i].begin(time.Now()) {
+		failing, err := s.resting[i].begin(time.Now())
+		if err != nil {
+			r.resting = errors.Join(r.resting, shardError(s.queues[i], err))
 			continue
 		}
+		stop := passIfSilent(pass, failing)
 		l, err := s.takeFrom(ctx, i, o)
+		stop()
 		switch {
 		case err != nil:
 			failed = errors.Join(failed, shardError(s.queues[i], err))
 			continue
 		case l.batch != nil:
-			return l.batch, nil, nil
+			return round{batch: l.batch}, nil
 		}
-		all[i] = &l
+		r.answers[i] = &l
 	}
 	switch {
 	case failed != nil:
-		return nil, all, failed
-	case allPaused(all):
-		return nil, all, ErrPaused
+		return r, failed
+	case allPaused(r.answers):
+		return r, ErrPaused
 	}
-	return nil, all, ErrEmpty
+	return r, ErrEmpty
+}
+
+// passIfSilent calls pass at once if the shard is failing, and otherwise when it has not answered
+// for so long that begin keeps other consumers from it. stop ends that.
+func passIfSilent(pass func(), failing bool) (stop func()) {
+	switch {
+	case pass == nil:
+	case failing:
+		pass()
+	default:
+		timer := time.AfterFunc(firstRest+time.Millisecond, pass)
+		return func() { timer.Stop() }
+	}
+	return func() {}
 }
 
 // allPaused reports whether all shards that have answered are paused.
@@ -65,8 +98,9 @@ func allPaused(all []*leased) bool {
 func (s *Shards) takeFrom(ctx context.Context, i int, o LeaseOptions) (leased, error) {
 	q := s.queues[i]
 	for {
+		start := time.Now()
 		l, err := q.seal(ctx, o, 1)
-		s.note(ctx, i, err)
+		s.note(ctx, i, err, time.Since(start))
 		if err != nil {
 			return leased{}, err
 		}
@@ -76,24 +110,35 @@ func (s *Shards) takeFrom(ctx context.Context, i int, o LeaseOptions) (leased, e
 	}
 }
 
-// note records the answer of a shard, and logs when a shard begins to fail or works again.
-func (s *Shards) note(ctx context.Context, i int, err error) {
+// note records the answer of a shard, and logs when a shard begins to fail or works again. A call
+// whose context ended at once shows neither.
+func (s *Shards) note(ctx context.Context, i int, err error, lasted time.Duration) {
+	if err != nil && ctx.Err() != nil {
+		if lasted < firstRest {
+			s.resting[i].leave()
+			return
+		}
+		err = errSilent
+	}
 	q := s.queues[i]
-	failed := err != nil && ctx.Err() == nil
-	switch changed := s.resting[i].end(failed); {
-	case changed && failed:
+	switch changed := s.resting[i].end(err); {
+	case changed && err != nil:
 		q.cfg.Logger.WarnContext(ctx, "queue: a shard fails; the others go on", "queue", s.name, "shard", q.name, "err", err)
 	case changed:
 		q.cfg.Logger.InfoContext(ctx, "queue: a shard works again", "queue", s.name, "shard", q.name)
 	}
 }
 
-// Lease waits for a batch from any shard. It does not linger. After it has returned, a blocking
-// read of a shard may continue for up to Config.Lease.PollInterval, for the next consumer that
-// waits.
+// Lease waits for a batch from any shard. It ignores Linger and Idle: a batch is never held back to
+// fill up. After it has returned, a blocking read of a shard may continue for up to
+// Config.Lease.PollInterval, for the next consumer that waits.
+//
+// A shard that does not answer holds up the consumers that ask it within the first second, until
+// the client gives up. Consumers that wait are held up for that second; then all but one of them
+// get the batches of the other shards.
 func (s *Shards) Lease(ctx context.Context, o LeaseOptions) (*Batch, error) {
-	if b, _, err := s.round(ctx, o); !waits(err) {
-		return b, err
+	if r, err := s.round(ctx, o, nil); !waits(err) {
+		return r.batch, err
 	}
 	for {
 		b, err := s.waitRound(ctx, o)
@@ -106,23 +151,31 @@ func (s *Shards) Lease(ctx context.Context, o LeaseOptions) (*Batch, error) {
 // waits reports whether a consumer waits after err.
 func waits(err error) bool { return errors.Is(err, ErrEmpty) || errors.Is(err, ErrPaused) }
 
-// waitRound takes the turn, tries every shard, and waits at all of them if none has a batch.
+// waitRound takes the turn, tries every shard, and waits at all of them if none has a batch. It
+// passes the turn on while it waits for the answer of a shard that has failed, or that is silent:
+// the next consumer leaves that shard alone.
 func (s *Shards) waitRound(ctx context.Context, o LeaseOptions) (*Batch, error) {
 	select {
 	case s.turn <- struct{}{}:
-		defer func() { <-s.turn }()
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+	var passed atomic.Bool
+	pass := func() {
+		if !passed.Swap(true) {
+			<-s.turn
+		}
+	}
+	defer pass()
 	woken := s.wakeUp(false)
-	b, answers, err := s.round(ctx, o)
-	if !waits(err) {
-		return b, err
+	r, err := s.round(ctx, o, pass)
+	if !waits(err) || passed.Load() {
+		return r.batch, err
 	}
 	interval := time.Minute
 	for i, q := range s.queues {
-		if answers[i] != nil {
-			s.peek(i, *answers[i])
+		if r.answers[i] != nil {
+			s.peek(i, *r.answers[i])
 		}
 		interval = min(interval, q.cfg.Lease.PollInterval)
 	}
@@ -173,33 +226,49 @@ type rest struct {
 	begun    time.Time // of the call that is under way; zero: none
 	until    time.Time
 	duration time.Duration
+	err      error // of the last call; nil: it succeeded
 }
 
 // The time for which a shard that has failed is left alone. It doubles while the shard fails.
 const firstRest, lastRest = time.Second, 30 * time.Second
 
-// begin reports whether a consumer may ask the shard: it has not failed a moment ago, and no call
-// that began long ago is still without an answer.
-func (r *rest) begin(now time.Time) bool {
+// errSilent is the error of a shard while a call, or the last one, has had no answer.
+var errSilent = errors.New("queue: lease: Redis has not answered for a second")
+
+// begin returns nil if a consumer may ask the shard: it has not failed a moment ago, and no call
+// that began long ago is still without an answer. One consumer at a time asks a shard that is
+// failing.
+func (r *rest) begin(now time.Time) (failing bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if now.Before(r.until) || !r.begun.IsZero() && now.Sub(r.begun) > firstRest {
-		return false
+	switch failing = r.err != nil; {
+	case failing && (now.Before(r.until) || !r.begun.IsZero()):
+		return failing, r.err
+	case !r.begun.IsZero() && now.Sub(r.begun) > firstRest:
+		return failing, errSilent
 	}
 	if r.begun.IsZero() {
 		r.begun = now
 	}
-	return true
+	return failing, nil
 }
 
-// end records the outcome of a call that begin has allowed. It reports whether it differs from the
-// one before.
-func (r *rest) end(failed bool) (changed bool) {
+// leave ends a call that begin has allowed, without an outcome.
+func (r *rest) leave() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.begun = time.Time{}
-	changed = failed != (r.duration > 0)
-	if !failed {
+}
+
+// end records the outcome of a call that begin has allowed. It reports whether the shard begins or
+// ceases to fail.
+func (r *rest) end(err error) (changed bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.begun = time.Time{}
+	changed = (err != nil) != (r.err != nil)
+	r.err = err
+	if err == nil {
 		r.duration = 0
 		return changed
 	}
