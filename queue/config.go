@@ -94,7 +94,9 @@ type LeaseConfig struct {
 	Linger time.Duration
 	// Idle is the pause after which Lease does not linger: a record that comes when this Queue has
 	// met none for so long is leased at once. At the length of Linger it costs next to no further
-	// batches. 0: every record lingers.
+	// batches in one process. With k processes, each of which meets only a part of the records, a
+	// stream of up to k records in the time of Idle makes up to k times as many batches. 0: every
+	// record lingers. Shards never linger.
 	Idle time.Duration
 	// Duration is how long the lease lasts. A worker that needs longer calls Extend.
 	Duration time.Duration
@@ -109,7 +111,8 @@ type LeaseConfig struct {
 	// MaxBackoff. Jitter shortens each delay by up to half.
 	Backoff, MaxBackoff time.Duration
 	// PollInterval is how often a waiting consumer polls for work that triggers no wake-up: a released
-	// batch, a resumed queue. Consumers wake exactly when a lease expires or a delayed record is due.
+	// batch, a resumed queue. Consumers wake exactly when a lease expires or a delayed record is due;
+	// those of Shards up to PollInterval later.
 	// (Redis wakes a blocked client only for an element that stays in the list; in the ready list that
 	// would be a record.)
 	PollInterval time.Duration

@@ -76,7 +76,8 @@
 //
 // A user needs no channels, and only the commands of its role. The lines below are for a queue
 // named orders, on Redis 7 and later. PushConfig.Durable also needs +waitaof and +exists.
-// [NewShards] also needs +get, and +set to record the number of shards.
+// [NewShards] also needs +get, +set to record the number of shards, and the pattern ~{orders.*}:*
+// for the keys of the shards: ~{orders}:* matches none of them.
 //
 //	ACL SETUSER producer on >secret ~{orders}:* +@connection -@dangerous
 //	  +eval +evalsha +time +type +hget +hmget +hset +hlen +hincrby +llen +lpush +lpushx +pexpire

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 
 	"github.com/redis/rueidis"
@@ -54,7 +55,8 @@ const (
 var keyTypes = []string{"list", "hash", "zset", "zset", "zset", "zset", "zset", "zset", "zset", "zset", "none"}
 
 // New opens the queue with the given name. It probes the features of the server and checks that the
-// keys under the name belong to a queue of this version. It writes nothing. It never closes client.
+// keys under the name belong to a queue of this version. The name of a queue with shards is
+// ErrConfig: see [NewShards]. New writes nothing. It never closes client.
 func New(ctx context.Context, client rueidis.Client, name string, cfg Config) (*Queue, error) {
 	if err := redisx.CheckName(name); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
@@ -106,15 +108,18 @@ func (q *Queue) checkTypes(ctx context.Context) error {
 		for _, k := range q.keys {
 			cmds = append(cmds, q.server.Command("TYPE", k))
 		}
-		return cmds
+		return append(cmds, q.server.Command("TYPE", shardsKey(q.name)))
 	})
-	for i, r := range types {
-		t, err := r.ToString()
-		if err != nil {
+	for i, want := range slices.Concat(keyTypes, []string{"none"}) {
+		t, err := types[i].ToString()
+		switch {
+		case err != nil:
 			return wrap("open "+q.name, err)
-		}
-		if t != "none" && t != keyTypes[i] {
-			return &WrongTypeError{Key: q.keys[i], Type: t, Want: keyTypes[i]}
+		case t == "none" || t == want:
+		case i == len(q.keys):
+			return fmt.Errorf("%w: New: name is %q, which is a queue with shards: open it with NewShards, or one of its shards", ErrConfig, q.name)
+		default:
+			return &WrongTypeError{Key: q.keys[i], Type: t, Want: want}
 		}
 	}
 	return nil

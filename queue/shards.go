@@ -52,12 +52,18 @@ type Shards struct {
 // hash) modulo 16,384, times n, divided by 16,384, and pushes to {ShardName(name, that, n)}:ready.
 //
 // Redis holds the number of shards and whether a key places the records, in the key
-// {name}:queue:shards. NewShards with another number changes it if the shards that would be
-// abandoned are empty, and otherwise returns a *ShardsError. To change it, requeue or discard the
-// dead letters, stop the producers, let consumers with the old number drain the shards, and start
-// both with the new number. by may be introduced while all shards are empty. Once a program has
-// opened the queue with by, a program that opens it without may do everything but push: Push would
-// scatter equal ids, so it returns ErrConfig.
+// {name}:queue:shards. NewShards with another number changes it if no record would be in the wrong
+// shard, and otherwise returns a *ShardsError: the shards that would be abandoned must be empty,
+// and all of them where a key places the records. A program that is already running does not notice
+// the change: it would go on with the old shards. So to change the number, requeue or discard the
+// dead letters, stop the producers, let consumers with the old number drain the shards, stop them,
+// and start both with the new number. by may be introduced while all shards are empty. Once a
+// program has opened the queue with by, a program that opens it without may do everything but push:
+// Push would scatter equal ids, so it returns ErrConfig.
+//
+// The name itself is no queue: [New] returns ErrConfig for it, and NewShards does so while a queue
+// without shards has records under it. NewShards logs a warning if a producer has pushed to
+// {name}:ready of a queue with shards.
 func NewShards(
 	ctx context.Context, client rueidis.Client, name string, n int, by func(payload []byte) string, cfg Config,
 ) (*Shards, error) {

@@ -55,12 +55,18 @@ func slot(tag string) int {
 type ShardsError struct {
 	Name       string
 	Have, Want int
-	Records    int64 // in the shards that this program would abandon
+	// Records are those in the shards that this program would abandon. Where a key places the records,
+	// another number moves keys between shards, so they are those in all shards. 0: the user has no
+	// right to change the number.
+	Records int64
 }
 
 func (e *ShardsError) Error() string {
-	return fmt.Sprintf("queue: invalid configuration: %s has %d shards, this program wants %d, "+
-		"and %d records are in shards that it would leave: drain them first", e.Name, e.Have, e.Want, e.Records)
+	text := fmt.Sprintf("queue: invalid configuration: %s has %d shards, this program wants %d, and ", e.Name, e.Have, e.Want)
+	if e.Records == 0 {
+		return text + "its user may not change the number"
+	}
+	return text + fmt.Sprintf("%d records would be in the wrong shard: drain them first", e.Records)
 }
 
 // Is reports whether target is ErrConfig.
@@ -92,6 +98,9 @@ func parseShardsLayout(name, text string) (l shardsLayout, err error) {
 	return l, nil
 }
 
+// shardsKey is the key of the layout of a queue with shards.
+func shardsKey(name string) string { return "{" + name + "}:queue:shards" }
+
 // recordShardsScript sets the layout of the shards, if it is still the one that the caller has
 // seen. It returns the one that holds afterwards.
 var recordShardsScript = redisx.NewScript(`local layout, never = KEYS[1], KEYS[2]
@@ -103,19 +112,28 @@ return want`)
 
 // recordLayout compares the layout of the shards with the one in Redis, and records it.
 func (s *Shards) recordLayout(ctx context.Context, client rueidis.Client, cfg Config) error {
-	key, never := "{"+s.name+"}:queue:shards", "{"+s.name+"}:queue:never"
+	key, never := shardsKey(s.name), "{"+s.name+"}:queue:never"
 	server, err := redisx.Open(ctx, client, never)
 	if err != nil {
 		return wrap("open "+s.name, err)
 	}
-	have, err := server.Read(ctx, "GET", key).ToString()
+	stored := server.ReadAll(ctx, func() []rueidis.Completed {
+		return []rueidis.Completed{
+			server.Command("GET", key), server.Command("LLEN", "{"+s.name+"}:ready"),
+			server.Command("HMGET", "{"+s.name+"}:queue:stat", "delayed", "inflight", "dead"),
+		}
+	})
+	have, err := stored[0].ToString()
 	if err != nil && !rueidis.IsRedisNil(err) {
 		return wrap("open "+s.name, err)
 	}
+	if err := s.checkUnsharded(ctx, have != "", stored[1], stored[2]); err != nil {
+		return err
+	}
+	old := shardsLayout{n: len(s.queues)}
 	for {
 		if have != "" {
-			old, err := parseShardsLayout(s.name, have)
-			if err != nil {
+			if old, err = parseShardsLayout(s.name, have); err != nil {
 				return err
 			}
 			if err := s.checkChange(ctx, client, old, cfg); err != nil {
@@ -130,6 +148,9 @@ func (s *Shards) recordLayout(ctx context.Context, client rueidis.Client, cfg Co
 		call := redisx.Call{Script: recordShardsScript, Keys: []string{key, never}, Args: []string{have, want}}
 		have, err = server.Run(ctx, call).ToString()
 		if redisx.NoPermission(err) {
+			if old.n != len(s.queues) {
+				return &ShardsError{Name: s.name, Have: old.n, Want: len(s.queues)}
+			}
 			return nil // a reader
 		}
 		if err != nil {
@@ -138,10 +159,37 @@ func (s *Shards) recordLayout(ctx context.Context, client rueidis.Client, cfg Co
 	}
 }
 
+// checkUnsharded looks for records in a queue without shards of the same name, by the length of its
+// list and its books. If s has no layout yet, these are the records of that queue: an error. After
+// that a producer has pushed to the wrong list: a warning, because the programs must go on.
+func (s *Shards) checkUnsharded(ctx context.Context, sharded bool, ready, books rueidis.RedisResult) error {
+	n, err := ready.AsInt64()
+	if err != nil {
+		return wrap("open "+s.name, err)
+	}
+	counts, err := books.AsStrSlice() // "" for a field that is not there
+	if err != nil {
+		return wrap("open "+s.name, err)
+	}
+	for _, c := range counts {
+		k, _ := strconv.ParseInt(c, 10, 64)
+		n += k
+	}
+	switch {
+	case n == 0:
+		return nil
+	case !sharded:
+		return fmt.Errorf("%w: NewShards: %s is a queue without shards and has %d records, must be empty: drain it first", ErrConfig, s.name, n)
+	}
+	s.queues[0].cfg.Logger.WarnContext(ctx, "queue: records are in the list of the queue's own name, which no program leases; push them to the shards",
+		"queue", s.name, "records", n)
+	return nil
+}
+
 // checkChange returns an error if the change from another layout would lose or scatter records.
 func (s *Shards) checkChange(ctx context.Context, client rueidis.Client, old shardsLayout, cfg Config) error {
 	if old.n != len(s.queues) {
-		left, err := s.left(ctx, client, old.n, cfg)
+		left, err := s.left(ctx, client, old, cfg)
 		if err != nil {
 			return err
 		}
@@ -162,17 +210,21 @@ func (s *Shards) checkChange(ctx context.Context, client rueidis.Client, old sha
 	return nil
 }
 
-// left returns how many records are in the shards of a layout that are not shards of s.
-func (s *Shards) left(ctx context.Context, client rueidis.Client, n int, cfg Config) (int64, error) {
+// left returns how many records of an old layout would be in the wrong shard: those in shards that
+// are not shards of s, and with a key those in all shards.
+func (s *Shards) left(ctx context.Context, client rueidis.Client, old shardsLayout, cfg Config) (int64, error) {
 	left := int64(0)
-	for i := range n {
-		shard := ShardName(s.name, i, n)
-		if s.byName[shard] != nil {
+	for i := range old.n {
+		shard := ShardName(s.name, i, old.n)
+		q := s.byName[shard]
+		if q != nil && !old.keyed && !s.keyed {
 			continue
 		}
-		q, err := New(ctx, client, shard, Config{Logger: cfg.Logger, Eviction: EvictionIgnore})
-		if err != nil {
-			return 0, err
+		if q == nil {
+			var err error
+			if q, err = New(ctx, client, shard, Config{Logger: cfg.Logger, Eviction: EvictionIgnore}); err != nil {
+				return 0, err
+			}
 		}
 		x, err := q.Stats(ctx)
 		if err != nil {
