@@ -109,7 +109,7 @@ func restart(s *servers.PostgresServer) error {
 // points while Postgres is killed once.
 func TestKilledAtEveryPoint(t *testing.T) {
 	t.Parallel()
-	const rounds = 20
+	const rounds = 10
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
