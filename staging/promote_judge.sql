@@ -40,7 +40,7 @@ DECLARE
     hr__soft     bigint := 0;      -- refusals that may be due to the surroundings
     hr__later    tid[] := '{}';    -- rows that lack their parent
     hr__marked   bigint := 0;
-    hr__there    boolean;          -- the target had the key before the row was tried
+    hr__there    text;             -- where the target had the key before the row was tried
     hr__dropped  tid[];            -- rows of the subtransaction that a trigger has dropped
     hr__drops    bigint[];         -- their records
     hr__kept     bigint[];         -- records of the subtransaction with a row that was not dropped
@@ -75,15 +75,15 @@ BEGIN
                             hr__skipped := hr__skipped || hr__row.hr__tid;
                         ELSE
                             IF {suppress} THEN
-                                hr__there := {row_there};
+                                hr__there := {row_place};
                             END IF;
                             {try_row};
                             GET DIAGNOSTICS hr__n = ROW_COUNT;
                             IF {suppress} THEN
-                                IF hr__n = 0 AND NOT hr__there AND {row_there} THEN
+                                IF hr__n = 0 AND {row_place} <> coalesce(hr__there, '') THEN
                                     hr__n := 1; -- a trigger has written the row
                                 END IF;
-                                IF hr__n = 0 AND NOT (hr__there AND {may_keep_old}) THEN
+                                IF hr__n = 0 AND NOT (hr__there IS NOT NULL AND {row_kept}) THEN
                                     hr__dropped := hr__dropped || hr__row.hr__tid;
                                     hr__drops := hr__drops || hr__record_;
                                 ELSIF hr__kept[cardinality(hr__kept)] IS DISTINCT FROM hr__record_ THEN
@@ -205,8 +205,12 @@ INSERT INTO {target} AS old ({columns}) VALUES ({row_columns}) {on_conflict}
 -- name: try_rules
 PERFORM {rule_verdict} FROM {staging} s WHERE s.ctid = hr__row.hr__tid
 
--- name: row_there
-EXISTS (SELECT FROM {target} hr_there WHERE {key_is_row})
+-- name: row_place
+-- Where the target's row of the key is. A write moves it.
+(SELECT hr_there.tableoid::text || hr_there.ctid::text FROM {target} hr_there WHERE {key_is_row} LIMIT 1)
+
+-- name: row_same
+EXISTS (SELECT FROM {target} hr_there WHERE {key_is_row} AND {same_as_row})
 
 -- name: reject_record
 -- Rejects rows of one record that the program has judged itself: all of them, or one.

@@ -170,3 +170,54 @@ func TestATriggerDropsRowsOfATree(t *testing.T) {
 		})
 	}
 }
+
+// boxed is a row with a type that has no equality.
+type boxed struct {
+	ID  int64   `db:"id"`
+	V   string  `db:"v"`
+	Doc *string `db:"doc"`
+}
+
+// A row that the target has already, or that a trigger writes itself, is not dropped.
+func TestATriggerKeepsARowThatIsThere(t *testing.T) {
+	const table = "CREATE TABLE rows (id bigint PRIMARY KEY, v text, doc json); INSERT INTO rows SELECT i, 'old', '[1]' FROM generate_series(1, 3) i;"
+	for name, ddl := range map[string]string{
+		"redundant updates": "CREATE TRIGGER tr BEFORE UPDATE ON rows FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger();" +
+			"CREATE FUNCTION dr() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.v = 'drop' THEN RETURN NULL; END IF; RETURN NEW; END $$;" +
+			"CREATE TRIGGER dr BEFORE INSERT ON rows FOR EACH ROW EXECUTE FUNCTION dr()",
+		"an upsert": `CREATE FUNCTION tr() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+				IF NEW.v <> 'drop' AND pg_trigger_depth() = 1 THEN
+					INSERT INTO rows VALUES (NEW.*) ON CONFLICT (id) DO UPDATE SET v = EXCLUDED.v, doc = EXCLUDED.doc;
+				END IF;
+				RETURN CASE WHEN pg_trigger_depth() > 1 THEN NEW END; END $$;
+			CREATE TRIGGER tr BEFORE INSERT ON rows FOR EACH ROW EXECUTE FUNCTION tr()`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			judges(t, func(t *testing.T, pool *pgxpool.Pool, _ func(*staging.Table[judged])) {
+				exec(t, pool, table+ddl)
+				tab := newTable(t, pool, "rows", staging.Config[boxed]{Key: []string{"id"}, Conflict: staging.ConflictReplace})
+				tab.SetParts(4, 4, strings.HasSuffix(t.Name(), "/judge"))
+				judgeOnly(t, tab)
+				doc := "[1]"
+				stage(t, tab, load(boxed{1, "old", &doc}, boxed{2, "new", nil}), staging.OutcomeStaged)
+				promote(t, tab)
+				if got := codes(t, tab); len(got) > 0 {
+					t.Errorf("rejected %v, want none", got)
+				}
+				stage(t, tab, load(boxed{1, "old", &doc}, boxed{2, "newer", &doc}, boxed{3, "drop", nil}, boxed{4, "drop", nil}, boxed{5, "e", nil}), staging.OutcomeStaged)
+				promote(t, tab)
+				if diff := cmp.Diff(map[string]string{"3": staging.CodeSuppressed, "4": staging.CodeSuppressed}, codes(t, tab)); diff != "" {
+					t.Errorf("codes (-want +got):\n%s", diff)
+				}
+				if got := query[string](t, pool, "SELECT string_agg(id || '=' || v, ' ' ORDER BY id) FROM rows"); got != "1=old 2=newer 3=old 5=e" {
+					t.Errorf("the target has %s", got)
+				}
+				fix := []staging.Correction[boxed]{{Reject: rejectIDs(t, tab)["3"], Rows: []boxed{{1, "old", &doc}}}}
+				if _, err := tab.Replay(t.Context(), fix); err != nil {
+					t.Errorf("replaying a row that is there: %v", err)
+				}
+				balanced(t, tab)
+			})
+		})
+	}
+}

@@ -291,7 +291,7 @@ func (t *Table[T]) writeAside(ctx context.Context, q *pgx.Conn, l *Load[T], span
 		return 0, fmt.Errorf("%w: correction %d: %s: %s", ErrLoad, found[0].Pos, found[0].Code, found[0].Reason)
 	}
 	if err == nil && int(wrote) < len(l.Rows) {
-		err = t.noneDropped(ctx, q, t.newEncoder(l, spans, order, 0, len(spans), 1, q.TypeMap(), &found))
+		err = t.noneDropped(ctx, q, t.newEncoder(l, spans, order, 0, len(spans), 1, q.TypeMap(), &found), len(l.Rows), int(wrote))
 	}
 	if err != nil {
 		return 0, err

@@ -65,7 +65,8 @@ ORDER BY 1;
 
 -- name: unfit
 -- Why a table cannot be a target: a rule rewrites the promotion's insert, so that its counts mean
--- nothing; the rows of a foreign partition commit in a transaction of their own.
+-- nothing; the rows of a foreign partition commit in a transaction of their own; a trigger that
+-- stores the rows in child tables, and returns NULL, would have them in the rejects too.
 coalesce((
     SELECT string_agg(what, ', ' ORDER BY what) FROM (
         SELECT format('the rule %I rewrites each INSERT or UPDATE (use a trigger)', r.rulename) AS what
@@ -75,6 +76,12 @@ coalesce((
         SELECT format('the partition %s is a foreign table, which commits in a transaction of its own', c.oid::regclass)
         FROM pg_partition_tree({target_text}::regclass) p JOIN pg_class c ON c.oid = p.relid
         WHERE c.relkind = 'f'
+        UNION ALL
+        SELECT format('the trigger %I may store rows in a child table, where they are found by Config.Key alone, which is not set', g.tgname)
+        FROM pg_trigger g
+        WHERE cardinality({key_names}) = 0 AND g.tgrelid = {target_text}::regclass
+          AND g.tgtype & 7 = 7 AND g.tgenabled IN ('O', 'A') AND NOT g.tgisinternal
+          AND EXISTS (SELECT FROM pg_inherits h JOIN pg_class c ON c.oid = h.inhparent WHERE c.oid = g.tgrelid AND c.relkind = 'r')
     ) hr_unfit
 ), '')
 

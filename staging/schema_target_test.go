@@ -202,10 +202,13 @@ func TestAnUnfitTarget(t *testing.T) {
 		reason        string
 		cfg           staging.Config[number]
 	}{
-		"a rule that does nothing":  {plain, "CREATE RULE off AS ON INSERT TO nums DO INSTEAD NOTHING", staging.ErrUnfit, "rule off", staging.Config[number]{}},
-		"a rule that does more":     {plain, "CREATE TABLE log (n bigint); CREATE RULE also AS ON INSERT TO nums DO ALSO INSERT INTO log VALUES (NEW.id)", staging.ErrUnfit, "rule also", staging.Config[number]{}},
-		"a rule on updates":         {plain, "CREATE RULE off AS ON UPDATE TO nums DO INSTEAD NOTHING", staging.ErrUnfit, "rule off", staging.Config[number]{Key: []string{"id"}, Conflict: staging.ConflictReplace}},
-		"a foreign partition":       {server + "CREATE TABLE nums (id bigint, v bigint) PARTITION BY RANGE (id); CREATE TABLE p PARTITION OF nums FOR VALUES FROM (0) TO (9)", "CREATE FOREIGN TABLE q PARTITION OF nums DEFAULT SERVER far", staging.ErrUnfit, "partition q", staging.Config[number]{}},
+		"a rule that does nothing": {plain, "CREATE RULE off AS ON INSERT TO nums DO INSTEAD NOTHING", staging.ErrUnfit, "rule off", staging.Config[number]{}},
+		"a rule that does more":    {plain, "CREATE TABLE log (n bigint); CREATE RULE also AS ON INSERT TO nums DO ALSO INSERT INTO log VALUES (NEW.id)", staging.ErrUnfit, "rule also", staging.Config[number]{}},
+		"a rule on updates":        {plain, "CREATE RULE off AS ON UPDATE TO nums DO INSTEAD NOTHING", staging.ErrUnfit, "rule off", staging.Config[number]{Key: []string{"id"}, Conflict: staging.ConflictReplace}},
+		"a foreign partition":      {server + "CREATE TABLE nums (id bigint, v bigint) PARTITION BY RANGE (id); CREATE TABLE p PARTITION OF nums FOR VALUES FROM (0) TO (9)", "CREATE FOREIGN TABLE q PARTITION OF nums DEFAULT SERVER far", staging.ErrUnfit, "partition q", staging.Config[number]{}},
+		"a trigger, children, no key": {"CREATE TABLE nums (id bigint, v bigint); CREATE TABLE child () INHERITS (nums);" +
+			"CREATE FUNCTION store() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO child VALUES (NEW.*); RETURN NULL; END $$",
+			"CREATE TRIGGER store BEFORE INSERT ON nums FOR EACH ROW EXECUTE FUNCTION store()", staging.ErrUnfit, "trigger store may store rows in a child table", staging.Config[number]{}},
 		"a foreign table":           {server + "CREATE FOREIGN TABLE nums (id bigint, v bigint) SERVER far", "", staging.ErrNotTable, "foreign table", staging.Config[number]{}},
 		"a view":                    {"CREATE TABLE base (id bigint, v bigint); CREATE VIEW nums AS SELECT * FROM base", "", staging.ErrNotTable, "a view", staging.Config[number]{}},
 		"a key that may be doubled": {"CREATE TABLE nums (id bigint NOT NULL, v bigint, UNIQUE (id) DEFERRABLE)", "", staging.ErrConfig, "no unique index", staging.Config[number]{Key: []string{"id"}}},

@@ -303,9 +303,10 @@ func (t *table) commonPieces() pieces {
 		"key_in_target": t.keyEquals("hr_there.", "s."), "absent": t.absent(), "replaces": strconv.FormatBool(t.cfg.Conflict == ConflictReplace), "record_id": t.idSQL("s."), "row_json": t.rowSQL(),
 		"batch_no": batchOf("s."), "position": posOf("s."), "spread": t.spread(),
 	}
-	p["unfit"] = fill("unfit", p).text
 	p["row_columns"], p["key_is_row"] = list("hr__row.", t.colNames), t.keyEquals("hr_there.", "hr__row.")
+	p["same_as_row"] = t.same("hr__row.")
 	p["key_names"], p["column_names"], p["nullable_names"] = textArray(slices.Sorted(slices.Values(t.cfg.Key))), textArray(t.colNames), textArray(t.nullable)
+	p["unfit"] = fill("unfit", p).text
 	p["rule_verdict"], p["rule_code"], p["rule_reason"] = t.ruleCases()
 	return p
 }
@@ -315,9 +316,12 @@ func (t *table) judgeStatement(p pieces, source, try string) statement {
 	p = maps.Clone(p)
 	p["source"], p["try_row"] = literal(source), fill(try, p).text
 	p["suppressed_code"], p["suppressed_reason"] = literal(CodeSuppressed), literal(suppressedReason)
-	p["row_there"], p["may_keep_old"] = "false", strconv.FormatBool(t.mayKeepOld())
+	p["row_place"], p["row_kept"] = "NULL", "true"
 	if len(t.cfg.Key) > 0 {
-		p["row_there"] = fill("row_there", p).text
+		p["row_place"] = fill("row_place", p).text
+	}
+	if !t.mayKeepOld() {
+		p["row_kept"] = fill("row_same", p).text
 	}
 	maps.Copy(p, modePieces)
 	return fill("judge", p)
