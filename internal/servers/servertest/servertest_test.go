@@ -202,7 +202,7 @@ func TestKeysWithThePrefixGoWithTheirTest(t *testing.T) {
 }
 
 func TestEachRedisIsEveryKindOnce(t *testing.T) {
-	t.Parallel()
+	t.Setenv(servertest.EnvEach, "")
 	seen := make(map[string]string)
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
 		info, err := c.Do(t.Context(), c.B().Info().Build()).ToString()
