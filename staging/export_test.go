@@ -40,7 +40,7 @@ func (t *table) FindPlans(ctx context.Context, key, idType string, ids []string)
 	}
 	defer conn.Release()
 	p := t.commonPieces()
-	p["id"], p["id_type"] = quote(t.cfg.ID), idType
+	p["id"], p["id_type"], p["equals"] = quote(t.cfg.ID), idType, "="
 	var plans []string
 	for _, c := range []call{
 		fill("find_rows", p).with(args{"key": key, "limit": "100"}),

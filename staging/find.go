@@ -142,7 +142,7 @@ func (t *table) FindKey(ctx context.Context, key string) (found FoundKey, err er
 	case !row.bool("indexed"):
 		found.Limits = append(found.Limits, fmt.Sprintf("rows of %s: no index leads with the id column %q", t.target, t.cfg.ID))
 	default:
-		if found.Rows, err = t.findRows(ctx, q, key, row.text("type")); err != nil {
+		if found.Rows, err = t.findRows(ctx, q, key, row.text("type"), uint32(row.int("type_oid"))); err != nil {
 			return found, t.explain("finding a key", err)
 		}
 	}
@@ -159,9 +159,13 @@ func (t *table) FindKey(ctx context.Context, key string) (found FoundKey, err er
 
 // findRows looks a key up in the target. A savepoint keeps the transaction when the key is no value
 // of the column's type.
-func (t *table) findRows(ctx context.Context, q *pgx.Conn, key, idType string) (rows []FoundRow, err error) {
+func (t *table) findRows(ctx context.Context, q *pgx.Conn, key, idType string, oid uint32) (rows []FoundRow, err error) {
+	c, err := typeOfColumn(ctx, q, oid)
+	if err != nil {
+		return nil, err
+	}
 	p := t.commonPieces()
-	p["id"], p["id_type"] = quote(t.cfg.ID), idType
+	p["id"], p["id_type"], p["equals"] = quote(t.cfg.ID), idType, c.compare.equal
 	call := fill("find_rows", p).with(args{"key": key, "limit": text(MaxFound + 1)})
 	res, err := send(ctx, q, do("SAVEPOINT hr_find"), call)
 	switch state := sqlState(err); {

@@ -1,7 +1,7 @@
 -- name: find_id
 -- The type of the id's column (NULL: there is none), whether an index leads with it, and whether
 -- the rejects have an index on their key.
-SELECT format_type(a.atttypid, -1) AS type,
+SELECT format_type(a.atttypid, -1) AS type, a.atttypid::int8 AS type_oid,
        EXISTS (SELECT FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam
                WHERE i.indrelid = a.attrelid AND i.indisvalid AND i.indpred IS NULL AND i.indkey[0] = a.attnum
                  AND m.amname IN ('btree', 'hash')) AS indexed,
@@ -14,7 +14,7 @@ LEFT JOIN pg_attribute a ON a.attrelid = {target_text}::regclass AND a.attname =
 -- name: find_rows
 SELECT hr_row.{id}::text AS key, row_to_json(hr_row)::text AS row
 FROM {target} hr_row
-WHERE hr_row.{id} = @key::text::{id_type}
+WHERE hr_row.{id} {equals} @key::text::{id_type}
 LIMIT @limit::int8;
 
 -- name: find_rejects

@@ -410,7 +410,7 @@ func (t *table) onConflict() string {
 	on += "UPDATE SET " + strings.Join(set, ", ")
 	var when []string
 	if n := quote(t.cfg.Newer); t.cfg.Newer != "" {
-		when = append(when, "(old."+n+" IS NULL OR EXCLUDED."+n+" > old."+n+")")
+		when = append(when, "(old."+n+" IS NULL OR EXCLUDED."+n+" "+t.compares(t.cfg.Newer).greater+" old."+n+")")
 	}
 	if t.cfg.ReplaceIf != "" {
 		when = append(when, "("+t.cfg.ReplaceIf+"\n)")
@@ -424,7 +424,18 @@ func (t *table) onConflict() string {
 func (t *table) keyEquals(a, b string) string {
 	var eq []string
 	for _, k := range t.cfg.Key {
-		eq = append(eq, a+quote(k)+" = "+b+quote(k))
+		eq = append(eq, a+quote(k)+" "+t.compares(k).equal+" "+b+quote(k))
 	}
 	return strings.Join(eq, " AND ")
+}
+
+// compares returns the operators of a column. One that no T fills is compared as Postgres' own
+// types are.
+func (t *table) compares(name string) comparison {
+	for i := range t.cols {
+		if t.cols[i].name == name {
+			return t.cols[i].compare
+		}
+	}
+	return comparison{"<=", "=", ">"}
 }

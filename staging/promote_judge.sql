@@ -130,7 +130,7 @@ BEGIN
                 END IF;
                 CONTINUE WHEN cardinality(hr__skipped) = 0;
                 IF left(hr__state, 2) IN ('08', '25', '40', '53', '57', '58', 'F0')
-                   OR hr__state IN ('55P03', '55006', 'XX001', 'XX002')
+                   OR hr__state IN ('55P03', '55006', 'XX001', 'XX002', '2200H')
                    OR left(hr__state, 2) IN ('0A', '28', '2D', '3D', '3F', '42', '55', 'XX') AND NOT {soft} THEN
                     hr__stop := hr__skip;
                     CONTINUE;

@@ -8,10 +8,10 @@ WITH tree AS (
 )
 SELECT {target_text}::regclass::oid::int8 AS target,
        EXISTS (SELECT FROM pg_trigger g JOIN tree ON g.tgrelid = tree.oid
-               WHERE (g.tgtype & 7 = 7 OR {replaces} AND g.tgtype & 19 = 19) AND g.tgenabled IN ('O', 'A') AND NOT g.tgisinternal) AS before_row,
+               WHERE (g.tgtype & 7 = 7 OR {replaces} AND g.tgtype & 19 = 19) AND {fires} AND NOT g.tgisinternal) AS before_row,
        EXISTS (SELECT FROM pg_inherits h JOIN pg_class c ON c.oid = h.inhparent WHERE c.oid = {target_text}::regclass AND c.relkind = 'r') AS children,
        EXISTS (SELECT FROM pg_trigger g JOIN tree ON g.tgrelid = tree.oid
-               WHERE g.tgtype & 4 = 4 AND g.tgenabled IN ('O', 'A') AND NOT g.tgisinternal) AS triggers,
+               WHERE g.tgtype & 4 = 4 AND {fires} AND NOT g.tgisinternal) AS triggers,
        EXISTS (SELECT FROM pg_constraint c WHERE c.conrelid = {target_text}::regclass AND c.confrelid = c.conrelid) AS tree,
        row_security_active({target_text}::regclass)
        OR EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = {target_text}::regclass AND a.attgenerated <> '' AND NOT a.attisdropped)
@@ -58,13 +58,15 @@ JOIN pg_namespace n ON n.oid = p.relnamespace
 CROSS JOIN LATERAL (
     SELECT format('%I.%I', n.nspname, p.relname) AS parent,
            string_agg(format('s.%I IS NOT NULL', a.attname), ' AND ') AS filled,
-           string_agg(format('hr_parent.%I = s.%I', pa.attname, a.attname), ' AND ') AS equal,
+           string_agg(format('hr_parent.%I OPERATOR(%I.%s) s.%I', pa.attname, ns.nspname, o.oprname, a.attname), ' AND ') AS equal,
            bool_and(a.attname = ANY({column_names}) AND a.attgenerated = '') AS staged,
            bool_and(pa.attname = ANY({column_names})) AS parent_staged,
            json_agg(pa.attname) AS parent_columns
-    FROM unnest(c.conkey, c.confkey) k(att, parent_att)
+    FROM unnest(c.conkey, c.confkey, c.conpfeqop) k(att, parent_att, equal)
     JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.att
     JOIN pg_attribute pa ON pa.attrelid = c.confrelid AND pa.attnum = k.parent_att
+    JOIN pg_operator o ON o.oid = k.equal
+    JOIN pg_namespace ns ON ns.oid = o.oprnamespace
 ) x
 WHERE c.conrelid = {target_text}::regclass AND c.contype = 'f' AND c.confmatchtype = 's' AND x.staged
   AND (c.confrelid <> c.conrelid OR x.parent_staged)

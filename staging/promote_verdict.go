@@ -32,7 +32,7 @@ func verdictOf(err error) verdict {
 	case pg.Routine == "ExecWithCheckOptions": // a policy of row-level security, which shares its code with missing privileges
 		return verdictData
 	case slices.Contains([]string{"08", "25", "40", "53", "57", "58", "F0"}, pg.Code[:2]),
-		slices.Contains([]string{"55P03", "55006", "XX001", "XX002"}, pg.Code):
+		slices.Contains([]string{"55P03", "55006", "XX001", "XX002", "2200H"}, pg.Code): // 2200H: a sequence is exhausted
 		return verdictSurroundings
 	case slices.Contains([]string{"0A", "28", "2D", "3D", "3F", "42", "55", "XX"}, pg.Code[:2]):
 		return verdictUnlessAll

@@ -197,18 +197,20 @@ func (r Rewrite[In, Out]) attempt(ctx context.Context, t *Table[Out], q *pgx.Con
 	return nil
 }
 
-// keyType is the type of the key with its modifier: without it character(9) would be character(1).
-func (r Rewrite[In, Out]) keyType(ctx context.Context, q *pgx.Conn, key string) (string, error) {
+// keyType is the type of the key with its modifier, without which character(9) would be
+// character(1), and how its values are compared.
+func (r Rewrite[In, Out]) keyType(ctx context.Context, q *pgx.Conn, key string) (string, comparison, error) {
 	desc, err := q.PgConn().Prepare(ctx, "", "SELECT "+key+" FROM ("+r.Source+"\n) hr_source", nil)
 	if err != nil {
-		return "", err
+		return "", comparison{}, err
 	}
 	f := desc.Fields[0]
 	res, err := sendOne(ctx, q, do("SELECT format_type($1::int8::oid, $2::int4) AS type", text(int64(f.DataTypeOID)), text(f.TypeModifier)))
 	if err != nil {
-		return "", err
+		return "", comparison{}, err
 	}
-	return res.row(0).text("type"), nil
+	c, err := typeOfColumn(ctx, q, f.DataTypeOID)
+	return res.row(0).text("type"), c.compare, err
 }
 
 // stream runs the query and hands its rows on in batches. The channel holds it up: memory is
@@ -221,16 +223,16 @@ func (r Rewrite[In, Out]) stream(ctx context.Context, t *Table[Out], after strin
 	defer c.Release()
 	defer t.rollback(c.Conn())
 	key := "hr_source." + quote(r.Key)
-	typ, err := r.keyType(ctx, c.Conn(), key)
+	typ, compare, err := r.keyType(ctx, c.Conn(), key)
 	if err != nil {
 		return err
 	}
 	sql, sep := "SELECT hr_source.*, "+key+"::text AS hr_key FROM ("+r.Source+"\n) hr_source", " WHERE "
 	if after != "" {
-		sql, sep = sql+sep+key+" > "+literal(after)+"::"+typ, " AND "
+		sql, sep = sql+sep+key+" "+compare.greater+" "+literal(after)+"::"+typ, " AND "
 	}
 	if r.UpTo != "" {
-		sql += sep + key + " <= " + literal(r.UpTo) + "::" + typ
+		sql += sep + key + " " + compare.atMost + " " + literal(r.UpTo) + "::" + typ
 	}
 	rows, err := c.Query(ctx, sql+" ORDER BY "+key)
 	if err != nil {

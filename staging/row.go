@@ -48,6 +48,7 @@ type column struct {
 	notNull, filled     bool // filled: an insert may leave it out
 	identity, generated string
 	def                 string // the default as an expression; "" without one
+	compare             comparison
 }
 
 // definition is the column of a staging table. Its default is that of the target: a program that
@@ -220,11 +221,12 @@ func (r *Row) putFloat(c *column, f float64) {
 	case kFloat8:
 		r.buf = binary.BigEndian.AppendUint64(r.size(8), math.Float64bits(f))
 	case kFloat4:
-		if math.Abs(f) > math.MaxFloat32 && !math.IsInf(f, 0) {
+		g := float32(f) // as Postgres converts it: what is rounded to infinity or to zero does not fit
+		if math.IsInf(float64(g), 0) && !math.IsInf(f, 0) || g == 0 && f != 0 {
 			r.refuse(c, CodeRange, "%g does not fit %s", f, c.sqlType)
 			return
 		}
-		r.buf = binary.BigEndian.AppendUint32(r.size(4), math.Float32bits(float32(f)))
+		r.buf = binary.BigEndian.AppendUint32(r.size(4), math.Float32bits(g))
 	case kNumeric:
 		r.putNumericText(c, formatFloat(f))
 	default:

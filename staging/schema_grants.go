@@ -43,6 +43,7 @@ var (
 	hasTablePrivilege    = fill("has_table_privilege", nil)
 	hasSequencePrivilege = fill("has_sequence_privilege", nil)
 	hasSchemaCreate      = fill("has_schema_create", nil)
+	hiddenRows           = fill("hidden_rows", nil)
 )
 
 // need is what a role must be able to do with one object.
@@ -152,10 +153,18 @@ func (t *table) privileges(ctx context.Context, q *pgx.Conn, create bool) error 
 			lacks = append(lacks, pgschema.Lack{Privilege: "CREATE", Object: "SCHEMA " + quote(t.name.Schema), Role: role})
 		}
 	}
-	if len(lacks) == 0 {
-		return nil
+	if len(lacks) > 0 {
+		return fmt.Errorf("%w: role %q needs: %s", ErrPrivilege, role, pgschema.Fixes(lacks))
 	}
-	return fmt.Errorf("%w: role %q needs: %s", ErrPrivilege, role, pgschema.Fixes(lacks))
+	r, err := sendOne(ctx, q, hiddenRows.with(args{"schema": t.name.Schema, "names": namesText(t.own)}))
+	if err != nil {
+		return t.explain("reading policies", err)
+	}
+	if hidden := r.texts("name"); len(hidden) > 0 {
+		return fmt.Errorf("%w: row-level security hides the rows of %s from role %q: ALTER TABLE %s DISABLE ROW LEVEL SECURITY; for each, or a policy that shows them all",
+			ErrPrivilege, strings.Join(hidden, ", "), role, hidden[0])
+	}
+	return nil
 }
 
 // Grants returns the statements that grant a database role the privileges for cfg.Role. Run them

@@ -83,7 +83,7 @@ func (t *table) readShape(ctx context.Context, q *pgx.Conn, target string) error
 		return t.explain("reading the shape of "+target, err)
 	}
 	t.names = newNames(s.name)
-	if err := t.match(s, q); err != nil {
+	if err := t.match(ctx, s, q); err != nil {
 		return err
 	}
 	for i := range s.columns {
@@ -161,7 +161,7 @@ func (t *table) createTarget(ctx context.Context, q *pgx.Conn, name pgschema.Nam
 }
 
 // match compares the columns of T with those of the target.
-func (t *table) match(s *shape, q *pgx.Conn) error {
+func (t *table) match(ctx context.Context, s *shape, q *pgx.Conn) error {
 	var drifts []Drift
 	for i, w := range t.wanted {
 		c := s.column(w.Name)
@@ -179,7 +179,11 @@ func (t *table) match(s *shape, q *pgx.Conn) error {
 		if w.Name == colRecord {
 			return fmt.Errorf("%w: column %q: this name is taken by the staging tables", ErrConfig, w.Name)
 		}
-		if w.Type != "" && !sameType(w.Type, c.sqlType) {
+		same, err := isType(ctx, q, w.Type, c)
+		if err != nil {
+			return t.explain(fmt.Sprintf("reading the type %s of column %q", w.Type, w.Name), err)
+		}
+		if !same {
 			drifts = append(drifts, Drift{Column: w.Name, Expected: w.Type, Found: c.sqlType})
 			continue
 		}
@@ -273,23 +277,44 @@ var typeNames = map[string]string{
 	"bigserial": "bigint", "serial": "integer",
 }
 
-func sameType(a, b string) bool { return plainType(a) == plainType(b) }
+// isType reports whether a column has the type of a text. Postgres prints a type without its schema
+// where the search path has it, so a text with a schema is one of another spelling.
+func isType(ctx context.Context, q *pgx.Conn, typ string, c *column) (bool, error) {
+	if typ == "" || sameType(typ, c.sqlType) {
+		return true, nil
+	}
+	wanted, mod, array := plainType(typ)
+	_, foundMod, foundArray := plainType(c.sqlType)
+	if !strings.Contains(wanted, ".") || mod != foundMod || array != foundArray {
+		return false, nil
+	}
+	r, err := sendOne(ctx, q, readTypeName.with(args{"name": typ, "oid": text(int64(c.typ.oid))}))
+	if err != nil {
+		return false, err
+	}
+	return r.row(0).bool("same"), nil
+}
 
-func plainType(s string) string {
+func sameType(a, b string) bool {
+	aName, aMod, aArray := plainType(a)
+	bName, bMod, bArray := plainType(b)
+	return aName == bName && aMod == bMod && aArray == bArray
+}
+
+// plainType takes the spelling of a type apart: its usual name, its modifier and its dimensions.
+func plainType(s string) (name, mod, array string) {
 	s = strings.ToLower(strings.Join(strings.Fields(s), " "))
 	s = strings.ReplaceAll(strings.ReplaceAll(s, ", ", ","), " (", "(")
-	array := ""
 	for strings.HasSuffix(s, "[]") {
 		s, array = strings.TrimSuffix(s, "[]"), array+"[]"
 	}
-	mod := ""
 	if i := strings.IndexByte(s, '('); i >= 0 && strings.HasSuffix(s, ")") {
 		s, mod = s[:i], s[i:]
 	}
 	if n, ok := typeNames[s]; ok {
 		s = n
 	}
-	return s + mod + array
+	return s, mod, array
 }
 
 // missingTables lists the tables beside the target that do not exist.

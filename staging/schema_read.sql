@@ -26,12 +26,35 @@ ORDER BY a.attnum;
 -- A column a of type t gets a value when an insert leaves it out: by a default, or perhaps by a
 -- trigger.
 (a.atthasdef OR a.attidentity <> '' OR t.typdefaultbin IS NOT NULL
- OR EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = a.attrelid AND g.tgtype & 7 = 7 AND g.tgenabled IN ('O', 'A') AND NOT g.tgisinternal))
+ OR EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = a.attrelid AND g.tgtype & 7 = 7 AND {fires} AND NOT g.tgisinternal))
+
+-- name: fires
+-- A trigger, or a rule, runs in this session.
+{enabled} IN ('A', CASE WHEN current_setting('session_replication_role') = 'replica' THEN 'R' ELSE 'O' END)
 
 -- name: type
-SELECT oid::int8 AS oid, typbasetype::int8 AS base, typelem::int8 AS element, typtype::text AS kind, typcategory::text AS category,
-       typname::text AS name, typtypmod AS typmod, typnotnull AS not_null
-FROM pg_type WHERE oid = @oid::int8::oid;
+-- An operator of an extension is named with its schema: the search path may lack it, and Postgres
+-- then takes one of another type in silence, as that of text for citext.
+SELECT t.oid::int8 AS oid, t.typbasetype::int8 AS base, t.typelem::int8 AS element, t.typtype::text AS kind, t.typcategory::text AS category,
+       t.typname::text AS name, t.typtypmod AS typmod, t.typnotnull AS not_null,
+       coalesce(o.at_most, '<=') AS at_most, coalesce(o.equal, '=') AS equal, coalesce(o.greater, '>') AS greater
+FROM pg_type t
+CROSS JOIN LATERAL (
+    SELECT max(x.name) FILTER (WHERE x.strategy = 2) AS at_most, max(x.name) FILTER (WHERE x.strategy = 3) AS equal, max(x.name) FILTER (WHERE x.strategy = 5) AS greater
+    FROM (
+        SELECT m.amopstrategy AS strategy, format('OPERATOR(%I.%s)', n.nspname, p.oprname) AS name
+        FROM pg_opclass c
+        JOIN pg_am a ON a.oid = c.opcmethod AND a.amname = 'btree'
+        JOIN pg_amop m ON m.amopfamily = c.opcfamily AND m.amoplefttype = c.opcintype AND m.amoprighttype = c.opcintype
+        JOIN pg_operator p ON p.oid = m.amopopr
+        JOIN pg_namespace n ON n.oid = p.oprnamespace AND n.nspname <> 'pg_catalog'
+        WHERE c.opcintype = t.oid AND c.opcdefault
+    ) x
+) o
+WHERE t.oid = @oid::int8::oid;
+
+-- name: type_name
+SELECT coalesce(to_regtype(@name::text)::oid = @oid::int8::oid, false) AS same;
 
 -- name: unique_keys
 -- The columns of each unique index by which ON CONFLICT and an insert's refusal can decide about a
@@ -71,7 +94,7 @@ coalesce((
     SELECT string_agg(what, ', ' ORDER BY what) FROM (
         SELECT format('the rule %I rewrites each INSERT or UPDATE (use a trigger)', r.rulename) AS what
         FROM pg_rewrite r
-        WHERE r.ev_class = {target_text}::regclass AND r.ev_enabled IN ('O', 'A') AND (r.ev_type = '3' OR r.ev_type = '2' AND {replaces})
+        WHERE r.ev_class = {target_text}::regclass AND {rule_fires} AND (r.ev_type = '3' OR r.ev_type = '2' AND {replaces})
         UNION ALL
         SELECT format('the partition %s is a foreign table, which commits in a transaction of its own', c.oid::regclass)
         FROM pg_partition_tree({target_text}::regclass) p JOIN pg_class c ON c.oid = p.relid
@@ -80,7 +103,7 @@ coalesce((
         SELECT format('the trigger %I may store rows in a child table, where they are found by Config.Key alone, which is not set', g.tgname)
         FROM pg_trigger g
         WHERE cardinality({key_names}) = 0 AND g.tgrelid = {target_text}::regclass
-          AND g.tgtype & 7 = 7 AND g.tgenabled IN ('O', 'A') AND NOT g.tgisinternal
+          AND g.tgtype & 7 = 7 AND {fires} AND NOT g.tgisinternal
           AND EXISTS (SELECT FROM pg_inherits h JOIN pg_class c ON c.oid = h.inhparent WHERE c.oid = g.tgrelid AND c.relkind = 'r')
     ) hr_unfit
 ), '')
@@ -126,6 +149,18 @@ SELECT coalesce(has_table_privilege(to_regclass(@object::text)::oid, @privilege:
 
 -- name: has_sequence_privilege
 SELECT coalesce(has_sequence_privilege(to_regclass(@object::text)::oid, @privilege::text), true) AS has;
+
+-- name: hidden_rows
+-- The tables beside the target of which row-level security hides rows from this role: without a
+-- policy that shows them all, an empty table cannot be told from one whose rows are hidden.
+SELECT c.oid::regclass::text AS name
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = @schema::text AND c.relname = ANY(@names::text::text[])
+  AND row_security_active(c.oid)
+  AND NOT EXISTS (SELECT FROM pg_policy p
+                  WHERE p.polrelid = c.oid AND p.polpermissive AND p.polcmd IN ('*', 'r') AND pg_get_expr(p.polqual, p.polrelid) = 'true'
+                    AND EXISTS (SELECT FROM unnest(p.polroles) r(oid) WHERE r.oid = 0 OR pg_has_role(r.oid, 'USAGE')))
+ORDER BY 1;
 
 -- name: has_schema_create
 SELECT has_schema_privilege(@schema::text, 'CREATE') AS has;

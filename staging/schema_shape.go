@@ -16,7 +16,11 @@ type pgType struct {
 	kind, category, name string
 	typmod               int32
 	notNull              bool
+	compare              comparison
 }
+
+// comparison has the operators of a type's default order.
+type comparison struct{ atMost, equal, greater string }
 
 type typeLoader struct {
 	q     *pgx.Conn
@@ -33,9 +37,16 @@ func (l *typeLoader) get(ctx context.Context, oid uint32) (pgType, error) {
 	}
 	row := r.row(0)
 	t := pgType{oid: uint32(row.int("oid")), base: uint32(row.int("base")), element: uint32(row.int("element")),
-		kind: row.text("kind"), category: row.text("category"), name: row.text("name"), typmod: int32(row.int("typmod")), notNull: row.bool("not_null")}
+		kind: row.text("kind"), category: row.text("category"), name: row.text("name"), typmod: int32(row.int("typmod")), notNull: row.bool("not_null"),
+		compare: comparison{row.text("at_most"), row.text("equal"), row.text("greater")}}
 	l.known[oid] = t
 	return t, nil
+}
+
+// typeOfColumn reads a type alone.
+func typeOfColumn(ctx context.Context, q *pgx.Conn, oid uint32) (c column, err error) {
+	l := typeLoader{q: q, known: map[uint32]pgType{}}
+	return c, l.fill(ctx, &c, oid, -1)
 }
 
 // fill completes a column from its type: domains are resolved, arrays get their element.
@@ -53,7 +64,7 @@ func (l *typeLoader) fill(ctx context.Context, c *column, oid uint32, typmod int
 			return err
 		}
 	}
-	c.oid = t.oid
+	c.oid, c.compare = t.oid, t.compare
 	switch t.oid {
 	case pgtype.TextOID:
 		c.kind = kText
@@ -128,11 +139,16 @@ var (
 	readRelation   = fill("relation", nil)
 	readColumns    = fill("columns", pieces{"filled": filled()})
 	readType       = fill("type", nil)
+	readTypeName   = fill("type_name", nil)
 	readUniqueKeys = fill("unique_keys", pieces{"arbiter": arbiter()})
 )
 
 // filled is the condition on a column a of type t that an insert may leave it out.
-func filled() string { return fill("filled", nil).text }
+func filled() string { return fill("filled", pieces{"fires": fires("g.tgenabled")}).text }
+
+// fires is the condition that a trigger or a rule, of which the mode is given, runs in this
+// session.
+func fires(mode string) string { return fill("fires", pieces{"enabled": mode}).text }
 
 // arbiter is the condition on an index i by which ON CONFLICT can decide about a row.
 func arbiter() string { return fill("arbiter", nil).text }

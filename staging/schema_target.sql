@@ -55,6 +55,8 @@ CREATE TABLE IF NOT EXISTS {reject_counts} (
     open     bigint NOT NULL,
     resolved bigint NOT NULL
 );
+-- Its rows are deleted, and without a key a publication of deletes would refuse that.
+ALTER TABLE {reject_counts} REPLICA IDENTITY FULL;
 
 CREATE TABLE IF NOT EXISTS {control} (
     one    boolean     PRIMARY KEY DEFAULT true CHECK (one),

@@ -295,7 +295,7 @@ func (t *table) commonPieces() pieces {
 	key := list("s.", t.cfg.Key)
 	p := pieces{
 		"target": t.target, "target_text": literal(t.target), "ledger": t.ledger, "rejects": t.rejects, "rejects_text": literal(t.rejects), "reject_counts": t.rejectCounts,
-		"control": t.control, "control_text": literal(t.control), "epoch": t.epoch, "arbiter": arbiter(), "filled": filled(), "ours": fill("ours", nil).text,
+		"control": t.control, "control_text": literal(t.control), "epoch": t.epoch, "arbiter": arbiter(), "filled": filled(), "fires": fires("g.tgenabled"), "rule_fires": fires("r.ev_enabled"), "ours": fill("ours", nil).text,
 		"array": fill("array", pieces{"staging_a": t.staging[sideA]}).text, "staging_a_text": literal(t.staging[sideA]),
 		"registry_a": t.registry[sideA], "registry_b": t.registry[sideB],
 		"columns": list("", t.colNames), "s_columns": list("s.", t.colNames), "key": list("", t.cfg.Key), "s_key": key,
