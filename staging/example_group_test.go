@@ -120,7 +120,12 @@ func ExampleTableGroup_StageCounts() {
 	for _, c := range counts {
 		fmt.Println(c.Stage, "entered", c.Entered, "passed", c.Passed(), err)
 	}
-	all, err := staging.StageCounts(ctx, pool, "book_orders", time.Time{}) // without the type of the rows
+	ledger, err := staging.OpenLedger(ctx, pool, "book_orders") // without the type of the rows
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	all, err := ledger.StageCounts(ctx, time.Time{})
 	fmt.Println(len(all), "stages", err)
 	// Output:
 	// staged <nil>

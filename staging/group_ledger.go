@@ -179,7 +179,7 @@ func (g *TableGroup[R]) BooksByTable(ctx context.Context, since time.Time) ([]Ta
 		I int32
 		Books
 	}
-	rows, err := g.lead().query(ctx, do(strings.Join(parts, "\nUNION ALL ")+"\nORDER BY i", timeText(since)))
+	rows, err := g.lead().query(ctx, do(strings.Join(parts, "\nUNION ALL ")+"\nORDER BY i", timeText(since), "infinity"))
 	if err != nil {
 		return nil, g.explain("summing the ledgers", err)
 	}

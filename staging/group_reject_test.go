@@ -87,7 +87,11 @@ func TestGroupRecordIsResolvedInEveryTable(t *testing.T) {
 		},
 		"a name": func(t *testing.T, s sales, pool *pgxpool.Pool) func() (int, error) {
 			id := rejectOf(t, s.heads, "a")
-			return func() (int, error) { return staging.ResolveRejects(t.Context(), pool, "heads", id) }
+			ledger, err := staging.OpenLedger(t.Context(), pool, "heads")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return func() (int, error) { return ledger.Resolve(t.Context(), id) }
 		},
 		"the group": func(t *testing.T, s sales, _ *pgxpool.Pool) func() (int, error) {
 			id := rejectOf(t, s, "a")

@@ -196,7 +196,11 @@ func (t *table) mark(ctx context.Context, q *pgx.Conn) (epoch string, err error)
 
 // Books sums the ledger over the batches committed since.
 func (t *table) Books(ctx context.Context, since time.Time) (Books, error) {
-	rows, err := t.query(ctx, t.sql.ledgerBooks.with(args{"since": timeText(since)}))
+	return t.booksBetween(ctx, timeText(since), "infinity")
+}
+
+func (t *table) booksBetween(ctx context.Context, since, until string) (Books, error) {
+	rows, err := t.query(ctx, t.sql.ledgerBooks.with(args{"since": since, "until": until}))
 	if err != nil {
 		return Books{}, t.explain("summing the ledger", err)
 	}

@@ -39,7 +39,7 @@ SELECT count(*) FILTER (WHERE kind = 'promoted') AS batches,
        coalesce(sum(conflicts)  FILTER (WHERE kind = 'promoted'), 0)::int8 AS conflicts,
        coalesce(sum(ruled)      FILTER (WHERE kind = 'promoted'), 0)::int8 AS ruled,
        (SELECT floor > '-infinity' FROM {control}) AS pruned
-FROM {ledger} WHERE committed_at >= @since::timestamptz;
+FROM {ledger} WHERE committed_at >= @since::timestamptz AND committed_at < @until::timestamptz;
 
 -- name: ledger_stages
 -- Sums what the stages dropped. Equal texts are counted together first: most batches have one of a

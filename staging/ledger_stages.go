@@ -6,8 +6,6 @@ import (
 	"net/url"
 	"strings"
 	"time"
-
-	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // StageDrops is what a stage of a chain dropped of a batch, in records.
@@ -65,15 +63,6 @@ func (t *table) StageCounts(ctx context.Context, since time.Time) ([]StageCount,
 			Duplicates: row.int("duplicates"), Filtered: row.int("filtered"), Rejected: row.int("rejected")})
 	}
 	return out, nil
-}
-
-// StageCounts is [Table.StageCounts] for a program that does not know the target's rows.
-func StageCounts(ctx context.Context, pool *pgxpool.Pool, target string, since time.Time) ([]StageCount, error) {
-	t, err := beside(ctx, pool, target, nil)
-	if err != nil {
-		return nil, err
-	}
-	return t.StageCounts(ctx, since)
 }
 
 // Clock returns the time of the server, by which the ledger is stamped.

@@ -57,7 +57,11 @@ func TestStageCounts(t *testing.T) {
 		t.Errorf("got the time %v, %v, want one after the last commit", now, err)
 	}
 	empty(now)
-	if got, err := staging.StageCounts(t.Context(), pool, "items", time.Time{}); err != nil || !cmp.Equal(got, want) {
+	ledger, err := staging.OpenLedger(t.Context(), pool, "items")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := ledger.StageCounts(t.Context(), time.Time{}); err != nil || !cmp.Equal(got, want) {
 		t.Errorf("by the name of the target: got %+v, %v, want the same", got, err)
 	}
 	exec(t, pool, "UPDATE items_ledger SET stages = NULL")

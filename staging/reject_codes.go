@@ -3,7 +3,6 @@ package staging
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -32,33 +31,6 @@ func (t *table) CodeCounts(ctx context.Context) ([]CodeCount, error) {
 		}
 	}
 	return nil, t.explain("counting rejects", err)
-}
-
-// CodeCounts is [Table.CodeCounts] for a program that does not know the target's rows.
-func CodeCounts(ctx context.Context, pool *pgxpool.Pool, target string) ([]CodeCount, error) {
-	t, err := beside(ctx, pool, target, nil)
-	if err != nil {
-		return nil, err
-	}
-	return t.CodeCounts(ctx)
-}
-
-// ResolveRejects is [Table.Resolve] for a program that does not know the target's rows.
-func ResolveRejects(ctx context.Context, pool *pgxpool.Pool, target string, ids ...int64) (int, error) {
-	t, err := beside(ctx, pool, target, nil)
-	if err != nil {
-		return 0, err
-	}
-	return t.Resolve(ctx, ids...)
-}
-
-// Prune is [Table.Prune] for a program that does not know the target's rows.
-func Prune(ctx context.Context, pool *pgxpool.Pool, target string, before time.Time) (int, error) {
-	t, err := beside(ctx, pool, target, nil)
-	if err != nil {
-		return 0, err
-	}
-	return t.Prune(ctx, before)
 }
 
 // beside makes a Table that knows the tables beside a target, and not the target's columns. read,

@@ -93,7 +93,11 @@ func TestRejectCountsStayExact(t *testing.T) {
 	if want := []string{"eight", staging.CodeUTF8, "odd_one", "seven", staging.CodeCheck}; !cmp.Equal(codes, want) {
 		t.Errorf("codes %v, want %v", codes, want)
 	}
-	if n, err := staging.ResolveRejects(t.Context(), pool, "items", 1, 2, 3); err != nil {
+	ledger, err := staging.OpenLedger(t.Context(), pool, "items")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := ledger.Resolve(t.Context(), 1, 2, 3); err != nil {
 		t.Error(n, err)
 	}
 	exec(t, pool, "UPDATE items_rejects SET resolved_at = '2020-01-01' WHERE resolved_at IS NOT NULL")
@@ -101,9 +105,9 @@ func TestRejectCountsStayExact(t *testing.T) {
 		t.Error(err)
 	}
 	counted(t, pool, tab)
-	beside, err := staging.CodeCounts(t.Context(), pool, "items")
+	beside, err := ledger.CodeCounts(t.Context())
 	if again := counted(t, pool, tab); err != nil || !cmp.Equal(beside, again) {
-		t.Errorf("CodeCounts of the package: %v, %v, want %v", beside, err, again)
+		t.Errorf("CodeCounts by the name of the target: %v, %v, want %v", beside, err, again)
 	}
 	balanced(t, tab)
 }

@@ -208,6 +208,15 @@ func (s *session) pipeline(ctx context.Context) (*ops.Pipeline, error) {
 	return ops.Open(ctx, c, pool, s.names())
 }
 
+// ledger opens what stands beside the table. It creates nothing.
+func (s *session) ledger(ctx context.Context) (*ops.Ledger, error) {
+	pool, err := s.postgres(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return ops.OpenLedger(ctx, pool, s.Table)
+}
+
 func (s *session) names() ops.Names {
 	return ops.Names{Queue: s.Queue, Table: s.Table, Views: s.Views}
 }

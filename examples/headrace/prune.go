@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"time"
-
-	"github.com/headrace/headrace/staging"
 )
 
 // prune forgets old rows of the ledger and resolved rejects.
@@ -24,7 +22,7 @@ func (v *prune) Validate() error {
 
 // Run prunes the ledger.
 func (v *prune) Run(ctx context.Context, s *session) error {
-	pool, err := s.postgres(ctx)
+	ledger, err := s.ledger(ctx)
 	if err != nil {
 		return err
 	}
@@ -33,7 +31,7 @@ func (v *prune) Run(ctx context.Context, s *session) error {
 		s.Table, before.Format(time.DateTime))); err != nil {
 		return err
 	}
-	n, err := staging.Prune(ctx, pool, s.Table, before)
+	n, err := ledger.Prune(ctx, before)
 	if err != nil {
 		return err
 	}

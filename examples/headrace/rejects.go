@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/headrace/headrace/examples/internal/ops"
+	"github.com/headrace/headrace/staging"
 )
 
 // rejects is the table of rejected records and rows.
@@ -35,11 +36,11 @@ func (v *rejectList) Validate() error { return between("-n", v.N, 1, 1000) }
 
 // Run lists one page.
 func (v *rejectList) Run(ctx context.Context, s *session) error {
-	pool, err := s.postgres(ctx)
+	ledger, err := s.ledger(ctx)
 	if err != nil {
 		return err
 	}
-	list, err := ops.Rejects(ctx, pool, s.Table, ops.RejectFilter{Code: v.Code, Key: v.Key, Resolved: v.All, After: v.After, Limit: v.N})
+	list, err := ledger.Rejects(ctx, staging.RejectFilter{Code: v.Code, Key: v.Key, Resolved: v.All, After: v.After, Limit: v.N})
 	if err != nil {
 		return err
 	}
@@ -50,9 +51,6 @@ func (v *rejectList) Run(ctx context.Context, s *session) error {
 	if len(list) == v.N {
 		fmt.Fprintf(&text, "more: headrace rejects list --after %d\n", list[len(list)-1].ID)
 	}
-	if list == nil {
-		list = []ops.Reject{}
-	}
 	return s.print(map[string]any{"rejects": list}, text.String())
 }
 
@@ -60,11 +58,11 @@ type rejectCodes struct{}
 
 // Run counts the rejects.
 func (v *rejectCodes) Run(ctx context.Context, s *session) error {
-	pool, err := s.postgres(ctx)
+	ledger, err := s.ledger(ctx)
 	if err != nil {
 		return err
 	}
-	counts, err := ops.RejectCodes(ctx, pool, s.Table)
+	counts, err := ledger.OpenCodes(ctx)
 	if err != nil {
 		return err
 	}
@@ -81,7 +79,11 @@ type rejectShow struct {
 
 // Run shows one reject.
 func (v *rejectShow) Run(ctx context.Context, s *session) error {
-	r, err := v.find(ctx, s)
+	ledger, err := s.ledger(ctx)
+	if err != nil {
+		return err
+	}
+	r, err := ledger.Reject(ctx, v.ID)
 	if err != nil {
 		return err
 	}
@@ -93,32 +95,17 @@ func (v *rejectShow) Run(ctx context.Context, s *session) error {
 		r.ID, state, r.At.Format(time.DateTime), r.Code, r.Reason, r.Key, r.Batch, r.Place, r.Source, ops.Readable(r.Raw)))
 }
 
-func (v *rejectShow) find(ctx context.Context, s *session) (ops.Reject, error) {
-	pool, err := s.postgres(ctx)
-	if err != nil {
-		return ops.Reject{}, err
-	}
-	list, err := ops.Rejects(ctx, pool, s.Table, ops.RejectFilter{IDs: []int64{v.ID}, Resolved: true, Limit: 1})
-	if err == nil && len(list) == 0 {
-		err = fmt.Errorf("no reject of %s has the id %d", s.Table, v.ID)
-	}
-	if err != nil {
-		return ops.Reject{}, err
-	}
-	return list[0], nil
-}
-
 type rejectResolve struct {
 	IDs []int64 `arg:"" name:"id" help:"Ids of rejects."`
 }
 
 // Run resolves rejects.
 func (v *rejectResolve) Run(ctx context.Context, s *session) error {
-	pool, err := s.postgres(ctx)
+	ledger, err := s.ledger(ctx)
 	if err != nil {
 		return err
 	}
-	n, err := ops.Resolve(ctx, pool, s.Table, v.IDs...)
+	n, err := ledger.Resolve(ctx, v.IDs...)
 	if err != nil {
 		return err
 	}
@@ -133,7 +120,11 @@ type rejectReplay struct {
 // Run pushes the record first and resolves the reject then: a crash in between leaves the reject
 // open, and a record that is pushed twice is a duplicate.
 func (v *rejectReplay) Run(ctx context.Context, s *session) error {
-	r, err := v.find(ctx, s)
+	ledger, err := s.ledger(ctx)
+	if err != nil {
+		return err
+	}
+	r, err := ledger.Reject(ctx, v.ID)
 	if err != nil {
 		return err
 	}
@@ -155,11 +146,7 @@ func (v *rejectReplay) Run(ctx context.Context, s *session) error {
 	if err := q.Push(ctx, payload); err != nil {
 		return err
 	}
-	pool, err := s.postgres(ctx)
-	if err != nil {
-		return err
-	}
-	if _, err := ops.Resolve(ctx, pool, s.Table, r.ID); err != nil {
+	if _, err := ledger.Resolve(ctx, r.ID); err != nil {
 		return fmt.Errorf("the record is pushed, but the reject is still open: %w", err)
 	}
 	return s.print(map[string]int64{"replayed": r.ID}, fmt.Sprintf("pushed the record of reject %d and resolved it\n", r.ID))

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -30,11 +31,39 @@ const (
 
 // ledger reads what package staging keeps beside a table, by its name.
 type ledger struct {
-	// What the books need is implemented here; the other methods are never called.
-	pipeline.Table[struct{}]
+	notCalled
 	pool       *pgxpool.Pool
 	name       pgschema.Name
 	statements map[string]string
+
+	mu     sync.Mutex
+	opened *staging.Ledger // nil: not opened yet
+	at     time.Time       // when it was opened
+}
+
+// notCalled has the methods of a table that the books do not call.
+type notCalled struct{ pipeline.Table[struct{}] }
+
+// openAge is how long what is known of the tables beside the target is good. A program may be
+// upgraded while the console runs.
+const openAge = time.Minute
+
+// open returns the ledger of package staging. The table may come into being while the console runs.
+func (l *ledger) open(ctx context.Context) (*staging.Ledger, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.opened != nil && time.Since(l.at) < openAge {
+		return l.opened, nil
+	}
+	opened, err := staging.OpenLedger(ctx, l.pool, l.name.String())
+	switch {
+	case errors.Is(err, staging.ErrNoTarget), errors.Is(err, staging.ErrMissing):
+		return nil, fmt.Errorf("%w: %w", ErrNoTable, err)
+	case err != nil:
+		return nil, err
+	}
+	l.opened, l.at = opened, time.Now()
+	return opened, nil
 }
 
 func newLedger(pool *pgxpool.Pool, table string) (*ledger, error) {
@@ -344,11 +373,12 @@ func (l *ledger) readSide(ctx context.Context, suffix string) (s side, err error
 
 // resolve marks rejects as resolved, in every table of their group. It returns how many were open.
 func (l *ledger) resolve(ctx context.Context, ids ...int64) (int64, error) {
-	n, err := staging.ResolveRejects(ctx, l.pool, l.name.String(), ids...)
+	opened, err := l.open(ctx)
 	if err != nil {
-		return 0, l.explain("resolving rejects", err)
+		return 0, err
 	}
-	return int64(n), nil
+	n, err := opened.Resolve(ctx, ids...)
+	return int64(n), err
 }
 
 func isNoTable(err error) bool { return errors.Is(err, ErrNoTable) }

@@ -1,3 +1,5 @@
+// Package ops reads a pipeline by the names of its queue and its table, without its row type. It
+// runs no DDL and needs no more than SELECT.
 package ops
 
 import (
@@ -8,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/rueidis"
 
@@ -133,13 +134,6 @@ func Views(ctx context.Context, pool *pgxpool.Pool, set string) ([]View, error) 
 		views = append(views, v)
 	}
 	return views, err
-}
-
-// relation returns the quoted name of a table ("orders" or "shop.orders") and whether it exists.
-func relation(ctx context.Context, pool *pgxpool.Pool, name string) (quoted string, found bool, err error) {
-	quoted = pgx.Identifier(strings.Split(name, ".")).Sanitize()
-	err = pool.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", quoted).Scan(&found)
-	return quoted, found, err
 }
 
 // Balanced returns nil, or an error that names the line of the books that is off and by how much.

@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"github.com/headrace/headrace/staging"
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // Reject is a rejected record or row.
@@ -25,45 +23,40 @@ type Reject struct {
 	Resolved *time.Time `json:"resolved,omitempty"`
 }
 
-// RejectFilter selects rejects. Zero fields do not filter, but resolved rejects are left out.
-type RejectFilter struct {
-	IDs      []int64
-	Code     string
-	Key      string
-	Resolved bool
-	After    int64
-	Limit    int
-}
-
-// Rejects reads the rejects of a table, oldest first.
-func Rejects(ctx context.Context, pool *pgxpool.Pool, table string, f RejectFilter) ([]Reject, error) {
-	name, err := rejectsTable(ctx, pool, table)
+// Rejects reads rejects, oldest first.
+func (l *Ledger) Rejects(ctx context.Context, f staging.RejectFilter) ([]Reject, error) {
+	list, err := l.Ledger.Rejects(ctx, f)
 	if err != nil {
 		return nil, err
 	}
-	rows, err := pool.Query(ctx, `SELECT id, batch::text, place, source, key, code, reason, coalesce(bytes, convert_to(coalesce(payload, row::text), 'UTF8')), rejected_at, resolved_at
-		FROM `+name+`
-		WHERE (@ids::int8[] IS NULL OR id = ANY(@ids)) AND (@code = '' OR code = @code) AND (@key = '' OR key = @key)
-			AND (@resolved OR resolved_at IS NULL) AND id > @after
-		ORDER BY id LIMIT @limit`, pgx.NamedArgs{
-		"ids": f.IDs, "code": f.Code, "key": f.Key, "resolved": f.Resolved, "after": f.After, "limit": f.Limit,
-	})
-	if err != nil {
-		return nil, err
+	out := make([]Reject, len(list))
+	for i, r := range list {
+		out[i] = Reject{
+			ID: r.ID, Batch: r.Batch, Place: r.Place, Source: r.Source, Key: r.Key, Code: r.Code, Reason: r.Reason,
+			Raw: r.Payload, Payload: Payload(r.Payload), At: r.At,
+		}
+		if !r.Resolved.IsZero() {
+			out[i].Resolved = &r.Resolved
+		}
 	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (r Reject, err error) {
-		err = row.Scan(&r.ID, &r.Batch, &r.Place, &r.Source, &r.Key, &r.Code, &r.Reason, &r.Raw, &r.At, &r.Resolved)
-		r.Payload = Payload(r.Raw)
-		return r, err
-	})
+	return out, nil
 }
 
-// RejectCodes counts the open rejects of a table by code.
-func RejectCodes(ctx context.Context, pool *pgxpool.Pool, table string) (map[string]int64, error) {
-	if _, err := rejectsTable(ctx, pool, table); err != nil {
-		return nil, err
+// Reject reads one reject, open or resolved.
+func (l *Ledger) Reject(ctx context.Context, id int64) (Reject, error) {
+	list, err := l.Rejects(ctx, staging.RejectFilter{After: id - 1, Limit: 1, Resolved: true})
+	if err != nil {
+		return Reject{}, err
 	}
-	list, err := staging.CodeCounts(ctx, pool, table)
+	if len(list) == 0 || list[0].ID != id {
+		return Reject{}, fmt.Errorf("no reject of %s has the id %d", l.table, id)
+	}
+	return list[0], nil
+}
+
+// OpenCodes counts the open rejects by code.
+func (l *Ledger) OpenCodes(ctx context.Context) (map[string]int64, error) {
+	list, err := l.CodeCounts(ctx)
 	counts := make(map[string]int64)
 	for _, c := range list {
 		if c.Open > 0 {
@@ -71,20 +64,4 @@ func RejectCodes(ctx context.Context, pool *pgxpool.Pool, table string) (map[str
 		}
 	}
 	return counts, err
-}
-
-// Resolve marks rejects as resolved. It returns how many were open.
-func Resolve(ctx context.Context, pool *pgxpool.Pool, table string, ids ...int64) (int, error) {
-	if _, err := rejectsTable(ctx, pool, table); err != nil {
-		return 0, err
-	}
-	return staging.ResolveRejects(ctx, pool, table, ids...)
-}
-
-func rejectsTable(ctx context.Context, pool *pgxpool.Pool, table string) (string, error) {
-	name, found, err := relation(ctx, pool, table+"_rejects")
-	if err == nil && !found {
-		err = fmt.Errorf("%w: the database %s has no table %s", ErrNoTable, pool.Config().ConnConfig.Database, name)
-	}
-	return name, err
 }

@@ -1,0 +1,109 @@
+package staging
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// Ledger is what stands beside a target: the ledger, the rejects, and what is staged. A program
+// that operates pipelines opens it by the target's name and does not know the type of its rows. It
+// creates nothing. To read, SELECT on the tables beside the target is enough ([RoleReader]). A
+// *[Finder] finds single records. This type is concurrency safe.
+type Ledger struct{ t *table }
+
+// OpenLedger returns the Ledger of a target. The target must exist, and so must the tables that
+// [New] creates beside it: otherwise the error is [ErrNoTarget] or [ErrMissing]. The pool stays the
+// caller's.
+func OpenLedger(ctx context.Context, pool *pgxpool.Pool, target string) (*Ledger, error) {
+	t, err := beside(ctx, pool, target, func(t *table, q *pgx.Conn) error {
+		missing, err := t.missingTables(ctx, q)
+		if err == nil && len(missing) > 0 {
+			err = fmt.Errorf("%w: %s", ErrMissing, strings.Join(missing, ", "))
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Ledger{t}, nil
+}
+
+// Name returns the target's quoted name with its schema.
+func (l *Ledger) Name() string { return l.t.target }
+
+// Clock does what [Table.Clock] does.
+func (l *Ledger) Clock(ctx context.Context) (time.Time, error) { return l.t.Clock(ctx) }
+
+// Books does what [Table.Books] does.
+func (l *Ledger) Books(ctx context.Context, since time.Time) (Books, error) {
+	return l.t.Books(ctx, since)
+}
+
+// BooksBetween sums the ledger over the batches committed since a time and before another one.
+func (l *Ledger) BooksBetween(ctx context.Context, since, before time.Time) (Books, error) {
+	return l.t.booksBetween(ctx, timeText(since), timeText(before))
+}
+
+// StageCounts does what [Table.StageCounts] does.
+func (l *Ledger) StageCounts(ctx context.Context, since time.Time) ([]StageCount, error) {
+	return l.t.StageCounts(ctx, since)
+}
+
+// CodeCounts does what [Table.CodeCounts] does.
+func (l *Ledger) CodeCounts(ctx context.Context) ([]CodeCount, error) { return l.t.CodeCounts(ctx) }
+
+// Stats does what [Table.Stats] does. It counts the batches of groups, too.
+func (l *Ledger) Stats(ctx context.Context) (Stats, error) { return l.t.Stats(ctx) }
+
+// Fates returns FatePromoted or FateVoid for batches that are in the ledger, and FateUnknown for
+// all others, in the order of ids. Unlike [Table.Fates] it does not read what is staged, so it does
+// not wait for a promotion.
+func (l *Ledger) Fates(ctx context.Context, ids []string) ([]Fate, error) {
+	out := make([]Fate, len(ids))
+	if len(ids) == 0 {
+		return out, nil
+	}
+	plain := make([]string, len(ids))
+	for i, id := range ids {
+		u, ok := parseUUID(id)
+		if !ok {
+			return nil, fmt.Errorf("%w: batch id %q, must be a UUID", ErrLoad, id)
+		}
+		plain[i] = formatUUID(u)
+	}
+	conn, err := l.t.begin(ctx, false)
+	if err != nil {
+		return nil, l.t.explain("reading the fates of batches", err)
+	}
+	defer conn.Release()
+	defer l.t.rollback(conn.Conn())
+	r, err := sendOne(ctx, conn.Conn(), l.t.sql.ledgerKinds.with(args{"ids": array(plain)}))
+	if err != nil {
+		return nil, l.t.explain("reading the fates of batches", err)
+	}
+	known := fatesOf(r)
+	for i, id := range plain {
+		out[i] = known[id]
+	}
+	return out, nil
+}
+
+// Rejects does what [Table.Rejects] does.
+func (l *Ledger) Rejects(ctx context.Context, f RejectFilter) ([]StoredReject, error) {
+	return l.t.Rejects(ctx, f)
+}
+
+// Resolve does what [Table.Resolve] does.
+func (l *Ledger) Resolve(ctx context.Context, ids ...int64) (int, error) {
+	return l.t.Resolve(ctx, ids...)
+}
+
+// Prune does what [Table.Prune] does.
+func (l *Ledger) Prune(ctx context.Context, before time.Time) (int, error) {
+	return l.t.Prune(ctx, before)
+}
