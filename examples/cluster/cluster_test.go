@@ -44,7 +44,7 @@ func TestCluster(t *testing.T) {
 	}
 
 	var moved int
-	o := options{orders: cfg, worker: pipeline.WorkerConfig{Concurrency: 2, Records: 100}}
+	o := options{Job: orders.Job{Orders: cfg, Worker: pipeline.WorkerConfig{Concurrency: 2, Records: 100}}}
 	o.payloads = func(nodes *nodes, all iter.Seq[[]byte]) iter.Seq[[]byte] {
 		return func(yield func([]byte) bool) {
 			d := disturbances{

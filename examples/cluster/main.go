@@ -11,12 +11,9 @@ import (
 	"context"
 	"io"
 	"iter"
-	"log/slog"
-	"os"
 
 	"github.com/headrace/headrace/examples/internal/program"
 	"github.com/headrace/headrace/examples/orders"
-	"github.com/headrace/headrace/pipeline"
 )
 
 const help = `
@@ -31,36 +28,15 @@ Example:
 `
 
 type options struct {
-	orders orders.Config
-	worker pipeline.WorkerConfig
+	orders.Job
 	// payloads wraps the payloads that are pushed. after runs when the job is done and the nodes still
 	// run, with the report that follows. Tests set them.
 	payloads func(n *nodes, all iter.Seq[[]byte]) iter.Seq[[]byte]
 	after    func(ctx context.Context, n *nodes, report func(io.Writer) error) error
 }
 
-// parse reads the command line.
-func parse(p *program.Program, args []string) (o options, err error) {
-	o.orders.Seed = 1
-	flags := program.NewFlags(p.Name, help)
-	orders.GeneratorFlags(flags, &o.orders)
-	orders.WorkerFlags(flags, &o.worker)
-	if err := flags.Parse(p, args); err != nil {
-		return o, err
-	}
-	if err := o.orders.Check(); err != nil {
-		return o, &program.UsageError{Text: err.Error()}
-	}
-	return o, nil
-}
-
 func main() {
-	program.Main("cluster", func(ctx context.Context, p *program.Program, args []string) error {
-		o, err := parse(p, args)
-		if err != nil {
-			return err
-		}
-		slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
-		return run(ctx, p, o)
+	orders.MainJob("cluster", help, func(ctx context.Context, p *program.Program, job orders.Job) error {
+		return run(ctx, p, options{Job: job})
 	})
 }

@@ -16,7 +16,7 @@ import (
 const stuck = 3 * time.Minute
 
 func run(ctx context.Context, p *program.Program, o options) error {
-	gen, err := orders.NewGenerator(o.orders)
+	gen, err := orders.NewGenerator(o.Orders)
 	if err != nil {
 		return err
 	}
@@ -31,7 +31,7 @@ func run(ctx context.Context, p *program.Program, o options) error {
 	}
 	var parts []*part
 	for i := range shards.Len() {
-		part, err := openPart(ctx, n, shards, i, o.worker)
+		part, err := openPart(ctx, n, shards, i, o.Worker)
 		if err != nil {
 			return err
 		}

@@ -21,11 +21,11 @@ func TestDemo(t *testing.T) {
 	t.Setenv(program.EnvRedis, servertest.RedisURL(t))
 	t.Setenv(program.EnvPostgres, servertest.PostgresURL(t))
 	var out bytes.Buffer
-	o := options{
-		orders: orders.Config{Orders: 5000, Duplicates: 0.1, Bad: 0.02, Seed: 42},
-		worker: pipeline.WorkerConfig{Concurrency: 3, Records: 300},
+	job := orders.Job{
+		Orders: orders.Config{Orders: 5000, Duplicates: 0.1, Bad: 0.02, Seed: 42},
+		Worker: pipeline.WorkerConfig{Concurrency: 3, Records: 300},
 	}
-	if err := run(t.Context(), &program.Program{Name: "demo", Out: &out, Err: io.Discard}, o); err != nil {
+	if err := run(t.Context(), &program.Program{Name: "demo", Out: &out, Err: io.Discard}, job); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
 	for _, want := range []string{

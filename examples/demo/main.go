@@ -8,15 +8,7 @@
 // throwaway ones, unless REDIS_URL and DATABASE_URL name yours.
 package main
 
-import (
-	"context"
-	"log/slog"
-	"os"
-
-	"github.com/headrace/headrace/examples/internal/program"
-	"github.com/headrace/headrace/examples/orders"
-	"github.com/headrace/headrace/pipeline"
-)
+import "github.com/headrace/headrace/examples/orders"
 
 const help = `
 Usage: demo [flags]
@@ -30,33 +22,4 @@ Example:
   demo -orders 1000000 -duplicates 0.1
 `
 
-type options struct {
-	orders orders.Config
-	worker pipeline.WorkerConfig
-}
-
-// parse reads the command line.
-func parse(p *program.Program, args []string) (o options, err error) {
-	o.orders.Seed = 1
-	flags := program.NewFlags(p.Name, help)
-	orders.GeneratorFlags(flags, &o.orders)
-	orders.WorkerFlags(flags, &o.worker)
-	if err := flags.Parse(p, args); err != nil {
-		return o, err
-	}
-	if err := o.orders.Check(); err != nil {
-		return o, &program.UsageError{Text: err.Error()}
-	}
-	return o, nil
-}
-
-func main() {
-	program.Main("demo", func(ctx context.Context, p *program.Program, args []string) error {
-		o, err := parse(p, args)
-		if err != nil {
-			return err
-		}
-		slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
-		return run(ctx, p, o)
-	})
-}
+func main() { orders.MainJob("demo", help, run) }

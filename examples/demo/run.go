@@ -15,8 +15,8 @@ import (
 // stuck is how long the demo waits without any progress before it gives up.
 const stuck = 60 * time.Second
 
-func run(ctx context.Context, p *program.Program, o options) error {
-	gen, err := orders.NewGenerator(o.orders)
+func run(ctx context.Context, p *program.Program, job orders.Job) error {
+	gen, err := orders.NewGenerator(job.Orders)
 	if err != nil {
 		return err
 	}
@@ -34,10 +34,10 @@ func run(ctx context.Context, p *program.Program, o options) error {
 		return err
 	}
 
-	meter := newMeter(o.orders.Orders)
+	meter := newMeter(job.Orders.Orders)
 	flow := app.Flow()
-	o.worker.Name, o.worker.Observer = "demo", meter
-	worker, err := pipeline.NewWorker(flow, o.worker)
+	job.Worker.Name, job.Worker.Observer = "demo", meter
+	worker, err := pipeline.NewWorker(flow, job.Worker)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,8 @@ package orders
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"os"
 	"time"
 
 	"github.com/headrace/headrace/backpressure"
@@ -55,6 +57,32 @@ func WorkerFlags(f *program.Flags, cfg *pipeline.WorkerConfig) {
 	f.Int(&cfg.Concurrency, "workers", pipeline.DefaultConcurrency, 1, 64, "batches in hand at once")
 	f.Int(&cfg.Records, "batch", pipeline.DefaultRecords, 1, 100_000, "records of a batch")
 	f.Duration(&cfg.LeaseDuration, "lease", pipeline.DefaultLeaseDuration, time.Second, "a silent worker loses its batches")
+}
+
+// Job is what a program that runs the whole job takes from its command line: which orders to
+// generate, and how to work.
+type Job struct {
+	Orders Config
+	Worker pipeline.WorkerConfig
+}
+
+// MainJob is [program.Main] for such a program. It parses the flags of the Job. The orders have the
+// same seed each time, so two runs compare. Log lines below a warning are left out.
+func MainJob(name, help string, run func(ctx context.Context, p *program.Program, job Job) error) {
+	program.Main(name, func(ctx context.Context, p *program.Program, args []string) error {
+		job := Job{Orders: Config{Seed: 1}}
+		flags := program.NewFlags(p.Name, help)
+		GeneratorFlags(flags, &job.Orders)
+		WorkerFlags(flags, &job.Worker)
+		if err := flags.Parse(p, args); err != nil {
+			return err
+		}
+		if err := job.Orders.Check(); err != nil {
+			return &program.UsageError{Text: err.Error()}
+		}
+		slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
+		return run(ctx, p, job)
+	})
 }
 
 // Report returns an observer that reports the waits of a PushAll through say.
