@@ -243,15 +243,20 @@ func TestOnACluster(t *testing.T) {
 	})
 }
 
-// A worker and a promoter run as roles that have the printed privileges and no others.
+// A worker and a promoter run on the printed schema, as roles that have the printed privileges and
+// no others.
 func TestPrintedGrantsAreEnough(t *testing.T) {
 	t.Parallel()
 	s := own(t)
 	c := cli{t, s.env()}
 	c.fails("schema check", "the table orders is missing")
 	c.fails("grants print app", "orders")
-	c.ok("init-cache")
 	pool := s.pg.Pool(t)
+	execute(t, pool, c.ok("schema print"))
+	c.fails("schema check", "orders_ledger")
+	execute(t, pool, c.ok("schema print --beside"))
+	c.shows("schema check", "is as this program expects it")
+	c.ok("init-cache") // the reference data
 	u, err := url.Parse(s.pg.URL)
 	if err != nil {
 		t.Fatal("unreadable URL")
@@ -267,10 +272,8 @@ func TestPrintedGrantsAreEnough(t *testing.T) {
 		t.Errorf("a role without rights: exit code %d, %q; want 1 and one line with the role", r.code, r.err)
 	}
 	worker, promoter := as("app_worker"), as("app_promoter")
-	execute(t, pool, "GRANT CREATE, TEMPORARY ON DATABASE postgres TO app_promoter; GRANT CREATE ON SCHEMA public TO app_promoter")
 	execute(t, pool, c.ok("grants print app_worker --role worker"))
 	execute(t, pool, c.ok("grants print app_promoter --role promoter"))
-	execute(t, pool, "GRANT SELECT ON orders TO app_promoter")
 	c.ok("generate -orders 200 -duplicates 0 -bad 0")
 	running := []*process{start(t, "worker", worker, "-no-create"), start(t, "promoter", promoter, "-no-create")}
 	redis := s.redis.Client(t)

@@ -48,7 +48,7 @@ var build = sync.OnceValues(func() (string, error) {
 // verbs are those of headrace.
 var verbs = []string{
 	"headrace init-cache", "headrace generate", "headrace process", "headrace promote", "headrace benchmark", "headrace stats", "headrace peek",
-	"headrace dead list", "headrace dead show", "headrace dead requeue", "headrace dead drop", "headrace rejects list", "headrace rejects codes",
+	"headrace dead list", "headrace dead show", "headrace dead requeue", "headrace dead discard", "headrace rejects list", "headrace rejects codes",
 	"headrace rejects show", "headrace rejects resolve", "headrace rejects replay", "headrace pause", "headrace resume", "headrace audit",
 	"headrace views list", "headrace views refresh", "headrace prune", "headrace schema print", "headrace schema check", "headrace grants print", "headrace lookups list",
 	"headrace lookups refresh", "headrace find", "headrace console", "headrace doctor", "headrace clear", "headrace",
@@ -231,7 +231,7 @@ func TestBadCommandLines(t *testing.T) {
 		{"headrace peek everything", "must be one of"},
 		{"headrace peek -n 0", "-n is 0, must be from 1 to 1000"},
 		{"headrace dead requeue", "name ids of dead letters, or --all"},
-		{"headrace dead drop x -all", "name ids of dead letters, or --all"},
+		{"headrace dead discard x -all", "name ids of dead letters, or --all"},
 		{"headrace clear", "expected"},
 		{"headrace clear tables", "must be one of"},
 		{"headrace prune -before 1m", "--before is 1m0s, must be at least 1h"},

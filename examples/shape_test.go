@@ -3,48 +3,71 @@ package examples_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 )
 
-// documented reads the JSON shapes of headrace's README: the verb in backquotes, then a block.
+var (
+	shapeBlock = regexp.MustCompile("(?s)\n`([^\n]*)\n\n```json\n(.*?)```")
+	shapeVerb  = regexp.MustCompile("`([a-z][a-z -]*)`")
+)
+
+// documented reads the JSON shapes of docs/operations.md: a line that begins with the verb in
+// backquotes, then a block. A line may name several verbs, before a colon.
 func documented(t *testing.T) map[string]any {
 	t.Helper()
-	text, err := os.ReadFile("headrace/README.md")
+	text, err := os.ReadFile("../docs/operations.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	shapes := make(map[string]any)
-	for _, m := range regexp.MustCompile("(?s)\n`([a-z …-]+)`[^\n]*\n\n```json\n(.*?)```").FindAllStringSubmatch(string(text), -1) {
+	for _, m := range shapeBlock.FindAllStringSubmatch(string(text), -1) {
 		var v any
 		if err := json.Unmarshal([]byte(m[2]), &v); err != nil {
-			t.Errorf("the README's JSON of %s: %v", m[1], err)
+			t.Errorf("the documented JSON of `%s: %v", m[1], err)
 		}
-		shapes[m[1]] = v
+		names, _, _ := strings.Cut("`"+m[1], ":")
+		for _, verb := range shapeVerb.FindAllStringSubmatch(names, -1) {
+			shapes[verb[1]] = v
+		}
 	}
 	return shapes
 }
 
-// compare reports where a value has another shape than the documented one: a field that is not
-// documented, or a value of another type. What a payload contains is free.
+// compare reports where a value has another shape than the documented one: a name that is missing
+// or not documented, or a value of another type. A documented name with ? may be missing or null;
+// "*" is any value, and the name * any name.
 func compare(path string, got, want any) (differences []string) {
-	if m, ok := want.(map[string]any); ok && m["any"] != nil || slices.Contains([]string{".dead[0].payload", ".codes"}, path) {
-		return nil
-	}
 	switch want := want.(type) {
 	case map[string]any:
 		m, ok := got.(map[string]any)
 		if !ok {
 			return []string{fmt.Sprintf("%s is %T, want an object", path, got)}
 		}
-		for k, v := range m {
-			if w, ok := want[k]; ok {
-				differences = append(differences, compare(path+"."+k, v, w)...)
-			} else {
-				differences = append(differences, path+"."+k+" is not documented")
+		known := make(map[string]any)
+		for name, v := range want {
+			plain, optional := strings.CutSuffix(name, "?")
+			known[plain] = v
+			if value, there := m[plain]; plain != "*" && !optional && !there {
+				differences = append(differences, path+"."+plain+" is missing")
+			} else if optional && value == nil {
+				delete(m, plain)
 			}
+		}
+		for _, name := range slices.Sorted(maps.Keys(m)) {
+			v, ok := known[name]
+			if !ok {
+				v, ok = known["*"]
+			}
+			if !ok {
+				differences = append(differences, path+"."+name+" is not documented")
+				continue
+			}
+			differences = append(differences, compare(path+"."+name, m[name], v)...)
 		}
 	case []any:
 		list, ok := got.([]any)
@@ -54,8 +77,12 @@ func compare(path string, got, want any) (differences []string) {
 		for i, v := range list {
 			differences = append(differences, compare(fmt.Sprintf("%s[%d]", path, i), v, want[0])...)
 		}
+	case string:
+		if _, ok := got.(string); !ok && want != "*" {
+			differences = append(differences, fmt.Sprintf("%s is %T, want a string", path, got))
+		}
 	default:
-		if fmt.Sprintf("%T", got) != fmt.Sprintf("%T", want) && got != nil {
+		if fmt.Sprintf("%T", got) != fmt.Sprintf("%T", want) {
 			differences = append(differences, fmt.Sprintf("%s is %T, want %T", path, got, want))
 		}
 	}
@@ -65,19 +92,26 @@ func compare(path string, got, want any) (differences []string) {
 // TestCompare makes sure that the comparison finds what it is for.
 func TestCompare(t *testing.T) {
 	t.Parallel()
-	var want any
-	if err := json.Unmarshal([]byte(`{"n": 1, "list": [{"s": "text"}], "free": {"any": 1}}`), &want); err != nil {
-		t.Fatal(err)
-	}
+	const want = `{"n": 1, "list": [{"s": "text", "o?": 1}], "free": "*", "names": {"*": 1}, "maybe?": {"n": 1}}`
 	for text, n := range map[string]int{
-		`{"n": 2, "list": [], "free": [1]}`: 0, `{"n": 2, "list": [{"s": "x"}, {}]}`: 0, `{"n": "2"}`: 1, `{"m": 2}`: 1, `{"list": [{"s": 1}, {"x": 1}]}`: 2,
-		`{"list": {}}`: 1, `[]`: 1,
+		`{"n": 2, "list": [], "free": [1], "names": {}}`:                                             0,
+		`{"n": 2, "list": [{"s": "x"}, {"s": "", "o": 3}], "free": null, "names": {"a": 1, "b": 2}}`: 0,
+		`{"n": 2, "list": [], "free": 1, "names": {}, "maybe": null}`:                                0,
+		`{"n": 2, "list": [], "free": 1, "names": {}, "maybe": {}}`:                                  1, // n is missing
+		`{"n": "2", "list": [], "free": 1, "names": {"a": "1"}}`:                                     2, // types
+		`{"n": null, "list": null, "free": 1, "names": {}}`:                                          2,
+		`{"n": 1, "list": [{"s": 1}, {"x": 1}], "free": 1, "names": {}}`:                             3, // a type; missing and not documented
+		`{"n": 1, "m": 2, "list": {}, "free": 1, "names": {}}`:                                       2,
+		`{"n": 1, "list": [], "names": {}}`:                                                          1,
+		`[]`:                                                                                         1,
 	} {
-		var got any
-		if err := json.Unmarshal([]byte(text), &got); err != nil {
-			t.Fatal(err)
+		var got, shape any
+		for text, v := range map[string]*any{text: &got, want: &shape} {
+			if err := json.Unmarshal([]byte(text), v); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if d := compare("", got, want); len(d) != n {
+		if d := compare("", got, shape); len(d) != n {
 			t.Errorf("%s: got differences %v, want %d", text, d, n)
 		}
 	}

@@ -48,7 +48,11 @@ func (v *serveConsole) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(s.Err, "http://%s/\n", l.Addr())
+	url := fmt.Sprintf("http://%s/", l.Addr())
+	if err := s.print(map[string]string{"url": url}, ""); err != nil {
+		return err
+	}
+	fmt.Fprintln(s.Err, url)
 	server := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

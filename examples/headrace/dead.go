@@ -16,7 +16,7 @@ type dead struct {
 	List    deadList    `cmd:"" help:"List dead letters, oldest first."`
 	Show    deadShow    `cmd:"" help:"Show one with its payload."`
 	Requeue deadRequeue `cmd:"" help:"Deliver dead letters again."`
-	Drop    deadDrop    `cmd:"" help:"Discard dead letters for good."`
+	Discard deadDiscard `cmd:"" aliases:"drop" help:"Remove dead letters for good."`
 }
 
 type letter struct {
@@ -125,13 +125,13 @@ func (v *deadRequeue) Run(ctx context.Context, s *session) error {
 	return s.print(map[string]int{"requeued": n}, fmt.Sprintf("requeued %d dead letters\n", n))
 }
 
-type deadDrop struct {
+type deadDiscard struct {
 	selection
 	Yes bool `short:"y" help:"Do not ask."`
 }
 
 // Run discards dead letters.
-func (v *deadDrop) Run(ctx context.Context, s *session) error {
+func (v *deadDiscard) Run(ctx context.Context, s *session) error {
 	q, err := s.queue(ctx)
 	if err != nil {
 		return err
@@ -163,5 +163,5 @@ func (v *deadDrop) Run(ctx context.Context, s *session) error {
 			return err
 		}
 	}
-	return s.print(map[string]int{"dropped": n}, fmt.Sprintf("dropped %d dead letters\n", n))
+	return s.print(map[string]int{"discarded": n}, fmt.Sprintf("discarded %d dead letters\n", n))
 }

@@ -37,8 +37,8 @@ func (deadShow) Help() string {
 func (deadRequeue) Help() string { return "Example:\n\n  headrace dead requeue --all" }
 
 // Help shows an example.
-func (deadDrop) Help() string {
-	return "Example:\n\n  headrace dead drop 01890a5d-ac96-774b-bcce-b302099a8057"
+func (deadDiscard) Help() string {
+	return "Example:\n\n  headrace dead discard 01890a5d-ac96-774b-bcce-b302099a8057"
 }
 
 // Help shows an example.
@@ -77,10 +77,12 @@ func (viewList) Help() string { return "Example:\n\n  headrace views list" }
 func (viewRefresh) Help() string { return "Example:\n\n  headrace views refresh" }
 
 // Help shows an example.
-func (schemaPrint) Help() string { return "Example:\n\n  headrace schema print > orders.sql" }
+func (schemaPrint) Help() string { return "Example:\n\n  headrace schema print --beside > beside.sql" }
 
 // Help shows an example.
-func (schemaCheck) Help() string { return "Example:\n\n  headrace schema check" }
+func (schemaCheck) Help() string {
+	return "Example:\n\n  headrace schema check --role worker --table shop.items"
+}
 
 // Help shows an example.
 func (doctor) Help() string { return "Example:\n\n  headrace doctor" }
@@ -96,5 +98,5 @@ func (lookupRefresh) Help() string { return "Example:\n\n  headrace lookups refr
 
 // Help shows an example.
 func (grantsPrint) Help() string {
-	return "Example:\n\n  headrace grants print app --role worker | psql"
+	return "Example:\n\n  headrace grants print app --role worker --table shop.items | psql"
 }

@@ -45,16 +45,16 @@ type commands struct {
 
 	Stats   stats   `cmd:"" group:"any" help:"Show the books, the depths and the ages."`
 	Peek    peek    `cmd:"" group:"any" help:"Show records without taking them."`
-	Dead    dead    `cmd:"" group:"any" help:"List, requeue or drop dead letters."`
+	Dead    dead    `cmd:"" group:"any" help:"List, requeue or discard dead letters."`
 	Rejects rejects `cmd:"" group:"any" help:"List, replay or resolve rejects."`
 	Pause   pause   `cmd:"" group:"any" help:"Stop all workers from leasing."`
 	Resume  resume  `cmd:"" group:"any" help:"Let the workers lease again."`
 	Audit   audit   `cmd:"" group:"any" help:"Recount the queue and compare the books."`
 	Prune   prune   `cmd:"" group:"any" help:"Delete old ledger rows and resolved rejects."`
 	Refresh views   `cmd:"" name:"views" group:"any" help:"List or refresh the views."`
-	Schema  schema  `cmd:"" group:"orders" help:"Print or check the schema of the orders domain."`
+	Schema  schema  `cmd:"" group:"any" help:"Print or check the schema in Postgres."`
 	Lookups lookups `cmd:"" group:"any" help:"List or refresh the lookup tables."`
-	Grants  grants  `cmd:"" group:"orders" help:"Print the privileges that a program needs."`
+	Grants  grants  `cmd:"" group:"any" help:"Print the privileges that a program needs."`
 	Find    find    `cmd:"" group:"any" help:"Find out where a record is."`
 	Doctor  doctor  `cmd:"" group:"any" help:"Check the servers and their settings."`
 	Clear   clear   `cmd:"" group:"any" help:"Delete the queue, the cache or the window."`
@@ -68,17 +68,17 @@ const description = `Usage: headrace VERB [flags]          (headrace VERB -h: it
 The orders domain:
   init-cache  load the reference data     generate   push orders, or a file
   process     run a worker                promote    move staged orders on
-  benchmark   each step, and bare tools   schema     print, check
-  grants      print privileges            prune      delete old ledger rows
+  benchmark   each step, and bare tools
 Any pipeline, read only:
   stats       books, depths and ages      audit      recount, compare the books
   peek        records, not taken away     find       where a record is
   doctor      check servers, settings     console    a web page of all that
+  schema      print, check                grants     print privileges
 Any pipeline:
-  dead        list, requeue, drop         rejects    list, replay, resolve
+  dead        list, requeue, discard      rejects    list, replay, resolve
   pause       stop leasing                resume     lease again
   views       list, refresh               lookups    list, refresh
-  clear       delete what is in Redis
+  prune       delete old ledger rows      clear      delete what is in Redis
 Flags:
   --queue, --table, --views NAME   the pipeline (orders; $HEADRACE_QUEUE …)
   --redis URL, --postgres URL      the stores ($REDIS_URL, $DATABASE_URL, PG*)

@@ -4,41 +4,86 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/headrace/headrace/examples/internal/ops"
 	"github.com/headrace/headrace/examples/orders"
+	"github.com/headrace/headrace/staging"
 )
 
-// schema is what the orders domain has in Postgres.
+// schema is what a pipeline has in Postgres.
 type schema struct {
-	Print schemaPrint `cmd:"" help:"Print the tables, the roll-up and the views as SQL."`
+	Print schemaPrint `cmd:"" help:"Print the tables, roll-ups and views as SQL."`
 	Check schemaCheck `cmd:"" help:"Compare the database with them; creates nothing."`
 }
 
-type schemaPrint struct{}
-
-// Run prints the SQL. It needs no server.
-func (schemaPrint) Run(s *session) error {
-	sql, err := orders.SQL()
-	if err != nil {
-		return err
-	}
-	return s.print(map[string]string{"sql": sql}, sql)
+type schemaPrint struct {
+	Beside  bool     `help:"Only the tables beside --table, which must exist; implied for tables other than orders."`
+	Columns []string `help:"Columns that the programs load (those of the staging tables, or else all)."`
 }
 
-type schemaCheck struct{}
-
-// Run compares every table and view with its definition. It runs no DDL.
-func (schemaCheck) Run(ctx context.Context, s *session) error {
-	if s.names() != orders.Names {
-		return errNotOrders
+// Run prints the SQL. The schema of the orders domain needs no server. The tables beside an
+// existing table get the types of its columns, which are read from the catalogue.
+func (v *schemaPrint) Run(ctx context.Context, s *session) error {
+	var sql string
+	var err error
+	if s.names() == orders.Names && !v.Beside && v.Columns == nil {
+		if sql, err = orders.SQL(); err != nil {
+			return err
+		}
+		return s.print(map[string]string{"sql": sql}, sql)
 	}
 	pool, err := s.postgres(ctx)
 	if err != nil {
 		return err
 	}
-	if err := orders.Check(ctx, pool); err != nil {
+	if sql, err = ops.BesideSQL(ctx, pool, s.Table, ops.Program{Columns: v.Columns}); err != nil {
 		return err
 	}
-	return s.print(map[string]bool{"ok": true}, fmt.Sprintf("the schema of %s is as this program expects it\n", s.Table))
+	if s.names() != orders.Names && !v.Beside {
+		views, err := ops.ViewsSQL(ctx, pool, s.Views)
+		if err != nil {
+			return err
+		}
+		sql += views
+	}
+	return s.print(map[string]string{"sql": sql}, sql)
+}
+
+type schemaCheck struct {
+	Role string `default:"all" enum:"worker,promoter,reader,all" help:"worker, promoter, reader or all."`
+}
+
+type checkedSchema struct {
+	OK    bool   `json:"ok"`
+	Table string `json:"table"`
+	Role  string `json:"role"`
+	Views string `json:"views,omitempty"` // the set of views; "": there is none, or it was not checked
+}
+
+// Run compares every table and view with its definition. It runs no DDL.
+func (v *schemaCheck) Run(ctx context.Context, s *session) error {
+	pool, err := s.postgres(ctx)
+	if err != nil {
+		return err
+	}
+	role, views := ops.Roles[v.Role], true
+	if s.names() == orders.Names {
+		err = orders.Check(ctx, pool, role)
+	} else {
+		views, err = ops.Check(ctx, pool, s.names(), ops.Program{Role: role})
+	}
+	if err != nil {
+		return err
+	}
+	checked := checkedSchema{OK: true, Table: s.Table, Role: v.Role}
+	text := fmt.Sprintf("the schema of %s is as this program expects it\n", s.Table)
+	switch {
+	case role == staging.RoleWorker: // it has nothing to do with the views
+	case views:
+		checked.Views = s.Views
+	default:
+		text += fmt.Sprintf("there is no set of views %s\n", s.Views)
+	}
+	return s.print(checked, text)
 }
 
 // grants are privileges in Postgres.
@@ -47,20 +92,24 @@ type grants struct {
 }
 
 type grantsPrint struct {
-	To   string `arg:"" help:"The database role that gets them."`
-	Role string `default:"all" enum:"worker,promoter,all" help:"What the program does: worker, promoter or all."`
+	To      string   `arg:"" help:"The database role that gets them."`
+	Role    string   `default:"all" enum:"worker,promoter,reader,all" help:"worker, promoter, reader or all."`
+	Replace bool     `help:"It replaces rows by their key."`
+	Columns []string `help:"Columns that it loads (all)."`
 }
 
 // Run prints the SQL. It reads the catalogue, so the tables must exist.
 func (v *grantsPrint) Run(ctx context.Context, s *session) error {
-	if s.names() != orders.Names {
-		return errNotOrders
-	}
 	pool, err := s.postgres(ctx)
 	if err != nil {
 		return err
 	}
-	sql, err := orders.Grants(ctx, pool, v.Role, v.To)
+	var sql string
+	if s.names() == orders.Names && !v.Replace && v.Columns == nil {
+		sql, err = orders.Grants(ctx, pool, ops.Roles[v.Role], v.To)
+	} else {
+		sql, err = ops.Grants(ctx, pool, s.names(), ops.Program{Role: ops.Roles[v.Role], Replace: v.Replace, Columns: v.Columns}, v.To)
+	}
 	if err != nil {
 		return err
 	}

@@ -41,13 +41,16 @@ func TestParseDuration(t *testing.T) {
 func TestWrap(t *testing.T) {
 	t.Parallel()
 	const text = "records 1000000 = kept 945000 + duplicates 50000 + filtered 0 + rejected 5000"
-	for _, width := range []int{20, 40, 80, 200} {
+	for _, width := range []int{13, 20, 40, 80, 200} {
 		got := Wrap("  ✓ rows    ", text, width)
-		if strings.Join(strings.Fields(got), " ") != "✓ rows "+text {
+		if plain := func(s string) string { return strings.Join(strings.Fields(s), "") }; plain(got) != plain("✓ rows "+text) {
 			t.Errorf("%d columns: words were lost: %q", width, got)
 		}
+		if want := "✓ rows " + text; width >= 40 && strings.Join(strings.Fields(got), " ") != want {
+			t.Errorf("%d columns: a word is broken that a line has room for: %q", width, got)
+		}
 		for i, line := range strings.Split(got, "\n") {
-			if n := utf8.RuneCountInString(line); n > max(width, 12+len("duplicates")) {
+			if n := utf8.RuneCountInString(line); n > width {
 				t.Errorf("%d columns: a line has %d: %q", width, n, line)
 			}
 			if i > 0 && !strings.HasPrefix(line, strings.Repeat(" ", 12)) {

@@ -30,25 +30,30 @@ func Width(w io.Writer) (columns int, terminal bool) {
 }
 
 // Wrap returns text behind a heading, broken at spaces into lines of at most width columns. The
-// lines after the first are indented by the heading's width.
+// lines after the first are indented by the heading's width. A word that no line has room for is
+// broken.
 func Wrap(heading, text string, width int) string {
 	indent := utf8.RuneCountInString(heading)
+	room := max(1, width-indent)
 	var b strings.Builder
 	b.WriteString(heading)
 	column := indent
 	for i, word := range strings.Fields(text) {
-		n := utf8.RuneCountInString(word)
+		rest := []rune(word)
 		switch {
 		case i == 0:
-		case column+1+n > width:
+		case column+1+len(rest) > width:
 			b.WriteString("\n" + strings.Repeat(" ", indent))
 			column = indent
 		default:
 			b.WriteByte(' ')
 			column++
 		}
-		b.WriteString(word)
-		column += n
+		for ; len(rest) > room; rest = rest[room:] {
+			b.WriteString(string(rest[:room]) + "\n" + strings.Repeat(" ", indent))
+		}
+		b.WriteString(string(rest))
+		column += len(rest)
 	}
 	return b.String()
 }
