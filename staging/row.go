@@ -294,7 +294,7 @@ func (r *Row) putValue(c *column, v any) {
 		return
 	}
 	if c.kind == kJSON || c.kind == kJSONB {
-		b, err := json.Marshal(v)
+		b, err := encoded(func() ([]byte, error) { return json.Marshal(v) })
 		if err != nil {
 			r.refuse(c, CodeEncode, "%v", err)
 			return
@@ -304,7 +304,7 @@ func (r *Row) putValue(c *column, v any) {
 	}
 	at := len(r.buf)
 	r.buf = append(r.buf, 0, 0, 0, 0)
-	b, err := r.m.Encode(c.oid, pgtype.BinaryFormatCode, v, r.buf)
+	b, err := encoded(func() ([]byte, error) { return r.m.Encode(c.oid, pgtype.BinaryFormatCode, v, r.buf) })
 	if err != nil {
 		r.buf = r.buf[:at]
 		r.refuse(c, CodeEncode, "%v", err)
@@ -317,6 +317,17 @@ func (r *Row) putValue(c *column, v any) {
 	}
 	r.buf = b
 	binary.BigEndian.PutUint32(r.buf[at:], uint32(len(r.buf)-at-4))
+}
+
+// encoded turns a panic into an error: pgx panics for an array whose rows differ in length, and the
+// methods of a value may. It is this record's fault, and no other's.
+func encoded(encode func() ([]byte, error)) (b []byte, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	return encode()
 }
 
 // array writes the head of a one-dimensional array of n elements, or an empty array, and returns

@@ -323,10 +323,11 @@ func slowPutter(t reflect.Type, c *column, m *pgtype.Map) func(unsafe.Pointer, *
 	}
 }
 
-// plans asks pgx whether it can write t into c in binary form. The type of a driver.Valuer is known
-// only with a value.
+// plans asks pgx whether it can write t into c in binary form. For a type that it writes as text
+// alone (jsonpath) its plan is that of text all the same. The type of a driver.Valuer is known only
+// with a value.
 func plans(t reflect.Type, c *column, m *pgtype.Map) bool {
-	if _, ok := m.TypeForOID(c.oid); !ok {
+	if typ, ok := m.TypeForOID(c.oid); !ok || !typ.Codec.FormatSupported(pgtype.BinaryFormatCode) {
 		return false
 	}
 	if t.Implements(valuerType) || t.Kind() == reflect.Interface {

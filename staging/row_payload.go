@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math"
 	"reflect"
-	"strings"
 )
 
 // payload is a row that was not staged, as JSON with the names of its columns: what a row has that
@@ -86,11 +85,15 @@ func payloadText(c *column, s string) json.RawMessage {
 
 // marshal never fails: what JSON cannot hold becomes a text.
 func marshal(v any) json.RawMessage {
-	var b strings.Builder
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if e.Encode(v) != nil {
+	b, err := encoded(func() ([]byte, error) {
+		var b bytes.Buffer
+		e := json.NewEncoder(&b)
+		e.SetEscapeHTML(false)
+		err := e.Encode(v)
+		return b.Bytes(), err
+	})
+	if err != nil {
 		return marshal(fmt.Sprintf("%+v", v))
 	}
-	return json.RawMessage(strings.TrimSuffix(b.String(), "\n"))
+	return json.RawMessage(bytes.TrimSuffix(b, []byte("\n")))
 }

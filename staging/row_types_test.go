@@ -1,6 +1,7 @@
 package staging_test
 
 import (
+	"database/sql/driver"
 	"encoding/json"
 	"errors"
 	"math"
@@ -8,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/govalues/decimal"
 	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/internal/uid"
@@ -290,4 +292,63 @@ func TestPartitionedTargets(t *testing.T) {
 	}
 	balanced(t, hash)
 	balanced(t, byTime)
+}
+
+// ragged makes pgx panic: it writes arrays of arrays only where all have one length.
+type ragged [][]string
+
+// angry has methods that panic.
+type angry struct{ Angry bool }
+
+func (a angry) Value() (driver.Value, error) {
+	if a.Angry {
+		panic("no value")
+	}
+	return "calm", nil
+}
+
+func (a angry) MarshalJSON() ([]byte, error) {
+	if a.Angry {
+		panic("no document")
+	}
+	return []byte(`"calm"`), nil
+}
+
+// A value whose encoder panics costs its record, and no program.
+func TestValuesThatPanic(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	type row struct {
+		ID   int64  `db:"id"`
+		Tags ragged `db:"tags"`
+		Name angry  `db:"name"`
+		Doc  angry  `db:"doc"`
+	}
+	exec(t, pool, "CREATE TABLE rows (id bigint PRIMARY KEY, tags text[], name text, doc jsonb)")
+	tab := newTable(t, pool, "rows", staging.Config[row]{Key: []string{"id"}})
+	stage(t, tab, load(row{ID: 1, Tags: ragged{{"a", "b"}, {"c", "d"}}}, row{ID: 2, Tags: ragged{{"a", "b"}, {"c"}}}, row{ID: 3, Name: angry{true}}, row{ID: 4, Doc: angry{true}}, row{ID: 5}), staging.OutcomeStaged)
+	promote(t, tab)
+	if got := idsIn(t, pool, "rows"); got != "1 5" {
+		t.Errorf("promoted %s, want 1 5", got)
+	}
+	want := map[string]string{"2": staging.CodeEncode, "3": staging.CodeEncode, "4": staging.CodeEncode}
+	if diff := cmp.Diff(want, codes(t, tab)); diff != "" {
+		t.Errorf("codes (-want +got):\n%s", diff)
+	}
+	balanced(t, tab)
+}
+
+// pgx writes a jsonpath as text alone, which COPY in the binary format does not take.
+func TestATypeWithoutABinaryFormatIsRefused(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	exec(t, pool, "CREATE TABLE paths (v jsonpath); CREATE TABLE lists (v jsonpath[])")
+	_, err := staging.New(t.Context(), pool, "paths", staging.Config[struct {
+		V string `db:"v"`
+	}]{})
+	isDrift(t, "jsonpath", err, `"v"`, "jsonpath")
+	_, err = staging.New(t.Context(), pool, "lists", staging.Config[struct {
+		V []string `db:"v"`
+	}]{})
+	isDrift(t, "jsonpath[]", err, `"v"`, "jsonpath[]")
 }
