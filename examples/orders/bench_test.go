@@ -1,7 +1,9 @@
 package orders_test
 
 import (
+	"bytes"
 	"encoding/json"
+	"os"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgtype"
@@ -63,6 +65,33 @@ func BenchmarkEnrich(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// BenchmarkTransform decodes and enriches each order of a file of NDJSON, HEADRACE_ORDERS_FILE.
+// docs/measure/transform.py compares it with Polars. Without the file there is nothing to measure.
+func BenchmarkTransform(b *testing.B) {
+	path := os.Getenv("HEADRACE_ORDERS_FILE")
+	if path == "" {
+		return
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	lines := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
+	catalog := orders.SampleCatalog()
+	for b.Loop() {
+		for _, line := range lines {
+			o, err := orders.Decode(line)
+			if err != nil {
+				b.Fatal(err)
+			}
+			if _, err := orders.Enrich(o, catalog); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(lines)), "ns/order")
 }
 
 func BenchmarkGenerator(b *testing.B) {
