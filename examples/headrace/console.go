@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/headrace/headrace/examples/orders"
 	"github.com/headrace/headrace/pipeline/console"
 )
 
@@ -16,6 +17,8 @@ type serveConsole struct {
 	Listen  string `default:"localhost:8080" help:"Address to listen on."`
 	Actions bool   `help:"Let everyone who reaches the page act: requeue, discard, pause and more."`
 	Hide    bool   `name:"hide-payloads" help:"Show no payloads."`
+
+	Lookups []string `placeholder:"NAME,…" help:"Lookup tables to show (those of the orders domain)."`
 }
 
 // Help shows an example.
@@ -31,7 +34,11 @@ func (v *serveConsole) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	p, err := console.Open(ctx, redis, pool, console.Names{Queue: s.Queue, Table: s.Table, Views: s.Views})
+	names := console.Names{Queue: s.Queue, Table: s.Table, Views: s.Views, Lookups: v.Lookups}
+	if names.Lookups == nil && s.names() == orders.Names {
+		names.Lookups = orderLookups(s.Queue)
+	}
+	p, err := console.Open(ctx, redis, pool, names)
 	if err != nil {
 		return err
 	}

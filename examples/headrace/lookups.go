@@ -21,6 +21,11 @@ type lookupList struct {
 	Names []string `arg:"" optional:"" name:"table" help:"Names of tables (those of the orders domain)."`
 }
 
+// orderLookups are the names of the lookup tables of the orders domain.
+func orderLookups(queue string) []string {
+	return []string{queue + "-products", queue + "-rates", queue + "-zips"}
+}
+
 type lookupTable struct {
 	Table   string  `json:"table"`
 	Loaded  bool    `json:"loaded"`
@@ -37,7 +42,7 @@ func (v *lookupList) Run(ctx context.Context, s *session) error {
 	}
 	names := v.Names
 	if len(names) == 0 {
-		names = []string{s.Queue + "-products", s.Queue + "-rates", s.Queue + "-zips"}
+		names = orderLookups(s.Queue)
 	}
 	list := []lookupTable{}
 	var text strings.Builder

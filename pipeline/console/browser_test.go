@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"github.com/chromedp/cdproto/network"
 	cdpruntime "github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 
 	"github.com/headrace/headrace/internal/servers"
 	"github.com/headrace/headrace/pipeline/console"
@@ -241,6 +243,7 @@ const sideways = `document.documentElement.scrollWidth > document.documentElemen
 func TestInABrowser(t *testing.T) {
 	b := newBrowser(t)
 	t.Run("each page", func(t *testing.T) { eachPage(t, b) })
+	t.Run("by keyboard", func(t *testing.T) { byKeyboard(t, b) })
 	t.Run("a record from push to row", func(t *testing.T) { pushToRow(t, b) })
 	t.Run("without script", func(t *testing.T) { withoutScript(t, b) })
 }
@@ -265,6 +268,48 @@ func eachPage(t *testing.T, b *browser) {
 			}
 			b.shot(file + "-" + l.name)
 		}
+	}
+	b.clean(t)
+}
+
+// byKeyboard goes through pages with the Tab key. The focus visits what can be used in the order in
+// which a reader meets it, and is to be seen there.
+func byKeyboard(t *testing.T, b *browser) {
+	r := newRig(t, rigOptions{})
+	r.pipe.Name = "orders"
+	r.push("a1 ok", "r1 refuse", "p1 poison")
+	r.run()
+	r.serve(func(c *console.Config) { c.Authorize = allow })
+	b.of(t, r)
+	const usable = `[...document.querySelectorAll("a[href], button, input:not([type=hidden]), select, textarea, [tabindex='0']")].filter((e) => !e.disabled && e.checkVisibility())`
+	for _, page := range []string{"", "dead", "rejects", "do?action=pause"} {
+		var all int
+		b.run(look(1280, false), chromedp.Navigate(r.base+page), chromedp.WaitVisible("h1", chromedp.ByQuery), chromedp.Evaluate(usable+".length", &all))
+		visited := make([]int, 0, all)
+		for range min(all, 30) {
+			var at struct {
+				Place   int
+				Outline bool
+				Text    string
+			}
+			b.run(chromedp.KeyEvent(kb.Tab), chromedp.Evaluate(`(() => {
+				const e = document.activeElement, s = getComputedStyle(e), box = e.getBoundingClientRect();
+				return {Place: `+usable+`.indexOf(e), Outline: s.outlineStyle !== "none" && parseFloat(s.outlineWidth) >= 2 && box.right > 0 && box.bottom > 0, Text: e.outerHTML.slice(0, 80)};
+			})()`, &at))
+			if !at.Outline {
+				t.Errorf("page %q: the focus is not to be seen at %s", page, at.Text)
+			}
+			visited = append(visited, at.Place)
+		}
+		if !slices.IsSorted(visited) || len(visited) == 0 || visited[0] != 0 || visited[len(visited)-1] < len(visited)-1 {
+			t.Errorf("page %q: the focus visits %v of %d, want each in its order", page, visited, all)
+		}
+	}
+	var skipped bool
+	b.run(chromedp.Navigate(r.base), chromedp.WaitVisible("h1", chromedp.ByQuery), chromedp.KeyEvent(kb.Tab), chromedp.KeyEvent(kb.Enter),
+		chromedp.Evaluate(`document.activeElement.id === "main"`, &skipped))
+	if !skipped {
+		t.Error("the first link does not lead to the content")
 	}
 	b.clean(t)
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -36,9 +35,9 @@ type ledger struct {
 	name       pgschema.Name
 	statements map[string]string
 
-	mu     sync.Mutex
-	opened *staging.Ledger // nil: not opened yet
-	at     time.Time       // when it was opened
+	opening chan struct{}   // has a place for the one who uses the fields below
+	opened  *staging.Ledger // nil: not opened yet
+	at      time.Time       // when it was opened
 }
 
 // notCalled has the methods of a table that the books do not call.
@@ -50,8 +49,12 @@ const openAge = time.Minute
 
 // open returns the ledger of package staging. The table may come into being while the console runs.
 func (l *ledger) open(ctx context.Context) (*staging.Ledger, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	select {
+	case l.opening <- struct{}{}:
+		defer func() { <-l.opening }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	if l.opened != nil && time.Since(l.at) < openAge {
 		return l.opened, nil
 	}
@@ -71,9 +74,8 @@ func newLedger(pool *pgxpool.Pool, table string) (*ledger, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &ledger{pool: pool, name: name, statements: map[string]string{}}
-	filled := pgschema.Fill(ledgerSQL, "ledger", name.With("_ledger").String(), "rejects", name.With("_rejects").String(),
-		"control", name.With("_control").String())
+	l := &ledger{pool: pool, name: name, statements: map[string]string{}, opening: make(chan struct{}, 1)}
+	filled := pgschema.Fill(ledgerSQL, "ledger", name.With("_ledger").String(), "rejects", name.With("_rejects").String())
 	for _, part := range strings.Split(filled, "-- name: ")[1:] {
 		id, sql, _ := strings.Cut(part, "\n")
 		l.statements[id] = strings.TrimRight(sql, "; \n")
@@ -105,44 +107,50 @@ func rows[V any](ctx context.Context, l *ledger, doing, statement string, args p
 	return nil, l.explain(doing, err)
 }
 
-// between sums the ledger between two times of commit.
-func (l *ledger) between(ctx context.Context, since, until time.Time) (staging.Books, error) {
-	args := pgx.NamedArgs{"since": since, "until": until}
-	if until.IsZero() {
-		args["until"] = "infinity"
-	}
-	sum, err := rows[staging.Books](ctx, l, "sum of the ledger", "books", args)
+// before sums the part of the ledger that was committed before a time.
+func (l *ledger) before(ctx context.Context, until time.Time) (staging.Books, error) {
+	opened, err := l.open(ctx)
 	if err != nil {
 		return staging.Books{}, err
 	}
-	return sum[0], nil
+	return opened.BooksBetween(ctx, time.Time{}, until)
 }
 
 // Books is a method of pipeline.Table.
 func (l *ledger) Books(ctx context.Context, since time.Time) (staging.Books, error) {
-	return l.between(ctx, since, time.Time{})
+	opened, err := l.open(ctx)
+	if err != nil {
+		return staging.Books{}, err
+	}
+	return opened.Books(ctx, since)
 }
 
 // Fates is a method of pipeline.Table. It reads the ledger alone: a batch that is only staged is
 // unknown here.
 func (l *ledger) Fates(ctx context.Context, ids []string) ([]staging.Fate, error) {
-	type row struct{ ID, Kind string }
-	found, err := rows[row](ctx, l, "fates of batches", "fates", pgx.NamedArgs{"ids": ids})
+	opened, err := l.open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	known := make(map[string]staging.Fate, len(found))
-	for _, r := range found {
-		known[r.ID] = staging.FatePromoted
-		if r.Kind == "void" {
-			known[r.ID] = staging.FateVoid
-		}
+	return opened.Fates(ctx, ids)
+}
+
+// Clock returns the time by which the ledger is stamped. The books use it.
+func (l *ledger) Clock(ctx context.Context) (time.Time, error) {
+	opened, err := l.open(ctx)
+	if err != nil {
+		return time.Time{}, err
 	}
-	fates := make([]staging.Fate, len(ids))
-	for i, id := range ids {
-		fates[i] = known[id]
+	return opened.Clock(ctx)
+}
+
+// StageCounts sums what the stages of the chain did. The books use it.
+func (l *ledger) StageCounts(ctx context.Context, since time.Time) ([]staging.StageCount, error) {
+	opened, err := l.open(ctx)
+	if err != nil {
+		return nil, err
 	}
-	return fates, nil
+	return opened.StageCounts(ctx, since)
 }
 
 // Minute is what was committed in one minute.
@@ -315,60 +323,27 @@ type Staged struct {
 	Failure      string     `json:"failure,omitempty"`
 }
 
-// stagedWait is how long readStaged waits for a side that a promotion holds.
-const stagedWait = 50 * time.Millisecond
-
-// readStaged counts what is staged on both sides.
+// readStaged counts what is staged.
 func (l *ledger) readStaged(ctx context.Context) (s Staged, err error) {
-	type failures struct {
-		FailedSince *time.Time
-		Failures    int64
-		Failure     string
-	}
-	found, err := rows[failures](ctx, l, "staged batches", "failures", nil)
+	opened, err := l.open(ctx)
 	if err != nil {
 		return s, err
 	}
-	for _, f := range found {
-		s.FailingSince, s.Failures, s.Failure = f.FailedSince, f.Failures, oneLine(f.Failure)
+	found, err := opened.Stats(ctx)
+	if err != nil {
+		return s, err
 	}
-	for _, side := range []string{"_registry_a", "_registry_b"} {
-		one, err := l.readSide(ctx, side)
-		var pg *pgconn.PgError
-		switch {
-		case errors.As(err, &pg) && pg.Code == "55P03":
-			s.Promoting = true
-			continue
-		case err != nil:
-			return s, l.explain("staged batches", err)
-		}
-		s.Batches, s.Records, s.Rows = s.Batches+one.Batches, s.Records+one.Records, s.Rows+one.Rows
-		if s.Oldest == nil || one.Oldest != nil && one.Oldest.Before(*s.Oldest) {
-			s.Oldest = one.Oldest
-		}
+	s = Staged{
+		Batches: found.Batches, Records: found.Records, Rows: found.Rows, Promoting: found.Promoting,
+		Failures: found.Failures, Failure: oneLine(found.Failure),
+	}
+	if !found.Oldest.IsZero() {
+		s.Oldest = &found.Oldest
+	}
+	if !found.FailingSince.IsZero() {
+		s.FailingSince = &found.FailingSince
 	}
 	return s, nil
-}
-
-// side is what is staged on one side.
-type side struct {
-	Batches, Records, Rows int64
-	Oldest                 *time.Time
-}
-
-func (l *ledger) readSide(ctx context.Context, suffix string) (s side, err error) {
-	err = pgx.BeginTxFunc(ctx, l.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SELECT set_config('lock_timeout', $1, true)", pgschema.Millis(stagedWait)); err != nil {
-			return err
-		}
-		r, err := tx.Query(ctx, pgschema.Fill(l.statements["staged"], "registry", l.name.With(suffix).String()))
-		if err != nil {
-			return err
-		}
-		s, err = pgx.CollectExactlyOneRow(r, pgx.RowToStructByName[side])
-		return err
-	})
-	return s, err
 }
 
 // resolve marks rejects as resolved, in every table of their group. It returns how many were open.

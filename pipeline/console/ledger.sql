@@ -1,22 +1,3 @@
--- name: books
--- Sums the part of the ledger between two times of commit.
-SELECT count(*) FILTER (WHERE kind = 'promoted') AS batches,
-       count(*) FILTER (WHERE kind = 'void') AS void,
-       coalesce(sum(records)    FILTER (WHERE kind = 'promoted'), 0)::int8 AS records,
-       coalesce(sum(kept)       FILTER (WHERE kind = 'promoted'), 0)::int8 AS kept,
-       coalesce(sum(duplicates) FILTER (WHERE kind = 'promoted'), 0)::int8 AS duplicates,
-       coalesce(sum(filtered)   FILTER (WHERE kind = 'promoted'), 0)::int8 AS filtered,
-       coalesce(sum(rejected)   FILTER (WHERE kind = 'promoted'), 0)::int8 AS rejected,
-       coalesce(sum(staged)     FILTER (WHERE kind = 'promoted'), 0)::int8 AS staged,
-       coalesce(sum(promoted)   FILTER (WHERE kind = 'promoted'), 0)::int8 AS promoted,
-       coalesce(sum(conflicts)  FILTER (WHERE kind = 'promoted'), 0)::int8 AS conflicts,
-       coalesce(sum(ruled)      FILTER (WHERE kind = 'promoted'), 0)::int8 AS ruled,
-       (SELECT floor > '-infinity' FROM {control}) AS pruned
-FROM {ledger} WHERE committed_at >= @since::timestamptz AND committed_at < @until::timestamptz;
-
--- name: fates
-SELECT id::text AS id, kind FROM {ledger} WHERE id = ANY(@ids::text[]::uuid[]);
-
 -- name: minutes
 -- What was committed in each minute of the last hour, and how long that took since it was sealed.
 SELECT date_trunc('minute', committed_at) AS minute, count(*) AS batches,
@@ -82,9 +63,3 @@ WHERE id < @before::int8 AND id >= @before::int8 - @looked::int8 AND resolved_at
   AND (@code::text = '' OR code = @code::text)
   AND (@source::text = '' OR source = @source::text)
 ORDER BY id DESC;
-
--- name: staged
-SELECT count(*) AS batches, coalesce(sum(records), 0)::int8 AS records, coalesce(sum(rows), 0)::int8 AS rows, min(sealed_at) AS oldest FROM {registry};
-
--- name: failures
-SELECT failed_since, failures, coalesce(failure, '') AS failure FROM {control};

@@ -1,6 +1,7 @@
 package console_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/headrace/headrace/lookup"
 	"github.com/headrace/headrace/pipeline/console"
 	"github.com/headrace/headrace/queue"
 )
@@ -382,6 +384,56 @@ func TestViewsAreReadByTheirName(t *testing.T) {
 	if _, err := console.Open(t.Context(), r.redis, r.pool, console.Names{Queue: r.queue.Name(), Table: "items", Views: `a"b`}); !errors.Is(err, console.ErrConfig) {
 		t.Errorf("a bad name: got %v, want ErrConfig", err)
 	}
+}
+
+// A lookup table is shown by its name alone, also before it is loaded, and is not refreshed.
+func TestLookupsAreReadByTheirName(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	loaded, none := r.pipe.Lookups[0], r.queue.Name()+"-none"
+	refresher, ok := loaded.(interface {
+		Refresh(ctx context.Context) (lookup.RefreshResult, error)
+	})
+	if !ok {
+		t.Fatal("the table of the rig cannot be refreshed")
+	}
+	want, err := refresher.Refresh(t.Context())
+	must(t, err)
+	p, err := console.Open(t.Context(), r.redis, r.pool, console.Names{Queue: r.queue.Name(), Table: "items", Lookups: []string{loaded.Name(), none}})
+	must(t, err)
+	r.pipe = p
+	r.serve(func(c *console.Config) { c.Authorize = allow })
+	d := read[console.TablesPage](r, "tables.json")
+	if len(d.Gaps) != 0 || len(d.Lookups) != 2 || d.Lookups[0].Refreshes || d.Lookups[1].Refreshes {
+		t.Fatalf("got %+v, want two tables that cannot be refreshed", d)
+	}
+	if s := d.Lookups[0].Stats; s == nil || s.Version != want.Version || s.Entries != 1 {
+		t.Errorf("got %+v, want the version %s with 1 entry", s, want.Version)
+	}
+	if s := d.Lookups[1].Stats; d.Lookups[1].Name != none || s == nil || s.Version != "" {
+		t.Errorf("got %+v, want %s without a version", d.Lookups[1], none)
+	}
+	contains(t, r.get("tables"), "never loaded", loaded.Name())
+	if _, err := console.Open(t.Context(), r.redis, r.pool, console.Names{Queue: r.queue.Name(), Table: "items", Lookups: []string{"a{b"}}); !errors.Is(err, lookup.ErrConfig) {
+		t.Errorf("a bad name: got %v, want ErrConfig", err)
+	}
+}
+
+// The overview counts what each stage did with the records that were committed lately.
+func TestTheOverviewHasTheStages(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	r.push("a1 ok", "a1 ok", "a2 refuse", "a3 filter", "malformed")
+	r.run()
+	o := read[console.Overview](r, "overview.json")
+	want := []console.StageLine{
+		{Stage: "decode", Entered: 5, Rejected: 1, Passed: 4}, {Stage: "dedup", Entered: 4, Duplicates: 1, Passed: 3},
+		{Stage: "wanted", Entered: 3, Filtered: 1, Passed: 2}, {Stage: "judge", Entered: 2, Rejected: 1, Passed: 1},
+	}
+	if !slices.Equal(o.Stages, want) || o.StagesSince == nil || !o.StagesSince.Before(o.At) {
+		t.Errorf("got %+v since %v, want %+v and a time before the page", o.Stages, o.StagesSince, want)
+	}
+	contains(t, r.get(""), "What the stages did")
 }
 
 func TestNamesAndIDsOfAnyKind(t *testing.T) {

@@ -156,6 +156,8 @@ type bookSet struct {
 	note string
 	// table reports that the database has the table.
 	table bool
+	// since is the time of commit from which the stages of the books are counted.
+	since time.Time
 }
 
 // sums is the sum of the part of the ledger that does not change any more.
@@ -186,7 +188,7 @@ func (p *pipe) readBooks(ctx context.Context) (b bookSet, err error) {
 	if err != nil {
 		return b, err
 	}
-	b.table = true
+	b.table, b.since = true, until
 	now, err := p.Queue.Stats(ctx)
 	if err != nil {
 		return b, fmt.Errorf("console: books: %w", err)
@@ -195,6 +197,9 @@ func (p *pipe) readBooks(ctx context.Context) (b bookSet, err error) {
 		b.note = fmt.Sprintf("The two stores are compared when at most %d batches are handed off.", unackedBatches)
 		b.books.At, b.books.Redis = time.Now(), now
 		if b.books.Postgres, err = p.ledger.Books(ctx, until); err != nil {
+			return b, err
+		}
+		if b.books.Stages, err = p.ledger.StageCounts(ctx, until); err != nil {
 			return b, err
 		}
 	} else if b.books, err = p.flow.Books(ctx, until); err != nil {
@@ -227,8 +232,12 @@ func (p *pipe) oldSum(ctx context.Context) (staging.Books, time.Time, error) {
 	if time.Since(s.read) < sumAge {
 		return s.sum, s.until, nil
 	}
-	until := time.Now().Add(-settled)
-	sum, err := p.ledger.between(ctx, time.Time{}, until)
+	now, err := p.ledger.Clock(ctx)
+	if err != nil {
+		return staging.Books{}, time.Time{}, err
+	}
+	until := now.Add(-settled)
+	sum, err := p.ledger.before(ctx, until)
 	if err != nil {
 		return staging.Books{}, time.Time{}, err
 	}

@@ -2,6 +2,8 @@ package console
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -95,6 +97,9 @@ type Names struct {
 	Table string
 	// Views is the name of the set of views; "": there is none.
 	Views string
+	// Lookups are the names of lookup tables. They are shown and not refreshed: only a program that
+	// has their Load can do that.
+	Lookups []string
 }
 
 // Open makes a Pipeline of names: a program that operates pipelines needs no row type. It creates
@@ -114,7 +119,30 @@ func Open(ctx context.Context, redis rueidis.Client, postgres *pgxpool.Pool, nam
 		}
 		p.Views = namedViews{postgres, names.Views}
 	}
+	for _, name := range names.Lookups {
+		t, err := lookup.New(ctx, redis, name, lookup.Config[string, json.RawMessage]{})
+		if err != nil {
+			return Pipeline{}, err
+		}
+		p.Lookups = append(p.Lookups, namedLookup{t})
+	}
 	return p, nil
+}
+
+// namedLookup is a lookup table by its name. It cannot be refreshed.
+type namedLookup struct {
+	table *lookup.Table[string, json.RawMessage]
+}
+
+func (l namedLookup) Name() string { return l.table.Name() }
+
+// Stats describes the current version. A table that was never loaded has none.
+func (l namedLookup) Stats(ctx context.Context) (lookup.Stats, error) {
+	s, err := l.table.Stats(ctx)
+	if errors.Is(err, lookup.ErrNotLoaded) {
+		return lookup.Stats{}, nil
+	}
+	return s, err
 }
 
 // validate returns the pipeline with its defaults.
