@@ -315,3 +315,32 @@ func TestRealsAreThoseOfPostgres(t *testing.T) {
 	}
 	balanced(t, tab)
 }
+
+// The reasons of a trigger and of a program are cut.
+func TestLongReasons(t *testing.T) {
+	judges(t, func(t *testing.T, pool *pgxpool.Pool, set func(*staging.Table[judged])) {
+		exec(t, pool, `CREATE TABLE rows (id bigint PRIMARY KEY, v text, n bigint);
+			CREATE FUNCTION tr() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+				IF NEW.v = 'long' THEN RAISE EXCEPTION '%', repeat('ä', 100000) USING DETAIL = repeat('d', 100000); END IF;
+				IF NEW.v = 'detail' THEN RAISE EXCEPTION 'short' USING DETAIL = repeat('d', 100000); END IF;
+				RETURN NEW; END $$;
+			CREATE TRIGGER tr BEFORE INSERT ON rows FOR EACH ROW EXECUTE FUNCTION tr()`)
+		tab := newTable(t, pool, "rows", staging.Config[judged]{Key: []string{"id"}})
+		set(tab)
+		rows := []judged{row(0, "", 0)}
+		for i := range int64(20) {
+			rows = append(rows, row(1+i, []string{"long", "detail"}[i%2], 1))
+		}
+		l := load(rows...)
+		l.Batch.Records++
+		l.Rejects = []staging.Reject{{Pos: 21, Key: "21", Code: "mine", Reason: strings.Repeat("ü", 100_000), Payload: []byte("x")}}
+		stage(t, tab, l, staging.OutcomeStaged)
+		if p := promote(t, tab); p.Rows != 1 || p.RejectedByRule != 20 {
+			t.Errorf("%d rows and %d rejects, want 1 and 20", p.Rows, p.RejectedByRule)
+		}
+		if got := query[string](t, pool, "SELECT min(length(reason)) || ' ' || max(length(reason)) || ' ' || count(*) FROM rows_rejects"); got != "1000 1000 21" {
+			t.Errorf("the least and greatest length of a reason and their number are %s, want 1000 1000 21", got)
+		}
+		balanced(t, tab)
+	})
+}

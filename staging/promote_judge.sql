@@ -48,6 +48,7 @@ DECLARE
     hr__wholes   boolean[] := '{}'; -- every row of the record is bad
     hr__codes    text[] := '{}';
     hr__reasons  text[] := '{}';
+    hr__length   bigint := 0;      -- of the reasons: a trigger's messages may be long
     hr__state    text;
     hr__message  text;
     hr__detail   text;
@@ -60,7 +61,7 @@ BEGIN
     LOOP
         hr__undone := false;
         BEGIN
-            WHILE hr__more AND hr__stop IS NULL AND cardinality(hr__bad) + cardinality(hr__later) < 5000 LOOP
+            WHILE hr__more AND hr__stop IS NULL AND cardinality(hr__bad) + cardinality(hr__later) < 5000 AND hr__length < 500000 LOOP
                 hr__first := hr__at;
                 hr__tried := 0;
                 hr__skipped := '{}';
@@ -148,6 +149,8 @@ BEGIN
                 IF hr__detail <> '' THEN
                     hr__message := hr__message || ': ' || hr__detail;
                 END IF;
+                hr__message := left(hr__message, {max_reason});
+                hr__length := hr__length + length(hr__message) * cardinality(hr__skipped);
                 hr__bad := hr__bad || hr__skipped;
                 hr__wholes := hr__wholes || array_fill(true, ARRAY[cardinality(hr__skipped)]);
                 hr__codes := hr__codes || array_fill('sqlstate_' || hr__state, ARRAY[cardinality(hr__skipped)]);
@@ -180,6 +183,7 @@ BEGIN
         hr__wholes := '{}';
         hr__codes := '{}';
         hr__reasons := '{}';
+        hr__length := 0;
         EXIT WHEN NOT hr__more OR hr__stop IS NOT NULL;
     END LOOP;
     CLOSE hr__rows; -- an open cursor would keep the side from being truncated

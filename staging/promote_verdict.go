@@ -73,7 +73,7 @@ func isData(err error) bool { return verdictOf(err) == verdictData }
 func refusalOf(err error) (code, reason string) {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
-		return CodeEncode, err.Error()
+		return CodeEncode, cutReason(err.Error())
 	}
 	reason = pg.Message
 	if pg.Detail != "" {
@@ -89,5 +89,19 @@ func refusalOf(err error) (code, reason string) {
 			reason = pg.Where[i+2:] + ": " + reason
 		}
 	}
-	return codeSQL + pg.Code, reason
+	return codeSQL + pg.Code, cutReason(reason)
+}
+
+// cutReason cuts a reason to MaxReason characters.
+func cutReason(s string) string {
+	if len(s) <= MaxReason {
+		return s
+	}
+	n := 0
+	for i := range s {
+		if n++; n > MaxReason {
+			return s[:i]
+		}
+	}
+	return s
 }

@@ -316,7 +316,7 @@ func (t *table) judgeStatement(p pieces, source, try string) statement {
 	p = maps.Clone(p)
 	p["source"], p["try_row"] = literal(source), fill(try, p).text
 	p["suppressed_code"], p["suppressed_reason"] = literal(CodeSuppressed), literal(suppressedReason)
-	p["row_place"], p["row_kept"] = "NULL", "true"
+	p["row_place"], p["row_kept"], p["max_reason"] = "NULL", "true", strconv.Itoa(MaxReason)
 	if len(t.cfg.Key) > 0 {
 		p["row_place"] = fill("row_place", p).text
 	}

@@ -237,7 +237,7 @@ func (t *table) copyRejects(ctx context.Context, q *pgx.Conn, s side, no int32, 
 		r.Int(int64(x.Pos))
 		r.String(plain(x.Key))
 		r.String(codeWord(x.Code))
-		r.String(plain(x.Reason))
+		r.String(cutReason(plain(x.Reason)))
 		if readable(x.Payload, utf8Server) {
 			r.Bytes(x.Payload)
 			r.Null()

@@ -28,12 +28,16 @@ type Batch struct {
 // two batches.
 func NewBatchID() string { return uid.New() }
 
+// MaxReason bounds the stored reason of a reject, and of a promotion that failed, in characters. A
+// longer one is cut: what a trigger raises may be of any length.
+const MaxReason = 1000
+
 // A Reject is a record, or a row of it, that does not go into the target.
 type Reject struct {
 	Pos     int32  // index of the record in the batch
 	Key     string // the record's id in the dedup window; "" if unknown
 	Code    string // stable, for programs: a word as [Rule] describes; Stage makes one of any other text
-	Reason  string // for people
+	Reason  string // for people; stored up to MaxReason
 	Payload []byte // the rejected record, or the row as JSON under the names of its columns
 	Root    string // place in the root batch; filled when rejects are read
 	Place   int    // Offset + Pos; filled when rejects are read

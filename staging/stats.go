@@ -101,7 +101,7 @@ func (t *table) noteOutcome(ctx context.Context, outcome error) {
 	case outcome != nil && ctx.Err() != nil: // the caller has stopped it
 		return
 	case outcome != nil:
-		note = t.sql.noteFailure.with(args{"failure": plain(outcome.Error())})
+		note = t.sql.noteFailure.with(args{"failure": cutReason(plain(outcome.Error()))})
 	}
 	ctx, cancel := context.WithTimeout(ctx, noteWait)
 	defer cancel()
