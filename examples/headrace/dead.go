@@ -81,8 +81,9 @@ func (v *deadShow) Run(ctx context.Context, s *session) error {
 		}
 		for _, d := range page {
 			if d.ID == v.ID {
-				return s.print(toLetter(d), fmt.Sprintf("id        %s\ndied      %s\nreason    %s\nattempts  %d (failures %d, crashes %d)\npayload   %s\n",
-					d.ID, d.Died.Format(time.DateTime), d.Reason, d.Attempts, d.Failures, d.Crashes, ops.Readable(d.Payload)))
+				return s.print(toLetter(d), s.field("id", d.ID)+s.field("died", d.Died.Format(time.DateTime))+s.field("reason", d.Reason)+
+					s.field("attempts", fmt.Sprintf("%d (failures %d, crashes %d)", d.Attempts, d.Failures, d.Crashes))+
+					s.field("payload", ops.Readable(d.Payload)))
 			}
 		}
 		if cursor = next; cursor == "" {

@@ -252,7 +252,11 @@ func (s *session) confirm(yes bool, what string) error {
 	if yes {
 		return nil
 	}
-	fmt.Fprintf(s.Err, "%s. Type yes to go on: ", what)
+	question := what + ". "
+	if width, terminal := program.Width(s.Err); terminal {
+		question = program.Wrap("", what+".", width) + "\n"
+	}
+	fmt.Fprint(s.Err, question+"Type yes to go on: ")
 	var answer string
 	if _, err := fmt.Fscanln(stdin, &answer); err != nil || answer != "yes" {
 		return errors.New("nothing was changed; --yes does it without a question")

@@ -66,10 +66,12 @@ func (v *peek) Run(ctx context.Context, s *session) error {
 		return err
 	}
 	var text strings.Builder
+	width, _ := program.Width(s.Out)
 	list := []handedOff{}
 	for _, b := range batches[:min(v.N, len(batches))] {
 		list = append(list, handedOff{b.ID, b.Attempt, b.Records, b.Since})
-		fmt.Fprintf(&text, "%s  attempt %d  %d records  since %s\n", b.ID, b.Attempt, b.Records, b.Since.Format(time.DateTime))
+		rest := fmt.Sprintf("attempt %d, %d records since %s", b.Attempt, b.Records, b.Since.Format(time.TimeOnly))
+		fmt.Fprintln(&text, program.Wrap(b.ID+"  ", rest, width))
 	}
 	return s.print(map[string]any{"handed_off": list}, text.String())
 }
@@ -113,6 +115,15 @@ func (v *peek) leased(ctx context.Context, s *session, q *queue.Queue) error {
 		fmt.Fprintln(&text, program.Wrap(b.ID+"  ", rest, width))
 	}
 	return s.print(map[string]any{"leased": list}, text.String())
+}
+
+// field is a line with a name and a value. On a terminal, a long value goes on in lines below.
+func (s *session) field(name, value string) string {
+	heading := fmt.Sprintf("%-9s ", name)
+	if width, terminal := program.Width(s.Out); terminal {
+		return program.Break(heading, value, width) + "\n"
+	}
+	return heading + value + "\n"
 }
 
 // fit cuts a line to the width of the terminal. A line that goes elsewhere stays whole.

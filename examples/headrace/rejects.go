@@ -91,8 +91,9 @@ func (v *rejectShow) Run(ctx context.Context, s *session) error {
 	if r.Resolved != nil {
 		state = "resolved " + r.Resolved.Format(time.DateTime)
 	}
-	return s.print(r, fmt.Sprintf("id       %d (%s)\nat       %s\ncode     %s\nreason   %s\nkey      %s\nbatch    %s, place %d, source %s\npayload  %s\n",
-		r.ID, state, r.At.Format(time.DateTime), r.Code, r.Reason, r.Key, r.Batch, r.Place, r.Source, ops.Readable(r.Raw)))
+	return s.print(r, s.field("id", fmt.Sprintf("%d (%s)", r.ID, state))+s.field("at", r.At.Format(time.DateTime))+s.field("code", r.Code)+
+		s.field("reason", r.Reason)+s.field("key", r.Key)+s.field("batch", fmt.Sprintf("%s, place %d, source %s", r.Batch, r.Place, r.Source))+
+		s.field("payload", ops.Readable(r.Raw)))
 }
 
 type rejectResolve struct {

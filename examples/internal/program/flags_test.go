@@ -38,6 +38,24 @@ func TestParseDuration(t *testing.T) {
 	}
 }
 
+func TestBreak(t *testing.T) {
+	t.Parallel()
+	const text = `{"note":  "two  spaces, größer",   "x": 1}`
+	for _, width := range []int{5, 9, 13, 20, 47, 48, 200} {
+		got := Break("key  ", text, width)
+		joined := ""
+		for i, line := range strings.Split(got, "\n") {
+			if n := utf8.RuneCountInString(line); n > max(width, 6) || i > 0 && !strings.HasPrefix(line, "     ") {
+				t.Errorf("%d columns: got the line %q of %d", width, line, n)
+			}
+			joined += line[5:]
+		}
+		if joined != text {
+			t.Errorf("%d columns: got %q, want the text", width, joined)
+		}
+	}
+}
+
 func TestWrap(t *testing.T) {
 	t.Parallel()
 	const text = "records 1000000 = kept 945000 + duplicates 50000 + filtered 0 + rejected 5000"

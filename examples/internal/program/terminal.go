@@ -58,6 +58,18 @@ func Wrap(heading, text string, width int) string {
 	return b.String()
 }
 
+// Break returns text behind a heading in lines of at most width columns, indented by the heading's
+// width. Unlike Wrap it keeps each character of the text: the lines joined are the text.
+func Break(heading, text string, width int) string {
+	indent := utf8.RuneCountInString(heading)
+	room := max(1, width-indent)
+	rest := []rune(text)
+	for ; len(rest) > room; rest = rest[room:] {
+		heading += string(rest[:room]) + "\n" + strings.Repeat(" ", indent)
+	}
+	return heading + string(rest)
+}
+
 // Fit cuts a line to at most width columns.
 func Fit(line string, width int) string {
 	if utf8.RuneCountInString(line) <= width {
