@@ -17,6 +17,9 @@ const (
 	DefaultStageTimeout = 3 * time.Second
 )
 
+// MaxLanes bounds Config.Lanes.
+const MaxLanes = 16
+
 // A Conflict is what a promotion does with a row whose key is already in the target.
 type Conflict uint8
 
@@ -100,6 +103,16 @@ type Config[T any] struct {
 	// the rows are divided into promotions, so the condition must not depend on that.
 	ReplaceIf string
 
+	// Lanes is the number of pairs of staging tables, up to [MaxLanes]. One promoter at a time
+	// works in a lane, so with two lanes two backends of Postgres promote at once. Each batch has
+	// its lane by its id. 0: as many as the target has, at first one.
+	//
+	// The number of a target only grows. With a smaller one, Stage uses the first lanes, and the
+	// others are promoted too. A program that was started before the number grew promotes nothing
+	// and returns [ErrDrift] until it is started again. See "Lanes" in the package comment for what
+	// lanes change.
+	Lanes int
+
 	// Rules reject rows at promotion. NOT NULL, CHECK and foreign key constraints of the target act as
 	// rules without being listed.
 	Rules []Rule
@@ -177,6 +190,9 @@ func check(c *tableConfig) error {
 	}
 	if c.Conflict > ConflictFail {
 		return bad("Conflict is %d, must be ConflictSkip, ConflictReplace or ConflictFail", c.Conflict)
+	}
+	if c.Lanes < 0 || c.Lanes > MaxLanes {
+		return bad("Lanes is %d, must be 0 to %d", c.Lanes, MaxLanes)
 	}
 	if c.Newer != "" && c.Conflict != ConflictReplace {
 		return bad("Newer is %q, must be empty without ConflictReplace", c.Newer)

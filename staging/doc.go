@@ -24,8 +24,10 @@
 //	orders_ledger                    one row for each committed batch: promoted or void, its books
 //	orders_rejects                   rejected records and rows with code, reason and payload
 //	orders_reject_counts             how many rejects each code has: the sum over its rows
-//	orders_control                   which side is open (a hint), and the floor below which the
-//	                                 ledger was pruned
+//	orders_control                   which side of each lane is open (a hint), and the floor below
+//	                                 which the ledger was pruned
+//
+// With [Config].Lanes a second lane has orders_staging_a2, _b2, orders_registry_a2 and so on.
 //
 // [Table.Stage] is one transaction: it looks up the batch in the ledger, inserts it into the
 // registry of the open side, and copies the rows. [Table.Promote] flips the sides in a transaction
@@ -52,6 +54,27 @@
 // promoter of its own.
 //
 // All members are in one database. [SQL] and [Grants] are called for each of them.
+//
+// # Lanes
+//
+// One backend of Postgres promotes a lane, however many cores the server has. With Config.Lanes a
+// target has several pairs of staging tables. Promotions of different lanes run at the same time;
+// a batch belongs to one lane by its id. Everything else stays one for the target: the ledger, the
+// rejects, the books. A batch that comes into two lanes, because the number of lanes has grown
+// between two deliveries, is promoted once: the ledger takes the first, and the other promotion
+// drops its rows.
+//
+// Promotions of two lanes wait for each other at batch ids, at keys, and at the groups that merges
+// write, always in this order and each sorted, so they do not deadlock. A merge of your own has to
+// write its groups sorted: end its SELECT with ORDER BY. Where the order cannot be kept, one
+// promotion at a time writes into the target, and lanes gain little: with triggers, with a unique
+// index or an exclusion constraint besides the key, with row security, with generated columns, with
+// Merge.Then or Merge.Replaced, and after a row that only the insert could refuse.
+//
+// Batches of two lanes have no order. So [ConflictReplace] needs Newer or ReplaceIf, and a target
+// that refers to itself by a foreign key has one lane: New returns [ErrConfig]. Of rows with one
+// key, ConflictSkip keeps that of the promotion that comes first. The tables of a group have one
+// lane.
 //
 // # Cost
 //

@@ -37,7 +37,7 @@ func ExampleSQL() {
 	fmt.Println(err)
 	// Output:
 	// true
-	// -- headrace staging schema 4: beside "public"."visits"
+	// -- headrace staging schema 5: beside "public"."visits"
 	// <nil>
 }
 

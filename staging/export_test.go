@@ -16,7 +16,7 @@ func (t *table) SetParts(least, judged int64, judge bool) {
 }
 
 // Staging returns the quoted names of the two staging tables, and of the two registries.
-func (t *table) Staging() (staging, registry [2]string) { return t.staging, t.registry }
+func (t *table) Staging() (staging, registry []string) { return t.staging, t.registry }
 
 // Encode runs the encoder over a load, as COPY would, and returns how many bytes it made.
 func (t *Table[T]) Encode(l *Load[T], buf []byte) (int, error) {
@@ -67,3 +67,6 @@ func (t *table) CountsQuery() string { return t.sql.rejectCounts.text }
 
 // FormatUUID prints a uuid.
 var FormatUUID = formatUUID
+
+// LaneOf is the number of the lane, from 1 on, that a batch belongs to.
+func (t *table) LaneOf(id string) int { return t.laneOf(id) + 1 }

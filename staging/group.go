@@ -44,7 +44,7 @@ func (m *into[R, T]) table() groupTable {
 
 // groupTable is what a group uses of a [Table].
 type groupTable interface {
-	target
+	holder
 	Void(ctx context.Context, b Batch) (Fate, error)
 	RejectedKeys(ctx context.Context, ids []string) (map[string][]Reject, error)
 	RejectsByBatch(ctx context.Context, ids []string) (map[string][]Reject, error)
@@ -58,6 +58,7 @@ type groupTable interface {
 	view() tableView
 	beginning(durable bool) []call
 	inSlices(ctx context.Context, q *pgx.Conn, locks, calls []call, between func() error) ([]result, error)
+	registeredAt(ctx context.Context, q *pgx.Conn, s statement, ids []string) (result, error)
 	inOwn(ctx context.Context, q *pgx.Conn, durable bool, c call) (result, error)
 	rollback(q *pgx.Conn)
 	query(ctx context.Context, c call) (pgx.Rows, error)
@@ -65,7 +66,7 @@ type groupTable interface {
 	checkStage(ctx context.Context, q *pgx.Conn, s side, digest string) error
 	copyRejects(ctx context.Context, q *pgx.Conn, s side, no int32, rejects []Reject) error
 	statsBy(ctx context.Context, leader string) (Stats, error)
-	noteOutcome(ctx context.Context, outcome error)
+	noteOutcome(ctx context.Context, lane int, outcome error)
 	Prune(ctx context.Context, before time.Time) (int, error)
 	begin(ctx context.Context, durable bool) (*pgxpool.Conn, error)
 	share(q *pgx.Conn, s side, leader string, byBatch bool) share
@@ -82,7 +83,7 @@ type tableView struct {
 }
 
 func (t *table) view() tableView {
-	return tableView{t.pool, &t.names, &t.sql, t.searchPath, t.colNames, &t.failing}
+	return tableView{t.pool, &t.names, &t.sql, t.searchPath, t.colNames, &t.lane[0].failing}
 }
 
 // A TableGroup stages and promotes several tables as one: a record has rows in each of them, and is
@@ -139,6 +140,8 @@ func Group[R any](members ...Member[R]) *TableGroup[R] {
 		switch {
 		case slices.Contains(names, v.names.target):
 			return bad("table %s is a member twice, must be one member that makes all its rows", v.names.target)
+		case len(v.sql.lane) > 1:
+			return bad("table %s has %d lanes (Config.Lanes), must have 1", v.names.target, len(v.sql.lane))
 		case i > 0 && v.searchPath != g.views[0].searchPath:
 			return bad("table %s was opened with search_path %q, must be %q like %s", v.names.target, v.searchPath, g.views[0].searchPath, names[0])
 		}

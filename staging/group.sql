@@ -15,7 +15,7 @@ SELECT id::text FROM {registry_b} WHERE id = ANY(@ids::text[]::uuid[]) AND start
 
 -- name: group_follow
 -- Opens the side that is open in the leader of the group.
-UPDATE {control} SET open = @to::text WHERE open <> @to::text;
+UPDATE {control} SET open = overlay(open PLACING @to::text FROM 1 FOR 1) WHERE left(open, 1) <> @to::text;
 
 -- name: registered_as
 SELECT tables FROM {registry} WHERE id = @id::text::uuid;

@@ -40,7 +40,9 @@ func BenchmarkGroup(b *testing.B) {
 		}
 	}
 	truncate := "TRUNCATE orders, order_lines"
-	for _, t := range []interface{ Staging() (a, b [2]string) }{heads, lines} {
+	for _, t := range []interface {
+		Staging() (staging, registry []string)
+	}{heads, lines} {
 		staged, registry := t.Staging()
 		truncate += ", " + staged[0] + ", " + staged[1] + ", " + registry[0] + ", " + registry[1]
 	}

@@ -60,7 +60,7 @@ func (g *TableGroup[R]) Promote(ctx context.Context, o PromoteOptions) (PromoteR
 	}
 	out, err := attempts(ctx, o, &g.bound, g)
 	if !errors.Is(err, ErrConfig) {
-		g.lead().noteOutcome(ctx, err)
+		g.lead().noteOutcome(ctx, 0, err)
 	}
 	return out, err
 }
@@ -138,7 +138,7 @@ func (g *TableGroup[R]) choose(ctx context.Context, q *pgx.Conn) (side, string, 
 	run := g.lead().beginning(false)
 	begun := len(run)
 	for _, i := range g.byName {
-		run = append(run, g.views[i].sql.fullSides.with(args{"leader": g.leader}))
+		run = append(run, g.views[i].sql.lane[0].fullSides.with(args{"leader": g.leader}))
 	}
 	res, err := send(ctx, q, append(run, do("commit"))...)
 	if err != nil {
@@ -150,7 +150,7 @@ func (g *TableGroup[R]) choose(ctx context.Context, q *pgx.Conn) (side, string, 
 		row := res[begun+n].row(0)
 		full[sideA], full[sideB] = full[sideA] || row.bool("full_a"), full[sideB] || row.bool("full_b")
 		if i == 0 {
-			s = sideOf(row.text("open"))
+			s = sideOf(row.text("open"), 0)
 			g.views[0].failing.Store(row.bool("failing"))
 		}
 	}
@@ -176,7 +176,7 @@ func (g *TableGroup[R]) flip(ctx context.Context, q *pgx.Conn, from side) error 
 	run := g.lead().beginning(false)
 	for _, i := range g.byName {
 		if i == 0 {
-			run = append(run, g.views[i].sql.flip.with(args{"to": from.other().String(), "from": from.String()}))
+			run = append(run, g.views[i].sql.lane[0].flip.with(args{"to": from.other().String(), "from": from.String()}))
 		} else {
 			run = append(run, g.views[i].sql.groupFollow.with(args{"to": from.other().String()}))
 		}

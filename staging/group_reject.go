@@ -136,7 +136,7 @@ func resolveRecords(ctx context.Context, q *pgx.Conn, byTable map[string][]recor
 		if err != nil {
 			return 0, err
 		}
-		own := newNames(name)
+		own := newNames(name, 1)
 		beside[own.rejects] = own
 		rejects = append(rejects, own.rejects)
 	}

@@ -272,7 +272,7 @@ func (g *TableGroup[R]) stageOnce(ctx context.Context, x *groupLoad[R], try int,
 		if err != nil {
 			return 0, nil, err
 		}
-		g.hint.Store(int32(sideOf(r.row(0).text("open"))))
+		g.hint.Store(int32(sideOf(r.row(0).text("open"), 0)))
 	}
 	defer g.lead().rollback(q)
 	s := side(g.hint.Load())
@@ -360,7 +360,7 @@ func (g *TableGroup[R]) register(ctx context.Context, q *pgx.Conn, s side, x *gr
 		return nil, 0, err
 	}
 	looked := res[locked:registered]
-	g.hint.Store(int32(sideOf(looked[0].row(0).text("open"))))
+	g.hint.Store(int32(sideOf(looked[0].row(0).text("open"), 0)))
 	if out, err := g.found(b, looked); err != nil || out != OutcomeStaged {
 		return nil, out, err
 	}

@@ -58,17 +58,35 @@ func (b *Batch) voided() args {
 // the ledger, so it finds a batch that is promoted in between.
 func (t *table) Fates(ctx context.Context, ids []string) ([]Fate, error) {
 	list := array(ids)
-	return fatesFrom(ctx, ids, t, fateSource{
-		registries: []call{t.sql.registered.with(args{"ids": list})}, ledgers: []call{t.sql.ledgerKinds.with(args{"ids": list})},
-		settled: func(res []result) map[string]Fate { return fatesOf(res[0]) }, at: t.at,
-	})
+	from := fateSource{
+		registries: []call{t.registeredCall(list)}, ledgers: []call{t.sql.ledgerKinds.with(args{"ids": list}), t.sql.readControl.with(nil)},
+		settled: func(res []result) (map[string]Fate, error) {
+			return fatesOf(res[0]), t.outgrown(res[1].row(0).text("open"))
+		}, at: t.at,
+	}
+	if len(t.lane) > 1 {
+		from.sides = t.sql.side
+	}
+	return fatesFrom(ctx, ids, t, from)
+}
+
+// registeredCall reads the registries of all sides.
+func (t *table) registeredCall(ids string) call {
+	all := t.sql.side[0].registered
+	for _, s := range t.sql.side[1:] {
+		all.text += "\nUNION ALL\n" + s.registered.text
+	}
+	return all.with(args{"ids": ids})
 }
 
 // fateSource is where the fates of batches are read.
 type fateSource struct {
 	registries, ledgers []call
-	settled             func(ledgers []result) map[string]Fate
+	settled             func(ledgers []result) (map[string]Fate, error)
 	at                  func(point string) error
+	// sides, if given, are read in place of registries, without waiting for a promotion. As long as
+	// one holds a side, a batch that is found nowhere counts as staged: it may be there.
+	sides []sideStatements
 }
 
 // fatesFrom reads the fates of batches from registries, and then from ledgers.
@@ -90,15 +108,26 @@ func fatesFrom(ctx context.Context, ids []string, t groupTable, from fateSource)
 	defer c.Release()
 	q := c.Conn()
 	defer t.rollback(q)
+	rest := FateUnknown
+	for i := range from.sides {
+		r, err := t.registeredAt(ctx, q, from.sides[i].registered, ids)
+		switch {
+		case sqlState(err) == "55P03":
+			rest = FateStaged
+		case err != nil:
+			return nil, t.explain("reading the fates of batches", err)
+		default:
+			from.note(known, r)
+		}
+	}
+	if from.sides != nil {
+		from.registries = nil
+	}
 	res, err := send(ctx, q, append(t.beginning(false), from.registries...)...)
 	if err != nil {
 		return nil, t.explain("reading the fates of batches", err)
 	}
-	for _, r := range res[len(res)-len(from.registries):] {
-		for _, id := range r.texts("id") {
-			known[id] = FateStaged
-		}
-	}
+	from.note(known, res[len(res)-len(from.registries):]...)
 	if err := from.at("between registries and ledger"); err != nil {
 		return nil, err
 	}
@@ -106,14 +135,31 @@ func fatesFrom(ctx context.Context, ids []string, t groupTable, from fateSource)
 	if err != nil {
 		return nil, t.explain("reading the fates of batches", err)
 	}
-	for id, f := range from.settled(res[:len(from.ledgers)]) {
+	settled, err := from.settled(res[:len(from.ledgers)])
+	if err != nil {
+		return nil, err
+	}
+	for id, f := range settled {
 		known[id] = f
 	}
 	for i, id := range ids {
 		u, _ := parseUUID(id)
-		out[i] = known[formatUUID(u)]
+		f, ok := known[formatUUID(u)]
+		if !ok {
+			f = rest
+		}
+		out[i] = f
 	}
 	return out, nil
+}
+
+// note takes over what registries hold.
+func (fateSource) note(known map[string]Fate, registries ...result) {
+	for _, r := range registries {
+		for _, id := range r.texts("id") {
+			known[id] = FateStaged
+		}
+	}
 }
 
 func formatUUID(u [16]byte) string {

@@ -66,9 +66,7 @@ FROM entered GROUP BY stage ORDER BY max(place), stage;
 SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8 AS clock;
 
 -- name: registered
-SELECT id::text AS id FROM {registry_a} WHERE id = ANY(@ids::text[]::uuid[])
-UNION ALL
-SELECT id::text FROM {registry_b} WHERE id = ANY(@ids::text[]::uuid[]);
+SELECT id::text AS id FROM {registry} WHERE id = ANY(@ids::text[]::uuid[]);
 
 -- name: read_epoch
 SELECT epoch FROM {epoch};

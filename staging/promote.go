@@ -29,7 +29,7 @@ type progress struct {
 	counts    map[int32]int64   // staged rows by batch
 	early     map[int32]int64   // records that were rejected before they were staged, by batch
 	partial   bool              // the side holds more batches than this transaction settles
-	otherFull bool              // the other side held batches when this promotion began
+	otherFull bool              // the other side, or another lane, held batches when this promotion began
 	take      map[int32]*staged // batches that this transaction commits, by number
 	chosen    []int32           // numbers of all batches that it settles
 	every     bool              // the side holds nothing but what is taken
@@ -55,6 +55,8 @@ type progress struct {
 	postponed int64           // rows that lack their parent
 	judged    int64           // rows that were refused record by record
 	lastPass  bool            // no longer postponed
+	alone     bool            // no promotion of another lane writes until the commit
+	yielding  bool            // the insert leaves a key to another lane that writes it meanwhile
 	byBatch   bool            // batch by batch, to count each batch's conflicts
 	wroteBy   map[int32]int64 // rows written, by batch
 
@@ -76,13 +78,26 @@ type staged struct {
 
 // Promote moves staged batches into the target: one transaction, whole batches, each exactly once.
 // With nothing staged, PromoteResult has no batches. Call Promote again while PromoteResult.More is
-// set. Promoters of one table take turns. A promoter that gets no turn within Config.LockTimeout
-// returns [ErrBusy]. A promotion that exceeds its Timeout changes nothing, and the next one takes
-// half as many rows.
+// set. Promoters of one lane take turns; calls for different lanes run at the same time. A promoter
+// that gets no turn within Config.LockTimeout returns [ErrBusy]. A promotion that exceeds its
+// Timeout changes nothing, and the next one takes half as many rows.
 func (t *table) Promote(ctx context.Context, o PromoteOptions) (PromoteResult, error) {
-	out, err := attempts(ctx, o, &t.bound, t)
+	if o.Lane < 0 || o.Lane > len(t.lane) {
+		return PromoteResult{}, fmt.Errorf("%w: PromoteOptions.Lane is %d, must be 0 to %d", ErrConfig, o.Lane, len(t.lane))
+	}
+	if len(t.lane) > 1 && t.alone() {
+		// Its promotions lock the target, one after the other: they need not wait in the server.
+		select {
+		case t.whole <- struct{}{}:
+			defer func() { <-t.whole }()
+		case <-ctx.Done():
+			return PromoteResult{}, ctx.Err()
+		}
+	}
+	l := &laneTarget{table: t, lane: o.Lane - 1, last: max(0, o.Lane-1)}
+	out, err := attempts(ctx, o, &t.bound, l)
 	if !errors.Is(err, ErrConfig) {
-		t.noteOutcome(ctx, err)
+		t.noteOutcome(ctx, l.last, err)
 	}
 	return out, err
 }
@@ -99,8 +114,13 @@ type attempt struct {
 
 // target is what is promoted into: a table, or the tables of a group.
 type target interface {
-	Name() string
+	holder
 	promoteOnce(ctx context.Context, limit int64, byBatch bool) (attempt, error)
+}
+
+// holder is what a promotion may have to wait for.
+type holder interface {
+	Name() string
 	endStalled(ctx context.Context) (int, error)
 	busy(ctx context.Context, err error) error
 	explain(doing string, err error) error
@@ -178,9 +198,9 @@ func tookTooLong(err error) bool {
 }
 
 // promoteOnce finds a side that is not empty and promotes it.
-func (t *table) promoteOnce(ctx context.Context, limit int64, byBatch bool) (attempt, error) {
-	p := &promotion{t: t, progress: progress{byBatch: byBatch, wroteBy: map[int32]int64{}}}
-	err := p.once(ctx, limit)
+func (l *laneTarget) promoteOnce(ctx context.Context, limit int64, byBatch bool) (attempt, error) {
+	p := &promotion{t: l.table, progress: progress{byBatch: byBatch, wroteBy: map[int32]int64{}}}
+	err := p.once(ctx, l, limit)
 	a := attempt{out: p.out, found: p.found, settled: len(p.chosen), expect: p.expect, learn: p.learn, resolve: p.resolve}
 	if err != nil {
 		a.settled = 0
@@ -188,18 +208,23 @@ func (t *table) promoteOnce(ctx context.Context, limit int64, byBatch bool) (att
 	return a, err
 }
 
-func (p *promotion) once(ctx context.Context, limit int64) error {
+func (p *promotion) once(ctx context.Context, l *laneTarget, limit int64) error {
 	t := p.t
-	c, err := t.pool.Acquire(ctx)
+	conn, err := t.pool.Acquire(ctx)
 	if err != nil {
 		return err
 	}
-	defer c.Release()
-	p.q = c.Conn()
+	defer conn.Release()
+	p.q = conn.Conn()
 	defer t.rollback(p.q)
-	if p.s, p.otherFull, p.out.Epoch, err = t.choose(ctx, p.q); err != nil || p.s == noSide {
+	c, err := l.choose(ctx, p.q)
+	p.s, p.otherFull, p.out.Epoch = c.s, c.more, c.epoch
+	if err != nil || p.s == noSide {
 		return err
 	}
+	l.last = p.s.lane()
+	t.lane[l.last].working.Add(1)
+	defer t.lane[l.last].working.Add(-1)
 	p.found = 1
 	return p.run(ctx, limit)
 }
@@ -217,41 +242,6 @@ func (p *promotion) learn() {
 	if n := t.guard.Load(); n > 0 && p.refused == 0 {
 		t.guard.CompareAndSwap(n, n-1)
 	}
-}
-
-// choose finds the side to promote: the sealed one if it is not empty, otherwise the open one,
-// which it seals first in a transaction of its own. A worker with an old hint may still copy into
-// the sealed side. The next promotion finds those rows. otherFull is true if the other side holds
-// batches too.
-func (t *table) choose(ctx context.Context, q *pgx.Conn) (s side, otherFull bool, epoch string, err error) {
-	res, err := send(ctx, q, append(t.beginning(false), t.sql.fullSides.with(args{"leader": ""}), t.sql.readEpoch.with(nil), do("commit"))...)
-	if err != nil {
-		return noSide, false, "", err
-	}
-	res = res[len(res)-3:]
-	sides := res[0].row(0)
-	t.failing.Store(sides.bool("failing"))
-	full := [2]bool{sides.bool("full_a"), sides.bool("full_b")}
-	if e := res[1].texts("epoch"); len(e) > 0 {
-		epoch = e[0]
-	}
-	if epoch == "" {
-		if epoch, err = t.mark(ctx, q); err != nil {
-			return noSide, false, "", err
-		}
-	}
-	open := sideOf(sides.text("open"))
-	switch {
-	case full[open.other()]:
-		return open.other(), full[open], epoch, nil
-	case !full[open]:
-		return noSide, false, epoch, nil
-	}
-	t.hint.Store(int32(open.other()))
-	if _, err := t.inOwn(ctx, q, false, t.sql.flip.with(args{"to": open.other().String(), "from": open.String()})); err != nil {
-		return noSide, false, "", err
-	}
-	return open, false, epoch, t.at("after flip")
 }
 
 // run is the promotion transaction.
@@ -272,7 +262,7 @@ func (p *promotion) run(ctx context.Context, limit int64) error {
 	if err := t.at("after ledger"); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{p.moveRejects, p.applyRules, p.rejectSuspects, p.insert, p.finishMerges} {
+	for _, step := range []func(context.Context) error{p.moveRejects, p.applyRules, p.order, p.rejectSuspects, p.insert, p.finishMerges} {
 		if err := step(ctx); err != nil {
 			return err
 		}

@@ -4,15 +4,29 @@
 SELECT open,
        EXISTS (SELECT FROM {registry_a} WHERE starts_with(tables, @leader::text) AND (tables = '') = (@leader::text = '')) AS full_a,
        EXISTS (SELECT FROM {registry_b} WHERE starts_with(tables, @leader::text) AND (tables = '') = (@leader::text = '')) AS full_b,
-       failures > 0 AS failing
+       failures > 0 AND failed_lane = {lane} AS failing
 FROM {control};
+
+-- name: share_lane
+-- Fails at once where a promoter is at work in the lane.
+LOCK TABLE {registry_a}, {registry_b} IN ACCESS SHARE MODE NOWAIT;
+
+-- name: turn
+-- Promotions of several lanes write into the target at the same time as long as all wait for each
+-- other in one order.
+SELECT pg_advisory_xact_lock_shared(hashtext('headrace.staging.turn'), {target_text}::regclass::oid::int8::bit(32)::int4);
+
+-- name: turn_alone
+-- A promotion that writes in another order does so while none of the others writes.
+SELECT pg_advisory_xact_lock(hashtext('headrace.staging.turn'), {target_text}::regclass::oid::int8::bit(32)::int4);
 
 -- name: note_failure
 UPDATE {control}
-SET failed_since = coalesce(failed_since, clock_timestamp()), failures = failures + 1, failure = @failure::text;
+SET failed_since = coalesce(failed_since, clock_timestamp()), failures = failures + 1, failure = @failure::text, failed_lane = {lane};
 
 -- name: note_success
-UPDATE {control} SET failed_since = NULL, failures = 0, failure = NULL WHERE failures > 0;
+-- The failure of another lane goes on.
+UPDATE {control} SET failed_since = NULL, failures = 0, failure = NULL WHERE failures > 0 AND failed_lane = {lane};
 
 -- name: failures
 SELECT (extract(epoch FROM failed_since) * 1000000)::int8 AS failing_since, failures, coalesce(failure, '') AS failure FROM {control};
@@ -26,7 +40,7 @@ SELECT count(*) FILTER (WHERE counted) AS batches, coalesce(sum(records) FILTER 
 FROM (SELECT *, starts_with(tables, @leader::text) AS counted FROM {registry}) r;
 
 -- name: flip
-UPDATE {control} SET open = @to::text WHERE open = @from::text;
+UPDATE {control} SET open = overlay(open PLACING @to::text FROM {lane} FOR 1) WHERE substr(open, {lane}, 1) = @from::text;
 
 -- name: lock_side
 -- In the order in which Stage takes the tables, or the two would deadlock.

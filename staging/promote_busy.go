@@ -3,6 +3,7 @@ package staging
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -23,7 +24,7 @@ const (
 func (t *table) inSlices(ctx context.Context, q *pgx.Conn, locks, calls []call, between func() error) ([]result, error) {
 	slice := min(lockSlice, t.cfg.LockTimeout)
 	begin := append(t.beginPromotion(), ownLockTimeout.with(args{"lock_timeout": millis(slice)}))
-	begin = append(append(begin, locks...), ownLockTimeout.with(args{"lock_timeout": millis(t.cfg.LockTimeout)}))
+	begin = append(append(begin, locks...), ownLockTimeout.with(args{"lock_timeout": millis(t.rowTimeout())}))
 	pause := firstPause
 	for deadline := time.Now().Add(t.cfg.LockTimeout); ; {
 		res, err := send(ctx, q, append(begin[:len(begin):len(begin)], calls...)...)
@@ -49,13 +50,13 @@ func (t *table) inSlices(ctx context.Context, q *pgx.Conn, locks, calls []call, 
 	}
 }
 
-// holdersQuery lists the processes that hold locks on the tables $1 to $6, and reports whether this
-// role may end them.
+// holdersQuery lists the processes that hold locks on the tables $1, and reports whether this role
+// may end them.
 const holdersQuery = `SELECT DISTINCT l.pid, coalesce(a.usename::text, '') AS role,
 		coalesce(pg_has_role(a.usesysid, 'USAGE'), false) OR pg_has_role('pg_signal_backend', 'USAGE') AS mine, current_user::text AS me
 	FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
 	WHERE l.locktype = 'relation' AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-		AND l.pid <> pg_backend_pid() AND l.relation = ANY(ARRAY[$1, $2, $3, $4, $5, $6]::text[]::regclass[]::oid[])
+		AND l.pid <> pg_backend_pid() AND l.relation = ANY($1::text[]::regclass[]::oid[])
 	ORDER BY l.pid`
 
 // busy completes the error of a promotion that could not acquire its lock: it names the processes
@@ -68,7 +69,7 @@ func (t *table) busy(ctx context.Context, err error) error {
 		return t.explain(doing, err)
 	}
 	defer c.Release()
-	r, qerr := t.inOwn(ctx, c.Conn(), false, do(holdersQuery, t.registry[0], t.registry[1], t.staging[0], t.staging[1], t.refused[0], t.refused[1]))
+	r, qerr := t.inOwn(ctx, c.Conn(), false, do(holdersQuery, namesText(slices.Concat(t.registry, t.staging, t.refused))))
 	if qerr != nil || len(r.Rows) == 0 {
 		return t.explain(doing, err)
 	}

@@ -88,6 +88,9 @@ func (p *promotion) insertRows(ctx context.Context) error {
 		}
 		t.guard.Store(lookFor)
 	}
+	if err := p.takeTurnAlone(ctx); err != nil {
+		return err
+	}
 	if err := t.at("in parts"); err != nil {
 		return err
 	}
@@ -119,7 +122,12 @@ func (p *promotion) insertAtOnce(ctx context.Context, w *work) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		n, err := p.try(ctx, func() (int64, error) { return p.exec(ctx, sql.with(nil)) })
+		n, err := p.try(ctx, func() (int64, error) {
+			if err := p.shareTurn(ctx); err != nil {
+				return 0, err
+			}
+			return p.exec(ctx, sql.with(nil))
+		})
 		switch {
 		case err == nil:
 			p.written = n
@@ -127,6 +135,8 @@ func (p *promotion) insertAtOnce(ctx context.Context, w *work) (bool, error) {
 		case p.blind && verdictOf(err) != verdictSurroundings: // perhaps for a row that would not have been inserted
 			p.blind = false
 			p.t.learn(1)
+		case p.mayYield() && sqlState(err) == "23505": // another lane has written a key since the statement began
+			p.yielding = true
 		default:
 			return false, p.mayBeData(ctx, w, err)
 		}
@@ -231,6 +241,9 @@ func (p *promotion) chooseInsert(ctx context.Context) (statement, error) {
 	looking, fresh := t.sql.side[p.s].insert.where(p.which()), t.sql.side[p.s].insertNew
 	if fresh.text == "" {
 		return looking, nil
+	}
+	if p.yielding {
+		return t.sql.side[p.s].insertYield.where(p.which()), t.at("yielding")
 	}
 	near, err := p.near(ctx)
 	switch {

@@ -2,15 +2,15 @@ package staging
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
 // stallQuery lists the workers that wait for their client in the middle of a COPY into the tables
-// $1 to $4,
-// with the bytes that Postgres has received.
+// $1, with the bytes that Postgres has received.
 const stallQuery = `SELECT a.pid, c.bytes_processed FROM pg_stat_activity a JOIN pg_stat_progress_copy c ON c.pid = a.pid
 	WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.state = 'active' AND a.wait_event_type = 'Client'
-		AND c.relid = ANY(ARRAY[$1, $2, $3, $4]::text[]::regclass[]::oid[])`
+		AND c.relid = ANY($1::text[]::regclass[]::oid[])`
 
 // endStalled disconnects workers whose COPY into the staging tables stands still: Postgres has no
 // time-out for a client that stops in the middle of it. It is called when a promotion could not
@@ -52,7 +52,7 @@ func (t *table) endStalled(ctx context.Context) (ended int, err error) {
 
 // stalled returns the workers that wait for their client in a COPY, and what they have copied.
 func (t *table) stalled(ctx context.Context) (map[int32]int64, error) {
-	rows, err := t.query(ctx, do(stallQuery, t.staging[0], t.staging[1], t.refused[0], t.refused[1]))
+	rows, err := t.query(ctx, do(stallQuery, namesText(slices.Concat(t.staging, t.refused))))
 	if err != nil {
 		return nil, err
 	}

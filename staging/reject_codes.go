@@ -60,7 +60,9 @@ func beside(ctx context.Context, pool *pgxpool.Pool, target string, read func(*t
 	if s == nil {
 		return nil, fmt.Errorf("%w: %s", ErrNoTarget, target)
 	}
-	t.names = newNames(s.name)
+	if err := t.readLanes(ctx, conn.Conn(), s.name); err != nil {
+		return nil, err
+	}
 	if read != nil {
 		if err := read(t, conn.Conn()); err != nil {
 			return nil, err

@@ -78,7 +78,7 @@ func typeDrift(c *column, found string, oid uint32) Drift {
 // A column that another version of the program has added is no difference: it has the target's
 // default.
 func (t *table) checkStage(ctx context.Context, q *pgx.Conn, s side, digest string) error {
-	if known := t.digest[s].Load(); known != nil && *known == digest {
+	if known := t.lane[s.lane()].digest[s%2].Load(); known != nil && *known == digest {
 		return nil
 	}
 	r, err := sendOne(ctx, q, t.sql.side[s].shape.with(nil))
@@ -93,7 +93,7 @@ func (t *table) checkStage(ctx context.Context, q *pgx.Conn, s side, digest stri
 	if len(drifts) > 0 {
 		return &DriftError{Table: t.staging[s], Drifts: drifts}
 	}
-	t.digest[s].Store(&digest)
+	t.lane[s.lane()].digest[s%2].Store(&digest)
 	return nil
 }
 

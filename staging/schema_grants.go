@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/headrace/headrace/internal/pgschema"
@@ -80,19 +81,20 @@ func (t *table) needs() []need {
 			add("UPDATE", t.target)
 		}
 	}
-	add("SELECT", t.control, t.ledger, t.rejects, t.rejectCounts, t.epoch, t.registry[0], t.registry[1])
+	add("SELECT", t.control, t.ledger, t.rejects, t.rejectCounts, t.epoch)
+	add("SELECT", t.registry...)
 	if role == RoleAll || role == RoleWorker {
 		add("INSERT", t.ledger, t.epoch)
-		add("INSERT, UPDATE", t.registry[0], t.registry[1])
-		add("INSERT", t.staging[0], t.staging[1], t.refused[0], t.refused[1])
+		add("INSERT, UPDATE", t.registry...)
+		add("INSERT", append(t.staging[:len(t.staging):len(t.staging)], t.refused...)...)
 	}
 	if role.onTarget() {
 		add("UPDATE", t.control)
 		add("INSERT, UPDATE, DELETE", t.ledger, t.rejects, t.rejectCounts)
 		add("INSERT", t.epoch)
-		add("DELETE, TRUNCATE", t.registry[0], t.registry[1])
-		add("SELECT, UPDATE, DELETE, TRUNCATE", t.staging[0], t.staging[1])
-		add("SELECT, DELETE, TRUNCATE", t.refused[0], t.refused[1])
+		add("DELETE, TRUNCATE", t.registry...)
+		add("SELECT, UPDATE, DELETE, TRUNCATE", t.staging...)
+		add("SELECT, DELETE, TRUNCATE", t.refused...)
 		add("SELECT, INSERT, UPDATE, DELETE", t.rewrites)
 		for _, s := range t.sequences {
 			out = append(out, need{object: s, privileges: []string{"USAGE"}, sequence: true})
@@ -203,7 +205,7 @@ func SQL[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg Conf
 // layout is the version of the tables. It stands in the comment of the control table.
 const (
 	layoutName = "headrace staging schema "
-	layout     = layoutName + "4"
+	layout     = layoutName + "5"
 )
 
 // createSQL creates all tables that are missing.
@@ -221,6 +223,9 @@ func (t *table) createSQL() string {
 		}
 		create = append(create, fill("schema_side", pieces{"registry": t.registry[s], "staging": t.staging[s], "refused": t.refused[s],
 			"columns": strings.Join(cols, ",\n    ")}).text)
+	}
+	if lanes := len(t.lane); lanes > 1 {
+		create = append(create, fill("grow_lanes", pieces{"control": t.control, "lanes": strconv.Itoa(lanes)}).text)
 	}
 	return strings.Join(create, ";\n")
 }

@@ -28,6 +28,9 @@ func (t *table) install(ctx context.Context, q *pgx.Conn, target string) error {
 	if err := errors.Join(t.refuseVolatile(ctx, q), t.refuseUnfit(ctx, q)); err != nil {
 		return err
 	}
+	if err := t.checkLanes(ctx, q); err != nil {
+		return err
+	}
 	missing, err := t.missingTables(ctx, q)
 	if err != nil {
 		return err
@@ -82,7 +85,9 @@ func (t *table) readShape(ctx context.Context, q *pgx.Conn, target string) error
 	if err := errors.Join(s.load(ctx, q), s.loadKeys(ctx, q)); err != nil {
 		return t.explain("reading the shape of "+target, err)
 	}
-	t.names = newNames(s.name)
+	if err := t.readLanes(ctx, q, s.name); err != nil {
+		return err
+	}
 	if err := t.match(ctx, s, q); err != nil {
 		return err
 	}
@@ -113,6 +118,7 @@ func namesText(names []string) string {
 var (
 	installLock   = fill("install_lock", nil).with(nil)
 	missingTables = fill("missing_tables", nil)
+	columnChecks  = fill("column_checks", nil)
 )
 
 // installTimeout bounds the wait for other programs that start. It is longer than
@@ -408,7 +414,7 @@ func (t *table) checkControl(ctx context.Context, q *pgx.Conn) error {
 		return fmt.Errorf("staging: %s is empty: its one row names the open side", t.control)
 	}
 	row := r.row(0)
-	t.hint.Store(int32(sideOf(row.text("open"))))
+	t.setHint(row.text("open"))
 	if owner := row.text("target"); owner != t.target {
 		return fmt.Errorf("%w: %s belongs to the target %s", ErrDrift, t.control, owner)
 	}
@@ -423,16 +429,23 @@ func (t *table) otherLayout(ctx context.Context, q *pgx.Conn, found string) erro
 	if this, _ := strconv.Atoi(strings.TrimPrefix(layout, layoutName)); nerr != nil || n >= this {
 		return fmt.Errorf("%w: run programs of one version", err)
 	}
-	r, qerr := sendOne(ctx, q, fill("source_checks", pieces{"rejects_text": literal(t.rejects)}).with(nil))
-	if qerr != nil {
-		return t.explain("reading the constraints of "+t.rejects, qerr)
+	drop := func(table, column string) (checks string, err error) {
+		r, err := sendOne(ctx, q, columnChecks.with(args{"table": table, "column": column}))
+		if err != nil {
+			return "", t.explain("reading the constraints of "+table, err)
+		}
+		for _, name := range r.texts("name") {
+			checks += ", DROP CONSTRAINT " + quote(name)
+		}
+		return checks, nil
 	}
-	drop := ""
-	for _, name := range r.texts("name") {
-		drop += ", DROP CONSTRAINT " + quote(name)
+	source, serr := drop(t.rejects, "source")
+	open, oerr := drop(t.control, "open")
+	if cerr := errors.Join(serr, oerr); cerr != nil {
+		return cerr
 	}
 	upgrade := fill("upgrade", pieces{"refused_a": t.refused[sideA], "refused_b": t.refused[sideB], "registry_a": t.registry[sideA], "registry_b": t.registry[sideB],
-		"ledger": t.ledger, "rejects": t.rejects, "control": t.control, "reject_counts": t.rejectCounts, "drop_checks": drop, "create": t.createSQL()})
+		"ledger": t.ledger, "rejects": t.rejects, "control": t.control, "reject_counts": t.rejectCounts, "drop_source_checks": source, "drop_open_checks": open, "create": t.createSQL()})
 	return fmt.Errorf("%w: stop the programs of the older version and run\nBEGIN;\n%s;\nCOMMIT;", err, upgrade.text)
 }
 

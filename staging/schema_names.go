@@ -2,12 +2,14 @@ package staging
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/headrace/headrace/internal/pgschema"
 )
 
-// side is one of the two sets of staging tables.
+// side is one set of staging tables. A lane has two: lane 0 has the sides 0 and 1, lane 1 has the
+// sides 2 and 3, and so on.
 type side int
 
 const (
@@ -16,23 +18,35 @@ const (
 	noSide side = -1
 )
 
-func (s side) String() string { return [...]string{"a", "b"}[s] }
-func (s side) other() side    { return 1 - s }
-
-func sideOf(open string) side {
-	if open == "b" {
-		return sideB
+// String is the end of the names of the side's tables: a, b, a2, b2, a3 …
+func (s side) String() string {
+	if s.lane() == 0 {
+		return s.letter()
 	}
-	return sideA
+	return s.letter() + strconv.Itoa(s.lane()+1)
+}
+
+// letter is a or b: the control row has one for each lane, that of the side that is open.
+func (s side) letter() string { return [...]string{"a", "b"}[s%2] }
+func (s side) other() side    { return s ^ 1 }
+func (s side) lane() int      { return int(s / 2) }
+
+// sideOf is the side of a lane that the control row says is open.
+func sideOf(open string, lane int) side {
+	s := side(2 * lane)
+	if lane < len(open) && open[lane] == 'b' {
+		s++
+	}
+	return s
 }
 
 // names are the quoted, schema-qualified names of all tables of one target.
 type names struct {
 	name         pgschema.Name // of the target, not quoted
 	target       string        // quoted, like all that follow
-	staging      [2]string
-	registry     [2]string
-	refused      [2]string
+	staging      []string      // by side; so are the next two
+	registry     []string
+	refused      []string
 	epoch        string
 	ledger       string
 	ledgerAt     string // an index: no schema; so are the next three
@@ -43,23 +57,22 @@ type names struct {
 	rejectCounts string
 	rewrites     string
 	control      string
-	stagingName  [2]string // not quoted, no schema
-	own          []string  // all the tables, not quoted, no schema
+	stagingName  []string // by side, not quoted, no schema
+	own          []string // all the tables, not quoted, no schema
 }
 
-func newNames(target pgschema.Name) names {
+func newNames(target pgschema.Name, lanes int) names {
 	n := names{name: target, target: target.String()}
 	full := func(suffix string) string {
 		own := target.With(suffix)
 		n.own = append(n.own, own.Table)
 		return own.String()
 	}
-	for s := range n.staging {
-		x := side(s).String()
-		n.stagingName[s] = target.With("_staging_" + x).Table
-		n.staging[s] = full("_staging_" + x)
-		n.registry[s] = full("_registry_" + x)
-		n.refused[s] = full("_refused_" + x)
+	for s := range side(2 * lanes) {
+		n.stagingName = append(n.stagingName, target.With("_staging_"+s.String()).Table)
+		n.staging = append(n.staging, full("_staging_"+s.String()))
+		n.registry = append(n.registry, full("_registry_"+s.String()))
+		n.refused = append(n.refused, full("_refused_"+s.String()))
 	}
 	n.epoch, n.ledger, n.rejects, n.control = full("_epoch"), full("_ledger"), full("_rejects"), full("_control")
 	n.rejectCounts, n.rewrites = full("_reject_counts"), target.With("_rewrites").String()

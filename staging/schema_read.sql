@@ -111,6 +111,11 @@ coalesce((
 -- name: unfit_target
 SELECT {unfit} AS unfit;
 
+-- name: refers_to_itself
+SELECT conname::text AS name FROM pg_constraint
+WHERE contype = 'f' AND conrelid = {target_text}::regclass AND confrelid = conrelid
+ORDER BY 1;
+
 -- name: search_path
 SELECT current_setting('search_path') AS path;
 

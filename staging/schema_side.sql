@@ -32,3 +32,7 @@ CREATE UNLOGGED TABLE IF NOT EXISTS {refused} (
     payload  text,
     bytes    bytea
 ) WITH (autovacuum_enabled = false);
+
+-- name: grow_lanes
+-- The control row has a letter for each lane: the side that is open.
+UPDATE {control} SET open = rpad(open, {lanes}, 'a') WHERE length(open) < {lanes};

@@ -61,11 +61,12 @@ ALTER TABLE {reject_counts} REPLICA IDENTITY FULL;
 CREATE TABLE IF NOT EXISTS {control} (
     one    boolean     PRIMARY KEY DEFAULT true CHECK (one),
     target text        NOT NULL,
-    open   text        NOT NULL DEFAULT 'a' CHECK (open IN ('a', 'b')),
+    open   text        NOT NULL DEFAULT 'a' CHECK (open ~ '^[ab]+$'), -- the open side of each lane
     floor  timestamptz NOT NULL DEFAULT '-infinity',
     failed_since timestamptz, -- since when no promotion has succeeded; NULL after a success
     failures     integer     NOT NULL DEFAULT 0,
-    failure      text        -- the last error
+    failure      text,       -- the last error
+    failed_lane  integer     NOT NULL DEFAULT 1 -- where it was
 );
 COMMENT ON TABLE {control} IS {layout};
 INSERT INTO {control} (target) VALUES ({target_text}) ON CONFLICT DO NOTHING;

@@ -124,11 +124,12 @@ func (s statement) with(a args) call {
 
 // statements are the SQL texts of one table, made once.
 type statements struct {
-	side [2]sideStatements
+	side []sideStatements
+	lane []laneStatements
 
+	turn            statement
+	turnAlone       statement
 	readControl     statement
-	fullSides       statement
-	flip            statement
 	lockTarget      statement
 	ledgerKinds     statement
 	ledgerTooOld    statement
@@ -138,7 +139,7 @@ type statements struct {
 	ledgerBooks     statement
 	ledgerStages    statement
 	ledgerReplay    statement
-	registered      statement
+	refersToItself  statement
 	volatile        statement
 	unfit           statement
 	arrayAbsent     statement
@@ -156,8 +157,6 @@ type statements struct {
 	guards          statement
 	advise          statement
 	judged          statement
-	noteFailure     statement
-	noteSuccess     statement
 	failures        statement
 	bulkInsert      statement // rows of a parameter, without merges
 	brokenRules     statement // of rows of a parameter; empty without rules
@@ -174,6 +173,15 @@ type statements struct {
 	rejectedRecords statement
 	rejectsPlaces   statement
 	resolvePlaces   statement
+}
+
+// laneStatements are those that name both sides of a lane.
+type laneStatements struct {
+	share       statement // fails where a promoter is at work
+	fullSides   statement
+	flip        statement
+	noteFailure statement
+	noteSuccess statement
 }
 
 // sideStatements are those that name one side of the staging tables.
@@ -200,6 +208,7 @@ type sideStatements struct {
 	rules         statement // empty without rules
 	insert        statement
 	insertNew     statement // the rows' keys are not looked up; empty unless ConflictSkip has a key
+	insertYield   statement // a key that another lane writes meanwhile is left to it; empty where insertNew is
 	conflicts     statement // empty without a key; so are the next two
 	firstConflict statement
 	keyThere      statement
@@ -217,6 +226,7 @@ type sideStatements struct {
 	suspects     statement
 	staged       statement
 
+	registered     statement
 	findRegistered statement
 	registeredAs   statement
 	leftOfRecords  statement
@@ -229,15 +239,15 @@ func (t *table) prepare() {
 	common := t.commonPieces()
 	get := func(name string) statement { return fill(name, common) }
 	q.readControl = get("read_control")
-	q.fullSides, q.flip, q.lockTarget = get("full_sides"), get("flip"), get("lock_target")
+	q.turn, q.turnAlone, q.lockTarget = get("turn"), get("turn_alone"), get("lock_target")
 	if t.alone() {
 		q.lockTarget = get("lock_target_alone")
 	}
 	q.ledgerKinds, q.ledgerTooOld, q.ledgerDelete = get("ledger_kinds"), get("ledger_too_old"), get("ledger_delete")
 	q.ledgerCorrect, q.ledgerVoid, q.ledgerBooks, q.ledgerReplay = get("ledger_correct"), get("ledger_void"), get("ledger_books"), get("ledger_replay")
 	q.volatile, q.sequences, q.unfit = get("volatile"), get("omitted_sequences"), get("unfit_target")
-	q.ledgerStages = get("ledger_stages")
-	q.registered, q.readEpoch, q.setEpoch = get("registered"), get("read_epoch"), get("set_epoch")
+	q.ledgerStages, q.refersToItself = get("ledger_stages"), get("refers_to_itself")
+	q.readEpoch, q.setEpoch = get("read_epoch"), get("set_epoch")
 	q.rejectsByBatch, q.rejectedKeys, q.rejectsList = get("rejects_by_batch"), get("rejected_keys"), get("rejects_list")
 	q.rejectCounts, q.countRejects = get("reject_counts"), get("count_rejects")
 	q.resolveRejects, q.pruneRejects = get("resolve_rejects"), get("prune_rejects")
@@ -245,7 +255,7 @@ func (t *table) prepare() {
 	q.advise = get("advise")
 	q.groupFollow, q.groupRegistered = get("group_follow"), get("group_registered")
 	q.rejectsWhole, q.rejectedRecords, q.rejectsPlaces, q.resolvePlaces = get("rejects_whole"), get("rejected_records"), get("rejects_places"), get("resolve_places")
-	q.noteFailure, q.noteSuccess, q.failures = get("note_failure"), get("note_success"), get("failures")
+	q.failures = get("failures")
 	q.findID, q.findRejects = get("find_id"), get("find_rejects")
 	q.findCommitted, q.findSealed = get("find_committed"), get("find_sealed")
 	q.findFloor = get("find_floor")
@@ -257,6 +267,13 @@ func (t *table) prepare() {
 	q.rowType, q.arrayAbsent = get("row_type"), get("array_absent")
 	if len(t.rules) > 0 {
 		q.brokenRules = get("broken_rules")
+	}
+	q.lane, q.side = make([]laneStatements, len(t.staging)/2), make([]sideStatements, len(t.staging))
+	for l := range q.lane {
+		p := maps.Clone(common)
+		maps.Copy(p, pieces{"lane": strconv.Itoa(l + 1), "registry_a": t.registry[2*l], "registry_b": t.registry[2*l+1]})
+		q.lane[l] = laneStatements{share: fill("share_lane", p), fullSides: fill("full_sides", p), flip: fill("flip", p),
+			noteFailure: fill("note_failure", p), noteSuccess: fill("note_success", p)}
 	}
 	for s := range q.side {
 		p := t.sidePieces(side(s), common)
@@ -272,7 +289,7 @@ func (t *table) prepare() {
 		x.insertPlain = get(t.insertName("all"))
 		x.insert = t.merged(x.insertPlain)
 		x.judgeInsert = t.judgeStatement(p, "insert", t.insertName("try"))
-		x.staged, x.findRegistered = get("staged"), get("find_registered")
+		x.staged, x.registered, x.findRegistered = get("staged"), get("registered"), get("find_registered")
 		x.registeredAs, x.leftOfRecords, x.rejectRecords = get("registered_as"), get("left_of_records"), get("reject_records")
 		x.postpone, x.resume = get("postpone_record"), get("resume_postponed")
 		x.rejectRecord, x.spans, x.remaining, x.suspects = get("reject_record"), get("spans"), get("remaining"), get("suspects")
@@ -281,6 +298,7 @@ func (t *table) prepare() {
 			x.conflicts, x.firstConflict, x.keyThere = get("conflicts"), get("first_conflict"), get("key_there")
 			if t.cfg.Conflict == ConflictSkip {
 				x.insertNew = t.merged(get("insert_new"))
+				x.insertYield = t.merged(statement{text: x.insertPlain.text + "\n" + t.onConflict()})
 			}
 		}
 		if len(t.rules) > 0 {

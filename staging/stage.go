@@ -131,7 +131,7 @@ func (t *Table[T]) stageOnce(ctx context.Context, l *Load[T], spans []span, orde
 		if err != nil {
 			return 0, err
 		}
-		t.setHint(control)
+		t.setHint(control.row(0).text("open"))
 	}
 	defer t.rollback(q)
 	// The first try does not wait. A locked side is the one that a promoter works on: the hint is
@@ -149,9 +149,11 @@ func (t *Table[T]) stageOnce(ctx context.Context, l *Load[T], spans []span, orde
 	return OutcomeStaged, t.at("after commit")
 }
 
-// setHint remembers which side is open.
-func (t *table) setHint(control result) {
-	t.hint.Store(int32(sideOf(control.row(0).text("open"))))
+// setHint remembers which side of each lane is open.
+func (t *table) setHint(open string) {
+	for l := range t.lane {
+		t.lane[l].hint.Store(int32(sideOf(open, l)))
+	}
 }
 
 // commit ends the transaction, with a last statement in the same message. Any error but the
@@ -183,7 +185,7 @@ type stageHow struct{ begin, nowait, careful bool }
 // stageIn does the work inside a transaction, which it begins if asked to. After any outcome but
 // OutcomeStaged the caller must roll back.
 func (t *Table[T]) stageIn(ctx context.Context, q *pgx.Conn, l *Load[T], spans []span, order []int, how stageHow) (Outcome, error) {
-	s := side(t.hint.Load())
+	s := side(t.lane[t.laneOf(l.Batch.ID)].hint.Load())
 	kept := len(spans)
 	if l.Pos == nil {
 		kept = len(l.Rows)
@@ -213,7 +215,7 @@ func (t *Table[T]) stageIn(ctx context.Context, q *pgx.Conn, l *Load[T], spans [
 		return 0, err
 	}
 	seen, registered := res[looked].row(0), res[len(res)-1]
-	t.hint.Store(int32(sideOf(seen.text("open"))))
+	t.setHint(seen.text("open"))
 	switch {
 	case seen.text("kind") == "void":
 		return OutcomeAlreadyVoid, nil
@@ -295,7 +297,7 @@ func (t *Table[T]) StageTx(ctx context.Context, tx pgx.Tx, l Load[T]) (Outcome, 
 	if err != nil {
 		return 0, t.explain("staging batch "+l.Batch.ID, err)
 	}
-	t.setHint(found[1])
+	t.setHint(found[1].row(0).text("open"))
 	for _, careful := range []bool{false, true} {
 		sp, err := tx.Begin(ctx) // a savepoint: what fails here leaves the caller's work alone
 		if err != nil {

@@ -118,6 +118,9 @@ func (f Fate) String() string {
 type PromoteOptions struct {
 	MaxRows int           // rows of one transaction, in whole batches (at least one batch); default 1,000,000
 	Timeout time.Duration // of the whole call; 0: only ctx bounds it
+	// Lane is the lane to promote, from 1 to [Table.Lanes]. 0: one that has staged batches and
+	// where no promoter is at work. A group has no lanes and ignores it.
+	Lane int
 }
 
 // A PromotedBatch is a batch that a promotion found in staging and settled.
@@ -142,8 +145,8 @@ type PromoteResult struct {
 	Conflicts      int // rows whose key already existed
 	RejectedByRule int // rows that a rule or the target rejected
 
-	// More is true if MaxRows left staged batches behind, or the other side held batches when the call
-	// began: call again at once.
+	// More is true if MaxRows left staged batches behind, or if the other side, or with
+	// PromoteOptions.Lane 0 another lane, held batches when the call began: call again at once.
 	More  bool
 	Epoch string // as of Table.Epoch
 }
@@ -188,17 +191,17 @@ type table struct {
 	nullable      []string // columns of which a T may hold a NULL
 	rules         []Rule
 	sql           statements
-	hint          atomic.Int32 // the side that was open when this program last looked
-	bound         atomic.Int64 // rows of one promotion, learned from promotions that took too long; 0: no bound
-	look          atomic.Int32 // so many promotions look for each key before they insert
-	guard         atomic.Int32 // so many promotions insert in parts, because a row was refused
-	drops         atomic.Int32 // so many promotions insert row by row, because a trigger dropped a row
-	noJudge       atomic.Bool  // the server has no PL/pgSQL for this role
+	lane          []laneState   // at least one
+	whole         chan struct{} // held by a promotion of several lanes that locks the target, see alone
+	turns         atomic.Uint32 // calls of Promote that chose a lane
+	bound         atomic.Int64  // rows of one promotion, learned from promotions that took too long; 0: no bound
+	look          atomic.Int32  // so many promotions look for each key before they insert
+	guard         atomic.Int32  // so many promotions insert in parts, because a row was refused
+	drops         atomic.Int32  // so many promotions insert row by row, because a trigger dropped a row
+	noJudge       atomic.Bool   // the server has no PL/pgSQL for this role
 	sizes         partSizes
-	failing       atomic.Bool               // the last promotion, as far as this program knows, has failed
-	sequences     []string                  // of columns of the target that are left out
-	searchPath    string                    // of New
-	digest        [2]atomic.Pointer[string] // of the columns of a side that were compared last
+	sequences     []string // of columns of the target that are left out
+	searchPath    string   // of New
 
 	hook func(point string) error // tests stop, fail or kill here
 }

@@ -93,19 +93,19 @@ const noteWait = 5 * time.Second
 
 // noteOutcome records that a promotion has failed and why, or that one has succeeded after
 // failures, for [Table.Stats] of every program. An error of its own is ignored.
-func (t *table) noteOutcome(ctx context.Context, outcome error) {
-	note := t.sql.noteSuccess.with(nil)
+func (t *table) noteOutcome(ctx context.Context, lane int, outcome error) {
+	note := t.sql.lane[lane].noteSuccess.with(nil)
 	switch {
-	case outcome == nil && !t.failing.Load():
+	case outcome == nil && !t.lane[lane].failing.Load():
 		return
 	case outcome != nil && ctx.Err() != nil: // the caller has stopped it
 		return
 	case outcome != nil:
-		note = t.sql.noteFailure.with(args{"failure": cutReason(plain(outcome.Error()))})
+		note = t.sql.lane[lane].noteFailure.with(args{"failure": cutReason(plain(outcome.Error()))})
 	}
 	ctx, cancel := context.WithTimeout(ctx, noteWait)
 	defer cancel()
 	if _, err := t.exec(ctx, false, note); err == nil {
-		t.failing.Store(outcome != nil)
+		t.lane[lane].failing.Store(outcome != nil)
 	}
 }

@@ -1,0 +1,186 @@
+package staging
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/headrace/headrace/internal/pgschema"
+	"github.com/jackc/pgx/v5"
+)
+
+// A lane is a pair of staging tables with their registries. A batch belongs to one lane, and one
+// promoter at a time works in a lane. Promotions of different lanes meet in the ledger, in the
+// target, and in what merges write. They wait for each other there, and all in one order, so no two
+// wait for each other in a circle:
+//
+//   - the sides of a lane, which no other lane needs;
+//   - batch ids in the ledger, sorted;
+//   - the turn of the target: shared by promotions that write as below, or alone;
+//   - keys of the target, sorted, in one statement;
+//   - the groups of merges, behind all keys, each merge in the order of its own key.
+//
+// A promotion that cannot keep the order of keys and groups writes while none of the others does:
+// it takes the turn alone. It does so before it has written anything, or after a savepoint has
+// taken back what it has written, together with its share of the turn.
+
+// laneState is what a program knows of a lane.
+type laneState struct {
+	hint    atomic.Int32              // the side that was open when this program last looked
+	working atomic.Int32              // promotions of this program in the lane
+	failing atomic.Bool               // the last promotion, as far as this program knows, has failed
+	digest  [2]atomic.Pointer[string] // of the columns of a side that were compared last
+}
+
+// Lanes returns the number of lanes of the target, at least 1. As many promotions can run at once.
+func (t *table) Lanes() int { return len(t.lane) }
+
+// readLanes finds out how many lanes a target has, and names all its tables. The tables that are
+// there are the record of their number.
+func (t *table) readLanes(ctx context.Context, q *pgx.Conn, target pgschema.Name) error {
+	var registries []string
+	for lane := 1; lane < MaxLanes; lane++ {
+		registries = append(registries, target.With("_registry_"+side(2*lane).String()).Table)
+	}
+	r, err := sendOne(ctx, q, missingTables.with(args{"schema": target.Schema, "names": namesText(registries)}))
+	if err != nil {
+		return t.explain("looking for the lanes of "+target.String(), err)
+	}
+	lanes := max(1, t.cfg.Lanes, MaxLanes-len(r.Rows))
+	t.names, t.lane, t.whole = newNames(target, lanes), make([]laneState, lanes), make(chan struct{}, 1)
+	t.setHint("")
+	return nil
+}
+
+// checkLanes returns an error for a target that cannot have several lanes.
+func (t *table) checkLanes(ctx context.Context, q *pgx.Conn) error {
+	if len(t.lane) == 1 {
+		return nil
+	}
+	bad := func(format string, a ...any) error {
+		return fmt.Errorf("%w: %s has %d lanes (Config.Lanes): "+format, append([]any{ErrConfig, t.target, len(t.lane)}, a...)...)
+	}
+	if t.cfg.Role.onTarget() && t.cfg.Conflict == ConflictReplace && t.cfg.Newer == "" && t.cfg.ReplaceIf == "" {
+		return bad("Config.Newer and ReplaceIf are empty, must choose between rows of one key, because batches of two lanes have no order")
+	}
+	r, err := sendOne(ctx, q, t.sql.refersToItself.with(nil))
+	if err != nil {
+		return t.explain("reading the foreign keys of "+t.target, err)
+	}
+	if names := r.texts("name"); len(names) > 0 {
+		return bad("the foreign key %s refers to the table itself, must not be, because a row's parent may come in another lane", names[0])
+	}
+	return nil
+}
+
+// laneOf is the lane of a batch. A batch that is delivered again comes into the same lane, unless
+// the number of lanes has changed: then it may be staged twice, and the ledger takes one of the
+// two.
+func (t *table) laneOf(id string) int {
+	n := len(t.lane)
+	if t.cfg.Lanes > 0 {
+		n = min(n, t.cfg.Lanes)
+	}
+	u, ok := parseUUID(id)
+	if !ok || n == 1 {
+		return 0
+	}
+	// All of the id: that of a queue's batch ends in the slot of the queue, and begins with the time.
+	h := fnv.New64a()
+	h.Write(u[:]) //nolint:errcheck // documented never to return an error
+	return int(h.Sum64() % uint64(n))
+}
+
+// outgrown returns an error if another program has added lanes since this one was started: their
+// batches would not be promoted, and would seem lost.
+func (t *table) outgrown(open string) error {
+	if len(open) <= len(t.lane) {
+		return nil
+	}
+	return fmt.Errorf("%w: %s has %d lanes now, and this program was started with %d: start it again", ErrDrift, t.target, len(open), len(t.lane))
+}
+
+// laneWait is how long a promotion of several lanes waits for a row or for its turn. Another
+// promotion may have it until it commits. One that is frozen is ended after Config.IdleTimeout.
+const laneWait = time.Minute
+
+// rowTimeout is how long a promotion waits for a row of another transaction.
+func (t *table) rowTimeout() time.Duration {
+	if len(t.lane) == 1 {
+		return t.cfg.LockTimeout
+	}
+	return max(t.cfg.LockTimeout, laneWait)
+}
+
+// takeTurnAlone waits until no promotion of another lane writes into the target, and keeps them
+// from it until the commit. What this promotion has written before must have been taken back.
+func (p *promotion) takeTurnAlone(ctx context.Context) error {
+	if len(p.t.lane) == 1 || p.alone {
+		return nil
+	}
+	if _, err := sendOne(ctx, p.q, p.t.sql.turnAlone.with(nil)); err != nil {
+		return err
+	}
+	p.alone = true
+	return p.t.at("turn alone")
+}
+
+// shareTurn waits until no promotion has the turn alone. It is called behind a savepoint: to go
+// back there gives the share up.
+func (p *promotion) shareTurn(ctx context.Context) error {
+	if len(p.t.lane) == 1 || p.alone {
+		return nil
+	}
+	_, err := sendOne(ctx, p.q, p.t.sql.turn.with(nil))
+	return err
+}
+
+// ordered is true for a promotion that writes its keys in one statement, sorted, and nothing but
+// its merges behind them. A trigger, a second unique index or a statement behind the merges waits
+// in an order of its own.
+func (p *promotion) ordered() bool {
+	if p.guarded || p.beforeRow || p.byBatch {
+		return false
+	}
+	for _, m := range p.t.cfg.Merges {
+		if m.Then != "" {
+			return false
+		}
+	}
+	return true
+}
+
+// order takes the turn alone where the promotion cannot keep the order of keys and groups.
+func (p *promotion) order(ctx context.Context) error {
+	if p.expect == 0 || p.ordered() {
+		return nil
+	}
+	return p.takeTurnAlone(ctx)
+}
+
+// mayYield is true where the insert can still be tried in a way that leaves keys to other lanes.
+func (p *promotion) mayYield() bool {
+	return len(p.t.lane) > 1 && !p.yielding && p.sql().insertYield.text != ""
+}
+
+// idlest lists the lanes, those first in which this program has the fewest promotions at work.
+func (t *table) idlest() []int {
+	lanes := make([]int, len(t.lane))
+	start := int(t.turns.Add(1))
+	for i := range lanes {
+		lanes[i] = (start + i) % len(lanes)
+	}
+	slices.SortStableFunc(lanes, func(a, b int) int { return cmp.Compare(t.lane[a].working.Load(), t.lane[b].working.Load()) })
+	return lanes
+}
+
+// laneTarget promotes one lane of a table, or whichever is free.
+type laneTarget struct {
+	*table
+	lane int // -1: whichever
+	last int // the lane that was promoted last
+}
