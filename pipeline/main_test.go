@@ -73,6 +73,7 @@ type rigOptions struct {
 	name   string
 	lease  queue.LeaseConfig
 	stages []pipeline.Stage[item, item]
+	lanes  int // of the table
 }
 
 func newRig(t *testing.T, o rigOptions) *rig {
@@ -111,7 +112,7 @@ func openRig(ctx context.Context, o rigOptions) (*rig, error) {
 		return nil, err
 	}
 	if r.table, err = staging.New(ctx, r.pool, "items", staging.Config[item]{
-		Create: true, ID: "id",
+		Create: true, ID: "id", Lanes: o.lanes,
 		Rules: []staging.Rule{{Code: "ruled", Reason: "a rule rejects it", Where: "kind = 'rule'"}},
 	}); err != nil {
 		return nil, err

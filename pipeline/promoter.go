@@ -14,12 +14,14 @@ import (
 
 // Promoter moves staged batches into the durable table, acknowledges them after the commit, and
 // redelivers batches that a crash of Postgres has removed from staging. One is enough. Several take
-// turns. A Promoter is safe for concurrent use, but only one Run may be in progress.
+// turns. If the table has lanes ([staging.Config].Lanes), a promoter promotes them at the same
+// time, each on a connection of its own, and several promoters share them. A Promoter is safe for
+// concurrent use, but only one Run may be in progress.
 type Promoter[T any] struct {
 	flow Flow[T]
 	cfg  PromoterConfig
 	run  sync.Mutex
-	wake chan struct{}
+	wake []chan struct{} // of the lanes
 
 	events     *events
 	promoting  *outage
@@ -31,6 +33,7 @@ type Promoter[T any] struct {
 
 	epoch string       // of the UNLOGGED tables, as last seen; belongs to Run
 	due   atomic.Int64 // when the next reconcile is due, in Unix nanoseconds
+	busy  atomic.Int32 // lanes but the first in which a promotion is under way
 }
 
 // NewPromoter returns a promoter for the same flow as its workers. It performs no I/O.
@@ -49,10 +52,16 @@ func NewPromoter[T any](flow Flow[T], cfg PromoterConfig) (*Promoter[T], error) 
 	}
 	name := flow.Queue.Name()
 	_, sharded := flow.Queue.(*queue.Shards)
+	wake := []chan struct{}{make(chan struct{}, 1)}
+	if t, ok := flow.Table.(interface{ Lanes() int }); ok {
+		for len(wake) < t.Lanes() {
+			wake = append(wake, make(chan struct{}, 1))
+		}
+	}
 	flow = flow.bounded(cfg.CallTimeout, cfg.CallTimeout)
 	ev := &events{observer: cfg.Observer, queue: name, program: cfg.Name}
 	return &Promoter[T]{
-		flow: flow, cfg: cfg, wake: make(chan struct{}, 1), events: ev, pruner: pruner, sharded: sharded,
+		flow: flow, cfg: cfg, wake: wake, events: ev, pruner: pruner, sharded: sharded,
 		prunes:     newPatience(cfg.CallTimeout, mostPromoteTimeout),
 		promoting:  flow.watch(newOutage(cfg.Logger, "promoting", "queue", name), ev),
 		refreshing: flow.watch(newOutage(cfg.Logger, "refreshing views", "queue", name), ev),
@@ -86,14 +95,25 @@ func (p *Promoter[T]) Run(ctx context.Context) error {
 		defer close(promoted)
 		wg.Go(func() { p.refreshLoop(ctx, work, dirty, promoted) })
 	}
-	p.promoteLoop(ctx, work, dirty)
+	p.reconcileAfter(0)
+	p.changed(dirty) // what was promoted before this start may not have been refreshed
+	var lanes sync.WaitGroup
+	for lane := 2; lane <= len(p.wake); lane++ {
+		lanes.Go(func() {
+			p.promoteLoop(ctx, lane, func() error { return p.drainLane(ctx, work, dirty, lane) })
+		})
+	}
+	p.promoteLoop(ctx, 1, func() error { return p.round(ctx, work, dirty) })
+	lanes.Wait()
 	return nil
 }
 
 func (p *Promoter[T]) listen(ctx context.Context) {
 	err := p.flow.Signals.Listen(ctx, func(s Signal) {
 		if s == SignalStaged {
-			poke(p.wake)
+			for _, wake := range p.wake {
+				poke(wake)
+			}
 		}
 	})
 	if ctx.Err() == nil {
@@ -101,36 +121,59 @@ func (p *Promoter[T]) listen(ctx context.Context) {
 	}
 }
 
-func (p *Promoter[T]) promoteLoop(ctx, work context.Context, dirty chan<- struct{}) {
-	defer p.promoting.gone("")
-	p.reconcileAfter(0)
-	p.changed(dirty) // what was promoted before this start may not have been refreshed
+// promoteLoop calls round for a lane when something may be staged there.
+func (p *Promoter[T]) promoteLoop(ctx context.Context, lane int, round func() error) {
+	who := ""
+	if lane > 1 {
+		who = fmt.Sprintf("lane %d", lane)
+	}
+	defer p.promoting.gone(who)
 	tick := time.NewTicker(p.cfg.PollInterval)
 	defer tick.Stop()
 	pause := backoff{}
 	for ctx.Err() == nil {
-		err := p.round(ctx, work, dirty)
+		err := round()
 		if err != nil && ctx.Err() != nil {
 			p.cfg.Logger.Warn("stopped during a promotion; the next start reconciles", "queue", p.flow.Queue.Name(), "err", oneLine(err))
 			return
 		}
 		if err != nil {
-			p.promoting.failed("", err)
+			p.promoting.failed(who, err)
 			p.reconcileAfter(0) // nothing is certain after an error
 			_ = sleep(ctx, pause.next())
 			continue
 		}
-		p.promoting.succeeded("")
+		p.promoting.succeeded(who)
 		pause = backoff{}
 		select {
 		case <-ctx.Done():
-		case <-p.wake:
+		case <-p.wake[lane-1]:
 		case <-tick.C:
 		}
 	}
 }
 
-// round does what is due now: it reconciles, promotes until nothing is staged, and acknowledges.
+// drainLane promotes a lane but the first until nothing is staged there, and acknowledges.
+func (p *Promoter[T]) drainLane(ctx, work context.Context, dirty chan<- struct{}, lane int) error {
+	p.busy.Add(1)
+	defer p.busy.Add(-1)
+	for ctx.Err() == nil {
+		n, err := p.promote(work, lane)
+		if n > 0 {
+			p.changed(dirty) // also if the acknowledgement failed
+		}
+		if err != nil || n == 0 {
+			return err
+		}
+		if p.reconcileDue() {
+			poke(p.wake[0])
+		}
+	}
+	return nil
+}
+
+// round does what is due now: it reconciles, promotes until nothing is staged in the first lane,
+// and acknowledges.
 func (p *Promoter[T]) round(ctx, work context.Context, dirty chan<- struct{}) error {
 	epoch, err := p.flow.Table.Epoch(work)
 	if err != nil {
@@ -156,12 +199,15 @@ func (p *Promoter[T]) round(ctx, work context.Context, dirty chan<- struct{}) er
 		}
 	}
 	for ctx.Err() == nil {
-		n, err := p.Promote(work)
+		n, err := p.promote(work, p.firstLane())
 		if n > 0 {
 			p.changed(dirty) // also if the acknowledgement failed
 		}
 		if err != nil {
 			return errors.Join(failed, err)
+		}
+		if n == 0 && failed == nil && p.busy.Load() > 0 {
+			return nil // what is handed off may be in another lane's hands
 		}
 		if n == 0 && failed == nil {
 			return p.promotedElsewhere(work)
@@ -170,7 +216,7 @@ func (p *Promoter[T]) round(ctx, work context.Context, dirty chan<- struct{}) er
 			break
 		}
 		if p.reconcileDue() {
-			poke(p.wake) // reconcile gets its turn however much there is to promote
+			poke(p.wake[0]) // reconcile gets its turn however much there is to promote
 			return failed
 		}
 	}
@@ -208,8 +254,23 @@ func (p *Promoter[T]) reconcileAfter(d time.Duration) { p.due.Store(time.Now().A
 // error, the number is that of the batches whose rows are in the target, and of which not all are
 // acknowledged. Run calls it on every signal. Call it yourself to promote by hand.
 func (p *Promoter[T]) Promote(ctx context.Context) (int, error) {
+	return p.promote(ctx, p.cfg.Promote.Lane)
+}
+
+// firstLane is the lane of the loop that reconciles besides: the only one where there are no
+// others.
+func (p *Promoter[T]) firstLane() int {
+	if len(p.wake) == 1 {
+		return p.cfg.Promote.Lane
+	}
+	return 1
+}
+
+func (p *Promoter[T]) promote(ctx context.Context, lane int) (int, error) {
 	start := time.Now()
-	prom, err := p.flow.Table.Promote(ctx, p.cfg.Promote)
+	options := p.cfg.Promote
+	options.Lane = lane
+	prom, err := p.flow.Table.Promote(ctx, options)
 	if err != nil {
 		p.events.emit(ctx, Event{Op: OpPromote, Duration: time.Since(start), Err: err})
 		return 0, err
