@@ -417,3 +417,27 @@ func ExampleShards_Discard() {
 	fmt.Println(s.Discard(ctx, letters[0].ID))
 	// Output: 1 <nil>
 }
+
+func ExampleShards_PushAt() {
+	s, stop := shards(firstByte)
+	defer stop()
+	ctx := context.Background()
+	check(s.PushAt(ctx, time.Now().Add(time.Hour), []byte("a1"), []byte("b1")))
+	st, err := s.Stats(ctx)
+	check(err)
+	fmt.Println(st.Delayed)
+	// Output: 2
+}
+
+func ExampleShards_Repair() {
+	s, stop := shards(firstByte, "a1", "b1")
+	defer stop()
+	reports, err := s.Repair(context.Background(), nil)
+	check(err)
+	for i, r := range reports {
+		fmt.Println(s.Queues()[i].Name(), r.After.Balanced())
+	}
+	// Output:
+	// orders.0.1 <nil>
+	// orders.1 <nil>
+}

@@ -22,10 +22,27 @@ type held struct {
 	live bool
 }
 
+// target is what a model drives: a queue, or one that is spread over shards.
+type target interface {
+	Push(ctx context.Context, payloads ...[]byte) error
+	PushAt(ctx context.Context, at time.Time, payloads ...[]byte) error
+	TryLease(ctx context.Context, o queue.LeaseOptions) (*queue.Batch, error)
+	Extend(ctx context.Context, b *queue.Batch, d time.Duration) error
+	Handoff(ctx context.Context, b *queue.Batch) error
+	Release(ctx context.Context, b *queue.Batch, o queue.ReleaseOptions) error
+	Settle(ctx context.Context, b *queue.Batch, x queue.Resolution) error
+	Ack(ctx context.Context, ids ...string) (int, error)
+	Reconcile(ctx context.Context, known queue.FatesFunc, settle queue.SettleFunc) (queue.ReconcileResult, error)
+	DeadLetters(ctx context.Context, cursor string, n int) ([]queue.DeadLetter, string, error)
+	Requeue(ctx context.Context, ids ...string) (int, error)
+	Discard(ctx context.Context, ids ...string) (int, error)
+}
+
 // model drives a queue and knows where each record is: in the ledger once, in the dead-letter list,
 // dropped, or still in the queue.
 type model struct {
-	q   *queue.Queue
+	q   target
+	all map[string]*queue.Queue // every queue or shard that was ever used, by name
 	c   rueidis.Client
 	l   *ledger
 	ctx context.Context
@@ -39,12 +56,19 @@ type model struct {
 }
 
 func (m *model) check(t *rapid.T) {
-	s, err := m.q.Stats(m.ctx)
-	if err != nil {
-		t.Fatal(err)
+	pushed := int64(0)
+	for _, name := range sortedKeys(m.all) {
+		s, err := m.all[name].Stats(m.ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Imbalance() != 0 {
+			t.Fatalf("books of %s: %+v", name, s)
+		}
+		pushed += s.Ready + s.Delayed + s.Taken
 	}
-	if s.Imbalance() != 0 || s.Ready+s.Delayed+s.Taken != int64(m.pushed) {
-		t.Fatalf("books: pushed %d, %+v", m.pushed, s)
+	if pushed != int64(m.pushed) {
+		t.Fatalf("books: pushed %d, they have %d", m.pushed, pushed)
 	}
 	for r, n := range m.l.times {
 		if n != 1 {
@@ -85,16 +109,31 @@ func (m *model) fenced(t *rapid.T, h *held, what string, err error) {
 	}
 }
 
-// due makes everything in a sorted set of the queue due: the time that has passed, without waiting
-// for it.
-func (m *model) due(t *rapid.T, set, id string) {
-	err := m.c.Do(m.ctx, m.c.B().Zadd().Key("{"+m.q.Name()+"}:queue:"+set).Xx().ScoreMember().ScoreMember(1, id).Build()).Error()
+// due makes a member of a sorted set of a queue due: the time that has passed, without waiting for
+// it.
+func (m *model) due(t *rapid.T, name, set, id string) {
+	err := m.c.Do(m.ctx, m.c.B().Zadd().Key("{"+name+"}:queue:"+set).Xx().ScoreMember().ScoreMember(1, id).Build()).Error()
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-func (m *model) lease(t *rapid.T, o queue.LeaseOptions) *queue.Batch {
+// allDue makes all members of a sorted set of every queue due.
+func (m *model) allDue(t *rapid.T, set string) {
+	for _, name := range sortedKeys(m.all) {
+		ids, err := m.c.Do(m.ctx, m.c.B().Zrange().Key("{"+name+"}:queue:"+set).Min("0").Max("-1").Build()).AsStrSlice()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range ids {
+			m.due(t, name, set, id)
+		}
+	}
+}
+
+func (m *model) lease(t *rapid.T, o queue.LeaseOptions) *queue.Batch { return m.leaseFrom(t, m.q, o) }
+
+func (m *model) leaseFrom(t *rapid.T, q target, o queue.LeaseOptions) *queue.Batch {
 	o.Settle = func(ctx context.Context, b *queue.Batch) (queue.Resolution, error) {
 		s, err := m.l.settle(ctx, b)
 		if err == nil && !s.Promoted && len(b.Payloads) == 1 {
@@ -105,15 +144,8 @@ func (m *model) lease(t *rapid.T, o queue.LeaseOptions) *queue.Batch {
 		}
 		return s, err
 	}
-	// The time that a released batch has to wait has passed.
-	ids, err := m.c.Do(m.ctx, m.c.B().Zrange().Key("{"+m.q.Name()+"}:queue:redo").Min("0").Max("-1").Build()).AsStrSlice()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, id := range ids {
-		m.due(t, "redo", id)
-	}
-	b, err := m.q.TryLease(m.ctx, o)
+	m.allDue(t, "redo") // the time that a released batch has to wait has passed
+	b, err := q.TryLease(m.ctx, o)
 	if errors.Is(err, queue.ErrEmpty) {
 		return nil
 	}
@@ -201,10 +233,10 @@ func (m *model) steps() map[string]func(*rapid.T) {
 		},
 		"expire": func(t *rapid.T) {
 			h := m.live(t)
-			m.due(t, "leases", h.b.ID)
+			m.due(t, h.b.Queue, "leases", h.b.ID)
 			m.spoil(h.b)
 			h.live = false
-			m.lease(t, queue.LeaseOptions{Duration: time.Hour}) // this one comes again, unless it backs off or was settled
+			m.leaseFrom(t, m.all[h.b.Queue], queue.LeaseOptions{Duration: time.Hour}) // this one comes again, unless it backs off or was settled
 		},
 		"forget": func(t *rapid.T) { // a sleeping worker does not wake up
 			h := m.pick(t, func(h *held) bool { return !h.live })
@@ -282,16 +314,10 @@ func sortedKeys[V any](m map[string]V) []string {
 // drain lets everybody come back to life, and the rest go through. Then every record must be where
 // it ends.
 func (m *model) drain(t *rapid.T) {
-	delayed, err := m.c.Do(m.ctx, m.c.B().Zrange().Key("{"+m.q.Name()+"}:queue:delayed").Min("0").Max("-1").Build()).AsStrSlice()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, id := range delayed {
-		m.due(t, "delayed", id)
-	}
+	m.allDue(t, "delayed")
 	for _, h := range m.held {
 		if h.live {
-			m.due(t, "leases", h.b.ID)
+			m.due(t, h.b.Queue, "leases", h.b.ID)
 			m.spoil(h.b)
 			h.live = false
 		}
@@ -303,9 +329,13 @@ func (m *model) drain(t *rapid.T) {
 		m.finish(t, b)
 	}
 	m.check(t)
-	a, err := m.q.Audit(m.ctx)
-	if err != nil || !a.Quiet || len(a.Differences) > 0 || a.Records != 0 || a.Stats.Ready != 0 {
-		t.Fatalf("audit: %+v %v", a, err)
+	dead := int64(0)
+	for _, name := range sortedKeys(m.all) {
+		a, err := m.all[name].Audit(m.ctx)
+		if err != nil || !a.Quiet || len(a.Differences) > 0 || a.Records != 0 || a.Stats.Ready != 0 {
+			t.Fatalf("audit of %s: %+v %v", name, a, err)
+		}
+		dead += a.Dead
 	}
 	for i := range m.pushed {
 		r := fmt.Sprint(i)
@@ -320,24 +350,15 @@ func (m *model) drain(t *rapid.T) {
 			t.Fatalf("record %s ended %d times: promoted %d, dead %v, dropped %v", r, n, m.l.times[r], m.dead[r], m.dropped[r])
 		}
 	}
-	if int(a.Dead) != len(m.dead) {
-		t.Fatalf("%d dead, want %d", a.Dead, len(m.dead))
+	if int(dead) != len(m.dead) {
+		t.Fatalf("%d dead, want %d", dead, len(m.dead))
 	}
 }
 
 // A random sequence of what workers, promoters, time and an operator do loses no record, delivers
 // none to two live leases, buries no healthy one, and promotes each once.
 func TestSequences(t *testing.T) {
-	checks := 500
-	if testing.Short() {
-		checks = 50
-	}
-	if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue {
-		must(t, f.Value.Set(fmt.Sprint(checks)))
-		t.Cleanup(func() { _ = f.Value.Set(f.DefValue) })
-	}
-	must(t, flag.Set("rapid.nofailfile", "true"))
-	must(t, flag.Set("rapid.shrinktime", "10s"))
+	setChecks(t, 500)
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
 		name, n := servertest.Prefix(t), 0
 		cfg := quick
@@ -348,10 +369,34 @@ func TestSequences(t *testing.T) {
 			if err != nil {
 				rt.Fatal(err)
 			}
-			m := &model{q: q, c: c, l: newLedger(), ctx: t.Context(), handed: map[string]*queue.Batch{}, dead: map[string]bool{}, dropped: map[string]bool{}, spoiled: map[string]bool{}}
+			m := newModel(t, c, q, q)
 			rt.Repeat(m.steps())
 			m.drain(rt)
 		})
 		t.Logf("%d sequences", n)
 	})
+}
+
+func newModel(t *testing.T, c rueidis.Client, q target, all ...*queue.Queue) *model {
+	m := &model{
+		q: q, all: map[string]*queue.Queue{}, c: c, l: newLedger(), ctx: t.Context(), handed: map[string]*queue.Batch{},
+		dead: map[string]bool{}, dropped: map[string]bool{}, spoiled: map[string]bool{},
+	}
+	for _, x := range all {
+		m.all[x.Name()] = x
+	}
+	return m
+}
+
+// setChecks sets how many sequences rapid tries, unless a flag does.
+func setChecks(t *testing.T, checks int) {
+	if testing.Short() {
+		checks /= 10
+	}
+	if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue {
+		must(t, f.Value.Set(fmt.Sprint(checks)))
+		t.Cleanup(func() { _ = f.Value.Set(f.DefValue) })
+	}
+	must(t, flag.Set("rapid.nofailfile", "true"))
+	must(t, flag.Set("rapid.shrinktime", "10s"))
 }

@@ -34,9 +34,11 @@ type Shards struct {
 	keyOf  func([]byte) string
 	keyed  bool // the records of this queue are placed by a key, whether this program knows it or not
 
+	watch   layoutWatch
 	next    atomic.Uint64
 	turn    chan struct{} // held by the one consumer of this process that waits
 	resting []rest        // by shard
+	late    lateBatches
 
 	mu      sync.Mutex
 	woken   chan struct{} // closed when a peek has returned
@@ -54,12 +56,16 @@ type Shards struct {
 // Redis holds the number of shards and whether a key places the records, in the key
 // {name}:queue:shards. NewShards with another number changes it if no record would be in the wrong
 // shard, and otherwise returns a *ShardsError: the shards that would be abandoned must be empty,
-// and all of them where a key places the records. A program that is already running does not notice
-// the change: it would go on with the old shards. So to change the number, requeue or discard the
-// dead letters, stop the producers, let consumers with the old number drain the shards, stop them,
-// and start both with the new number. by may be introduced while all shards are empty. Once a
-// program has opened the queue with by, a program that opens it without may do everything but push:
-// Push would scatter equal ids, so it returns ErrConfig.
+// and all of them where a key places the records. To change the number, requeue or discard the dead
+// letters, stop the producers, let consumers with the old number drain the shards, stop them, and
+// start both with the new number. A program that goes on with the old number notices the change
+// within about a second of its calls. From then on its pushes return a *ShardsError, and it leases
+// only what is left in shards that the new number abandons; when they are empty, its leases return
+// the error too.
+//
+// by may be introduced while all shards are empty. Once a program has opened the queue with by, a
+// program without may do everything but push: Push would scatter equal ids, so it returns
+// ErrConfig.
 //
 // The name itself is no queue: [New] returns ErrConfig for it, and NewShards does so while a queue
 // without shards has records under it. NewShards logs a warning if a producer has pushed to
@@ -75,7 +81,7 @@ func NewShards(
 	}
 	s := &Shards{
 		name: name, keyOf: by, keyed: by != nil, byName: map[string]*Queue{}, bySlot: map[int]*Queue{},
-		turn: make(chan struct{}, 1), resting: make([]rest, n), woken: make(chan struct{}), peeking: make([]bool, n),
+		turn: make(chan struct{}, 1), resting: make([]rest, n), late: lateBatches{byShard: make([]*lateBatch, n)}, woken: make(chan struct{}), peeking: make([]bool, n),
 	}
 	for i := range n {
 		q, err := New(ctx, client, ShardName(name, i, n), cfg)

@@ -110,3 +110,14 @@ func (s *Shards) Audit(ctx context.Context) ([]AuditReport, error) {
 	})
 	return all, err
 }
+
+// Repair is Queue.Repair for each shard, all at once: settle must be safe for concurrent use. The
+// reports are in the order of Queues. A shard that fails does not keep the others from it.
+func (s *Shards) Repair(ctx context.Context, settle SettleFunc) ([]RepairReport, error) {
+	all := make([]RepairReport, len(s.queues))
+	err := s.each(func(i int, q *Queue) (err error) {
+		all[i], err = q.Repair(ctx, settle)
+		return err
+	})
+	return all, err
+}

@@ -443,3 +443,90 @@ func TestPlacementByKeyIsKept(t *testing.T) {
 	}
 	wantErr(t, blind.Push(ctx, []byte("c")), queue.ErrConfig)
 }
+
+// A delayed push goes to the shards of its keys. In a shard that fails it is all or nothing.
+func TestShardsPushAt(t *testing.T) {
+	t.Parallel()
+	c, ctx := servertest.Redis(t), t.Context()
+	s, err := queue.NewShards(ctx, c, servertest.Prefix(t), 3, first, queue.Config{Logger: quiet})
+	must(t, err)
+	var payloads [][]byte
+	for i := range 30 {
+		payloads = append(payloads, fmt.Appendf(nil, "%c%d", 'a'+i%15, i))
+	}
+	must(t, s.PushAt(ctx, time.Now().Add(time.Hour), payloads...))
+	st, err := s.Stats(ctx)
+	must(t, err)
+	if st.Delayed != 30 || st.Ready != 0 {
+		t.Errorf("got %+v, want 30 delayed", st)
+	}
+	must(t, s.PushAt(ctx, time.Unix(1, 0), payloads...)) // due
+	got := 0
+	for _, b := range leaseAll(t, s, queue.LeaseOptions{}) {
+		for _, p := range b.Payloads {
+			if want := s.Queues()[s.ShardOf(first(p))].Name(); b.Queue != want {
+				t.Errorf("%s is in %s, want %s", p, b.Queue, want)
+			}
+			got++
+		}
+	}
+	if got != 30 {
+		t.Errorf("%d records are due, want 30", got)
+	}
+	bad := s.Queues()[1]
+	must(t, c.Do(ctx, c.B().Del().Key("{"+bad.Name()+"}:queue:delayed").Build()).Error())
+	must(t, c.Do(ctx, c.B().Set().Key("{"+bad.Name()+"}:queue:delayed").Value("spoilt").Build()).Error())
+	var want []int
+	for i, p := range payloads {
+		if s.ShardOf(first(p)) == 1 {
+			want = append(want, i)
+		}
+	}
+	err = s.PushAt(ctx, time.Now().Add(time.Hour), payloads...)
+	var failed *queue.ShardsPushError
+	if !errors.As(err, &failed) || !strings.Contains(err.Error(), bad.Name()) || len(want) == 0 {
+		t.Fatalf("got %v, want a ShardsPushError that names %s", err, bad.Name())
+	}
+	rest := slices.Concat(failed.Rest, failed.Unknown)
+	slices.Sort(rest)
+	if !slices.Equal(rest, want) {
+		t.Errorf("not pushed: %v, want %v", rest, want)
+	}
+	wantErr(t, s.PushAt(ctx, time.Now()), queue.ErrEmptyPush)
+}
+
+// Repair mends every shard, and one that cannot be mended keeps no other one from it.
+func TestShardsRepair(t *testing.T) {
+	t.Parallel()
+	c, ctx := servertest.Redis(t), t.Context()
+	s, err := queue.NewShards(ctx, c, servertest.Prefix(t), 3, first, queue.Config{Logger: quiet})
+	must(t, err)
+	key := func(i int, k string) string { return "{" + s.Queues()[i].Name() + "}:queue:" + k }
+	for _, b := range letters(t, s, 12) {
+		must(t, c.Do(ctx, c.B().Zrem().Key("{"+b.Queue+"}:queue:leases").Member(b.ID).Build()).Error())
+	}
+	ledger := newLedger()
+	ledger.err = errors.New("the ledger is away")
+	half := key(1, "b:*")
+	lists, err := c.Do(ctx, c.B().Keys().Pattern(half).Build()).AsStrSlice()
+	must(t, err)
+	must(t, c.Do(ctx, c.B().Del().Key(lists[0]).Build()).Error())
+	reports, err := s.Repair(ctx, ledger.settle)
+	if !errors.Is(err, ledger.err) || !strings.Contains(err.Error(), s.Queues()[1].Name()) {
+		t.Errorf("got %v, want the error of the ledger for %s", err, s.Queues()[1].Name())
+	}
+	for _, i := range []int{0, 2} {
+		if r := reports[i]; r.Resumed == 0 || r.After.Balanced() != nil {
+			t.Errorf("%s: got %+v, want it mended", s.Queues()[i].Name(), r)
+		}
+	}
+	ledger.err = nil
+	reports, err = s.Repair(ctx, ledger.settle)
+	must(t, err)
+	if r := reports[1]; r.Lost != 1 || r.After.Balanced() != nil {
+		t.Errorf("got %+v, want one record written off", r)
+	}
+	if n := len(leaseAll(t, s, queue.LeaseOptions{})); n != 11 {
+		t.Errorf("%d batches came back, want 11", n)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/redis/rueidis"
 
@@ -57,12 +58,17 @@ type ShardsError struct {
 	Have, Want int
 	// Records are those in the shards that this program would abandon. Where a key places the records,
 	// another number moves keys between shards, so they are those in all shards. 0: the user has no
-	// right to change the number.
+	// right to change the number, or the number was changed.
 	Records int64
+	// Running reports that the number was changed while this program ran, or began to run.
+	Running bool
 }
 
 func (e *ShardsError) Error() string {
 	text := fmt.Sprintf("queue: invalid configuration: %s has %d shards, this program wants %d, and ", e.Name, e.Have, e.Want)
+	if e.Running {
+		return fmt.Sprintf("queue: invalid configuration: the number of shards of %s was changed to %d, this program has %d: start it with %[2]d", e.Name, e.Have, e.Want)
+	}
 	if e.Records == 0 {
 		return text + "its user may not change the number"
 	}
@@ -117,6 +123,8 @@ func (s *Shards) recordLayout(ctx context.Context, client rueidis.Client, cfg Co
 	if err != nil {
 		return wrap("open "+s.name, err)
 	}
+	s.watch.server, s.watch.key = server, key
+	s.watch.begun.Store(time.Now().UnixNano())
 	stored := server.ReadAll(ctx, func() []rueidis.Completed {
 		return []rueidis.Completed{
 			server.Command("GET", key), server.Command("LLEN", "{"+s.name+"}:ready"),

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/redis/rueidis"
 
@@ -121,4 +122,84 @@ func TestTheNameOfShardsIsNoQueue(t *testing.T) {
 			t.Errorf("the log does not warn of a record in the list of the name: %s", text.String())
 		}
 	})
+}
+
+// A program that runs while the number of shards changes notices it. What it has pushed until then
+// is lost to no one: it leases the records of the shards that the new number abandons, and leaves
+// the others to programs with that number.
+func TestTheNumberOfShardsChangesUnderAProgram(t *testing.T) {
+	t.Parallel()
+	c, ctx := servertest.Redis(t), t.Context()
+	name, _ := common(servertest.Prefix(t))
+	shards := func(n int) *queue.Shards {
+		s, err := queue.NewShards(ctx, c, name, n, nil, queue.Config{Logger: quiet})
+		must(t, err)
+		return s
+	}
+	running := func(err error) bool {
+		var e *queue.ShardsError
+		return errors.As(err, &e) && errors.Is(err, queue.ErrConfig) && e.Have == 4 && e.Want == 3 && e.Running && strings.Contains(err.Error(), "changed to 4")
+	}
+	old := shards(3)
+	now := shards(4)
+	pushed := 0
+	pushes := map[string]func() error{
+		"Push":      func() error { return old.Push(ctx, records(0, 3)...) },
+		"PushAt":    func() error { return old.PushAt(ctx, time.Unix(1, 0), records(0, 3)...) },
+		"PushGated": func() error { return old.PushGated(ctx, nil, records(0, 3)...) },
+	}
+	for what, push := range pushes {
+		servertest.Eventually(t, what+" notices", func() bool {
+			err := push()
+			if err == nil {
+				pushed += 3
+			}
+			return running(err)
+		})
+	}
+	leased := 0
+	drain := func(s *queue.Shards, until func(error) bool) {
+		for {
+			b, err := s.TryLease(ctx, queue.LeaseOptions{})
+			if until(err) {
+				return
+			}
+			must(t, err)
+			leased += len(b.Payloads)
+			_, err = s.Ack(ctx, b.ID)
+			must(t, err)
+		}
+	}
+	drain(old, running)
+	drain(now, func(err error) bool { return errors.Is(err, queue.ErrEmpty) })
+	if leased != pushed || pushed == 0 {
+		t.Errorf("%d records were leased, want the %d that were pushed", leased, pushed)
+	}
+	if _, err := old.Lease(ctx, queue.LeaseOptions{}); !running(err) {
+		t.Errorf("a lease that would wait: got %v, want the error with both numbers", err)
+	}
+	shards(3)
+	servertest.Eventually(t, "the number is the old one again", func() bool { return old.Push(ctx, records(0, 1)...) == nil })
+}
+
+// A program without a key notices that another one places the records by a key. A layout that was
+// deleted keeps no program from its work.
+func TestTheLayoutChangesUnderAProgram(t *testing.T) {
+	t.Parallel()
+	c, ctx, name := servertest.Redis(t), t.Context(), servertest.Prefix(t)
+	shards := func(n int, by func([]byte) string) (*queue.Shards, error) {
+		return queue.NewShards(ctx, c, name, n, by, queue.Config{Logger: quiet})
+	}
+	blind, err := shards(2, nil)
+	must(t, err)
+	_, err = shards(2, first)
+	must(t, err)
+	servertest.Eventually(t, "a push without a key is refused", func() bool {
+		err := blind.Push(ctx, []byte("a"))
+		return errors.Is(err, queue.ErrConfig) && strings.Contains(err.Error(), "by")
+	})
+	must(t, c.Do(ctx, c.B().Del().Key("{"+name+"}:queue:shards").Build()).Error())
+	must(t, blind.PushKeyed(ctx, []string{"a"}, [][]byte{[]byte("a")}))
+	_, err = blind.TryLease(ctx, queue.LeaseOptions{})
+	must(t, err)
 }

@@ -13,7 +13,7 @@ import (
 // leaves that shard alone for a second, and for up to half a minute while it goes on to fail.
 // Meanwhile it returns the same error in place of ErrEmpty: that shard may have batches.
 func (s *Shards) TryLease(ctx context.Context, o LeaseOptions) (*Batch, error) {
-	r, err := s.round(ctx, o, nil)
+	r, err := s.round(ctx, o, nil, s.stay)
 	if r.resting != nil {
 		if waits(err) {
 			err = nil
@@ -30,9 +30,12 @@ type round struct {
 	resting error     // of the shards that were left alone; nil: none was
 }
 
-// round tries each shard once. It leaves a shard that has failed alone for a while. It calls pass
-// before it asks such a shard again, and when a shard is silent. nil: no pass.
-func (s *Shards) round(ctx context.Context, o LeaseOptions, pass func()) (round, error) {
+// A sealer calls the lease script of shard i.
+type sealer func(ctx context.Context, i int, o LeaseOptions) (leased, error)
+
+// round tries each shard once, by seal. It leaves a shard that has failed alone for a while. It
+// calls pass before it asks such a shard again, and when a shard is silent. nil: no pass.
+func (s *Shards) round(ctx context.Context, o LeaseOptions, pass func(), seal sealer) (round, error) {
 	o, err := s.queues[0].options(o) // all shards have one Config
 	if err != nil {
 		return round{}, err
@@ -40,17 +43,29 @@ func (s *Shards) round(ctx context.Context, o LeaseOptions, pass func()) (round,
 	var failed error
 	r := round{answers: make([]*leased, len(s.queues))}
 	first := int(s.next.Add(1) % uint64(len(s.queues)))
+	abandoned := s.abandoned(s.layout())
 	for k := range s.queues {
 		i := (first + k) % len(s.queues)
+		if abandoned != nil && !abandoned[i] {
+			continue // it belongs to programs with the new number
+		}
+		if l := s.late.take(i, o); l != nil {
+			if done, err := s.queues[i].finish(ctx, o, *l); err == nil && done && l.batch != nil {
+				return round{batch: l.batch}, nil
+			}
+		}
 		failing, err := s.resting[i].begin(time.Now())
 		if err != nil {
 			r.resting = errors.Join(r.resting, shardError(s.queues[i], err))
 			continue
 		}
 		stop := passIfSilent(pass, failing)
-		l, err := s.takeFrom(ctx, i, o)
+		l, err := s.takeFrom(ctx, i, o, seal)
 		stop()
 		switch {
+		case errors.Is(err, errSilent):
+			r.resting = errors.Join(r.resting, shardError(s.queues[i], err))
+			continue
 		case err != nil:
 			failed = errors.Join(failed, shardError(s.queues[i], err))
 			continue
@@ -62,6 +77,10 @@ func (s *Shards) round(ctx context.Context, o LeaseOptions, pass func()) (round,
 	switch {
 	case failed != nil:
 		return r, failed
+	case abandoned != nil:
+		if err := s.changed(); err != nil {
+			return r, err
+		}
 	case allPaused(r.answers):
 		return r, ErrPaused
 	}
@@ -94,17 +113,14 @@ func allPaused(all []*leased) bool {
 	return paused
 }
 
-// takeFrom tries one shard, as Queue.take does. It notes whether the shard answers.
-func (s *Shards) takeFrom(ctx context.Context, i int, o LeaseOptions) (leased, error) {
-	q := s.queues[i]
+// takeFrom tries one shard, as Queue.take does.
+func (s *Shards) takeFrom(ctx context.Context, i int, o LeaseOptions, seal sealer) (leased, error) {
 	for {
-		start := time.Now()
-		l, err := q.seal(ctx, o, 1)
-		s.note(ctx, i, err, time.Since(start))
+		l, err := seal(ctx, i, o)
 		if err != nil {
 			return leased{}, err
 		}
-		if done, err := q.finish(ctx, o, l); done || err != nil {
+		if done, err := s.queues[i].finish(ctx, o, l); done || err != nil {
 			return l, err
 		}
 	}
@@ -133,11 +149,11 @@ func (s *Shards) note(ctx context.Context, i int, err error, lasted time.Duratio
 // fill up. After it has returned, a blocking read of a shard may continue for up to
 // Config.Lease.PollInterval, for the next consumer that waits.
 //
-// A shard that does not answer holds up the consumers that ask it within the first second, until
-// the client gives up. Consumers that wait are held up for that second; then all but one of them
-// get the batches of the other shards.
+// A shard that does not answer holds up each consumer that asks it in its first second, for a
+// second. After that the consumers get the batches of the other shards. A batch that the silent
+// shard leases in the end goes to the next consumer with the same options, or back if none comes.
 func (s *Shards) Lease(ctx context.Context, o LeaseOptions) (*Batch, error) {
-	if r, err := s.round(ctx, o, nil); !waits(err) {
+	if r, err := s.round(ctx, o, nil, s.leave); !waits(err) {
 		return r.batch, err
 	}
 	for {
@@ -168,7 +184,7 @@ func (s *Shards) waitRound(ctx context.Context, o LeaseOptions) (*Batch, error) 
 	}
 	defer pass()
 	woken := s.wakeUp(false)
-	r, err := s.round(ctx, o, pass)
+	r, err := s.round(ctx, o, pass, s.leave)
 	if !waits(err) || passed.Load() {
 		return r.batch, err
 	}

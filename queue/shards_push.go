@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 )
 
 // ShardsPushError reports a push to several shards of which some have failed. The records of the
@@ -42,21 +43,56 @@ func (s *Shards) Push(ctx context.Context, payloads ...[]byte) error {
 func (s *Shards) PushGated(
 	ctx context.Context, acquire func(ctx context.Context, q *Queue, records int, bytes int64) (release func(), err error), payloads ...[]byte,
 ) error {
-	if err := s.queues[0].checkPayloads(payloads); err != nil { // before any shard has its part
+	parts, err := s.partsOf(payloads)
+	if err != nil {
 		return err
 	}
-	if s.keyOf == nil {
-		if s.keyed {
-			return fmt.Errorf("%w: NewShards: by is nil, must be the key of a payload: another program places the records of %s by it", ErrConfig, s.name)
+	return s.pushParts(payloads, parts, func(q *Queue, part [][]byte) error {
+		if acquire == nil {
+			return q.Push(ctx, part...)
 		}
-		return s.pushParts(ctx, acquire, payloads, s.inTurn(len(payloads)))
+		release, err := acquire(ctx, q, len(part), int64(size(part)))
+		if err != nil {
+			return err
+		}
+		if err := q.Push(ctx, part...); err != nil {
+			return err
+		}
+		release()
+		return nil
+	})
+}
+
+// PushAt is Queue.PushAt for all shards at once. The part of each shard is all or nothing, and the
+// error of a push that has failed in part is a *ShardsPushError, as with Push.
+func (s *Shards) PushAt(ctx context.Context, at time.Time, payloads ...[]byte) error {
+	parts, err := s.partsOf(payloads)
+	if err != nil {
+		return err
+	}
+	return s.pushParts(payloads, parts, func(q *Queue, part [][]byte) error { return q.PushAt(ctx, at, part...) })
+}
+
+// partsOf checks payloads and divides them among the shards, by their indexes.
+func (s *Shards) partsOf(payloads [][]byte) ([][]int, error) {
+	if err := s.queues[0].checkPayloads(payloads); err != nil { // before any shard has its part
+		return nil, err
+	}
+	if err := s.changed(); err != nil {
+		return nil, err
+	}
+	if s.keyOf == nil {
+		if found := s.watch.found.Load(); s.keyed || found != nil && found.keyed {
+			return nil, fmt.Errorf("%w: NewShards: by is nil, must be the key of a payload: another program places the records of %s by it", ErrConfig, s.name)
+		}
+		return s.inTurn(len(payloads)), nil
 	}
 	parts := make([][]int, len(s.queues))
 	for i, p := range payloads {
 		at := s.ShardOf(s.keyOf(p))
 		parts[at] = append(parts[at], i)
 	}
-	return s.pushParts(ctx, acquire, payloads, parts)
+	return parts, nil
 }
 
 // PushKeyed is Push for a producer that knows the keys and so need not parse the payloads:
@@ -68,7 +104,10 @@ func (s *Shards) PushKeyed(ctx context.Context, keys []string, payloads [][]byte
 	if len(keys) != len(payloads) {
 		return fmt.Errorf("%w: PushKeyed: the number of keys is %d, must be %d like that of the payloads", ErrConfig, len(keys), len(payloads))
 	}
-	if !s.keyed {
+	if err := s.changed(); err != nil {
+		return err
+	}
+	if found := s.watch.found.Load(); !s.keyed && (found == nil || !found.keyed) {
 		return fmt.Errorf("%w: NewShards: by is nil, must be the key of a payload where PushKeyed is used", ErrConfig)
 	}
 	parts := make([][]int, len(s.queues))
@@ -76,7 +115,7 @@ func (s *Shards) PushKeyed(ctx context.Context, keys []string, payloads [][]byte
 		at := s.ShardOf(k)
 		parts[at] = append(parts[at], i)
 	}
-	return s.pushParts(ctx, nil, payloads, parts)
+	return s.pushParts(payloads, parts, func(q *Queue, part [][]byte) error { return q.Push(ctx, part...) })
 }
 
 // inTurn divides n payloads evenly, beginning with another shard each time.
@@ -91,10 +130,8 @@ func (s *Shards) inTurn(n int) [][]int {
 	return parts
 }
 
-// pushParts pushes the payloads of each shard, given by their indexes.
-func (s *Shards) pushParts(
-	ctx context.Context, acquire func(context.Context, *Queue, int, int64) (func(), error), payloads [][]byte, parts [][]int,
-) error {
+// pushParts pushes the payloads of each shard, given by their indexes, to all shards at once.
+func (s *Shards) pushParts(payloads [][]byte, parts [][]int, push func(q *Queue, part [][]byte) error) error {
 	var mu sync.Mutex
 	failed := &ShardsPushError{}
 	var errs []error
@@ -104,7 +141,11 @@ func (s *Shards) pushParts(
 			continue
 		}
 		wg.Go(func() {
-			err := s.pushPart(ctx, acquire, s.queues[i], payloads, part)
+			mine := make([][]byte, len(part))
+			for k, at := range part {
+				mine[k] = payloads[at]
+			}
+			err := push(s.queues[i], mine)
 			if err == nil {
 				return
 			}
@@ -128,25 +169,4 @@ func (s *Shards) pushParts(
 	slices.Sort(failed.Unknown)
 	failed.Err = errors.Join(errs...)
 	return failed
-}
-
-func (s *Shards) pushPart(
-	ctx context.Context, acquire func(context.Context, *Queue, int, int64) (func(), error), q *Queue, payloads [][]byte, part []int,
-) error {
-	mine := make([][]byte, len(part))
-	for k, at := range part {
-		mine[k] = payloads[at]
-	}
-	if acquire == nil {
-		return q.Push(ctx, mine...)
-	}
-	release, err := acquire(ctx, q, len(mine), int64(size(mine)))
-	if err != nil {
-		return err
-	}
-	if err := q.Push(ctx, mine...); err != nil {
-		return err
-	}
-	release()
-	return nil
 }
