@@ -84,7 +84,8 @@ end
 -- What has been granted and may not be pushed yet counts as if it were there. Its sums are kept
 -- beside it.
 local producers = redis.call('ZCARD', HELD)
-local heldRecords, heldBytes = tonumber(state[5] or '0'), tonumber(state[6] or '0')
+local heldRecords, heldBytes = 0, 0
+if producers > 0 then heldRecords, heldBytes = tonumber(state[5] or '0'), tonumber(state[6] or '0') end
 local function recount()
   heldRecords, heldBytes = 0, 0
   for _, member in ipairs(redis.call('ZRANGE', HELD, 0, -1)) do
@@ -92,7 +93,7 @@ local function recount()
     heldRecords, heldBytes = heldRecords + n, heldBytes + b
   end
 end
-if producers == 0 or not state[5] then recount() end
+if producers > 0 and not state[5] then recount() end
 local waiting = redis.call('EXISTS', QUEUE, WAITERS) > 0 -- producers may wait
 local kept = tonumber(state[7] or '')
 local closed = state[2] and state[2] ~= '' and state[2] or false

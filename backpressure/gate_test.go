@@ -579,3 +579,18 @@ func TestConfigErrors(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The sources are the caller's again when New returns: another gate may be made of the same slice.
+func TestSourcesAreTheCallersAgain(t *testing.T) {
+	t.Parallel()
+	s := &stream{t: t, c: servertest.Redis(t), name: servertest.Prefix(t)}
+	records, bytes := []backpressure.Source{{List: s.list()}}, []backpressure.Source{{Hash: "{" + s.name + "}:books", Field: "bytes"}}
+	gate := s.other(backpressure.Config{Records: records, High: 10, Bytes: bytes, HighBytes: 1000})
+	records[0], bytes[0] = backpressure.Source{List: "{" + s.name + "}:other"}, backpressure.Source{Hash: "{" + s.name + "}:other", Field: "x"}
+	s.push(7)
+	s.do("HSET", "{"+s.name+"}:books", "bytes", "70")
+	stats, err := gate.Stats(t.Context())
+	if err != nil || stats.Records != 7 || stats.Bytes != 70 {
+		t.Errorf("got %d records, %d bytes, %v, want those of the sources at New: 7 and 70", stats.Records, stats.Bytes, err)
+	}
+}

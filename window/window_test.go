@@ -541,3 +541,20 @@ func TestErrors(t *testing.T) {
 		}
 	}
 }
+
+// Events are the caller's again when Add returns: it sorts a copy.
+func TestAddLeavesTheCallersEvents(t *testing.T) {
+	t.Parallel()
+	w := newStore(t, servertest.Redis(t), window.Config{Size: time.Hour})
+	events := make([]window.Event, 1200) // three scripts
+	for i := range events {
+		events[i] = at(time.Duration(i*7%len(events))*time.Second, fmt.Sprint(i))
+	}
+	before := slices.Clone(events)
+	if a := add(t, w, "k", events...); a.New != len(events) {
+		t.Fatalf("got %+v, want %d new events", a, len(events))
+	}
+	if d := cmp.Diff(before, events); d != "" {
+		t.Errorf("Add has changed the events of its caller: %s", d)
+	}
+}
