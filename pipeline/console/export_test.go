@@ -15,3 +15,13 @@ func (h *Handler) Sample(started, at time.Time, s queue.Stats) {
 	r.mu.Unlock()
 	r.addAt(at, s)
 }
+
+// Statement returns a statement of the first pipeline.
+func (h *Handler) Statement(name string) string { return h.pipes[0].ledger.statements[name] }
+
+// Forget makes the answers of the first pipeline old: the next page asks the stores.
+func (h *Handler) Forget() {
+	p := h.pipes[0]
+	p.forget()
+	p.minutes.expire()
+}

@@ -403,8 +403,14 @@ func TestLookupsAreReadByTheirName(t *testing.T) {
 	must(t, err)
 	r.pipe = p
 	r.serve(func(c *console.Config) { c.Authorize = allow })
-	d := read[console.TablesPage](r, "tables.json")
-	if len(d.Gaps) != 0 || len(d.Lookups) != 2 || d.Lookups[0].Refreshes || d.Lookups[1].Refreshes {
+	var d console.TablesPage
+	eventually(t, func() error {
+		if d = read[console.TablesPage](r, "tables.json"); len(d.Gaps) != 0 {
+			return fmt.Errorf("got the gaps %v, want none", d.Gaps)
+		}
+		return nil
+	})
+	if len(d.Lookups) != 2 || d.Lookups[0].Refreshes || d.Lookups[1].Refreshes {
 		t.Fatalf("got %+v, want two tables that cannot be refreshed", d)
 	}
 	if s := d.Lookups[0].Stats; s == nil || s.Version != want.Version || s.Entries != 1 {
@@ -425,7 +431,13 @@ func TestTheOverviewHasTheStages(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	r.push("a1 ok", "a1 ok", "a2 refuse", "a3 filter", "malformed")
 	r.run()
-	o := read[console.Overview](r, "overview.json")
+	var o console.Overview
+	eventually(t, func() error {
+		if o = read[console.Overview](r, "overview.json"); len(o.Stages) == 0 {
+			return fmt.Errorf("no stages yet, the gaps are %v", o.Gaps)
+		}
+		return nil
+	})
 	want := []console.StageLine{
 		{Stage: "decode", Entered: 5, Rejected: 1, Passed: 4}, {Stage: "dedup", Entered: 4, Duplicates: 1, Passed: 3},
 		{Stage: "wanted", Entered: 3, Filtered: 1, Passed: 2}, {Stage: "judge", Entered: 2, Rejected: 1, Passed: 1},
