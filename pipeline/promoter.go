@@ -186,12 +186,13 @@ func (p *Promoter[T]) round(ctx, work context.Context, dirty chan<- struct{}) er
 		p.reconcileAfter(0)
 	}
 	// A queue of several nodes may fail in part. What was staged is promoted all the same: that needs
-	// no queue, and the batches of the other nodes are acknowledged.
+	// no queue, and the batches of the other nodes are acknowledged. Nor does a long promotion in
+	// another lane, which a reconcile waits for, hold up the first one.
 	var failed error
 	if p.reconcileDue() {
 		if failed = p.Reconcile(work); failed == nil {
 			p.epoch = epoch
-		} else if !p.sharded {
+		} else if !p.sharded && (len(p.wake) == 1 || !errors.Is(failed, staging.ErrBusy)) {
 			return failed
 		}
 		if failed != nil {

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -94,5 +95,39 @@ func TestNotifyWithoutAnAcknowledgement(t *testing.T) {
 	dirty := make(chan struct{}, 1)
 	if err := p.round(t.Context(), t.Context(), dirty); !errors.Is(err, errNode) || notices != 1 || len(dirty) != 1 {
 		t.Errorf("got %v, %d notices, %d refreshes due, want the error of the node and one of each", err, notices, len(dirty))
+	}
+}
+
+// heldQueue cannot be reconciled while another lane is promoted.
+type heldQueue struct{ partQueue }
+
+func (*heldQueue) Reconcile(context.Context, queue.FatesFunc, queue.SettleFunc) (queue.ReconcileResult, error) {
+	return queue.ReconcileResult{}, fmt.Errorf("fates: %w", staging.ErrBusy)
+}
+
+// A reconcile that waits for a promotion of another lane in vain does not hold up the first lane.
+// Where there is one lane, it comes first as ever.
+func TestALongPromotionOfAnotherLane(t *testing.T) {
+	t.Parallel()
+	for lanes, want := range []int{1: 0, 2: 3} {
+		if lanes == 0 {
+			continue
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		promotions := 0
+		table := busyTable{promoted: func() {
+			if promotions++; promotions == 3 {
+				cancel()
+			}
+		}}
+		p, err := NewPromoter(Flow[int]{Queue: &heldQueue{}, Table: table, Chain: Decode(atoi)}, PromoterConfig{ReconcileInterval: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.wake = make([]chan struct{}, lanes)
+		if err := p.round(ctx, t.Context(), make(chan struct{}, 1)); !errors.Is(err, staging.ErrBusy) || promotions != want {
+			t.Errorf("%d lanes: got %v after %d promotions, want ErrBusy after %d", lanes, err, promotions, want)
+		}
+		cancel()
 	}
 }

@@ -222,7 +222,7 @@ func (t *table) FindBatches(ctx context.Context, ids ...string) (found FoundBatc
 	q := conn.Conn()
 	staged := map[string]FoundBatch{}
 	for s := range t.sql.side {
-		r, err := t.registeredAt(ctx, q, t.sql.side[s].findRegistered, ids)
+		r, err := t.registeredAt(ctx, q, t.sql.side[s].findRegistered, ids, statsWait)
 		switch {
 		case sqlState(err) == "55P03":
 			found.Limits = append(found.Limits, "batches in "+t.staging[s]+": a promotion holds it")
@@ -259,10 +259,10 @@ func (t *table) FindBatches(ctx context.Context, ids ...string) (found FoundBatc
 	return found, nil
 }
 
-// registeredAt reads the registry of one side. It does not wait for a promotion.
-func (t *table) registeredAt(ctx context.Context, q *pgx.Conn, s statement, ids []string) (result, error) {
+// registeredAt reads the registry of one side. It waits so long for a promotion.
+func (t *table) registeredAt(ctx context.Context, q *pgx.Conn, s statement, ids []string, wait time.Duration) (result, error) {
 	defer t.rollback(q)
-	calls := append([]call{do(beginOwn)}, t.ownSettings(statsWait, t.cfg.IdleTimeout)...)
+	calls := append([]call{do(beginOwn)}, t.ownSettings(wait, t.cfg.IdleTimeout)...)
 	res, err := send(ctx, q, append(calls, s.with(args{"ids": array(ids)}), do("commit"))...)
 	if err != nil {
 		return result{}, err

@@ -58,7 +58,7 @@ type groupTable interface {
 	view() tableView
 	beginning(durable bool) []call
 	inSlices(ctx context.Context, q *pgx.Conn, locks, calls []call, between func() error) ([]result, error)
-	registeredAt(ctx context.Context, q *pgx.Conn, s statement, ids []string) (result, error)
+	registeredAt(ctx context.Context, q *pgx.Conn, s statement, ids []string, wait time.Duration) (result, error)
 	inOwn(ctx context.Context, q *pgx.Conn, durable bool, c call) (result, error)
 	rollback(q *pgx.Conn)
 	query(ctx context.Context, c call) (pgx.Rows, error)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -55,7 +57,9 @@ func (b *Batch) voided() args {
 }
 
 // Fates returns the fates of batches, in the order of ids. It reads the registries first and then
-// the ledger, so it finds a batch that is promoted in between.
+// the ledger, so it finds a batch that is promoted in between. A batch that is found nowhere may be
+// in a promotion under way: Fates waits for that, up to Config.LockTimeout, and returns [ErrBusy]
+// after it.
 func (t *table) Fates(ctx context.Context, ids []string) ([]Fate, error) {
 	list := array(ids)
 	from := fateSource{
@@ -65,7 +69,7 @@ func (t *table) Fates(ctx context.Context, ids []string) ([]Fate, error) {
 		}, at: t.at,
 	}
 	if len(t.lane) > 1 {
-		from.sides = t.sql.side
+		from.sides, from.wait = t.sql.side, t.cfg.LockTimeout
 	}
 	return fatesFrom(ctx, ids, t, from)
 }
@@ -84,9 +88,10 @@ type fateSource struct {
 	registries, ledgers []call
 	settled             func(ledgers []result) (map[string]Fate, error)
 	at                  func(point string) error
-	// sides, if given, are read in place of registries, without waiting for a promotion. As long as
-	// one holds a side, a batch that is found nowhere counts as staged: it may be there.
+	// sides, if given, are read in place of registries, without waiting for a promotion. Those that a
+	// promotion holds are read again, and waited for, if a batch is found nowhere else.
 	sides []sideStatements
+	wait  time.Duration // for a side that is read again
 }
 
 // fatesFrom reads the fates of batches from registries, and then from ledgers.
@@ -108,12 +113,12 @@ func fatesFrom(ctx context.Context, ids []string, t groupTable, from fateSource)
 	defer c.Release()
 	q := c.Conn()
 	defer t.rollback(q)
-	rest := FateUnknown
-	for i := range from.sides {
-		r, err := t.registeredAt(ctx, q, from.sides[i].registered, ids)
+	var held []sideStatements
+	for _, side := range from.sides {
+		r, err := t.registeredAt(ctx, q, side.registered, ids, statsWait)
 		switch {
 		case sqlState(err) == "55P03":
-			rest = FateStaged
+			held = append(held, side)
 		case err != nil:
 			return nil, t.explain("reading the fates of batches", err)
 		default:
@@ -123,34 +128,55 @@ func fatesFrom(ctx context.Context, ids []string, t groupTable, from fateSource)
 	if from.sides != nil {
 		from.registries = nil
 	}
-	res, err := send(ctx, q, append(t.beginning(false), from.registries...)...)
-	if err != nil {
-		return nil, t.explain("reading the fates of batches", err)
-	}
-	from.note(known, res[len(res)-len(from.registries):]...)
-	if err := from.at("between registries and ledger"); err != nil {
+	if err := from.read(ctx, q, t, known); err != nil {
 		return nil, err
 	}
-	res, err = send(ctx, q, append(from.ledgers, do("commit"))...)
-	if err != nil {
-		return nil, t.explain("reading the fates of batches", err)
-	}
-	settled, err := from.settled(res[:len(from.ledgers)])
-	if err != nil {
-		return nil, err
-	}
-	for id, f := range settled {
-		known[id] = f
+	if len(held) > 0 && slices.ContainsFunc(ids, func(id string) bool { return unknown(known, id) }) {
+		for _, side := range held {
+			r, err := t.registeredAt(ctx, q, side.registered, ids, from.wait)
+			if err != nil {
+				return nil, t.explain("reading the fates of batches", err)
+			}
+			from.note(known, r)
+		}
+		from.registries = nil
+		if err := from.read(ctx, q, t, known); err != nil {
+			return nil, err
+		}
 	}
 	for i, id := range ids {
 		u, _ := parseUUID(id)
-		f, ok := known[formatUUID(u)]
-		if !ok {
-			f = rest
-		}
-		out[i] = f
+		out[i] = known[formatUUID(u)]
 	}
 	return out, nil
+}
+
+func unknown(known map[string]Fate, id string) bool {
+	u, _ := parseUUID(id)
+	_, ok := known[formatUUID(u)]
+	return !ok
+}
+
+// read takes over what the registries hold, and then what the ledgers have.
+func (from fateSource) read(ctx context.Context, q *pgx.Conn, t groupTable, known map[string]Fate) error {
+	res, err := send(ctx, q, append(t.beginning(false), from.registries...)...)
+	if err != nil {
+		return t.explain("reading the fates of batches", err)
+	}
+	from.note(known, res[len(res)-len(from.registries):]...)
+	if err := from.at("between registries and ledger"); err != nil {
+		return err
+	}
+	res, err = send(ctx, q, append(from.ledgers, do("commit"))...)
+	if err != nil {
+		return t.explain("reading the fates of batches", err)
+	}
+	settled, err := from.settled(res[:len(from.ledgers)])
+	if err != nil {
+		return err
+	}
+	maps.Copy(known, settled)
+	return nil
 }
 
 // note takes over what registries hold.
