@@ -87,7 +87,7 @@
 // # Repair
 //
 // [Deduplicator.Audit] names keys that someone deleted, overwrote or kept from expiring.
-// [Deduplicator.Repair] mends them or gives their claims up, and every later claim is right.
+// [Deduplicator.Repair] mends them or abandons their claims, and every later claim is correct.
 //
 // # Access rights
 //

@@ -29,7 +29,8 @@ var (
 	// both layouts.
 	ErrLayout = errors.New("dedup: unknown layout")
 	// ErrDamaged reports that another program has changed a key of the window: the state is not one
-	// that this package writes, or a key has another type. Clear repairs that, and forgets all ids.
+	// that this package writes, or a key has another type. Repair mends it; Clear empties the window
+	// instead.
 	ErrDamaged = errors.New("dedup: the window is damaged")
 	// ErrID reports an id that cannot be used. The error is an *IDError with the position of the id.
 	ErrID = errors.New("dedup: invalid id")

@@ -11,12 +11,13 @@ import (
 // holderFields is the number of elements of a reply of find.lua for each id.
 const holderFields = 3
 
-// Holder is the place that holds an id: the record that is processed, of which all others with the
-// id are duplicates.
+// Holder is the place that holds an id: the record that is processed. All other records with the id
+// are duplicates of it.
 type Holder struct {
 	// Held reports whether a place holds the id within the window. If not, the other fields are zero.
 	Held bool
-	// Place is Batch.Offset + position, in a root batch of which the window knows a digest.
+	// Place is Batch.Offset + position, in a root batch. The window stores only a digest of that
+	// batch's id; see HeldBy.
 	Place   int
 	Claimed time.Time // by the window's clock
 	digest  string

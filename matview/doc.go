@@ -3,13 +3,13 @@
 //
 // # Use a Refresher when
 //
-// the answer needs the whole table (distinct customers, percentiles, joins) and may be a little
-// old. [New] creates missing views and reports a view that differs from its definition.
-// [Refresher.Refresh] refreshes the views in the order in which they read each other. It refreshes
-// CONCURRENTLY where Postgres can, so that readers are never blocked. Across all processes it
-// refreshes a view once at a time. All calls that arrive during a refresh share the next one. With
-// Config.Changed it skips views whose tables have not changed. A refresh costs as much as its query
-// over the whole table, however little has changed.
+// the answer needs the whole table (medians, percentiles, joins) and may be a little old. [New]
+// creates missing views and reports a view that differs from its definition. [Refresher.Refresh]
+// refreshes the views in the order in which they read each other. It refreshes CONCURRENTLY where
+// Postgres can, so that readers are never blocked. Across all processes it refreshes a view once at
+// a time. All calls that arrive during a refresh share the next one. With Config.Changed it skips
+// views whose tables have not changed. A refresh costs as much as its query over the whole table,
+// however little has changed.
 //
 // # Use a Rollup when
 //
@@ -45,9 +45,9 @@
 // PostgreSQL 17 MAINTAIN is enough) and needs SELECT, INSERT and UPDATE on the state table. The
 // owner needs SELECT on all that the views read. If a view has a unique index, the owner also needs
 // TEMPORARY on the database, because a concurrent refresh in Postgres creates a temporary table. A
-// role that promotes needs SELECT, INSERT and UPDATE on the roll-ups and their tables of distinct values
-// (roll-up "sales", measure "customers": sales_customers), with Rollup.Replaces also DELETE. New,
-// Create and Verify list everything that is missing in one error.
+// role that promotes needs SELECT, INSERT and UPDATE on the roll-ups and on their tables of
+// distinct values (roll-up "sales", measure "customers": sales_customers), with Rollup.Replaces
+// also DELETE. New, Create and Verify list everything that is missing in one error.
 //
 // Each transaction runs in READ COMMITTED with time limits of its own, whatever the defaults of the
 // server, the database or the role are. Locks are transaction-scoped advisory locks, so everything

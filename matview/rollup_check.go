@@ -94,11 +94,11 @@ func (c contents) compared() []string {
 //
 // Readers never wait. Whether promotions wait depends on the roll-up:
 //
-//   - A right one is only compared. Promotions do not wait.
+//   - A correct one is only compared. Promotions do not wait.
 //   - An empty one is filled by one query. A promotion into a group that the query has written
 //     waits until Rebuild commits. With Rollup.Replaces every promotion waits.
-//   - A wrong one is repaired. Every promotion waits, for as long as an aggregation over the whole
-//     table takes. Only the rows that differ are written.
+//   - An incorrect one is repaired. Every promotion waits, for as long as an aggregation over the
+//     whole table takes. Only the rows that differ are written.
 //
 // A promotion that waits longer than its own lock timeout fails with staging.ErrBusy. It has
 // changed nothing and can be repeated.

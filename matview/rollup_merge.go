@@ -23,7 +23,7 @@ var (
 	recomputeSQL string
 )
 
-// Merge is a statement that runs inside the promotion, as a common table expression behind those
+// Merge is a statement that runs inside the promotion, as a common table expression after those
 // that it reads. Its fields are those of staging.Merge: staging.Merge(m) converts it.
 type Merge struct {
 	// Name of the common table expression. A later merge may read what the statement returns.

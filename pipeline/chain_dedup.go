@@ -46,9 +46,9 @@ const (
 	// one that comes later gets a verdict of its own.
 	CopiesReleased Copies = iota
 	// CopiesJudged runs every copy through the rest of the chain. It is rejected or filtered there, or
-	// else counted as a duplicate. The chain so does its work for duplicates too. Claims are not given
-	// back: a corrected record comes by staging.Table.Replay, or after dedup.Deduplicator.Forget.
-	// Copies of a record that a rule of the table rejects are duplicates.
+	// else counted as a duplicate. So the chain does its work for duplicates too. Claims are not given
+	// back: a corrected record is accepted through staging.Table.Replay, or after
+	// dedup.Deduplicator.Forget. Copies of a record that a rule of the table rejects are duplicates.
 	CopiesJudged
 	// CopiesDropped makes every copy a duplicate, whatever became of the first record. Claims are not
 	// given back, as with CopiesJudged.

@@ -136,9 +136,9 @@ type PromoterConfig struct {
 	CallTimeout time.Duration
 	// Retention is how long the ledger and resolved rejects are kept. The promoter deletes older
 	// entries, at most once an hour, and never any that are younger than the oldest record in flight
-	// in its own queue. So set it only if no other queue feeds the table: a batch of another queue
-	// that is older than the pruned part would be rejected. The table must have a method Prune, as
-	// *staging.Table does. Zero: everything is kept.
+	// in its own queue, plus an hour. So set it only if no other queue feeds the table: a batch of
+	// another queue that is older than the pruned part would be rejected. The table must have a method
+	// Prune, as *staging.Table does. Zero: everything is kept.
 	Retention time.Duration
 	// ShutdownTimeout is how long a promoter may take to finish the current promotion, and a due
 	// refresh, after its context has ended. Default [DefaultShutdownTimeout].

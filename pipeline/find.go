@@ -90,11 +90,11 @@ func (f Flow[T]) keysOf(ctx context.Context, payloads [][]byte) []string {
 // Find looks for a record by its id, and for a batch if id is one. A record may be found in several
 // places: rejected, replayed and promoted. [Flow.Find] is shorter where there is a Flow.
 //
-// It follows the way of the records, so that one that moves on meanwhile is not missed. By index it
-// finds: the place that holds the id in the dedup window, and its batch in the queue, the
-// registries or the ledger; the rows and rejects with that key; a dead letter by its batch. Ready,
-// delayed and dead records, and copies in batches in flight, have no index by id: Find reads some
-// of each (FindSources.Scan). Found.Limits names what it did not look through.
+// It looks in the order in which records move, so that one that moves on meanwhile is not missed.
+// By index it finds: the place that holds the id in the dedup window, and its batch in the queue,
+// the registries or the ledger; the rows and rejects with that key; a dead letter by its batch.
+// Ready, delayed and dead records, and copies in batches in flight, have no index by id: Find reads
+// some of each (FindSources.Scan). Found.Limits names what it did not look through.
 //
 // A copy that was dropped as a duplicate leaves no trace but a count. Find reports the record whose
 // duplicate it was.

@@ -51,8 +51,8 @@ type Found struct {
 	ID     string       `json:"id"`
 	At     time.Time    `json:"at"`
 	Places []FoundPlace `json:"places"` // in the order of their locations
-	// Limits name what was not looked through, and why. Without any, a record that has no place is not
-	// in the pipeline.
+	// Limits name what was not looked through, and why. If there are none, a record that has no place
+	// is not in the pipeline.
 	Limits []string `json:"limits,omitempty"`
 }
 

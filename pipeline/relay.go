@@ -62,10 +62,10 @@ type RelayConfig struct {
 const DefaultRelayRecords = 1000
 
 // Relay copies the records of a Postgres query into a queue, each exactly once. The position of the
-// last one stands in Redis, and moves in the step that pushes the records. So a Relay that dies, or
-// loses a reply, goes on without doubling or losing a record, as far as Redis keeps what it has
-// acknowledged. Two at once are harmless: one of them finds the position moved. A Relay is safe for
-// concurrent use.
+// last one is kept in Redis, and moves in the step that pushes the records. So a Relay that dies,
+// or loses a reply, continues without duplicating or losing a record, as far as Redis keeps what it
+// has acknowledged. Two at once are harmless: one of them finds the position moved. A Relay is safe
+// for concurrent use.
 //
 // With a query on the table of a pipeline it links two pipelines: queue, table, next queue.
 type Relay struct {

@@ -31,8 +31,8 @@ type ShardsConfig struct {
 }
 
 // Shards are all parts of a sharded pipeline on Redis: a queue over several slots of a cluster, and
-// for each shard a dedup window, a gate and a signal channel in the slot of the shard. Every script
-// so stays on one node, and a batch and its records cost the same however many nodes there are.
+// for each shard a dedup window, a gate and a signal channel in the slot of the shard. So every
+// script stays on one node, and a batch and its records cost the same however many nodes there are.
 //
 // The fields fit into one [Flow], whose workers lease from all shards and whose promoter
 // acknowledges each batch at its shard:

@@ -20,10 +20,10 @@ func (q *Queue) Ack(ctx context.Context, ids ...string) (int, error) {
 }
 
 // AckWith is Ack with undos, applied in the same step as each acknowledgement. The undos of a batch
-// that is gone are not applied again. Of more than 1,000 undos, or 1 MiB of them, the first ones
-// are applied in steps of their own before, while the batch is there: a program that dies in
-// between leaves a batch with a part of its undos applied, and the next acknowledgement applies the
-// rest.
+// that is gone are not applied again. If there are more than 1,000 undos, or 1 MiB of them, the
+// first ones are applied in separate steps beforehand, while the batch still exists. A program that
+// dies in between leaves a batch with some of its undos applied, and the next acknowledgement
+// applies the rest.
 func (q *Queue) AckWith(ctx context.Context, acks ...Ack) (int, error) {
 	for _, a := range acks {
 		if err := q.checkUndo(a.Undo); err != nil {

@@ -26,7 +26,7 @@ const (
 
 // Limits of Config.
 const (
-	MaxPayload    = 512 << 20 // Redis takes no larger string
+	MaxPayload    = 512 << 20 // Redis accepts no larger string
 	MaxChunk      = 10_000    // records of one LPUSH
 	MaxChunkBytes = 16 << 20  // bytes of one LPUSH, unless one record is larger
 	// MaxRecords bounds LeaseOptions.Records. A script seals a batch in one step, so a lease returns
@@ -92,10 +92,10 @@ type LeaseConfig struct {
 	Records, Bytes int
 	// Linger is how long Lease waits for a batch to fill up once there is a first record. 0: no wait.
 	Linger time.Duration
-	// Idle is the pause after which Lease does not linger: a record that comes when this Queue has
-	// met none for so long is leased at once. At the length of Linger it costs next to no further
-	// batches in one process. With k processes, each of which meets only a part of the records, a
-	// stream of up to k records in the time of Idle makes up to k times as many batches. 0: every
+	// Idle is the pause after which Lease does not linger: a record that arrives after this Queue has
+	// seen none for that long is leased at once. If Idle is as long as Linger, one process makes
+	// almost no additional batches. With k processes, each of which meets only a part of the records,
+	// a stream of up to k records in the time of Idle makes up to k times as many batches. 0: every
 	// record lingers. Shards never linger.
 	Idle time.Duration
 	// Duration is how long the lease lasts. A worker that needs longer calls Extend.

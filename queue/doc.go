@@ -38,7 +38,7 @@
 //	{name}:queue:dead      zset  dead letters by time, each in a hash {name}:queue:d:<id>
 //	{name}:queue:pushing   zset  reservations of bounded pushes in progress, by expiry
 //	{name}:queue:stat      hash  the books, and the layout version
-//	{name}:queue:shards    string  of a sharded queue: the number of shards and " keyed"; see [NewShards]
+//	{name}:queue:shards    string  the number of shards, then " keyed" if a key places the records
 //	{name}:queue:positions hash  sources of PushFrom, by name
 //	{name}:queue:never           never exists; see "Cluster" below
 //

@@ -62,7 +62,7 @@ type BatchInfo struct {
 	// Since is the deadline of a lease, the time from which a waiting batch may be leased, or when
 	// the batch was handed off or set aside, by the server's clock.
 	Since time.Time
-	// Waits reports that the worker has left its own code and waits for the durable side.
+	// Waits reports that the worker's own code has finished and the batch waits for the durable side.
 	Waits             bool
 	Sealed, FirstSeen time.Time // see Batch
 }
@@ -237,8 +237,9 @@ func (c ScanCount) Complete() bool { return c.Scanned >= c.Total && !c.Moved }
 // Scan reads payloads without leasing them, oldest first: delayed ones, those of the ready list, of
 // batches in flight, and dead letters. It passes them to visit in parts, of one place and, in
 // flight, of one batch each, and stops with its error. It returns how far it came in each place. It
-// goes the way of the records, so one that moves on meanwhile may come twice. A requeued or delayed
-// one can be missed, and one of the ready list while consumers work: see [ScanCount].Moved.
+// visits the places in the order in which records move, so a record that moves during the scan may
+// be visited twice. A requeued or delayed one can be missed, and one of the ready list while
+// consumers work: see [ScanCount].Moved.
 //
 // A record has no index by its content, so this is the only way to find one in the ready list. The
 // bounds keep it cheap: about one command for 500 records or 256 KiB.

@@ -41,14 +41,14 @@ func (q *Queue) Position(ctx context.Context, source string) (string, error) {
 	return at, wrap("position", err)
 }
 
-// PushFrom pushes the records that a source has behind the position from, and moves its position to
-// to. Both happen in one step, or neither: after a lost reply, repeat the call with the same
-// arguments. It pushes nothing a second time. The positions of the sources stand in the hash
+// PushFrom pushes the records of a source that follow the position from, and sets the source's
+// position to to. Both happen in one step, or neither: after a lost reply, repeat the call with the
+// same arguments. It pushes nothing a second time. The positions of the sources stand in the hash
 // {name}:queue:positions.
 //
-// A source that is at another position is an ErrPosition: another program reads it too. All records
-// of one push have the same fate with MaxDepth (ErrFull). With Config.Push.Durable the records and
-// the position are on disk when it returns.
+// If the source is at another position, another program reads it too, and the error is an
+// ErrPosition. With MaxDepth the whole push is accepted or rejected (ErrFull). With
+// Config.Push.Durable the records and the position are on disk when it returns.
 func (q *Queue) PushFrom(ctx context.Context, source, from, to string, payloads ...[]byte) error {
 	if err := q.checkPayloads(payloads); err != nil {
 		return err

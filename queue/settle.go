@@ -39,7 +39,7 @@ func (q *Queue) Get(ctx context.Context, id string) (*Batch, error) {
 // promoted batch is acknowledged. A void one is split, or, if it holds one record, buried. It does
 // nothing if that was done before. Every process that finds a batch in the ledger calls it.
 //
-// Calling it with void for a batch that is not void in the ledger may double its records.
+// Calling it with void for a batch that is not void in the ledger may duplicate its records.
 func (q *Queue) Settle(ctx context.Context, b *Batch, s Resolution) error {
 	if err := q.checkUndo(s.Undo); err != nil {
 		return err

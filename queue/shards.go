@@ -50,8 +50,9 @@ type Shards struct {
 //
 // by returns the sharding key of a payload. Records that must share a deduplication window need the
 // same key, so with a window it returns the id that the window claims. nil: payloads go to the
-// shards in turn. A producer in another language computes the CRC16 of the key (the cluster's own
-// hash) modulo 16,384, times n, divided by 16,384, and pushes to {ShardName(name, that, n)}:ready.
+// shards round-robin. A producer in another language computes the CRC16 of the key (the cluster's
+// own hash) modulo 16,384, times n, divided by 16,384, and pushes to {ShardName(name, that,
+// n)}:ready.
 //
 // Redis holds the number of shards and whether a key places the records, in the key
 // {name}:queue:shards. NewShards with another number changes it if no record would be in the wrong
@@ -64,7 +65,7 @@ type Shards struct {
 // the error too.
 //
 // by may be introduced while all shards are empty. Once a program has opened the queue with by, a
-// program without may do everything but push: Push would scatter equal ids, so it returns
+// program without it may do everything but push: Push would scatter equal ids, so it returns
 // ErrConfig.
 //
 // The name itself is no queue: [New] returns ErrConfig for it, and NewShards does so while a queue

@@ -10,8 +10,8 @@ type Advice struct {
 
 // Advise looks for what makes promotions into the target slow: a key that sorts by the C library, a
 // target that was never analyzed or that autovacuum leaves alone, and settings of the server that
-// are too small for it. No advice is the good case. It reads the catalogue, with one query, and
-// nothing else calls it: a program may log it once when it starts.
+// are too small for it. If nothing is wrong, it returns none. It reads the catalogue, with one
+// query, and nothing else calls it: a program may log it once when it starts.
 func (t *table) Advise(ctx context.Context) ([]Advice, error) {
 	conn, err := t.pool.Acquire(ctx)
 	if err != nil {

@@ -50,8 +50,8 @@ type Merge struct {
 	// merge, or a row that replaces another would count twice. Other writers of the target wait while
 	// such a promotion is under way.
 	Replaced bool
-	// Then, if set, is a statement that runs behind the insert and all merges, in their transaction.
-	// It sees what they wrote.
+	// Then, if set, is a statement that runs after the insert and all merges, in their transaction. It
+	// sees what they wrote.
 	Then string
 }
 
@@ -126,8 +126,8 @@ type Config[T any] struct {
 	// Default: the tagged field of column ID.
 	IDOf func(*T) string
 
-	// LockTimeout is how long a statement waits for a lock. A promotion waits for its side's lock so
-	// long in all, and lets others through in between. Default [DefaultLockTimeout].
+	// LockTimeout is how long a statement waits for a lock. A promotion waits that long in total for
+	// the lock on its side, and lets others through in between. Default [DefaultLockTimeout].
 	LockTimeout time.Duration
 	// IdleTimeout is how long a transaction may be idle before Postgres ends it. Default
 	// [DefaultIdleTimeout].

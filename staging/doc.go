@@ -26,6 +26,7 @@
 //	orders_reject_counts             how many rejects each code has: the sum over its rows
 //	orders_control                   which side of each lane is open (a hint), and the floor below
 //	                                 which the ledger was pruned
+//	orders_rewrites                  the progress of each Rewrite; created by the first one
 //
 // With [Config].Lanes a second lane has orders_staging_a2, _b2, orders_registry_a2 and so on.
 //
@@ -38,29 +39,29 @@
 //
 // # Several tables from one record
 //
-// [Group] makes several tables one: an order and its lines, events by type, a row and its audit
+// [Group] treats several tables as one: an order and its lines, events by type, a row and its audit
 // row. Each member keeps its key, rules, conflict policy, merges and tables. A batch is staged into
 // all of them in one transaction, and promoted in one transaction, parents before children. The
 // foreign keys decide which are parents.
 //
 // A record is kept whole or not at all: where one table rejects a row, its record is rejected in
-// every table, with the code and reason of that row. Conflicts are no rejects: each table skips or
+// every table, with the code and reason of that row. Conflicts are not rejects: each table skips or
 // replaces rows by its own policy.
 //
 // The first member leads the group. Its ledger decides about a batch, its registry has the counts
-// of the records, and it leads no other group. The other ledgers have the rows of their tables. A
-// batch of which one table has lost its part is put aside in all, and comes again. Programs may
-// also stage into a member alone: each promotion takes its own batches, so such a table needs a
-// promoter of its own.
+// of the records, and it leads no other group. The other ledgers have the rows of their tables. If
+// one table has lost its part of a batch, the batch is set aside in all tables and redelivered.
+// Programs may also stage into a member alone: each promotion takes its own batches, so such a
+// table needs a promoter of its own.
 //
 // All members are in one database. [SQL] and [Grants] are called for each of them.
 //
 // # Lanes
 //
 // One backend of Postgres promotes a lane, however many cores the server has. With Config.Lanes a
-// target has several pairs of staging tables. Promotions of different lanes run at the same time;
-// a batch belongs to one lane by its id. Everything else stays one for the target: the ledger, the
-// rejects, the books. A batch that comes into two lanes, because the number of lanes has grown
+// target has several pairs of staging tables. Promotions of different lanes run at the same time; a
+// batch belongs to one lane by its id. Everything else stays one for the target: the ledger, the
+// rejects, the books. A batch that is staged into two lanes, because the number of lanes has grown
 // between two deliveries, is promoted once: the ledger takes the first, and the other promotion
 // drops its rows.
 //
@@ -78,7 +79,7 @@
 //
 // # Cost
 //
-// A Stage is four round trips, one of them the COPY. A Promote reads the staged rows two or three
+// A Stage is four round trips, two of them the COPY. A Promote reads the staged rows two or three
 // times and writes each once. Staging tables are truncated, never deleted from, so they do not
 // bloat.
 //

@@ -13,8 +13,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// A Member is a table of a group, with the function that makes its rows of a record. [Into] returns
-// one.
+// A Member is a table of a group, with the function that makes its rows from a record. [Into]
+// returns one.
 type Member[R any] struct{ in member[R] }
 
 // Into makes a table a member of a group: rows returns the rows of a record in it, none, one or
@@ -110,17 +110,18 @@ const separator = " + "
 // mostMembers bounds a group, because the id of a reject holds the number of its table.
 const mostMembers = 64
 
-// Group makes several tables one. The first leads the group: its ledger is the one that decides,
-// and it leads no other group. An error of the configuration is returned by every call of the
-// group, and by [TableGroup.Check].
+// Group makes several tables act as one. The first leads the group: its ledger is the one that
+// decides, and it leads no other group. An error of the configuration is returned by every call of
+// the group, and by [TableGroup.Check].
 //
 // Drain the queue (Flow.Drain of package pipeline) and stop the old programs before you make a
 // group of a table that batches were staged into alone, before you add a member, and before you let
 // another one lead. Registries and ledgers record for which tables each batch was staged. A batch
-// of other tables that the drain has missed is not taken for whole: Stage and Void return
-// [ErrConfig] with both lists of tables, and it stays in the queue. Programs with the members of
-// before go on with it. What is staged and not promoted goes back to the queue by [DiscardStaged].
-// A group of fewer of the same tables takes what was promoted into all of them as promoted.
+// that was staged for other tables and missed by the drain is not treated as complete: Stage and
+// Void return [ErrConfig] with both lists of tables, and it stays in the queue. Programs with the
+// previous members can still process it. What is staged and not promoted goes back to the queue by
+// [DiscardStaged]. A group with only some of the tables treats as promoted what was promoted into
+// all of them.
 func Group[R any](members ...Member[R]) *TableGroup[R] {
 	g := &TableGroup[R]{}
 	bad := func(format string, args ...any) *TableGroup[R] {

@@ -68,9 +68,9 @@ func (g *TableGroup[R]) void(ctx context.Context, q *pgx.Conn, b *Batch) (Fate, 
 	return 0, fmt.Errorf("the ledger rows were pruned in the meantime")
 }
 
-// Fates is [Table.Fates]. A batch of which only some tables have their part is FateStaged: the next
-// promotion puts it aside, and then it is FateUnknown. So is a batch that was promoted into other
-// tables than those of the group: it is delivered again, and [TableGroup.Stage] returns the error.
+// Fates is [Table.Fates]. A batch that only some tables hold is FateStaged: the next promotion sets
+// it aside, and then it is FateUnknown. So is a batch that was promoted into other tables than
+// those of the group: it is delivered again, and [TableGroup.Stage] returns the error.
 func (g *TableGroup[R]) Fates(ctx context.Context, ids []string) ([]Fate, error) {
 	if err := g.Check(ctx); err != nil {
 		return nil, err
@@ -150,8 +150,8 @@ type TableBooks struct {
 }
 
 // Books sums the ledgers over the batches committed since. Records are counted once, by the ledger
-// of the leader, and rows over all tables. What programs have brought into single tables without
-// the group is counted too.
+// of the leader, and rows over all tables. Batches that programs have promoted into single tables,
+// outside the group, are counted too.
 func (g *TableGroup[R]) Books(ctx context.Context, since time.Time) (Books, error) {
 	each, err := g.BooksByTable(ctx, since)
 	if err != nil {
@@ -210,9 +210,9 @@ func (g *TableGroup[R]) Clock(ctx context.Context) (time.Time, error) {
 	return g.lead().Clock(ctx)
 }
 
-// RejectsByBatch is [Table.RejectsByBatch] over all tables. A record that was rejected stands there
-// once. Its key is that of the first table that knows one, parents before children: a child may be
-// rejected because it names the wrong parent.
+// RejectsByBatch is [Table.RejectsByBatch] over all tables. A rejected record appears once. Its key
+// is that of the first table that knows one, parents before children: a child may be rejected
+// because it names the wrong parent.
 func (g *TableGroup[R]) RejectsByBatch(ctx context.Context, ids []string) (map[string][]Reject, error) {
 	return g.rejectsOf(ctx, ids, groupTable.RejectsByBatch)
 }

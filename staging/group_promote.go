@@ -51,9 +51,9 @@ type groupPromotion[R any] struct {
 }
 
 // Promote moves staged batches into the targets of all members: one transaction, whole batches,
-// each exactly once, parents before children. A record of which one table rejects a row is rejected
-// in all of them. PromoteResult counts records once, and rows over all tables. In all else it is as
-// [Table.Promote].
+// each exactly once, parents before children. If one table rejects a row of a record, the record is
+// rejected in all of them. PromoteResult counts records once, and rows over all tables. It is
+// otherwise as [Table.Promote].
 func (g *TableGroup[R]) Promote(ctx context.Context, o PromoteOptions) (PromoteResult, error) {
 	if err := g.Check(ctx); err != nil {
 		return PromoteResult{}, err

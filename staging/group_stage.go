@@ -214,9 +214,9 @@ func (x *groupLoad[R]) stagesOf(i int) string {
 
 // Stage writes a batch into the staging tables of all members, in one transaction. Load.Rows are
 // the records; the functions of [Into] make the rows of them. A record without a row in any table
-// counts as filtered. A record of which one table cannot take a row is rejected in all.
+// counts as filtered. If one table cannot take a row of a record, the record is rejected in all.
 //
-// In all else it is as [Table.Stage]. A call costs two round trips, and a COPY for each table that
+// It is otherwise as [Table.Stage]. A call costs two round trips, and a COPY for each table that
 // gets rows.
 func (g *TableGroup[R]) Stage(ctx context.Context, l Load[R]) (Outcome, error) {
 	if err := g.Check(ctx); err != nil {

@@ -10,10 +10,10 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Ledger is what stands beside a target: the ledger, the rejects, and what is staged. A program
-// that operates pipelines opens it by the target's name and does not know the type of its rows. It
-// creates nothing. To read, SELECT on the tables beside the target is enough ([RoleReader]). A
-// *[Finder] finds single records. This type is concurrency safe.
+// Ledger gives access to the tables beside a target: the ledger, the rejects, and what is staged. A
+// program that operates pipelines opens it by the target's name and does not know the type of its
+// rows. It creates nothing. To read, SELECT on the tables beside the target is enough
+// ([RoleReader]). A *[Finder] finds single records. This type is concurrency safe.
 type Ledger struct{ t *table }
 
 // OpenLedger returns the Ledger of a target. The target must exist, and so must the tables that

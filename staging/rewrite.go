@@ -25,7 +25,7 @@ type Rewrite[In, Out any] struct {
 	// Transform turns rows of the source into rows of the target; it may return more or fewer.
 	Transform func(context.Context, []In) ([]Out, error)
 	Rows      int                   // of one transaction; default 10,000
-	After     string                // begin behind this key; "": from the beginning
+	After     string                // begin after this key; "": from the beginning
 	UpTo      string                // end with this key; "": at the end
 	Progress  func(RewriteProgress) // called after each commit; may be nil
 	Restart   bool                  // forget the progress under this name

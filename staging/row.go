@@ -76,8 +76,9 @@ const (
 	CodeEncode  = "cannot_encode" // pgx cannot write the value as the column's type
 	// CodeSuppressed is the code of a row that a trigger of the target dropped without an error: it
 	// returned NULL before the insert. A row that the trigger has stored itself, in the target or in a
-	// child table, is known by Config.Key; without a key such a row is rejected although it is there.
-	// A target with child tables by inheritance and such a trigger therefore needs a key ([ErrUnfit]).
+	// child table, is recognised by Config.Key. Without a key such a row is rejected although it was
+	// stored. A target with child tables by inheritance and such a trigger therefore needs a key
+	// ([ErrUnfit]).
 	CodeSuppressed = "suppressed"
 
 	badCalls = "Config.Fill must make one call for each of Config.Columns"

@@ -87,7 +87,7 @@ func (l *Load[T]) check(spans []span) error {
 
 // Stage writes a batch into staging. It is idempotent by batch id: the Outcome states where the
 // batch is. An error leaves nothing behind, unless it wraps [ErrUnknown]: then call Stage again. A
-// call takes three round trips and one COPY.
+// call takes four round trips, two of them the COPY.
 func (t *Table[T]) Stage(ctx context.Context, l Load[T]) (Outcome, error) {
 	spans, order := l.records()
 	if err := l.check(spans); err != nil {

@@ -36,7 +36,7 @@ const MaxReason = 1000
 type Reject struct {
 	Pos     int32  // index of the record in the batch
 	Key     string // the record's id in the dedup window; "" if unknown
-	Code    string // stable, for programs: a word as [Rule] describes; Stage makes one of any other text
+	Code    string // stable, for programs: a word as [Rule] describes; Stage converts any other text into one
 	Reason  string // for people; stored up to MaxReason
 	Payload []byte // the rejected record, or the row as JSON under the names of its columns
 	Root    string // place in the root batch; filled when rejects are read

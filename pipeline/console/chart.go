@@ -12,7 +12,7 @@ const chartWidth, chartHeight = 720.0, 160.0
 // Chart is a chart of the last hour.
 type Chart struct {
 	Title string // for people who see it
-	Text  string // for people who hear it
+	Text  string // for screen readers
 	Max   string // the value at the upper end
 	Bars  []Bar
 	Lines []Trace

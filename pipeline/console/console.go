@@ -34,11 +34,12 @@ type Config struct {
 	Pipelines []Pipeline
 	// Authorize decides about each action, both before its page is shown and before it is done. It
 	// returns who acts, for the log, or an error. Nil: the console only reads, and every action is
-	// refused. Reading is not asked about: put the handler behind what guards your other pages.
+	// refused. It is not called for reads: put the handler behind the authentication of your other
+	// pages.
 	Authorize func(r *http.Request, a Action) (who string, err error)
 	// HidePayloads keeps the payloads of records out of every page.
 	HidePayloads bool
-	// Links stand on every page.
+	// Links appear on every page.
 	Links []Link
 	// Interval is how old a shown answer of a store may be, and how often a page with JavaScript
 	// loads itself again. Default [DefaultInterval].
@@ -63,7 +64,8 @@ type Handler struct {
 	wg     sync.WaitGroup // of the readings
 }
 
-// New returns the handler of a console. It performs no I/O: the stores are asked when a page is.
+// New returns the handler of a console. It performs no I/O: the stores are read when a page is
+// requested.
 //
 // Mount it at any path, without that path in front:
 //
@@ -126,7 +128,7 @@ func (h *Handler) Run(ctx context.Context) error {
 	}
 }
 
-// Close ends the questions to the stores that are under way, and waits for them. The handler
+// Close cancels the queries to the stores that are in progress, and waits for them. The handler
 // answers afterwards with what it knows. Close it before the stores.
 func (h *Handler) Close() {
 	h.cancel()

@@ -3,8 +3,8 @@
 //
 // # The problem
 //
-// A pipeline on two stores is looked at with two clients, each of which shows keys or tables and
-// not records. At three in the morning the questions are others: is anything lost or stuck? How far
+// To inspect a pipeline on two stores takes two clients, which show keys and tables but not
+// records. At three in the morning the questions are different: is anything lost or stuck? How far
 // behind is it? What was rejected, and why? Where is record X?
 //
 // # Use
@@ -16,8 +16,8 @@
 //	mux.Handle("/headrace/", http.StripPrefix("/headrace", h))
 //
 // [Of] takes the flow that the workers and the promoter have, [Open] the names of a queue and a
-// table. All links are relative, so the handler can be mounted at any path and stand behind a proxy.
-// It works without JavaScript, which only loads the figures again.
+// table. All links are relative, so the handler can be mounted at any path and stand behind a
+// proxy. It works without JavaScript, which only reloads the figures.
 //
 // # The guarantee
 //
@@ -31,12 +31,12 @@
 //
 // # Cost
 //
-// Each question to a store has one answer that all pages share. It is asked again when it is older
-// than Config.Interval, by one call at a time, and only while a page wants it. So the stores have
-// the same work however many people watch. Every question is one script on Redis, or a few
-// statements on Postgres that use an index and have a limit. The exception is the sum of the
-// ledger: the whole is summed once in 15 minutes, and its last minutes each time. With up to 500
-// batches handed off the books also read each of these.
+// All pages share the answer of each query to a store. One call at a time repeats the query, only
+// when a page needs it, and only when the answer is older than Config.Interval and than nine times
+// the duration of the last call. So the stores have the same work however many people watch. Every
+// query is one script on Redis, or a few statements on Postgres that use an index and have a limit.
+// The exception is the sum of the ledger: the whole is summed once in 15 minutes, and its last
+// minutes each time. With up to 500 batches handed off the books also read each of these.
 //
 // # Failure modes
 //
@@ -50,7 +50,7 @@
 //
 // # JSON
 //
-// Every page is also JSON: with .json behind its name, or with Accept: application/json. The fields
+// Every page is also JSON: append .json to its name, or send Accept: application/json. The fields
 // are those of the types named here.
 //
 //	index.json               [Index]        all pipelines

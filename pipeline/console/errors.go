@@ -13,8 +13,7 @@ var (
 	ErrNotFound = errors.New("console: not found")
 	// ErrArgument is wrapped by the error about a request that cannot be used.
 	ErrArgument = errors.New("console: invalid request")
-	// ErrUnavailable is wrapped by the error of an action that the pipeline was not given the part
-	// for.
+	// ErrUnavailable is wrapped by the error of an action for which the pipeline lacks a part.
 	ErrUnavailable = errors.New("console: this pipeline has no such part")
 	// ErrNoTable reports that the database does not hold the tables of the pipeline: no worker has
 	// started yet.

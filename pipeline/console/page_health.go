@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// HealthPage is what the servers are like, and the last actions.
+// HealthPage shows the state of the servers, and the last actions.
 type HealthPage struct {
 	Common
 	Checks  []Check   `json:"checks"`

@@ -1,13 +1,13 @@
 // Package pipelinetest holds stores in memory for tests of pipelines, and the conformance suite
 // that these and the real stores pass.
 //
-// [Queue], [Window] and [Table] implement the interfaces of package pipeline. A [Flow] of them runs
-// a real worker and a real promoter without servers, in microseconds. To test a chain alone,
-// pipeline.Try is enough.
+// [Queue], [Window] and [Table] implement the interfaces of package pipeline. A [pipeline.Flow] of
+// them runs a real worker and a real promoter without servers, in microseconds. To test a chain
+// alone, pipeline.Try is enough.
 //
-// [TestQueue], [TestWindow] and [TestTable] state what a store of one's own must do: which calls
-// may come twice, what fences a worker that has lost its lease, what a redelivered batch may find.
-// Run them against any implementation.
+// [TestQueue], [TestWindow] and [TestTable] specify what a store of your own must do: which calls
+// may be repeated, what fences off a worker that has lost its lease, and what a redelivered batch
+// may find. Run them against any implementation.
 //
 // # Limits
 //

@@ -223,7 +223,7 @@ func (q *Queue) Release(_ context.Context, b *queue.Batch, o queue.ReleaseOption
 	return nil
 }
 
-// AckWith removes batches, and does what goes with each.
+// AckWith removes batches, and applies the undos of each.
 func (q *Queue) AckWith(_ context.Context, acks ...queue.Ack) (n int, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
