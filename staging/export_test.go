@@ -15,6 +15,9 @@ func (t *table) SetParts(least, judged int64, judge bool) {
 	t.noJudge.Store(!judge)
 }
 
+// SetMaxRow bounds a row instead of MaxRow.
+func (t *table) SetMaxRow(bytes int) { t.maxRow = bytes }
+
 // Staging returns the quoted names of the two staging tables, and of the two registries.
 func (t *table) Staging() (staging, registry []string) { return t.staging, t.registry }
 

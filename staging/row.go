@@ -72,6 +72,7 @@ const (
 	CodeTooLong = "too_long"      // longer than varchar(n)
 	CodeNumeric = "not_a_number"  // a text for a numeric column is not a number
 	CodeUUID    = "not_a_uuid"    // a text for a uuid column is not a uuid
+	CodeRowSize = "row_too_large" // the row is larger than MaxRow
 	CodeUnnamed = "unnamed"       // a reject that came without a code
 	CodeEncode  = "cannot_encode" // pgx cannot write the value as the column's type
 	// CodeSuppressed is the code of a row that a trigger of the target dropped without an error: it

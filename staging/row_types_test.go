@@ -352,3 +352,30 @@ func TestATypeWithoutABinaryFormatIsRefused(t *testing.T) {
 	}]{})
 	isDrift(t, "jsonpath[]", err, `"v"`, "jsonpath[]")
 }
+
+// A row of which the JSON would exceed what Postgres stores could not be rejected at promotion.
+func TestARowThatIsTooLarge(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	type blob struct {
+		ID int64  `db:"id"`
+		V  []byte `db:"v"`
+	}
+	exec(t, pool, "CREATE TABLE rows (id bigint PRIMARY KEY, v bytea)")
+	tab := newTable(t, pool, "rows", staging.Config[blob]{Key: []string{"id"}})
+	tab.SetMaxRow(1000)
+	l := load(blob{1, make([]byte, 900)}, blob{2, make([]byte, 1000)}, blob{ID: 3})
+	if _, err := tab.Stage(t.Context(), l); !errors.Is(err, staging.ErrLoad) || !strings.Contains(err.Error(), "Load.Payloads") {
+		t.Errorf("without a payload: got %v, want ErrLoad that names Load.Payloads", err)
+	}
+	l.Payloads = [][]byte{[]byte("one"), []byte("two"), []byte("three")}
+	stage(t, tab, l, staging.OutcomeStaged)
+	promote(t, tab)
+	if got := idsIn(t, pool, "rows"); got != "1 3" {
+		t.Errorf("promoted %s, want 1 3", got)
+	}
+	if diff := cmp.Diff(map[string]string{"2": staging.CodeRowSize}, codes(t, tab)); diff != "" {
+		t.Errorf("codes (-want +got):\n%s", diff)
+	}
+	balanced(t, tab)
+}

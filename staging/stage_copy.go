@@ -99,7 +99,7 @@ func (e *encoder[T]) record(i int) {
 	r := &e.row
 	at, s := len(r.buf), e.span(i)
 	for n := s.lo; n < s.hi; n++ {
-		v := e.rowOf(n)
+		v, begin := e.rowOf(n), len(r.buf)
 		r.buf = binary.BigEndian.AppendUint16(r.buf, uint16(len(e.t.cols)+1))
 		if e.t.fields != nil {
 			p := unsafe.Pointer(v)
@@ -113,6 +113,9 @@ func (e *encoder[T]) record(i int) {
 			if r.i != len(r.cols) && r.err == nil {
 				r.err = fmt.Errorf("%w: %d values for %d columns: %s", ErrConfig, r.i, len(r.cols), badCalls)
 			}
+		}
+		if size := len(r.buf) - begin; size > e.t.maxRow && r.flaw == nil && r.err == nil {
+			e.tooLarge(s.pos, size)
 		}
 		if r.flaw != nil || r.err != nil {
 			f := r.flaw
@@ -132,6 +135,17 @@ func (e *encoder[T]) record(i int) {
 			e.sent = append(e.sent, i)
 		}
 	}
+}
+
+// tooLarge rejects a record with a row over MaxRow, or stops the batch if only the row itself could
+// be its payload.
+func (e *encoder[T]) tooLarge(pos int32, size int) {
+	if int(pos) < len(e.load.Payloads) {
+		e.row.flaw = &flaw{CodeRowSize, fmt.Sprintf("a row has %d bytes, must have at most %d", size, e.t.maxRow)}
+		return
+	}
+	e.row.err = fmt.Errorf("%w: batch %s: record %d has a row of %d bytes, must have at most %d, or be in Load.Payloads, to be rejected with what is there",
+		ErrLoad, e.load.Batch.ID, pos, size, e.t.maxRow)
 }
 
 // Read implements io.Reader. Rows are encoded straight into p; what does not fit waits in spill.

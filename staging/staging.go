@@ -28,6 +28,12 @@ type Batch struct {
 // two batches.
 func NewBatchID() string { return uid.New() }
 
+// MaxRow bounds a row in bytes, as COPY carries it. A row that the target refuses is stored as JSON
+// beside its reason. JSON takes up to six bytes for one, and Postgres stores no value over 1 GiB: a
+// larger row could neither be promoted nor rejected. A record with one is rejected with its payload
+// in Load.Payloads; without one there, Stage returns ErrLoad.
+const MaxRow = 160 << 20
+
 // MaxReason bounds the stored reason of a reject, and of a promotion that failed, in characters. A
 // longer one is cut: what a trigger raises may be of any length.
 const MaxReason = 1000
@@ -200,6 +206,7 @@ type table struct {
 	drops         atomic.Int32  // so many promotions insert row by row, because a trigger dropped a row
 	noJudge       atomic.Bool   // the server has no PL/pgSQL for this role
 	sizes         partSizes
+	maxRow        int      // MaxRow, less in a test
 	sequences     []string // of columns of the target that are left out
 	searchPath    string   // of New
 
@@ -238,6 +245,7 @@ func newTable[T any](pool *pgxpool.Pool, cfg Config[T]) (*Table[T], error) {
 	}
 	t := &Table[T]{fill: cfg.Fill, idBy: cfg.IDOf}
 	t.pool, t.cfg, t.wanted, t.sizes = pool, u, u.Columns, defaultPartSizes
+	t.maxRow = MaxRow
 	if cfg.Fill == nil {
 		fields, err := taggedFields(reflect.TypeFor[T]())
 		if err != nil {
