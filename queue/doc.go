@@ -63,11 +63,11 @@
 // That counts as a crash, because the queue cannot tell the two apart. A Redis at maxmemory rejects
 // producers (ErrMemory) and lets consumers drain it; a waiting consumer polls in the meantime. A
 // Redis that evicts keys may lose everything: New warns about it or returns an error. A Redis that
-// crashes forgets what it had not synced: PushConfig.Durable waits for the disk. Acknowledged writes
-// that a failover loses are lost. While a server loads or fails over (LOADING, READONLY), calls retry
-// for up to 30 seconds. While it rejects writes (MISCONF, NOREPLICAS), they retry for up to 5
-// seconds. Later calls recover without a restart. When the server's clock is set back, leases and
-// delays keep their length; delayed pushes follow the new clock.
+// crashes forgets what it had not synced: PushConfig.Durable waits for the disk. Acknowledged
+// writes that a failover loses are lost. While a server loads or fails over (LOADING, READONLY),
+// calls retry for up to 30 seconds. While it rejects writes (MISCONF, NOREPLICAS), they retry for
+// up to 5 seconds. Later calls recover without a restart. When the server's clock is set back,
+// leases and delays keep their length; delayed pushes follow the new clock.
 //
 // A batch whose keys were deleted or overwritten is set aside. Audit names it. It is never
 // delivered in part.
@@ -83,10 +83,10 @@
 //	  +eval +evalsha +time +type +hget +hmget +hset +hlen +hincrby +llen +lpush +lpushx +pexpire
 //	  +persist +zadd +zcard +zrem +zrangebyscore +info +unlink
 //	ACL SETUSER worker on >secret ~{orders}:* +@connection -@dangerous
-//	  +eval +evalsha +time +type +exists +hget +hmget +hgetall +hset +hdel +hlen +hincrby +llen +lpush
-//	  +lindex +lrange +ltrim +lmove +blmove +rpop +rename +sort +unlink +memory|usage +getrange
-//	  +setrange +zadd +zcard +zcount +zrange +zrangebyscore +zrem +zscore +zunionstore +info
-//	  +config|get
+//	  +eval +evalsha +time +type +exists +hget +hmget +hgetall +hset +hdel +hlen +hincrby +llen
+//	  +lpush +lindex +lrange +ltrim +lmove +blmove +rpop +rename +sort +unlink +memory|usage
+//	  +getrange +setrange +zadd +zcard +zcount +zrange +zrangebyscore +zrem +zscore +zunionstore
+//	  +info +config|get
 //	ACL SETUSER promoter on >secret ~{orders}:* +@connection -@dangerous
 //	  +eval +evalsha +time +type +exists +hget +hmget +hgetall +hset +hlen +hincrby +llen +lindex
 //	  +lrange +lmove +sort +unlink +memory|usage +getrange +setrange +zadd +zcard +zrem +zscan
@@ -100,9 +100,9 @@
 //
 // # Cluster
 //
-// A queue lives on one node; [Shards] spreads one over several nodes. The last 14 bits of a batch id
-// are the slot of its queue, so each call about a batch goes to the shard that has it. While a slot
-// moves, the server rejects every script, and the call retries for up to half a minute. This works
-// because every script names a key that never exists. A script that ran with half of its keys gone
-// would fail halfway, or mistake missing batches for acknowledged ones.
+// A queue lives on one node; [Shards] spreads one over several nodes. The last 14 bits of a batch
+// id are the slot of its queue, so each call about a batch goes to the shard that has it. While a
+// slot moves, the server rejects every script, and the call retries for up to half a minute. This
+// works because every script names a key that never exists. A script that ran with half of its keys
+// gone would fail halfway, or mistake missing batches for acknowledged ones.
 package queue

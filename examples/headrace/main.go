@@ -6,7 +6,8 @@
 // Each verb is a file. Look at package examples/orders for the wiring of the pipeline, and at
 // examples/internal/ops for what is read without knowing the row type.
 //
-//	REDIS_URL=redis://localhost:6379 DATABASE_URL=postgres://localhost/shop go run ./examples/headrace stats
+//	export REDIS_URL=redis://localhost:6379 DATABASE_URL=postgres://localhost/shop
+//	go run ./examples/headrace stats
 package main
 
 import (

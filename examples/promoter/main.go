@@ -1,7 +1,7 @@
 // Command promoter moves staged orders into the durable table, with the dashboards that are
 // roll-ups, and acknowledges their batches after the commit. The dashboards that are views are
-// refreshed in the pauses, at the latest after a minute. One promoter is enough; several take turns.
-// It prints each promotion, and the books at the end.
+// refreshed in the pauses, at the latest after a minute. One promoter is enough; several take
+// turns. It prints each promotion, and the books at the end.
 //
 //	export REDIS_URL=redis://localhost:6379 DATABASE_URL=postgres://localhost/shop
 //	go run ./examples/promoter

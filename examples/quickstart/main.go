@@ -52,15 +52,13 @@ func main() {
 
 	record := []byte(`{"id":"attic","celsius":21.5}`)
 	check(readings.Push(ctx, record, record, []byte("not JSON")))
-	for range time.Tick(100 * time.Millisecond) { // until nothing waits, and nothing moves
-		if books := must(flow.Books(ctx, time.Time{})); books.Quiet && books.Redis.Depth() == 0 {
-			for _, line := range books.Lines() {
-				fmt.Println(line.Sum)
-			}
-			check(books.Balanced()) // nil, or an error that names the line that is off
-			return
-		}
+	check(flow.Drain(ctx)) // returns when every record is accounted for
+
+	books := must(flow.Books(ctx, time.Time{})) // since the beginning
+	for _, line := range books.Lines() {
+		fmt.Println(line.Sum)
 	}
+	check(books.Balanced()) // nil, or an error that names the line that is off
 }
 
 func check(err error) {

@@ -49,6 +49,7 @@ func TestWidth(t *testing.T) {
 		{"a.go", "package a\n\n//go:generate " + long + "\n// https://" + strings.Repeat("x", 200) + "\n", nil},
 		{"a.go", "package a\n/* short\n" + long + "\n*/\nvar s = `// " + long + "`\n", []int{3}},
 		{"a.go", "package a\nfunc ExampleA() {\n// Output:\n// " + long + "\n// " + long + "\n}\n// " + long + "\n", []int{7}},
+		{"a.go", "// " + long + "\npackage a\n", []int{1}},
 		{"a.lua", "-- " + long + "\nlocal x = 1 -- " + long + "\n", []int{1}},
 		{"a.sql", "  -- " + long + "\n", []int{1}},
 	} {

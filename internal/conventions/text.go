@@ -94,7 +94,7 @@ func Width(file string, src []byte, columns int) []Problem {
 	lines := strings.Split(string(src), "\n")
 	switch filepath.Ext(file) {
 	case ".go":
-		output := 0 // the last line of an example's expected output
+		output := -1 // the last line of an example's expected output
 		eachToken(file, src, func(line int, tok token.Token, lit string) {
 			if tok != token.COMMENT || strings.HasPrefix(lit, "//go:") || strings.HasPrefix(lit, "//nolint") {
 				return

@@ -1,3 +1,3 @@
-// Package together has no code. Its tests use packages together: all Redis packages on one name, and
-// roll-ups in the promotions of staging.
+// Package together has no code. Its tests use packages together: all Redis packages on one name,
+// and roll-ups in the promotions of staging.
 package together

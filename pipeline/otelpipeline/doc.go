@@ -29,8 +29,8 @@
 //
 // # Metrics of what the stores hold
 //
-// [Observer.Watch] adds gauges that read the stores at each collection. They are the same from every
-// program, so one program that watches is enough, and the maximum over several is right.
+// [Observer.Watch] adds gauges that read the stores at each collection. They are the same from
+// every program, so one program that watches is enough, and the maximum over several is right.
 //
 //	headrace.queue.records       by state: ready, delayed, in_flight (with a worker, or waiting for
 //	                             redelivery), handed_off, dead; a record is in one state
@@ -54,10 +54,10 @@
 // # Traces
 //
 // All spans of a batch are in one trace, whichever programs wrote them. Its id is a digest of the
-// batch's id ([TraceID]), so nothing has to travel through the stores, and a sampler that decides by
-// trace id decides the same everywhere. A worker's span "headrace.batch" lasts from the lease to the
-// hand-off, with the children transform (and one for each of its stages), stage and handoff. The
-// promoter adds the spans promote and ack. Each promote span links to the span
+// batch's id ([TraceID]), so nothing has to travel through the stores, and a sampler that decides
+// by trace id decides the same everywhere. A worker's span "headrace.batch" lasts from the lease to
+// the hand-off, with the children transform (and one for each of its stages), stage and handoff.
+// The promoter adds the spans promote and ack. Each promote span links to the span
 // "headrace.promotion" that covers all batches of the promotion, and that one links back. A batch
 // that is delivered again has one more span "headrace.batch" in the same trace.
 //
