@@ -127,7 +127,8 @@ type Config[T any] struct {
 	IDOf func(*T) string
 
 	// LockTimeout is how long a statement waits for a lock. A promotion waits that long in total for
-	// the lock on its side, and lets others through in between. Default [DefaultLockTimeout].
+	// the lock on its side, and lets others through in between. For promotions of other lanes, it
+	// waits a minute, or LockTimeout if that is longer. Default [DefaultLockTimeout].
 	LockTimeout time.Duration
 	// IdleTimeout is how long a transaction may be idle before Postgres ends it. Default
 	// [DefaultIdleTimeout].

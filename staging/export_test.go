@@ -73,3 +73,6 @@ var FormatUUID = formatUUID
 
 // LaneOf is the number of the lane, from 1 on, that a batch belongs to.
 func (t *table) LaneOf(id string) int { return t.laneOf(id) + 1 }
+
+// Bound is the number of rows that promotions have learned to take at once. 0: no bound.
+func (t *table) Bound() int64 { return t.bound.Load() }

@@ -122,7 +122,7 @@ func (p *promotion) takeTurnAlone(ctx context.Context) error {
 	if len(p.t.lane) == 1 || p.alone {
 		return nil
 	}
-	if _, err := sendOne(ctx, p.q, p.t.sql.turnAlone.with(nil)); err != nil {
+	if err := p.waitFor(ctx, p.t.sql.turnAlone); err != nil {
 		return err
 	}
 	p.alone = true
@@ -135,7 +135,14 @@ func (p *promotion) shareTurn(ctx context.Context) error {
 	if len(p.t.lane) == 1 || p.alone {
 		return nil
 	}
-	_, err := sendOne(ctx, p.q, p.t.sql.turn.with(nil))
+	return p.waitFor(ctx, p.t.sql.turn)
+}
+
+// waitFor gets a turn. If it does not, the promotion is not to blame: fewer rows would not help.
+func (p *promotion) waitFor(ctx context.Context, turn statement) error {
+	p.waits = true
+	_, err := sendOne(ctx, p.q, turn.with(nil))
+	p.waits = err != nil
 	return err
 }
 

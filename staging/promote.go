@@ -56,6 +56,7 @@ type progress struct {
 	judged    int64           // rows that were refused record by record
 	lastPass  bool            // no longer postponed
 	alone     bool            // no promotion of another lane writes until the commit
+	waits     bool            // for its turn, or its share of it
 	yielding  bool            // the insert leaves a key to another lane that writes it meanwhile
 	byBatch   bool            // batch by batch, to count each batch's conflicts
 	wroteBy   map[int32]int64 // rows written, by batch
@@ -86,12 +87,13 @@ func (t *table) Promote(ctx context.Context, o PromoteOptions) (PromoteResult, e
 		return PromoteResult{}, fmt.Errorf("%w: PromoteOptions.Lane is %d, must be 0 to %d", ErrConfig, o.Lane, len(t.lane))
 	}
 	if len(t.lane) > 1 && t.alone() {
-		// Its promotions lock the target, one after the other: they need not wait in the server.
-		select {
-		case t.whole <- struct{}{}:
-			defer func() { <-t.whole }()
-		case <-ctx.Done():
-			return PromoteResult{}, ctx.Err()
+		waited, err := t.waitForWhole(ctx, o.Timeout)
+		if err != nil {
+			return PromoteResult{}, err
+		}
+		defer func() { <-t.whole }()
+		if o.Timeout > 0 {
+			o.Timeout -= waited
 		}
 	}
 	l := &laneTarget{table: t, lane: o.Lane - 1, last: max(0, o.Lane-1)}
@@ -102,12 +104,33 @@ func (t *table) Promote(ctx context.Context, o PromoteOptions) (PromoteResult, e
 	return out, err
 }
 
+// waitForWhole waits until no other promotion of this program locks the target: promotions that do
+// so go one after the other, and need not wait in the server. It leaves at least half of a time-out
+// to the promotion.
+func (t *table) waitForWhole(ctx context.Context, timeout time.Duration) (waited time.Duration, err error) {
+	begun, wait := time.Now(), t.rowTimeout()
+	if timeout > 0 {
+		wait = min(wait, timeout/2)
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case t.whole <- struct{}{}:
+		return min(time.Since(begun), wait), nil
+	case <-timer.C:
+		return 0, fmt.Errorf("%w: promoting into %s: a promotion of another lane locks it", ErrBusy, t.target)
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
 // attempt is what one try to promote has come to.
 type attempt struct {
 	out     PromoteResult
 	found   int   // batches in the side
 	settled int   // batches that the try has settled
 	expect  int64 // rows of the batches that it took
+	waits   bool  // it has ended while it waited for promotions of other lanes
 	learn   func()
 	resolve func(ctx context.Context) bool // after a commit with an unknown outcome: whether it was done
 }
@@ -159,6 +182,8 @@ func attempts(ctx context.Context, o PromoteOptions, bound *atomic.Int64, t targ
 			}
 			a.learn()
 			return a.out, nil
+		case a.waits && ctx.Err() == nil && (sqlState(err) == "55P03" || tookTooLong(err) || inner.Err() != nil):
+			return PromoteResult{}, fmt.Errorf("%w: promoting into %s: a promotion of another lane writes into it: %w", ErrBusy, t.Name(), err)
 		case tookTooLong(err) || o.Timeout > 0 && inner.Err() != nil && ctx.Err() == nil:
 			bound.Store(max(1, min(limit, max(a.expect, 2))/2))
 			return PromoteResult{}, fmt.Errorf("staging: promoting into %s took too long; the next promotion takes fewer rows: %w", t.Name(), err)
@@ -201,7 +226,7 @@ func tookTooLong(err error) bool {
 func (l *laneTarget) promoteOnce(ctx context.Context, limit int64, byBatch bool) (attempt, error) {
 	p := &promotion{t: l.table, progress: progress{byBatch: byBatch, wroteBy: map[int32]int64{}}}
 	err := p.once(ctx, l, limit)
-	a := attempt{out: p.out, found: p.found, settled: len(p.chosen), expect: p.expect, learn: p.learn, resolve: p.resolve}
+	a := attempt{out: p.out, found: p.found, settled: len(p.chosen), expect: p.expect, waits: p.waits, learn: p.learn, resolve: p.resolve}
 	if err != nil {
 		a.settled = 0
 	}
@@ -254,6 +279,9 @@ func (p *promotion) run(ctx context.Context, limit int64) error {
 		return err
 	}
 	if len(p.list) == 0 && len(p.counts) == 0 {
+		if len(t.lane) > 1 && p.otherFull { // another promoter has promoted this side meanwhile
+			p.found, p.out.More = 1, true
+		}
 		return nil
 	}
 	if err := p.enter(ctx, p.pick(limit)); err != nil {

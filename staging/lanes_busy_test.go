@@ -1,0 +1,97 @@
+package staging_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/headrace/headrace/staging"
+)
+
+// Two promoters choose the same lane, and the second finds it empty. It goes on with the other
+// lane.
+func TestALaneThatIsEmptyMeanwhile(t *testing.T) {
+	t.Parallel()
+	x := openLanes(t, lanedTable, staging.Config[laned]{Key: []string{"id"}})
+	for lane := 1; lane <= 2; lane++ {
+		stage(t, x.both, x.loadOf(lane, laned{ID: string(rune('a' + lane))}), staging.OutcomeStaged)
+	}
+	flips := 0
+	x.both.SetHook(func(point string) error {
+		if point != "after flip" {
+			return nil
+		}
+		if flips++; flips > 1 {
+			return nil
+		}
+		open := query[string](t, x.pool, "SELECT open FROM laned_control")
+		p, err := x.narrow.Promote(t.Context(), staging.PromoteOptions{Lane: 1 + strings.IndexByte(open, 'b')})
+		if err == nil && p.Rows != 1 {
+			t.Errorf("the other promoter got %+v, want a row", p)
+		}
+		return err
+	})
+	if p := promote(t, x.both); p.Rows != 1 || flips != 2 {
+		t.Errorf("got %+v after %d flips, want the row of the other lane after 2", p, flips)
+	}
+	count := query[int](t, x.pool, "SELECT count(*) FROM laned")
+	if count != 2 {
+		t.Errorf("%d rows, want 2", count)
+	}
+}
+
+// A promotion that ends while it waits for those of other lanes is not too slow: the next one takes
+// as many rows, and the error does not name holders of the staging tables.
+func TestWaitingForAnotherLaneIsNotSlow(t *testing.T) {
+	t.Parallel()
+	for name, ddl := range map[string]string{
+		"a share of the turn": lanedTable,
+		"the turn alone":      lanedTable + "CREATE UNIQUE INDEX ON laned (rank)",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			x := openLanes(t, ddl, staging.Config[laned]{Key: []string{"id"}})
+			stage(t, x.both, x.loadOf(1, keys(10, false)...), staging.OutcomeStaged)
+			release := x.hold("SELECT pg_advisory_xact_lock(hashtext('headrace.staging.turn'), 'laned'::regclass::oid::int8::bit(32)::int4)")
+			promoting := x.promoting(1)
+			x.untilWaiting(1)
+			exec(t, x.pool, "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+			r := <-promoting
+			if !errors.Is(r.err, staging.ErrBusy) || strings.Contains(r.err.Error(), "staging tables are held") || x.both.Bound() != 0 {
+				t.Errorf("got %+v, %v, bound %d, want ErrBusy for another lane and no bound", r.v, r.err, x.both.Bound())
+			}
+			release()
+			if p := promote(t, x.both); p.Rows != 10 {
+				t.Errorf("got %+v, want 10 rows", p)
+			}
+		})
+	}
+}
+
+// Promotions that lock the target wait for each other within their time-out only.
+func TestLanesThatLockTheTarget(t *testing.T) {
+	t.Parallel()
+	x := openLanes(t, lanedTable+sumsTable, staging.Config[laned]{
+		Key: []string{"id"}, Conflict: staging.ConflictReplace, Newer: "rank", Merges: []staging.Merge{sumsReplaced},
+	})
+	stage(t, x.both, x.loadOf(1, laned{ID: "a"}), staging.OutcomeStaged)
+	stage(t, x.both, x.loadOf(2, laned{ID: "b"}), staging.OutcomeStaged)
+	locked, goOn := stopAt(t, x.both, "after lock")
+	first := x.promoting(1)
+	<-locked
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if p, err := x.both.Promote(ctx, staging.PromoteOptions{Lane: 2, Timeout: time.Millisecond}); !errors.Is(err, staging.ErrBusy) {
+		t.Errorf("got %+v, %v, want ErrBusy", p, err)
+	}
+	goOn()
+	if p := (<-first).must(t); p.Rows != 1 {
+		t.Errorf("got %+v, want a row", p)
+	}
+	if rows := promoteLanes(t, x.both); rows != 1 {
+		t.Errorf("%d rows, want 1", rows)
+	}
+	x.sums()
+}
