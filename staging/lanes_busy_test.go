@@ -95,3 +95,36 @@ func TestLanesThatLockTheTarget(t *testing.T) {
 	}
 	x.sums()
 }
+
+// While a lane keeps failing, another one fails once and then succeeds. The target has been failing
+// since the first failure.
+func TestStuckSinceTheFirstFailure(t *testing.T) {
+	t.Parallel()
+	x := openLanes(t, lanedTable, staging.Config[laned]{Key: []string{"id"}, Conflict: staging.ConflictFail})
+	exec(t, x.pool, "INSERT INTO laned VALUES ('a', 0, 0), ('b', 0, 0)")
+	stage(t, x.both, x.loadOf(1, laned{ID: "a"}), staging.OutcomeStaged)
+	stage(t, x.both, x.loadOf(2, laned{ID: "b"}), staging.OutcomeStaged)
+	var since time.Time
+	for _, lane := range []int{1, 2} {
+		if _, err := x.both.Promote(t.Context(), staging.PromoteOptions{Lane: lane}); !errors.Is(err, staging.ErrConflict) {
+			t.Fatalf("lane %d: got %v, want ErrConflict", lane, err)
+		}
+		if lane == 1 {
+			since = must(x.both.Stats(t.Context())).FailingSince
+		}
+	}
+	exec(t, x.pool, "DELETE FROM laned WHERE id = 'b'")
+	if p, err := x.both.Promote(t.Context(), staging.PromoteOptions{Lane: 2}); err != nil || p.Rows != 1 {
+		t.Fatalf("got %+v, %v, want a row", p, err)
+	}
+	if s := must(x.both.Stats(t.Context())); s.Failures != 2 || !s.FailingSince.Equal(since) || since.IsZero() {
+		t.Errorf("got %d failures since %v, want 2 since %v", s.Failures, s.FailingSince, since)
+	}
+	exec(t, x.pool, "DELETE FROM laned WHERE id = 'a'")
+	if rows := promoteLanes(t, x.both); rows != 1 {
+		t.Errorf("%d rows, want 1", rows)
+	}
+	if s := must(x.both.Stats(t.Context())); s.Stuck() != nil {
+		t.Errorf("got %v, want nil", s.Stuck())
+	}
+}

@@ -21,8 +21,10 @@ SELECT pg_advisory_xact_lock_shared(hashtext('headrace.staging.turn'), {target_t
 SELECT pg_advisory_xact_lock(hashtext('headrace.staging.turn'), {target_text}::regclass::oid::int8::bit(32)::int4);
 
 -- name: note_failure
+-- The lane that failed first keeps the failure: a success of another one does not end it.
 UPDATE {control}
-SET failed_since = coalesce(failed_since, clock_timestamp()), failures = failures + 1, failure = @failure::text, failed_lane = {lane};
+SET failed_since = coalesce(failed_since, clock_timestamp()), failures = failures + 1, failure = @failure::text,
+    failed_lane = CASE WHEN failures = 0 THEN {lane} ELSE failed_lane END;
 
 -- name: note_success
 -- The failure of another lane goes on.
