@@ -115,7 +115,7 @@ type PromoterConfig struct {
 	// the ledger, even without an error. It also does so at start and after every error. Default
 	// [DefaultReconcileInterval].
 	ReconcileInterval time.Duration
-	// Promote bounds one promotion.
+	// Promote bounds one promotion. With Promote.Lane, the promoter promotes that lane only.
 	Promote staging.PromoteOptions
 	// Refresh is called after promotions, at most once per RefreshInterval, and once more on shutdown
 	// if rows were promoted since. Calls never overlap, and promotions continue during a call. A

@@ -98,7 +98,7 @@ func (p *Promoter[T]) Run(ctx context.Context) error {
 	p.reconcileAfter(0)
 	p.changed(dirty) // what was promoted before this start may not have been refreshed
 	var lanes sync.WaitGroup
-	for lane := 2; lane <= len(p.wake); lane++ {
+	for lane := 2; lane <= len(p.wake) && p.cfg.Promote.Lane == 0; lane++ {
 		lanes.Go(func() {
 			p.promoteLoop(ctx, lane, func() error { return p.drainLane(ctx, work, dirty, lane) })
 		})
@@ -259,9 +259,9 @@ func (p *Promoter[T]) Promote(ctx context.Context) (int, error) {
 }
 
 // firstLane is the lane of the loop that reconciles besides: the only one where there are no
-// others.
+// others, or where PromoterConfig.Promote.Lane chooses one.
 func (p *Promoter[T]) firstLane() int {
-	if len(p.wake) == 1 {
+	if len(p.wake) == 1 || p.cfg.Promote.Lane > 0 {
 		return p.cfg.Promote.Lane
 	}
 	return 1

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -129,5 +130,42 @@ func TestALongPromotionOfAnotherLane(t *testing.T) {
 			t.Errorf("%d lanes: got %v after %d promotions, want ErrBusy after %d", lanes, err, promotions, want)
 		}
 		cancel()
+	}
+}
+
+// lanedTable has three lanes and counts the promotions of each.
+type lanedTable struct {
+	busyTable
+	lanes func(lane int)
+}
+
+func (lanedTable) Lanes() int { return 3 }
+
+func (t lanedTable) Promote(ctx context.Context, o staging.PromoteOptions) (staging.PromoteResult, error) {
+	t.lanes(o.Lane)
+	return t.busyTable.Promote(ctx, o)
+}
+
+// A promoter that was given a lane promotes no other one.
+func TestAPromoterOfOneLane(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var mu sync.Mutex
+	got := map[int]int{}
+	table := lanedTable{busyTable: busyTable{promoted: func() {}}, lanes: func(lane int) {
+		mu.Lock()
+		defer mu.Unlock()
+		if got[lane]++; got[lane] == 100 {
+			cancel()
+		}
+	}}
+	p, err := NewPromoter(Flow[int]{Queue: &partQueue{reconciles: 1}, Table: table, Chain: Decode(atoi)},
+		PromoterConfig{Promote: staging.PromoteOptions{Lane: 2}, ReconcileInterval: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Run(ctx); err != nil || len(got) != 1 || got[2] < 100 {
+		t.Errorf("got %v, promotions by lane %v, want those of lane 2 only", err, got)
 	}
 }
