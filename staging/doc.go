@@ -67,10 +67,14 @@
 //
 // Promotions of two lanes wait for each other at batch ids, at keys, and at the groups that merges
 // write, always in this order and each sorted, so they do not deadlock. A merge of your own has to
-// write its groups sorted: end its SELECT with ORDER BY. Where the order cannot be kept, one
-// promotion at a time writes into the target, and lanes gain little: with triggers, with a unique
-// index or an exclusion constraint besides the key, with row security, with generated columns, with
-// Merge.Then or Merge.Replaced, and after a row that only the insert could refuse.
+// write its groups sorted: end its SELECT with ORDER BY. It may only add to what is there, as ON
+// CONFLICT DO UPDATE SET n = x.n + EXCLUDED.n does. A merge that reads other rows and overwrites
+// misses what another lane has not committed yet: give it a Then, at least "SELECT 1".
+//
+// Where the order cannot be kept, one promotion at a time writes into the target, and lanes gain
+// little: with triggers, with a unique index or an exclusion constraint besides the key, with row
+// security, with generated columns, with Merge.Then or Merge.Replaced, with records of several rows
+// where a constraint may refuse one, and after a row that only the insert could refuse.
 //
 // Batches of two lanes have no order. So [ConflictReplace] needs Newer or ReplaceIf, and a target
 // that refers to itself by a foreign key has one lane: New returns [ErrConfig]. Of rows with one

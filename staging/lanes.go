@@ -148,9 +148,9 @@ func (p *promotion) waitFor(ctx context.Context, turn statement) error {
 
 // ordered is true for a promotion that writes its keys in one statement, sorted, and nothing but
 // its merges behind them. A trigger, a second unique index or a statement behind the merges waits
-// in an order of its own.
+// in an order of its own. So do the rows of one suspect record, which are tried together.
 func (p *promotion) ordered() bool {
-	if p.guarded || p.beforeRow || p.byBatch {
+	if p.guarded || p.beforeRow || p.byBatch || p.multi && len(p.suspects) > 0 {
 		return false
 	}
 	for _, m := range p.t.cfg.Merges {
