@@ -227,7 +227,7 @@ func TestLanesPromoteExactlyOnce(t *testing.T) {
 				t.Error(odd)
 			}
 			x.both.SetHook(nil)
-			x.work.Reset() // a backend may have been ended while its connection was idle
+			x.lanes.work.Reset() // a backend may have been ended while its connection was idle
 			x.drain()
 			x.check()
 		})
