@@ -83,10 +83,10 @@ func readersRights(t *testing.T, s stores, owner cli, reject, record string) {
 		"tables.json", "health.json",
 	} {
 		var body string
-		if !servertest.Eventually(t, page+" as a reader has no gaps", func() bool { // a store may be slower than the page waits
+		if !servertest.Eventually(t, page+" as a reader has no warnings", func() bool { // a store may be slower than the page waits
 			var status int
 			status, body = get(t, base+"p/orders/"+page)
-			return status == http.StatusOK && strings.Contains(body, `"gaps": []`)
+			return status == http.StatusOK && strings.Contains(body, `"warnings": []`)
 		}) {
 			t.Log(body)
 		}

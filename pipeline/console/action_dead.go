@@ -57,7 +57,7 @@ func (p *pipe) eachLetter(ctx context.Context, reason string, f func(ids []strin
 	return true, nil
 }
 
-func (p *pipe) doDead(ctx context.Context, a Action, d *Deed, done string, do func(ctx context.Context, ids ...string) (int, error)) error {
+func (p *pipe) doDead(ctx context.Context, a Action, d *ActionResult, done string, do func(ctx context.Context, ids ...string) (int, error)) error {
 	some := func(ids []string) error {
 		n, err := do(ctx, ids...)
 		d.Records += int64(n)

@@ -26,8 +26,8 @@ type Plan struct {
 	Edit *Edit `json:"edit,omitempty"`
 }
 
-// Deed is an action that was done, or failed.
-type Deed struct {
+// ActionResult is an action that was done, or failed.
+type ActionResult struct {
 	At      time.Time     `json:"at"`
 	Who     string        `json:"who"`
 	Action  Action        `json:"action"`
@@ -41,28 +41,28 @@ type Deed struct {
 
 // journal keeps the last actions in this process.
 type journal struct {
-	mu    sync.Mutex
-	deeds []Deed
+	mu      sync.Mutex
+	results []ActionResult
 }
 
-const maxDeeds = 50
+const maxResults = 50
 
-func (j *journal) add(d Deed) {
+func (j *journal) add(d ActionResult) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	d.Action.Payload = nil
-	j.deeds = append(j.deeds, d)
-	if len(j.deeds) > maxDeeds {
-		j.deeds = slices.Delete(j.deeds, 0, len(j.deeds)-maxDeeds)
+	j.results = append(j.results, d)
+	if len(j.results) > maxResults {
+		j.results = slices.Delete(j.results, 0, len(j.results)-maxResults)
 	}
 }
 
 // last returns the last actions on a pipeline, newest first.
-func (j *journal) last(pipeline string) []Deed {
+func (j *journal) last(pipeline string) []ActionResult {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	out := []Deed{}
-	for _, d := range slices.Backward(j.deeds) {
+	out := []ActionResult{}
+	for _, d := range slices.Backward(j.results) {
 		if d.Action.Pipeline == pipeline {
 			out = append(out, d)
 		}
@@ -141,7 +141,7 @@ func (p *pipe) plan(ctx context.Context, a Action) (plan Plan, err error) {
 }
 
 // do does an action, and notes what it did.
-func (p *pipe) do(ctx context.Context, a Action, d *Deed) error {
+func (p *pipe) do(ctx context.Context, a Action, d *ActionResult) error {
 	switch a.Kind {
 	case ActionKindPause:
 		d.Text = "The queue is paused."

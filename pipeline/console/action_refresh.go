@@ -21,7 +21,7 @@ func (p *pipe) lookup(name string) (lookupRefresher, error) {
 	return nil, fmt.Errorf("%w: no lookup table %q that can be refreshed", ErrUnavailable, name)
 }
 
-func (p *pipe) doRefresh(ctx context.Context, a Action, d *Deed) error {
+func (p *pipe) doRefresh(ctx context.Context, a Action, d *ActionResult) error {
 	views, ok := p.Views.(viewRefresher)
 	if !ok {
 		return fmt.Errorf("%w: no views that can be refreshed", ErrUnavailable)

@@ -48,7 +48,7 @@ func (p *pipe) eachReject(ctx context.Context, a Action, f func(ids []int64) (in
 }
 
 // replayable reads the reject of a replay.
-func (p *pipe) replayable(ctx context.Context, a Action) (*Reject, error) {
+func (p *pipe) replayable(ctx context.Context, a Action) (*rejectRow, error) {
 	ids, err := a.numbers()
 	if err != nil {
 		return nil, err
@@ -91,7 +91,7 @@ func (p *pipe) planReplay(ctx context.Context, a Action) (Plan, error) {
 	return plan, nil
 }
 
-func (p *pipe) doResolve(ctx context.Context, a Action, d *Deed) error {
+func (p *pipe) doResolve(ctx context.Context, a Action, d *ActionResult) error {
 	some := func(ids []int64) (int64, error) {
 		n, err := p.ledger.resolve(ctx, ids...)
 		d.Records += n
@@ -112,7 +112,7 @@ func (p *pipe) doResolve(ctx context.Context, a Action, d *Deed) error {
 
 // doReplay pushes first and resolves then: a crash in between leaves the reject open, and a record
 // that is pushed twice is a duplicate.
-func (p *pipe) doReplay(ctx context.Context, a Action, d *Deed) error {
+func (p *pipe) doReplay(ctx context.Context, a Action, d *ActionResult) error {
 	r, err := p.replayable(ctx, a)
 	if err != nil {
 		return err

@@ -51,8 +51,8 @@ type ActionPage struct {
 	Common
 	Action Action `json:"action"`
 	Plan   Plan   `json:"plan"`
-	// Done is nil before the action.
-	Done *Deed `json:"done,omitempty"`
+	// Result is nil before the action.
+	Result *ActionResult `json:"result,omitempty"`
 }
 
 const (
@@ -93,18 +93,18 @@ func (h *Handler) act(w http.ResponseWriter, r *http.Request, at address, p *pip
 	}
 	ctx, cancel = context.WithTimeout(h.ctx, actionTimeout)
 	defer cancel()
-	deed := Deed{At: time.Now(), Who: who, Action: a, Unit: page.Plan.Unit}
-	err = p.do(ctx, a, &deed)
-	deed.Took = time.Since(deed.At)
+	result := ActionResult{At: time.Now(), Who: who, Action: a, Unit: page.Plan.Unit}
+	err = p.do(ctx, a, &result)
+	result.Took = time.Since(result.At)
 	p.forget()
 	if err != nil {
-		deed.Error = oneLine(err.Error())
-		h.log(r, slog.LevelError, "console: action failed", a, who, slog.Int64("done", deed.Records), slog.Any("error", err))
+		result.Error = oneLine(err.Error())
+		h.log(r, slog.LevelError, "console: action failed", a, who, slog.Int64("done", result.Records), slog.Any("error", err))
 	} else {
-		h.log(r, slog.LevelInfo, "console: action done", a, who, slog.Int64("done", deed.Records))
+		h.log(r, slog.LevelInfo, "console: action done", a, who, slog.Int64("done", result.Records))
 	}
-	h.journal.add(deed)
-	page.Done = &deed
+	h.journal.add(result)
+	page.Result = &result
 	h.show(w, r, at, p, page)
 }
 

@@ -26,17 +26,17 @@ func (r *rig) plan(form url.Values) console.ActionPage {
 	return read[console.ActionPage](r, "do.json?"+form.Encode())
 }
 
-func (r *rig) act(form url.Values) console.Deed {
+func (r *rig) act(form url.Values) console.ActionResult {
 	r.t.Helper()
 	got := r.request(http.MethodPost, r.base+"do.json", strings.NewReader(form.Encode()))
 	var page console.ActionPage
-	if err := json.Unmarshal([]byte(got.body), &page); err != nil || got.status != http.StatusOK || page.Done == nil {
+	if err := json.Unmarshal([]byte(got.body), &page); err != nil || got.status != http.StatusOK || page.Result == nil {
 		r.t.Fatalf("%v: got %d %s, want that it was done", form, got.status, got.body)
 	}
-	if page.Done.Error != "" {
-		r.t.Fatalf("%v: %s", form, page.Done.Error)
+	if page.Result.Error != "" {
+		r.t.Fatalf("%v: %s", form, page.Result.Error)
 	}
-	return *page.Done
+	return *page.Result
 }
 
 func (r *rig) stats() queue.Stats {
@@ -63,7 +63,7 @@ func TestPauseAndResume(t *testing.T) {
 	var log bytes.Buffer
 	r := actingRig(t, &log)
 	r.push("a1 ok", "a2 ok", "a3 ok")
-	if p := r.plan(url.Values{"action": {"pause"}}); p.Plan.Records != 3 || p.Done != nil || r.stats().Paused {
+	if p := r.plan(url.Values{"action": {"pause"}}); p.Plan.Records != 3 || p.Result != nil || r.stats().Paused {
 		t.Errorf("got %+v, want a plan about 3 records that changes nothing", p)
 	}
 	r.act(url.Values{"action": {"pause"}})

@@ -9,49 +9,49 @@ import (
 // A chart is drawn in this many units, and stretched to the width of the page.
 const chartWidth, chartHeight = 720.0, 160.0
 
-// Chart is a chart of the last hour.
-type Chart struct {
+// chart is a chart of the last hour.
+type chart struct {
 	Title string // for people who see it
 	Text  string // for screen readers
 	Max   string // the value at the upper end
-	Bars  []Bar
-	Lines []Trace
-	Marks []Mark
-	Keys  []Key
+	Bars  []chartBar
+	Lines []chartLine
+	Marks []chartMark
+	Keys  []chartKey
 	Empty string // why there is nothing to see; "": there is something
 }
 
-// Bar is a rectangle.
-type Bar struct {
+// chartBar is a rectangle.
+type chartBar struct {
 	Class      string
 	X, Y, W, H float64
 	Title      string
 }
 
-// Trace is a line.
-type Trace struct{ Class, Points string }
+// chartLine is a line.
+type chartLine struct{ Class, Points string }
 
-// Mark is an upright line with a text.
-type Mark struct {
+// chartMark is an upright line with a text.
+type chartMark struct {
 	X    float64
 	Text string
 }
 
-// Key explains a class.
-type Key struct{ Class, Text string }
+// chartKey explains a class.
+type chartKey struct{ Class, Text string }
 
 // Width and Height are the size of the drawing.
-func (Chart) Width() float64 { return chartWidth }
+func (chart) Width() float64 { return chartWidth }
 
 // Height is described at Width.
-func (Chart) Height() float64 { return chartHeight }
+func (chart) Height() float64 { return chartHeight }
 
-// across is where a time stands in the last hour.
+// across is the horizontal position of a time in the last hour.
 func across(t, now time.Time) float64 {
 	return chartWidth * (1 - float64(now.Sub(t))/float64(historyLength))
 }
 
-// up is where a value stands.
+// up is the vertical position of a value.
 func up(value, most float64) float64 {
 	if most <= 0 {
 		return chartHeight
@@ -60,10 +60,10 @@ func up(value, most float64) float64 {
 }
 
 // throughputChart shows the records of each minute by outcome.
-func throughputChart(minutes []Minute, now time.Time) Chart {
-	c := Chart{
+func throughputChart(minutes []Minute, now time.Time) chart {
+	c := chart{
 		Title: "Records committed, per minute",
-		Keys:  []Key{{"kept", "kept"}, {"duplicates", "duplicates"}, {"filtered", "filtered"}, {"rejected", "rejected"}},
+		Keys:  []chartKey{{"kept", "kept"}, {"duplicates", "duplicates"}, {"filtered", "filtered"}, {"rejected", "rejected"}},
 	}
 	var most, total int64
 	for _, m := range minutes {
@@ -86,7 +86,7 @@ func throughputChart(minutes []Minute, now time.Time) Chart {
 			height := chartHeight * float64(n) / float64(most)
 			y -= height
 			if n > 0 {
-				c.Bars = append(c.Bars, Bar{c.Keys[i].Class, x + w*0.1, y, w * 0.8, height, title})
+				c.Bars = append(c.Bars, chartBar{c.Keys[i].Class, x + w*0.1, y, w * 0.8, height, title})
 			}
 		}
 	}
@@ -94,8 +94,8 @@ func throughputChart(minutes []Minute, now time.Time) Chart {
 }
 
 // delayChart shows the time from the seal to the commit, for each minute.
-func delayChart(minutes []Minute, now time.Time) Chart {
-	c := Chart{Title: "Time from seal to commit", Keys: []Key{{"longest", "longest"}, {"median", "median"}}}
+func delayChart(minutes []Minute, now time.Time) chart {
+	c := chart{Title: "Time from seal to commit", Keys: []chartKey{{"longest", "longest"}, {"median", "median"}}}
 	most := 0.0
 	for _, m := range minutes {
 		most = max(most, m.Longest)
@@ -114,7 +114,7 @@ func delayChart(minutes []Minute, now time.Time) Chart {
 			duration(seconds(m.Median)), duration(seconds(m.Longest)), exact(m.Batches))
 		for i, v := range []float64{m.Longest, m.Median} {
 			y := up(v, most)
-			c.Bars = append(c.Bars, Bar{c.Keys[i].Class, x + w*0.1, y, w * 0.8, chartHeight - y, title})
+			c.Bars = append(c.Bars, chartBar{c.Keys[i].Class, x + w*0.1, y, w * 0.8, chartHeight - y, title})
 		}
 	}
 	return c
@@ -123,8 +123,8 @@ func delayChart(minutes []Minute, now time.Time) Chart {
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 // depthChart shows the depth of the queue against the gate's upper watermark, if there is one.
-func depthChart(h History, high int64, now time.Time) Chart {
-	c := Chart{Title: "Depth of the queue", Keys: []Key{{"depth", "not settled"}, {"ready", "of these ready"}}}
+func depthChart(h History, high int64, now time.Time) chart {
+	c := chart{Title: "Depth of the queue", Keys: []chartKey{{"depth", "not settled"}, {"ready", "of these ready"}}}
 	most := high
 	for _, s := range h.Samples {
 		most = max(most, s.Depth())
@@ -138,18 +138,18 @@ func depthChart(h History, high int64, now time.Time) Chart {
 	last := h.Samples[len(h.Samples)-1]
 	c.Text = fmt.Sprintf("%s records are not settled, %s of these are ready.", exact(last.Depth()), exact(last.Ready))
 	if began := across(h.Started, now); began > 0 {
-		c.Bars = append(c.Bars, Bar{"unknown", 0, 0, began, chartHeight, "the console did not run yet"})
-		c.Marks = append(c.Marks, Mark{began, "console started " + h.Started.UTC().Format("15:04 UTC")})
+		c.Bars = append(c.Bars, chartBar{"unknown", 0, 0, began, chartHeight, "the console did not run yet"})
+		c.Marks = append(c.Marks, chartMark{began, "console started " + h.Started.UTC().Format("15:04 UTC")})
 		c.Text += " The console knows nothing of the time before " + h.Started.UTC().Format("15:04 UTC") + "."
 	}
 	if high > 0 {
 		y := up(float64(high), float64(most))
-		c.Lines = append(c.Lines, Trace{"high", fmt.Sprintf("0,%.1f %.0f,%.1f", y, chartWidth, y)})
-		c.Keys = append(c.Keys, Key{"high", "the gate closes"})
+		c.Lines = append(c.Lines, chartLine{"high", fmt.Sprintf("0,%.1f %.0f,%.1f", y, chartWidth, y)})
+		c.Keys = append(c.Keys, chartKey{"high", "the gate closes"})
 	}
 	parts, reset := h.parts()
 	for _, t := range reset {
-		c.Marks = append(c.Marks, Mark{across(t, now), "counters went back " + t.UTC().Format("15:04 UTC")})
+		c.Marks = append(c.Marks, chartMark{across(t, now), "counters went back " + t.UTC().Format("15:04 UTC")})
 	}
 	for _, part := range parts {
 		var depth, ready strings.Builder
@@ -158,7 +158,7 @@ func depthChart(h History, high int64, now time.Time) Chart {
 			fmt.Fprintf(&depth, "%.1f,%.1f ", x, up(float64(s.Depth()), float64(most)))
 			fmt.Fprintf(&ready, "%.1f,%.1f ", x, up(float64(s.Ready), float64(most)))
 		}
-		c.Lines = append(c.Lines, Trace{"depth", depth.String()}, Trace{"ready", ready.String()})
+		c.Lines = append(c.Lines, chartLine{"depth", depth.String()}, chartLine{"ready", ready.String()})
 	}
 	return c
 }

@@ -155,15 +155,15 @@ func TestAStoreThatHangsIsNamedOnThePage(t *testing.T) {
 	r.serve(func(c *console.Config) { c.Timeout = 200 * time.Millisecond })
 
 	eventually(t, func() error { // the first pages may be slower than the time-out
-		if o := read[console.Overview](r, "overview.json"); len(o.Gaps) != 0 {
-			return fmt.Errorf("got the gaps %v before Redis hangs, want none", o.Gaps)
+		if o := read[console.Overview](r, "overview.json"); len(o.Warnings) != 0 {
+			return fmt.Errorf("got the warnings %v before Redis hangs, want none", o.Warnings)
 		}
 		return nil
 	})
 	proxy.Freeze()
-	queueGap := func(o console.Overview) *console.Gap {
-		for _, g := range o.Gaps {
-			if g.What == "the queue" {
+	queueWarning := func(o console.Overview) *console.Warning {
+		for _, g := range o.Warnings {
+			if g.Part == "the queue" {
 				return &g
 			}
 		}
@@ -172,21 +172,21 @@ func TestAStoreThatHangsIsNamedOnThePage(t *testing.T) {
 	var o console.Overview
 	eventually(t, func() error {
 		o = read[console.Overview](r, "overview.json")
-		if queueGap(o) == nil {
-			return fmt.Errorf("no gap for the queue in %v", o.Gaps)
+		if queueWarning(o) == nil {
+			return fmt.Errorf("no warning for the queue in %v", o.Warnings)
 		}
 		return nil
 	})
-	g := queueGap(o)
-	if !strings.Contains(g.Why, "Redis has not answered for") || g.Since == nil || o.Queue == nil || o.Queue.Ready != 1 {
-		t.Errorf("got the gap %+v and the queue %+v, want the old answer with its time", g, o.Queue)
+	g := queueWarning(o)
+	if !strings.Contains(g.Reason, "Redis has not answered for") || g.ReadAt == nil || o.Queue == nil || o.Queue.Ready != 1 {
+		t.Errorf("got the warning %+v and the queue %+v, want the old answer with its time", g, o.Queue)
 	}
 	if len(o.Minutes) == 0 || len(o.Codes) == 0 {
 		t.Errorf("got %d minutes and %d codes, want what Postgres has", len(o.Minutes), len(o.Codes))
 	}
 	contains(t, r.get(""), "Not everything could be read", "Redis has not answered for")
-	if q := read[console.QueuePage](r, "queue.json"); q.Flight != nil || len(q.Gaps) == 0 {
-		t.Errorf("got the batches %+v and the gaps %v, want that they are missing", q.Flight, q.Gaps)
+	if q := read[console.QueuePage](r, "queue.json"); q.Batches != nil || len(q.Warnings) == 0 {
+		t.Errorf("got the batches %+v and the warnings %v, want that they are missing", q.Batches, q.Warnings)
 	}
 	if got := r.request(http.MethodGet, r.server.URL+"/headrace/readyz", nil); got.status != http.StatusServiceUnavailable {
 		t.Errorf("readyz: got %d, want 503", got.status)
@@ -196,8 +196,8 @@ func TestAStoreThatHangsIsNamedOnThePage(t *testing.T) {
 	}
 	proxy.Thaw()
 	eventually(t, func() error {
-		if o := read[console.Overview](r, "overview.json"); len(o.Gaps) > 0 {
-			return fmt.Errorf("got the gaps %v after Redis answers again", o.Gaps)
+		if o := read[console.Overview](r, "overview.json"); len(o.Warnings) > 0 {
+			return fmt.Errorf("got the warnings %v after Redis answers again", o.Warnings)
 		}
 		return nil
 	})

@@ -66,5 +66,5 @@
 //	livez, readyz            text           the process; both stores of each pipeline
 //
 // A duration in JSON is in nanoseconds (its name ends in _ns, or it is a field of another package),
-// a time is RFC 3339. "gaps" lists what could not be read.
+// a time is RFC 3339. "warnings" lists what could not be read.
 package console

@@ -25,15 +25,15 @@ func TestOneCallForAllWhoAsk(t *testing.T) {
 	short, cancel := context.WithCancel(t.Context())
 	cancel()
 	await(short, r) // a page that does not wait
-	if g := r.get().gap(); g == nil || !strings.Contains(g.Why, "Redis has not answered for") || g.Since != nil {
-		t.Errorf("got the gap %+v, want that Redis has not answered", g)
+	if g := r.get().warning(); g == nil || !strings.Contains(g.Reason, "Redis has not answered for") || g.ReadAt != nil {
+		t.Errorf("got the warning %+v, want that Redis has not answered", g)
 	}
 	for range 100 {
 		wg.Go(func() { await(t.Context(), r) })
 	}
 	close(release)
 	wg.Wait()
-	if a := r.get(); a.value != 7 || !a.ok || a.gap() != nil || calls.Load() != 1 {
+	if a := r.get(); a.value != 7 || !a.ok || a.warning() != nil || calls.Load() != 1 {
 		t.Errorf("got %+v after %d calls, want 7 after 1", a, calls.Load())
 	}
 	r.expire()
@@ -60,8 +60,8 @@ func TestARecentAnswerIsShownWhileTheNextIsRead(t *testing.T) {
 	}
 	age(2 * time.Hour)
 	await(t.Context(), r) // the call does not end before the page
-	if a := r.get(); a.value != 7 || a.gap() != nil || a.waiting == 0 {
-		t.Errorf("got %+v with the gap %v, want the old answer while the next one is read", a, a.gap())
+	if a := r.get(); a.value != 7 || a.warning() != nil || a.waiting == 0 {
+		t.Errorf("got %+v with the warning %v, want the old answer while the next one is read", a, a.warning())
 	}
 	close(release)
 	wg.Wait()
@@ -91,8 +91,8 @@ func TestAnErrorKeepsTheOldAnswer(t *testing.T) {
 	r.expire()
 	await(t.Context(), r)
 	a := r.get()
-	if g := a.gap(); a.value != 7 || !a.ok || g == nil || g.Why != `a\a b c` || g.Since == nil {
-		t.Errorf("got %+v with the gap %+v, want the old answer and the error", a, g)
+	if g := a.warning(); a.value != 7 || !a.ok || g == nil || g.Reason != `a\a b c` || g.ReadAt == nil {
+		t.Errorf("got %+v with the warning %+v, want the old answer and the error", a, g)
 	}
 }
 

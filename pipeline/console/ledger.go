@@ -171,8 +171,8 @@ func (l *ledger) readMinutes(ctx context.Context) ([]Minute, error) {
 	return rows[Minute](ctx, l, "throughput", "minutes", nil)
 }
 
-// Entry is a batch in the ledger.
-type Entry struct {
+// LedgerEntry is a batch in the ledger.
+type LedgerEntry struct {
 	ID             string     `json:"id"`
 	Kind           string     `json:"kind"`
 	Root           string     `json:"root"`
@@ -194,19 +194,19 @@ type Entry struct {
 }
 
 // Took is the time from the seal to the commit.
-func (e Entry) Took() time.Duration { return e.Committed.Sub(e.SealedAt) }
+func (e LedgerEntry) Took() time.Duration { return e.Committed.Sub(e.SealedAt) }
 
 // Balanced reports whether the entry accounts for each of its records and rows.
-func (e Entry) Balanced() bool {
+func (e LedgerEntry) Balanced() bool {
 	return e.Kind == "void" || e.Records == e.Kept+e.Duplicates+e.Filtered+e.Rejected && e.Staged == e.Rows+e.Conflicts+e.RejectedByRule
 }
 
 // readBatches reads a page of the ledger, newest first. before is an id; "" begins with the newest.
-func (l *ledger) readBatches(ctx context.Context, before, kind string) ([]Entry, error) {
+func (l *ledger) readBatches(ctx context.Context, before, kind string) ([]LedgerEntry, error) {
 	if before == "" {
 		before = newestID(time.Now())
 	}
-	return rows[Entry](ctx, l, "ledger", "batches", pgx.NamedArgs{"before": before, "kind": kind, "limit": batchPage})
+	return rows[LedgerEntry](ctx, l, "ledger", "batches", pgx.NamedArgs{"before": before, "kind": kind, "limit": batchPage})
 }
 
 // newestID is an id behind all UUIDv7 that were made until a day from now. The random ids of
@@ -217,8 +217,8 @@ func newestID(now time.Time) string {
 }
 
 // readBatch reads one batch of the ledger; nil: it has none of that id.
-func (l *ledger) readBatch(ctx context.Context, id string) (*Entry, error) {
-	found, err := rows[Entry](ctx, l, "ledger", "batch", pgx.NamedArgs{"id": id})
+func (l *ledger) readBatch(ctx context.Context, id string) (*LedgerEntry, error) {
+	found, err := rows[LedgerEntry](ctx, l, "ledger", "batch", pgx.NamedArgs{"id": id})
 	if err != nil || len(found) == 0 {
 		return nil, err
 	}
@@ -237,9 +237,14 @@ type Reject struct {
 	At       time.Time  `json:"at" db:"rejected_at"`
 	Resolved *time.Time `json:"resolved_at,omitempty" db:"resolved_at"`
 	Whole    bool       `json:"whole"` // every row of the record was rejected
-	Length   int64      `json:"-"`
-	Begin    []byte     `json:"-"`
 	Payload  Payload    `json:"payload" db:"-"`
+}
+
+// rejectRow is a row of the rejects table. Its Payload is empty: see [Handler.shown].
+type rejectRow struct {
+	Reject
+	Length int64  // of the whole payload
+	Begin  []byte // of the payload
 }
 
 // rejectQuery asks for a page of rejects.
@@ -253,7 +258,7 @@ type rejectQuery struct {
 
 // rejectsPage is a page of rejects, newest first.
 type rejectsPage struct {
-	rejects []Reject
+	rejects []rejectRow
 	next    int64 // before of the next page; 0 at the end
 }
 
@@ -270,7 +275,7 @@ func (l *ledger) readRejects(ctx context.Context, q rejectQuery) (out rejectsPag
 	if !q.since.IsZero() {
 		args["since"] = q.since
 	}
-	if out.rejects, err = rows[Reject](ctx, l, "rejects", "rejects", args); err != nil {
+	if out.rejects, err = rows[rejectRow](ctx, l, "rejects", "rejects", args); err != nil {
 		return out, err
 	}
 	switch {
@@ -282,31 +287,31 @@ func (l *ledger) readRejects(ctx context.Context, q rejectQuery) (out rejectsPag
 	return out, nil
 }
 
-func (l *ledger) rejectsOf(ctx context.Context, batch string) ([]Reject, error) {
-	return rows[Reject](ctx, l, "rejects", "rejects_of_batch", pgx.NamedArgs{"batch": batch, "bytes": listBytes, "limit": rejectPage})
+func (l *ledger) rejectsOf(ctx context.Context, batch string) ([]rejectRow, error) {
+	return rows[rejectRow](ctx, l, "rejects", "rejects_of_batch", pgx.NamedArgs{"batch": batch, "bytes": listBytes, "limit": rejectPage})
 }
 
 // readReject reads one reject with up to so many bytes of its payload; nil: there is none of that
 // id.
-func (l *ledger) readReject(ctx context.Context, id int64, bytes int) (*Reject, error) {
-	found, err := rows[Reject](ctx, l, "rejects", "reject", pgx.NamedArgs{"id": id, "bytes": min(bytes, math.MaxInt32)})
+func (l *ledger) readReject(ctx context.Context, id int64, bytes int) (*rejectRow, error) {
+	found, err := rows[rejectRow](ctx, l, "rejects", "reject", pgx.NamedArgs{"id": id, "bytes": min(bytes, math.MaxInt32)})
 	if err != nil || len(found) == 0 {
 		return nil, err
 	}
 	return &found[0], nil
 }
 
-// Code counts the open rejects of one code.
-type Code struct {
+// CodeCount counts the open rejects of one code and source.
+type CodeCount struct {
 	Code   string    `json:"code"`
 	Source string    `json:"source"`
-	N      int64     `json:"n"`
+	Open   int64     `json:"open"`
 	Last   time.Time `json:"last"`
 }
 
 // readCodes counts the open rejects by code, among the newest ones.
-func (l *ledger) readCodes(ctx context.Context) ([]Code, error) {
-	return rows[Code](ctx, l, "rejects by code", "codes", pgx.NamedArgs{"looked": rejectsLooked})
+func (l *ledger) readCodes(ctx context.Context) ([]CodeCount, error) {
+	return rows[CodeCount](ctx, l, "rejects by code", "codes", pgx.NamedArgs{"looked": rejectsLooked})
 }
 
 // Staged is what waits for promotion.

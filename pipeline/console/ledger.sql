@@ -53,9 +53,9 @@ SELECT coalesce(max(id), 0) FROM {rejects};
 
 -- name: codes
 -- Counts the open rejects among the newest ones.
-SELECT code, source, count(*) AS n, max(rejected_at) AS last
+SELECT code, source, count(*) AS open, max(rejected_at) AS last
 FROM {rejects} WHERE resolved_at IS NULL AND id > (SELECT coalesce(max(id), 0) FROM {rejects}) - @looked::int8
-GROUP BY code, source ORDER BY n DESC, code LIMIT 50;
+GROUP BY code, source ORDER BY open DESC, code LIMIT 50;
 
 -- name: open_rejects
 -- The open rejects that a filter selects, of one page.

@@ -9,23 +9,23 @@ import (
 // BatchesPage is a page of the ledger, newest first, or the account of one batch.
 type BatchesPage struct {
 	Common
-	Kind    string  `json:"filter_kind,omitempty"`
-	Batches []Entry `json:"batches"`
+	Kind    string        `json:"filter_kind,omitempty"`
+	Batches []LedgerEntry `json:"batches"`
 	// Next is the before of the next page, "" at the end.
 	Next string `json:"next,omitempty"`
 	// Batch is the one that was asked for by its id, and Rejects the first of its rejects.
-	Batch   *Entry   `json:"batch,omitempty"`
-	Rejects []Reject `json:"rejects,omitempty"`
+	Batch   *LedgerEntry `json:"batch,omitempty"`
+	Rejects []Reject     `json:"rejects,omitempty"`
 }
 
 // batchSet is a batch of the ledger with its rejects.
 type batchSet struct {
-	entry   *Entry
-	rejects []Reject
+	entry   *LedgerEntry
+	rejects []rejectRow
 }
 
 func buildBatches(ctx context.Context, p *pipe, r *http.Request) (model, error) {
-	d := &BatchesPage{Common: newCommon(), Batches: []Entry{}, Kind: r.FormValue("kind")}
+	d := &BatchesPage{Common: newCommon(), Batches: []LedgerEntry{}, Kind: r.FormValue("kind")}
 	before, id := r.FormValue("before"), r.FormValue("id")
 	for name, text := range map[string]string{"before": before, "id": id} {
 		if text != "" && !isUUID(text) {
@@ -52,7 +52,7 @@ func buildBatches(ctx context.Context, p *pipe, r *http.Request) (model, error) 
 		}
 		return d, nil
 	}
-	list := ask(p, p.postgres, "the ledger", before+" "+d.Kind, func(ctx context.Context) ([]Entry, error) { return p.ledger.readBatches(ctx, before, d.Kind) })
+	list := ask(p, p.postgres, "the ledger", before+" "+d.Kind, func(ctx context.Context) ([]LedgerEntry, error) { return p.ledger.readBatches(ctx, before, d.Kind) })
 	await(ctx, list)
 	if page := take(&d.Common, list); page != nil {
 		d.Batches = append(d.Batches, *page...)

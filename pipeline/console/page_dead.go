@@ -13,15 +13,15 @@ type DeadPage struct {
 	Common
 	Queue   *queue.Stats `json:"queue"`
 	Reason  string       `json:"filter_reason,omitempty"`
-	Letters []Letter     `json:"dead"`
+	Letters []DeadLetter `json:"dead_letters"`
 	// Next is the after of the next page, "" at the end.
 	Next string `json:"next,omitempty"`
 	// Letter is the one that was asked for by its id.
-	Letter *Letter `json:"letter,omitempty"`
+	Letter *DeadLetter `json:"dead_letter,omitempty"`
 }
 
 func buildDead(ctx context.Context, p *pipe, r *http.Request) (model, error) {
-	d := &DeadPage{Common: newCommon(), Letters: []Letter{}}
+	d := &DeadPage{Common: newCommon(), Letters: []DeadLetter{}}
 	q := letterQuery{after: r.FormValue("after"), reason: r.FormValue("reason"), wanted: deadPage, looked: deadLooked, bytes: listBytes, id: r.FormValue("id")}
 	if _, err := parseDeadCursor(q.after); err != nil {
 		return nil, err

@@ -9,9 +9,9 @@ import (
 // HealthPage shows the state of the servers, and the last actions.
 type HealthPage struct {
 	Common
-	Checks  []Check   `json:"checks"`
-	Actions []Deed    `json:"actions"`
-	Started time.Time `json:"started"`
+	Checks  []Check        `json:"checks"`
+	Actions []ActionResult `json:"actions"`
+	Started time.Time      `json:"started"`
 }
 
 func buildHealth(ctx context.Context, p *pipe, _ *http.Request) (model, error) {

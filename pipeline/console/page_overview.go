@@ -13,9 +13,9 @@ import (
 
 // BookLine is one equation of the books.
 type BookLine struct {
-	Name string `json:"name"`
-	Off  int64  `json:"off"`
-	Sum  string `json:"sum"`
+	Name      string `json:"name"`
+	Imbalance int64  `json:"imbalance"`
+	Sum       string `json:"sum"`
 }
 
 // Verdict is the state of a pipeline in one line.
@@ -49,13 +49,17 @@ type Overview struct {
 	High    int64               `json:"gate_high,omitempty"`
 	Minutes []Minute            `json:"minutes"`
 	History History             `json:"history"`
-	Codes   []Code              `json:"rejects_by_code"`
+	Codes   []CodeCount         `json:"rejects_by_code"`
 	// Stages is what the stages of the chain did with the records committed since StagesSince, about
 	// the last minutes.
 	Stages      []StageLine `json:"stages"`
 	StagesSince *time.Time  `json:"stages_since,omitempty"`
+}
 
-	Throughput, Delay, Depth Chart `json:"-"`
+// overviewModel is the overview with the charts of its page.
+type overviewModel struct {
+	Overview
+	Throughput, Delay, Depth chart `json:"-"`
 }
 
 // StageLine is what a stage of the chain did.
@@ -74,7 +78,7 @@ func buildOverview(ctx context.Context, p *pipe, _ *http.Request) (model, error)
 		wanted = append(wanted, p.gate)
 	}
 	await(ctx, wanted...)
-	o := &Overview{Common: newCommon(), High: p.High}
+	o := &overviewModel{Overview: Overview{Common: newCommon(), High: p.High}}
 	o.Queue = take(&o.Common, p.stats)
 	books := take(&o.Common, p.books)
 	o.Staged = take(&o.Common, p.staged)

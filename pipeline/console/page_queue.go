@@ -10,9 +10,9 @@ import (
 // QueuePage is the head of the ready list, and the batches of each state.
 type QueuePage struct {
 	Common
-	Queue  *queue.Stats `json:"queue"`
-	Head   []Payload    `json:"head"` // of the ready list, oldest first
-	Flight *Flight      `json:"batches"`
+	Queue   *queue.Stats  `json:"queue"`
+	Head    []Payload     `json:"head"` // of the ready list, oldest first
+	Batches *QueueBatches `json:"batches"`
 	// Promotes and Reconciles report that the console can do that.
 	Promotes   bool `json:"can_promote"`
 	Reconciles bool `json:"can_reconcile"`
@@ -27,6 +27,6 @@ func buildQueue(ctx context.Context, p *pipe, _ *http.Request) (model, error) {
 			q.Head = append(q.Head, p.h.payload(r.begin, r.length))
 		}
 	}
-	q.Flight = take(&q.Common, p.flight)
+	q.Batches = take(&q.Common, p.flight)
 	return q, nil
 }

@@ -11,13 +11,13 @@ import (
 // RejectsPage is a page of rejects, newest first, or one of them.
 type RejectsPage struct {
 	Common
-	Codes    []Code `json:"codes"`
-	Code     string `json:"filter_code,omitempty"`
-	Source   string `json:"filter_source,omitempty"`
-	Within   string `json:"filter_within,omitempty"`
-	Resolved bool   `json:"filter_resolved,omitempty"`
-	// Looked is how many ids the counts by code go back.
-	Looked  int      `json:"looked"`
+	Codes    []CodeCount `json:"codes"`
+	Code     string      `json:"filter_code,omitempty"`
+	Source   string      `json:"filter_source,omitempty"`
+	Within   string      `json:"filter_within,omitempty"`
+	Resolved bool        `json:"filter_resolved,omitempty"`
+	// Counted is how many of the newest ids the counts by code cover.
+	Counted int      `json:"counted_ids"`
 	Rejects []Reject `json:"rejects"`
 	// Next is the before of the next page, 0 at the end.
 	Next int64 `json:"next,omitempty"`
@@ -26,20 +26,20 @@ type RejectsPage struct {
 }
 
 func buildRejects(ctx context.Context, p *pipe, r *http.Request) (model, error) {
-	d := &RejectsPage{Common: newCommon(), Rejects: []Reject{}, Codes: []Code{}, Looked: rejectsLooked}
+	d := &RejectsPage{Common: newCommon(), Rejects: []Reject{}, Codes: []CodeCount{}, Counted: rejectsLooked}
 	d.Code, d.Source, d.Within, d.Resolved = r.FormValue("code"), r.FormValue("source"), r.FormValue("within"), r.FormValue("resolved") != ""
 	if text := r.FormValue("id"); text != "" {
 		id, err := strconv.ParseInt(text, 10, 64)
 		if err != nil {
 			return nil, fmt.Errorf("%w: id is %q, must be a number", ErrArgument, text)
 		}
-		one := ask(p, p.postgres, "the reject", text, func(ctx context.Context) (*Reject, error) { return p.ledger.readReject(ctx, id, oneBytes) })
+		one := ask(p, p.postgres, "the reject", text, func(ctx context.Context) (*rejectRow, error) { return p.ledger.readReject(ctx, id, oneBytes) })
 		await(ctx, one)
 		if got := take(&d.Common, one); got != nil {
-			if d.Reject = *got; d.Reject == nil {
+			if *got == nil {
 				return nil, fmt.Errorf("%w: no reject has the id %d", ErrNotFound, id)
 			}
-			d.Reject = p.h.shown(*d.Reject)
+			d.Reject = p.h.shown(**got)
 		}
 		return d, nil
 	}
@@ -73,8 +73,9 @@ func buildRejects(ctx context.Context, p *pipe, r *http.Request) (model, error) 
 }
 
 // shown prepares a reject to be shown.
-func (h *Handler) shown(r Reject) *Reject {
-	r.Payload = h.payload(r.Begin, r.Length)
+func (h *Handler) shown(row rejectRow) *Reject {
+	r := row.Reject
+	r.Payload = h.payload(row.Begin, row.Length)
 	r.Code, r.Reason, r.Key = visible(r.Code), visible(r.Reason), visible(r.Key)
 	return &r
 }

@@ -22,8 +22,8 @@ type LookupState struct {
 type WindowState struct {
 	Name  string        `json:"name"`
 	Stats *window.Stats `json:"stats"`
-	// Off is why its books do not balance, "" if they do.
-	Off string `json:"off,omitempty"`
+	// Imbalance is why its books do not balance, "" if they do.
+	Imbalance string `json:"imbalance,omitempty"`
 }
 
 // TablesPage is the lookup tables, windows and views.
@@ -60,7 +60,7 @@ func buildTables(ctx context.Context, p *pipe, _ *http.Request) (model, error) {
 		s := WindowState{Name: w.Name(), Stats: take(&d.Common, p.windows[i])}
 		if s.Stats != nil {
 			if err := s.Stats.Balanced(); err != nil {
-				s.Off = err.Error()
+				s.Imbalance = err.Error()
 			}
 		}
 		d.Windows = append(d.Windows, s)

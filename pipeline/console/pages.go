@@ -34,19 +34,19 @@ type model interface{ common() *Common }
 type Common struct {
 	// At is when the page was made.
 	At time.Time `json:"at"`
-	// Gaps name what is missing or old.
-	Gaps []Gap `json:"gaps"`
+	// Warnings name what is missing or old.
+	Warnings []Warning `json:"warnings"`
 }
 
 func (c *Common) common() *Common { return c }
 
-func newCommon() Common { return Common{At: time.Now(), Gaps: []Gap{}} }
+func newCommon() Common { return Common{At: time.Now(), Warnings: []Warning{}} }
 
 // take returns the last answer of a reading, nil if there is none, and notes what is missing.
 func take[V any](c *Common, r *reading[V]) *V {
 	a := r.get()
-	if g := a.gap(); g != nil {
-		c.Gaps = append(c.Gaps, *g)
+	if w := a.warning(); w != nil {
+		c.Warnings = append(c.Warnings, *w)
 	}
 	if !a.ok {
 		return nil

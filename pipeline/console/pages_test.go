@@ -30,14 +30,14 @@ func TestOverviewAccountsForEachRecord(t *testing.T) {
 		}
 		return nil
 	})
-	if len(o.Gaps) != 0 || o.Verdict.State != "ok" {
-		t.Errorf("got gaps %v and verdict %v, want none and ok", o.Gaps, o.Verdict)
+	if len(o.Warnings) != 0 || o.Verdict.State != "ok" {
+		t.Errorf("got warnings %v and verdict %v, want none and ok", o.Warnings, o.Verdict)
 	}
 	got := map[string]string{}
 	for _, l := range o.Books {
 		got[l.Name] = l.Sum
-		if l.Off != 0 {
-			t.Errorf("the line %s is off by %d", l.Name, l.Off)
+		if l.Imbalance != 0 {
+			t.Errorf("the line %s is off by %d", l.Name, l.Imbalance)
 		}
 	}
 	for name, want := range map[string]string{
@@ -62,7 +62,7 @@ func TestOverviewAccountsForEachRecord(t *testing.T) {
 	}
 	codes := map[string]int64{}
 	for _, c := range o.Codes {
-		codes[c.Code] = c.N
+		codes[c.Code] = c.Open
 	}
 	if codes["refused"] != 1 || codes["malformed"] != 1 {
 		t.Errorf("rejects by code: got %v, want refused 1 and malformed 1", codes)
@@ -139,16 +139,16 @@ func TestQueueShowsWhereItsRecordsAre(t *testing.T) {
 		set     console.BatchSet
 		id      string
 		records int64
-	}{{"leased", q.Flight.Leased, leased.ID, 2}, {"waiting", q.Flight.Waiting, waits.ID, 1}, {"handed off", q.Flight.HandedOff, handed.ID, 1}} {
+	}{{"leased", q.Batches.Leased, leased.ID, 2}, {"waiting", q.Batches.Waiting, waits.ID, 1}, {"handed off", q.Batches.HandedOff, handed.ID, 1}} {
 		if c.set.Total != 1 || len(c.set.Batches) != 1 || c.set.Batches[0].ID != c.id || c.set.Batches[0].Records != c.records || c.set.Batches[0].Attempt != 1 {
 			t.Errorf("%s: got %+v, want batch %s with %d records", c.name, c.set, c.id, c.records)
 		}
 	}
-	if w := q.Flight.Waiting.Batches; len(w) == 1 && w[0].Reason != `it\x1b[31m broke` {
+	if w := q.Batches.Waiting.Batches; len(w) == 1 && w[0].Reason != `it\x1b[31m broke` {
 		t.Errorf("got the reason %q, want the escape visible", w[0].Reason)
 	}
-	if len(q.Flight.Delayed) != 1 || q.Flight.Delayed[0].Records != 2 || q.Flight.Delayed[0].Left <= 0 {
-		t.Errorf("got the delayed pushes %+v, want one of 2 records that is not due", q.Flight.Delayed)
+	if len(q.Batches.Delayed) != 1 || q.Batches.Delayed[0].Records != 2 || q.Batches.Delayed[0].Left <= 0 {
+		t.Errorf("got the delayed pushes %+v, want one of 2 records that is not due", q.Batches.Delayed)
 	}
 	var head []string
 	for _, p := range q.Head {
@@ -295,8 +295,8 @@ func TestFindFollowsARecord(t *testing.T) {
 			t.Errorf("find none: got %+v, want nothing", found)
 		}
 	}
-	if q := read[console.QueuePage](r, "queue.json"); len(q.Flight.Leased.Batches) != 1 || q.Flight.Leased.Batches[0].Worker != "worker-7" {
-		t.Errorf("got the leased batches %+v, want one of worker-7", q.Flight.Leased.Batches)
+	if q := read[console.QueuePage](r, "queue.json"); len(q.Batches.Leased.Batches) != 1 || q.Batches.Leased.Batches[0].Worker != "worker-7" {
+		t.Errorf("got the leased batches %+v, want one of worker-7", q.Batches.Leased.Batches)
 	}
 }
 
@@ -307,12 +307,12 @@ func TestTablesAndHealth(t *testing.T) {
 	if len(d.Views) != 1 || d.Views[0].View != "items_by_kind" || !d.Views[0].Populated {
 		t.Errorf("got the views %+v, want items_by_kind, populated", d.Views)
 	}
-	if len(d.Windows) != 1 || d.Windows[0].Stats == nil || d.Windows[0].Off != "" {
+	if len(d.Windows) != 1 || d.Windows[0].Stats == nil || d.Windows[0].Imbalance != "" {
 		t.Errorf("got the windows %+v, want one that balances", d.Windows)
 	}
-	// The lookup table was never loaded: that is a gap and not a failure of the page.
-	if len(d.Lookups) != 1 || d.Lookups[0].Stats != nil || len(d.Gaps) != 1 || !strings.Contains(d.Gaps[0].What, "-products") {
-		t.Errorf("got the lookups %+v and gaps %+v, want a gap for the table that was never loaded", d.Lookups, d.Gaps)
+	// The lookup table was never loaded: that is a warning and not a failure of the page.
+	if len(d.Lookups) != 1 || d.Lookups[0].Stats != nil || len(d.Warnings) != 1 || !strings.Contains(d.Warnings[0].Part, "-products") {
+		t.Errorf("got the lookups %+v and warnings %+v, want a warning for the table that was never loaded", d.Lookups, d.Warnings)
 	}
 	h := read[console.HealthPage](r, "health.json")
 	names := map[string]bool{}
@@ -343,13 +343,13 @@ func TestPipelineOfNamesHasNoTableYet(t *testing.T) {
 	if len(o.Books) != 1 || o.Books[0].Name != "Redis" {
 		t.Errorf("got the books %v, want those of Redis alone", o.Books)
 	}
-	for _, g := range o.Gaps {
-		if !strings.Contains(g.Why, "does not have the table yet") {
-			t.Errorf("got the gap %+v, want that there is no table yet", g)
+	for _, g := range o.Warnings {
+		if !strings.Contains(g.Reason, "does not have the table yet") {
+			t.Errorf("got the warning %+v, want that there is no table yet", g)
 		}
 	}
-	if len(o.Gaps) == 0 {
-		t.Error("got no gaps, want those of the table")
+	if len(o.Warnings) == 0 {
+		t.Error("got no warnings, want those of the table")
 	}
 }
 
@@ -363,7 +363,7 @@ func TestViewsAreReadByTheirName(t *testing.T) {
 		r.pipe = p
 		r.serve(func(c *console.Config) { c.Authorize = allow })
 		d := read[console.TablesPage](r, "tables.json")
-		if len(d.Gaps) != 0 || len(d.Views) != n || !d.HasViews || !d.Refreshes {
+		if len(d.Warnings) != 0 || len(d.Views) != n || !d.HasViews || !d.Refreshes {
 			t.Errorf("the set %s: got %+v, want %d views that can be refreshed", set, d, n)
 		}
 		if n == 1 && (d.Views[0].View != want[0].View || !d.Views[0].RefreshedAt.Equal(want[0].RefreshedAt) || d.Views[0].Duration != want[0].Duration) {
@@ -405,8 +405,8 @@ func TestLookupsAreReadByTheirName(t *testing.T) {
 	r.serve(func(c *console.Config) { c.Authorize = allow })
 	var d console.TablesPage
 	eventually(t, func() error {
-		if d = read[console.TablesPage](r, "tables.json"); len(d.Gaps) != 0 {
-			return fmt.Errorf("got the gaps %v, want none", d.Gaps)
+		if d = read[console.TablesPage](r, "tables.json"); len(d.Warnings) != 0 {
+			return fmt.Errorf("got the warnings %v, want none", d.Warnings)
 		}
 		return nil
 	})
@@ -434,7 +434,7 @@ func TestTheOverviewHasTheStages(t *testing.T) {
 	var o console.Overview
 	eventually(t, func() error {
 		if o = read[console.Overview](r, "overview.json"); len(o.Stages) == 0 {
-			return fmt.Errorf("no stages yet, the gaps are %v", o.Gaps)
+			return fmt.Errorf("no stages yet, the warnings are %v", o.Warnings)
 		}
 		return nil
 	})

@@ -36,9 +36,9 @@ type pipe struct {
 	stats   *reading[queue.Stats]
 	books   *reading[bookSet]
 	head    *reading[[]record]
-	flight  *reading[Flight]
+	flight  *reading[QueueBatches]
 	minutes *reading[[]Minute]
-	codes   *reading[[]Code]
+	codes   *reading[[]CodeCount]
 	staged  *reading[Staged]
 	gate    *reading[backpressure.Stats] // nil: there is no gate
 	lookups []*reading[lookup.Stats]
@@ -83,9 +83,9 @@ func (h *Handler) newPipe(p Pipeline) (*pipe, error) {
 	x.stats = &reading[queue.Stats]{in: x.redis, what: "the queue", maxAge: fast, read: p.Queue.Stats, use: x.ring.add}
 	x.books = &reading[bookSet]{in: x.both, what: "the books", maxAge: fast, read: x.readBooks}
 	x.head = &reading[[]record]{in: x.redis, what: "the ready list", maxAge: fast, read: x.readHead}
-	x.flight = &reading[Flight]{in: x.redis, what: "the batches in flight", maxAge: fast, read: x.readFlight}
+	x.flight = &reading[QueueBatches]{in: x.redis, what: "the batches in flight", maxAge: fast, read: x.readFlight}
 	x.minutes = &reading[[]Minute]{in: x.postgres, what: "the throughput", maxAge: slow, read: x.ledger.readMinutes}
-	x.codes = &reading[[]Code]{in: x.postgres, what: "the rejects by code", maxAge: slow, read: x.ledger.readCodes}
+	x.codes = &reading[[]CodeCount]{in: x.postgres, what: "the rejects by code", maxAge: slow, read: x.ledger.readCodes}
 	x.staged = &reading[Staged]{in: x.postgres, what: "the staged batches", maxAge: fast, read: x.ledger.readStaged}
 	if p.Gate != nil {
 		x.gate = &reading[backpressure.Stats]{in: x.redis, what: "the gate", maxAge: fast, read: p.Gate.Stats}

@@ -125,31 +125,31 @@ func (r *reading[V]) get() answer[V] {
 	return a
 }
 
-// Gap is a part of a page that is missing or old, and why.
-type Gap struct {
-	// What is missing: "the queue".
-	What string `json:"what"`
-	// Why: "Redis has not answered for 1.5 s".
-	Why string `json:"why"`
-	// Since is when the part that is shown was read; nil: nothing is shown.
-	Since *time.Time `json:"shown_since,omitempty"`
+// Warning is a part of a page that is missing or old, and why.
+type Warning struct {
+	// Part is what is missing or old: "the queue".
+	Part string `json:"part"`
+	// Reason: "Redis has not answered for 1.5 s".
+	Reason string `json:"reason"`
+	// ReadAt is when the part that is shown was read; nil: nothing is shown.
+	ReadAt *time.Time `json:"read_at,omitempty"`
 }
 
-// gap returns what is missing of an answer, nil if it is whole.
-func (a answer[V]) gap() *Gap {
-	g := &Gap{What: a.what}
+// warning returns what is missing of an answer, nil if it is whole.
+func (a answer[V]) warning() *Warning {
+	w := &Warning{Part: a.what}
 	if a.ok {
-		g.Since = &a.at
+		w.ReadAt = &a.at
 	}
 	switch {
 	case a.waiting > 0 && a.stuck():
-		g.Why = a.store + " has not answered for " + duration(a.waiting)
+		w.Reason = a.store + " has not answered for " + duration(a.waiting)
 	case a.err != nil:
-		g.Why = oneLine(a.err.Error())
+		w.Reason = oneLine(a.err.Error())
 	default:
 		return nil
 	}
-	return g
+	return w
 }
 
 // stuck reports whether the call under way is one that the page has waited for in vain.

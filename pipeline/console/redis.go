@@ -87,8 +87,8 @@ type Batch struct {
 	First    time.Time `json:"first_seen"`
 }
 
-// Push is a push for later.
-type Push struct {
+// DelayedPush is a push whose records may be leased later.
+type DelayedPush struct {
 	ID      string        `json:"id"`
 	Due     time.Time     `json:"due"`
 	Left    time.Duration `json:"left_ns"`
@@ -101,18 +101,19 @@ type BatchSet struct {
 	Batches []Batch `json:"batches"`
 }
 
-// Flight is what the queue holds besides the ready list.
-type Flight struct {
-	Leased    BatchSet `json:"leased"`
-	Waiting   BatchSet `json:"waiting"`
-	HandedOff BatchSet `json:"handed_off"`
-	Broken    BatchSet `json:"broken"`
-	Pushes    int64    `json:"delayed_pushes"`
-	Delayed   []Push   `json:"delayed"`
+// QueueBatches is what the queue holds besides the ready list: the batches of each state, and the
+// delayed pushes.
+type QueueBatches struct {
+	Leased    BatchSet      `json:"leased"`
+	Waiting   BatchSet      `json:"waiting"`
+	HandedOff BatchSet      `json:"handed_off"`
+	Broken    BatchSet      `json:"broken"`
+	Pushes    int64         `json:"delayed_pushes"`
+	Delayed   []DelayedPush `json:"delayed"`
 }
 
 // readFlight reads the batches of each state in one step.
-func (p *pipe) readFlight(ctx context.Context) (f Flight, err error) {
+func (p *pipe) readFlight(ctx context.Context) (f QueueBatches, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("console: batches in flight: %w", err)
@@ -226,15 +227,15 @@ func parseBatch(m member) (b Batch, err error) {
 	}, nil
 }
 
-func parsePush(m member) (Push, error) {
+func parsePush(m member) (DelayedPush, error) {
 	if len(m.fields) != 1 {
-		return Push{}, fmt.Errorf("unexpected reply: got %d fields, want 1", len(m.fields))
+		return DelayedPush{}, fmt.Errorf("unexpected reply: got %d fields, want 1", len(m.fields))
 	}
-	return Push{ID: m.id, Due: m.at, Left: m.left, Records: m.number(0)}, nil
+	return DelayedPush{ID: m.id, Due: m.at, Left: m.left, Records: m.number(0)}, nil
 }
 
-// Letter is a dead letter.
-type Letter struct {
+// DeadLetter is a dead letter.
+type DeadLetter struct {
 	ID       string    `json:"id"`
 	Died     time.Time `json:"died"`
 	First    time.Time `json:"first_seen"`
@@ -251,7 +252,7 @@ type Letter struct {
 
 // letterPage is a page of dead letters, newest first.
 type letterPage struct {
-	letters []Letter
+	letters []DeadLetter
 	next    string // cursor; "" at the end
 }
 
@@ -321,7 +322,7 @@ func (p *pipe) readLetters(ctx context.Context, q letterQuery) (out letterPage, 
 
 const letterFields = 8
 
-func parseLetter(m rueidis.RedisMessage) (l Letter, err error) {
+func parseLetter(m rueidis.RedisMessage) (l DeadLetter, err error) {
 	parts, err := m.ToArray()
 	if err != nil {
 		return l, err

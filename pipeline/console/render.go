@@ -252,10 +252,10 @@ func (h *Handler) serveProbe(ctx context.Context, w http.ResponseWriter, at addr
 		take(&c, p.stats)
 		take(&c, p.checks[1])
 	}
-	if len(c.Gaps) > 0 {
+	if len(c.Warnings) > 0 {
 		w.WriteHeader(http.StatusServiceUnavailable)
-		for _, g := range c.Gaps {
-			fmt.Fprintf(w, "%s: %s\n", g.What, g.Why)
+		for _, g := range c.Warnings {
+			fmt.Fprintf(w, "%s: %s\n", g.Part, g.Reason)
 		}
 		return
 	}

@@ -142,9 +142,9 @@ func (s Stats) Balanced() error { return s.Books.Balanced() }
 // MarshalJSON prints the state as the command line documents it.
 func (s Stats) MarshalJSON() ([]byte, error) {
 	type line struct {
-		Name string `json:"name"`
-		Off  int64  `json:"off"`
-		Sum  string `json:"sum"`
+		Name      string `json:"name"`
+		Imbalance int64  `json:"imbalance"`
+		Sum       string `json:"sum"`
 	}
 	lines := []line{}
 	for i, l := range s.Books.Lines() {
