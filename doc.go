@@ -37,7 +37,7 @@
 //	worker, err := pipeline.NewWorker(flow, pipeline.WorkerConfig{})
 //	promoter, err := pipeline.NewPromoter(flow, pipeline.PromoterConfig{})
 //	// worker.Run(ctx) and promoter.Run(ctx), in one program or in many
-//	books, err := flow.Books(ctx, time.Time{})
+//	books, err := flow.Books(ctx)
 //	err = books.Balanced() // nil, or an error that names the line that is off
 //
 // The README has a complete program; the programs under examples/ show each package where a service

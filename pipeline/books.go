@@ -47,10 +47,16 @@ type Books struct {
 	Quiet bool
 }
 
-// Books reads the books of both stores. since bounds the part of the ledger that is summed (zero:
-// all of it). The sums of each store are exact at any time. The stores are compared only if nothing
-// moved in the meantime ([Books.Quiet]).
-func (f Flow[T]) Books(ctx context.Context, since time.Time) (Books, error) {
+// Books reads the books of both stores. The sums of each store are exact at any time. The stores
+// are compared only if nothing moved in the meantime ([Books.Quiet]).
+func (f Flow[T]) Books(ctx context.Context) (Books, error) {
+	return f.BooksSince(ctx, time.Time{})
+}
+
+// BooksSince is [Flow.Books] with the sums of Postgres over the batches committed since a time
+// only, which costs less with a large ledger. The two stores are then not compared, unless since is
+// the zero time. The books of Redis are always whole.
+func (f Flow[T]) BooksSince(ctx context.Context, since time.Time) (Books, error) {
 	f, err := f.validate()
 	if err != nil {
 		return Books{}, err
@@ -59,7 +65,7 @@ func (f Flow[T]) Books(ctx context.Context, since time.Time) (Books, error) {
 	if err != nil {
 		return Books{}, queueBooksError(err)
 	}
-	committed, err := f.Table.Books(ctx, since)
+	committed, err := f.Table.BooksSince(ctx, since)
 	if err != nil {
 		return Books{}, tableBooksError(err)
 	}
@@ -84,7 +90,7 @@ func (f Flow[T]) Books(ctx context.Context, since time.Time) (Books, error) {
 	if b.Stalls, err = f.stalls(ctx, handed, fates); err != nil {
 		return Books{}, err
 	}
-	if b.Postgres, err = f.Table.Books(ctx, since); err != nil {
+	if b.Postgres, err = f.Table.BooksSince(ctx, since); err != nil {
 		return Books{}, tableBooksError(err)
 	}
 	if b.Redis, err = f.Queue.Stats(ctx); err != nil {
@@ -147,7 +153,7 @@ func (f Flow[T]) details(ctx context.Context, b *Books, since time.Time) (err er
 			return err
 		}
 	}
-	last, err := f.Table.Books(ctx, now.Add(-recent))
+	last, err := f.Table.BooksSince(ctx, now.Add(-recent))
 	if err != nil {
 		return err
 	}

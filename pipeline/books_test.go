@@ -86,7 +86,7 @@ type ticking struct {
 
 func (t *ticking) Clock(context.Context) (time.Time, error) { return t.now, nil }
 
-func (t *ticking) Books(_ context.Context, since time.Time) (staging.Books, error) {
+func (t *ticking) BooksSince(_ context.Context, since time.Time) (staging.Books, error) {
 	t.since = append(t.since, since)
 	return staging.Books{Records: 120, Rows: 60}, nil
 }

@@ -60,7 +60,7 @@ func flow(f Flow[int]) func() error {
 	return func() error {
 		_, werr := NewWorker(f, WorkerConfig{})
 		_, perr := NewPromoter(f, PromoterConfig{})
-		_, berr := f.Books(context.Background(), time.Time{})
+		_, berr := f.Books(context.Background())
 		if werr == nil || perr == nil || berr == nil || werr.Error() != perr.Error() || werr.Error() != berr.Error() {
 			return errors.New("NewWorker, NewPromoter and Books disagree about a flow")
 		}

@@ -26,7 +26,7 @@ type counts struct{ Rows, Duplicates, Filtered, Rejected, Ruled int64 }
 
 func (r *rig) counts() counts {
 	r.t.Helper()
-	b, err := r.table.Books(context.Background(), time.Time{})
+	b, err := r.table.Books(context.Background())
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -67,7 +67,7 @@ func (f Flow[T]) undrained(ctx context.Context, s queue.Stats, failed error) err
 	}
 	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), stallTimeout)
 	defer cancel()
-	books, berr := f.Books(late, time.Now()) // the stalls are wanted, not the sums
+	books, berr := f.BooksSince(late, time.Now()) // the stalls are wanted, not the sums
 	if berr != nil {
 		return err
 	}

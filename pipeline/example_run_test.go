@@ -101,7 +101,7 @@ func ExampleFlow_Books() {
 	_, err := q.Lease(ctx, queue.LeaseOptions{})
 	must(err)
 
-	books, err := flow.Books(ctx, time.Time{})
+	books, err := flow.Books(ctx)
 	must(err)
 	for _, line := range books.Lines() {
 		fmt.Printf("%s: %s\n", line.Name, line.Sum)
@@ -112,6 +112,22 @@ func ExampleFlow_Books() {
 	// Postgres: records 0 = kept 0 + duplicates 0 + filtered 0 + rejected 0
 	// rows: rows of the kept 0 = promoted 0 + conflicts 0 + rejected by a rule 0
 	// balanced: true
+}
+
+// The books of Redis are always whole; those of Postgres begin at the given time.
+func ExampleFlow_BooksSince() {
+	ctx := context.Background()
+	flow, q, cleanup := readings(ctx)
+	defer cleanup()
+	must(q.Push(ctx, []byte("attic 31")))
+	_, err := q.Lease(ctx, queue.LeaseOptions{})
+	must(err)
+
+	books, err := flow.BooksSince(ctx, time.Now().Add(-time.Hour))
+	must(err)
+	fmt.Println(books.Redis.Taken, "taken,", books.Postgres.Records, "committed in the last hour")
+	// Output:
+	// 1 taken, 0 committed in the last hour
 }
 
 // The error names the line, and by how much it is off.

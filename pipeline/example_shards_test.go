@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -60,7 +59,7 @@ func ExampleNewShards() {
 
 	must(s.Push(ctx, []byte("attic 31"), []byte("cellar 12"), []byte("attic 31"), []byte("roof hot")))
 	must(flow.Drain(ctx))
-	books, err := flow.Books(ctx, time.Time{})
+	books, err := flow.Books(ctx)
 	must(err)
 	for _, line := range books.Lines()[:2] {
 		fmt.Println(line.Sum)

@@ -44,7 +44,7 @@ func Example() {
 
 	must(q.Push(ctx, []byte("attic 31"), []byte("cellar 12"), []byte("attic 31"), []byte("garden -4"), []byte("roof hot")))
 	for { // until every record is accounted for
-		books, err := flow.Books(ctx, time.Time{})
+		books, err := flow.Books(ctx)
 		must(err)
 		if books.Quiet && books.Redis.Acked == 5 {
 			for _, line := range books.Lines() {

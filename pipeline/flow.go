@@ -36,7 +36,7 @@ type Table[T any] interface {
 	RejectsByBatch(ctx context.Context, ids []string) (map[string][]staging.Reject, error)
 	Promote(ctx context.Context, o staging.PromoteOptions) (staging.PromoteResult, error)
 	Epoch(ctx context.Context) (string, error)
-	Books(ctx context.Context, since time.Time) (staging.Books, error)
+	BooksSince(ctx context.Context, since time.Time) (staging.Books, error)
 }
 
 // Gate is notified when acknowledged records have made room. *[backpressure.Gate] implements it,

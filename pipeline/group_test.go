@@ -90,7 +90,7 @@ func TestGroupOfTables(t *testing.T) {
 	r.checkParts(rows)
 
 	// The books have the details of the group: codes, stages and tables, which add up.
-	books, err := r.flow.Books(t.Context(), time.Time{})
+	books, err := r.flow.Books(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

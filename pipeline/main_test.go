@@ -301,7 +301,7 @@ func (r *rig) check(w want) {
 	}
 	same(r.t, "dead", w.dead, ids)
 
-	books, err := r.flow.Books(ctx, time.Time{})
+	books, err := r.flow.Books(ctx)
 	if err != nil {
 		r.t.Fatal(err)
 	}

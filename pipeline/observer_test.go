@@ -115,7 +115,7 @@ type stubTable struct {
 	pruned time.Time
 }
 
-func (*stubTable) Books(context.Context, time.Time) (staging.Books, error) {
+func (*stubTable) BooksSince(context.Context, time.Time) (staging.Books, error) {
 	return staging.Books{}, nil
 }
 func (*stubTable) Fates(_ context.Context, ids []string) ([]staging.Fate, error) {
@@ -137,7 +137,7 @@ func TestBatchWithoutAPromoterIsStuck(t *testing.T) {
 		{ID: "old", Since: time.Now().Add(-2 * StuckAfter)},
 		{ID: "older", Since: time.Now().Add(-3 * StuckAfter)},
 	}}}
-	b, err := f.Books(t.Context(), time.Time{})
+	b, err := f.Books(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +145,7 @@ func TestBatchWithoutAPromoterIsStuck(t *testing.T) {
 		t.Errorf("balanced: %v; stuck: %v, want only the oldest batch", b.Balanced(), err)
 	}
 	f.Queue = stubQueue{handed: []queue.HandedOff{{ID: "young", Since: time.Now()}}}
-	if b, err = f.Books(t.Context(), time.Time{}); err != nil || b.Stuck() != nil {
+	if b, err = f.Books(t.Context()); err != nil || b.Stuck() != nil {
 		t.Errorf("stuck: %v, %v, want nil for a young batch", b.Stuck(), err)
 	}
 }

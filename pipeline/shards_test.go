@@ -136,7 +136,7 @@ func TestShardedPipeline(t *testing.T) {
 	if err != nil || len(dead) != 3 {
 		t.Errorf("%d dead letters, %v, want the 3 poison records", len(dead), err)
 	}
-	books, err := r.flow.Books(t.Context(), time.Time{})
+	books, err := r.flow.Books(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +204,7 @@ func TestARecordInTheWrongShardIsRejected(t *testing.T) {
 	if n := len(r.ids("SELECT payload FROM items_rejects WHERE code = 'wrong_shard' AND reason LIKE '%belongs to%'")); n != wrong || wrong == 0 {
 		t.Errorf("%d records rejected as in the wrong shard, want %d", n, wrong)
 	}
-	books, err := r.flow.Books(ctx, time.Time{})
+	books, err := r.flow.Books(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}

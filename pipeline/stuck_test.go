@@ -45,7 +45,7 @@ func TestWedgedPromotionIsVisible(t *testing.T) {
 	defer stop()
 	var books pipeline.Books
 	eventually(t, 2*time.Minute, func() error {
-		if books, err = r.flow.Books(context.Background(), time.Time{}); err != nil {
+		if books, err = r.flow.Books(context.Background()); err != nil {
 			return err
 		}
 		if books.Stuck() == nil {
@@ -70,7 +70,7 @@ func TestWedgedPromotionIsVisible(t *testing.T) {
 	}
 	r.settled()
 	eventually(t, time.Minute, func() error {
-		books, err := r.flow.Books(context.Background(), time.Time{})
+		books, err := r.flow.Books(context.Background())
 		if err != nil {
 			return err
 		}
@@ -153,7 +153,7 @@ func TestStallOfADeadProgramDisappears(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	books, err := r.flow.Books(t.Context(), time.Time{})
+	books, err := r.flow.Books(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -70,7 +70,7 @@ func ExampleGroup() {
 	for _, r := range rejects {
 		fmt.Println(r.Table, r.Source, r.Code, r.Key)
 	}
-	books, err := table.Books(ctx, time.Time{})
+	books, err := table.Books(ctx)
 	fmt.Println(books.Records, "=", books.Kept, "kept;", books.Staged, "=", books.Rows, "+", books.RejectedByRule, books.Balanced() == nil, err)
 	each, err := table.BooksByTable(ctx, time.Time{})
 	for _, b := range each {

@@ -40,7 +40,7 @@ func ExampleOpenLedger() {
 	if _, err := table.Promote(ctx, staging.PromoteOptions{}); err != nil {
 		fmt.Println(err)
 	}
-	books, err := ledger.Books(ctx, time.Time{})
+	books, err := ledger.Books(ctx)
 	fmt.Println(books.Records, "records,", books.Rows, "rows", books.Balanced(), err)
 	old, err := ledger.BooksBetween(ctx, time.Time{}, before)
 	fmt.Println(old.Records, "records before", err)

@@ -129,7 +129,7 @@ func ExampleTable_Replay() {
 	fix("-4")
 	fix("3")
 	fix("3") // it is resolved already
-	books, err := table.Books(ctx, time.Now().Add(-time.Hour))
+	books, err := table.BooksSince(ctx, time.Now().Add(-time.Hour))
 	fmt.Println(books.Rows, "rows, balanced:", books.Balanced() == nil, err)
 	// Output:
 	// -4 rows: 0 breaks a rule: true
@@ -165,7 +165,7 @@ func ExampleTable_Books() {
 	table, _, drop := rejected(ctx)
 	defer drop()
 
-	books, err := table.Books(ctx, time.Now().Add(-time.Hour))
+	books, err := table.Books(ctx)
 	fmt.Println(books.Records, "records:", books.Kept, "kept,", books.Rejected, "rejected", err)
 	fmt.Println(books.Staged, "staged:", books.Rows, "rows,", books.RejectedByRule, "rejected by a rule")
 	fmt.Println(books.Balanced())

@@ -51,7 +51,7 @@ func ExampleTable() {
 	for _, r := range rejects {
 		fmt.Println(r.Code, r.Place, string(r.Payload) != "")
 	}
-	books, err := table.Books(ctx, time.Now().Add(-time.Hour))
+	books, err := table.BooksSince(ctx, time.Now().Add(-time.Hour))
 	fmt.Println(books.Records, "=", books.Kept, "+", books.Rejected, books.Balanced() == nil, err)
 	// Output:
 	// staged <nil>

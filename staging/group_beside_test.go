@@ -206,7 +206,7 @@ func TestGroupGrantsAreThoseOfItsTables(t *testing.T) {
 	}
 	for _, g := range groups {
 		groupFate(t, g.TableGroup, l.Batch.ID, staging.FatePromoted)
-		if b, err := g.Books(t.Context(), time.Time{}); err != nil || b.Balanced() != nil || b.Records != 3 {
+		if b, err := g.Books(t.Context()); err != nil || b.Balanced() != nil || b.Records != 3 {
 			t.Errorf("books %+v, %v", b, err)
 		}
 		if _, err := g.Epoch(t.Context()); err != nil {

@@ -250,7 +250,7 @@ func checkSales(t testing.TB, pool *pgxpool.Pool, g sales, all []placed) {
 			t.Errorf("the bad sale %s is not among the rejects", p.id)
 		}
 	}
-	books, err := g.Books(t.Context(), time.Time{})
+	books, err := g.Books(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -149,10 +149,16 @@ type TableBooks struct {
 	Books
 }
 
-// Books sums the ledgers over the batches committed since. Records are counted once, by the ledger
-// of the leader, and rows over all tables. Batches that programs have promoted into single tables,
-// outside the group, are counted too.
-func (g *TableGroup[R]) Books(ctx context.Context, since time.Time) (Books, error) {
+// Books sums the ledgers. Records are counted once, by the ledger of the leader, and rows over all
+// tables. Batches that programs have promoted into single tables, outside the group, are counted
+// too.
+func (g *TableGroup[R]) Books(ctx context.Context) (Books, error) {
+	return g.BooksSince(ctx, time.Time{})
+}
+
+// BooksSince is [TableGroup.Books] over the batches committed since a time. The zero time includes
+// all of them.
+func (g *TableGroup[R]) BooksSince(ctx context.Context, since time.Time) (Books, error) {
 	each, err := g.BooksByTable(ctx, since)
 	if err != nil {
 		return Books{}, err

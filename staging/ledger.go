@@ -266,8 +266,14 @@ func (t *table) mark(ctx context.Context, q *pgx.Conn) (epoch string, err error)
 	return "", errors.New("the epoch marker disappears after it is written")
 }
 
-// Books sums the ledger over the batches committed since.
-func (t *table) Books(ctx context.Context, since time.Time) (Books, error) {
+// Books sums the ledger.
+func (t *table) Books(ctx context.Context) (Books, error) {
+	return t.BooksSince(ctx, time.Time{})
+}
+
+// BooksSince sums the ledger over the batches committed since a time. The zero time includes all of
+// them.
+func (t *table) BooksSince(ctx context.Context, since time.Time) (Books, error) {
 	return t.booksBetween(ctx, timeText(since), "infinity")
 }
 

@@ -40,8 +40,11 @@ func (l *Ledger) Name() string { return l.t.target }
 func (l *Ledger) Clock(ctx context.Context) (time.Time, error) { return l.t.Clock(ctx) }
 
 // Books does what [Table.Books] does.
-func (l *Ledger) Books(ctx context.Context, since time.Time) (Books, error) {
-	return l.t.Books(ctx, since)
+func (l *Ledger) Books(ctx context.Context) (Books, error) { return l.t.Books(ctx) }
+
+// BooksSince does what [Table.BooksSince] does.
+func (l *Ledger) BooksSince(ctx context.Context, since time.Time) (Books, error) {
+	return l.t.BooksSince(ctx, since)
 }
 
 // BooksBetween sums the ledger over the batches committed since a time and before another one.

@@ -106,7 +106,7 @@ func fates[T any](t testing.TB, tab *staging.Table[T], ids ...string) []staging.
 
 func balanced[T any](t testing.TB, tab *staging.Table[T]) staging.Books {
 	t.Helper()
-	b, err := tab.Books(t.Context(), time.Time{})
+	b, err := tab.Books(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -91,7 +91,7 @@ func reportDatabases(ctx context.Context, out io.Writer, n *nodes, parts []*part
 	fmt.Fprintln(out, "\nLedgers")
 	w := tabwriter.NewWriter(out, 2, 0, 2, ' ', 0)
 	for i := range n.pools {
-		b, err := parts[i].app.Table.Books(ctx, time.Time{}) // of the whole table, whichever shard fed it
+		b, err := parts[i].app.Table.Books(ctx) // of the whole table, whichever shard fed it
 		if err != nil {
 			return sum, rows, err
 		}

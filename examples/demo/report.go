@@ -21,7 +21,7 @@ import (
 // report prints what became of the orders and compares it with what was generated. Its error names
 // the line that is off.
 func report(ctx context.Context, out io.Writer, app *orders.App, flow pipeline.Flow[orders.Row], m *meter, want orders.Expected) error {
-	books, err := flow.Books(ctx, time.Time{})
+	books, err := flow.Books(ctx)
 	if err != nil {
 		return err
 	}

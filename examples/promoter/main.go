@@ -93,7 +93,7 @@ func run(ctx context.Context, p *program.Program, args []string) error {
 	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), booksTimeout)
 	defer cancel()
-	books, err := app.Flow().Books(last, time.Time{})
+	books, err := app.Flow().Books(last)
 	if err != nil {
 		return err
 	}

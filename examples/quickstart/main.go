@@ -54,7 +54,7 @@ func main() {
 	check(readings.Push(ctx, record, record, []byte("not JSON")))
 	check(flow.Drain(ctx)) // returns when every record is accounted for
 
-	books := must(flow.Books(ctx, time.Time{})) // since the beginning
+	books := must(flow.Books(ctx)) // the books of both stores
 	for _, line := range books.Lines() {
 		fmt.Println(line.Sum)
 	}

@@ -117,12 +117,12 @@ func (l *ledger) before(ctx context.Context, until time.Time) (staging.Books, er
 }
 
 // Books is a method of pipeline.Table.
-func (l *ledger) Books(ctx context.Context, since time.Time) (staging.Books, error) {
+func (l *ledger) BooksSince(ctx context.Context, since time.Time) (staging.Books, error) {
 	opened, err := l.open(ctx)
 	if err != nil {
 		return staging.Books{}, err
 	}
-	return opened.Books(ctx, since)
+	return opened.BooksSince(ctx, since)
 }
 
 // Fates is a method of pipeline.Table. It reads the ledger alone: a batch that is only staged is

@@ -196,13 +196,13 @@ func (p *pipe) readBooks(ctx context.Context) (b bookSet, err error) {
 	if now.HandedOffBatches > unackedBatches {
 		b.note = fmt.Sprintf("The two stores are compared when at most %d batches are handed off.", unackedBatches)
 		b.books.At, b.books.Redis = time.Now(), now
-		if b.books.Postgres, err = p.ledger.Books(ctx, until); err != nil {
+		if b.books.Postgres, err = p.ledger.BooksSince(ctx, until); err != nil {
 			return b, err
 		}
 		if b.books.Stages, err = p.ledger.StageCounts(ctx, until); err != nil {
 			return b, err
 		}
-	} else if b.books, err = p.flow.Books(ctx, until); err != nil {
+	} else if b.books, err = p.flow.BooksSince(ctx, until); err != nil {
 		return b, err
 	}
 	b.books.Postgres = add(old, b.books.Postgres)

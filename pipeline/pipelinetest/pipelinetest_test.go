@@ -178,7 +178,7 @@ func TestPipelineInMemory(t *testing.T) {
 		return err
 	})
 	must(t, pipeline.Run(ctx, worker, promoter, watch))
-	books, err := flow.Books(t.Context(), time.Time{})
+	books, err := flow.Books(t.Context())
 	must(t, err)
 	if err := books.Balanced(); err != nil || !books.Quiet {
 		t.Errorf("books: %v, quiet %v", err, books.Quiet)

@@ -375,7 +375,7 @@ func TestTable(t *testing.T, open func(t *testing.T) (table pipeline.Table[Row],
 		if err != nil || len(r[id]) != 1 || r[id][0].Key != "x" || r[id][0].Root != id || r[id][0].Place != 4 || r[id][0].Code != "bad" {
 			t.Errorf("rejects %+v, %v, want the one with its place", r, err)
 		}
-		b, err := table.Books(t.Context(), time.Time{})
+		b, err := table.BooksSince(t.Context(), time.Time{})
 		if want := (staging.Books{Batches: 1, Records: 5, Kept: 2, Duplicates: 1, Filtered: 1, Rejected: 1, Staged: 3, Rows: 3}); err != nil || b != want {
 			t.Errorf("books %+v, %v, want %+v", b, err, want)
 		}

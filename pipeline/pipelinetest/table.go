@@ -227,8 +227,8 @@ func (t *Table[T]) Epoch(context.Context) (string, error) {
 
 func (t *Table[T]) epochName() string { return fmt.Sprintf("epoch %d", t.epoch) }
 
-// Books sums the ledger over the batches committed since.
-func (t *Table[T]) Books(_ context.Context, since time.Time) (b staging.Books, err error) {
+// BooksSince sums the ledger over the batches committed since a time.
+func (t *Table[T]) BooksSince(_ context.Context, since time.Time) (b staging.Books, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, e := range t.ledger {

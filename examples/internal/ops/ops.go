@@ -81,7 +81,7 @@ func (p *Pipeline) Stats(ctx context.Context) (Stats, error) {
 	s.Table = p.names.Table
 	pass := pipeline.Decode(func([]byte) (struct{}, error) { return struct{}{}, nil }) // the books do not run it
 	flow := pipeline.Flow[struct{}]{Queue: p.Queue, Chain: pass, Table: p.Ledger, Signals: p.signals}
-	if s.Books, err = flow.Books(ctx, time.Time{}); err != nil {
+	if s.Books, err = flow.Books(ctx); err != nil {
 		return s, err
 	}
 	s.Views, err = Views(ctx, p.pool, p.names.Views)
