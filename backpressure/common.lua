@@ -1,6 +1,6 @@
 -- Every script of this package begins with this: it reads the gate as it is.
 -- KEYS 1 state, 2 a key that never exists (see internal/redisx), 3 held, 4 queue, 5 waiters. The
---      keys of sources stand in ARGV: Redis wants the right to write to what stands here.
+--      keys of sources are in ARGV: Redis requires write permission for what is in KEYS.
 -- ARGV 1 layout version, 2 channel, 3 high, 4 low, 5 high bytes, 6 low bytes, 7 high lag,
 --      8 low lag (ms; 0: none), 9 lag known by the caller in ms (-1: none), 10 high memory, 11 low
 --      memory (in millionths of maxmemory; 0: none), 12 how many sources count records, 13 how many
@@ -81,8 +81,8 @@ local function parse(member)
   return id, tonumber(n), tonumber(b), tonumber(high), tonumber(highBytes)
 end
 
--- What has been granted and may not be pushed yet counts as if it were there. Its sums are kept
--- beside it.
+-- What has been granted and may not be pushed yet counts as if it were there. Its sums are
+-- kept, too.
 local producers = redis.call('ZCARD', HELD)
 local heldRecords, heldBytes = 0, 0
 if producers > 0 then heldRecords, heldBytes = tonumber(state[5] or '0'), tonumber(state[6] or '0') end
@@ -132,7 +132,7 @@ local function nextExpiry()
   return soonest
 end
 
--- reply returns the gate. What a producer that waits must know stands in it only for such a one.
+-- reply returns the gate. The fields for a waiting producer are only in the reply to one.
 local function reply(granted, removed)
   local what = full and 'memory' or closed and above() or ''
   if closed and what == '' then what = closed end

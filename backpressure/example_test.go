@@ -110,7 +110,7 @@ func ExampleGate_AcquireBytes() {
 	// backpressure: gate is closed: films: 0 bytes and 838860800 reserved, 524288000 more asked for: it closes at 1073741824 and opens at 536870912
 }
 
-// orders stands for a queue that reports where its depth is.
+// orders takes the place of a queue that reports where its depth is.
 type orders struct{}
 
 func (orders) DepthKeys() (lists []string, hash string, plus, minus []string) {

@@ -18,7 +18,7 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// waiting waits until so many producers stand in the queue.
+// waiting waits until so many producers wait in the queue.
 func (s *stream) waiting(n int64) {
 	s.t.Helper()
 	for {
@@ -134,7 +134,7 @@ func slowLink(t *testing.T, addr string) string {
 	return l.Addr().String()
 }
 
-// A producer behind a slow network gets its turn beside 32 near ones.
+// A producer behind a slow network gets its turn among 32 near ones.
 func TestFarProducerGetsItsShare(t *testing.T) {
 	t.Parallel()
 	own := servertest.OwnRedis(t)

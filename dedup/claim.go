@@ -27,14 +27,14 @@ const maxPlace = 1<<32 - 1
 // [VerdictDuplicate]. A nil pos means 0, 1, 2, …. If an id occurs twice in one call, the lower
 // position wins.
 //
-// With a guard, a verdict is final: it is stored beside the batch and returned by each later call,
+// With a guard, a verdict is final: it is stored with the batch and returned by each later call,
 // also to the batches that this one is split into. If the batch no longer exists, Claim returns
 // [ErrGone].
 //
 // A call with up to 1,000 ids that fails has claimed nothing, with two exceptions: after a lost
-// connection the outcome is unknown, and after [ErrNotDurable] the claims stand. A larger call is
-// several commands: if a later one fails, the claims of the earlier ones stand. In every case it is
-// safe to claim again.
+// connection the outcome is unknown, and after [ErrNotDurable] the claims remain. A larger call is
+// several commands: if a later one fails, the claims of the earlier ones remain. In every case it
+// is safe to claim again.
 func (d *Deduplicator) Claim(ctx context.Context, b Batch, pos []int32, ids []string) ([]Verdict, error) {
 	pos, ids, order, err := d.checkBatch(b, pos, ids)
 	if err != nil {

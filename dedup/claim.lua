@@ -334,7 +334,7 @@ for r = 1, #runs, 2 do
     return again()
   end
 end
--- It falls slowly: a stream that is replayed beside a live one takes turns with it.
+-- It falls slowly: a stream that is replayed together with a live one takes turns with it.
 if asked > 0 then g.known = max(floor(100 * known / asked), floor(g.known * 0.9)) end
 save()
 
@@ -353,7 +353,7 @@ else
   reply = string.rep(FRESH, n)
 end
 
--- store keeps the verdicts beside the batch. Also when none is new: a durable claim waits for a
+-- store keeps the verdicts with the batch. Also when none is new: a durable claim waits for a
 -- write of this connection.
 local function store()
   local before = stored or string.rep(UNKNOWN, records)

@@ -246,7 +246,7 @@ func TestAccessRights(t *testing.T) {
 	}
 }
 
-// Every key of the window stands under {name}:dedup:, which no other package uses.
+// Every key of the window begins with {name}:dedup:, which no other package uses.
 func TestKeys(t *testing.T) {
 	t.Parallel()
 	k, c := newClock(t)

@@ -10,7 +10,7 @@
 // # Guarantee
 //
 // Of all records with one id that are claimed within Config.Window, exactly one place gets
-// [VerdictFresh]. With [Batch.Guard] a verdict is final: it is stored beside the batch, one byte
+// [VerdictFresh]. With [Batch.Guard] a verdict is final: it is stored with the batch, one byte
 // per record, and returned whenever the batch or its children ask again. A batch that no longer
 // exists claims nothing ([ErrGone]).
 //
@@ -54,7 +54,7 @@
 // # Rejected records
 //
 // [Deduplicator.Undo] returns which bytes the script that acknowledges or buries a batch must
-// overwrite, so that a corrected record may come again. Apply them only after the commit, and in
+// overwrite, so that a corrected record is accepted. Apply them only after the commit, and in
 // one step with the acknowledgement.
 //
 // # Changes of the configuration
@@ -93,7 +93,7 @@
 //
 // A user needs the keys ~{name}:dedup:* and those of the guards, and the commands +eval +evalsha
 // +get +set +del +time +exists +hget +hset +getrange +setrange +bitfield +bitfield_ro +pexpire
-// +unlink. Audit also needs +scan +type +pttl +strlen, and Repair +rename besides. Durable also
+// +unlink. Audit also needs +scan +type +pttl +strlen, and Repair also +rename. Durable also
 // needs +waitaof. New needs +info or +config|get to check whether the server
 // evicts keys. After a failover, +quit closes a connection that leads to a replica.
 package dedup

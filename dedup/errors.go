@@ -20,7 +20,7 @@ var (
 	// needs WAITAOF (Redis 7.2 or later) and appendonly yes.
 	ErrNoAOF = errors.New("dedup: Durable needs WAITAOF (Redis 7.2 or later) and appendonly yes")
 	// ErrNotDurable reports that the claims were made, but the server did not confirm in time that
-	// they are on disk. The claims stand and the verdicts are stored; it is safe to call Claim again.
+	// they are on disk. The claims remain and the verdicts are stored; it is safe to call Claim again.
 	ErrNotDurable = errors.New("dedup: the claims are not confirmed on disk")
 	// ErrEviction reports a server that may evict claims when its memory is full; duplicates would
 	// pass.

@@ -10,7 +10,7 @@ import (
 	"github.com/headrace/headrace/internal/servers/servertest"
 )
 
-// Holders names the first place, in whichever table it stands, and none after a claim was given
+// Holders names the first place, in whichever table it is, and none after a claim was given
 // back.
 func TestHolders(t *testing.T) {
 	t.Parallel()

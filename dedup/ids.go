@@ -75,7 +75,7 @@ func appendID(b []byte, field string) []byte {
 const (
 	runBytes   = 8000
 	runIDs     = 1000
-	entryBytes = 10 // beside the id
+	entryBytes = 10 // without the id
 	runHead    = 18
 )
 

@@ -24,9 +24,9 @@
 -- at the first key that has moved.
 local STATE = KEYS[1]
 local LAYOUT = 1
-local HEAD, ENTRY = 18, 10 -- bytes of the head of a run, and of an entry beside its id
+local HEAD, ENTRY = 18, 10 -- bytes of the head of a run, and of an entry without its id
 local SLOTS_PER_CLAIM = 2.5
-local SPARE = 64 -- bytes that the allocator needs beside a string of a round size
+local SPARE = 64 -- bytes that the allocator needs in addition to a string of a round size
 local MIN_INDEX, MAX_INDEX = 4096, 536870912 -- bytes
 local MAX_SEGMENT = 12582912 -- bytes of the index that are made at once: 3 ms
 local MIN_CHUNK, MAX_CHUNK = 32768, 1048576 -- bytes

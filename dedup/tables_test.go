@@ -13,9 +13,9 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// Ids of all lengths, many copies within a call and between calls, gaps, batches that come again
-// with part of their verdicts, in tables that are too small at first: each verdict is what a map
-// would say.
+// Ids of all lengths, many copies within a call and between calls, gaps, batches that are
+// redelivered with part of their verdicts, in tables that are too small at first: each verdict is
+// what a map would say.
 func TestMixedCalls(t *testing.T) {
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
 		name := servertest.Prefix(t)
@@ -264,7 +264,7 @@ func TestLongIDsStayInOneTable(t *testing.T) {
 	}
 }
 
-// An id that is rejected and comes again, thousands of times, and ids that are released: what was
+// An id that is rejected and claimed again, thousands of times, and ids that are released: what was
 // given back costs nothing later.
 func TestGivenBackAgainAndAgain(t *testing.T) {
 	t.Parallel()

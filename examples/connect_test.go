@@ -211,7 +211,7 @@ func TestFlagsAndVariablesNameTheStores(t *testing.T) {
 			args = append(args, "stats")
 		}
 		if r := run(t, program, wrong, args...); r.code != 0 {
-			t.Errorf("%s with flags beside wrong variables: exit code %d\n%s", program, r.code, r.err)
+			t.Errorf("%s with flags and wrong variables: exit code %d\n%s", program, r.code, r.err)
 		}
 	}
 	for variable, want := range map[string]string{"HEADRACE_BATCH=0": "HEADRACE_BATCH is \"0\", must be a whole number from 1 to 100000", "HEADRACE_WORKERS=many": "HEADRACE_WORKERS is"} {
@@ -254,7 +254,7 @@ func TestPrintedGrantsAreEnough(t *testing.T) {
 	pool := s.pg.Pool(t)
 	execute(t, pool, c.ok("schema print"))
 	c.fails("schema check", "orders_ledger")
-	execute(t, pool, c.ok("schema print --beside"))
+	execute(t, pool, c.ok("schema print --companions"))
 	c.shows("schema check", "is as this program expects it")
 	c.ok("init-cache") // the reference data
 	u, err := url.Parse(s.pg.URL)
@@ -345,7 +345,7 @@ func sentinel(t *testing.T, raw string) string {
 	return at
 }
 
-// Behind sentinels, the URL names them and the master set.
+// With sentinels, the URL names them and the master set.
 func TestBehindASentinel(t *testing.T) {
 	t.Parallel()
 	redis := servertest.OwnRedis(t)

@@ -61,7 +61,7 @@ func readersRights(t *testing.T, s stores, owner cli, reject, record string) {
 	c := readers(t, s, owner)
 	for _, line := range []string{
 		"stats", "stats -json", "audit", "peek", "peek handed-off", "peek leased", "dead list", "rejects list", "rejects codes", "rejects show " + reject,
-		"views list", "lookups list", "schema print", "schema print --beside", "schema check --role reader", "grants print other --role worker",
+		"views list", "lookups list", "schema print", "schema print --companions", "schema check --role reader", "grants print other --role worker",
 	} {
 		c.ok(line)
 	}

@@ -63,10 +63,10 @@ func TestSchemaOfAnyTable(t *testing.T) {
 			t.Errorf("schema print without staging tables has the column %s: %v, want %v", column, !want, want)
 		}
 	}
-	beside := c.ok("schema print --columns id,n")
-	execute(t, pool, beside)
-	if again := c.ok("schema print"); again != beside {
-		t.Errorf("schema print with the staging tables differs from what created them:\n%s\nwant\n%s", again, beside)
+	tables := c.ok("schema print --columns id,n")
+	execute(t, pool, tables)
+	if again := c.ok("schema print"); again != tables {
+		t.Errorf("schema print with the staging tables differs from what created them:\n%s\nwant\n%s", again, tables)
 	}
 	views := matview.Config{Views: []matview.View{
 		{Name: "shop.a_total", SQL: `SELECT sum(total) AS total FROM shop.b_each`, UniqueIndex: []string{"total"}, DependsOn: []string{"shop.b_each"}},
@@ -81,8 +81,8 @@ func TestSchemaOfAnyTable(t *testing.T) {
 	if each < 0 || total < each {
 		t.Errorf("schema print lacks a view, or has them in an order in which they cannot be created:\n%s", printed)
 	}
-	if strings.Contains(c.ok("schema print --beside"), "VIEW") {
-		t.Error("schema print --beside prints views")
+	if strings.Contains(c.ok("schema print --companions"), "VIEW") {
+		t.Error("schema print --companions prints views")
 	}
 
 	u, err := url.Parse(s.pg.URL)

@@ -85,7 +85,7 @@ func named(table string, err error) error {
 }
 
 func (e *tableError) Error() string {
-	text := strings.ReplaceAll(": "+e.err.Error(), ": lookup: ", ": ") // the prefix stands once, at the beginning
+	text := strings.ReplaceAll(": "+e.err.Error(), ": lookup: ", ": ") // the prefix occurs once, at the beginning
 	return fmt.Sprintf("lookup: table %q%s", e.table, text)
 }
 

@@ -119,7 +119,7 @@ func (f *fetcher[K, V]) fetch(ctx context.Context, keys []K) (map[K]V, error) {
 }
 
 // tryMatched runs matched. In a transaction, a statement that fails ends all that follow, so the
-// first one runs behind a savepoint.
+// first one runs after a savepoint.
 func (f *fetcher[K, V]) tryMatched(ctx context.Context, keys []K) (map[K]V, error) {
 	tx, ok := f.db.(pgx.Tx)
 	if !ok || f.matches.Load() {

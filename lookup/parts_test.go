@@ -174,7 +174,7 @@ func TestNothingStaysOfADamagedVersion(t *testing.T) {
 			first = second
 		}
 		if err := newTable(t, c, name+"x", lookup.Config[string, int]{}).Sync(t.Context()); err != nil {
-			t.Errorf("the table beside it: %v", err)
+			t.Errorf("the other table: %v", err)
 		}
 	})
 }

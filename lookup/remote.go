@@ -40,7 +40,7 @@ const (
 	absent  = '-'
 )
 
-// separator stands between the name of the table and the key of an entry.
+// separator separates the name of the table and the key of an entry.
 const separator = ":lookup:"
 
 // NewRemote returns a remote table on the caller's client, which it never closes. It probes the
@@ -260,7 +260,7 @@ func (r *Remote[K, V]) load(ctx context.Context, f *fetch[K, V], keys []K) {
 	}
 }
 
-// put writes entries; nil stands for a key that does not exist. Without replace it keeps the
+// put writes entries; nil means a key that does not exist. Without replace it keeps the
 // entries that are there.
 func (r *Remote[K, V]) put(ctx context.Context, entries map[K]*V, replace bool) error {
 	type entry struct {

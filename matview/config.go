@@ -146,7 +146,7 @@ func (v View) check(field string) error {
 // ident is the quoted name.
 func (v View) ident() string { return ident(v.Name) }
 
-// query is the SQL without what may stand behind a statement.
+// query is the SQL without what may follow a statement.
 func (v View) query() string { return strings.TrimRight(v.SQL, "; \t\r\n") }
 
 // ident quotes a name that was checked before.

@@ -17,9 +17,9 @@
 // [Rollup] is an ordinary table. [Rollup.Merges] returns the statements that add the promoted rows
 // to it inside the promotion's own transaction. So the roll-up is always as fresh as the target, it
 // never counts a row twice, and its cost depends on the new rows alone. An average is a sum and a
-// count, and a column generated from them. Distinct counts are exact, from a table of values beside
-// the roll-up, or estimates from a sketch that merges across groups. Medians cannot be merged: they
-// need a view.
+// count, and a column generated from them. Distinct counts are exact, from a table of values next
+// to the roll-up, or estimates from a sketch that merges across groups. Medians cannot be merged:
+// they need a view.
 //
 // # Guarantees
 //

@@ -1,4 +1,4 @@
--- What stands under each of the names $1 (quoted) in the schemas $2 ('': by the search path), and
+-- What exists under each of the names $1 (quoted) in the schemas $2 ('': by the search path), and
 -- what the role may do with it.
 SELECT current_user::text AS role, coalesce(s.nspname::text, '') AS schema,
     coalesce(has_schema_privilege(s.oid, 'USAGE'), false) AS schema_usage, coalesce(has_schema_privilege(s.oid, 'CREATE'), false) AS schema_create,

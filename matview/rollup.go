@@ -26,7 +26,7 @@ const (
 	// sum(name_count).
 	AggregateAverage
 	// AggregateDistinct counts the distinct values of Expr, exactly. The values are kept in a table
-	// beside the roll-up, table_name, with one row for each value of each group: about 100 bytes, and
+	// next to the roll-up, table_name, with one row for each value of each group: about 100 bytes, and
 	// as much time as a row of a narrow target.
 	AggregateDistinct
 	// AggregateSketch estimates the number of distinct values of Expr from a sketch of a fixed size,

@@ -132,12 +132,13 @@ func (r Rollup) Rebuild(ctx context.Context, db DB) (changed int64, err error) {
 	return changed, err
 }
 
-// fill merges the whole table into an empty roll-up, as one promotion of all of its rows. Its
-// snapshot has no row of a promotion that the roll-up does not have either. What promotions merge
-// meanwhile is added to, as they add to each other.
+// fill merges the whole table into an empty roll-up, as one promotion of all its rows would. Its
+// snapshot contains only promotions that are not yet merged into the roll-up. Promotions that run
+// at the same time add to the same groups, in any order.
 //
-// Replacements do not add up like that. A maximum that the one takes away comes back with the
-// other, and neither sees that the group is stale. So with Replaces no promotion runs beside it.
+// Replaced rows do not add up like that. If a promotion replaces the row with a group's maximum
+// during the fill, the fill brings the old maximum back, and neither of the two sees that the group
+// is stale. So with Replaces, no promotion runs during a fill.
 func (r Rollup) fill(ctx context.Context, tx pgx.Tx) (rows int64, err error) {
 	var conditions []string
 	for _, c := range r.contents() {

@@ -21,7 +21,7 @@ const (
 	columnSign   = hiddenPrefix + "sign"   // 1: a row came; -1: it went
 )
 
-// stored is a column of the roll-up's table, behind the key.
+// stored is a column of the roll-up's table, after the key.
 type stored struct {
 	name, typ string
 	generated string // the expression of a generated column; the rest is empty then

@@ -10,7 +10,7 @@ import (
 //go:embed rollup_values_all.sql
 var valuesAllSQL string
 
-// values are the distinct values of one measure. They stand in a table of their own: one row for
+// values are the distinct values of one measure. They are in a table of their own: one row for
 // each value of each group. With Rollup.Replaces a row also has the number of rows that have the
 // value.
 type values struct {

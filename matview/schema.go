@@ -13,7 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// layout is the version of the state table. It stands in the table's comment.
+// layout is the version of the state table. It is in the table's comment.
 const layout = "headrace matview schema 1"
 
 var (
@@ -76,13 +76,13 @@ func define(state string, v View) string {
 		"definition", pgschema.Literal(v.query()))
 }
 
-// object is what stands in the database under a name, and what the role may do with it.
+// object is what exists in the database under a name, and what the role may do with it.
 type object struct {
 	Role         string
 	Schema       string // "" if it does not exist
 	SchemaUsage  bool
 	SchemaCreate bool
-	OID          uint32 // 0: nothing stands under the name
+	OID          uint32 // 0: nothing has the name
 	Kind         string // pg_class.relkind
 	Owner        bool   // the role has the rights of the owner
 	MaySelect    bool

@@ -123,7 +123,7 @@ func (f Flow[T]) undoOfBurial(ctx context.Context, qb *queue.Batch, log *slog.Lo
 }
 
 // runToKeys runs the chain over a batch up to its Dedup stage. A function in the chain that neither
-// returns nor checks its context is left behind at the limit, with the batch.
+// returns nor checks its context is abandoned at the limit, with the batch.
 func (f Flow[T]) runToKeys(ctx context.Context, qb *queue.Batch, limit time.Duration) (*Batch, error) {
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

@@ -93,7 +93,7 @@ func (j *fullJob) empty() {
 	j.exec("CHECKPOINT")
 }
 
-// run pushes the orders, with a worker and a promoter beside, and returns when all are
+// run pushes the orders, while a worker and a promoter run, and returns when all are
 // acknowledged. Then the dashboards are current: each promotion has merged them.
 func (j *fullJob) run(payloads [][]byte) {
 	ctx := context.WithoutCancel(j.b.Context())

@@ -32,7 +32,7 @@ func dashboardQueries() map[string]string {
 // BenchmarkMixed prints how long a dashboard's query takes while the pipeline loads at full speed,
 // and how long it takes when nothing else happens: read from the roll-up, from the materialized
 // view that a program refreshes meanwhile, and computed from the table. Each way has a load of its
-// own, of HEADRACE_FULL_JOB orders, and rates of the loads are printed beside.
+// own, of HEADRACE_FULL_JOB orders, and rates of the loads are printed too.
 func BenchmarkMixed(b *testing.B) {
 	if b.N > 1 {
 		return

@@ -112,7 +112,7 @@ type rejectCounter interface {
 	CodeCounts(ctx context.Context) ([]staging.CodeCount, error)
 }
 
-// What a Table may have besides, for the details of the books. *[staging.Table] and
+// Optional methods of a Table, for the details of the books. *[staging.Table] and
 // *[staging.TableGroup] have it.
 type (
 	tableCounter interface {

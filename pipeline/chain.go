@@ -92,7 +92,7 @@ func Then[A, B, C any](a Stage[A, B], b Stage[B, C]) Stage[A, C] {
 		panic("pipeline: two Dedup stages in one chain: a record is claimed by one id only")
 	}
 	if a.spread && b.dedups {
-		panic("pipeline: Dedup behind FlatMap: a record is claimed once, not once for each of its rows")
+		panic("pipeline: Dedup after FlatMap: a record is claimed once, not once for each of its rows")
 	}
 	window := a.window
 	if b.dedups {

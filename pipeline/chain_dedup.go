@@ -42,7 +42,7 @@ type Copies uint8
 // verdicts depend on the record alone do not depend on the order in which copies and commits come.
 const (
 	// CopiesReleased gives the claim of a rejected record back when its rejection is committed and
-	// acknowledged. A corrected record may then come again. A copy that comes before is a duplicate;
+	// acknowledged. A corrected record may then be pushed. A copy that comes before is a duplicate;
 	// one that comes later gets a verdict of its own.
 	CopiesReleased Copies = iota
 	// CopiesJudged runs every copy through the rest of the chain. It is rejected or filtered there, or

@@ -114,7 +114,7 @@ func TestRowsOfOneRecord(t *testing.T) {
 
 func TestDedupBehindFlatMapPanics(t *testing.T) {
 	defer func() {
-		if p := recover(); p == nil || !strings.Contains(p.(string), "Dedup behind FlatMap") {
+		if p := recover(); p == nil || !strings.Contains(p.(string), "Dedup after FlatMap") {
 			t.Errorf("panic %v: want one that names the fault", p)
 		}
 	}()

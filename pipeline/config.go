@@ -125,8 +125,8 @@ type PromoterConfig struct {
 	// [DefaultRefreshInterval].
 	RefreshInterval time.Duration
 	// Notify is called when Run begins and after each promotion, between promotions. It must return
-	// at once. A typical function is [matview.Refresher.Notify], with [matview.Refresher.Run] beside
-	// the promoter: views are then refreshed in the pauses of the load, and not again and again during
+	// at once. A typical function is [matview.Refresher.Notify], with [matview.Refresher.Run] in the
+	// same program: views are then refreshed in the pauses of the load, and not again and again during
 	// it. Nil: no call.
 	Notify func()
 	// CallTimeout is how long one call to a store may take. A store that does not answer, on a

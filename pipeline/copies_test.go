@@ -93,7 +93,7 @@ func TestCopiesDoNotDependOnTiming(t *testing.T) {
 	}
 }
 
-// By default a corrected record comes again once the rejection is committed.
+// By default a corrected record is accepted once the rejection is committed.
 func TestCopiesReleased(t *testing.T) {
 	t.Parallel()
 	for policy, want := range map[pipeline.Copies]counts{

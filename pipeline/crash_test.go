@@ -279,7 +279,7 @@ func TestRecordThatKillsTheEncoderIsFound(t *testing.T) {
 }
 
 // The postmaster is killed with -9 while staging is full: recovery empties the UNLOGGED tables. The
-// batches come again, at once.
+// batches are redelivered at once.
 func TestPostgresCrashWithFullStaging(t *testing.T) {
 	t.Parallel()
 	pg := servertest.OwnPostgres(t)

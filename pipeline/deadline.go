@@ -165,10 +165,10 @@ func (t boundedTable[T]) Epoch(ctx context.Context) (e string, err error) {
 	return e, err
 }
 
-// promoteSlack is what a promotion may take beyond its own time-out, to give up in good order.
+// promoteSlack is what a promotion may take beyond its own timeout, to give up in good order.
 const promoteSlack = 2 * time.Second
 
-// Promote bounds a promotion by its own time-out, after which the next one takes fewer rows.
+// Promote bounds a promotion by its own timeout, after which the next one takes fewer rows.
 func (t boundedTable[T]) Promote(ctx context.Context, o staging.PromoteOptions) (p staging.PromoteResult, err error) {
 	limit, start := o.Timeout, time.Now()
 	if limit == 0 {
@@ -195,7 +195,7 @@ const (
 // bounded returns the flow with a deadline for every call to its stores.
 func (f Flow[T]) bounded(call, batch time.Duration) Flow[T] {
 	f.Queue = boundedQueue{f.Queue, newPatience(call, mostCallTimeout), newPatience(call, mostPromoteTimeout)}
-	// A promotion may first wait for the lock and then disconnect a worker that stands still.
+	// A promotion may first wait for the lock and then disconnect a worker that is stalled.
 	promoting := newPatience(call+call/2, mostPromoteTimeout)
 	f.Table = boundedTable[T]{f.Table, newPatience(call, mostCallTimeout), newPatience(call, batch), promoting}
 	return f

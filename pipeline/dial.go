@@ -16,7 +16,7 @@ const (
 )
 
 // Dialer returns a dialer whose connections notice a peer that has vanished within about 10 s: a
-// time-out for the dial, keepalive probes on an idle connection, and on Linux TCP_USER_TIMEOUT for
+// timeout for the dial, keepalive probes on an idle connection, and on Linux TCP_USER_TIMEOUT for
 // bytes that are not acknowledged. Without it the kernel retries for 15 minutes. It suits both
 // stores:
 //
@@ -40,8 +40,8 @@ func Dialer() *net.Dialer {
 	}
 }
 
-// TunePool sets up a pool for the programs of a pipeline: it sets [Dialer], a time-out for new
-// connections, and a time-out for the ping with which the pool checks an idle connection. Without
+// TunePool sets up a pool for the programs of a pipeline: it sets [Dialer], a timeout for new
+// connections, and a timeout for the ping with which the pool checks an idle connection. Without
 // the last, each dead connection in a pool costs a whole CallTimeout. It changes only settings that
 // are not set.
 func TunePool(config *pgxpool.Config) {

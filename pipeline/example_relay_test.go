@@ -42,7 +42,7 @@ func ExampleRelay() {
 	// {"id":3,"item":"lamp"}
 }
 
-// A relay runs beside the other parts of a program until its context ends.
+// A relay runs next to the other parts of a program until its context ends.
 func ExampleRelay_Run() {
 	ctx, stop := context.WithCancel(context.Background())
 	redis, postgres, name, cleanup := connect()

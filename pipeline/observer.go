@@ -111,7 +111,8 @@ type events struct {
 	missed  int
 }
 
-// start begins to call the observer beside the work. Call the returned function at the end.
+// start begins to call the observer concurrently with the work. Call the returned function at the
+// end.
 func (s *events) start(ctx context.Context) (stop func()) {
 	if s.observer == nil {
 		return func() {}

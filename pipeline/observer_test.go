@@ -81,7 +81,7 @@ func TestInHandIsBounded(t *testing.T) {
 	}
 	h.took(40, 300, large)
 	if reserve() == nil {
-		t.Error("a batch of 300 bytes fits beside 960 of 1000")
+		t.Error("a batch of 300 bytes fits in addition to 960 of 1000")
 	}
 	woken := make(chan error)
 	go func() { woken <- h.reserve(t.Context(), 40, 300) }()

@@ -207,7 +207,7 @@ func TestStopGivesBackAfterGrace(t *testing.T) {
 	}
 }
 
-// A stage that loses a record is a failure of the batch, again and again. Its name stands in the
+// A stage that loses a record is a failure of the batch, again and again. Its name is in the
 // dead letter.
 func TestStageThatLosesARecord(t *testing.T) {
 	t.Parallel()

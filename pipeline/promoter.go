@@ -258,7 +258,7 @@ func (p *Promoter[T]) Promote(ctx context.Context) (int, error) {
 	return p.promote(ctx, p.cfg.Promote.Lane)
 }
 
-// firstLane is the lane of the loop that reconciles besides: the only one where there are no
+// firstLane is the lane of the loop that also reconciles: the only one where there are no
 // others, or where PromoterConfig.Promote.Lane chooses one.
 func (p *Promoter[T]) firstLane() int {
 	if len(p.wake) == 1 || p.cfg.Promote.Lane > 0 {
@@ -300,7 +300,7 @@ func (p *Promoter[T]) promote(ctx context.Context, lane int) (int, error) {
 		p.cfg.Logger.Error("batches are older than the ledger's floor; they are not promoted and end in the dead-letter list", "batches", prom.TooOld)
 	}
 	if len(promoted) < found {
-		p.reconcileAfter(0) // the split of a void batch must be finished, and one put aside redelivered
+		p.reconcileAfter(0) // the split of a void batch must be finished, and one set aside redelivered
 	}
 	if err := p.ack(ctx, promoted); err != nil {
 		return found, err

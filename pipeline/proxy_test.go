@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// proxy stands between a program and a server. It can go silent: TCP acknowledges every byte, and
+// proxy connects a program with a server. It can go silent: TCP acknowledges every byte, and
 // nothing answers, on the connections that exist and on new ones. A connection that was once silent
 // stays silent when the proxy has healed, as behind a firewall that has forgotten it.
 type proxy struct {

@@ -101,8 +101,8 @@ func NewRelay(q RelayQueue, name string, cfg RelayConfig) (*Relay, error) {
 }
 
 // Step copies one page and returns the number of its records, 0 when there are none. After an error
-// the same page comes again, unless it was pushed. A page that exceeds the room of a bounded queue
-// is [queue.ErrFull].
+// the same page is read again, unless it was pushed. A page that exceeds the room of a bounded
+// queue is [queue.ErrFull].
 func (r *Relay) Step(ctx context.Context) (int, error) {
 	at, err := r.queue.Position(ctx, r.source)
 	if err != nil {
@@ -110,7 +110,7 @@ func (r *Relay) Step(ctx context.Context) (int, error) {
 	}
 	to, payloads, err := r.page(ctx, cmp.Or(at, r.cfg.Start))
 	if err != nil {
-		return 0, fmt.Errorf("pipeline: relay %s: could not read the records behind %q: %w", r.source, at, err)
+		return 0, fmt.Errorf("pipeline: relay %s: could not read the records after %q: %w", r.source, at, err)
 	}
 	if len(payloads) == 0 {
 		return 0, nil
@@ -121,7 +121,7 @@ func (r *Relay) Step(ctx context.Context) (int, error) {
 	return len(payloads), nil
 }
 
-// page reads the records behind a position.
+// page reads the records after a position.
 func (r *Relay) page(ctx context.Context, at string) (to string, payloads [][]byte, err error) {
 	rows, err := r.cfg.DB.Query(ctx, r.cfg.SQL, at, r.cfg.Records)
 	if err != nil {

@@ -124,7 +124,7 @@ func TestShardedPipeline(t *testing.T) {
 	r.push(ruled...)
 	r.push(numbered("p", 3, "poison")...)
 	r.drained()
-	// Corrected, they come again: their claims were given back when the rejects were committed.
+	// Corrected, they are pushed again: their claims were given back when the rejects were committed.
 	corrected := append(numbered("r", 30, "keep"), numbered("u", 30, "keep")...)
 	r.push(corrected...)
 	r.drained()
@@ -383,7 +383,7 @@ func TestSignalsOfShards(t *testing.T) {
 		tick := time.NewTicker(20 * time.Millisecond)
 		defer tick.Stop()
 		deadline := time.After(time.Minute)
-		for { // until the subscriptions stand
+		for { // until the subscriptions are active
 			if err := send(); err != nil {
 				t.Fatal(err)
 			}

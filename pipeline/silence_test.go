@@ -17,7 +17,7 @@ import (
 	"github.com/headrace/headrace/queue"
 )
 
-// behindProxies returns a rig whose stores stand behind proxies. The connections are set up as the
+// behindProxies returns a rig whose stores are behind proxies. The connections are set up as the
 // package recommends.
 func behindProxies(t *testing.T) (r *rig, redis, postgres *proxy) {
 	t.Helper()
@@ -122,7 +122,7 @@ func TestDialer(t *testing.T) {
 	}
 	defer func() { _ = c.Close() }()
 	if !d.KeepAliveConfig.Enable || d.Timeout == 0 || d.KeepAlive <= 0 {
-		t.Errorf("dialer %+v, want keepalive and a time-out", d)
+		t.Errorf("dialer %+v, want keepalive and a timeout", d)
 	}
 	config, err := pgxpool.ParseConfig("postgres://localhost/x")
 	if err != nil {
@@ -131,7 +131,7 @@ func TestDialer(t *testing.T) {
 	config.ConnConfig.ConnectTimeout = time.Minute
 	pipeline.TunePool(config)
 	if config.ConnConfig.ConnectTimeout != time.Minute || config.PingTimeout == 0 {
-		t.Errorf("connect time-out %v, ping time-out %v, want what was set, and a default", config.ConnConfig.ConnectTimeout, config.PingTimeout)
+		t.Errorf("connect timeout %v, ping timeout %v, want what was set, and a default", config.ConnConfig.ConnectTimeout, config.PingTimeout)
 	}
 }
 

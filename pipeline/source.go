@@ -166,7 +166,7 @@ func Feed(ctx context.Context, source Source, push func(ctx context.Context, pay
 		case errors.As(err, &partly):
 			r.Pushed += int64(partly.Pushed)
 			r.Unknown = int64(partly.Unknown)
-		case errors.As(err, &parted): // what is behind the first one that is missing may be in another shard
+		case errors.As(err, &parted): // what follows the first missing one may be in another shard
 			first := slices.Min(slices.Concat(parted.Rest, parted.Unknown, []int{len(chunk)}))
 			r.Pushed += int64(first)
 			r.Unknown = int64(len(chunk) - first)

@@ -64,7 +64,7 @@ func isNotReady(err error) bool {
 	if re, ok := rueidis.IsRedisErr(err); ok {
 		return re.IsLoading() || re.IsClusterDown() || re.IsTryAgain() || strings.HasPrefix(re.Error(), "MASTERDOWN")
 	}
-	var network net.Error // covers refused and reset connections, time-outs, and unknown hosts
+	var network net.Error // covers refused and reset connections, timeouts, and unknown hosts
 	return errors.As(err, &network) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) ||
 		errors.Is(err, net.ErrClosed) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, rueidis.ErrNoSlot)
 }

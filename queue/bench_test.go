@@ -218,7 +218,7 @@ func BenchmarkDepth(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	const batch, times = 10, 900 // small batches: what a lease costs beside its records
+	const batch, times = 10, 900 // small batches: what a lease costs besides its records
 	work := func(q *queue.Queue) func(int) int {
 		return func(int) int {
 			for range times {

@@ -282,7 +282,7 @@ func (r *run) consume(ctx context.Context, t *testing.T) {
 			return
 		}
 		if err != nil {
-			t.Logf("lease: %v", err) // comes again when its lease has run out
+			t.Logf("lease: %v", err) // redelivered when its lease has expired
 			continue
 		}
 		if i%3 == 0 {

@@ -1,4 +1,4 @@
--- Stands at the head of every script, behind the line that sets LAYOUT. It names the keys and holds
+-- The head of every script, after the line that sets LAYOUT. It names the keys and holds
 -- what several scripts need.
 --
 -- Every script reads what it needs before its first write: an error in its middle would leave the

@@ -82,7 +82,7 @@ func parseDeadCursor(s string) (deadCursor, error) {
 
 func (c deadCursor) String() string { return c.died + "/" + c.id }
 
-// deadIDs lists the ids of up to n dead letters behind a cursor, in pages.
+// deadIDs lists the ids of up to n dead letters after a cursor, in pages.
 func (q *Queue) deadIDs(ctx context.Context, cursor string, n int) (ids []string, next string, err error) {
 	from, err := parseDeadCursor(cursor)
 	if err != nil {

@@ -126,7 +126,7 @@ func ExampleQueue_Lease() {
 	// Output: chair, table
 }
 
-// A worker that needs longer than its lease extends it, usually from a goroutine beside its work.
+// A worker that needs longer than its lease extends it, usually from a separate goroutine.
 func ExampleQueue_Extend() {
 	q, stop := orders(queue.Config{}, "chair")
 	defer stop()

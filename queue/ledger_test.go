@@ -7,7 +7,7 @@ import (
 	"github.com/headrace/headrace/queue"
 )
 
-// ledger stands for the durable side: it takes a batch once, as promoted or as void, and counts
+// ledger plays the durable side: it takes a batch once, as promoted or as void, and counts
 // what was promoted.
 type ledger struct {
 	mu    sync.Mutex

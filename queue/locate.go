@@ -169,7 +169,7 @@ func (q *Queue) Annotation(ctx context.Context, batch, name string) (string, err
 	return text, wrap("annotation", err)
 }
 
-// Place is where a record stands in a queue.
+// Place is where a record is in a queue.
 type Place uint8
 
 // The places that Scan looks through, in this order.

@@ -43,7 +43,7 @@ func (q *Queue) Position(ctx context.Context, source string) (string, error) {
 
 // PushFrom pushes the records of a source that follow the position from, and sets the source's
 // position to to. Both happen in one step, or neither: after a lost reply, repeat the call with the
-// same arguments. It pushes nothing a second time. The positions of the sources stand in the hash
+// same arguments. It pushes nothing a second time. The positions of the sources are in the hash
 // {name}:queue:positions.
 //
 // If the source is at another position, another program reads it too, and the error is an

@@ -236,7 +236,7 @@ func (m *model) steps() map[string]func(*rapid.T) {
 			m.due(t, h.b.Queue, "leases", h.b.ID)
 			m.spoil(h.b)
 			h.live = false
-			m.leaseFrom(t, m.all[h.b.Queue], queue.LeaseOptions{Duration: time.Hour}) // this one comes again, unless it backs off or was settled
+			m.leaseFrom(t, m.all[h.b.Queue], queue.LeaseOptions{Duration: time.Hour}) // this one is leased again, unless it backs off or was settled
 		},
 		"forget": func(t *rapid.T) { // a sleeping worker does not wake up
 			h := m.pick(t, func(h *held) bool { return !h.live })

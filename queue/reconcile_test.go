@@ -37,7 +37,7 @@ func TestReconcile(t *testing.T) {
 		if want := (queue.ReconcileResult{Seen: 4, Acked: 1, Left: 1, Settled: 1, Redelivered: 1}); r != want {
 			t.Fatalf("%+v", r)
 		}
-		// The void one was split, not acknowledged: its records come again, under other ids.
+		// The void one was split, not acknowledged: its records are redelivered, under other ids.
 		again := map[string]string{}
 		for {
 			b, err := q.TryLease(ctx, queue.LeaseOptions{})

@@ -5,7 +5,7 @@
 local max, records, reservation, lastsMS = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 local FIRST_PAYLOAD, MAX_EXPIRED = 6, 100
 
--- expire ends the reservations that producers have left behind, and those that a clock which ran
+-- expire ends the reservations that producers have abandoned, and those that a clock which ran
 -- ahead has put too far off. A member is "id:records". It returns how many records they held.
 local function expire(now)
   local freed = 0

@@ -11,7 +11,7 @@ import (
 	"github.com/headrace/headrace/internal/redisx"
 )
 
-// layout is the version of the keys and of what they hold. It stands in the field "layout" of the
+// layout is the version of the keys and of what they hold. It is in the field "layout" of the
 // hash {name}:queue:stat from the first sealed batch or delayed push on.
 const layout = "1"
 

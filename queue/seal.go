@@ -190,7 +190,7 @@ func (q *Queue) hydrate(ctx context.Context, r sealReply, list rueidis.RedisResu
 	return leased{batch: b, settle: r.kind == "settle"}, b.fill(payloads)
 }
 
-// payloads reads the n records of a batch's list behind those that are read already, in chunks.
+// payloads reads the n records of a batch's list after those that are read already, in chunks.
 func (q *Queue) payloads(ctx context.Context, id string, n, chunk int, have []rueidis.RedisMessage) ([]rueidis.RedisMessage, error) {
 	from := len(have)
 	chunks := q.server.ReadAll(ctx, func() []rueidis.Completed {

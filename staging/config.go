@@ -81,8 +81,8 @@ type Config[T any] struct {
 	// stages them again. Without it, New and Promote return [ErrUnlogged].
 	AllowUnlogged bool
 
-	// NoCreate makes New check the tables beside the target, and create and change nothing. A missing
-	// table is an [ErrMissing]. [SQL] returns the schema for a migration tool.
+	// NoCreate makes New check the companion tables of the target, and create and change nothing. A
+	// missing table is an [ErrMissing]. [SQL] returns the schema for a migration tool.
 	NoCreate bool
 	// Role is what the program does with the table; it decides which privileges New checks. Default
 	// RoleAll.

@@ -30,7 +30,7 @@ const (
 
 const crashRows = 3000
 
-// child stages a batch and promotes what there is, says when it has come to its point, and stands
+// child stages a batch and promotes what there is, says when it has come to its point, and stops
 // there forever.
 func child() {
 	fail := func(err error) {
@@ -105,7 +105,7 @@ func restart(s *servers.PostgresServer) error {
 // TestKilledAtEveryPoint kills a program at every named point of its work, 20 times at each, and
 // Postgres with it every second time. What the queue would do afterwards is done here: ask for the
 // batch's fate, and deliver it again if it is unknown. There is no key: a row that came twice would
-// stay. Each point has a target of its own, so that all the programs of a round can stand at their
+// stay. Each point has a target of its own, so that all the programs of a round can stop at their
 // points while Postgres is killed once.
 func TestKilledAtEveryPoint(t *testing.T) {
 	t.Parallel()
@@ -167,7 +167,7 @@ func TestKilledAtEveryPoint(t *testing.T) {
 		}
 		for i, p := range points {
 			tab := tables[i]
-			// As reconcile does: what is unknown comes again.
+			// As reconcile does: what is unknown is redelivered.
 			if f := fates(t, tab, ids[i]); f[0] == staging.FateUnknown {
 				redelivered++
 				if _, err := tab.Stage(t.Context(), crashLoad(ids[i], strconv.Itoa(round))); err != nil {

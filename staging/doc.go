@@ -14,7 +14,7 @@
 //
 // # Tables
 //
-// A target "orders" has these tables beside it, in its schema:
+// A target "orders" has these companion tables in its schema:
 //
 //	orders_staging_a, _b   UNLOGGED  rows, without indexes and constraints, with the number and
 //	                                 position of their record

@@ -27,12 +27,12 @@ var (
 	ErrUnfit = errors.New("staging: table cannot be a target")
 	// ErrNoTarget is returned when the target does not exist and Config.Create is not set.
 	ErrNoTarget = errors.New("staging: target does not exist")
-	// ErrMissing is returned when a table beside the target does not exist and Config.NoCreate is set.
+	// ErrMissing is returned when a companion table does not exist and Config.NoCreate is set.
 	ErrMissing = errors.New("staging: table does not exist")
 	// ErrPrivilege is returned when the role lacks a privilege. The text names the privilege and the
 	// table.
 	ErrPrivilege = errors.New("staging: permission denied")
-	// ErrBusy is returned when a lock could not be acquired within its time-out: another promoter is
+	// ErrBusy is returned when a lock could not be acquired within its timeout: another promoter is
 	// at work, or a worker is slow. Nothing was changed; try again.
 	ErrBusy = errors.New("staging: locked by another transaction")
 	// ErrTooOld is returned for a batch that was sealed before the ledger's floor. The ledger no

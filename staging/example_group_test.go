@@ -88,7 +88,7 @@ func ExampleGroup() {
 	// "public"."book_lines" 4 = 2 + 2 <nil>
 }
 
-// What the stages of a chain dropped stands in the ledger of the group's first table. A worker of
+// What the stages of a chain dropped is in the ledger of the group's first table. A worker of
 // package pipeline fills in Load.Stages.
 func ExampleTableGroup_StageCounts() {
 	ctx := context.Background()

@@ -33,7 +33,7 @@ func ExampleNew() {
 	// true
 }
 
-// An id carries the time at which it was made: a Batch needs no Sealed beside it.
+// An id carries the time at which it was made: a Batch needs no Sealed.
 func ExampleNewBatchID() {
 	a, b := staging.NewBatchID(), staging.NewBatchID()
 	fmt.Println(len(a), a != b)

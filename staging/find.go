@@ -69,7 +69,7 @@ type Finder struct{ t *table }
 // NewFinder returns a Finder. id is the column that holds the record's id ([Config].ID); "" takes
 // the column of the primary key, if it has one only. The pool stays the caller's.
 func NewFinder(ctx context.Context, pool *pgxpool.Pool, target, id string) (*Finder, error) {
-	t, err := beside(ctx, pool, target, func(t *table, q *pgx.Conn) error {
+	t, err := companions(ctx, pool, target, func(t *table, q *pgx.Conn) error {
 		missing, err := t.missingTables(ctx, q)
 		if err != nil {
 			return err

@@ -104,7 +104,7 @@ type TableGroup[R any] struct {
 	hook func(point string) error // tests stop, fail or kill here
 }
 
-// separator stands between the tables of a list. It is in no list of one table: a name is quoted.
+// separator separates the tables of a list. It is in no list of one table: a name is quoted.
 const separator = " + "
 
 // mostMembers bounds a group, because the id of a reject holds the number of its table.

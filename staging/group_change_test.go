@@ -167,7 +167,7 @@ func TestGroupIsLaterThanItsMember(t *testing.T) {
 			}
 			groupFate(t, g, l.Batch.ID, staging.FateStaged)
 			if p := promoteGroup(t, g); p.Rows != 0 || len(p.Batches) != 0 || !slices.Equal(p.Mismatched, []string{l.Batch.ID}) {
-				t.Errorf("the group: got %+v, want the batch put aside", p)
+				t.Errorf("the group: got %+v, want the batch set aside", p)
 			}
 			groupFate(t, g, l.Batch.ID, staging.FateUnknown)
 			_, err := g.Stage(t.Context(), l)

@@ -81,7 +81,7 @@ func salesConfigs(role staging.Role) configs {
 	}
 }
 
-// described is the schema beside a target, and the grants for a role.
+// described is the schema of the companion tables, and the grants for a role.
 func described[T any](t testing.TB, pool *pgxpool.Pool, target string, cfg staging.Config[T], to string) (schema, grants string, err error) {
 	t.Helper()
 	if schema, err = staging.SQL(t.Context(), pool, target, cfg); err == nil {
@@ -95,7 +95,7 @@ func openSales(t testing.TB, pool *pgxpool.Pool) sales {
 	return openSalesWith(t, pool, salesConfigs(staging.RoleAll))
 }
 
-// openSalesWith opens the group. The children stand before their parents: the foreign keys decide.
+// openSalesWith opens the group. The children come before their parents: the foreign keys decide.
 func openSalesWith(t testing.TB, pool *pgxpool.Pool, c configs) sales {
 	t.Helper()
 	s := sales{heads: newTable(t, pool, "heads", c.heads), lines: newTable(t, pool, "lines", c.lines), notes: newTable(t, pool, "notes", c.notes)}
@@ -271,7 +271,7 @@ func checkSales(t testing.TB, pool *pgxpool.Pool, g sales, all []placed) {
 	}
 }
 
-// salesLoad stages sales as one batch, and returns where each stands.
+// salesLoad stages sales as one batch, and returns the place of each.
 func salesLoad(all ...sale) staging.Load[sale] { return load(all...) }
 
 func promoteGroup(t testing.TB, g *staging.TableGroup[sale]) staging.PromoteResult {

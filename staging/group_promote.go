@@ -109,7 +109,7 @@ func (p *groupPromotion[R]) resolve(ctx context.Context) bool {
 	return err == nil && !slices.ContainsFunc(fates, func(f Fate) bool { return f != FatePromoted })
 }
 
-// endStalled disconnects workers whose COPY into a table of the group stands still.
+// endStalled disconnects workers whose COPY into a table of the group is stalled.
 func (g *TableGroup[R]) endStalled(ctx context.Context) (ended int, err error) {
 	for _, t := range g.tables {
 		n, err := t.endStalled(ctx)

@@ -63,7 +63,7 @@ func (p *groupPromotion[R]) expectParents() {
 
 // pick decides which batches this transaction settles, and returns those that are whole: intact in
 // every table, and staged by a group of the same tables. A batch of which a table has lost its part
-// is put aside in all.
+// is set aside in all.
 func (p *groupPromotion[R]) pick(limit int64) (whole []string) {
 	parts := map[string][]*staged{}
 	var ids []string
@@ -132,7 +132,7 @@ func (p *groupPromotion[R]) of(i int, ids []string) []*staged {
 }
 
 // enter brings batches into the ledgers. The leader's decides which are taken. A batch that another
-// ledger has already, or that was promoted into other tables, is put aside: Stage names the reason.
+// ledger has already, or that was promoted into other tables, is set aside: Stage names the reason.
 func (p *groupPromotion[R]) enter(ctx context.Context, whole []string) error {
 	lead := p.shares[0].state()
 	if err := p.shares[0].enter(ctx, p.of(0, whole)); err != nil {

@@ -61,7 +61,7 @@ func (p *groupPromotion[R]) write(ctx context.Context) error {
 		for i, x := range p.shares {
 			*x.state() = before[i]
 		}
-		if err := p.g.at("taken back"); err != nil {
+		if err := p.g.at("rolled back"); err != nil {
 			return err
 		}
 		if _, err := p.reject(ctx, torn); err != nil {
@@ -73,7 +73,7 @@ func (p *groupPromotion[R]) write(ctx context.Context) error {
 	}
 }
 
-// finishMerges keeps what was written, and runs what the merges want to be run behind it.
+// finishMerges keeps what was written, and runs the statements that the merges need after it.
 func (p *groupPromotion[R]) finishMerges(ctx context.Context) error {
 	if _, err := sendOne(ctx, p.q, do("release savepoint hr_group")); err != nil {
 		return err

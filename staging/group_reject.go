@@ -129,7 +129,7 @@ func resolveRecords(ctx context.Context, q *pgx.Conn, byTable map[string][]recor
 	if len(byTable) == 0 {
 		return 0, nil
 	}
-	beside := map[string]names{}
+	tables := map[string]names{}
 	var rejects []string
 	for _, target := range slices.Sorted(maps.Keys(byTable)) { // in the order of a group's own tables
 		name, err := parseName(target)
@@ -137,7 +137,7 @@ func resolveRecords(ctx context.Context, q *pgx.Conn, byTable map[string][]recor
 			return 0, err
 		}
 		own := newNames(name, 1)
-		beside[own.rejects] = own
+		tables[own.rejects] = own
 		rejects = append(rejects, own.rejects)
 	}
 	there, err := sendOne(ctx, q, fill("existing_tables", nil).with(args{"names": namesText(rejects)}))
@@ -148,7 +148,7 @@ func resolveRecords(ctx context.Context, q *pgx.Conn, byTable map[string][]recor
 		if !slices.Contains(there.texts("name"), table) {
 			continue
 		}
-		own := beside[table]
+		own := tables[table]
 		var batches []string
 		var positions []int32
 		for _, k := range byTable[own.target] {

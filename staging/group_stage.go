@@ -188,7 +188,7 @@ func (x *groupLoad[R]) find(pos int32) (int, bool) {
 	return x.spans[i].lo, true
 }
 
-// counts are those of the group: they stand in the registry of the leader.
+// counts are those of the group: they are in the registry of the leader.
 func (x *groupLoad[R]) counts() counts {
 	_, rows := x.members[0].counts()
 	return counts{kept: x.records() - x.empty - len(x.refused), dups: x.l.Duplicates, filtered: x.l.Filtered + x.empty,
@@ -204,7 +204,7 @@ func (x *groupLoad[R]) countsOf(i int) counts {
 	return counts{kept: kept, filtered: x.l.Batch.Records - kept, rows: rows}
 }
 
-// stagesOf is what the chain's stages dropped. It stands in the registry of the leader.
+// stagesOf is what the chain's stages dropped. It is in the registry of the leader.
 func (x *groupLoad[R]) stagesOf(i int) string {
 	if i > 0 {
 		return ""

@@ -158,7 +158,7 @@ func TestGroupIsStagedInOneTransaction(t *testing.T) {
 }
 
 // One table has lost its part of a batch, by every way in which tables are emptied by hand: the
-// batch is put aside in all tables, staged again, and promoted once.
+// batch is set aside in all tables, staged again, and promoted once.
 func TestGroupNoticesAPartialLoss(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)
@@ -174,12 +174,12 @@ func TestGroupNoticesAPartialLoss(t *testing.T) {
 				exec(t, pool, "TRUNCATE "+target+"_"+part+"_"+open)
 			}
 			stageGroup(t, g.TableGroup, other, staging.OutcomeStaged)
-			// What is left in the other tables still stands in the way, until a promotion.
+			// What is left in the other tables still blocks it, until a promotion.
 			stageGroup(t, g.TableGroup, l, staging.OutcomeAlreadyStaged)
 			groupFate(t, g.TableGroup, l.Batch.ID, staging.FateStaged)
 			p := promoteGroup(t, g.TableGroup)
 			if !slices.Equal(p.Mismatched, []string{l.Batch.ID}) || p.Records != 1 || p.Rows != 3 {
-				t.Errorf("%s: promoted %+v, want the first batch put aside and 3 rows of the second", what, p)
+				t.Errorf("%s: promoted %+v, want the first batch set aside and 3 rows of the second", what, p)
 			}
 			groupFate(t, g.TableGroup, l.Batch.ID, staging.FateUnknown)
 			stageGroup(t, g.TableGroup, l, staging.OutcomeStaged)

@@ -22,11 +22,11 @@ import (
 //   - batch ids in the ledger, sorted;
 //   - the turn of the target: shared by promotions that write as below, or alone;
 //   - keys of the target, sorted, in one statement;
-//   - the groups of merges, behind all keys, each merge in the order of its own key.
+//   - the groups of merges, after all keys, each merge in the order of its own key.
 //
 // A promotion that cannot keep the order of keys and groups writes while none of the others does:
 // it takes the turn alone. It does so before it has written anything, or after a savepoint has
-// taken back what it has written, together with its share of the turn.
+// rolled back what it has written, together with its share of the turn.
 
 // laneState is what a program knows of a lane.
 type laneState struct {
@@ -117,7 +117,7 @@ func (t *table) rowTimeout() time.Duration {
 }
 
 // takeTurnAlone waits until no promotion of another lane writes into the target, and keeps them
-// from it until the commit. What this promotion has written before must have been taken back.
+// from it until the commit. What this promotion wrote before must have been rolled back.
 func (p *promotion) takeTurnAlone(ctx context.Context) error {
 	if len(p.t.lane) == 1 || p.alone {
 		return nil
@@ -129,7 +129,7 @@ func (p *promotion) takeTurnAlone(ctx context.Context) error {
 	return p.t.at("turn alone")
 }
 
-// shareTurn waits until no promotion has the turn alone. It is called behind a savepoint: to go
+// shareTurn waits until no promotion has the turn alone. It is called after a savepoint: to go
 // back there gives the share up.
 func (p *promotion) shareTurn(ctx context.Context) error {
 	if len(p.t.lane) == 1 || p.alone {
@@ -147,7 +147,7 @@ func (p *promotion) waitFor(ctx context.Context, turn statement) error {
 }
 
 // ordered is true for a promotion that writes its keys in one statement, sorted, and nothing but
-// its merges behind them. A trigger, a second unique index or a statement behind the merges waits
+// its merges after them. A trigger, a second unique index or a statement after the merges waits
 // in an order of its own. So do the rows of one suspect record, which are tried together.
 func (p *promotion) ordered() bool {
 	if p.guarded || p.beforeRow || p.byBatch || p.multi && len(p.suspects) > 0 {

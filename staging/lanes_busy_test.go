@@ -70,7 +70,7 @@ func TestWaitingForAnotherLaneIsNotSlow(t *testing.T) {
 	}
 }
 
-// Promotions that lock the target wait for each other within their time-out only.
+// Promotions that lock the target wait for each other within their timeout only.
 func TestLanesThatLockTheTarget(t *testing.T) {
 	t.Parallel()
 	x := openLanes(t, lanedTable+sumsTable, staging.Config[laned]{

@@ -117,7 +117,7 @@ func (x *laneRun) promote(lane int) {
 			x.unexpected(err)
 			return
 		case err == nil && len(p.Mismatched)+len(p.TooOld) > 0:
-			x.unexpected(fmt.Errorf("batches were put aside: %+v", p))
+			x.unexpected(fmt.Errorf("batches were set aside: %+v", p))
 		case err == nil && done && len(p.Batches) == 0 && !p.More:
 			return
 		}

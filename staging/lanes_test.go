@@ -105,7 +105,7 @@ func TestABatchInTwoLanes(t *testing.T) {
 	x.noDeadlock()
 }
 
-// A worker that stands still blocks its lane only, and a promoter that has no lane of its own takes
+// A worker that is stalled blocks its lane only, and a promoter that has no lane of its own takes
 // the other one.
 func TestAFrozenWorkerBlocksItsLane(t *testing.T) {
 	t.Parallel()

@@ -45,7 +45,7 @@ func TestWhoTakesTheTurnAlone(t *testing.T) {
 		{"records of several rows", lanedTable, nil, []int32{0, 0}, false},
 		{"records of several rows and a constraint", checked, nil, []int32{0, 0}, true},
 		{"a merge", lanedTable + sumsTable, []staging.Merge{sumsMerge}, nil, false},
-		{"a merge with a statement behind", lanedTable + sumsTable, []staging.Merge{then}, nil, true},
+		{"a merge with a statement after it", lanedTable + sumsTable, []staging.Merge{then}, nil, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -10,17 +10,17 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Ledger gives access to the tables beside a target: the ledger, the rejects, and what is staged. A
-// program that operates pipelines opens it by the target's name and does not know the type of its
-// rows. It creates nothing. To read, SELECT on the tables beside the target is enough
+// Ledger gives access to the companion tables of a target: the ledger, the rejects, and what is
+// staged. A program that operates pipelines opens it by the target's name and does not know the
+// type of its rows. It creates nothing. To read, SELECT on the companion tables is enough
 // ([RoleReader]). A *[Finder] finds single records. This type is concurrency safe.
 type Ledger struct{ t *table }
 
 // OpenLedger returns the Ledger of a target. The target must exist, and so must the tables that
-// [New] creates beside it: otherwise the error is [ErrNoTarget] or [ErrMissing]. The pool stays the
+// [New] creates for it: otherwise the error is [ErrNoTarget] or [ErrMissing]. The pool stays the
 // caller's.
 func OpenLedger(ctx context.Context, pool *pgxpool.Pool, target string) (*Ledger, error) {
-	t, err := beside(ctx, pool, target, func(t *table, q *pgx.Conn) error {
+	t, err := companions(ctx, pool, target, func(t *table, q *pgx.Conn) error {
 		missing, err := t.missingTables(ctx, q)
 		if err == nil && len(missing) > 0 {
 			err = fmt.Errorf("%w: %s", ErrMissing, strings.Join(missing, ", "))

@@ -71,7 +71,7 @@ func TestFatesDuringAPromotion(t *testing.T) {
 	}
 }
 
-// A prune before the future would put aside every batch in flight. It is refused, and the floor
+// A prune before the future would set aside every batch in flight. It is refused, and the floor
 // stays.
 func TestPruneBeforeTheFutureIsRefused(t *testing.T) {
 	t.Parallel()

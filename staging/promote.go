@@ -105,7 +105,7 @@ func (t *table) Promote(ctx context.Context, o PromoteOptions) (PromoteResult, e
 }
 
 // waitForWhole waits until no other promotion of this program locks the target: promotions that do
-// so go one after the other, and need not wait in the server. It leaves at least half of a time-out
+// so go one after the other, and need not wait in the server. It leaves at least half of a timeout
 // to the promotion.
 func (t *table) waitForWhole(ctx context.Context, timeout time.Duration) (waited time.Duration, err error) {
 	begun, wait := time.Now(), t.rowTimeout()
@@ -201,7 +201,7 @@ func attempts(ctx context.Context, o PromoteOptions, bound *atomic.Int64, t targ
 		case sqlState(err) == "55P03":
 			ended, eerr := t.endStalled(inner)
 			if eerr != nil {
-				return PromoteResult{}, t.explain("ending workers that stand in their COPY into "+t.Name(), eerr)
+				return PromoteResult{}, t.explain("ending workers that are stalled in their COPY into "+t.Name(), eerr)
 			}
 			if ended > 0 {
 				continue
@@ -212,7 +212,7 @@ func attempts(ctx context.Context, o PromoteOptions, bound *atomic.Int64, t targ
 	}
 }
 
-// tookTooLong is true for the server's own time-outs and for a limit on temporary files: fewer rows
+// tookTooLong is true for the server's own timeouts and for a limit on temporary files: fewer rows
 // help.
 func tookTooLong(err error) bool {
 	switch sqlState(err) {
@@ -317,7 +317,7 @@ func (p *promotion) run(ctx context.Context, limit int64) error {
 // empty removes from the side what was settled. It returns the statement for the commit's message
 // that empties the whole side.
 //
-// TRUNCATE and COMMIT go in one message. The transaction must not stand idle in between, because
+// TRUNCATE and COMMIT go in one message. The transaction must not be idle in between, because
 // of how Postgres recovers. When the postmaster is killed, an idle backend aborts. It removes the
 // init forks of the files that TRUNCATE has made, keeps an empty main fork until the next
 // checkpoint, and does not flush its abort record. Recovery then replays the creation of the init

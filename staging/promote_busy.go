@@ -10,7 +10,7 @@ import (
 )
 
 // A lock that is waited for holds up everyone who comes later, also those who would not conflict
-// with its holder: readers and workers would stand behind a promoter that waits for a backup. So a
+// with its holder: readers and workers would queue behind a promoter that waits for a backup. So a
 // promoter waits for slices of a lockSlice, with pauses from firstPause to lastPause in between.
 const (
 	lockSlice  = 100 * time.Millisecond

@@ -95,7 +95,7 @@ func TestAWorkerOfAnotherRoleHoldsItsLock(t *testing.T) {
 }
 
 // While a promotion waits for a lock that a backup holds, readers and workers go on: they do not
-// stand in the queue behind it.
+// queue for the lock behind it.
 func TestReadersPassAPromotionThatWaits(t *testing.T) {
 	t.Parallel()
 	for _, table := range []string{"items_registry_a", "items_staging_a", "items_refused_a", "items"} {
@@ -172,7 +172,7 @@ func session(t *testing.T, pool *pgxpool.Pool, role staging.Role, cfg staging.Co
 	return p, name
 }
 
-// A worker of another role stands still in its COPY. Without privileges the promoter cannot see
+// A worker of another role is stalled in its COPY. Without privileges the promoter cannot see
 // that, and names the worker's process and role and the GRANT that helps. With one of the two it
 // still cannot end it. With both it does.
 func TestAWorkerOfAnotherRoleStandsStill(t *testing.T) {

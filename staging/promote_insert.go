@@ -74,7 +74,7 @@ func (p *promotion) insert(ctx context.Context) error {
 }
 
 // insertRows writes the rows into the target: with one statement, where nothing is known that
-// refuses rows besides what was looked for before; otherwise in parts, so that a refusal costs one
+// refuses rows that the checks before did not find; otherwise in parts, so that a refusal costs one
 // part and not all.
 func (p *promotion) insertRows(ctx context.Context) error {
 	t, w := p.t, p.insertWork()

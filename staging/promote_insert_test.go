@@ -145,8 +145,8 @@ func TestInsertsThatDoNotLook(t *testing.T) {
 	}
 }
 
-// A unique index beside the key's: a row that it refuses is a reject with its payload, not a
-// conflict.
+// A unique index in addition to the key's: a row that it refuses is a reject with its payload, not
+// a conflict.
 func TestAnotherUniqueIndexRefuses(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)
@@ -211,7 +211,7 @@ func TestBlindInsertIsRefusedForAnything(t *testing.T) {
 	}
 }
 
-// A key may be as long as a record until the target has refused it. It must not stand in every row
+// A key may be as long as a record until the target has refused it. It must not be in every row
 // that a promotion reads.
 func TestALongKeyTakesNoMemory(t *testing.T) { // alone: the memory is the whole process'
 	pool := servertest.Postgres(t)

@@ -25,7 +25,7 @@ type judgeMode struct{ alone, undo, postpone, suppress bool }
 // surroundings, before it leaves them to the judge statement.
 const softStops = 8
 
-// modePieces stand in the judge statement until its mode is known.
+// modePieces are in the judge statement until its mode is known.
 var modePieces = pieces{"alone": "\x01alone\x01", "undo": "\x01undo\x01", "postpone": "\x01postpone\x01", "suppress": "\x01suppress\x01", "soft": "\x01soft\x01"}
 
 // judge runs a judge statement over the rows of a condition.
@@ -108,12 +108,12 @@ func (p *promotion) cannotJudge(err error) bool {
 	return verdictOf(err) != verdictSurroundings
 }
 
-// judgeOne tries one record. With undo, the record is taken back if it is accepted.
+// judgeOne tries one record. With undo, the record is rolled back if it is accepted.
 func (p *promotion) judgeOne(ctx context.Context, w *work, s recordSpan, undo bool) error {
 	n, err := p.try(ctx, func() (int64, error) {
 		n, err := w.plain(ctx, p.of(s))
 		if err == nil && undo {
-			err = errTakeBack
+			err = errRollBack
 		}
 		return n, err
 	})
@@ -121,7 +121,7 @@ func (p *promotion) judgeOne(ctx context.Context, w *work, s recordSpan, undo bo
 	case err == nil:
 		w.done([]recordSpan{s}, n)
 		return nil
-	case errors.Is(err, errTakeBack):
+	case errors.Is(err, errRollBack):
 		return nil
 	case verdictOf(err) == verdictSurroundings:
 		return err

@@ -5,8 +5,8 @@
 -- subtransaction as long as none is refused: a refusal names the record, the records before it in
 -- the subtransaction are written again, and the next subtransaction is shorter.
 --
--- alone:    each record is tried against the target as it is, and taken back.
--- undo:     what was written is taken back at the end. Only the refusals stay.
+-- alone:    each record is tried against the target as it is, and rolled back.
+-- undo:     what was written is rolled back at the end. Only the refusals stay.
 -- postpone: a record that lacks its parent is marked as postponed and not rejected. The parent
 --      may come.
 --
@@ -31,7 +31,7 @@ DECLARE
     hr__skipped  tid[];            -- its rows
     hr__twice    bigint;           -- record that met a unique index, and is tried once more
     hr__stop     bigint;           -- record for the program to judge
-    hr__passed   boolean;          -- the subtransaction is to be taken back, although nothing was refused
+    hr__passed   boolean;          -- the subtransaction must be rolled back, although nothing was refused
     hr__undone   boolean;
     hr__n        bigint;
     hr__tried    bigint;
@@ -232,7 +232,7 @@ UPDATE {staging} s SET {record} = s.{record} | {postponed} WHERE s.{record} = @r
 UPDATE {staging} s SET {record} = s.{record} & ~{postponed} WHERE s.{record} < 0 RETURNING s.{record} AS record
 
 -- name: spans
--- Where the rows of each batch stand.
+-- Where the rows of each batch are.
 SELECT {batch_no} AS no, count(*) AS n, min({position}) AS first, max({position}) AS last,
        ((min(s.ctid)::text::point)[0])::int8 AS first_page, ((max(s.ctid)::text::point)[0])::int8 AS last_page
 FROM {staging} s WHERE {which}

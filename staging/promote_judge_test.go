@@ -194,8 +194,8 @@ func TestTheTargetAccepts(t *testing.T) {
 	}
 }
 
-// A bad row among the rows of a tree costs that row and its descendants, wherever the tree's rows
-// stand.
+// A bad row among the rows of a tree costs that row and its descendants, wherever the rows of
+// the tree are.
 func TestABadRowInATree(t *testing.T) {
 	judges(t, func(t *testing.T, pool *pgxpool.Pool, set func(*staging.Table[judged])) {
 		exec(t, pool, "CREATE TABLE rows (id bigint PRIMARY KEY, v text CHECK (v <> 'bad'), n bigint REFERENCES rows)")
@@ -277,7 +277,7 @@ func TestTheSurroundingsRefuse(t *testing.T) {
 	})
 }
 
-// A merge that fails is not the rows' fault, also beside rows that are.
+// A merge that fails is not the rows' fault, even among rows that are at fault.
 func TestAMergeThatFailsIsNamed(t *testing.T) {
 	judges(t, func(t *testing.T, pool *pgxpool.Pool, set func(*staging.Table[judged])) {
 		exec(t, pool, `CREATE TABLE rows (id bigint PRIMARY KEY, v text, n bigint); CREATE UNIQUE INDEX other ON rows (v);

@@ -10,7 +10,7 @@ import (
 )
 
 // Fact: a promoter that sees fewer rows than were announced must not acknowledge them.
-func TestABatchWithMissingRowsIsPutAside(t *testing.T) {
+func TestABatchWithMissingRowsIsSetAside(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)
 	tab := ledgerOnly(t, pool, staging.Config[item]{})

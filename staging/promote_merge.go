@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// merged puts the user's merges behind the insert. Without any, the insert stays plain: RETURNING
+// merged puts the user's merges after the insert. Without any, the insert stays plain: RETURNING
 // costs.
 func (t *table) merged(insert statement) statement {
 	return t.mergedWith(insert, t.cfg.Merges)
@@ -72,7 +72,7 @@ func (t *table) alone() bool {
 	return t.cfg.Conflict == ConflictReplace && slices.ContainsFunc(t.cfg.Merges, func(m Merge) bool { return m.Replaced })
 }
 
-// finishMerges runs what the merges want to be run behind the insert.
+// finishMerges runs the statements that the merges need after the insert.
 func (p *promotion) finishMerges(ctx context.Context) error {
 	if p.written == 0 {
 		return nil
@@ -93,8 +93,8 @@ func (t *table) afterMerges(ctx context.Context, q *pgx.Conn) error {
 }
 
 // blameMerge finds out whether a merge is at fault for the refusal of an insert: the rows are
-// inserted without merges, and taken back. If the server takes them, the first merge that fails
-// behind those before it is named: a merge may read what an earlier one returns.
+// inserted without merges, and rolled back. If the server takes them, the first merge that fails
+// after those before it is named: a merge may read what an earlier one returns.
 func (p *promotion) blameMerge(ctx context.Context, condition string, refusal error) error {
 	merges := p.t.cfg.Merges
 	if len(merges) == 0 {
@@ -105,16 +105,16 @@ func (p *promotion) blameMerge(ctx context.Context, condition string, refusal er
 			if _, err := sendOne(ctx, p.q, s.where(condition).with(nil)); err != nil {
 				return 0, err
 			}
-			return 0, errTakeBack
+			return 0, errRollBack
 		})
 		return err
 	}
 	plain := p.sql().insertPlain
-	if err := attempt(plain); !errors.Is(err, errTakeBack) {
+	if err := attempt(plain); !errors.Is(err, errRollBack) {
 		return nil // the rows are at fault, or the surroundings
 	}
 	for i, m := range merges {
-		if err := attempt(p.t.mergedWith(plain, merges[:i+1])); !errors.Is(err, errTakeBack) {
+		if err := attempt(p.t.mergedWith(plain, merges[:i+1])); !errors.Is(err, errRollBack) {
 			return fmt.Errorf("%w: merge %q: %w", ErrMerge, m.Name, err)
 		}
 	}

@@ -107,7 +107,7 @@ func drawRows(r *rand.Rand, n int, order bool) []drawn {
 			s := []string{`{"qty": 1}`, `{"qty": "two"}`, `{"qty": -1}`, `{}`}[min(r.IntN(12), 3)]
 			out[i].Doc = &s
 		}
-		// A statement may accept what row by row is refused. So a parent stands before its child where
+		// A statement may accept what row by row is refused. So a parent comes before its child where
 		// the order counts, and rows are never each other's parents.
 		above := r.IntN(n)
 		switch p := r.IntN(4); {

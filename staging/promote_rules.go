@@ -89,8 +89,8 @@ func (t *table) ruleCases() (verdict, code, reason string) {
 }
 
 // tryRules lets Postgres plan the rules, the condition of a replacement and the merges, so that a
-// mistake in one is found now and by its name. The target stands in for the staging table, which
-// may not exist yet.
+// mistake in one is found now and by its name. The target takes the place of the staging table,
+// which may not exist yet.
 func (t *table) tryRules(ctx context.Context, q *pgx.Conn) error {
 	plan := func(sql string) error {
 		rows, err := q.Query(ctx, "EXPLAIN "+sql, pgx.QueryExecModeSimpleProtocol)

@@ -29,7 +29,7 @@ var defaultPartSizes = partSizes{least: 1000, judged: 4096}
 type recordSpan struct {
 	first, last         int64 // hr_record of the first and the last record
 	rows                int64 // an estimate
-	firstPage, lastPage int64 // where they stand in the staging table
+	firstPage, lastPage int64 // where they are in the staging table
 }
 
 // condition is true for the rows of the span.
@@ -61,7 +61,7 @@ func (s recordSpan) cut(n int64) []recordSpan {
 	return out
 }
 
-// spans lists where the rows of each taken batch stand.
+// spans lists where the rows of each taken batch are.
 func (p *promotion) spans(ctx context.Context) ([]recordSpan, error) {
 	r, err := sendOne(ctx, p.q, p.sql().spans.where(p.which()).with(nil))
 	if err != nil {
@@ -185,10 +185,10 @@ func (p *promotion) judges() bool { return p.t.sizes.judged > 0 && !p.t.noJudge.
 // of is the condition on the rows of a span that this promotion takes.
 func (p *promotion) of(s recordSpan) string { return s.condition() + " AND " + p.which() }
 
-// errTakeBack makes try take back what was done.
-var errTakeBack = errors.New("staging: take it back")
+// errRollBack makes try roll back what was done.
+var errRollBack = errors.New("staging: roll it back")
 
-// try runs statements behind a savepoint, and takes them back if one fails.
+// try runs statements after a savepoint, and rolls back to it if one fails.
 func (p *promotion) try(ctx context.Context, run func() (int64, error)) (int64, error) {
 	if _, err := sendOne(ctx, p.q, do("savepoint hr_try")); err != nil {
 		return 0, err

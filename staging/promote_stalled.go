@@ -12,8 +12,8 @@ const stallQuery = `SELECT a.pid, c.bytes_processed FROM pg_stat_activity a JOIN
 	WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.state = 'active' AND a.wait_event_type = 'Client'
 		AND c.relid = ANY($1::text[]::regclass[]::oid[])`
 
-// endStalled disconnects workers whose COPY into the staging tables stands still: Postgres has no
-// time-out for a client that stops in the middle of it. It is called when a promotion could not
+// endStalled disconnects workers whose COPY into the staging tables is stalled: Postgres has no
+// timeout for a client that stops in the middle of it. It is called when a promotion could not
 // acquire its lock. It compares two samples that are StageTimeout apart, so a COPY that is long and
 // moves is left alone. A worker that is disconnected while it was only slow stages its batch again.
 func (t *table) endStalled(ctx context.Context) (ended int, err error) {

@@ -12,7 +12,7 @@ import (
 
 // A trigger that runs before the insert of a row may return NULL. Postgres then drops the row
 // without an error, and counts it nowhere. An insert that has written fewer rows than it should is
-// taken back where some key is not in the target afterwards. Then each row is tried alone, and one
+// rolled back where some key is not in the target afterwards. Then each row is tried alone, and one
 // that was dropped is rejected: it is neither in the target nor there already.
 
 const suppressedReason = "a trigger of the table dropped the row: it returned NULL"
@@ -57,11 +57,11 @@ func (p *promotion) insertWatched(ctx context.Context) (bool, error) {
 		}
 		dropped, err := p.anyAbsent(ctx, p.which())
 		if err == nil && dropped {
-			err = errTakeBack
+			err = errRollBack
 		}
 		return 0, err
 	})
-	if errors.Is(err, errTakeBack) {
+	if errors.Is(err, errRollBack) {
 		p.progress = before
 		return false, nil
 	}

@@ -92,7 +92,7 @@ func TestTwoWorkersOnOneBatch(t *testing.T) {
 	count(t, pool, 50)
 }
 
-// A batch whose row is locked is not waited for longer than the time-out.
+// A batch whose row is locked is not waited for longer than the timeout.
 func TestALockedBatchIsBusy(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)

@@ -33,9 +33,9 @@ func (t *table) CodeCounts(ctx context.Context) ([]CodeCount, error) {
 	return nil, t.explain("counting rejects", err)
 }
 
-// beside makes a Table that knows the tables beside a target, and not the target's columns. read,
-// if not nil, reads more before the statements are prepared.
-func beside(ctx context.Context, pool *pgxpool.Pool, target string, read func(*table, *pgx.Conn) error) (*table, error) {
+// companions makes a Table that knows the companion tables of a target, and not the target's
+// columns. read, if not nil, reads more before the statements are prepared.
+func companions(ctx context.Context, pool *pgxpool.Pool, target string, read func(*table, *pgx.Conn) error) (*table, error) {
 	if pool == nil {
 		return nil, fmt.Errorf("%w: the pool is nil", ErrConfig)
 	}

@@ -43,7 +43,7 @@ func rejecting(t testing.TB, pool *pgxpool.Pool) *staging.Table[item] {
 		Rules: []staging.Rule{{Code: "seven", Where: "n % 10 = 7"}, {Code: "eight", Where: "n % 10 = 8"}}})
 }
 
-// The counts stay those of the rejects through every call that changes them, beside each other.
+// The counts stay those of the rejects through concurrent calls of every kind that changes them.
 func TestRejectCountsStayExact(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)
@@ -105,9 +105,9 @@ func TestRejectCountsStayExact(t *testing.T) {
 		t.Error(err)
 	}
 	counted(t, pool, tab)
-	beside, err := ledger.CodeCounts(t.Context())
-	if again := counted(t, pool, tab); err != nil || !cmp.Equal(beside, again) {
-		t.Errorf("CodeCounts by the name of the target: %v, %v, want %v", beside, err, again)
+	named, err := ledger.CodeCounts(t.Context())
+	if again := counted(t, pool, tab); err != nil || !cmp.Equal(named, again) {
+		t.Errorf("CodeCounts by the name of the target: %v, %v, want %v", named, err, again)
 	}
 	balanced(t, tab)
 }

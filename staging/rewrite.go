@@ -325,7 +325,7 @@ func (t *Table[T]) rewriteBatch(ctx context.Context, q *pgx.Conn, rows []T, step
 		var found []Reject
 		wrote, err = t.insertArray(ctx, q, t.newEncoder(&l, nil, nil, 0, len(rows), 1, q.TypeMap(), &found), t.sql.bulkInsert, nil)
 		if len(found) > 0 {
-			return 0, fmt.Errorf("%w: row %d behind key %s: %s: %s", ErrLoad, found[0].Pos, step.last, found[0].Code, found[0].Reason)
+			return 0, fmt.Errorf("%w: row %d after key %s: %s: %s", ErrLoad, found[0].Pos, step.last, found[0].Code, found[0].Reason)
 		}
 		if err != nil {
 			return 0, err

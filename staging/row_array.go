@@ -115,7 +115,7 @@ func (a rowArray) head(n int) []byte {
 }
 
 // appendRow appends the first of some rows in the format of COPY as an element of the array: for
-// each attribute its type and its value. It returns the rows behind it.
+// each attribute its type and its value. It returns the rows after it.
 func (a rowArray) appendRow(to, rows []byte) (appended, rest []byte) {
 	values := make([][]byte, binary.BigEndian.Uint16(rows))
 	rest = rows[2:]

@@ -164,7 +164,7 @@ func (r *Row) putNumericText(c *column, s string) {
 			return
 		}
 	}
-	point := len(whole) + exp // digits before the point; may be negative or behind the end
+	point := len(whole) + exp // digits before the point; may be negative or beyond the end
 	scale := max(0, len(digits)-point)
 	if point > 131072 || scale > 16383 {
 		r.refuse(c, CodeRange, "%.60q does not fit %s", s, c.sqlType)

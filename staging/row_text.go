@@ -103,7 +103,7 @@ func parses(b []byte) bool {
 	return err != nil && strings.Contains(err.Error(), "max depth")
 }
 
-// hasEscapedNUL finds \u0000 behind an even number of backslashes.
+// hasEscapedNUL finds \u0000 after an even number of backslashes.
 func hasEscapedNUL[S string | []byte](s S) bool {
 	b := bytesOf(s)
 	for {
@@ -114,7 +114,7 @@ func hasEscapedNUL[S string | []byte](s S) bool {
 		if string(b[i+1:i+6]) == "u0000" {
 			return true
 		}
-		b = b[i+2:] // behind the escaped character
+		b = b[i+2:] // after the escaped character
 	}
 }
 

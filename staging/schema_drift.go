@@ -157,7 +157,7 @@ func (t *table) checkPromote(s side, r result) error {
 // FateUnknown for them, and the changed epoch makes a pipeline redeliver them at once.
 // DiscardStaged waits for active workers and promoters, for at most [DefaultLockTimeout].
 func DiscardStaged(ctx context.Context, pool *pgxpool.Pool, target string) (batches []string, err error) {
-	t, err := beside(ctx, pool, target, nil)
+	t, err := companions(ctx, pool, target, nil)
 	if err != nil {
 		return nil, err
 	}

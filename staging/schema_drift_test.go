@@ -164,7 +164,7 @@ func TestRollingDeployOfANewColumn(t *testing.T) {
 			stage(t, old, load(number{2, 2}), staging.OutcomeStaged)
 			promote(t, old) // it leaves the column out, and Postgres fills it in
 			stage(t, old, load(number{3, 3}), staging.OutcomeStaged)
-			wider := newTable(t, pool, "nums", staging.Config[wide]{Key: []string{"id"}}) // step 2: the new version, beside the old
+			wider := newTable(t, pool, "nums", staging.Config[wide]{Key: []string{"id"}}) // step 2: the new version, with the old one running
 			stage(t, old, load(number{4, 4}), staging.OutcomeStaged)
 			stage(t, wider, load(wide{number{5, 5}, "us"}), staging.OutcomeStaged)
 			_, err := old.Promote(t.Context(), staging.PromoteOptions{})

@@ -180,7 +180,7 @@ func Grants[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg C
 			fmt.Fprintf(&b, "GRANT %s ON %s%s TO %s;\n", strings.Join(n.privileges, ", "), n.kind(), n.object, quote(to))
 		}
 		if t.cfg.Role == RolePromoter {
-			fmt.Fprintf(&b, `-- If workers are another role: without these two a worker whose COPY stands still holds up the promoter until
+			fmt.Fprintf(&b, `-- If workers are another role: without these two a worker whose COPY is stalled holds up the promoter until
 -- its connection ends, because Postgres lets a role see and end only its own sessions.
 -- GRANT pg_read_all_stats, pg_signal_backend TO %s;
 `, quote(to))
@@ -190,19 +190,19 @@ func Grants[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg C
 	return b.String(), err
 }
 
-// SQL returns the schema of all tables beside a target, for a migration tool. The target must
+// SQL returns the schema of all companion tables of a target, for a migration tool. The target must
 // exist; the staging tables get the types of its columns. New with Config.NoCreate accepts the
 // result. The text begins with the version of the layout. Run it as one transaction.
 func SQL[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg Config[T]) (string, error) {
 	var sql string
 	err := describe(ctx, pool, target, cfg, func(t *table, _ *pgx.Conn) error {
-		sql = "-- " + layout + ": beside " + t.target + "\n" + t.createSQL() + ";\n"
+		sql = "-- " + layout + ": companion tables of " + t.target + "\n" + t.createSQL() + ";\n"
 		return nil
 	})
 	return sql, err
 }
 
-// layout is the version of the tables. It stands in the comment of the control table.
+// layout is the version of the tables. It is in the comment of the control table.
 const (
 	layoutName = "headrace staging schema "
 	layout     = layoutName + "5"

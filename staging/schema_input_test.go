@@ -46,7 +46,7 @@ func TestBadInputIsNamed(t *testing.T) {
 		"merge, replace":   {"good", C{Key: []string{"id"}, Conflict: staging.ConflictReplace, Merges: []staging.Merge{{Name: "m", SQL: "SELECT 1"}}}, staging.ErrConfig, []string{"Merge"}},
 		"replace, no key":  {"good", C{Conflict: staging.ConflictReplace}, staging.ErrConfig, []string{"Key"}},
 		"columns, no fill": {"good", C{Columns: []staging.Column{{Name: "id"}}}, staging.ErrConfig, []string{"Fill"}},
-		"time-out":         {"good", C{LockTimeout: -1}, staging.ErrConfig, []string{"LockTimeout", "-1ns"}},
+		"timeout":          {"good", C{LockTimeout: -1}, staging.ErrConfig, []string{"LockTimeout", "-1ns"}},
 		"bad name":         {`a".b`, C{}, staging.ErrConfig, []string{"quote"}},
 		"three names":      {`a.b.c`, C{}, staging.ErrConfig, []string{"a.b.c"}},
 		"no name":          {``, C{}, staging.ErrConfig, []string{"1 to 63 bytes"}},
@@ -191,8 +191,8 @@ func TestDriftIsExplained(t *testing.T) {
 	}
 	exec(t, pool, "ALTER TABLE items ADD COLUMN extra text")
 	stage(t, tab, load(items("a", 3)...), staging.OutcomeStaged)
-	// A new version with one more column starts beside the old one: the column is added, and the rows
-	// that are staged stay.
+	// A new version with one more column starts while the old one runs: the column is added, and the
+	// rows that are staged stay.
 	wide := newTable(t, pool, "items", staging.Config[wider]{Key: []string{"id"}})
 	stage(t, tab, load(items("b", 3)...), staging.OutcomeStaged)
 	stage(t, wide, load(wider{items("c", 1)[0], "more"}), staging.OutcomeStaged)
@@ -253,7 +253,7 @@ func TestARowOfAnotherProgramIsNamed(t *testing.T) {
 	balanced(t, tab)
 }
 
-// The floor: what is older than the ledger remembers is put aside, whenever the pruning comes.
+// The floor: what is older than the ledger remembers is set aside, whenever the pruning happens.
 func TestRetention(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)

@@ -14,11 +14,11 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// install finds or makes the target and the tables beside it, and checks what is there.
+// install finds or makes the target and its companion tables, and checks what is there.
 func (t *table) install(ctx context.Context, q *pgx.Conn, target string) error {
 	defer t.rollback(q)
 	// Programs that start at once take turns. The lock ends with the transaction, so it is good
-	// behind PgBouncer too.
+	// through PgBouncer too.
 	if err := t.lockInstall(ctx, q); err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ var (
 )
 
 // installTimeout bounds the wait for other programs that start. It is longer than
-// Config.LockTimeout, because many may start at once, and the idle time-out ends the transaction
+// Config.LockTimeout, because many may start at once, and the idle timeout ends the transaction
 // of one that is frozen.
 const installTimeout = time.Minute
 
@@ -323,22 +323,22 @@ func plainType(s string) (name, mod, array string) {
 	return s, mod, array
 }
 
-// missingTables lists the tables beside the target that do not exist.
+// missingTables lists the companion tables that do not exist.
 func (t *table) missingTables(ctx context.Context, q *pgx.Conn) (missing []string, err error) {
 	r, err := sendOne(ctx, q, missingTables.with(args{"schema": t.name.Schema, "names": namesText(t.own)}))
 	if err != nil {
-		return nil, t.explain("looking for the tables beside "+t.target, err)
+		return nil, t.explain("looking for the companion tables of "+t.target, err)
 	}
 	return r.texts("name"), nil
 }
 
-// tables makes what is missing beside the target and checks what is there.
+// tables makes the companion tables that are missing and checks the others.
 func (t *table) tables(ctx context.Context, q *pgx.Conn, create bool) error {
 	if create {
 		// In one message with the commit, for the reason that promotion.finish gives. Then go on where
 		// we were.
 		if _, err := q.Exec(ctx, t.createSQL()+";\ncommit"); err != nil {
-			return t.explain("creating the tables beside "+t.target, err)
+			return t.explain("creating the companion tables of "+t.target, err)
 		}
 		if err := t.lockInstall(ctx, q); err != nil {
 			return err
@@ -424,7 +424,7 @@ func (t *table) checkControl(ctx context.Context, q *pgx.Conn) error {
 // otherLayout describes the difference between the layout that was found and this program's. For an
 // older layout it holds the statements that help.
 func (t *table) otherLayout(ctx context.Context, q *pgx.Conn, found string) error {
-	err := fmt.Errorf("%w: the tables beside %s have the layout %q, and this program needs %q", ErrDrift, t.target, found, layout)
+	err := fmt.Errorf("%w: the companion tables of %s have the layout %q, and this program needs %q", ErrDrift, t.target, found, layout)
 	n, nerr := strconv.Atoi(strings.TrimPrefix(found, layoutName))
 	if this, _ := strconv.Atoi(strings.TrimPrefix(layout, layoutName)); nerr != nil || n >= this {
 		return fmt.Errorf("%w: run programs of one version", err)

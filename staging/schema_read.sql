@@ -137,7 +137,7 @@ WHERE NOT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnam
 ORDER BY w.i;
 
 -- name: install_lock
--- Ends with the transaction, so it is good behind PgBouncer too.
+-- Ends with the transaction, so it works through PgBouncer too.
 SELECT pg_advisory_xact_lock(hashtext('headrace.staging'));
 
 -- name: layout
@@ -156,7 +156,7 @@ SELECT coalesce(has_table_privilege(to_regclass(@object::text)::oid, @privilege:
 SELECT coalesce(has_sequence_privilege(to_regclass(@object::text)::oid, @privilege::text), true) AS has;
 
 -- name: hidden_rows
--- The tables beside the target of which row-level security hides rows from this role: without a
+-- The companion tables of which row-level security hides rows from this role: without a
 -- policy that shows them all, an empty table cannot be told from one whose rows are hidden.
 SELECT c.oid::regclass::text AS name
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -1,6 +1,6 @@
 -- One side: the rows, the registry of their batches, the refused records. UNLOGGED, so a crash
 -- empties the three together. Truncated by every promotion, so autovacuum has nothing to do there
--- and would only stand in the way of the promoter's lock.
+-- and would only delay the promoter's lock.
 CREATE UNLOGGED TABLE IF NOT EXISTS {registry} (
     id          uuid        PRIMARY KEY,
     no          integer     NOT NULL GENERATED ALWAYS AS IDENTITY (CYCLE),

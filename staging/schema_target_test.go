@@ -71,7 +71,7 @@ func TestWhichIndexDecides(t *testing.T) {
 		{"partial", "CREATE UNIQUE INDEX ON %[1]s (id) WHERE v > ''", []string{"id"}, false},
 		{"partial, always true", "CREATE UNIQUE INDEX ON %[1]s (id) WHERE true", []string{"id"}, true},
 		{"expression", "CREATE UNIQUE INDEX ON %[1]s ((id + 0))", []string{"id"}, false},
-		{"expression beside the column", "CREATE UNIQUE INDEX ON %[1]s (id, lower(v))", []string{"id", "v"}, false},
+		{"expression and column", "CREATE UNIQUE INDEX ON %[1]s (id, lower(v))", []string{"id", "v"}, false},
 		{"deferrable", "ALTER TABLE %[1]s ADD PRIMARY KEY (id) DEFERRABLE", []string{"id"}, false},
 		{"exclusion", "ALTER TABLE %[1]s ADD EXCLUDE (id WITH =)", []string{"id"}, false},
 		{"not unique", "CREATE INDEX ON %[1]s (id)", []string{"id"}, false},
@@ -81,11 +81,11 @@ func TestWhichIndexDecides(t *testing.T) {
 		{"not valid", "INSERT INTO %[1]s VALUES (1, '', ''), (1, '', ''); CREATE UNIQUE INDEX CONCURRENTLY ON %[1]s (id)", []string{"id"}, false},
 		{"only of the parent", "DROP TABLE %[1]s; CREATE TABLE %[1]s (id bigint NOT NULL, v text, w text) PARTITION BY LIST (id); CREATE TABLE %[1]s_1 PARTITION OF %[1]s DEFAULT; CREATE UNIQUE INDEX ON ONLY %[1]s (id)", []string{"id"}, false},
 		{"of a partitioned table", "DROP TABLE %[1]s; CREATE TABLE %[1]s (id bigint NOT NULL, v text, w text) PARTITION BY LIST (id); CREATE TABLE %[1]s_1 PARTITION OF %[1]s DEFAULT; CREATE UNIQUE INDEX ON %[1]s (id)", []string{"id"}, true},
-		{"beside one that is not valid", "CREATE UNIQUE INDEX ON %[1]s (id); CREATE UNIQUE INDEX ON %[1]s (id) WHERE w > ''", []string{"id"}, true},
+		{"next to one that is not valid", "CREATE UNIQUE INDEX ON %[1]s (id); CREATE UNIQUE INDEX ON %[1]s (id) WHERE w > ''", []string{"id"}, true},
 	} {
 		table := fmt.Sprintf("t%d", i)
 		for _, sql := range strings.Split(fmt.Sprintf("CREATE TABLE %[1]s (id bigint, v text, w text);"+notNull+c.ddl, table), ";") {
-			_, err := pool.Exec(t.Context(), sql) // one by one: CONCURRENTLY stands in no transaction, and fails on purpose
+			_, err := pool.Exec(t.Context(), sql) // one by one: CONCURRENTLY runs in no transaction, and fails on purpose
 			if err != nil && !strings.Contains(sql, "CONCURRENTLY") {
 				t.Fatalf("%s: %v", sql, err)
 			}
@@ -134,7 +134,7 @@ func TestTheKeyLosesItsIndex(t *testing.T) {
 	intact(t, pool, "1=1")
 }
 
-// More reports what waits behind MaxRows, and what waits on the other side.
+// More reports what waits beyond MaxRows, and what waits on the other side.
 func TestMoreOfTheOtherSide(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)

@@ -293,14 +293,14 @@ func TestEncodings(t *testing.T) {
 	}
 }
 
-// database is a pool on a new database beside the test's own.
+// database is a pool on a new database of the test's server.
 func database(t *testing.T, options string) *pgxpool.Pool {
 	t.Helper()
-	beside := servertest.Postgres(t)
+	other := servertest.Postgres(t)
 	name := strings.ReplaceAll("d"+staging.NewBatchID(), "-", "")
-	exec(t, beside, "CREATE DATABASE "+name+" TEMPLATE template0 "+options)
-	t.Cleanup(func() { exec(t, beside, "DROP DATABASE "+name+" WITH (FORCE)") })
-	url, err := servers.WithDatabase(beside.Config().ConnString(), name)
+	exec(t, other, "CREATE DATABASE "+name+" TEMPLATE template0 "+options)
+	t.Cleanup(func() { exec(t, other, "DROP DATABASE "+name+" WITH (FORCE)") })
+	url, err := servers.WithDatabase(other.Config().ConnString(), name)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// The statements of this package stand in .sql files. A line "-- name: x" begins statement x. Two
+// The statements of this package are in .sql files. A line "-- name: x" begins statement x. Two
 // kinds of placeholders are filled here and nowhere else: {name} is a table, a list of columns or
 // another piece of SQL, filled once for each Table; @name is a parameter, which the server gets as
 // $1, $2, … A file that names no statement holds one, of the file's name.
@@ -97,7 +97,8 @@ func (s statement) where(condition string) statement {
 	return s
 }
 
-// laterCondition stands in a statement where its condition on rows goes. No name can hold it.
+// laterCondition marks the place in a statement where its condition on rows goes. No name can hold
+// it.
 const laterCondition = "\x00"
 
 // everyRow is the condition on rows of a promotion that takes all rows of its side.

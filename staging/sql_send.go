@@ -31,7 +31,7 @@ func do(sql string, args ...string) call {
 
 // send runs statements in one round trip, whatever mode the pool's connections have. Each
 // statement is parsed when its turn comes. Parsing takes the tables' locks: a statement that pgx
-// prepared before the transaction would wait for a promoter's lock without a time-out. So no
+// prepared before the transaction would wait for a promoter's lock without a timeout. So no
 // prepared statement is needed, and every PgBouncer works. A statement that fails ends the rest.
 // The results are those of the statements before it.
 func send(ctx context.Context, q *pgx.Conn, calls ...call) ([]result, error) {

@@ -285,7 +285,7 @@ func (t *Table[T]) copyAll(ctx context.Context, q *pgx.Conn, s side, l *Load[T],
 }
 
 // StageTx is Stage inside the caller's transaction: the batch is staged when that transaction
-// commits. The transaction keeps its own time-outs, and it holds a lock on the staging tables until
+// commits. The transaction keeps its own timeouts, and it holds a lock on the staging tables until
 // it ends. Keep it short.
 func (t *Table[T]) StageTx(ctx context.Context, tx pgx.Tx, l Load[T]) (Outcome, error) {
 	spans, order := l.records()

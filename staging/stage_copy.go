@@ -52,7 +52,7 @@ type encoder[T any] struct {
 	halfway func() error
 }
 
-// records lists the rows of each record; rows of one record need not stand together.
+// records lists the rows of each record; rows of one record need not be adjacent.
 func (l *Load[T]) records() ([]span, []int) {
 	if l.Pos == nil {
 		return nil, nil
@@ -235,7 +235,7 @@ func (t *Table[T]) copyRows(ctx context.Context, q *pgx.Conn, s side, e *encoder
 	return err
 }
 
-// copyRejects writes the rejected records beside the rows.
+// copyRejects writes the rejected records.
 func (t *table) copyRejects(ctx context.Context, q *pgx.Conn, s side, no int32, rejects []Reject) error {
 	rejects, err := representable(ctx, q, rejects)
 	if err != nil {

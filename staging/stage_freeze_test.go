@@ -81,7 +81,7 @@ func (f *frozen) thaw(t *testing.T) string {
 }
 
 // promoteAll promotes until so many rows are in the target, and fails if it takes much longer than
-// the time-outs.
+// the timeouts.
 func promoteAll(t *testing.T, tab *staging.Table[item], rows int) {
 	t.Helper()
 	begun := time.Now()
@@ -106,8 +106,8 @@ func each(t *testing.T, pool *pgxpool.Pool, table string, want int) {
 	}
 }
 
-// A worker that stands still in its transaction, in the middle of its COPY too, for which Postgres
-// has no time-out.
+// A worker that is stalled in its transaction, in the middle of its COPY too, for which Postgres
+// has no timeout.
 func TestAFrozenWorkerDelaysNoOther(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)
@@ -175,7 +175,7 @@ func TestASlowCopyIsLeftAlone(t *testing.T) {
 	slow.Encoding = func(begins bool) error {
 		if begins {
 			once.Do(func() { close(entered) })
-			<-time.After(50 * time.Millisecond) // a slow client: 64 KB each time, longer than all the time-outs in sum
+			<-time.After(50 * time.Millisecond) // a slow client: 64 KB each time, longer than all the timeouts in sum
 		}
 		return nil
 	}

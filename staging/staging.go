@@ -29,7 +29,7 @@ type Batch struct {
 func NewBatchID() string { return uid.New() }
 
 // MaxRow bounds a row in bytes, as COPY carries it. A row that the target refuses is stored as JSON
-// beside its reason. JSON takes up to six bytes for one, and Postgres stores no value over 1 GiB: a
+// with its reason. JSON takes up to six bytes for one, and Postgres stores no value over 1 GiB: a
 // larger row could neither be promoted nor rejected. A record with one is rejected with its payload
 // in Load.Payloads; without one there, Stage returns ErrLoad.
 const MaxRow = 160 << 20
@@ -151,7 +151,7 @@ type PromoteResult struct {
 	Conflicts      int // rows whose key already existed
 	RejectedByRule int // rows that a rule or the target rejected
 
-	// More is true if MaxRows left staged batches behind, or if the other side, or with
+	// More is true if MaxRows left staged batches over, or if the other side, or with
 	// PromoteOptions.Lane 0 another lane, held batches when the call began: call again at once.
 	More  bool
 	Epoch string // as of Table.Epoch
@@ -181,8 +181,8 @@ type Table[T any] struct {
 	idBy func(*T) string
 }
 
-// table is all of a Table that does not know T. What has no T stands on it, so that it is compiled
-// once and not for each type of rows.
+// table is all of a Table that does not know T. What has no T is defined on it, so that it is
+// compiled once and not for each type of rows.
 type table struct {
 	pool *pgxpool.Pool
 	cfg  tableConfig

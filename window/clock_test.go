@@ -167,7 +167,7 @@ func TestAddAgainAfterDone(t *testing.T) {
 }
 
 // The seed of the buckets outlives the sliding sets, however short the retention is: an event that
-// comes again is known, also to a program that has started since.
+// that is added again is known, also to a program that has started since.
 func TestSeedOutlivesTheSlidingSet(t *testing.T) {
 	t.Parallel()
 	k, c := newClock(t)
@@ -184,7 +184,7 @@ func TestSeedOutlivesTheSlidingSet(t *testing.T) {
 	}
 }
 
-// A window whose record was deleted while a closer had it leaves no key behind that never expires.
+// A window whose record was deleted while a closer had it leaves no key that never expires.
 func TestDeletedRecordOfALeasedWindow(t *testing.T) {
 	t.Parallel()
 	k, c := newClock(t)

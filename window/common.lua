@@ -10,7 +10,7 @@ local PREFIX, LAYOUT, SEED = ARGV[1], ARGV[2], ARGV[3]
 local RETENTION, JITTER = tonumber(ARGV[5]), tonumber(ARGV[6])
 
 -- A set of events is one sorted set until it has more than SPLIT_ABOVE members, and from then on
--- 64 buckets beside it. Redis frees an expired key in one go: 5 million events in one key would
+-- 64 buckets. Redis frees an expired key in one go: 5 million events in one key would
 -- hold it for seconds.
 local BUCKETS, SPLIT_ABOVE = 64, 2048
 -- The buckets of one set expire SPREAD ms after each other, and sets of the same age apart by

@@ -63,8 +63,8 @@ type Config struct {
 	Retention time.Duration
 	// Remember is how long the events of a window stay after [Store.Done], so that a retried Add
 	// counts them as repeated and not as late. They take as much memory as before: some 120 bytes an
-	// event besides its data, and 60 to 200 in windows of few events. So 1,000 events of 100 bytes a
-	// second take 19 GB a day. Set it to the time in which producers retry. Default Retention;
+	// event in addition to its data, and 60 to 200 in windows of few events. So 1,000 events of 100
+	// bytes a second take 19 GB a day. Set it to the time in which producers retry. Default Retention;
 	// negative: they are deleted at once.
 	Remember time.Duration
 

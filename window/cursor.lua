@@ -26,7 +26,7 @@ local function rankAfter(key, at, member)
 end
 
 -- readPage appends time and member of entries from a rank on to reply, at most so many and not many
--- more bytes. It returns how many entries and bytes these were. stop is the rank behind the last
+-- more bytes. It returns how many entries and bytes these were. stop is the rank after the last
 -- one.
 local function readPage(key, rank, stop, entries, bytes, reply)
   local n, read, step = 0, 0, 16

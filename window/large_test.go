@@ -213,7 +213,7 @@ func TestRangeWhileAdding(t *testing.T) {
 	})
 }
 
-// The entry of a cursor may leave. The next page goes on behind its place.
+// The entry of a cursor may leave. The next page continues after its place.
 func TestCursorOfAnEntryThatLeft(t *testing.T) {
 	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {

@@ -1,4 +1,4 @@
--- Reads the first entries behind a cursor of every bucket of a set, for the client to merge.
+-- Reads the first entries after a cursor of every bucket of a set, for the client to merge.
 -- ARGV 7 kind, 8 name of the set, 9 from, 10 to (ms, without to itself), 11 and 12 time and
 --      member of the cursor ('' '': none), 13 how many entries are wanted, 14 how many bytes
 -- Reply for each bucket {1 if there are more, then time and member of each}

@@ -88,7 +88,7 @@ func (s *Store) all(ctx context.Context, set eventSet, from, to string) ([]entry
 	return out, nil
 }
 
-// page reads up to n entries behind a cursor. more: there are others behind them.
+// page reads up to n entries after a cursor. more: there are others after them.
 func (s *Store) page(ctx context.Context, set eventSet, from, to string, after *entry, n int) (out []entry, more bool, err error) {
 	at, member := "", ""
 	if after != nil {
@@ -151,7 +151,7 @@ func (s *Store) parseCursor(cursor string) (*entry, error) {
 	return &entry{at: ms, member: member}, nil
 }
 
-// nextPage is page by the cursors of callers. next is "" behind the last entry.
+// nextPage is page by the cursors of callers. next is "" after the last entry.
 func (s *Store) nextPage(ctx context.Context, set eventSet, from, to, cursor string, n int) (out []entry, next string, err error) {
 	if n < 1 || n > MaxPage {
 		return nil, "", s.argument("n is %d, must be 1 to %d", n, MaxPage)

@@ -1,5 +1,5 @@
 -- Mends windows whose keys disagree. ARGV 7…: windows. Reply for each what was done, '' for
--- nothing. The state in a window's info decides in which set it stands. Where events are missing,
+-- nothing. The state in a window's info decides which set it belongs to. Where events are missing,
 -- the window goes to the dead-letter list: it is for a person to decide whether what is left is
 -- worth a result. A window without its info is given up.
 local reply = {}

@@ -1,7 +1,7 @@
 -- Reads a set of events bucket after bucket.
 -- ARGV 7 kind, 8 name of the set, 9 from, 10 to (ms, without to itself), 11 bucket, 12 and
 --      13 time and member of the cursor in it ('' '': none), 14 how many at most, 15 how many bytes
--- Reply {next bucket, -1: that is all; 1: go on behind the last entry in it; then time and
+-- Reply {next bucket, -1: that is all; 1: continue after the last entry in it; then time and
 --      member of each}
 local kind, name, from, to = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local bucket, at, member = tonumber(ARGV[11]), ARGV[12], ARGV[13]

@@ -87,7 +87,7 @@ func sound(o orders.Order) bool {
 }
 
 // disturbances are what happens to the nodes, by the number of records that are pushed before. Each
-// runs beside the pushes that follow it, and ends before the next one begins.
+// runs during the pushes that follow it, and ends before the next one begins.
 type disturbances map[int]func() error
 
 // during passes payloads on and disturbs the nodes meanwhile. It returns the first error.

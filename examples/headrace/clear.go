@@ -39,7 +39,7 @@ func (v *clear) Run(ctx context.Context, s *session) error {
 	lost := map[string]string{
 		"queue": fmt.Sprintf("%d records that wait, %d in flight and %d dead letters of the queue %s, whose ids stay in its dedup window", st.Ready+st.Delayed, st.InFlight, st.Dead, name),
 		"cache": fmt.Sprintf("the lookup tables {%s-*} in Redis; init-cache loads them again", name),
-		"dedup": fmt.Sprintf("the ids of the dedup window %s; what was pushed before may come again", name),
+		"dedup": fmt.Sprintf("the ids of the dedup window %s; what was pushed before is accepted again", name),
 	}
 	what := []string{v.What}
 	if v.What == "all" {

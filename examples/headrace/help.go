@@ -77,7 +77,9 @@ func (viewList) Help() string { return "Example:\n\n  headrace views list" }
 func (viewRefresh) Help() string { return "Example:\n\n  headrace views refresh" }
 
 // Help shows an example.
-func (schemaPrint) Help() string { return "Example:\n\n  headrace schema print --beside > beside.sql" }
+func (schemaPrint) Help() string {
+	return "Example:\n\n  headrace schema print --companions > companions.sql"
+}
 
 // Help shows an example.
 func (schemaCheck) Help() string {

@@ -209,7 +209,7 @@ func (s *session) pipeline(ctx context.Context) (*ops.Pipeline, error) {
 	return ops.Open(ctx, c, pool, s.names())
 }
 
-// ledger opens what stands beside the table. It creates nothing.
+// ledger opens the companion tables of the table. It creates nothing.
 func (s *session) ledger(ctx context.Context) (*ops.Ledger, error) {
 	pool, err := s.postgres(ctx)
 	if err != nil {

@@ -65,7 +65,7 @@ func (v *promote) Run(ctx context.Context, s *session) error {
 		if q.Ready+q.Delayed+q.InFlight == 0 {
 			break
 		}
-		if time.Since(reconciled) > reconcileInterval { // a batch may be void, put aside or emptied out of staging
+		if time.Since(reconciled) > reconcileInterval { // a batch may be void, set aside or emptied out of staging
 			if err := promoter.Reconcile(ctx); err != nil {
 				return err
 			}

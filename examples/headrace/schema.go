@@ -16,16 +16,16 @@ type schema struct {
 }
 
 type schemaPrint struct {
-	Beside  bool     `help:"Only the tables beside --table, which must exist; implied for tables other than orders."`
-	Columns []string `help:"Columns that the programs load (those of the staging tables, or else all)."`
+	Companions bool     `help:"Only the companion tables of --table (staging, ledger, rejects); the table must exist. Implied for tables other than orders."`
+	Columns    []string `help:"Columns that the programs load (those of the staging tables, or else all)."`
 }
 
-// Run prints the SQL. The schema of the orders domain needs no server. The tables beside an
+// Run prints the SQL. The schema of the orders domain needs no server. The companion tables of an
 // existing table get the types of its columns, which are read from the catalogue.
 func (v *schemaPrint) Run(ctx context.Context, s *session) error {
 	var sql string
 	var err error
-	if s.names() == orders.Names && !v.Beside && v.Columns == nil {
+	if s.names() == orders.Names && !v.Companions && v.Columns == nil {
 		if sql, err = orders.SQL(); err != nil {
 			return err
 		}
@@ -35,10 +35,10 @@ func (v *schemaPrint) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	if sql, err = ops.BesideSQL(ctx, pool, s.Table, ops.Program{Columns: v.Columns}); err != nil {
+	if sql, err = ops.CompanionSQL(ctx, pool, s.Table, ops.Program{Columns: v.Columns}); err != nil {
 		return err
 	}
-	if s.names() != orders.Names && !v.Beside {
+	if s.names() != orders.Names && !v.Companions {
 		views, err := ops.ViewsSQL(ctx, pool, s.Views)
 		if err != nil {
 			return err

@@ -17,7 +17,7 @@ import (
 	"github.com/headrace/headrace/staging"
 )
 
-// Name is the usual name of the queue, and of the dedup window beside it: they share the hash tag,
+// Name is the usual name of the queue, and of its dedup window: they share the hash tag,
 // and so the slot.
 const Name = "orders"
 

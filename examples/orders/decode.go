@@ -68,7 +68,7 @@ func Decode(payload []byte) (Order, error) {
 		ID: w.ID, CustomerID: w.CustomerID, ProductID: w.ProductID,
 		Quantity: w.Quantity, Currency: w.Currency, Zip: w.Zip,
 	}
-	// An unescaped control character is not JSON, so they can only hide behind a backslash.
+	// An unescaped control character is not JSON, so they can only follow a backslash.
 	escapes := bytes.IndexByte(payload, '\\') >= 0
 	if err := checkTexts(&o, escapes); err != nil {
 		return o, err

@@ -1,6 +1,6 @@
 // Package orders is the domain that the example programs share: orders of a web shop that come
 // in as JSON, are looked up in a product catalog, a table of exchange rates and one of zip codes,
-// and end as rows of a durable table. It is an example of application code beside headrace.
+// and end as rows of a durable table. It is an example of application code that uses headrace.
 //
 //	payload ──Decode──▶ Order ──Enrich(Catalog)──▶ Row
 //

@@ -15,8 +15,8 @@ import (
 )
 
 // SQL returns the schema of the orders domain for a migration tool: tables, roll-ups and views. The
-// tables beside the orders table get the types of its columns, so they are created after it: see
-// [ops.BesideSQL].
+// companion tables of the orders table get the types of its columns, so they are created after it:
+// see [ops.CompanionSQL].
 func SQL() (string, error) {
 	rollups := ""
 	for _, r := range Rollups() {

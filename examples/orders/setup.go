@@ -25,7 +25,7 @@ type Beginner interface {
 func Setup(ctx context.Context, db Beginner) error {
 	err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
 		// CREATE TABLE IF NOT EXISTS fails when two programs run it at the same moment. The lock
-		// ends with the transaction, so it works behind a transaction pooler.
+		// ends with the transaction, so it works through a transaction pooler.
 		const settings = `
 			SET LOCAL lock_timeout = '15s';
 			SET LOCAL client_min_messages = warning;

@@ -25,7 +25,7 @@ const (
 type Figure struct {
 	// Name is "package/what". It never changes, so that figures of two versions can be compared.
 	Name string
-	// Unit is printed right behind each rate. The default is "/s": records per second.
+	// Unit is printed right after each rate. The default is "/s": records per second.
 	Unit string
 	// Rounds is how often each side is measured; 0 means DefaultRounds, and fewer than MinRounds is an
 	// error.
@@ -85,7 +85,7 @@ func Run(b *testing.B, f Figure) {
 	print(os.Stdout, r)
 }
 
-// Note prints one line beside the figures, marked with "#": what was measured on what, or a number
+// Note prints one line next to the figures, marked with "#": what was measured on what, or a number
 // that is no comparison.
 func Note(b *testing.B, format string, args ...any) {
 	b.Helper()

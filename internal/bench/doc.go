@@ -7,7 +7,7 @@
 // after round. They take turns at going first, so that neither always finds the warmer cache. The
 // garbage of one side is collected before the other is timed. The rates are medians over the
 // rounds. The ratio is the median of the rounds' own ratios, not the ratio of the medians. Its
-// smallest and its largest value are printed beside it: a wide range means that the figure cannot
+// smallest and its largest value are printed next to it: a wide range means that the figure cannot
 // be trusted.
 //
 // A figure belongs to the benchmark named BenchmarkFigures of its package:

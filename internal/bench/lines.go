@@ -34,7 +34,7 @@ func print(w io.Writer, line fmt.Stringer) {
 }
 
 // ParseLine finds the figure or the note in a line that a benchmark printed under EnvJSON. The
-// object may stand behind something that the testing package wrote. Exactly one of the results is
+// object may follow something that the testing package wrote. Exactly one of the results is
 // set when ok is true.
 func ParseLine(line string) (figure *Result, text string, ok bool) {
 	for _, start := range []string{`{"figure":`, `{"note":`} {

@@ -26,7 +26,7 @@ func (n Name) String() string {
 	return pgx.Identifier{n.Schema, n.Table}.Sanitize()
 }
 
-// With returns the name of a relation beside this one: the same schema, the table's name with a
+// With returns the name of a related relation: the same schema, the table's name with a
 // suffix.
 func (n Name) With(suffix string) Name { return Name{n.Schema, Derived(n.Table, suffix)} }
 

@@ -22,8 +22,8 @@
 //
 // # READONLY
 //
-// After a failover behind one address the old primary is a replica that keeps its connections, and
-// answers READONLY on them forever. The package closes those connections (QUIT, which needs no
+// After a failover that keeps the address, the old primary is a replica. It keeps its connections
+// and answers READONLY on them forever. The package closes those connections (QUIT, which needs no
 // permission), so that the client dials the address again. Commands of other goroutines that are on
 // such a connection in that moment may end in a connection error.
 //

@@ -10,7 +10,7 @@ import (
 // MaxName is the length of the longest name, in bytes.
 const MaxName = 200
 
-// CheckName returns an error unless name can stand in a hash tag: {name}. The caller wraps it with
+// CheckName returns an error unless name can be in a hash tag: {name}. The caller wraps it with
 // its package.
 func CheckName(name string) error {
 	switch {

@@ -23,7 +23,7 @@ type RedisCluster struct {
 	buses []int // the ports on which the nodes talk to each other
 }
 
-// clusterSettings has a long time-out: on a busy machine a node may be silent for seconds, and the
+// clusterSettings has a long timeout: on a busy machine a node may be silent for seconds, and the
 // other nodes would consider it dead. A node that is killed and started again within that time is
 // missed by its own clients only.
 func clusterSettings(bus int) []string {

@@ -42,7 +42,7 @@ var postgresDirs = []string{
 	"/Applications/Postgres.app/Contents/Versions/*/bin",
 }
 
-// findProgram returns the newest program of that name, at least version min, beside which all of
+// findProgram returns the newest program of that name, at least version min, next to which all of
 // need lie too.
 func findProgram(name string, min int, dirs []string, need ...string) (program, error) {
 	var found []program
@@ -57,7 +57,7 @@ func findProgram(name string, min int, dirs []string, need ...string) (program, 
 			}
 			seen[real] = true
 			if !allThere(filepath.Dir(path), need) {
-				// Only a link to the program; its companions lie beside the program itself.
+				// Only a link to the program; its companions are next to the program itself.
 				if path = real; !allThere(filepath.Dir(path), need) {
 					continue
 				}

@@ -68,7 +68,7 @@ func TestFindProgramRunsALinkByItsName(t *testing.T) {
 	if p, err := findProgram("headrace-test-server", 7, nil); err != nil || p.path != link || p.major != 7 || p.minor != 2 {
 		t.Errorf("got %+v, %v", p, err)
 	}
-	// A link in PATH whose companions lie beside the program itself: a wrapper's or a package's.
+	// A link in PATH whose companions are next to the program itself: a wrapper's or a package's.
 	fakeProgram(t, filepath.Join(dir, "lib/companion"), "")
 	fakeProgram(t, filepath.Join(dir, "lib/headrace-test-two"), "2.5")
 	if err := os.Symlink(filepath.Join(dir, "lib/headrace-test-two"), filepath.Join(dir, "bin/headrace-test-two")); err != nil {

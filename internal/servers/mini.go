@@ -18,8 +18,8 @@ type mini struct {
 	done chan struct{}
 }
 
-// tick is how often miniredis' clock is moved on: otherwise it stands still, and no key would ever
-// expire.
+// tick is how often miniredis' clock is moved on: otherwise it does not advance, and no key would
+// ever expire.
 const tick = 20 * time.Millisecond
 
 // StartMiniredis starts miniredis in this process. It keeps nothing on disk, lacks several commands

@@ -65,7 +65,7 @@ func TestFivePackagesOnOneName(t *testing.T) {
 		Logger: quiet,
 	})
 	must(err)
-	// The verdicts of a batch stand in the queue's guard hash: that key the two share on purpose.
+	// The verdicts of a batch are in the queue's guard hash: that key the two share on purpose.
 	d, err := dedup.New(ctx, as("dedup", "N:dedup:*", "N:queue:m:*"), name, dedup.Config{ExpectedIDs: 1000, Logger: quiet})
 	must(err)
 	w, err := window.New(ctx, as("window", "N:window:*"), name, window.Config{

@@ -141,7 +141,7 @@ func (b *browser) shot(name string) {
 // allow lets everyone act.
 func allow(*http.Request, console.Action) (string, error) { return "anna", nil }
 
-// busyRig is a pipeline with something on every page, and an hour behind it.
+// busyRig is a pipeline with something on every page, and an hour of history.
 func busyRig(t *testing.T) *rig {
 	r := newRig(t, rigOptions{})
 	r.pipe.Name = "orders"

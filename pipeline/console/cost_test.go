@@ -154,7 +154,7 @@ func TestAStoreThatHangsIsNamedOnThePage(t *testing.T) {
 	r.pipe = p
 	r.serve(func(c *console.Config) { c.Timeout = 200 * time.Millisecond })
 
-	eventually(t, func() error { // the first pages may be slower than the time-out
+	eventually(t, func() error { // the first pages may be slower than the timeout
 		if o := read[console.Overview](r, "overview.json"); len(o.Warnings) != 0 {
 			return fmt.Errorf("got the warnings %v before Redis hangs, want none", o.Warnings)
 		}

@@ -16,7 +16,7 @@
 //	mux.Handle("/headrace/", http.StripPrefix("/headrace", h))
 //
 // [Of] takes the flow that the workers and the promoter have, [Open] the names of a queue and a
-// table. All links are relative, so the handler can be mounted at any path and stand behind a
+// table. All links are relative, so the handler can be mounted at any path and be behind a
 // proxy. It works without JavaScript, which only reloads the figures.
 //
 // # The guarantee

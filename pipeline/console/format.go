@@ -10,7 +10,7 @@ import (
 	"unicode/utf8"
 )
 
-// count writes a number for people: 1.2 M. The exact one stands beside it as a title.
+// count writes a number for people: 1.2 M. The exact one is its title.
 func count(n int64) string {
 	sign := ""
 	if n < 0 {

@@ -172,6 +172,6 @@ func TestNewestIDIsBehindEachUUIDv7OfToday(t *testing.T) {
 	now := time.Now()
 	id := newestID(now)
 	if !isUUID(id) || id <= newestID(now.Add(-48*time.Hour)) {
-		t.Errorf("got %q, want an id behind that of the day before", id)
+		t.Errorf("got %q, want an id after that of the day before", id)
 	}
 }

@@ -28,7 +28,7 @@ const (
 	rejectsLooked = 20_000 // ids that a page of rejects, or a count by code, looks at
 )
 
-// ledger reads what package staging keeps beside a table, by its name.
+// ledger reads what package staging keeps about a table, by its name.
 type ledger struct {
 	notCalled
 	pool       *pgxpool.Pool
@@ -43,7 +43,7 @@ type ledger struct {
 // notCalled has the methods of a table that the books do not call.
 type notCalled struct{ pipeline.Table[struct{}] }
 
-// openAge is how long what is known of the tables beside the target is good. A program may be
+// openAge is how long what is known of the companion tables is good. A program may be
 // upgraded while the console runs.
 const openAge = time.Minute
 
@@ -209,8 +209,8 @@ func (l *ledger) readBatches(ctx context.Context, before, kind string) ([]Ledger
 	return rows[LedgerEntry](ctx, l, "ledger", "batches", pgx.NamedArgs{"before": before, "kind": kind, "limit": batchPage})
 }
 
-// newestID is an id behind all UUIDv7 that were made until a day from now. The random ids of
-// corrections are mostly behind it, too.
+// newestID is an id after all UUIDv7 that were made until a day from now. The random ids of
+// corrections are mostly after it, too.
 func newestID(now time.Time) string {
 	ms := now.Add(24 * time.Hour).UnixMilli()
 	return fmt.Sprintf("%08x-%04x-7fff-bfff-ffffffffffff", ms>>16, ms&0xffff)

@@ -11,7 +11,7 @@ WHERE committed_at >= date_trunc('minute', statement_timestamp()) - interval '59
 GROUP BY 1 ORDER BY 1;
 
 -- name: batches
--- Newest first by the time of their seal, which stands in front in a UUIDv7: the primary key has
+-- Newest first by the time of their seal, with which a UUIDv7 begins: the primary key has
 -- them in order.
 SELECT id::text AS id, kind, root::text AS root, root_offset AS offset_in_root, records, kept, duplicates, filtered, rejected, staged,
        promoted, conflicts, ruled, attempt, worker, sealed_at, staged_at, committed_at

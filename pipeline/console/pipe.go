@@ -163,14 +163,14 @@ type bookSet struct {
 // sums is the sum of the part of the ledger that does not change any more.
 type sums struct {
 	mu    sync.Mutex
-	until time.Time // the time of commit behind which it ends
+	until time.Time // the time of commit at which it ends
 	read  time.Time
 	sum   staging.Books
 	last  pipeline.Books // the reading before, to see that nothing moved
 }
 
 const (
-	// settled is the age behind which no transaction commits into the ledger any more: its rows have
+	// settled is the age beyond which no transaction commits into the ledger any more: its rows have
 	// the time of their insertion.
 	settled = 10 * time.Minute
 	// sumAge is how long that part is not summed again.

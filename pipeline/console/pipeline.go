@@ -46,7 +46,7 @@ type Gate interface {
 // Pipeline is what the console shows of one pipeline. [Of] makes one of a flow, [Open] of names.
 // The parts that may be nil are left out of the pages.
 type Pipeline struct {
-	// Name stands in the addresses of the pages. Default: the name of the queue.
+	// Name is part of the addresses of the pages. Default: the name of the queue.
 	Name string
 	// Queue is the queue.
 	Queue *queue.Queue
@@ -59,7 +59,7 @@ type Pipeline struct {
 	// Gate is the gate before the producers, and High its upper watermark in records, for the chart.
 	Gate Gate
 	High int64
-	// Lookups, Windows and Views are the tables beside the flow.
+	// Lookups, Windows and Views are used by the pipeline and not part of the flow.
 	Lookups []Lookup
 	Windows []Window
 	Views   Views

@@ -266,7 +266,7 @@ type letterQuery struct {
 	id     string // of the one letter that is wanted
 }
 
-// deadCursor is where the next page begins: behind the letter of a time and an id.
+// deadCursor is where the next page begins: after the letter of a time and an id.
 type deadCursor struct{ died, id string }
 
 func parseDeadCursor(s string) (deadCursor, error) {

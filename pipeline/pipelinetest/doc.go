@@ -12,6 +12,6 @@
 // # Limits
 //
 // The stores keep everything in memory and forget it with the process. Queue has no delay between
-// redeliveries, no bytes bound, and polls nothing. Table has no SQL: Reject stands for a rule and
-// Key for a unique key with the policy to keep the first row.
+// redeliveries, no bytes bound, and polls nothing. Table has no SQL: Reject takes the place of a
+// rule and Key for a unique key with the policy to keep the first row.
 package pipelinetest

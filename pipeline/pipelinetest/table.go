@@ -16,8 +16,8 @@ type Table[T any] struct {
 	// Key returns the unique key of a row. A row whose key exists is a conflict and is not written.
 	// Nil: there is no key.
 	Key func(T) string
-	// Reject stands for the rules: a row for which it returns an error is rejected at promotion.
-	// Nil: none.
+	// Reject takes the place of the rules: a row for which it returns an error is rejected at
+	// promotion. Nil: none.
 	Reject func(T) error
 	// ID returns the id of a row's record for the dedup window. Nil: claims of such rows are kept.
 	ID func(T) string

@@ -15,7 +15,7 @@ import (
 // yet.
 var ErrNoTable = errors.New("ops: no such pipeline")
 
-// Ledger reads what package staging keeps beside a table, and stands for the table in a
+// Ledger reads what package staging keeps about a table, and takes the place of the table in a
 // [pipeline.Flow] whose books are read.
 type Ledger struct {
 	notCalled

@@ -33,7 +33,7 @@ type Pipeline struct {
 
 // Names are the names by which a pipeline is found.
 type Names struct {
-	Queue string // of the queue, and of the dedup window beside it
+	Queue string // of the queue, and of its dedup window
 	Table string // "orders" or "shop.orders"
 	Views string // of the set of views
 }

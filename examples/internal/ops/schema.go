@@ -70,8 +70,9 @@ func loadedColumns(ctx context.Context, pool *pgxpool.Pool, table string) ([]str
 	return columns, nil
 }
 
-// BesideSQL returns the schema of the tables beside an existing table, for a migration tool.
-func BesideSQL(ctx context.Context, pool *pgxpool.Pool, table string, p Program) (string, error) {
+// CompanionSQL returns the schema of the companion tables of an existing table, for a migration
+// tool.
+func CompanionSQL(ctx context.Context, pool *pgxpool.Pool, table string, p Program) (string, error) {
 	cfg, err := p.config(ctx, pool, table)
 	if err != nil {
 		return "", err
@@ -135,7 +136,7 @@ func Grants(ctx context.Context, pool *pgxpool.Pool, names Names, p Program, to 
 	return sql + more, err
 }
 
-// MoreGrants returns the statements for what stands beside the tables of package staging: the set
+// MoreGrants returns the statements for what is not in the tables of package staging: the set
 // of views, and for a reader the rows of the table, which find looks through. Only the owner of a
 // view may refresh it, so a promoter becomes that. A concurrent refresh makes temporary tables.
 func MoreGrants(ctx context.Context, pool *pgxpool.Pool, names Names, role staging.Role, to string) (string, error) {

@@ -148,8 +148,8 @@ func (c *checked) String() string {
 
 func (c *checked) Set(s string) error { return c.set(s) }
 
-// Parse parses a command line that takes no arguments beside flags. The error is a *UsageError, or
-// flag.ErrHelp after -h, when the help text is on p.Out.
+// Parse parses a command line that takes only flags and no arguments. The error is a *UsageError,
+// or flag.ErrHelp after -h, when the help text is on p.Out.
 func (f *Flags) Parse(p *Program, args []string) error {
 	err := f.set.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {

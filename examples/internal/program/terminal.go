@@ -29,7 +29,7 @@ func Width(w io.Writer) (columns int, terminal bool) {
 	return DefaultWidth, false
 }
 
-// Wrap returns text behind a heading, broken at spaces into lines of at most width columns. The
+// Wrap returns text after a heading, broken at spaces into lines of at most width columns. The
 // lines after the first are indented by the heading's width. A word that no line has room for is
 // broken.
 func Wrap(heading, text string, width int) string {
@@ -58,7 +58,7 @@ func Wrap(heading, text string, width int) string {
 	return b.String()
 }
 
-// Break returns text behind a heading in lines of at most width columns, indented by the heading's
+// Break returns text after a heading in lines of at most width columns, indented by the heading's
 // width. Unlike Wrap it keeps each character of the text: the lines joined are the text.
 func Break(heading, text string, width int) string {
 	indent := utf8.RuneCountInString(heading)

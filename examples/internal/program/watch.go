@@ -9,7 +9,7 @@ import (
 
 // Watch prints what show returns. With an interval it prints again until ctx is done, on a terminal
 // in the place of the text before. show gets the width of the output. The text is printed even if
-// show returns an error beside it. Watch returns the last error of show.
+// show returns an error with it. Watch returns the last error of show.
 func Watch(ctx context.Context, p *Program, interval time.Duration, show func(ctx context.Context, width int) (string, error)) error {
 	width, terminal := Width(p.Out)
 	lines := 0 // of the text on the terminal

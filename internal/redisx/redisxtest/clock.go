@@ -8,7 +8,7 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// Clock is a Redis whose time stands still until the test moves it.
+// Clock is a Redis whose time moves only when the test moves it.
 type Clock struct {
 	*miniredis.Miniredis
 	// Now is the time of the server.

@@ -172,7 +172,7 @@ func freePort(t *testing.T) string {
 	return port
 }
 
-// nodeSettings has a long time-out: on a busy machine a node may be silent for seconds, and the
+// nodeSettings has a long timeout: on a busy machine a node may be silent for seconds, and the
 // other nodes would consider it dead.
 func nodeSettings(bus string) []string {
 	return []string{"--cluster-enabled", "yes", "--cluster-port", bus, "--cluster-node-timeout", "15000", "--masterauth", clusterPassword, "--repl-diskless-sync-delay", "0"}
@@ -253,7 +253,7 @@ func Eventually(t *testing.T, what string, ok func() bool) bool {
 	return true
 }
 
-// Do runs a command on node i. It never ends the test: it is called beside it.
+// Do runs a command on node i. It never ends the test: it is called concurrently with it.
 func (cl *Cluster) Do(t *testing.T, i int, args ...string) rueidis.RedisResult {
 	t.Helper()
 	r := cl.nodes[i].Do(t.Context(), cl.nodes[i].B().Arbitrary(args...).Build())

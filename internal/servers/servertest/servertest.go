@@ -159,7 +159,7 @@ func OwnPostgres(t testing.TB, settings ...string) *servers.PostgresServer {
 }
 
 // PgBouncer returns the URL of a database through a PgBouncer in transaction mode. It is the one of
-// PGBOUNCER_URL, if that stands before DATABASE_URL's server and the database is there too;
+// PGBOUNCER_URL, if that pools DATABASE_URL's server and the database is there too;
 // otherwise, or when the test has settings ("name=value" of the section [pgbouncer]), one is
 // started for this test.
 func PgBouncer(t testing.TB, databaseURL string, settings ...string) string {

@@ -15,7 +15,7 @@ import (
 
 // A program that stages into one table of the group, with a promoter of its own, two promoters and
 // two workers of the group: none deadlocks, and each promotes its own batches.
-func TestGroupBesideAProgramOfOneTable(t *testing.T) {
+func TestGroupAndAProgramOfOneTable(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)
 	exec(t, pool, salesTables)
@@ -156,13 +156,13 @@ func TestGroupGainsATable(t *testing.T) {
 	l := salesLoad(goodSale("a", 1))
 	stageGroup(t, before, l, staging.OutcomeStaged)
 	if p := promoteGroup(t, now.TableGroup); len(p.Mismatched) != 1 || p.Rows != 0 {
-		t.Errorf("promoted %+v, want the batch put aside", p)
+		t.Errorf("promoted %+v, want the batch set aside", p)
 	}
 	stageGroup(t, now.TableGroup, l, staging.OutcomeStaged)
 	if p := promoteGroup(t, before); len(p.Mismatched) != 1 || p.Rows != 0 {
-		t.Errorf("promoted %+v by the group of before, want the batch put aside", p)
+		t.Errorf("promoted %+v by the group of before, want the batch set aside", p)
 	}
-	promoteGroup(t, now.TableGroup) // the note of the batch that was put aside
+	promoteGroup(t, now.TableGroup) // the note of the batch that was set aside
 	stageGroup(t, now.TableGroup, l, staging.OutcomeStaged)
 	if p := promoteGroup(t, now.TableGroup); p.Rows != 3 {
 		t.Errorf("promoted %+v, want 3 rows", p)
@@ -239,7 +239,7 @@ func TestGroupGrantsAreThoseOfItsTables(t *testing.T) {
 }
 
 // While a promotion of a group waits for a lock that a backup holds on one table, readers and
-// workers of every table go on: they do not stand in the queue behind it.
+// workers of every table go on: they do not queue for a lock behind it.
 func TestReadersPassAPromotionOfAGroupThatWaits(t *testing.T) {
 	t.Parallel()
 	for _, table := range []string{"heads_registry_a", "lines_staging_a", "notes_refused_a", "lines"} {
