@@ -12,10 +12,10 @@ local function readBatches()
     local id, last = ARGV[i], i + 1 + 4 * ARGV[i + 1]
     local meta = seen[id] and {} or redis.pcall('HMGET', metaOf(id), 'n', 'st')
     seen[id] = true
-    if meta.err or meta[1] and not SET_OF[meta[2]] then
+    if meta.err or meta[1] and not (SET_OF[meta[2]] and number(meta[1])) then
       broken[#broken + 1] = id
     elseif meta[1] then
-      batches[#batches + 1] = {id = id, records = tonumber(meta[1]), state = meta[2], undo = matchUndo(i + 2, last)}
+      batches[#batches + 1] = {id = id, records = number(meta[1]), state = meta[2], undo = matchUndo(i + 2, last)}
     end
     i = last + 1
   end
@@ -41,7 +41,7 @@ for _, batch in ipairs(batches) do
   if batch.state == 'H' then handed = handed + batch.records end
 end
 if acked > 0 then
-  redis.call('HSET', STAT, 'acked', int((books[1] or 0) + records), 'inflight', int((books[2] or 0) - records))
-  if handed > 0 then redis.call('HINCRBY', STAT, 'handed', -handed) end
+  redis.call('HSET', STAT, 'acked', plus(books[1], records), 'inflight', plus(books[2], -records))
+  count('handed', -handed)
 end
 return acked

@@ -55,6 +55,8 @@ type auditRun struct {
 	report  AuditReport
 	records map[string]int64 // by state of their batch
 	found   []finding
+
+	reservations, reserved int64 // of bounded pushes, and the counter of them, read in one step
 }
 
 // finding is one inconsistency, with the id of the batch or dead letter that has it.
@@ -71,6 +73,8 @@ const (
 	unlistedDead              // a hash that is not in the dead-letter list
 	lostDelayed               // in the set of delayed pushes, without a list
 	unlistedDelay             // a complete list that is not in the set
+	oddDead                   // a dead letter with a field that holds no number
+	reservedSum               // the sum of the reservations is off
 )
 
 // differ records a difference.
@@ -137,6 +141,7 @@ type auditedBatch struct {
 	state   string // by its hash
 	length  int64  // of its list; -1: not a list
 	sets    string // a letter for each set that has it
+	odd     string // its first field or score that is no number, with its text
 }
 
 // gone reports whether nothing is left of the batch.
@@ -155,6 +160,8 @@ func (b auditedBatch) fault() string {
 		return fmt.Sprintf("its meta hash is gone (list: %d records, sets: %q)", b.length, b.sets)
 	case b.length == -1:
 		return "its list is of another type"
+	case b.odd != "":
+		return fmt.Sprintf("%q is no number that the queue writes", b.odd)
 	case b.records != b.length:
 		return fmt.Sprintf("its list has %d records, want %d", b.length, b.records)
 	case b.state == "B":
@@ -166,8 +173,12 @@ func (b auditedBatch) fault() string {
 }
 
 func (q *Queue) auditBatches(ctx context.Context, a *auditRun, keys auditKeys) error {
-	for ids := range slices.Chunk(sorted(keys.batches), page) {
-		batches, err := q.readAudited(ctx, ids)
+	pages := slices.Collect(slices.Chunk(sorted(keys.batches), page))
+	if len(pages) == 0 {
+		pages = [][]string{nil} // for the sums
+	}
+	for _, ids := range pages {
+		batches, err := q.readAudited(ctx, a, ids)
 		if err != nil {
 			return err
 		}
@@ -186,28 +197,37 @@ func (q *Queue) auditBatches(ctx context.Context, a *auditRun, keys auditKeys) e
 	return nil
 }
 
-func (q *Queue) readAudited(ctx context.Context, ids []string) ([]auditedBatch, error) {
+// readAudited runs audit.lua.
+func (q *Queue) readAudited(ctx context.Context, a *auditRun, ids []string) ([]auditedBatch, error) {
 	rows, err := q.run(ctx, auditScript, drains, ids...).ToArray()
 	if err != nil {
 		return nil, wrap("audit", err)
 	}
-	if len(rows) != len(ids) {
-		return nil, unexpected("audit", len(rows), len(ids))
+	if len(rows) != 2+len(ids) {
+		return nil, unexpected("audit", len(rows), 2+len(ids))
 	}
+	for i, sum := range []*int64{&a.reservations, &a.reserved} {
+		if *sum, err = rows[i].AsInt64(); err != nil {
+			return nil, wrap("audit", err)
+		}
+	}
+	rows = rows[2:]
 	out := make([]auditedBatch, len(rows))
 	for i, row := range rows {
 		v, err := row.ToArray()
 		if err != nil {
 			return nil, wrap("audit", err)
 		}
-		if len(v) != 4 {
-			return nil, unexpected("audit", len(v), 4)
+		if len(v) != 5 {
+			return nil, unexpected("audit", len(v), 5)
 		}
 		b := &out[i]
 		if b.records, err = v[0].AsInt64(); err == nil {
 			if b.state, err = v[1].ToString(); err == nil {
 				if b.length, err = v[2].AsInt64(); err == nil {
-					b.sets, err = v[3].ToString()
+					if b.sets, err = v[3].ToString(); err == nil {
+						b.odd, err = v[4].ToString()
+					}
 				}
 			}
 		}
@@ -224,12 +244,13 @@ func (q *Queue) auditDead(ctx context.Context, a *auditRun, keys auditKeys) erro
 		results := q.server.ReadAll(ctx, func() []rueidis.Completed {
 			var cmds []rueidis.Completed
 			for _, id := range ids {
-				cmds = append(cmds, q.server.Command("HEXISTS", q.deadKey(id), "p"))
+				cmds = append(cmds, q.server.Command("HEXISTS", q.deadKey(id), "p"),
+					q.server.Command("HMGET", q.deadKey(id), append([]string{"root"}, deadNumbers...)...))
 			}
 			return cmds
 		})
 		for i, id := range ids {
-			has, err := results[i].AsInt64()
+			has, err := results[2*i].AsInt64()
 			_, isReply := rueidis.IsRedisErr(err)
 			switch {
 			case isReply:
@@ -241,9 +262,45 @@ func (q *Queue) auditDead(ctx context.Context, a *auditRun, keys auditKeys) erro
 			case has == 1 && !keys.dead[id]:
 				a.differ(finding{unlistedDead, id}, "dead letter %s: it is not in the dead-letter list", id)
 			}
+			if has == 1 {
+				if err := auditLetter(a, id, results[2*i+1]); err != nil {
+					return err
+				}
+			}
 		}
 	}
 	return nil
+}
+
+// deadNumbers are the fields of a dead letter that hold numbers.
+var deadNumbers = []string{"off", "att", "fails", "crashes", "first", "died"}
+
+// auditLetter checks the fields of a dead letter, of which the first is its root.
+func auditLetter(a *auditRun, id string, result rueidis.RedisResult) error {
+	fields, err := result.ToArray()
+	if err != nil {
+		return wrap("audit", err)
+	}
+	for i, field := range append([]string{"root"}, deadNumbers...) {
+		text, err := fields[i].ToString()
+		if rueidis.IsRedisNil(err) || err == nil && i > 0 && !isNumber(text) {
+			a.differ(finding{oddDead, id}, "dead letter %s: %s = %q is no number that the queue writes", id, field, cut(text, maxText))
+			return nil
+		}
+		if err != nil {
+			return wrap("audit", err)
+		}
+	}
+	return nil
+}
+
+// maxText is how much of a text that should be a number stands in a message.
+const maxText = 64
+
+// isNumber reports whether a text is a number to the scripts; see number.lua of internal/redisx.
+func isNumber(text string) bool {
+	n, err := strconv.ParseInt(text, 10, 64)
+	return err == nil && n >= 0 && n <= 1<<53 && strconv.FormatInt(n, 10) == text
 }
 
 func (q *Queue) auditDelayed(ctx context.Context, a *auditRun, keys auditKeys) error {
@@ -297,6 +354,9 @@ func (a *auditRun) compareSums() {
 		if c.books != c.counted {
 			a.differ(finding{}, "%s: the books have %d, the count %d", c.what, c.books, c.counted)
 		}
+	}
+	if a.reservations != a.reserved && !strings.Contains(s.Damaged, "reserved") {
+		a.differ(finding{reservedSum, ""}, "reserved records: the books have %d, the reservations %d", a.reserved, a.reservations)
 	}
 	if err := s.Balanced(); err != nil {
 		a.differ(finding{}, "%s", strings.TrimPrefix(err.Error(), ErrImbalance.Error()+": "))

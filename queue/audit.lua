@@ -1,18 +1,31 @@
 -- Reads of each batch what its hash, its list and the sorted sets hold, in one step.
 -- ARGV: prefix, then ids.
--- Returns for each: records by its hash (-1: no hash, -2: not a hash), state, records of its list
--- (-1: not a list), and a letter for each set that has it: L, R, H, B, O.
+-- Returns the sum of the reservations of bounded pushes and the counter of it, and then for each id:
+-- records by its hash (-1: no hash, -2: not a hash), state, records of its list (-1: not a list), a
+-- letter for each set that has it (L, R, H, B, O), and its first field or score that is no number,
+-- with its text.
+local NUMBERS = {'n', 'att', 'off', 'sealed', 'first', 'fails', 'crashes', 'past', 'buried'}
 local SETS = {{LEASES, 'L'}, {REDO, 'R'}, {HANDED, 'H'}, {BROKEN, 'B'}, {OPEN, 'O'}}
-local out = {}
+local now = serverTime()
+local out = {sumReserved(), number(redis.call('HGET', STAT, 'reserved')) or 0}
 for i = 2, #ARGV do
   local id = ARGV[i]
-  local meta = redis.pcall('HMGET', metaOf(id), 'n', 'st')
-  local records, state = -2, ''
-  if not meta.err then records, state = tonumber(meta[1] or -1) or -1, meta[2] or '' end
+  local meta = redis.pcall('HMGET', metaOf(id), 'st', 'root', unpack(NUMBERS))
+  local records, state, odd = -2, '', ''
+  if not meta.err then
+    local fields = {root = meta[2]}
+    for k, field in ipairs(NUMBERS) do fields[field] = meta[2 + k] end
+    local gone = not (meta[1] or meta[2] or fields.n)
+    local faulty = not gone and faultyField(fields)
+    if faulty then odd = faulty .. ' = ' .. string.sub(fields[faulty] or '', 1, 64) end
+    records, state = gone and -1 or number(fields.n) or 0, meta[1] or ''
+  end
   local sets = ''
   for _, set in ipairs(SETS) do
-    if redis.call('ZSCORE', set[1], id) then sets = sets .. set[2] end
+    local score = redis.call('ZSCORE', set[1], id)
+    if score then sets = sets .. set[2] end
+    if score and odd == '' and not isTime(score, now) then odd = 'its score in the set ' .. set[2] .. ' = ' .. score end
   end
-  out[i - 1] = {records, state, pcallNumber('LLEN', listOf(id)) or -1, sets}
+  out[i + 1] = {records, state, pcallNumber('LLEN', listOf(id)) or -1, sets, odd}
 end
 return out

@@ -109,11 +109,22 @@ func (q *Queue) reserved(r rueidis.RedisResult, n, unknown int) error {
 		}
 		return &FullError{Depth: depth, Max: q.cfg.Push.MaxDepth, Records: int64(n)}
 	}
-	have, err := v[1].ToString()
-	if err != nil {
+	text, err := v[1].ToString()
+	switch {
+	case err != nil:
 		return wrap("push", err)
+	case status == replyCounter:
+		return q.counterError(text)
 	}
-	return q.layoutError(have)
+	return q.layoutError(text)
+}
+
+// replyCounter is the reply of a bounded push when a counter of the depth holds no number.
+const replyCounter = -3
+
+// counterError is the error of a counter with its text.
+func (q *Queue) counterError(counter string) error {
+	return fmt.Errorf("%w: %s %q: Repair recounts it", ErrCounter, q.keys[keyStat], counter)
 }
 
 // durable turns the error of WAITAOF after n pushed records into that of the push.

@@ -10,8 +10,9 @@ local PREFIX = ARGV[1]
 -- waiting for redelivery, handed off, broken (its keys are inconsistent).
 local SET_OF = {L = LEASES, S = LEASES, R = REDO, H = HANDED, B = BROKEN}
 
--- A clock that is behind the last time seen by more than this was set back.
-local CLOCK_TOLERANCE_MS = 1000
+-- A clock that is behind the last time seen by more than CLOCK_TOLERANCE_MS was set back. A time
+-- that is further ahead than MAX_AHEAD_MS, a hundred years, is none.
+local CLOCK_TOLERANCE_MS, MAX_AHEAD_MS = 1000, 3155760000000
 
 local function listOf(id) return PREFIX .. 'b:' .. id end
 local function metaOf(id) return PREFIX .. 'm:' .. id end
@@ -27,6 +28,18 @@ local function serverTime()
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
+-- timeOf returns a score as a time in milliseconds, at most a hundred years from now in either
+-- direction. Someone may have set it to infinity, which an emulation does not read.
+local function timeOf(score, now)
+  return math.max(now - MAX_AHEAD_MS, math.min(tonumber(score) or math.huge, now + MAX_AHEAD_MS))
+end
+
+-- isTime reports whether a score is a time that a script of the queue may have written.
+local function isTime(score, now)
+  local ms = tonumber(score)
+  return ms and ms >= 0 and ms < now + MAX_AHEAD_MS
+end
+
 -- fieldsOf makes a table of the reply of HGETALL.
 local function fieldsOf(flat)
   local fields = {}
@@ -34,18 +47,30 @@ local function fieldsOf(flat)
   return fields
 end
 
+-- count adds to a counter of the books. One that holds no number stays as it is, and its script
+-- goes on: Audit names it, and Repair recounts it. A negative zero is not a number to Redis 7.0.
+local function count(field, n)
+  if n ~= 0 then redis.pcall('HINCRBY', STAT, field, int(n)) end
+end
+
+-- plus returns the new value of a counter of the books that holds a text, or no text yet.
+local function plus(text, n)
+  local before = number(text or '0')
+  return before and int(before + n) or text
+end
+
 -- followClock moves all times of the past and future when the server's clock was set back, so that
 -- each lease and delay keeps its own length. One command scales a whole set: the factor is so close
 -- to 1 that a length changes by a few millionths.
 local function followClock(now, seen)
-  if seen - now <= CLOCK_TOLERANCE_MS then return end
+  if seen - now <= CLOCK_TOLERANCE_MS or seen - now > MAX_AHEAD_MS then return end
   local factor = string.format('%.17g', now / seen)
   for _, set in ipairs({LEASES, REDO, HANDED, OPEN}) do
     if redis.call('ZCARD', set) > 0 then
       redis.call('ZUNIONSTORE', set, 1, set, 'WEIGHTS', factor)
     end
   end
-  redis.call('HINCRBY', STAT, 'clock_steps', 1)
+  count('clock_steps', 1)
   redis.call('HSET', STAT, 'clock', int(now))
 end
 
@@ -62,7 +87,7 @@ end
 local function begin()
   checkTypes()
   local now = serverTime()
-  followClock(now, tonumber(redis.call('HGET', STAT, 'clock') or 0))
+  followClock(now, number(redis.call('HGET', STAT, 'clock')) or 0)
   redis.call('HSET', STAT, 'clock', int(now))
   return now
 end
@@ -79,19 +104,54 @@ local function pcallNumber(...)
   return type(reply) == 'number' and reply or nil
 end
 
+-- The fields of a meta hash that hold numbers: those that it must have, and those that count from 0.
+local NUMBER_FIELDS, COUNTER_FIELDS = {'n', 'att', 'off', 'sealed', 'first'}, {'fails', 'crashes', 'past', 'buried'}
+
+-- faultyField returns the first field of a meta hash that is missing or holds no such number, or nil.
+local function faultyField(meta)
+  if not meta.root then return 'root' end
+  if meta.n == '0' then return 'n' end -- no batch is empty
+  for _, field in ipairs(NUMBER_FIELDS) do
+    if (number(meta[field]) or -1) < 0 then return field end
+  end
+  for _, field in ipairs(COUNTER_FIELDS) do
+    if meta[field] and (number(meta[field]) or -1) < 0 then return field end
+  end
+end
+
 -- readMeta returns the meta hash of a batch as a table and as a flat list, or nil if the batch
--- cannot be delivered: the hash is gone, or the list does not have the records that it should.
+-- cannot be delivered: the hash is gone, a field of it holds no number, or the list does not have
+-- the records that it should.
 local function readMeta(id)
   local flat = redis.pcall('HGETALL', metaOf(id))
   if flat.err or #flat == 0 then return nil end
   local meta = fieldsOf(flat)
-  if not meta.n or pcallNumber('LLEN', listOf(id)) ~= tonumber(meta.n) then return nil end
+  if faultyField(meta) or pcallNumber('LLEN', listOf(id)) ~= number(meta.n) then return nil end
   return meta, flat
 end
 
--- count adds to a counter of the books. A negative zero is not a number to Redis 7.0.
-local function count(field, n)
-  if n ~= 0 then redis.call('HINCRBY', STAT, field, int(n)) end
+-- sumReserved returns how many records the reservations of bounded pushes hold. A member is
+-- "id:records".
+local function sumReserved()
+  local sum = 0
+  for _, member in ipairs(redis.call('ZRANGE', PUSHING, 0, -1)) do
+    sum = sum + (number(string.match(member, ':(%d+)$')) or 0)
+  end
+  return sum
+end
+
+-- readDepth returns what the bound of a push compares: the records that are not settled, the
+-- reserved ones, and the layout of the data. The fourth value is the counter that holds no number,
+-- with its text.
+local function readDepth()
+  local FIELDS = {'inflight', 'delayed', 'reserved'}
+  local values = redis.call('HMGET', STAT, 'inflight', 'delayed', 'reserved', 'layout')
+  for i, field in ipairs(FIELDS) do
+    local n = number(values[i] or '0')
+    if not n then return 0, 0, values[4], field .. ' = ' .. string.sub(values[i], 1, 64) end
+    values[i] = n
+  end
+  return redis.call('LLEN', READY) + values[1] + values[2], values[3], values[4]
 end
 
 -- setAside takes a batch that cannot be delivered out of circulation, for Audit and Repair. A set
@@ -102,7 +162,7 @@ local function setAside(id, now)
   redis.call('ZADD', BROKEN, int(now), id)
   if redis.call('TYPE', metaOf(id)).ok ~= 'hash' then return end
   local state, n = unpack(redis.call('HMGET', metaOf(id), 'st', 'n'))
-  if state == 'H' then count('handed', -(tonumber(n) or 0)) end
+  if state == 'H' then count('handed', -(number(n) or 0)) end
   redis.call('HSET', metaOf(id), 'st', 'B')
 end
 

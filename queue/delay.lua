@@ -12,13 +12,13 @@ if operation == 'begin' then
   redis.call('PEXPIRE', list, lastsMS)
   return redis.call('LLEN', list)
 end
-local records, due, reservation = ARGV[5], ARGV[6], ARGV[7]
-if redis.call('LLEN', list) ~= tonumber(records) then return 0 end
-if redis.call('ZREM', PUSHING, reservation .. ':' .. records) == 1 then
-  redis.call('HINCRBY', STAT, 'reserved', -records)
+local records, due, reservation = tonumber(ARGV[5]), ARGV[6], ARGV[7]
+if redis.call('LLEN', list) ~= records then return 0 end
+if redis.call('ZREM', PUSHING, reservation .. ':' .. int(records)) == 1 then
+  count('reserved', -records)
 end
 redis.call('PERSIST', list)
 redis.call('ZADD', DELAYED, due, id)
-redis.call('HINCRBY', STAT, 'delayed', records)
+count('delayed', records)
 redis.call('HSET', STAT, 'layout', LAYOUT)
-return tonumber(records)
+return records

@@ -8,8 +8,6 @@ for i = 2, #ARGV do
     done = done + 1
   end
 end
-if done > 0 then
-  redis.call('HINCRBY', STAT, 'dead', -done)
-  redis.call('HINCRBY', STAT, 'dropped', done)
-end
+count('dead', -done)
+count('dropped', done)
 return done

@@ -43,6 +43,9 @@ var (
 	ErrNotDurable = errors.New("queue: not confirmed on disk")
 	// ErrUndo reports an Undo that cannot be applied.
 	ErrUndo = errors.New("queue: invalid undo")
+	// ErrCounter reports that a counter of the depth holds no number, so the bound of a push cannot be
+	// checked: another program has overwritten it. Repair recounts it.
+	ErrCounter = errors.New("queue: a counter holds no number")
 	// ErrImbalance reports books that do not balance, or an audit that found differences.
 	ErrImbalance = errors.New("queue: the books do not balance")
 )

@@ -67,6 +67,9 @@ func (q *Queue) hold(ctx context.Context, op, state string, b *Batch, args ...st
 	if err != nil {
 		return wrap(op, err)
 	}
+	if v == replyBroken {
+		return fmt.Errorf("%w: %s of batch %s", ErrBroken, op, b.ID)
+	}
 	if v < 0 {
 		return fmt.Errorf("%w: %s of batch %s, attempt %d", ErrLeaseLost, op, b.ID, b.Attempt)
 	}

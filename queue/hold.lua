@@ -1,4 +1,5 @@
--- What only the holder of a lease may do with its batch. Returns -1 to any other caller.
+-- What only the holder of a lease may do with its batch. Returns -1 to any other caller, and -2 when
+-- the keys of the batch are inconsistent.
 -- ARGV: prefix, operation, id, attempt, state, and then what the operation takes.
 local operation, id, attempt, state = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 
@@ -19,7 +20,7 @@ local function handoff(now, records)
   redis.call('ZADD', HANDED, int(now), id)
   redis.call('ZREM', LEASES, id)
   redis.call('HSET', metaOf(id), 'st', 'H')
-  redis.call('HINCRBY', STAT, 'handed', records)
+  count('handed', records)
 end
 
 -- release gives the batch back, after a delay or, with a failure, after a backoff.
@@ -36,9 +37,13 @@ local function release(now)
   redis.call('HSET', metaOf(id), 'st', 'R')
 end
 
-local heldState, heldAttempt, records, marked = unpack(redis.call('HMGET', metaOf(id), 'st', 'att', 'n', 'waits'))
+local heldState, heldAttempt, n, marked, fails = unpack(redis.call('HMGET', metaOf(id), 'st', 'att', 'n', 'waits', 'fails'))
 if heldState ~= state or heldAttempt ~= attempt then return -1 end
-local now = begin()
+local now, records = begin(), number(n)
+if not records or fails and not number(fails) then
+  setAside(id, now)
+  return -2
+end
 if operation == 'extend' then
   extend(now, marked)
 elseif operation == 'handoff' then

@@ -34,8 +34,8 @@ local function expireLeases()
   local expired = redis.call('ZRANGEBYSCORE', LEASES, '-inf', int(now), 'LIMIT', 0, MAX_EXPIRED)
   if expired[1] then redis.call('ZSCORE', REDO, '') end -- a wrong type ends the script here
   for i, x in ipairs(expired) do
-    local meta = redis.pcall('HMGET', metaOf(x), 'st', 'waits')
-    if meta.err or not meta[1] then
+    local meta = redis.pcall('HMGET', metaOf(x), 'st', 'waits', 'crashes')
+    if meta.err or not meta[1] or meta[3] and not number(meta[3]) then
       setAside(x, now)
     else
       local state, waits = meta[1], meta[2]
@@ -58,14 +58,14 @@ local function redeliver()
     if not meta then
       setAside(x, now)
     else
-      local failed = tonumber(meta.fails or 0) >= maxFailures or tonumber(meta.crashes or 0) >= maxCrashes
+      local failed = (number(meta.fails) or 0) >= maxFailures or (number(meta.crashes) or 0) >= maxCrashes
       redis.call('ZREM', REDO, x)
       local attempt = redis.call('HINCRBY', metaOf(x), 'att', 1)
       redis.call('HSET', metaOf(x), 'st', failed and 'S' or 'L', 'worker', worker, 'call', id)
       if meta.waits then redis.call('HDEL', metaOf(x), 'waits') end
       redis.call('ZADD', LEASES, int(deadline), x)
       redis.call('HSET', STAT, 'clock', int(now))
-      if not failed then redis.call('HINCRBY', STAT, 'redelivered', meta.n) end
+      if not failed then count('redelivered', number(meta.n)) end
       return {failed and 'settle' or 'again', x, attempt, deadline, now, flat}
     end
   end
@@ -116,7 +116,7 @@ local function dueIn()
   local due
   for _, set in ipairs({LEASES, REDO, DELAYED}) do
     local first = redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')[2]
-    if first and (not due or tonumber(first) < due) then due = tonumber(first) end
+    if first then due = math.min(due or math.huge, timeOf(first, now)) end
   end
   return due and math.max(math.ceil(due - now), 0) or -1
 end
@@ -221,7 +221,7 @@ local function seal(source, length, stat)
   redis.call('HSET', metaOf(id), 'n', n, 'att', 1, 'st', 'L', 'root', id, 'off', 0, 'sealed', int(now),
     'first', int(now), 'worker', worker)
   redis.call('ZADD', LEASES, int(deadline), id)
-  redis.call('HSET', STAT, 'taken', int(stat.taken + n), 'inflight', int(stat.inflight + n), 'clock', int(now),
+  redis.call('HSET', STAT, 'taken', plus(stat.taken, n), 'inflight', plus(stat.inflight, n), 'clock', int(now),
     'avg', math.ceil(size / n), 'layout', LAYOUT)
   return {'fresh', id, 1, deadline, now, n}
 end
@@ -231,8 +231,8 @@ end
 local function readStat()
   local v = redis.call('HMGET', STAT, 'paused', 'avg', 'layout', 'clock', 'taken', 'inflight', 'delayed')
   return {
-    paused = v[1], average = tonumber(v[2] or 0), layout = v[3], clock = tonumber(v[4] or 0),
-    taken = tonumber(v[5] or 0), inflight = tonumber(v[6] or 0), delayed = tonumber(v[7] or 0),
+    paused = v[1], average = number(v[2]) or 0, layout = v[3], clock = number(v[4]) or 0,
+    taken = v[5], inflight = v[6], delayed = v[7],
   }
 end
 
@@ -247,7 +247,7 @@ local again = redeliver()
 if again then return again end
 
 local large, largeLength
-if stat.delayed > 0 or length == 0 then
+if stat.delayed and stat.delayed ~= '0' or length == 0 then
   local left
   large, largeLength, left = mergeDelayed()
   length = redis.call('LLEN', READY)
@@ -255,7 +255,7 @@ if stat.delayed > 0 or length == 0 then
 end
 if large and (length < leastRecords or length == 0 or random < 0.5) then
   local reply = seal(delayedListOf(large), largeLength, stat)
-  redis.call('HINCRBY', STAT, 'delayed', -reply[6])
+  count('delayed', -reply[6])
   if reply[6] == largeLength then redis.call('ZREM', DELAYED, large) end
   return reply
 end

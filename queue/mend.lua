@@ -20,17 +20,22 @@ local function remove(state, records)
   if state == 'H' then count('handed', -records) end
 end
 
--- resume puts a whole batch back into the sets of its state. A broken one is delivered again, and
--- one without a time of its own is as old as now.
+-- resume puts a whole batch back into the sets of its state. A broken one is delivered again. Its
+-- counters that hold no number start at 0.
 local function resume(now)
+  local fields = meta()
+  for _, field in ipairs(COUNTER_FIELDS) do
+    if fields[field] and not number(fields[field]) then redis.call('HDEL', metaOf(id), field) end
+  end
   local m = readMeta(id)
   if not m then return 0 end
   local state = m.st == 'H' and 'H' or 'R'
   for _, set in ipairs({LEASES, REDO, HANDED, BROKEN}) do redis.call('ZREM', set, id) end
   redis.call('ZADD', SET_OF[state], int(now), id)
-  redis.call('ZADD', OPEN, 'NX', m.first or int(now), id)
+  local since = redis.call('ZSCORE', OPEN, id)
+  if not since or not isTime(since, now) then redis.call('ZADD', OPEN, m.first, id) end
   redis.call('HSET', metaOf(id), 'st', state)
-  return tonumber(m.n)
+  return number(m.n)
 end
 
 -- acknowledge ends a batch that is promoted, whatever is left of it. ARGV[4] and after are the
@@ -39,7 +44,7 @@ end
 local function acknowledge()
   local m = meta()
   if isLeft(id) then applyUndo(matchUndo(4, #ARGV)) end
-  local records = tonumber(m.n) or (typeOf(listOf(id)) == 'list' and redis.call('LLEN', listOf(id))) or 0
+  local records = number(m.n) or (typeOf(listOf(id)) == 'list' and redis.call('LLEN', listOf(id))) or 0
   remove(m.st, records)
   count('acked', records)
   count('inflight', -records)
@@ -54,24 +59,25 @@ local function bury(now)
   local m = meta()
   local left = typeOf(listOf(id)) == 'list' and redis.call('LLEN', listOf(id)) or 0
   local buried = math.min(left, #ARGV - 4)
-  local at = tonumber(m.buried or 0)
+  local function field(name) return math.max(number(m[name]) or 0, 0) end
+  local at, first = field('buried'), number(m.first) or now
   for i = 1, buried do
     local dead = ARGV[4 + i]
     redis.call('HSET', deadKeyOf(dead), 'p', redis.call('RPOP', listOf(id)), 'root', m.root or id,
-      'off', (m.off or 0) + at + i - 1, 'reason', ARGV[4], 'att', (m.past or 0) + (m.att or 0), 'fails', m.fails or 0,
-      'crashes', m.crashes or 0, 'first', m.first or int(now), 'died', int(now))
+      'off', int(field('off') + at + i - 1), 'reason', ARGV[4], 'att', int(field('past') + field('att')),
+      'fails', int(field('fails')), 'crashes', int(field('crashes')), 'first', int(first), 'died', int(now))
     redis.call('ZADD', DEAD, int(now), dead)
   end
   count('dead', buried)
   count('inflight', -buried)
   if buried < left then
-    if m.n then redis.call('HSET', metaOf(id), 'buried', at + buried) end
+    if m.n then redis.call('HSET', metaOf(id), 'buried', int(at + buried)) end
     return {buried, 0, 0}
   end
-  local lost = math.max((tonumber(m.n) or 0) - at - buried, 0)
+  local lost = math.max(field('n') - at - buried, 0)
   count('lost', lost)
   count('inflight', -lost)
-  remove(m.st == 'H' and 'H', tonumber(m.n) or 0)
+  remove(m.st == 'H' and 'H', field('n'))
   return {buried, lost, 1}
 end
 
@@ -96,22 +102,62 @@ local function forgetDelayed()
   return redis.call('ZREM', DELAYED, id)
 end
 
+-- mendDead gives a dead letter whose fields hold no numbers such ones. Without its old place it is a
+-- root of its own.
+local function mendDead(now)
+  local dead = redis.call('HMGET', deadKeyOf(id), 'root', 'off', 'att', 'fails', 'crashes', 'first', 'died')
+  if not dead[1] or not number(dead[2]) then redis.call('HSET', deadKeyOf(id), 'root', id, 'off', 0) end
+  for i, field in ipairs({'att', 'fails', 'crashes'}) do
+    if not number(dead[2 + i]) then redis.call('HSET', deadKeyOf(id), field, 0) end
+  end
+  for i, field in ipairs({'first', 'died'}) do
+    if not number(dead[5 + i]) then redis.call('HSET', deadKeyOf(id), field, int(now)) end
+  end
+  return 1
+end
+
+-- balance solves taken = acked + inflight + dead + dropped + lost for the counter that held no
+-- number. Of several, one takes what is left, and the others are 0. Otherwise lost, or taken, makes
+-- up for the difference.
+local function balance(n, unknown)
+  local settled = n.acked + n.inflight + n.dead + n.dropped
+  for _, field in ipairs({'acked', 'dropped', 'lost'}) do
+    if unknown[field] and not unknown.taken and n.taken >= settled + n.lost then
+      n[field] = n.taken - settled - n.lost
+      return
+    end
+  end
+  if n.taken >= settled then n.lost = n.taken - settled else n.taken = settled + n.lost end
+end
+
+-- recountReserved sets the sum of the reservations.
+local function recountReserved()
+  redis.call('HSET', STAT, 'reserved', int(sumReserved()))
+  return 1
+end
+
 -- recount sets the counters to what was counted, if they have not changed since. ARGV[4] and after
--- are pairs of the field and what it was, then the counted numbers.
+-- are what the fields were, 0 for one that held no number, then the counted numbers. What cannot be
+-- counted starts at 0.
 local function recount()
   local FIELDS = {'taken', 'acked', 'inflight', 'handed', 'dead', 'delayed', 'dropped', 'lost'}
-  local n = {}
+  local n, unknown = {}, {}
   for i, field in ipairs(FIELDS) do
-    n[field] = tonumber(redis.call('HGET', STAT, field) or 0)
+    local text = redis.call('HGET', STAT, field) or '0'
+    n[field], unknown[field] = number(text) or 0, not number(text)
     if n[field] ~= tonumber(ARGV[3 + i]) then return 0 end
   end
   local first = 3 + #FIELDS
   n.inflight, n.handed, n.dead, n.delayed = tonumber(ARGV[first + 1]), tonumber(ARGV[first + 2]),
     tonumber(ARGV[first + 3]), tonumber(ARGV[first + 4])
-  local settled = n.acked + n.inflight + n.dead + n.dropped
-  if n.taken >= settled then n.lost = n.taken - settled else n.taken = settled + n.lost end
+  balance(n, unknown)
   for _, field in ipairs(FIELDS) do redis.call('HSET', STAT, field, int(n[field])) end
-  return 1
+  for _, field in ipairs({'redelivered', 'requeued', 'splits', 'clock_steps'}) do
+    local text = redis.call('HGET', STAT, field)
+    if text and not number(text) then redis.call('HSET', STAT, field, 0) end
+  end
+  if not number(redis.call('HGET', STAT, 'avg')) then redis.call('HDEL', STAT, 'avg') end
+  return recountReserved()
 end
 
 local now = begin()
@@ -123,6 +169,10 @@ elseif operation == 'bury' then
   return bury(now)
 elseif operation == 'forget dead' then
   return forgetDead()
+elseif operation == 'recount reserved' then
+  return recountReserved()
+elseif operation == 'mend dead' then
+  return mendDead(now)
 elseif operation == 'list dead' then
   return redis.call('ZADD', DEAD, int(now), id)
 elseif operation == 'forget delayed' then

@@ -108,6 +108,8 @@ func (q *Queue) moved(r rueidis.RedisResult, source, from string, n int) error {
 		return q.layoutError(text)
 	case status == -2:
 		return &PositionError{Source: source, Position: text, Expected: from}
+	case status == replyCounter:
+		return q.counterError(text)
 	}
 	return nil
 }

@@ -68,6 +68,10 @@ func (q *Queue) attempts(ctx context.Context, p []HandedOff) ([]HandedOff, error
 	var out []HandedOff
 	for i, r := range results {
 		v, err := r.AsStrSlice()
+		if errors.Is(wrap("", err), ErrWrongType) {
+			out = append(out, p[i]) // the scripts set it aside
+			continue
+		}
 		switch {
 		case err != nil:
 			return nil, wrap("handed off", err)

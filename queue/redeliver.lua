@@ -7,13 +7,13 @@ local done = 0
 for i = 2, #ARGV, 2 do
   local id, attempt = ARGV[i], ARGV[i + 1]
   local meta = redis.pcall('HMGET', metaOf(id), 'st', 'att', 'n')
-  if meta.err or not meta[1] then
+  if meta.err or not meta[1] or not number(meta[3]) then
     setAside(id, now)
   elseif meta[1] == 'H' and meta[2] == attempt then
     redis.call('ZREM', HANDED, id)
     redis.call('ZADD', REDO, int(now), id)
     redis.call('HSET', metaOf(id), 'st', 'R')
-    redis.call('HINCRBY', STAT, 'handed', -meta[3])
+    count('handed', -number(meta[3]))
     done = done + 1
   end
 end

@@ -1,8 +1,8 @@
 -- Ends a reservation, when its records are in the ready list or will never be.
 -- ARGV: prefix, records, reservation.
-local records, reservation = ARGV[2], ARGV[3]
+local records, reservation = tonumber(ARGV[2]), ARGV[3]
 redis.call('HLEN', STAT)
-if redis.call('ZREM', PUSHING, reservation .. ':' .. records) == 1 then
-  redis.call('HINCRBY', STAT, 'reserved', -records)
+if redis.call('ZREM', PUSHING, reservation .. ':' .. int(records)) == 1 then
+  count('reserved', -records)
 end
 return 1

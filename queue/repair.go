@@ -20,7 +20,7 @@ type RepairReport struct {
 	// Lost counts the records that were written off because no key holds them any more.
 	Lost int64
 	// Relisted counts dead letters and delayed pushes that were put back into their sets or removed
-	// from them.
+	// from them, and dead letters whose fields were mended.
 	Relisted int
 	// Aside are keys of another type that were renamed, to make way for those of the queue. They are
 	// the operator's to inspect and delete.
@@ -39,7 +39,8 @@ type RepairReport struct {
 //     until the window ends.
 //   - Records that no key holds any more are written off as Stats.Lost.
 //   - The counters are set to the counted values, if nothing moves in the meantime: pause the queue
-//     for that.
+//     for that. Those that nothing counts (Redelivered, Requeued, Splits, ClockSteps) keep their
+//     value; if they hold no number, they start at 0.
 //
 // settle may be nil if there is no ledger. Several processes may call Repair, and repeat it.
 func (q *Queue) Repair(ctx context.Context, settle SettleFunc) (r RepairReport, err error) {
@@ -98,10 +99,13 @@ func (q *Queue) moveAside(ctx context.Context) (aside []string, err error) {
 func (q *Queue) mend(ctx context.Context, f finding, settle SettleFunc, r *RepairReport) error {
 	relist := map[findingKind]string{
 		lostDead: "forget dead", unlistedDead: "list dead", lostDelayed: "forget delayed", unlistedDelay: "list delayed",
+		oddDead: "mend dead", reservedSum: "recount reserved",
 	}
 	if op, ok := relist[f.kind]; ok {
 		n, err := q.run(ctx, mendScript, drains, op, f.id).AsInt64()
-		r.Relisted += int(n)
+		if f.id != "" {
+			r.Relisted += int(n)
+		}
 		return wrap("repair", err)
 	}
 	if f.kind == brokenBatch {

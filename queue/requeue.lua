@@ -1,5 +1,5 @@
 -- Takes dead records back as batches of one. They keep root and place, so they meet their own
--- claims, and start anew otherwise. Returns how many came back, and how many of the ids were looked
+-- claims, and start anew otherwise. One whose place holds no number gets a place of its own. Returns how many came back, and how many of the ids were looked
 -- at: large payloads end the call early.
 -- ARGV: prefix, then for each record: id of the dead record, id of the new batch.
 local MAX_BYTES = 4194304 -- of payloads that pass through Lua in one call
@@ -12,17 +12,18 @@ for i = 2, #ARGV, 2 do
   seen = seen + 1
   local dead = redis.pcall('HMGET', deadKeyOf(id), 'p', 'root', 'off', 'first', 'att')
   if not dead.err and dead[1] then
-    local payload, root, offset, first, attempts = unpack(dead)
+    local payload, root, offset, first, attempts = dead[1], dead[2], number(dead[3]), number(dead[4]), number(dead[5])
+    if not root or not offset then root, offset = batch, 0 end
     redis.call('LPUSH', listOf(batch), payload)
-    redis.call('HSET', metaOf(batch), 'n', 1, 'att', 0, 'st', 'R', 'root', root, 'off', offset, 'sealed', now,
-      'first', first, 'past', attempts)
+    redis.call('HSET', metaOf(batch), 'n', 1, 'att', 0, 'st', 'R', 'root', root, 'off', int(offset), 'sealed', now,
+      'first', first and int(first) or now, 'past', int(math.max(attempts or 0, 0)))
     redis.call('ZADD', REDO, now, batch)
     redis.call('ZADD', OPEN, now, batch)
     redis.call('ZREM', DEAD, id)
     redis.call('UNLINK', deadKeyOf(id))
-    redis.call('HINCRBY', STAT, 'dead', -1)
-    redis.call('HINCRBY', STAT, 'inflight', 1)
-    redis.call('HINCRBY', STAT, 'requeued', 1)
+    count('dead', -1)
+    count('inflight', 1)
+    count('requeued', 1)
     done = done + 1
   end
 end

@@ -1,7 +1,8 @@
 -- Reserves room for a push under the bound of the true depth, or pushes at once when payloads are
 -- given. A reservation that its producer does not use expires after a while.
 -- ARGV: prefix, bound (0: none), records, reservation, ms that it lasts, payloads of a small push.
--- Returns {1, depth}, {0, depth} when the queue is full, or {-1, layout of the data}.
+-- Returns {1, depth}, {0, depth} when the queue is full, {-1, layout of the data}, or {-3, counter}
+-- when a counter of the depth holds no number.
 local max, records, reservation, lastsMS = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 local FIRST_PAYLOAD, MAX_EXPIRED = 6, 100
 
@@ -12,17 +13,16 @@ local function expire(now)
   for _, range in ipairs({{'-inf', int(now)}, {'(' .. int(now + 2 * lastsMS), '+inf'}}) do
     for _, member in ipairs(redis.call('ZRANGEBYSCORE', PUSHING, range[1], range[2], 'LIMIT', 0, MAX_EXPIRED)) do
       redis.call('ZREM', PUSHING, member)
-      freed = freed + (tonumber(string.match(member, ':(%d+)$')) or 0)
+      freed = freed + (number(string.match(member, ':(%d+)$')) or 0)
     end
   end
-  if freed > 0 then redis.call('HINCRBY', STAT, 'reserved', -freed) end
+  count('reserved', -freed)
   return freed
 end
 
-local inflight, delayed, reserved, layout = unpack(redis.call('HMGET', STAT, 'inflight', 'delayed', 'reserved', 'layout'))
+local depth, held, layout, damaged = readDepth()
 if layout and layout ~= LAYOUT then return {-1, layout} end
-local depth = redis.call('LLEN', READY) + (inflight or 0) + (delayed or 0)
-local held = tonumber(reserved or 0)
+if max > 0 and damaged then return {-3, damaged} end
 redis.call('ZCARD', PUSHING)
 if max > 0 and depth + held + records > max then
   if held > 0 then held = held - expire(serverTime()) end
@@ -32,6 +32,6 @@ if ARGV[FIRST_PAYLOAD] then
   redis.call('LPUSH', READY, unpack(ARGV, FIRST_PAYLOAD))
 elseif max > 0 then
   redis.call('ZADD', PUSHING, int(serverTime() + lastsMS), reservation .. ':' .. int(records))
-  redis.call('HINCRBY', STAT, 'reserved', records)
+  count('reserved', records)
 end
 return {1, depth}

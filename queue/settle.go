@@ -19,7 +19,10 @@ func (q *Queue) Get(ctx context.Context, id string) (*Batch, error) {
 	if len(meta) == 0 {
 		return nil, fmt.Errorf("%w: %s", ErrGone, id)
 	}
-	n, _ := strconv.Atoi(meta["n"])
+	n, err := strconv.Atoi(meta["n"])
+	if err != nil || n < 1 || n > MaxRecords {
+		return nil, fmt.Errorf("%w: batch %s: its number of records is %q", ErrBroken, id, cut(meta["n"], maxText))
+	}
 	list, err := q.payloads(ctx, id, n, chunkOf(q.cfg.Lease.Bytes), nil)
 	switch {
 	case err != nil:
@@ -72,8 +75,8 @@ func (q *Queue) settleFailed(ctx context.Context, b *Batch, settle SettleFunc) e
 	return nil
 }
 
-// settleBroken is the reply of settle.lua for a batch whose keys are inconsistent.
-const settleBroken = -2
+// replyBroken is the reply of hold.lua and settle.lua for a batch whose keys are inconsistent.
+const replyBroken = -2
 
 // split splits or buries b. A split makes √n children of about √n records each, so that a poison
 // record is isolated after few levels, and few of its neighbours go through small batches. attempt
@@ -97,7 +100,7 @@ func (q *Queue) split(ctx context.Context, b *Batch, attempt string, undo []Undo
 	switch {
 	case err != nil:
 		return wrap("split", err)
-	case v == settleBroken:
+	case v == replyBroken:
 		return fmt.Errorf("%w: batch %s", ErrBroken, b.ID)
 	}
 	// A lost lease is no error: another process has settled the batch, or will.

@@ -15,10 +15,10 @@ local function bury(now, meta, attempts)
   local payload = redis.call('LINDEX', listOf(id), 0)
   applyUndo(undo)
   redis.call('HSET', deadKeyOf(id), 'p', payload, 'root', meta.root, 'off', meta.off, 'reason', reason,
-    'att', attempts, 'fails', meta.fails or 0, 'crashes', meta.crashes or 0, 'first', meta.first, 'died', int(now))
+    'att', int(attempts), 'fails', meta.fails or 0, 'crashes', meta.crashes or 0, 'first', meta.first, 'died', int(now))
   redis.call('ZADD', DEAD, int(now), id)
-  redis.call('HINCRBY', STAT, 'dead', 1)
-  redis.call('HINCRBY', STAT, 'inflight', -1)
+  count('dead', 1)
+  count('inflight', -1)
 end
 
 -- moveRecords makes the list of a child of `size` records, of which the oldest is at position `at`.
@@ -33,9 +33,9 @@ end
 -- makeChild makes the batch of one part. It inherits place, age and annotations, and starts with no
 -- failure: its parent's reason stays with the parent.
 local function makeChild(child, meta, at, size, attempts, now, since)
-  moveRecords(child, tonumber(meta.n), at, size)
-  redis.call('HSET', metaOf(child), 'n', size, 'att', 0, 'st', 'R', 'root', meta.root, 'off', meta.off + at,
-    'sealed', meta.sealed, 'first', meta.first, 'past', attempts)
+  moveRecords(child, number(meta.n), at, size)
+  redis.call('HSET', metaOf(child), 'n', size, 'att', 0, 'st', 'R', 'root', meta.root, 'off', int(meta.off + at),
+    'sealed', meta.sealed, 'first', meta.first, 'past', int(attempts))
   for field, value in pairs(meta) do
     if string.sub(field, 1, 2) == 'r:' then
       redis.call('HSET', metaOf(child), field, string.sub(value, at + 1, at + size))
@@ -46,14 +46,14 @@ local function makeChild(child, meta, at, size, attempts, now, since)
 end
 
 local function split(now, meta, attempts)
-  local n, at = tonumber(meta.n), 0
+  local n, at = number(meta.n), 0
   local since = redis.call('ZSCORE', OPEN, id) or int(now)
   for c = 1, children do
     local size = math.floor(n * c / children) - at
     makeChild(ARGV[FIRST_CHILD + c - 1], meta, at, size, attempts, now, since)
     at = at + size
   end
-  redis.call('HINCRBY', STAT, 'splits', 1)
+  count('splits', 1)
 end
 
 if redis.call('EXISTS', metaOf(id)) == 0 then return 0 end
@@ -63,12 +63,12 @@ if not meta or not SET_OF[meta.st] then
   return -2
 end
 if attempt ~= '' and (meta.st ~= 'S' or meta.att ~= attempt) then return -1 end
-local n = tonumber(meta.n)
+local n = number(meta.n)
 if (n == 1) ~= (children == 0) or children > n then
   return redis.error_reply('HEADRACE batch ' .. id .. ' has ' .. n .. ' records and ' .. children .. ' children')
 end
 local now = begin()
-local attempts = (meta.past or 0) + meta.att
+local attempts = (number(meta.past) or 0) + number(meta.att)
 if n == 1 then
   bury(now, meta, attempts)
 else
@@ -77,5 +77,5 @@ end
 redis.call('ZREM', SET_OF[meta.st], id)
 redis.call('ZREM', OPEN, id)
 redis.call('UNLINK', listOf(id), metaOf(id))
-if meta.st == 'H' then redis.call('HINCRBY', STAT, 'handed', -n) end
+if meta.st == 'H' then count('handed', -n) end
 return n == 1 and 2 or 1

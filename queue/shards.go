@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -218,4 +219,7 @@ func (s *Stats) add(x Stats) {
 	s.ClockSteps += x.ClockSteps
 	s.Reserved += x.Reserved
 	s.Paused = s.Paused && x.Paused
+	if x.Damaged != "" {
+		s.Damaged = strings.Trim(s.Damaged+", "+x.Damaged, ", ")
+	}
 }

@@ -3,6 +3,8 @@ package queue
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -36,6 +38,9 @@ type Stats struct {
 	// Reserved counts the records of bounded pushes in progress.
 	Reserved int64
 	Paused   bool
+	// Damaged names the counters that hold no number, each with its text: another program has
+	// overwritten them. They are 0 here, and no call changes them until Repair recounts them.
+	Damaged string
 }
 
 // Depth returns the records that are not yet settled: ready, delayed and in flight.
@@ -46,8 +51,12 @@ func (s Stats) Imbalance() int64 {
 	return s.Taken - s.Acked - s.InFlight - s.Dead - s.Discarded - s.Lost
 }
 
-// Balanced returns nil if the books balance, or ErrImbalance with the equation and the difference.
+// Balanced returns nil if the books balance, or ErrImbalance with the equation and the difference,
+// or with the counters that hold no number.
 func (s Stats) Balanced() error {
+	if s.Damaged != "" {
+		return fmt.Errorf("%w: counters that hold no number: %s", ErrImbalance, s.Damaged)
+	}
 	if s.Imbalance() == 0 {
 		return nil
 	}
@@ -57,19 +66,24 @@ func (s Stats) Balanced() error {
 
 // Stats reads the books in one step. Its cost does not depend on the size of the queue.
 func (q *Queue) Stats(ctx context.Context) (Stats, error) {
-	pairs, err := q.run(ctx, statsScript, drains).ToArray()
+	reply, err := q.run(ctx, statsScript, drains).ToArray()
 	if err != nil {
 		return Stats{}, wrap("stats", err)
 	}
-	n := map[string]int64{}
-	for i := 0; i+1 < len(pairs); i += 2 {
-		name, err := pairs[i].ToString()
-		if err == nil {
-			n[name], err = pairs[i+1].AsInt64()
-		}
-		if err != nil {
-			return Stats{}, wrap("stats", err)
-		}
+	if len(reply) != 2 {
+		return Stats{}, unexpected("stats", len(reply), 2)
+	}
+	n, err := reply[0].AsIntMap()
+	if err != nil {
+		return Stats{}, wrap("stats", err)
+	}
+	damaged, err := reply[1].AsStrSlice()
+	if err != nil {
+		return Stats{}, wrap("stats", err)
+	}
+	var names []string
+	for pair := range slices.Chunk(damaged, 2) {
+		names = append(names, fmt.Sprintf("%s = %q", pair[0], pair[1]))
 	}
 	return Stats{
 		Ready: n["ready"], Delayed: n["delayed"], InFlight: n["inflight"], HandedOff: n["handed"], Dead: n["dead"],
@@ -79,6 +93,6 @@ func (q *Queue) Stats(ctx context.Context) (Stats, error) {
 		Redelivered: n["redelivered"], Requeued: n["requeued"], Splits: n["splits"],
 		OldestAge:   time.Duration(n["oldest_age"]) * time.Millisecond,
 		ClockBehind: time.Duration(n["clock_behind"]) * time.Millisecond, ClockSteps: n["clock_steps"],
-		Reserved: n["reserved"], Paused: n["paused"] != 0,
+		Reserved: n["reserved"], Paused: n["paused"] != 0, Damaged: strings.Join(names, ", "),
 	}, nil
 }

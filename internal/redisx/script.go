@@ -3,11 +3,18 @@ package redisx
 import (
 	"context"
 	"crypto/sha1"
+	_ "embed"
 	"encoding/hex"
 	"strings"
 
 	"github.com/redis/rueidis"
 )
+
+// NumberLua stands at the head of scripts that read numbers. It defines number(text), which returns
+// the integer that a text holds, or nil, and MAX_NUMBER.
+//
+//go:embed number.lua
+var NumberLua string
 
 // allowOOM is the header that lets a script write while Redis is at maxmemory.
 const allowOOM = "#!lua flags=allow-oom\n"
