@@ -10,9 +10,8 @@ local PREFIX = ARGV[1]
 -- waiting for redelivery, handed off, broken (its keys are inconsistent).
 local SET_OF = {L = LEASES, S = LEASES, R = REDO, H = HANDED, B = BROKEN}
 
--- A clock that is behind the last time seen by more than CLOCK_TOLERANCE_MS was set back. A time
--- that is further ahead than MAX_AHEAD_MS, a hundred years, is none.
-local CLOCK_TOLERANCE_MS, MAX_AHEAD_MS = 1000, 3155760000000
+-- A clock that is behind the last time seen by more than this was set back.
+local CLOCK_TOLERANCE_MS = 1000
 
 local function listOf(id) return PREFIX .. 'b:' .. id end
 local function metaOf(id) return PREFIX .. 'm:' .. id end
@@ -28,18 +27,6 @@ local function serverTime()
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
--- timeOf returns a score as a time in milliseconds, at most a hundred years from now in either
--- direction. Someone may have set it to infinity, which an emulation does not read.
-local function timeOf(score, now)
-  return math.max(now - MAX_AHEAD_MS, math.min(tonumber(score) or math.huge, now + MAX_AHEAD_MS))
-end
-
--- isTime reports whether a score is a time that a script of the queue may have written.
-local function isTime(score, now)
-  local ms = tonumber(score)
-  return ms and ms >= 0 and ms < now + MAX_AHEAD_MS
-end
-
 -- fieldsOf makes a table of the reply of HGETALL.
 local function fieldsOf(flat)
   local fields = {}
@@ -50,7 +37,9 @@ end
 -- count adds to a counter of the books. One that holds no number stays as it is, and its script
 -- goes on: Audit names it, and Repair recounts it. A negative zero is not a number to Redis 7.0.
 local function count(field, n)
-  if n ~= 0 then redis.pcall('HINCRBY', STAT, field, int(n)) end
+  if n == 0 then return end
+  local reply = redis.pcall('HINCRBY', STAT, field, int(n))
+  if type(reply) == 'table' and number(redis.call('HGET', STAT, field) or '0') then error(reply.err, 0) end
 end
 
 -- plus returns the new value of a counter of the books that holds a text, or no text yet.

@@ -22,74 +22,73 @@ var noNumbers = []string{"many", "", "1.5", "9223372036854775807", "-92233720368
 // text, and Repair finds the value that it would have.
 func TestCountersOverwrittenByHand(t *testing.T) {
 	t.Parallel()
-	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
-		ctx := t.Context()
-		q := open(t, c, quick)
-		bounded := openAs(t, c, q.Name(), queue.Config{Lease: quick.Lease, Push: queue.PushConfig{MaxDepth: 1000}})
-		stat := "{" + q.Name() + "}:queue:stat"
-		set := func(field, text string) {
-			t.Helper()
-			must(t, c.Do(ctx, c.B().Hset().Key(stat).FieldValue().FieldValue(field, text).Build()).Error())
-		}
-		acked, rounds := workHard(t, q, "before"), int64(1)
-		sums := []string{"taken", "acked", "inflight", "handed", "dead", "delayed", "dropped", "lost", "reserved"}
-		loose := []string{"redelivered", "requeued", "splits", "clock_steps"}
-		for i, field := range slices.Concat(sums, loose) {
-			for _, text := range []string{noNumbers[i%len(noNumbers)], noNumbers[(i*3+1)%len(noNumbers)]} {
-				what := fmt.Sprintf("%s = %.20q", field, text)
-				set(field, text)
-				a, err := q.Audit(ctx)
-				must(t, err)
-				if err := a.Balanced(); err == nil || !strings.Contains(err.Error(), field) || !strings.Contains(err.Error(), fmt.Sprintf("%.20s", text)) {
-					t.Errorf("%s: Audit reports %v", what, err)
-				}
-				s, err := q.Stats(ctx)
-				must(t, err)
-				wantErr(t, s.Balanced(), queue.ErrImbalance)
-				acked, rounds = acked+workHard(t, q, what), rounds+1
-				if err := bounded.Push(ctx, []byte("x")); slices.Contains([]string{"inflight", "delayed", "reserved"}, field) {
-					wantErr(t, err, queue.ErrCounter)
-					wantErr(t, bounded.PushFrom(ctx, "source", "", "1", []byte("x")), queue.ErrCounter)
-				} else if err != nil {
-					t.Errorf("%s: a bounded push: %v", what, err)
-				}
-				r, err := q.Repair(ctx, nil)
-				must(t, err)
-				if err := r.After.Balanced(); err != nil {
-					t.Errorf("%s: after the repair: %v", what, r.After.Differences)
-				}
-				if s.Damaged == "" || r.After.Stats.Damaged != "" {
-					t.Errorf("%s: damaged were %q, and after the repair %q", what, s.Damaged, r.After.Stats.Damaged)
-				}
+	c := servertest.Redis(t)
+	ctx := t.Context()
+	q := open(t, c, quick)
+	bounded := openAs(t, c, q.Name(), queue.Config{Lease: quick.Lease, Push: queue.PushConfig{MaxDepth: 1000}})
+	stat := "{" + q.Name() + "}:queue:stat"
+	set := func(field, text string) {
+		t.Helper()
+		must(t, c.Do(ctx, c.B().Hset().Key(stat).FieldValue().FieldValue(field, text).Build()).Error())
+	}
+	acked, rounds := workHard(t, q, "before"), int64(1)
+	sums := []string{"taken", "acked", "inflight", "handed", "dead", "delayed", "dropped", "lost", "reserved"}
+	loose := []string{"redelivered", "requeued", "splits", "clock_steps"}
+	for i, field := range slices.Concat(sums, loose) {
+		for _, text := range []string{noNumbers[i%len(noNumbers)], noNumbers[(i*3+1)%len(noNumbers)]} {
+			what := fmt.Sprintf("%s = %.20q", field, text)
+			set(field, text)
+			a, err := q.Audit(ctx)
+			must(t, err)
+			if err := a.Balanced(); err == nil || !strings.Contains(err.Error(), field) || !strings.Contains(err.Error(), fmt.Sprintf("%.20s", text)) {
+				t.Errorf("%s: Audit reports %v", what, err)
+			}
+			s, err := q.Stats(ctx)
+			must(t, err)
+			wantErr(t, s.Balanced(), queue.ErrImbalance)
+			acked, rounds = acked+workHard(t, q, what), rounds+1
+			if err := bounded.Push(ctx, []byte("x")); slices.Contains([]string{"inflight", "delayed", "reserved"}, field) {
+				wantErr(t, err, queue.ErrCounter)
+				wantErr(t, bounded.PushFrom(ctx, "source", "", "1", []byte("x")), queue.ErrCounter)
+			} else if err != nil {
+				t.Errorf("%s: a bounded push: %v", what, err)
+			}
+			r, err := q.Repair(ctx, nil)
+			must(t, err)
+			if err := r.After.Balanced(); err != nil {
+				t.Errorf("%s: after the repair: %v", what, r.After.Differences)
+			}
+			if s.Damaged == "" || r.After.Stats.Damaged != "" {
+				t.Errorf("%s: damaged were %q, and after the repair %q", what, s.Damaged, r.After.Stats.Damaged)
 			}
 		}
-		// Each counter was restored to what it would be.
-		if s := books(t, q); s.Acked != acked || s.Discarded != rounds || s.Lost != 0 {
-			t.Errorf("got %+v, want %d acked, %d discarded, none lost", s, acked, rounds)
+	}
+	// Each counter was restored to what it would be.
+	if s := books(t, q); s.Acked != acked || s.Discarded != rounds || s.Lost != 0 {
+		t.Errorf("got %+v, want %d acked, %d discarded, none lost", s, acked, rounds)
+	}
+	// What no equation shows: it is used for guesses only.
+	for _, field := range []string{"clock", "avg"} {
+		for _, text := range noNumbers {
+			set(field, text)
+			workHard(t, q, field+" = "+text)
 		}
-		// What no equation shows: it is used for guesses only.
-		for _, field := range []string{"clock", "avg"} {
-			for _, text := range noNumbers {
-				set(field, text)
-				workHard(t, q, field+" = "+text)
-			}
-		}
-		if s := books(t, q); s.ClockSteps != 0 || s.Redelivered == 0 {
-			t.Errorf("got %d clock steps and %d redelivered, want none and some", s.ClockSteps, s.Redelivered)
-		}
-		// Any value of "paused" pauses.
-		set("paused", "0")
-		if s := books(t, q); !s.Paused {
-			t.Error("the queue is paused, and Stats does not report it")
-		}
-		must(t, q.Resume(ctx))
-		// The room of reservations that are not there.
-		set("reserved", "1000")
-		wantErr(t, bounded.Push(ctx, []byte("x")), queue.ErrFull)
-		_, err := q.Repair(ctx, nil)
-		must(t, err)
-		must(t, bounded.Push(ctx, []byte("x")))
-	})
+	}
+	if s := books(t, q); s.ClockSteps != 0 || s.Redelivered == 0 {
+		t.Errorf("got %d clock steps and %d redelivered, want none and some", s.ClockSteps, s.Redelivered)
+	}
+	// Any value of "paused" pauses.
+	set("paused", "0")
+	if s := books(t, q); !s.Paused {
+		t.Error("the queue is paused, and Stats does not report it")
+	}
+	must(t, q.Resume(ctx))
+	// The room of reservations that are not there.
+	set("reserved", "1000")
+	wantErr(t, bounded.Push(ctx, []byte("x")), queue.ErrFull)
+	_, err := q.Repair(ctx, nil)
+	must(t, err)
+	must(t, bounded.Push(ctx, []byte("x")))
 }
 
 // workHard uses every script of a queue, which is empty afterwards. It discards one record, and
@@ -156,26 +155,25 @@ var fieldEdits = map[string][]string{
 // call fails in its middle, Audit names it, and after Repair every record is accounted for.
 func TestFieldsOfBatchesOverwrittenByHand(t *testing.T) {
 	t.Parallel()
-	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
-		states := []string{"leased", "released", "handed"}
-		i := 0
-		for field, edits := range fieldEdits {
-			for _, text := range append(edits, "\x00delete") {
-				state := states[i%len(states)]
-				i++
-				d := newDamaged(t, c)
-				b := map[string]*queue.Batch{"leased": d.leased, "released": d.released, "handed": d.handed}[state]
-				what := fmt.Sprintf("%s of a %s batch = %q", field, state, text)
-				edit := []string{"HSET", d.key("m:" + b.ID), field, text}
-				if text == "\x00delete" {
-					edit = []string{"HDEL", d.key("m:" + b.ID), field}
-				}
-				must(t, c.Do(t.Context(), c.B().Arbitrary(edit...).Build()).Error())
-				optional := edit[0] == "HDEL" && slices.Contains([]string{"fails", "crashes", "past", "buried"}, field) || field == "r:dedup"
-				checkFieldEdit(t, c, d, what, b.ID, optional)
+	c := servertest.Redis(t)
+	states := []string{"leased", "released", "handed"}
+	i := 0
+	for field, edits := range fieldEdits {
+		for _, text := range append(edits, "\x00delete") {
+			state := states[i%len(states)]
+			i++
+			d := newDamaged(t, c)
+			b := map[string]*queue.Batch{"leased": d.leased, "released": d.released, "handed": d.handed}[state]
+			what := fmt.Sprintf("%s of a %s batch = %q", field, state, text)
+			edit := []string{"HSET", d.key("m:" + b.ID), field, text}
+			if text == "\x00delete" {
+				edit = []string{"HDEL", d.key("m:" + b.ID), field}
 			}
+			must(t, c.Do(t.Context(), c.B().Arbitrary(edit...).Build()).Error())
+			optional := edit[0] == "HDEL" && slices.Contains([]string{"fails", "crashes", "past", "buried"}, field) || field == "r:dedup"
+			checkFieldEdit(t, c, d, what, b.ID, optional)
 		}
-	})
+	}
 }
 
 // checkFieldEdit checks a queue of which the batch with the given id was edited.

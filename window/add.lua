@@ -54,7 +54,8 @@ for _, set in ipairs({openKey(key), setKey('slide', key, 0), setKey('late', '', 
 tick()
 -- An event is judged by what was there before this call, so one call cannot make its own events
 -- late.
-local newest, floor = tonumber(marks[1] or '-inf') or -INFINITY, tonumber(marks[2] or '-inf') or -INFINITY
+local function markOf(text) return number(text) and isTime(text, now) and number(text) or -INFINITY end
+local newest, floor = markOf(marks[1]), markOf(marks[2])
 local mark = newest - lateness
 local slideSplit = marks[5]
 local added, repeated, late, entered = 0, 0, 0, false
@@ -76,16 +77,18 @@ end
 -- the end of the last one of them still belong to windows of the size that held then: changes has
 -- {end, size}, the oldest first.
 local changes = {}
-for stop, length in string.gmatch(marks[4] or '', '(%d+):(%d+)') do changes[#changes + 1] = {tonumber(stop), tonumber(length)} end
+for stop, length in string.gmatch(marks[4] or '', '(%d+):(%d+)') do
+  if number(stop) and (number(length) or 0) > 0 then changes[#changes + 1] = {number(stop), number(length)} end
+end
 local function sizeAt(ms)
   for _, change in ipairs(changes) do
     if ms < change[1] then return change[2], change[1] end
   end
   return size, INFINITY
 end
-if marks[3] and tonumber(marks[3]) ~= size then
+if number(marks[3]) and number(marks[3]) ~= size then
   local last = changes[#changes]
-  local old = tonumber(marks[3])
+  local old = number(marks[3])
   if newest > -INFINITY and old > 0 and (not last or newest >= last[1]) then
     changes[#changes + 1] = {newest - newest % old + old, old}
     if #changes > MAX_CHANGES then table.remove(changes, 1) end
@@ -104,7 +107,9 @@ local function enter(window, start, length, state, split, first, last)
     redis.call('HSET', infoKey(window), 'state', 'open')
     redis.call('ZADD', openKey(key), int(start + length), int(start) .. ' ' .. int(length))
   end
-  local n = redis.call('HINCRBY', infoKey(window), 'n', int(new))
+  local known = redis.call('HGET', infoKey(window), 'n') or '0'
+  local n
+  if number(known) then n = redis.call('HINCRBY', infoKey(window), 'n', int(new)) else n = eventsOf(window, known, split) end
   book('added', new)
   book('open', new)
   redis.call('ZADD', EXPIRY, int(clock + RETENTION), window)
@@ -112,7 +117,7 @@ local function enter(window, start, length, state, split, first, last)
   redis.call('PEXPIRE', setKey('events', window, 0), int(RETENTION + SLACK + JITTER))
   if not split and n > SPLIT_ABOVE then
     redis.call('HSET', infoKey(window), 'split', '1', 'kept', int(clock))
-  elseif split and clock - tonumber(redis.call('HGET', infoKey(window), 'kept') or '0') > RETENTION / 4 then
+  elseif split and clock - (number(redis.call('HGET', infoKey(window), 'kept')) or 0) > RETENTION / 4 then
     keepSet('events', window, split, RETENTION) -- buckets that got nothing must not go before the others
     redis.call('HSET', infoKey(window), 'kept', int(clock))
   end
@@ -127,9 +132,11 @@ if size > 0 then
     local start = at(first) - at(first) % length
     local last = lastBefore(math.min(start + length, boundary), first, inTime)
     local window = int(start) .. ' ' .. int(length) .. ' ' .. key
-    local info = redis.call('HMGET', infoKey(window), 'state', 'split')
+    local info = redis.pcall('HMGET', infoKey(window), 'state', 'split')
     local reason
-    if start + length <= mark then reason = 'watermark'
+    if info.err or type(redis.pcall('ZCARD', setKey('events', window, 0))) == 'table' then
+      info, reason = {}, 'unknown' -- another program has overwritten the window
+    elseif start + length <= mark then reason = 'watermark'
     elseif start + length <= floor then reason = 'idle'
     elseif info[1] and info[1] ~= 'open' then reason = 'closed' end
     if not reason then
@@ -169,8 +176,8 @@ if entered then
   redis.call('HSET', marksKey(key), 'newest', int(newest))
   -- The watermark has moved: the windows that it has passed are closed from this moment on.
   for _, name in ipairs(redis.call('ZRANGEBYSCORE', openKey(key), '-inf', int(newest - lateness), 'LIMIT', 0, MAX_CLOSED)) do
-    local start, length = string.match(name, '^(%d+) (%d+)$')
-    close(start, length, key, 'watermark')
+    local start, length = openParts(name)
+    if start then close(start, length, key, 'watermark') else redis.call('ZREM', openKey(key), name) end
   end
   if redis.call('EXISTS', openKey(key)) == 1 then redis.call('ZADD', IDLE, int(clock), key) else redis.call('ZREM', IDLE, key) end
 end

@@ -31,6 +31,9 @@ const (
 	ReasonAhead Reason = "ahead"
 	// ReasonOld means that the event is too old for the sliding window.
 	ReasonOld Reason = "old"
+	// ReasonUnknown means that the entry was not written by this package, or that the reason was
+	// deleted.
+	ReasonUnknown Reason = "unknown"
 )
 
 // ClosedWindow is a complete tumbling window: its events do not change any more. The name of the
@@ -63,7 +66,8 @@ func parseName(name string) (windowName, error) {
 	size, key, ok := strings.Cut(rest, " ")
 	from, err1 := strconv.ParseInt(start, 10, 64)
 	length, err2 := strconv.ParseInt(size, 10, 64)
-	if err1 != nil || err2 != nil || !ok {
+	const most = 1 << 53 // what the scripts count with
+	if err1 != nil || err2 != nil || !ok || from < 0 || from > most || length < 1 || length > most {
 		return windowName{}, fmt.Errorf("invalid window name %q", name)
 	}
 	return windowName{key: key, start: time.UnixMilli(from).UTC(), end: time.UnixMilli(from + length).UTC()}, nil
@@ -122,7 +126,11 @@ func (s *Store) take(ctx context.Context, n int) (t taken, err error) {
 		return t, err
 	}
 	for _, name := range t.expired {
-		w, _ := parseName(name)
+		w, err := parseName(name)
+		if err != nil {
+			c.Logger.ErrorContext(ctx, "window: removed an entry that names no window", "window", s.name, "entry", name)
+			continue
+		}
 		c.Logger.ErrorContext(ctx, "window: a window expired before any closer took it",
 			"window", s.name, "key", w.key, "start", w.start, "end", w.end)
 	}
@@ -170,10 +178,11 @@ func parseLeased(m rueidis.RedisMessage) (c ClosedWindow, events int64, err erro
 // readClosed reads the events of a window that was leased. false: the caller does not get it.
 func (s *Store) readClosed(ctx context.Context, c *ClosedWindow, want int64) (bool, error) {
 	entries, err := s.all(ctx, eventSet{"events", c.name}, "-inf", "+inf")
-	if err != nil {
+	otherType := isWrongType(err)
+	if err != nil && !otherType {
 		return false, err
 	}
-	if int64(len(entries)) == want {
+	if !otherType && int64(len(entries)) == want {
 		c.Events = toEvents(entries)
 		return true, nil
 	}

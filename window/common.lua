@@ -25,14 +25,15 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local meta = redis.call('HMGET', META, 'layout', 'seed', 'size', 'clock', 'offset', 'latesplit')
 if meta[1] and meta[1] ~= LAYOUT then return redis.error_reply('HEADRACE layout ' .. meta[1]) end
 if meta[2] and meta[2] ~= SEED then return redis.error_reply('HEADRACE seed ' .. meta[2]) end
-local size = tonumber(meta[3] or ARGV[4])
+local size = number(meta[3])
+if not size or size < 0 then size = tonumber(ARGV[4]) end
 local lateSplit = meta[6]
 
 -- Durations are measured by a clock of our own. It is the server's, and goes on where it was when
 -- that is set back.
-local offset = tonumber(meta[5] or '0')
-local before = tonumber(meta[4] or '0')
-if now < before then offset = offset + before - now end
+local offset, before = number(meta[5]) or 0, number(meta[4]) or 0
+if offset < 0 or offset > MAX_AHEAD_MS then offset = 0 end
+if now < before and isTime(before, now) then offset = offset + before - now end
 local clock = now + offset
 
 -- tick is called by each script that writes, before its other writes. A key of another type stops
@@ -90,18 +91,63 @@ local function trim(kind, name, split, upTo)
 end
 
 -- The books: how many events are in windows of each state. move is applied at once.
+-- A counter that holds no number stays as it is until Repair recounts it.
 local function book(state, n)
-  if n ~= 0 then redis.call('HINCRBY', META, state, int(n)) end
+  if n == 0 then return end
+  local reply = redis.pcall('HINCRBY', META, state, int(n))
+  if type(reply) == 'table' and number(redis.call('HGET', META, state) or '0') then error(reply.err, 0) end
 end
 local function move(from, to, n)
   book(from, -n)
   book(to, n)
 end
 
--- A window is named "<start> <size> <key>". open:<key> holds the first two.
+-- A window is named "<start> <size> <key>". open:<key> holds the first two. parts returns them, and
+-- nil for a name that is none.
 local function parts(window)
   local start, length, key = string.match(window, '^(%d+) (%d+) (.*)$')
+  if not number(start) or (number(length) or 0) < 1 then return nil end
   return start, length, key
+end
+
+-- openParts does the same for a member of open:<key>.
+local function openParts(name)
+  local start, length = parts(name .. ' ')
+  return start, length
+end
+
+-- readInfo returns fields of a window's record, and nothing where it is of another type.
+local function readInfo(window, ...)
+  local info = redis.pcall('HMGET', infoKey(window), ...)
+  return info.err and {} or info
+end
+
+-- countEvents counts the members of a window's sets. One of another type has none.
+local function countEvents(window, split)
+  local n = 0
+  for bucket = 0, split and BUCKETS or 0 do
+    local members = redis.pcall('ZCARD', setKey('events', window, bucket))
+    if type(members) == 'number' then n = n + members end
+  end
+  return n
+end
+
+-- eventsOf returns how many events a window has: what its record states, or the members of its sets
+-- where that is no number.
+local function eventsOf(window, text, split)
+  local n = number(text or '0')
+  if n then return n end
+  n = countEvents(window, split)
+  redis.call('HSET', infoKey(window), 'n', int(n))
+  return n
+end
+
+-- increase adds one to a number of a window's record, and returns it. `first` takes the place of a
+-- text that is no number.
+local function increase(window, field, first)
+  if number(redis.call('HGET', infoKey(window), field) or '0') then return redis.call('HINCRBY', infoKey(window), field, 1) end
+  redis.call('HSET', infoKey(window), field, int(first))
+  return first
 end
 
 -- keepWindow prolongs the life of a window by its retention.
@@ -114,8 +160,13 @@ end
 -- close makes an open window due. Its events do not change from now on.
 local function close(start, length, key, reason)
   local window = start .. ' ' .. length .. ' ' .. key
-  local n = tonumber(redis.call('HGET', infoKey(window), 'n') or '0')
+  local info = readInfo(window, 'n', 'split')
   redis.call('ZREM', openKey(key), start .. ' ' .. length)
+  if not info[1] then -- its record was deleted: a closer reports what is left of it
+    redis.call('ZADD', DUE, int(clock), window)
+    return
+  end
+  local n = eventsOf(window, info[1], info[2])
   redis.call('ZADD', DUE, int(clock), window)
   redis.call('HSET', infoKey(window), 'state', 'due', 'reason', reason)
   redis.call('PEXPIRE', infoKey(window), int(4 * RETENTION))

@@ -15,7 +15,8 @@ end
 -- rankAfter returns the rank of the first entry after a cursor, which need not be there any more.
 local function rankAfter(key, at, member)
   local rank = redis.call('ZRANK', key, member)
-  if rank and tonumber(redis.call('ZSCORE', key, member)) == tonumber(at) then return rank + 1 end
+  local score = rank and tonumber(redis.call('ZSCORE', key, member))
+  if rank and (score == tonumber(at) or not score or math.abs(score) > MAX_NUMBER) then return rank + 1 end
   local low = redis.call('ZCOUNT', key, '-inf', '(' .. at)
   local high = low + redis.call('ZCOUNT', key, at, at)
   while low < high do

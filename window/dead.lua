@@ -4,9 +4,9 @@ local count = 0
 tick()
 for i = 8, #ARGV do
   local window = ARGV[i]
-  local info = redis.call('HMGET', infoKey(window), 'state', 'n', 'split')
+  local info = readInfo(window, 'state', 'n', 'split')
   if info[1] == 'dead' and redis.call('ZREM', DEAD, window) == 1 then
-    local n = tonumber(info[2] or '0')
+    local n = eventsOf(window, info[2], info[3])
     count = count + 1
     if ARGV[7] == 'requeue' then
       redis.call('HSET', infoKey(window), 'state', 'due', 'failures', '0')

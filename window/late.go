@@ -2,7 +2,6 @@ package window
 
 import (
 	"context"
-	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -32,39 +31,36 @@ func (s *Store) Late(ctx context.Context, cursor string, n int) (page []LateEven
 		return nil, "", s.wrap("late", err)
 	}
 	for _, e := range entries {
-		l, err := parseLate(e)
-		if err != nil {
-			return nil, "", s.wrap("late", err)
-		}
-		page = append(page, l)
+		page = append(page, parseLate(e))
 	}
 	return page, next, nil
 }
 
-// parseLate parses "<reason> <time> <start> <size> <length of the key> <key><data>".
-func parseLate(e entry) (LateEvent, error) {
-	l := LateEvent{Seen: time.UnixMilli(e.at).UTC(), entry: e}
+// parseLate parses "<reason> <time> <start> <size> <length of the key> <key><data>". An entry that
+// another program has written is the data of a late event without key and time.
+func parseLate(e entry) LateEvent {
+	l := LateEvent{Seen: time.UnixMilli(e.at).UTC(), Reason: ReasonUnknown, Event: Event{Data: e.member}, entry: e}
 	f := strings.SplitN(e.member, " ", 6)
 	if len(f) != 6 {
-		return l, fmt.Errorf("invalid entry %q", e.member)
+		return l
 	}
 	var n [4]int64
 	for i := range n {
 		var err error
 		if n[i], err = strconv.ParseInt(f[i+1], 10, 64); err != nil {
-			return l, fmt.Errorf("invalid entry %q: %w", e.member, err)
+			return l
 		}
 	}
 	at, start, size, key := n[0], n[1], n[2], n[3]
 	if key < 0 || key > int64(len(f[5])) {
-		return l, fmt.Errorf("invalid entry %q", e.member)
+		return l
 	}
 	l.Reason, l.Key = Reason(f[0]), f[5][:key]
 	l.Event = Event{At: time.UnixMilli(at).UTC(), Data: f[5][key:]}
 	if size > 0 {
 		l.Start, l.End = time.UnixMilli(start).UTC(), time.UnixMilli(start+size).UTC()
 	}
-	return l, nil
+	return l
 }
 
 // DiscardLate deletes late events.

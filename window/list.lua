@@ -5,6 +5,9 @@ local first = redis.call('ZCOUNT', openKey(key), '-inf', ARGV[8])
 local last = redis.call('ZRANGE', openKey(key), first + ARGV[9] - 1, first + ARGV[9] - 1, 'WITHSCORES')[2] or '+inf'
 for _, name in ipairs(redis.call('ZRANGEBYSCORE', openKey(key), '(' .. ARGV[8], last)) do
   local window = name .. ' ' .. key
-  reply[#reply + 1] = {window, tonumber(redis.call('HGET', infoKey(window), 'n') or '0')}
+  if parts(window) then
+    local info = readInfo(window, 'n')
+    reply[#reply + 1] = {window, number(info[1]) or 0}
+  end
 end
 return reply

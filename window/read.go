@@ -35,6 +35,9 @@ func compareEntries(a, b entry) int {
 	return cmp.Or(cmp.Compare(a.at, b.at), strings.Compare(a.member, b.member))
 }
 
+// maxScore bounds a time: another program may have written any score.
+const maxScore = 1 << 53
+
 func toEntries(flat []rueidis.RedisMessage) ([]entry, error) {
 	out := make([]entry, 0, len(flat)/2)
 	for i := 0; i+1 < len(flat); i += 2 {
@@ -46,7 +49,7 @@ func toEntries(flat []rueidis.RedisMessage) ([]entry, error) {
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, entry{at: int64(score), member: member})
+		out = append(out, entry{at: int64(max(-maxScore, min(score, maxScore))), member: member})
 	}
 	return out, nil
 }

@@ -1,5 +1,33 @@
--- Moves events that no window of a state has out of the books. ARGV 7 state, 8 how many.
+-- Corrects the books of events. ARGV 7 what:
+--   'move':    8 state, 9 how many events that no window of the state has: they count as expired
+--   'restore': 8 to 11 how many events are in windows that are open, due, leased and dead. The
+--              counters that hold no number get these, and the others what the equation leaves.
 tick()
-move(ARGV[7], 'expired', tonumber(ARGV[8]))
+
+local function restore()
+  local COUNTED, ENDED = {'open', 'due', 'leased', 'dead'}, {'done', 'discarded', 'expired'}
+  local function read(state) return redis.call('HGET', META, state) or '0' end
+  local rest = number(read('added'))
+  for i, state in ipairs(COUNTED) do
+    if not number(read(state)) then redis.call('HSET', META, state, ARGV[7 + i]) end
+    rest = rest and rest - number(read(state))
+  end
+  for _, state in ipairs(ENDED) do rest = rest and rest - (number(read(state)) or 0) end
+  for _, state in ipairs(ENDED) do
+    if not number(read(state)) then
+      redis.call('HSET', META, state, int(math.max(rest or 0, 0)))
+      rest = 0 -- of several, the first one gets it
+    end
+  end
+  if not number(read('added')) then
+    local sum = 0
+    for _, states in ipairs({COUNTED, ENDED}) do
+      for _, state in ipairs(states) do sum = sum + number(read(state)) end
+    end
+    redis.call('HSET', META, 'added', int(sum))
+  end
+end
+
+if ARGV[7] == 'move' then move(ARGV[8], 'expired', tonumber(ARGV[9])) else restore() end
 keepShared()
 return 1

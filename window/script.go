@@ -52,20 +52,20 @@ var (
 	//go:embed repair.lua
 	repairLua string
 
-	openScript     = redisx.NewScript(commonLua, openLua)
-	addScript      = redisx.NewScript(commonLua, addLua)
-	takeScript     = redisx.NewScript(commonLua, takeLua)
-	settleScript   = redisx.NewScript(commonLua, settleLua)
-	deadScript     = redisx.NewScript(commonLua, deadLua)
-	scanScript     = redisx.NewScript(commonLua, cursorLua, scanLua)
-	mergeScript    = redisx.NewScript(commonLua, cursorLua, mergeLua)
-	countScript    = redisx.NewScript(commonLua, countLua)
-	describeScript = redisx.NewScript(commonLua, describeLua)
-	listScript     = redisx.NewScript(commonLua, listLua)
-	statsScript    = redisx.NewScript(commonLua, statsLua)
-	discardScript  = redisx.NewScript(commonLua, discardLua)
-	rebookScript   = redisx.NewScript(commonLua, rebookLua)
-	repairScript   = redisx.NewScript(commonLua, repairLua)
+	openScript     = redisx.NewScript(redisx.NumberLua, commonLua, openLua)
+	addScript      = redisx.NewScript(redisx.NumberLua, commonLua, addLua)
+	takeScript     = redisx.NewScript(redisx.NumberLua, commonLua, takeLua)
+	settleScript   = redisx.NewScript(redisx.NumberLua, commonLua, settleLua)
+	deadScript     = redisx.NewScript(redisx.NumberLua, commonLua, deadLua)
+	scanScript     = redisx.NewScript(redisx.NumberLua, commonLua, cursorLua, scanLua)
+	mergeScript    = redisx.NewScript(redisx.NumberLua, commonLua, cursorLua, mergeLua)
+	countScript    = redisx.NewScript(redisx.NumberLua, commonLua, countLua)
+	describeScript = redisx.NewScript(redisx.NumberLua, commonLua, describeLua)
+	listScript     = redisx.NewScript(redisx.NumberLua, commonLua, listLua)
+	statsScript    = redisx.NewScript(redisx.NumberLua, commonLua, statsLua)
+	discardScript  = redisx.NewScript(redisx.NumberLua, commonLua, discardLua)
+	rebookScript   = redisx.NewScript(redisx.NumberLua, commonLua, rebookLua)
+	repairScript   = redisx.NewScript(redisx.NumberLua, commonLua, repairLua)
 )
 
 // maxJitter is how far apart the keys of windows of one age expire, so that Redis does not free
@@ -108,6 +108,12 @@ func complaint(err error) (what, value string) {
 	_, rest, _ := strings.Cut(e.Error(), "HEADRACE ")
 	what, value, _ = strings.Cut(rest, " ")
 	return what, value
+}
+
+// isWrongType reports whether a key holds another type.
+func isWrongType(err error) bool {
+	e, ok := rueidis.IsRedisErr(err)
+	return ok && strings.Contains(e.Error(), "WRONGTYPE")
 }
 
 // array returns a reply of at least so many elements.

@@ -5,11 +5,12 @@
 -- Reply 1; 2: the window was buried; 0: the lease is lost
 local op, window, attempt, ms = ARGV[7], ARGV[8], ARGV[9], tonumber(ARGV[10])
 local failure, backoff, maxBackoff, maxFailures = ARGV[11], tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
-local info = redis.call('HMGET', infoKey(window), 'state', 'attempt', 'n', 'split')
+local info = readInfo(window, 'state', 'attempt', 'n', 'split')
 if info[1] ~= 'leased' or info[2] ~= attempt or not redis.call('ZSCORE', LEASES, window) then return 0 end
-local n, split = tonumber(info[3] or '0'), info[4]
+local split = info[4]
 
 tick()
+local n = eventsOf(window, info[3], split)
 if op == 'done' then
   redis.call('ZREM', LEASES, window)
   move('leased', 'done', n)
@@ -27,7 +28,7 @@ elseif op == 'extend' then
   keepWindow(window, split, RETENTION + ms)
 else
   if failure ~= '' then
-    local failures = redis.call('HINCRBY', infoKey(window), 'failures', 1)
+    local failures = increase(window, 'failures', 1)
     redis.call('HSET', infoKey(window), 'failure', failure)
     if failures >= maxFailures then
       bury(window, 'leased', n, split, failure)

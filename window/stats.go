@@ -4,8 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
+
+	"github.com/redis/rueidis"
 )
 
 // Stats counts what is where, in one step.
@@ -22,6 +26,9 @@ type Stats struct {
 	// ClockBehind is how far the server's clock is behind the store's own, because the server's
 	// was set back. Leases, delays and retentions follow the store's clock, which never goes back.
 	ClockBehind time.Duration
+	// Damaged names the books that hold no number, each with its text: another program has
+	// overwritten them. They are 0 in Events, and no call changes them until Repair recounts them.
+	Damaged string
 }
 
 // EventCounts are the books of tumbling windows: Added equals the sum of all the others.
@@ -34,8 +41,11 @@ type EventCounts struct {
 }
 
 // Balanced returns nil if the books balance, or an [ErrImbalance] with the equation and the
-// difference.
+// difference, or with the books that hold no number.
 func (s Stats) Balanced() error {
+	if s.Damaged != "" {
+		return fmt.Errorf("%w: books that hold no number: %s", ErrImbalance, s.Damaged)
+	}
 	e := s.Events
 	if sum := e.Open + e.Due + e.Leased + e.Dead + e.Done + e.Discarded + e.Expired; sum != e.Added {
 		return fmt.Errorf("%w: %d events were added, but open + due + leased + dead + done + discarded + expired are %d: off by %d",
@@ -44,16 +54,34 @@ func (s Stats) Balanced() error {
 	return nil
 }
 
+// statsElements is the number of elements of the reply of stats.lua.
+const statsElements = 16
+
 // Stats reads the counts in one round trip. It changes nothing.
 func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	r, err := s.run(ctx, statsScript, false)
-	v, err := integers(r, err, 15)
+	reply, err := array(r, err, statsElements)
 	if err != nil {
 		return Stats{}, s.wrap("stats", err)
 	}
+	var v [statsElements - 1]int64
+	for i := range v {
+		if v[i], err = reply[i].AsInt64(); err != nil {
+			return Stats{}, s.wrap("stats", err)
+		}
+	}
+	damaged, err := reply[len(v)].AsStrSlice()
+	if err != nil {
+		return Stats{}, s.wrap("stats", err)
+	}
+	var names []string
+	for pair := range slices.Chunk(damaged, 2) {
+		names = append(names, fmt.Sprintf("%s = %q", pair[0], pair[1]))
+	}
 	return Stats{
 		Keys: v[0], Due: v[1], Leased: v[2], Dead: v[3], Windows: v[4], Late: v[5], ClockBehind: time.Duration(v[6]) * time.Millisecond,
-		Events: EventCounts{Added: v[7], Open: v[8], Due: v[9], Leased: v[10], Dead: v[11], Done: v[12], Discarded: v[13], Expired: v[14]},
+		Events:  EventCounts{Added: v[7], Open: v[8], Due: v[9], Leased: v[10], Dead: v[11], Done: v[12], Discarded: v[13], Expired: v[14]},
+		Damaged: strings.Join(names, ", "),
 	}, nil
 }
 
@@ -81,7 +109,8 @@ func (s *Store) Audit(ctx context.Context) (AuditReport, error) { return s.audit
 
 // Repair audits and mends what it can; call it until it finds nothing. A window returns to the set
 // of its state. A window that lost events moves to the dead-letter list, and its Failure states how
-// many. A window without a record is abandoned. A key of another type is deleted.
+// many. A window without a record is abandoned. A key of another type is deleted, and so is a
+// member of a set that names no window. Numbers that were overwritten are counted anew.
 func (s *Store) Repair(ctx context.Context) (AuditReport, error) { return s.audit(ctx, true) }
 
 func (s *Store) audit(ctx context.Context, repair bool) (a AuditReport, err error) {
@@ -92,7 +121,7 @@ func (s *Store) audit(ctx context.Context, repair bool) (a AuditReport, err erro
 	if err != nil {
 		return a, err
 	}
-	names, err := s.windows(ctx)
+	names, err := s.windows(ctx, repair, &a)
 	if err != nil {
 		return a, s.wrap("audit", err)
 	}
@@ -122,8 +151,21 @@ func (s *Store) audit(ctx context.Context, repair bool) (a AuditReport, err erro
 		}
 	}
 	after, err := s.Stats(ctx)
-	if err != nil || len(a.Differences) > 0 && !repair {
-		return a, err // the sums follow the windows
+	if err != nil {
+		return a, err
+	}
+	if after.Damaged != "" {
+		a.Differences = append(a.Differences, after.Balanced().Error())
+		if !repair {
+			return a, nil
+		}
+		if after, err = s.restoreBooks(ctx, counted, &a); err != nil {
+			return a, err
+		}
+		before = after
+	}
+	if len(a.Differences) > 0 && !repair {
+		return a, nil // the sums follow the windows
 	}
 	if err := after.Balanced(); err != nil {
 		a.Differences = append(a.Differences, err.Error())
@@ -132,6 +174,19 @@ func (s *Store) audit(ctx context.Context, repair bool) (a AuditReport, err erro
 		err = s.auditSums(ctx, after.Events, counted, repair, &a)
 	}
 	return a, err
+}
+
+// restoreBooks gives the books that hold no number their values.
+func (s *Store) restoreBooks(ctx context.Context, counted map[string]int64, a *AuditReport) (Stats, error) {
+	args := []string{"restore"}
+	for _, state := range []string{"open", "due", "leased", "dead"} {
+		args = append(args, strconv.FormatInt(counted[state], 10))
+	}
+	if _, err := s.run(ctx, rebookScript, true, args...); err != nil {
+		return Stats{}, s.wrap("repair", err)
+	}
+	a.Repaired = append(a.Repaired, "recounted the books that held no number")
+	return s.Stats(ctx)
 }
 
 // auditSums compares how many events are booked in each state with how many its windows have.
@@ -148,7 +203,7 @@ func (s *Store) auditSums(ctx context.Context, e EventCounts, counted map[string
 		if !repair {
 			continue
 		}
-		if _, err := s.run(ctx, rebookScript, true, line.state, strconv.FormatInt(off, 10)); err != nil {
+		if _, err := s.run(ctx, rebookScript, true, "move", line.state, strconv.FormatInt(off, 10)); err != nil {
 			return s.wrap("repair", err)
 		}
 		a.Repaired = append(a.Repaired, fmt.Sprintf("booked %d events as expired instead of %s", off, line.state))
@@ -156,26 +211,58 @@ func (s *Store) auditSums(ctx context.Context, e EventCounts, counted map[string
 	return nil
 }
 
-// auditTypes checks the types of the shared keys. Others are checked when they are read.
+// auditTypes checks the types of all keys. One of another type ends an audit.
 func (s *Store) auditTypes(ctx context.Context, repair bool, a *AuditReport) error {
-	for i, key := range s.keys {
-		want := "zset"
-		switch i {
-		case 0:
-			want = "hash"
-		case 1:
-			want = "none"
+	var keys []string
+	if err := s.scanKeys(ctx, func(key string) { keys = append(keys, key) }); err != nil {
+		return err
+	}
+	for some := range slices.Chunk(keys, MaxPage) {
+		if err := s.auditKeys(ctx, some, repair, a); err != nil {
+			return err
 		}
-		got, err := s.server.Read(ctx, "TYPE", key).ToString()
+	}
+	if len(a.Differences) > 0 && !repair {
+		return errors.New(a.Differences[0])
+	}
+	return nil
+}
+
+// typeOf returns which type a key must have, "" for a key that this package does not write.
+func (s *Store) typeOf(key string) string {
+	kind, _, _ := strings.Cut(strings.TrimPrefix(key, s.prefix), ":")
+	kind, _, _ = strings.Cut(kind, ".")
+	switch kind {
+	case "meta", "info", "marks":
+		return "hash"
+	case "open", "events", "slide", "late", "idle", "due", "leases", "dead", "expiry":
+		return "zset"
+	case "never":
+		return "none"
+	}
+	return ""
+}
+
+// auditKeys checks the types of keys.
+func (s *Store) auditKeys(ctx context.Context, keys []string, repair bool, a *AuditReport) error {
+	types := s.server.ReadAll(ctx, func() (cmds []rueidis.Completed) {
+		for _, key := range keys {
+			cmds = append(cmds, s.server.Command("TYPE", key))
+		}
+		return cmds
+	})
+	for i, key := range keys {
+		got, err := types[i].ToString()
 		if err != nil {
 			return err
 		}
-		if got == want || got == "none" {
+		want := s.typeOf(key)
+		if want == "" || got == want || got == "none" {
 			continue
 		}
 		a.Differences = append(a.Differences, fmt.Sprintf("key %s: type is %s, must be %s", key, got, want))
 		if !repair {
-			return errors.New(a.Differences[len(a.Differences)-1])
+			continue
 		}
 		if err := s.server.Client().Do(ctx, s.server.Client().B().Unlink().Key(key).Build()).Error(); err != nil {
 			return err
@@ -185,18 +272,32 @@ func (s *Store) auditTypes(ctx context.Context, repair bool, a *AuditReport) err
 	return nil
 }
 
-// windows returns the names of all windows, from every set that has some and from the keys.
-func (s *Store) windows(ctx context.Context) ([]string, error) {
+// windows returns the names of all windows, from every set that has some and from the keys. It
+// audits those that are no names.
+func (s *Store) windows(ctx context.Context, repair bool, a *AuditReport) ([]string, error) {
 	seen := map[string]bool{}
 	var out []string
-	visit := func(name string) {
-		if _, err := parseName(name); err == nil && !seen[name] {
+	visit := func(name string) bool {
+		if _, err := parseName(name); err != nil {
+			return false
+		}
+		if !seen[name] {
 			seen[name] = true
 			out = append(out, name)
 		}
+		return true
 	}
 	for _, key := range s.keys[3:] {
-		if err := s.zscan(ctx, key, visit); err != nil {
+		var odd []string
+		err := s.zscan(ctx, key, func(name string) {
+			if !visit(name) {
+				odd = append(odd, name)
+			}
+		})
+		if err == nil {
+			err = s.auditNames(ctx, key, odd, repair, a)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -211,6 +312,21 @@ func (s *Store) windows(ctx context.Context) ([]string, error) {
 	return out, err
 }
 
+// auditNames reports members of a set that name no window, and removes them.
+func (s *Store) auditNames(ctx context.Context, key string, names []string, repair bool, a *AuditReport) error {
+	for _, name := range names {
+		a.Differences = append(a.Differences, fmt.Sprintf("key %s: member %.100q names no window", key, name))
+		if !repair {
+			continue
+		}
+		if err := s.server.Client().Do(ctx, s.server.Client().B().Zrem().Key(key).Member(name).Build()).Error(); err != nil {
+			return err
+		}
+		a.Repaired = append(a.Repaired, fmt.Sprintf("removed %.100q from key %s", name, key))
+	}
+	return nil
+}
+
 // description is what describe.lua returns of a window.
 type description struct {
 	state               string
@@ -223,6 +339,7 @@ type description struct {
 	inLeases, inDead    bool
 	inExpiry, forgotten bool
 	expired             bool
+	odd                 string // the first field or score that holds no number, with its text
 }
 
 // difference returns in what the keys of a window disagree, or "".
@@ -234,6 +351,8 @@ func (d description) difference() string {
 		return "" // it ended meanwhile
 	case d.forgotten:
 		return fmt.Sprintf("it has no record, but %d events", d.there)
+	case d.odd != "":
+		return fmt.Sprintf("%q is no number that this package writes", d.odd)
 	case d.there != d.events:
 		return fmt.Sprintf("its record counts %d events, but %d are there", d.events, d.there)
 	case d.inOpen != (d.state == "open"), d.inDue != (d.state == "due"), d.inLeases != (d.state == "leased"), d.inDead != (d.state == "dead"):
@@ -256,12 +375,12 @@ func (s *Store) describe(ctx context.Context, names []string) ([]description, er
 		}
 		for _, m := range v {
 			f, err := m.ToArray()
-			if err != nil || len(f) != 8 {
-				return nil, fmt.Errorf("unexpected reply: got %d elements, want 8: %w", len(f), err)
+			if err != nil || len(f) != 9 {
+				return nil, fmt.Errorf("unexpected reply: got %d elements, want 9: %w", len(f), err)
 			}
 			var d description
 			var sets string
-			for i, p := range []any{&d.state, &d.events, &d.there, &d.attempts, &d.reason, &d.failures, &d.failure, &sets} {
+			for i, p := range []any{&d.state, &d.events, &d.there, &d.attempts, &d.reason, &d.failures, &d.failure, &sets, &d.odd} {
 				switch p := p.(type) {
 				case *string:
 					*p, err = f[i].ToString()

@@ -3,6 +3,9 @@
 
 -- MAX_NUMBER is the largest number up to which Lua holds each integer exactly.
 local MAX_NUMBER = 9007199254740992
+-- A time in milliseconds that is further than MAX_AHEAD_MS, a hundred years, from the server's
+-- clock is none.
+local MAX_AHEAD_MS = 3155760000000
 
 -- number returns the integer that a text holds, or nil if it holds none with which both Redis and
 -- Lua can calculate: "1.5", "0x10", "" and numbers beyond MAX_NUMBER are none.
@@ -10,5 +13,18 @@ local function number(text)
   if not text or #text > 17 or text ~= '0' and not string.find(text, '^%-?[1-9]%d*$') then return nil end
   local n = tonumber(text)
   return math.abs(n) <= MAX_NUMBER and n or nil
+end
+
+-- isTime reports whether a score is a time that a script may have written. An emulation does not
+-- read an infinite one.
+local function isTime(score, now)
+  local ms = tonumber(score)
+  return ms and ms >= 0 and ms < now + MAX_AHEAD_MS
+end
+
+-- timeOf returns a score as a time in milliseconds, at most a hundred years from now in either
+-- direction.
+local function timeOf(score, now)
+  return math.max(now - MAX_AHEAD_MS, math.min(tonumber(score) or math.huge, now + MAX_AHEAD_MS))
 end
 

@@ -10,8 +10,7 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// NumberLua stands at the head of scripts that read numbers. It defines number(text), which returns
-// the integer that a text holds, or nil, and MAX_NUMBER.
+// NumberLua stands at the head of scripts that read numbers. It defines number, isTime and timeOf.
 //
 //go:embed number.lua
 var NumberLua string
