@@ -1,9 +1,9 @@
 -- Reads of each batch what its hash, its list and the sorted sets hold, in one step.
 -- ARGV: prefix, then ids.
--- Returns the sum of the reservations of bounded pushes and the counter of it, and then for each id:
--- records by its hash (-1: no hash, -2: not a hash), state, records of its list (-1: not a list), a
--- letter for each set that has it (L, R, H, B, O), and its first field or score that is no number,
--- with its text.
+-- Returns the sum of the reservations of bounded pushes and the counter of it, and then for each
+-- id: records by its hash (-1: no hash, -2: not a hash), state, records of its list (-1: not a
+-- list), a letter for each set that has it (L, R, H, B, O), and its first field or score that is no
+-- number, with its text.
 local NUMBERS = {'n', 'att', 'off', 'sealed', 'first', 'fails', 'crashes', 'past', 'buried'}
 local SETS = {{LEASES, 'L'}, {REDO, 'R'}, {HANDED, 'H'}, {BROKEN, 'B'}, {OPEN, 'O'}}
 local now = serverTime()

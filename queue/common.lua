@@ -93,10 +93,12 @@ local function pcallNumber(...)
   return type(reply) == 'number' and reply or nil
 end
 
--- The fields of a meta hash that hold numbers: those that it must have, and those that count from 0.
+-- The fields of a meta hash that hold numbers: those that it must have, and those that count from
+-- 0.
 local NUMBER_FIELDS, COUNTER_FIELDS = {'n', 'att', 'off', 'sealed', 'first'}, {'fails', 'crashes', 'past', 'buried'}
 
--- faultyField returns the first field of a meta hash that is missing or holds no such number, or nil.
+-- faultyField returns the first field of a meta hash that is missing or holds no such number, or
+-- nil.
 local function faultyField(meta)
   if not meta.root then return 'root' end
   if meta.n == '0' then return 'n' end -- no batch is empty

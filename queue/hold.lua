@@ -1,5 +1,5 @@
--- What only the holder of a lease may do with its batch. Returns -1 to any other caller, and -2 when
--- the keys of the batch are inconsistent.
+-- What only the holder of a lease may do with its batch. Returns -1 to any other caller, and -2
+-- when the keys of the batch are inconsistent.
 -- ARGV: prefix, operation, id, attempt, state, and then what the operation takes.
 local operation, id, attempt, state = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 

@@ -102,8 +102,8 @@ local function forgetDelayed()
   return redis.call('ZREM', DELAYED, id)
 end
 
--- mendDead gives a dead letter whose fields hold no numbers such ones. Without its old place it is a
--- root of its own.
+-- mendDead gives a dead letter whose fields hold no numbers such ones. Without its old place it is
+-- a root of its own.
 local function mendDead(now)
   local dead = redis.call('HMGET', deadKeyOf(id), 'root', 'off', 'att', 'fails', 'crashes', 'first', 'died')
   if not dead[1] or not number(dead[2]) then redis.call('HSET', deadKeyOf(id), 'root', id, 'off', 0) end

@@ -1,6 +1,7 @@
 -- Takes dead records back as batches of one. They keep root and place, so they meet their own
--- claims, and start anew otherwise. One whose place holds no number gets a place of its own. Returns how many came back, and how many of the ids were looked
--- at: large payloads end the call early.
+-- claims, and start anew otherwise. One whose place holds no number gets a place of its own.
+-- Returns how many came back, and how many of the ids were looked at: large payloads end the call
+-- early.
 -- ARGV: prefix, then for each record: id of the dead record, id of the new batch.
 local MAX_BYTES = 4194304 -- of payloads that pass through Lua in one call
 local now = int(begin())

@@ -1,5 +1,6 @@
 -- Reads the books in one step: pairs of a name and a number, and pairs of a counter that holds no
--- number, 0 in the others, and the beginning of its text. It writes nothing, so a reader may run it.
+-- number, which is 0 in the others, and the beginning of its text. It writes nothing, so a reader
+-- may run it.
 local COUNTERS = {'delayed', 'inflight', 'handed', 'dead', 'taken', 'acked', 'dropped', 'lost', 'redelivered',
   'requeued', 'splits', 'clock_steps', 'reserved'}
 local now = serverTime()

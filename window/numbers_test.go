@@ -47,8 +47,8 @@ func newEdited(t *testing.T, c rueidis.Client) edited {
 }
 
 // Whatever someone has written where the package keeps numbers, names and times: no call fails for
-// good but one about the very key, the neighbours are closed, Audit names the edit, and Repair leaves
-// books that balance.
+// good but one about the very key, the neighbours are closed, Audit names the edit, and Repair
+// leaves books that balance.
 func TestNumbersOverwrittenByHand(t *testing.T) {
 	t.Parallel()
 	name := func(key string) string { return windowName(0, time.Minute, key) }
