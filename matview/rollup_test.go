@@ -193,13 +193,13 @@ func TestRebuildWaitsForPromotion(t *testing.T) {
 		t.Fatal(err)
 	}
 	exec(t, pool, `UPDATE "odd ""Daily" SET n = n + 1 WHERE day IS NULL AND product IS NULL`)
-	rebuildBeside(t, pool, r, rnd, 1)
+	rebuildDuring(t, pool, r, rnd, 1)
 }
 
 // An empty roll-up is filled while a promotion is under way: what that one merges is added to. With
 // Replaces the fill waits, and completes what the promotion has merged: 3 groups, and 3 values in
 // each.
-func TestFillBesideAPromotion(t *testing.T) {
+func TestFillDuringAPromotion(t *testing.T) {
 	t.Parallel()
 	for replaces, changes := range map[bool]int64{false: 3, true: 12} {
 		pool := newTarget(t)
@@ -208,12 +208,12 @@ func TestFillBesideAPromotion(t *testing.T) {
 		if err := r.Create(t.Context(), pool); err != nil {
 			t.Fatal(err)
 		}
-		rebuildBeside(t, pool, r, newRand(9), changes)
+		rebuildDuring(t, pool, r, newRand(9), changes)
 	}
 }
 
-// rebuildBeside starts a rebuild that has to wait for a promotion under way.
-func rebuildBeside(t *testing.T, pool *pgxpool.Pool, r matview.Rollup, rnd *rand.Rand, changes int64) {
+// rebuildDuring starts a rebuild that has to wait for a promotion under way.
+func rebuildDuring(t *testing.T, pool *pgxpool.Pool, r matview.Rollup, rnd *rand.Rand, changes int64) {
 	t.Helper()
 	tx, err := pool.Begin(t.Context())
 	if err != nil {

@@ -190,24 +190,24 @@ func tableBooksError(err error) error {
 	return fmt.Errorf("pipeline: could not read the books of the table: %w", err)
 }
 
-// Line is one equation of the books.
-type Line struct {
+// BookLine is one equation of the books.
+type BookLine struct {
 	Name        string
 	Left, Right int64
 	Sum         string // the equation with its figures
 }
 
 // Imbalance is the difference between the two sides, 0 if the line balances.
-func (l Line) Imbalance() int64 { return l.Left - l.Right }
+func (l BookLine) Imbalance() int64 { return l.Left - l.Right }
 
 // Lines returns the equations of the books.
-func (b Books) Lines() []Line {
+func (b Books) Lines() []BookLine {
 	r, p := b.Redis, b.Postgres
 	redis := fmt.Sprintf("taken %d = acked %d + in flight %d + dead %d + discarded %d", r.Taken, r.Acked, r.InFlight, r.Dead, r.Discarded)
 	if r.Lost != 0 { // only after a repair
 		redis += fmt.Sprintf(" + lost %d", r.Lost)
 	}
-	lines := []Line{
+	lines := []BookLine{
 		{"Redis", r.Taken, r.Acked + r.InFlight + r.Dead + r.Discarded + r.Lost, redis},
 		{"Postgres", p.Records, p.Kept + p.Duplicates + p.Filtered + p.Rejected,
 			fmt.Sprintf("records %d = kept %d + duplicates %d + filtered %d + rejected %d", p.Records, p.Kept, p.Duplicates, p.Filtered, p.Rejected)},
@@ -215,7 +215,7 @@ func (b Books) Lines() []Line {
 			fmt.Sprintf("rows of the kept %d = promoted %d + conflicts %d + rejected by a rule %d", p.Staged, p.Rows, p.Conflicts, p.RejectedByRule)},
 	}
 	if b.Quiet {
-		lines = append(lines, Line{"between", p.Records, r.Acked + b.Unacked,
+		lines = append(lines, BookLine{"between", p.Records, r.Acked + b.Unacked,
 			fmt.Sprintf("committed %d = acked %d + committed and not yet acked %d", p.Records, r.Acked, b.Unacked)})
 	}
 	return lines

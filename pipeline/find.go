@@ -54,10 +54,10 @@ type FindSources struct {
 // Find looks for a record in all places of the pipeline. The id is what the chain's [Dedup] stage
 // computes, and the text of the table's column Config.ID: an order number, say. The id of a batch
 // finds that batch. The package function [Find] documents the cost and what it cannot see.
-func (f Flow[T]) Find(ctx context.Context, id string) (Found, error) {
+func (f Flow[T]) Find(ctx context.Context, id string) (FindResult, error) {
 	f, err := f.validate()
 	if err != nil {
-		return Found{}, err
+		return FindResult{}, err
 	}
 	var src FindSources
 	src.Queue, _ = f.Queue.(QueueFinder)
@@ -101,11 +101,11 @@ func (f Flow[T]) keysOf(ctx context.Context, payloads [][]byte) []string {
 //
 // With the default bounds it costs about twenty commands on Redis, up to 32 MiB of payloads, and
 // seven statements on Postgres, none of which scans a table.
-func Find(ctx context.Context, src FindSources, id string) (Found, error) {
+func Find(ctx context.Context, src FindSources, id string) (FindResult, error) {
 	if id == "" {
-		return Found{}, fmt.Errorf("%w: the id of Find is empty, must be that of a record or of a batch", ErrConfig)
+		return FindResult{}, fmt.Errorf("%w: the id of Find is empty, must be that of a record or of a batch", ErrConfig)
 	}
-	f := finder{src: src, found: Found{ID: id, At: time.Now()}}
+	f := finder{src: src, found: FindResult{ID: id, At: time.Now()}}
 	for _, step := range []func(context.Context) error{f.scan, f.held, f.batch, f.stored} {
 		if err := step(ctx); err != nil {
 			return f.found, fmt.Errorf("pipeline: could not find %q: %w", id, err)
@@ -118,7 +118,7 @@ func Find(ctx context.Context, src FindSources, id string) (Found, error) {
 // finder is one run of Find.
 type finder struct {
 	src    FindSources
-	found  Found
+	found  FindResult
 	holder dedup.Holder
 	root   string // of the holder, once it is known
 }

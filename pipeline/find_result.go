@@ -46,8 +46,8 @@ func (s Location) MarshalText() ([]byte, error) { return []byte(s.String()), nil
 // WholeBatch is the Position of a FoundPlace that is about a batch, or a row of unknown batch.
 const WholeBatch = -1
 
-// Found is what [Find] has found.
-type Found struct {
+// FindResult is what [Find] has found.
+type FindResult struct {
 	ID     string       `json:"id"`
 	At     time.Time    `json:"at"`
 	Places []FoundPlace `json:"places"` // in the order of their locations
@@ -167,7 +167,7 @@ func (p FoundPlace) String() string {
 }
 
 // String describes all places, a line each, and what was not looked through.
-func (f Found) String() string {
+func (f FindResult) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n", f.ID)
 	if len(f.Places) == 0 {

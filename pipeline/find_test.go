@@ -46,7 +46,7 @@ func findRig(t *testing.T) (*rig, *countedClient) {
 }
 
 // find returns the places of a record, without what differs from run to run.
-func (r *rig) find(id string) pipeline.Found {
+func (r *rig) find(id string) pipeline.FindResult {
 	r.t.Helper()
 	found, err := r.flow.Find(r.t.Context(), id)
 	if err != nil {
@@ -55,7 +55,7 @@ func (r *rig) find(id string) pipeline.Found {
 	return found
 }
 
-func states(f pipeline.Found) string {
+func states(f pipeline.FindResult) string {
 	var out []string
 	for _, p := range f.Places {
 		s := p.Location.String()
@@ -67,7 +67,7 @@ func states(f pipeline.Found) string {
 	return strings.Join(out, ", ")
 }
 
-func (r *rig) wantFound(id, want string) pipeline.Found {
+func (r *rig) wantFound(id, want string) pipeline.FindResult {
 	r.t.Helper()
 	f := r.find(id)
 	if got := states(f); got != want {
@@ -280,7 +280,7 @@ func TestFindByNames(t *testing.T) {
 }
 
 // A record that makes the chain panic hides no other one.
-func TestFindBesideAPanic(t *testing.T) {
+func TestFindAfterAPanic(t *testing.T) {
 	t.Parallel()
 	r, _ := findRig(t)
 	r.flow.Chain = pipeline.Then(pipeline.Decode(func(p []byte) (item, error) {

@@ -50,8 +50,8 @@ type Event struct {
 	Conflicts, RejectedByRule int
 	// Stages are the parts of OpTransform, in order.
 	Stages []StageEvent
-	// InHand is the total of the batches that the worker holds.
-	InHand InHand
+	// InProgress is the total of the batches that the worker holds.
+	InProgress InProgress
 	// Step names the step that fails in OpStuck or works again in OpRecovered, such as "promoting".
 	// Failures counts the failures, which began at Since.
 	Step     string
@@ -70,9 +70,9 @@ type StageEvent struct {
 	Duration time.Duration
 }
 
-// InHand is the work that a worker holds: batches that were leased and neither handed off nor
+// InProgress is the work that a worker holds: batches that were leased and neither handed off nor
 // released.
-type InHand struct {
+type InProgress struct {
 	Batches, Records, Bytes int
 }
 

@@ -44,7 +44,7 @@ func TestSlowObserverHoldsNothingUp(t *testing.T) {
 }
 
 // A worker never holds more than MaxRecords and MaxBytes, except for a single batch.
-func TestInHandIsBounded(t *testing.T) {
+func TestWorkInProgressIsBounded(t *testing.T) {
 	h := newHand(100, 1000)
 	var blocked atomic.Int64
 	reserve := func() error {
@@ -72,7 +72,7 @@ func TestInHandIsBounded(t *testing.T) {
 	}
 	h.took(40, 300, nil)
 	h.took(40, 300, nil)
-	if got := h.now(); got != (InHand{Batches: 1, Records: 5, Bytes: 10}) {
+	if got := h.now(); got != (InProgress{Batches: 1, Records: 5, Bytes: 10}) {
 		t.Errorf("in hand %+v, want one batch of 5 records and 10 bytes", got)
 	}
 	large := batch(40, 950)
@@ -91,7 +91,7 @@ func TestInHandIsBounded(t *testing.T) {
 	}
 	h.took(40, 300, nil)
 	h.put(small)
-	if got := h.now(); got != (InHand{}) {
+	if got := h.now(); got != (InProgress{}) {
 		t.Errorf("in hand %+v, want nothing", got)
 	}
 	if err := h.reserve(t.Context(), 1000, 1); err != nil { // alone, whatever its size

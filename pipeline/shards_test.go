@@ -269,7 +269,7 @@ func TestFindOverShards(t *testing.T) {
 	r := newShardRig(t, pipeline.ShardsConfig{})
 	ctx := t.Context()
 	r.push("waits1 keep", "waits2 keep", "waits3 keep")
-	where := func(id, want string) pipeline.Found {
+	where := func(id, want string) pipeline.FindResult {
 		t.Helper()
 		found, err := r.flow.Find(ctx, id)
 		if err != nil || states(found) != want {

@@ -114,16 +114,16 @@ func TestEventsOfABatch(t *testing.T) {
 	waitW()
 	waitP()
 	for op, want := range map[pipeline.Op]pipeline.Event{
-		pipeline.OpLease:     {Program: "w", Batches: 1, Records: 6, Attempt: 1, InHand: pipeline.InHand{Batches: 1, Records: 6, Bytes: 43}},
-		pipeline.OpTransform: {Program: "w", Batches: 1, Records: 6, Attempt: 1, Rows: 2, Duplicates: 1, Filtered: 1, Rejected: 2, InHand: pipeline.InHand{Batches: 1, Records: 6, Bytes: 43}},
-		pipeline.OpStage:     {Program: "w", Batches: 1, Records: 6, Attempt: 1, Rows: 2, InHand: pipeline.InHand{Batches: 1, Records: 6, Bytes: 43}},
-		pipeline.OpHandoff:   {Program: "w", Batches: 1, Records: 6, Attempt: 1, InHand: pipeline.InHand{Batches: 1, Records: 6, Bytes: 43}},
+		pipeline.OpLease:     {Program: "w", Batches: 1, Records: 6, Attempt: 1, InProgress: pipeline.InProgress{Batches: 1, Records: 6, Bytes: 43}},
+		pipeline.OpTransform: {Program: "w", Batches: 1, Records: 6, Attempt: 1, Rows: 2, Duplicates: 1, Filtered: 1, Rejected: 2, InProgress: pipeline.InProgress{Batches: 1, Records: 6, Bytes: 43}},
+		pipeline.OpStage:     {Program: "w", Batches: 1, Records: 6, Attempt: 1, Rows: 2, InProgress: pipeline.InProgress{Batches: 1, Records: 6, Bytes: 43}},
+		pipeline.OpHandoff:   {Program: "w", Batches: 1, Records: 6, Attempt: 1, InProgress: pipeline.InProgress{Batches: 1, Records: 6, Bytes: 43}},
 		pipeline.OpPromote:   {Program: "p", Batches: 1, Records: 6, Rows: 2, Duplicates: 1, Filtered: 1, Rejected: 2},
 		pipeline.OpAck:       {Program: "p", Batches: 1},
 	} {
 		got := seen[op]
 		if got.Queue != r.queue.Name() || got.Program != want.Program || got.Batches != want.Batches || got.Records != want.Records ||
-			got.Rows != want.Rows || got.Attempt != want.Attempt || got.InHand != want.InHand ||
+			got.Rows != want.Rows || got.Attempt != want.Attempt || got.InProgress != want.InProgress ||
 			got.Duplicates != want.Duplicates || got.Filtered != want.Filtered || got.Rejected != want.Rejected {
 			t.Errorf("%s: got %+v, want %+v", op, got, want)
 		}

@@ -114,7 +114,7 @@ func (w *Worker[T]) loop(ctx, work context.Context, name string) {
 			if ctx.Err() != nil {
 				return
 			}
-			w.events.emit(ctx, Event{Op: OpLease, Duration: time.Since(start), InHand: w.hand.now(), Err: err})
+			w.events.emit(ctx, Event{Op: OpLease, Duration: time.Since(start), InProgress: w.hand.now(), Err: err})
 			w.redis.failed(name, err, "step", "lease")
 			if sleep(ctx, leasing.next()) == nil {
 				w.probe(ctx, name)
@@ -139,7 +139,7 @@ func (w *Worker[T]) loop(ctx, work context.Context, name string) {
 
 // emit reports a step on a batch.
 func (w *Worker[T]) emit(ctx context.Context, b *queue.Batch, e Event) {
-	e.Batch, e.Attempt, e.Batches, e.Records, e.InHand = b.ID, b.Attempt, 1, len(b.Payloads), w.hand.now()
+	e.Batch, e.Attempt, e.Batches, e.Records, e.InProgress = b.ID, b.Attempt, 1, len(b.Payloads), w.hand.now()
 	w.events.emit(ctx, e)
 }
 

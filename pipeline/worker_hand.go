@@ -13,8 +13,8 @@ type hand struct {
 	maxRecords, maxBytes int
 
 	mu       sync.Mutex
-	held     InHand
-	reserved InHand
+	held     InProgress
+	reserved InProgress
 	freed    chan struct{} // closed and replaced when room is made
 }
 
@@ -73,7 +73,7 @@ func (h *hand) free() {
 	h.freed = make(chan struct{})
 }
 
-func (h *hand) now() InHand {
+func (h *hand) now() InProgress {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.held

@@ -174,7 +174,7 @@ func TestScan(t *testing.T) {
 
 // Large records are read one by one, and the bound on bytes ends the scan.
 // A consumer that works during a scan shifts the ready list under it.
-func TestScanBesideAConsumer(t *testing.T) {
+func TestScanDuringConsumption(t *testing.T) {
 	t.Parallel()
 	q := open(t, servertest.Redis(t), quick)
 	must(t, q.Push(t.Context(), records(0, 100)...))

@@ -179,7 +179,7 @@ func withParameter(t *testing.T, pool *pgxpool.Pool, name, value string) *pgxpoo
 }
 
 // Rows that a policy hides look like none: a batch would be neither staged nor promoted.
-func TestRowLevelSecurityBesideTheTarget(t *testing.T) {
+func TestRowLevelSecurityOnCompanionTables(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)
 	role := strings.ReplaceAll("r"+uid.New(), "-", "")

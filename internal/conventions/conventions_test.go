@@ -26,6 +26,12 @@ func TestWords(t *testing.T) {
 		{"a.lua", "-- says whether\nlocal nobody = 1 -- whoever\n", []int{1, 2}},
 		{"a.sql", "SELECT 'nobody'; -- fine\n-- TODO\n", []int{2}},
 		{"a.md", "one\n`says how` it works\n", []int{2}},
+		{"a.md", "a table beside the target\nbesides that\n", []int{1}},
+		{"a.md", "the page behind a cursor\nbehind a proxy, left behind\nbehind the savepoint\n", []int{1, 3}},
+		{"a.sql", "-- its name stands in the comment\n-- as it stands, understands\n-- it stood still\n", []int{1, 3}},
+		{"a.lua", "-- put aside\n-- set aside\n-- a batch that comes again\n-- it becomes again what it was\n", []int{1, 3}},
+		{"a.go", "package a\nvar e = \"taken back\" // an idle time-out\nvar f = \"timeout\" // rolled back\n", []int{2, 2}},
+		{"a.go", "package a\nfunc TestBesideAnother() {}\nfunc TestTheOther() {}\n", []int{2}},
 	} {
 		var got []int
 		for _, p := range Words(c.file, []byte(c.src)) {
@@ -100,6 +106,7 @@ func TestNames(t *testing.T) {
 		want  []int
 	}{
 		{Retired, "type Handed struct{}\ntype Config struct { Grace int\nPollInterval int }\nfunc (c Config) Off() int { return 0 }\ntype Stats struct { Dead int }\n", []int{2, 3, 5}},
+		{Retired, "type (\nDeed struct{}\nactionResult struct{}\n)\ntype InHand struct{}\n", nil}, // replaced in other packages alone
 		{Sentinels, "var ErrA = errors.New(\"a: b\")\nvar (\nErrB = errors.New(\"b\")\nErrC = fmt.Errorf(\"ac: %w\", ErrA)\n)\n", []int{4, 5}},
 		{Constants, "type Kind int\nconst (\nKindA Kind = iota\nB\nc\n)\nconst D = 1\nconst E Kind = 2\nconst F time.Duration = 1\n", []int{5, 9}},
 		{Constructors, "func New(ctx context.Context, c rueidis.Client, name string, cfg Config) {}\n", nil},

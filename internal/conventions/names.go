@@ -21,6 +21,8 @@ var retired = map[string]string{
 	"Ruled": "V", "Strict": "V", "FenceTimeout": "V", "ErrNoDurability": "V",
 	"ErrUnbalanced": "V", "ErrPermission": "V", "ClockAhead": "V", "ClockSetBack": "V", "MaxFailure": "V", "queue.OnError": "V", "window.OnError": "V",
 	"backpressure.Wait": "F", "backpressure.Try": "F", "backpressure.Done": "F",
+	"console.Deed": "T", "console.Gap": "T", "console.Flight": "T", "console.Letter": "T", "console.Entry": "T", "console.Off": "V",
+	"pipeline.Found": "T", "pipeline.Line": "T", "pipeline.InHand": "TV",
 }
 
 // Retired finds exported names that were replaced.

@@ -27,6 +27,13 @@ var words = []struct {
 	{regexp.MustCompile(`(?i)\bstrange (reply|answer)\b`), "unexpected reply: got …, want …"},
 	{regexp.MustCompile(`(?i)\bhears of\b`), "receives"},
 	{regexp.MustCompile(`(?i)\bfirst first\b`), "oldest first"},
+	{regexp.MustCompile(`(?i)\bbeside\b`), "next to, with, in addition to, during, concurrently with"},
+	{regexp.MustCompile(`(?i)\bbehind (an?|the|all|every) (cursor|position|savepoint|insert|merges?|statement|verb|end)\b`), "after"},
+	{regexp.MustCompile(`(?i)\b(stands?|stood) (in|for|at|still|under|there|once)\b`), "is in, takes the place of, is stalled, exists"},
+	{regexp.MustCompile(`(?i)\b(puts?|putting) aside\b`), "set aside, for a batch; stored, for a record"},
+	{regexp.MustCompile(`(?i)\b(comes?|came) again\b`), "is redelivered, is pushed again, is read again"},
+	{regexp.MustCompile(`(?i)\b(take|takes|taken|took) back\b`), "rolled back, released"},
+	{regexp.MustCompile(`(?i)\btime-outs?\b`), "timeout"},
 	{regexp.MustCompile(`%[vdqsT][^.]*: must (be|not|have|begin)\b`), "is VALUE, must be RANGE"},
 	{regexp.MustCompile(`\b(TODO|FIXME)\b`), "do it, or write it down as a known limit"},
 }
@@ -35,7 +42,7 @@ var words = []struct {
 const user = `"nobody"`
 
 // identifiers must not contain these either: names of tests are read as sentences.
-var identifiers = regexp.MustCompile(`(Nobody|Somebody|Whoever|ByItself)`)
+var identifiers = regexp.MustCompile(`(Nobody|Somebody|Whoever|ByItself|Beside|PutAside|ComesAgain|TakenBack)`)
 
 var expectedOutput = regexp.MustCompile(`(?i)^//\s*(unordered )?output:`)
 

@@ -17,7 +17,7 @@ type FindPage struct {
 	Common
 	ID string `json:"id"`
 	// Found is nil where nothing was asked for, or there is no answer.
-	Found *pipeline.Found `json:"found"`
+	Found *pipeline.FindResult `json:"found"`
 }
 
 func buildFind(ctx context.Context, p *pipe, r *http.Request) (model, error) {
@@ -25,7 +25,7 @@ func buildFind(ctx context.Context, p *pipe, r *http.Request) (model, error) {
 	if d.ID == "" {
 		return d, nil
 	}
-	one := ask(p, p.both, "where the record is", d.ID, func(ctx context.Context) (pipeline.Found, error) {
+	one := ask(p, p.both, "where the record is", d.ID, func(ctx context.Context) (pipeline.FindResult, error) {
 		ctx, cancel := context.WithTimeout(ctx, readTimeout)
 		defer cancel()
 		return p.Find(ctx, d.ID)
@@ -38,7 +38,7 @@ func buildFind(ctx context.Context, p *pipe, r *http.Request) (model, error) {
 }
 
 // shownFound prepares what was found to be shown.
-func (h *Handler) shownFound(f pipeline.Found) *pipeline.Found {
+func (h *Handler) shownFound(f pipeline.FindResult) *pipeline.FindResult {
 	places := make([]pipeline.FoundPlace, len(f.Places))
 	for i, x := range f.Places {
 		if h.cfg.HidePayloads {
@@ -61,10 +61,10 @@ type finder struct {
 }
 
 // find is Flow.Find without the chain.
-func (f *finder) find(ctx context.Context, id string) (pipeline.Found, error) {
+func (f *finder) find(ctx context.Context, id string) (pipeline.FindResult, error) {
 	src, err := f.sources(ctx)
 	if err != nil {
-		return pipeline.Found{}, err
+		return pipeline.FindResult{}, err
 	}
 	return pipeline.Find(ctx, src, id)
 }

@@ -70,7 +70,7 @@ type Pipeline struct {
 	Reconcile func(ctx context.Context) error
 	// Find looks for a record by its id. [Of] sets the flow's own, which computes the ids of payloads.
 	// Nil: a payload has the id if its text holds it as a word.
-	Find func(ctx context.Context, id string) (pipeline.Found, error)
+	Find func(ctx context.Context, id string) (pipeline.FindResult, error)
 }
 
 // Of makes a Pipeline of a flow on its two stores. The flow's queue must be a *[queue.Queue], and

@@ -22,7 +22,8 @@
 //	headrace.stage.values     values of a chain's stage, by stage and direction
 //	headrace.stage.duration   histogram of the duration of a chain's stage, by stage
 //	headrace.events.missed    events that were dropped because an observer was too slow
-//	headrace.hand             gauge of what workers hold, by unit: batches, records
+//	headrace.in_progress      gauge of what workers have leased and not handed off, by unit:
+//	                          batches, records
 //	headrace.stuck.age        gauge of how long a step has failed again and again, by step
 //
 // A transform is counted for each attempt of a batch. What a promotion counts is committed, once.

@@ -56,7 +56,7 @@ func (o *Observer) instruments() error {
 		failed = errors.Join(failed, err)
 		return g
 	}
-	hand := gauge("headrace.hand", "", "What workers hold: batches that are leased and not handed off.")
+	hand := gauge("headrace.in_progress", "", "What workers hold: batches that are leased and not handed off.")
 	stuck, err := o.meter.Float64ObservableGauge("headrace.stuck.age", metric.WithUnit("s"),
 		metric.WithDescription("How long a step has failed again and again. Absent: it works."))
 	if failed = errors.Join(failed, err); failed != nil {

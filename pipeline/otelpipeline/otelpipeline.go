@@ -46,9 +46,9 @@ type Observer struct {
 	spans  spans
 
 	mu    sync.Mutex
-	stuck map[stuckStep]time.Time     // since when
-	hands map[program]pipeline.InHand // what a worker holds
-	gauge metric.Registration         // of the observer's own gauges
+	stuck map[stuckStep]time.Time         // since when
+	hands map[program]pipeline.InProgress // what a worker holds
+	gauge metric.Registration             // of the observer's own gauges
 }
 
 type program struct{ queue, name string }
@@ -74,7 +74,7 @@ func New(cfg Config) (*Observer, error) {
 	}
 	o := &Observer{
 		cfg: cfg, meter: cfg.MeterProvider.Meter(Scope), spans: newSpans(cfg.TracerProvider.Tracer(Scope)),
-		stuck: make(map[stuckStep]time.Time), hands: make(map[program]pipeline.InHand),
+		stuck: make(map[stuckStep]time.Time), hands: make(map[program]pipeline.InProgress),
 	}
 	if err := o.instruments(); err != nil {
 		return nil, fmt.Errorf("otelpipeline: could not create an instrument: %w", err)
@@ -103,7 +103,7 @@ func (o *Observer) note(e pipeline.Event) {
 	case pipeline.OpRecovered:
 		delete(o.stuck, step)
 	case pipeline.OpLease, pipeline.OpTransform, pipeline.OpStage, pipeline.OpHandoff, pipeline.OpRelease:
-		hand := e.InHand
+		hand := e.InProgress
 		if e.Op == pipeline.OpRelease || e.Op == pipeline.OpHandoff && e.Err == nil { // it leaves the hand now
 			hand.Batches, hand.Records = max(0, hand.Batches-e.Batches), max(0, hand.Records-e.Records)
 		}

@@ -315,18 +315,18 @@ func TestFailuresAndMissedEvents(t *testing.T) {
 	at := time.Now()
 	events := []pipeline.Event{
 		{Op: pipeline.OpLease, Err: context.DeadlineExceeded},
-		{Op: pipeline.OpLease, Batch: "a", Batches: 1, Records: 3, InHand: pipeline.InHand{Batches: 1, Records: 3}},
+		{Op: pipeline.OpLease, Batch: "a", Batches: 1, Records: 3, InProgress: pipeline.InProgress{Batches: 1, Records: 3}},
 		{Op: pipeline.OpStage, Batch: "a", Batches: 1, Records: 3, Err: fmt.Errorf("staging: %w", &pgconn.PgError{Code: "42501"})},
-		{Op: pipeline.OpRelease, Batch: "a", Batches: 1, Records: 3, Err: errors.New("given back"), InHand: pipeline.InHand{Batches: 1, Records: 3}},
-		{Op: pipeline.OpLease, Batch: "b", Batches: 1, Records: 3, InHand: pipeline.InHand{Batches: 1, Records: 3}},
+		{Op: pipeline.OpRelease, Batch: "a", Batches: 1, Records: 3, Err: errors.New("given back"), InProgress: pipeline.InProgress{Batches: 1, Records: 3}},
+		{Op: pipeline.OpLease, Batch: "b", Batches: 1, Records: 3, InProgress: pipeline.InProgress{Batches: 1, Records: 3}},
 		{Op: pipeline.OpLease, Batch: "b", Batches: 1, Records: 3, Attempt: 2}, // the first was lost with its end
 		{Op: pipeline.OpRelease, Batch: "b", Batches: 1, Records: 3, Attempt: 2, Err: queue.ErrLeaseLost},
 		{Op: pipeline.OpLease, Batch: "c", Batches: 1, Records: 3},
-		{Op: pipeline.OpHandoff, Batch: "d", Batches: 1, Records: 3, Missed: 7, InHand: pipeline.InHand{Batches: 2, Records: 6}},
+		{Op: pipeline.OpHandoff, Batch: "d", Batches: 1, Records: 3, Missed: 7, InProgress: pipeline.InProgress{Batches: 2, Records: 6}},
 		{Op: pipeline.OpStuck, Step: "staging", Since: at.Add(-time.Hour), Failures: 9},
 		{Op: pipeline.OpStuck, Step: "queue access", Since: at.Add(-time.Hour), Failures: 9},
 		{Op: pipeline.OpRecovered, Step: "queue access", Since: at.Add(-time.Hour)},
-		{Op: pipeline.OpLease, Batch: "e", InHand: pipeline.InHand{Batches: 1, Records: 3}},
+		{Op: pipeline.OpLease, Batch: "e", InProgress: pipeline.InProgress{Batches: 1, Records: 3}},
 	}
 	for _, e := range events {
 		e.At = at
@@ -335,7 +335,7 @@ func TestFailuresAndMissedEvents(t *testing.T) {
 	o.shows(t, map[string]float64{
 		"headrace.errors error.type=timeout op=lease": 1, "headrace.errors error.type=42501 op=stage": 1, "headrace.errors error.type=lease_lost op=release": 1,
 		"headrace.errors error.type=_OTHER op=release": 1, "headrace.steps op=release outcome=lost": 1, "headrace.steps op=release outcome=ok": 1,
-		"headrace.events.missed": 7, "headrace.hand unit=batches": 1, "headrace.hand unit=records": 3,
+		"headrace.events.missed": 7, "headrace.in_progress unit=batches": 1, "headrace.in_progress unit=records": 3,
 	})
 	values := o.values(t)
 	if age := values["headrace.stuck.age step=staging"]; age < 3600 || age > 7200 {

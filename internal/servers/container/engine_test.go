@@ -156,7 +156,7 @@ func TestEngineThatDoesNotAnswer(t *testing.T) {
 	}
 	defer silent.Close() // connections are queued and never read
 	docker := filepath.Join(dir, "docker")
-	script := "#!/bin/sh\nexec sleep 600\n" // stands for a docker command that waits for its engine
+	script := "#!/bin/sh\nexec sleep 600\n" // a docker command that waits for its engine
 	if err := os.WriteFile(docker, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}

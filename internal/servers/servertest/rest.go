@@ -9,7 +9,7 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// Rest waits until the server has done what it does behind the last commands, and collects our own
+// Rest waits until the server has done what it does after the last commands, and collects our own
 // garbage, so that neither is measured with what comes next: the fsync of each second delays
 // writers, and a rewrite of the append-only file forks and takes a core for seconds.
 func Rest(b testing.TB, c rueidis.Client) {
