@@ -26,6 +26,9 @@
 //	{name}:dedup:t:<id>:i<k>  string  index of a table, up to 12 MB each, four bytes per slot
 //	{name}:dedup:t:<id>:<k>   string  log of a table, up to 1 MB each
 //	{name}:dedup:never                never exists; see "Failure modes"
+//	{name}:dedup:aside:…              keys that Repair has set aside
+//
+// Verdicts are in the field "r:dedup" of the key [Batch.Guard], which belongs to the queue.
 //
 // A window usually has one table. Each claim appends the id, its place and the time to the table's
 // log. A slot of the index holds the position of the newest log entry whose id hashes to it, and

@@ -294,7 +294,7 @@ func auditLetter(a *auditRun, id string, result rueidis.RedisResult) error {
 	return nil
 }
 
-// maxText is how much of a text that should be a number stands in a message.
+// maxText bounds how much of a text that should be a number is quoted in a message.
 const maxText = 64
 
 // isNumber reports whether a text is a number to the scripts; see number.lua of internal/redisx.

@@ -1,4 +1,4 @@
--- Stands at the head of every script that reads numbers. A key may hold anything: someone may have
+-- The head of every script that reads numbers. A key may hold anything: someone may have
 -- edited it by hand.
 
 -- MAX_NUMBER is the largest number up to which Lua holds each integer exactly.

@@ -10,7 +10,7 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// NumberLua stands at the head of scripts that read numbers. It defines number, isTime and timeOf.
+// NumberLua begins every script that reads numbers. It defines number, isTime and timeOf.
 //
 //go:embed number.lua
 var NumberLua string
