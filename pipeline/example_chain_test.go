@@ -213,7 +213,7 @@ func ExampleReject() {
 	// x: rejected, too_old: it is 90 days old
 }
 
-// A service that is away costs no record: the batch is redelivered later.
+// A service that is unavailable costs no record: the batch is redelivered later.
 func ExampleUnavailable() {
 	away := pipeline.Map("rate", func(int) (int, error) { return 0, pipeline.Unavailable(errors.New("no answer from the rates")) })
 	show(pipeline.Then(pipeline.Decode(number), away), "1")

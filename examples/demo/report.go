@@ -75,7 +75,7 @@ func report(ctx context.Context, out io.Writer, app *orders.App, flow pipeline.F
 		}
 	}
 
-	fmt.Fprintln(out, "\nThroughput (busy: added up over the batches in hand at once)")
+	fmt.Fprintln(out, "\nThroughput (busy: summed over batches processed at once)")
 	w := tabwriter.NewWriter(out, 2, 0, 2, ' ', 0)
 	m.mu.Lock()
 	for _, s := range []struct{ key, name string }{

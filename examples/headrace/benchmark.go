@@ -22,7 +22,7 @@ import (
 type benchmark struct {
 	Total   int `default:"100000" help:"Orders, 1000 to 10000000."`
 	Batch   int `default:"2000" help:"Records of a batch, 1 to 100000."`
-	Workers int `default:"2" help:"Batches in hand at once, 1 to 64."`
+	Workers int `default:"2" help:"Batches processed at once, 1 to 64."`
 }
 
 // Validate is called by kong after parsing.

@@ -18,7 +18,7 @@ type serveConsole struct {
 	Actions bool   `help:"Let everyone who reaches the page act: requeue, discard, pause and more."`
 	Hide    bool   `name:"hide-payloads" help:"Show no payloads."`
 
-	Lookups []string `placeholder:"NAME,…" help:"Lookup tables to show (those of the orders domain)."`
+	Lookups []string `placeholder:"NAME" help:"Lookup tables to show (those of the orders domain)."`
 }
 
 // Help shows an example.

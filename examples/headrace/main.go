@@ -68,12 +68,12 @@ const description = `Usage: headrace VERB [flags]          (headrace VERB -h: it
 
 The orders domain:
   init-cache  load the reference data     generate   push orders, or a file
-  process     run a worker                promote    move staged orders on
-  benchmark   each step, and bare tools
+  process     run a worker                promote    promote staged orders
+  benchmark   compare with bare tools
 Any pipeline, read only:
   stats       books, depths and ages      audit      recount, compare the books
-  peek        records, not taken away     find       where a record is
-  doctor      check servers, settings     console    a web page of all that
+  peek        show records in place       find       where a record is
+  doctor      check servers, settings     console    serve a web page
   schema      print, check                grants     print privileges
 Any pipeline:
   dead        list, requeue, discard      rejects    list, replay, resolve

@@ -12,7 +12,7 @@ import (
 // process runs a worker until it is told to stop, or until a number of batches, or until the queue
 // is empty.
 type process struct {
-	Workers    int           `default:"2" env:"HEADRACE_WORKERS" help:"Batches in hand at once, 1 to 64."`
+	Workers    int           `default:"2" env:"HEADRACE_WORKERS" help:"Batches processed at once, 1 to 64."`
 	Batch      int           `default:"2000" env:"HEADRACE_BATCH" help:"Records of a batch, 1 to 100000."`
 	Lease      time.Duration `default:"30s" env:"HEADRACE_LEASE" help:"A silent worker loses its batches after this time."`
 	Iterations int           `help:"Stop leasing after this many batches (no limit)."`
@@ -63,7 +63,7 @@ func (v *process) Run(ctx context.Context, s *session) error {
 			defer mu.Unlock()
 			done.Batches, done.Records = done.Batches+1, done.Records+e.Records
 			if v.Iterations > 0 && done.Batches >= v.Iterations {
-				stop() // the batches in hand are finished
+				stop() // the leased batches are finished
 			}
 		}),
 	})

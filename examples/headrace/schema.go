@@ -12,7 +12,7 @@ import (
 // schema is what a pipeline has in Postgres.
 type schema struct {
 	Print schemaPrint `cmd:"" help:"Print the tables, roll-ups and views as SQL."`
-	Check schemaCheck `cmd:"" help:"Compare the database with them; creates nothing."`
+	Check schemaCheck `cmd:"" help:"Compare the database with the expected schema; create nothing."`
 }
 
 type schemaPrint struct {
@@ -94,8 +94,8 @@ type grants struct {
 type grantsPrint struct {
 	To      string   `arg:"" help:"The database role that gets them."`
 	Role    string   `default:"all" enum:"worker,promoter,reader,all" help:"worker, promoter, reader or all."`
-	Replace bool     `help:"It replaces rows by their key."`
-	Columns []string `help:"Columns that it loads (all)."`
+	Replace bool     `help:"The program replaces rows by their key."`
+	Columns []string `help:"Columns that the program loads (all)."`
 }
 
 // Run prints the SQL. It reads the catalogue, so the tables must exist.

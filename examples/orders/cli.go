@@ -54,7 +54,7 @@ func GeneratorFlags(f *program.Flags, cfg *Config) {
 
 // WorkerFlags defines the flags of a program that runs a worker.
 func WorkerFlags(f *program.Flags, cfg *pipeline.WorkerConfig) {
-	f.Int(&cfg.Concurrency, "workers", pipeline.DefaultConcurrency, 1, 64, "batches in hand at once")
+	f.Int(&cfg.Concurrency, "workers", pipeline.DefaultConcurrency, 1, 64, "batches processed at once")
 	f.Int(&cfg.Records, "batch", pipeline.DefaultRecords, 1, 100_000, "records of a batch")
 	f.Duration(&cfg.LeaseDuration, "lease", pipeline.DefaultLeaseDuration, time.Second, "a silent worker loses its batches")
 }

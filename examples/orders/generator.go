@@ -68,7 +68,7 @@ type Expected struct {
 	Rejected   map[string]int // bad records by the code of their rejection
 }
 
-// near is how far back most duplicates reach: a client that tries again does so soon.
+// near is how far back most duplicates reach: a client that retries does so soon.
 const near = 1000
 
 // A Generator makes payloads. The shares are exact: of 10,000 records with 5 % duplicates 500 are

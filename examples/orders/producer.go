@@ -69,7 +69,8 @@ type PushObserver struct {
 	// Full reports that the gate has closed and PushAll waits, Room that it goes on.
 	Full func(why *backpressure.FullError)
 	Room func()
-	// Away reports that Redis does not accept a push and PushAll tries again, Back that it goes on.
+	// Away reports that Redis does not accept a push and PushAll retries, Back that it accepts pushes
+	// again.
 	Away func(err error)
 	Back func()
 }
@@ -84,8 +85,8 @@ type PushResult struct {
 }
 
 // PushAll pushes payloads in chunks until there are none left or ctx is done. While the gate is
-// closed and while Redis is away it waits. A record whose reply is lost is pushed again, so a
-// record may arrive twice and never zero times.
+// closed and while Redis is unavailable it waits. A record whose reply is lost is pushed again, so
+// a record may arrive twice and never zero times.
 func (p *Producer) PushAll(ctx context.Context, payloads iter.Seq[[]byte], o PushObserver) (PushResult, error) {
 	var done PushResult
 	var err error
@@ -104,7 +105,7 @@ func (p *Producer) PushAll(ctx context.Context, payloads iter.Seq[[]byte], o Pus
 	return done, err
 }
 
-// The pauses between two tries while Redis is away.
+// The pauses between two attempts while Redis is unavailable.
 const (
 	firstPause = 50 * time.Millisecond
 	lastPause  = 2 * time.Second
@@ -177,8 +178,8 @@ func (p *Producer) tryChunk(ctx context.Context, chunk [][]byte, o PushObserver)
 	return pushed, err
 }
 
-// temporary reports whether a push may succeed later: Redis is away, loads its data, is at its
-// maxmemory or changes roles. Any other error is final.
+// temporary reports whether a push may succeed later: Redis is unavailable, loads its data, is at
+// its maxmemory or changes roles. Any other error is final.
 func temporary(err error) bool {
 	if errors.Is(err, queue.ErrMemory) || errors.Is(err, backpressure.ErrFull) {
 		return true

@@ -19,7 +19,7 @@ const help = `
 Usage: producer [flags]
 
 Pushes generated orders into the Redis queue of REDIS_URL. While too many orders
-wait, it waits for the workers. While Redis is away, it tries again.
+wait, it waits for the workers. While Redis is unavailable, it retries.
 
 Example:
   REDIS_URL=redis://localhost:6379 producer -orders 100000 -bad 0.01

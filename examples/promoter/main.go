@@ -26,7 +26,7 @@ Usage: promoter [flags]
 Moves staged orders into the table "orders" of the database of DATABASE_URL,
 acknowledges their batches in the Redis of REDIS_URL, and keeps the dashboards
 current: roll-ups at once, views in the pauses of the load.
-Ctrl-C finishes the promotion in hand and prints the books. The exit code is 1
+Ctrl-C finishes the current promotion and prints the books. The exit code is 1
 if they do not balance.
 
 Example:
@@ -81,7 +81,7 @@ func run(ctx context.Context, p *program.Program, args []string) error {
 	for _, a := range advice {
 		p.Say("advice (%s): %s", a.Code, a.Text)
 	}
-	p.Say("promoting; Ctrl-C finishes the promotion in hand")
+	p.Say("promoting; Ctrl-C finishes the current promotion")
 	refreshing, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = app.Views.Run(refreshing) })

@@ -21,7 +21,7 @@ Usage: worker [flags]
 
 Takes batches of orders from the Redis queue of REDIS_URL, decodes, deduplicates
 and enriches them, and stages them in the database of DATABASE_URL. It creates
-the tables that are missing. Ctrl-C finishes the batches in hand.
+the tables that are missing. Ctrl-C finishes the leased batches.
 
 Example:
   export REDIS_URL=redis://localhost:6379
@@ -71,6 +71,6 @@ func run(ctx context.Context, p *program.Program, args []string) error {
 		}
 	})
 	defer wg.Wait()
-	p.Say("working; Ctrl-C finishes the batches in hand")
+	p.Say("working; Ctrl-C finishes the leased batches")
 	return worker.Run(ctx)
 }
