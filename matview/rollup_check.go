@@ -58,23 +58,20 @@ func (d Difference) String() string {
 // contents is one of the roll-up's tables, with the query that recomputes it.
 type contents struct {
 	table
-	name  string // "" for the roll-up itself
-	query string
+	name      string // "" for the roll-up itself
+	query     string
+	before    string                    // a statement that must run before query when a roll-up is repaired
+	check     func(limit string) string // the statement that finds differences, nil for the usual one
+	checkKeys int                       // how many columns of check are the key
 }
 
 // contents lists the tables of distinct values, then the roll-up itself.
 func (r Rollup) contents() []contents {
 	var out []contents
 	for _, v := range r.distinct() {
-		t := v.table()
-		var named []string
-		for _, c := range append(t.keys[:len(t.keys):len(t.keys)], t.columns...) {
-			named = append(named, "x."+c)
-		}
-		query := "SELECT " + join(named) + " FROM (" + v.all(ident(r.From)) + ") x (" + join(append(t.keys[:len(t.keys):len(t.keys)], t.columns...)) + ")"
-		out = append(out, contents{t, v.name().String(), query})
+		out = append(out, v.contents())
 	}
-	return append(out, contents{r.table(), "", r.groups(ident(r.From) + " AS promoted")})
+	return append(out, contents{table: r.table(), query: r.groups(ident(r.From) + " AS promoted")})
 }
 
 // compared lists the columns that follow from the table. What the last promotion added to a value
@@ -188,6 +185,11 @@ func (r Rollup) repair(ctx context.Context, tx pgx.Tx) (changed int64, err error
 		return 0, err
 	}
 	for _, c := range r.contents() {
+		if c.before != "" {
+			if _, err := tx.Exec(ctx, c.before); err != nil {
+				return 0, err
+			}
+		}
 		action := ""
 		if len(c.columns) > 0 {
 			var set, have, want []string
@@ -253,6 +255,11 @@ func (r Rollup) compare(ctx context.Context, tx pgx.Tx, limit int) (differences 
 }
 
 func (r Rollup) differencesOf(ctx context.Context, tx pgx.Tx, c contents, limit int) ([]Difference, error) {
+	// The limit is one more than two rows for each difference, so that the last one is whole.
+	rows := fmt.Sprint(2*limit + 1)
+	if c.check != nil {
+		return readDifferences(ctx, tx, c.check(rows), c.name, c.checkKeys)
+	}
 	var texts []string
 	columns := append(c.keys[:len(c.keys):len(c.keys)], c.compared()...)
 	for _, q := range columns {
@@ -263,7 +270,7 @@ func (r Rollup) differencesOf(ctx context.Context, tx pgx.Tx, c contents, limit 
 		texts = append(texts, "coalesce("+text+", 'NULL')")
 	}
 	sql := pgschema.Fill(checkSQL, "columns", join(columns), "table", c.ident, "query", c.query, "texts", join(texts),
-		"keys", join(c.keys), "live", c.live(r), "limit", fmt.Sprint(2*limit+1))
+		"keys", join(c.keys), "live", c.live(r), "limit", rows)
 	return readDifferences(ctx, tx, sql, c.name, len(c.keys))
 }
 

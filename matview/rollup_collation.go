@@ -51,7 +51,7 @@ func (r Rollup) checkGrouping(ctx context.Context, tx pgx.Tx) error {
 	}
 	for _, v := range r.distinct() {
 		m := v.measure()
-		if err := check(fmt.Sprintf("Rollup.Measures[%d]", v.i), m.Name, "("+m.Expr+")", m.Type); err != nil {
+		if err := check(v.field(), m.Name, "("+m.Expr+")", m.Type); err != nil {
 			return err
 		}
 	}

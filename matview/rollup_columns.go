@@ -17,7 +17,10 @@ const (
 	columnStale  = hiddenPrefix + "stale"  // the group must be recomputed, or deleted
 	columnValue  = hiddenPrefix + "value"  // a distinct value
 	columnCount  = hiddenPrefix + "n"      // rows that have the value
-	columnChange = hiddenPrefix + "change" // what the last promotion added to columnCount
+	columnChange = hiddenPrefix + "change" // what the last promotion added to columnCount, or how many values to a set
+	columnNumber = hiddenPrefix + "number" // the number of a distinct value
+	columnChunk  = hiddenPrefix + "chunk"  // a row of a set: its first number, divided by setWidth
+	columnBits   = hiddenPrefix + "bits"   // the numbers that a row of a set has
 	columnSign   = hiddenPrefix + "sign"   // 1: a row came; -1: it went
 )
 

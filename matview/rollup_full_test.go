@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -304,8 +306,12 @@ func TestRebuildOfEveryAggregate(t *testing.T) {
 		if n, err := r.Rebuild(t.Context(), pool); err != nil || n != 0 {
 			t.Errorf("rebuild of what is right: %d groups, %v, want 0", n, err)
 		}
+		table := `"odd ""Daily_amounts_values"`
+		if replaces {
+			table = `"odd ""Daily_amounts"`
+		}
 		exec(t, pool, `UPDATE "odd ""Daily" SET mean_sum = 1, about_sketch = ~about_sketch WHERE product = 'p1'`,
-			`DELETE FROM "odd ""Daily_amounts" WHERE headrace_value = 3`, `UPDATE "odd ""Daily" SET day = '2020-01-01Z' WHERE product IS NULL AND day = '2026-01-02Z'`)
+			`DELETE FROM `+table+` WHERE headrace_value = 3`, `UPDATE "odd ""Daily" SET day = '2020-01-01Z' WHERE product IS NULL AND day = '2026-01-02Z'`)
 		if diffs, err := r.Check(t.Context(), pool, 0); err != nil || len(diffs) < 6 {
 			t.Errorf("got %d differences, %v, want those of three faults: %v", len(diffs), err, diffs)
 		}
@@ -320,25 +326,165 @@ func TestRebuildOfEveryAggregate(t *testing.T) {
 // Only a table of distinct values is wrong: Check and Rebuild find that too.
 func TestOnlyTheValuesAreWrong(t *testing.T) {
 	t.Parallel()
+	for _, c := range []struct{ name, typ, damage, want string }{
+		{
+			"another value", "price", `UPDATE by_product_prices SET headrace_value = 3 WHERE headrace_value = 2`,
+			`["by_product_prices" (ink, 2.00): have none, want () "by_product_prices" (ink, 3): have (), want none]`,
+		},
+		{
+			"another numbered value", "numeric", `UPDATE by_product_prices_values SET headrace_value = 3 WHERE headrace_value = 2`,
+			`["by_product_prices" (ink, 2.00): have none, want () "by_product_prices" (ink, 3): have (), want none]`,
+		},
+		{
+			"no number", "numeric", `DELETE FROM by_product_prices_values WHERE headrace_value = 2`,
+			`["by_product_prices" (ink, 2.00): have none, want () "by_product_prices" (ink, NULL): have (), want none]`,
+		},
+		{
+			"one bit too many", "numeric", `UPDATE by_product_prices SET headrace_bits = set_bit(headrace_bits, 1023, 1)`,
+			`["by_product_prices" (ink, NULL): have (), want none]`,
+		},
+		{
+			"one bit too few", "numeric", `UPDATE by_product_prices SET headrace_bits = set_bit(headrace_bits, 1, 0)`,
+			`["by_product_prices" (ink, 1.00): have none, want ()]`,
+		},
+		{
+			"no set", "numeric", `DELETE FROM by_product_prices`,
+			`["by_product_prices" (ink, 1.00): have none, want () "by_product_prices" (ink, 2.00): have none, want ()]`,
+		},
+		{
+			"another group's set", "numeric", `INSERT INTO by_product_prices SELECT 'pen', headrace_chunk, headrace_bits, 0 FROM by_product_prices`,
+			`["by_product_prices" (pen, 1.00): have (), want none "by_product_prices" (pen, 2.00): have (), want none]`,
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			pool := newTarget(t)
+			r := matview.Rollup{
+				Table: "by_product", From: "orders", GroupBy: []matview.Column{{Name: "product", Type: "text"}},
+				Measures: []matview.Measure{{Name: "prices", Expr: "amount", Aggregate: matview.AggregateDistinct, Type: c.typ}},
+			}
+			exec(t, pool, `CREATE DOMAIN price AS numeric`, `INSERT INTO orders VALUES (NULL, 'ink', 1), (NULL, 'ink', 2)`)
+			if err := r.Create(t.Context(), pool); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := r.Rebuild(t.Context(), pool); err != nil {
+				t.Fatal(err)
+			}
+			same(t, pool, r)
+			exec(t, pool, c.damage)
+			diffs, err := r.Check(t.Context(), pool, 0)
+			want(t, "differences", fmt.Sprint(diffs, err), c.want+" <nil>")
+			if n, err := r.Rebuild(t.Context(), pool); n == 0 || err != nil {
+				t.Errorf("rebuild: %d, %v, want the rows that were wrong", n, err)
+			}
+			same(t, pool, r)
+			if err := promote(t.Context(), pool, r, newRand(5), 20, 3); err != nil {
+				t.Fatal(err)
+			}
+			same(t, pool, r)
+		})
+	}
+}
+
+// Values of each type are distinct as count(DISTINCT) takes them, in one promotion and over
+// several.
+func TestDistinctValuesOfEachType(t *testing.T) {
+	t.Parallel()
+	pool := servertest.UTF8Postgres(t) // ICU has no SQL_ASCII
+	exec(t, pool, `CREATE COLLATION folded (provider = icu, locale = 'und-u-ks-level2', deterministic = false)`,
+		`CREATE SCHEMA ext`, `CREATE EXTENSION citext SCHEMA ext`, `CREATE TYPE mood AS ENUM ('good', 'bad')`, `CREATE DOMAIN grade AS numeric CHECK (value >= 0)`)
+	for i, c := range []struct{ typ, first, second string }{
+		{"text", `'a', 'A', 'a ', '', NULL`, `'a', 'é', 'e', 'A'`},
+		{"text COLLATE folded", `'a', 'A', 'b'`, `'B', 'c', NULL`},
+		{"varchar(3)", `'abc', 'abd'`, `'abc', 'ab '`},
+		{"char(4)", `'a', 'a  '`, `'a ', 'b'`},
+		{"numeric", `1, 1.0, 1.00, 'NaN'`, `1.000, 'NaN', 'Infinity', -0.0, 0`},
+		{"numeric(8, 2)", `1.001, 1.002`, `1.0, 2`},
+		{"double precision", `'-0', 0, 'NaN'`, `'NaN', 1e-300, '-Infinity'`},
+		{"timestamptz", `'2026-01-01 12:00+00', '2026-01-01 13:00+01', 'infinity'`, `'infinity', '-infinity', '4713-01-01 BC'`},
+		{"interval", `'1 day', '24 hours', '1 month'`, `'30 days', '720 hours'`},
+		{"jsonb", `'{"a": 1, "b": 2}', '{"b": 2, "a": 1.0}', 'null'`, `'{"a": 1}', '[]', NULL`},
+		{"uuid", `'00000000-0000-0000-0000-00000000000A', '00000000-0000-0000-0000-00000000000a'`, `'00000000-0000-0000-0000-00000000000b'`},
+		{"bytea", `'\x00', '\x0000', ''`, `'\x00', '\xff'`},
+		{"boolean", `true, false, NULL`, `true`},
+		{"inet", `'10.0.0.1', '10.0.0.1/32'`, `'10.0.0.1/24'`},
+		{"ext.citext", `'a', 'A', 'b'`, `'B', 'c'`}, // its operators are not on the search path
+		{"mood", `'good', 'bad'`, `'good', NULL`},
+		{"grade", `1, 1.0`, `1.00, 2`},
+		{"int4range", `'[1,3)', '[1,2]'`, `'[1,3)', 'empty'`},
+	} {
+		t.Run(c.typ, func(t *testing.T) {
+			t.Parallel()
+			target := fmt.Sprintf("target_%d", i)
+			exec(t, pool, `CREATE TABLE `+target+` (kind text, v `+c.typ+`)`)
+			r := matview.Rollup{
+				Table: fmt.Sprintf("rollup_%d", i), From: target, GroupBy: []matview.Column{{Name: "kind", Type: "text"}},
+				Measures: []matview.Measure{{Name: "values", Expr: "v", Type: c.typ, Aggregate: matview.AggregateDistinct}},
+			}
+			if err := r.Create(t.Context(), pool); err != nil {
+				t.Fatal(err)
+			}
+			if err := r.Verify(t.Context(), pool); err != nil {
+				t.Fatal(err)
+			}
+			for _, list := range []string{c.first, c.second, c.first} {
+				sql, err := promotionSQL(r, `INSERT INTO `+target+` SELECT kind, v FROM unnest(ARRAY['x', NULL]) kind, unnest(ARRAY[`+list+`]::`+elements(c.typ)+`) v`)
+				if err != nil {
+					t.Fatal(err)
+				}
+				exec(t, pool, sql)
+				same(t, pool, r)
+			}
+			exec(t, pool, `UPDATE `+r.Table+` SET values = 99`)
+			if _, err := r.Rebuild(t.Context(), pool); err != nil {
+				t.Fatal(err)
+			}
+			same(t, pool, r)
+		})
+	}
+}
+
+// elements is an array of a type that may have a collation.
+func elements(typ string) string {
+	if base, collation, ok := strings.Cut(typ, " COLLATE "); ok {
+		return base + "[] COLLATE " + collation
+	}
+	return typ + "[]"
+}
+
+// The numbers of many values are looked up one by one: a promotion of a few rows does not read them
+// all.
+func TestNumbersOfManyValues(t *testing.T) {
+	t.Parallel()
 	pool := newTarget(t)
 	r := matview.Rollup{
 		Table: "by_product", From: "orders", GroupBy: []matview.Column{{Name: "product", Type: "text"}},
 		Measures: []matview.Measure{{Name: "prices", Expr: "amount", Aggregate: matview.AggregateDistinct, Type: "numeric"}},
 	}
-	exec(t, pool, `INSERT INTO orders VALUES (NULL, 'ink', 1), (NULL, 'ink', 2)`)
 	if err := r.Create(t.Context(), pool); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Rebuild(t.Context(), pool); err != nil {
-		t.Fatal(err)
+	for _, c := range []struct {
+		rows string
+		all  bool // all numbers are read
+	}{{"1, 3000", true}, {"2999, 3001", false}, {"1, 2500", true}, {"5000, 5010", false}, {"3000, 3000", false}} {
+		sql, err := promotionSQL(r, `INSERT INTO orders SELECT NULL, 'p' || i % 3, i FROM generate_series(`+c.rows+`) i`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		plan := one[string](t, pool, `EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, FORMAT JSON) `+sql)
+		scans := regexp.MustCompile(`"Relation Name": "by_product_prices_values",(?s:.*?)"Actual Rows": ([0-9.]+),\s+"Actual Loops": (\d+)`).FindAllStringSubmatch(plan, -1)
+		read := 0.0
+		for _, m := range scans {
+			rows, _ := strconv.ParseFloat(m[1], 64)
+			loops, _ := strconv.ParseFloat(m[2], 64)
+			read += rows * loops
+		}
+		if len(scans) < 2 || !c.all && read > 100 {
+			t.Errorf("promotion of %s read %v numbers in %d scans:\n%s", c.rows, read, len(scans), plan)
+		}
+		same(t, pool, r)
 	}
-	exec(t, pool, `UPDATE by_product_prices SET headrace_value = 3 WHERE headrace_value = 2`)
-	diffs, err := r.Check(t.Context(), pool, 0)
-	want(t, "differences", fmt.Sprint(diffs, err), `["by_product_prices" (ink, 2.00): have none, want () "by_product_prices" (ink, 3): have (), want none] <nil>`)
-	if n, err := r.Rebuild(t.Context(), pool); n != 2 || err != nil {
-		t.Errorf("rebuild: %d, %v, want 2", n, err)
-	}
-	same(t, pool, r)
 }
 
 // Keys group as the table's own columns do. A type that would not is refused, and the error names

@@ -96,11 +96,7 @@ func (r Rollup) Merges() ([]Merge, error) {
 		out = append(out, Merge{Name: r.changes(), SQL: r.changesSQL(), Replaced: true})
 	}
 	for _, v := range r.distinct() {
-		m := Merge{Name: v.merge(), SQL: v.merged(), Replaced: r.Replaces}
-		if r.Replaces {
-			m.Then = "DELETE FROM " + v.table().ident + " WHERE " + columnStale
-		}
-		out = append(out, m)
+		out = append(out, v.merges()...)
 	}
 	var set []string
 	for _, s := range r.written() {
@@ -152,7 +148,7 @@ func (r Rollup) deltas() string {
 		return query
 	}
 	for _, v := range r.distinct() {
-		query += "\nUNION ALL\n" + v.counted(columns)
+		query += "\nUNION ALL\n" + r.counted(v, columns)
 	}
 	list := r.keys("d.")
 	for _, s := range columns {

@@ -28,9 +28,11 @@ func (r Rollup) SQL() (string, error) {
 		return "", err
 	}
 	var b strings.Builder
-	b.WriteString("-- headrace roll-up schema 1: " + r.Table + "\n" + r.create())
+	b.WriteString("-- headrace roll-up schema 2: " + r.Table + "\n" + r.create())
 	for _, v := range r.distinct() {
-		b.WriteString(v.create())
+		for _, p := range v.parts() {
+			b.WriteString(p.create)
+		}
 	}
 	return b.String(), nil
 }
@@ -85,7 +87,7 @@ func (r Rollup) ensure(ctx context.Context, db DB, what string, create bool) err
 			return err
 		}
 		for _, v := range r.distinct() {
-			tables = append(tables, part{what: "table of distinct values", name: v.name(), table: v.table(), create: v.create(), nulls: v.nulls()})
+			tables = append(tables, v.parts()...)
 		}
 		names := []pgschema.Name{from}
 		for _, p := range tables {
@@ -195,11 +197,7 @@ func (r Rollup) nulls() string {
 }
 
 func (v values) nulls() string {
-	var columns []string
-	for _, c := range v.r.GroupBy {
-		columns = append(columns, "NULL::"+c.Type+" AS "+pgschema.Quote(c.Name))
-	}
-	columns = append(columns, "NULL::"+v.measure().Type+" AS "+columnValue)
+	columns := append(v.nullKeys(), "NULL::"+v.measure().Type+" AS "+columnValue)
 	if v.r.Replaces {
 		columns = append(columns, "0::bigint AS "+columnCount, "0::bigint AS "+columnChange, "false AS "+columnStale)
 	}

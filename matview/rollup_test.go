@@ -358,6 +358,12 @@ func TestRollupErrors(t *testing.T) {
 		`Rollup.Measures[0].Aggregate (column n) is 0, must be AggregateSum`:               func(r *matview.Rollup) { r.Measures[0].Aggregate = 0 },
 		`Rollup.Measures[2].Expr (column total) is empty, must be an expression`:           func(r *matview.Rollup) { r.Measures[2].Expr = "" },
 		`Rollup.Measures[3].Type (column low) is empty, must be an SQL type`:               func(r *matview.Rollup) { r.Measures[3].Type = "" },
+		`Rollup.Measures[1].Name is "low_values", must be another: the table`: func(r *matview.Rollup) {
+			r.Measures = []matview.Measure{
+				{Name: "low", Expr: "amount", Type: "numeric", Aggregate: matview.AggregateDistinct},
+				{Name: "low_values", Expr: "amount", Type: "numeric", Aggregate: matview.AggregateDistinct},
+			}
+		},
 	} {
 		r := daily()
 		change(&r)

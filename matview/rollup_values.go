@@ -2,6 +2,7 @@ package matview
 
 import (
 	_ "embed"
+	"fmt"
 	"strings"
 
 	"github.com/headrace/headrace/internal/pgschema"
@@ -10,26 +11,44 @@ import (
 //go:embed rollup_values_all.sql
 var valuesAllSQL string
 
-// values are the distinct values of one measure. They are in a table of their own: one row for
-// each value of each group. With Rollup.Replaces a row also has the number of rows that have the
-// value.
-type values struct {
-	r Rollup
-	i int
+// distinct is a measure that counts distinct values exactly: [values] or [sets].
+type distinct interface {
+	measure() Measure
+	field() string // for error texts
+	// merges come before that of the roll-up. The last one, called merge, returns the groups to which
+	// values were added.
+	merges() []Merge
+	merge() string
+	gained() string // the number of values that a group has gained, over what the last merge returns
+	parts() []part
+	contents() contents
 }
 
 // distinct are the measures that count distinct values exactly.
-func (r Rollup) distinct() []values {
-	var out []values
+func (r Rollup) distinct() []distinct {
+	var out []distinct
 	for i, m := range r.Measures {
-		if m.Aggregate == AggregateDistinct {
-			out = append(out, values{r, i})
+		switch v := (values{r, i}); {
+		case m.Aggregate != AggregateDistinct:
+		case hasSets(r, m):
+			out = append(out, sets{v})
+		default:
+			out = append(out, v)
 		}
 	}
 	return out
 }
 
+// values keep the distinct values of one measure in a table of their own: one row for each value of
+// each group. With Rollup.Replaces a row also has the number of rows that have the value.
+type values struct {
+	r Rollup
+	i int
+}
+
 func (v values) measure() Measure { return v.r.Measures[v.i] }
+
+func (v values) field() string { return fmt.Sprintf("Rollup.Measures[%d]", v.i) }
 
 // name of the table.
 func (v values) name() pgschema.Name {
@@ -106,38 +125,78 @@ func (v values) merged() string {
 	return t.upsert(query, "UPDATE SET "+set) + " RETURNING " + join([]string{keys, columnCount, columnChange})
 }
 
+func (v values) merges() []Merge {
+	m := Merge{Name: v.merge(), SQL: v.merged(), Replaced: v.r.Replaces}
+	if v.r.Replaces {
+		m.Then = "DELETE FROM " + v.table().ident + " WHERE " + columnStale
+	}
+	return []Merge{m}
+}
+
+func (v values) gained() string {
+	if v.r.Replaces {
+		return "sum((" + columnCount + " > 0)::int - (" + columnCount + " - " + columnChange + " > 0)::int)"
+	}
+	return "count(*)"
+}
+
 // counted is the query of how many distinct values each group has gained, with the columns of the
 // roll-up.
-func (v values) counted(columns []stored) string {
+func (r Rollup) counted(v distinct, columns []stored) string {
 	var list []string
-	for _, c := range v.r.GroupBy {
+	for _, c := range r.GroupBy {
 		k := pgschema.Quote(c.Name)
 		if isPlainText(c.Type) {
 			k += ` COLLATE "default"`
 		}
 		list = append(list, k)
 	}
-	gained := "count(*)"
-	if v.r.Replaces {
-		gained = "sum((" + columnCount + " > 0)::int - (" + columnCount + " - " + columnChange + " > 0)::int)"
-	}
 	for _, s := range columns {
 		if s.name == v.measure().Name {
-			list = append(list, gained+"::"+s.typ)
+			list = append(list, v.gained()+"::"+s.typ)
 		} else {
 			list = append(list, "NULL::"+s.typ)
 		}
 	}
-	return grouped(list, pgschema.Quote(v.merge()), len(v.r.GroupBy))
+	return grouped(list, pgschema.Quote(v.merge()), len(r.GroupBy))
 }
 
-// create makes the table.
-func (v values) create() string {
+// keyColumns are the columns of the key, for CREATE TABLE.
+func (v values) keyColumns() []string {
 	var columns []string
 	for _, c := range v.r.GroupBy {
 		columns = append(columns, pgschema.Quote(c.Name)+" "+c.Type+collated(c.Type))
 	}
-	columns = append(columns, columnValue+" "+v.measure().Type+collated(v.measure().Type)+" NOT NULL")
+	return columns
+}
+
+// nullKeys are NULLs of their types.
+func (v values) nullKeys() []string {
+	var columns []string
+	for _, c := range v.r.GroupBy {
+		columns = append(columns, "NULL::"+c.Type+" AS "+pgschema.Quote(c.Name))
+	}
+	return columns
+}
+
+func (v values) parts() []part {
+	return []part{{what: "table of distinct values", name: v.name(), table: v.table(), create: v.create(), nulls: v.nulls()}}
+}
+
+func (v values) contents() contents {
+	t := v.table()
+	columns := append(t.keys[:len(t.keys):len(t.keys)], t.columns...)
+	var named []string
+	for _, c := range columns {
+		named = append(named, "x."+c)
+	}
+	query := "SELECT " + join(named) + " FROM (" + v.all(ident(v.r.From)) + ") x (" + join(columns) + ")"
+	return contents{table: t, name: v.name().String(), query: query}
+}
+
+// create makes the table.
+func (v values) create() string {
+	columns := append(v.keyColumns(), columnValue+" "+v.measure().Type+collated(v.measure().Type)+" NOT NULL")
 	fill := "100"
 	if v.r.Replaces {
 		columns = append(columns, columnCount+" bigint NOT NULL", columnChange+" bigint NOT NULL", columnStale+" boolean NOT NULL")

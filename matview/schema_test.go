@@ -117,13 +117,18 @@ func TestRollupPrivileges(t *testing.T) {
 	t.Parallel()
 	pool := newTarget(t)
 	r := daily()
+	r.Measures = append(r.Measures, matview.Measure{Name: "prices", Expr: "amount", Aggregate: matview.AggregateDistinct, Type: "numeric"})
 	schema, err := r.SQL()
 	if err != nil {
 		t.Fatal(err)
 	}
 	exec(t, pool, schema, noTemp(pool), `REVOKE CREATE ON SCHEMA public FROM PUBLIC`)
 	user, role := as(t, pool, `GRANT SELECT, INSERT ON orders TO ROLE`)
-	grant := fmt.Sprintf(`GRANT SELECT, INSERT, UPDATE ON TABLE "odd ""Daily" TO "%s";`, role)
+	var grants []string
+	for _, table := range []string{`"odd ""Daily"`, `"odd ""Daily_prices_values"`, `"odd ""Daily_prices"`} {
+		grants = append(grants, fmt.Sprintf(`GRANT SELECT, INSERT, UPDATE ON TABLE %s TO "%s";`, table, role))
+	}
+	grant := strings.Join(grants, " ")
 	for _, f := range []func() error{
 		func() error { return r.Create(t.Context(), user) },
 		func() error { return r.Verify(t.Context(), user) },
