@@ -564,3 +564,52 @@ func TestSketchError(t *testing.T) {
 	merged := one[int](t, pool, `SELECT `+matview.SketchCount("bit_or(n_sketch)")+`::int FROM about`)
 	want(t, "all days together", merged, one[int](t, pool, `SELECT n::int FROM about WHERE day = $1`, len(sizes)-1))
 }
+
+// Two promotions give a new value its number at the same time: the second one waits, and takes the
+// number of the first if that commits.
+func TestTwoPromotionsOfANewValue(t *testing.T) {
+	t.Parallel()
+	for _, commit := range []bool{true, false} {
+		pool := newTarget(t)
+		r := matview.Rollup{
+			Table: "by_product", From: "orders", GroupBy: []matview.Column{{Name: "product", Type: "text"}},
+			Measures: []matview.Measure{{Name: "prices", Expr: "amount", Aggregate: matview.AggregateDistinct, Type: "numeric"}},
+		}
+		if err := r.Create(t.Context(), pool); err != nil {
+			t.Fatal(err)
+		}
+		promotion := func(product string) string {
+			sql, err := promotionSQL(r, `INSERT INTO orders SELECT NULL, '`+product+`', i FROM generate_series(1, 50) i`)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return sql
+		}
+		first, err := pool.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := first.Exec(t.Context(), promotion("ink")); err != nil {
+			t.Fatal(err)
+		}
+		second := make(chan error, 1)
+		sql := promotion("pen")
+		go func() {
+			_, err := pool.Exec(context.WithoutCancel(t.Context()), sql)
+			second <- err
+		}()
+		untilLocked(t, pool, second)
+		end := first.Rollback
+		if commit {
+			end = first.Commit
+		}
+		if err := end(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-second; err != nil {
+			t.Fatal(err)
+		}
+		same(t, pool, r)
+		want(t, "pens", one[int](t, pool, `SELECT prices::int FROM by_product WHERE product = 'pen'`), 50)
+	}
+}

@@ -96,7 +96,7 @@ func (s sets) merges() []Merge {
 	gained := "excluded." + columnBits + " & ~r." + columnBits
 	set := columnBits + " = r." + columnBits + " | excluded." + columnBits + ", " + columnChange + " = bit_count(" + gained + ")" +
 		" WHERE bit_count(" + gained + ") > 0"
-	query := s.fill(setsSQL, "promoted", "found_keys", join(s.r.keys("f.")))
+	query := s.fill(setsSQL, "promoted", "nulls", strings.TrimSuffix(strings.Repeat("NULL, ", len(s.r.GroupBy)), ", "))
 	return []Merge{
 		{Name: s.found(), SQL: s.fill(setsFoundSQL, "promoted", "small", "("+small+")")},
 		{Name: s.numbered(), SQL: s.fill(setsNumberSQL, "promoted")},
