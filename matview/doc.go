@@ -46,8 +46,9 @@
 // owner needs SELECT on all that the views read. If a view has a unique index, the owner also needs
 // TEMPORARY on the database, because a concurrent refresh in Postgres creates a temporary table. A
 // role that promotes needs SELECT, INSERT and UPDATE on the roll-ups and on their tables of
-// distinct values (roll-up "sales", measure "customers": sales_customers), with Rollup.Replaces
-// also DELETE. New, Create and Verify list everything that is missing in one error.
+// distinct values (roll-up "sales", measure "customers": sales_customers, sales_customers_values),
+// with Rollup.Replaces also DELETE. New, Create and Verify list everything that is missing in one
+// error.
 //
 // Each transaction runs in READ COMMITTED with time limits of its own, whatever the defaults of the
 // server, the database or the role are. Locks are transaction-scoped advisory locks, so everything
@@ -62,6 +63,11 @@
 // numeric. An expression that depends on the session, such as date_trunc('hour', t) of a
 // timestamptz, creates two sets of groups from sessions in two time zones: write date_trunc('hour',
 // t, 'UTC').
+//
+// The numbers of distinct values come from a sequence, which logical replication leaves out. On a
+// subscriber that takes over, the first promotion with a new value fails with a unique violation,
+// and nothing is lost: run SELECT setval(pg_get_serial_sequence('sales_customers_values',
+// 'headrace_number'), max(headrace_number)) FROM sales_customers_values.
 //
 // New usually compares a view with its definition by creating that definition elsewhere for a
 // moment. A role that may not create views, and a program with Config.NoCreate, compares the
