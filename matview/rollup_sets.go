@@ -98,7 +98,7 @@ func (s sets) merges() []Merge {
 		" WHERE bit_count(" + gained + ") > 0"
 	query := s.fill(setsSQL, "promoted", "nulls", strings.TrimSuffix(strings.Repeat("NULL, ", len(s.r.GroupBy)), ", "))
 	return []Merge{
-		{Name: s.found(), SQL: s.fill(setsFoundSQL, "promoted", "small", "("+small+")")},
+		{Name: s.found(), SQL: s.fill(setsFoundSQL, "promoted", "p_keys", join(s.r.keys("p.")), "small", "("+small+")")},
 		{Name: s.numbered(), SQL: s.fill(setsNumberSQL, "promoted")},
 		{Name: s.merge(), SQL: s.table().upsert(query, "UPDATE SET "+set) + " RETURNING " + join(append(s.r.keys(""), columnChange))},
 	}
