@@ -25,12 +25,12 @@ const (
 	// name is generated from the two. Merge the averages of several groups as sum(name_sum) /
 	// sum(name_count).
 	AggregateAverage
-	// AggregateDistinct counts the distinct values of Expr, exactly. Each value gets a number, in the
-	// companion table table_name_values, once for the whole roll-up: about 100 bytes. The table
-	// table_name holds the numbers of each group, as bits, 1,024 to a row. A promotion looks up each
-	// value and writes the rows whose bits have changed, so values that many rows share are cheap. With
-	// Rollup.Replaces, or a type that is not built in, table_name holds one row for each value of each
-	// group instead: about 100 bytes, and as much time as a row of a narrow target.
+	// AggregateDistinct counts the distinct values of Expr, exactly. Each value gets a number, once
+	// for the whole roll-up, in the companion table table_name_values: about 100 bytes. The table
+	// table_name holds the numbers of each group as bits, 1,024 to a row. A promotion looks up each
+	// value and writes the rows whose bits change, so repeated values are cheap. With
+	// Rollup.Replaces, or a type that is not built in, table_name holds one row for each value of
+	// each group instead: about 100 bytes, and as much time as a row of a narrow target.
 	AggregateDistinct
 	// AggregateSketch estimates the number of distinct values of Expr from a sketch of a fixed size,
 	// in the column name_sketch. The column name is generated from it. The standard error is 0.7 /

@@ -38,8 +38,8 @@ const (
 // each group the set of its numbers: a row for each setWidth numbers of which it has some. Most
 // values of a promotion are in few rows, so it writes few.
 //
-// A set has no room for reference counts, and the numbers are found with the operator "=": so
-// [values] keep those of a roll-up with Rollup.Replaces and those of other types than Postgres' own.
+// A set has no room for reference counts, and the operator "=" finds the numbers. So [values] keep
+// those of a roll-up with Rollup.Replaces, and those of types that are not built in.
 type sets struct{ values }
 
 // hasSets is true if the measure's values can be kept as sets.
