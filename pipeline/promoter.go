@@ -32,6 +32,7 @@ type Promoter[T any] struct {
 	sharded    bool // the queue may fail in part
 
 	epoch string       // of the UNLOGGED tables, as last seen; belongs to Run
+	asked time.Time    // when promotedElsewhere was last done; belongs to Run
 	due   atomic.Int64 // when the next reconcile is due, in Unix nanoseconds
 	busy  atomic.Int32 // lanes but the first in which a promotion is under way
 }
@@ -207,9 +208,6 @@ func (p *Promoter[T]) round(ctx, work context.Context, dirty chan<- struct{}) er
 		if err != nil {
 			return errors.Join(failed, err)
 		}
-		if n == 0 && failed == nil && p.busy.Load() > 0 {
-			return nil // what is handed off may be in another lane's hands
-		}
 		if n == 0 && failed == nil {
 			return p.promotedElsewhere(work)
 		}
@@ -237,14 +235,27 @@ func (p *Promoter[T]) changed(dirty chan<- struct{}) {
 
 // promotedElsewhere acknowledges, at once, the batches of this queue that the promoter of another
 // queue has promoted: several queues may feed one table. It costs one command when nothing is
-// handed off.
+// handed off. While other lanes are promoted, what is handed off may be theirs: then it is done
+// every elsewhereInterval only, and one that waits for such a promotion in vain is no failure.
 func (p *Promoter[T]) promotedElsewhere(ctx context.Context) error {
+	busy := p.busy.Load() > 0
+	if busy && time.Since(p.asked) < elsewhereInterval {
+		return nil
+	}
+	p.asked = time.Now()
 	s, err := p.flow.Queue.Stats(ctx)
 	if err != nil || s.HandedOffBatches == 0 {
 		return err
 	}
-	return p.Reconcile(ctx)
+	if err := p.Reconcile(ctx); err != nil && (!busy || !errors.Is(err, staging.ErrBusy)) {
+		return err
+	}
+	return nil
 }
+
+// elsewhereInterval is how often a promoter looks for its batches in the hands of others while its
+// lanes are busy.
+const elsewhereInterval = 2 * time.Second
 
 func (p *Promoter[T]) reconcileDue() bool { return time.Now().UnixNano() >= p.due.Load() }
 

@@ -169,3 +169,61 @@ func TestAPromoterOfOneLane(t *testing.T) {
 		t.Errorf("got %v, promotions by lane %v, want those of lane 2 only", err, got)
 	}
 }
+
+// elsewhereQueue has batches that are handed off, and counts how often they are reconciled.
+type elsewhereQueue struct {
+	partQueue
+	err error
+}
+
+func (q *elsewhereQueue) Stats(context.Context) (queue.Stats, error) {
+	return queue.Stats{HandedOffBatches: 1}, nil
+}
+
+func (q *elsewhereQueue) Reconcile(context.Context, queue.FatesFunc, queue.SettleFunc) (queue.ReconcileResult, error) {
+	q.reconciles++
+	return queue.ReconcileResult{}, q.err
+}
+
+// emptyTable has nothing to promote.
+type emptyTable struct{ busyTable }
+
+func (emptyTable) Promote(context.Context, staging.PromoteOptions) (staging.PromoteResult, error) {
+	return staging.PromoteResult{}, nil
+}
+
+// Batches that another queue's promoter has promoted are looked for however busy the other lanes
+// are, now and then. To wait for those lanes in vain is no failure then.
+func TestPromotedElsewhereWhileLanesAreBusy(t *testing.T) {
+	t.Parallel()
+	q := &elsewhereQueue{}
+	p, err := NewPromoter(Flow[int]{Queue: q, Table: emptyTable{}, Chain: Decode(atoi)}, PromoterConfig{ReconcileInterval: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.epoch = "1"
+	p.reconcileAfter(time.Hour)
+	p.wake = make([]chan struct{}, 2)
+	const recently = -time.Hour
+	for _, c := range []struct {
+		busy int32
+		ago  time.Duration // since it was done last
+		err  error
+		want int
+	}{
+		{0, recently, nil, 1},
+		{1, recently, nil, 1},
+		{1, elsewhereInterval, nil, 2},
+		{1, elsewhereInterval, fmt.Errorf("fates: %w", staging.ErrBusy), 3},
+	} {
+		p.busy.Store(c.busy)
+		p.asked, q.err = time.Now().Add(-c.ago), c.err
+		if err := p.round(t.Context(), t.Context(), make(chan struct{}, 1)); err != nil || q.reconciles != c.want {
+			t.Errorf("%+v: %v and %d reconciles, want %d", c, err, q.reconciles, c.want)
+		}
+	}
+	p.busy.Store(0)
+	if err := p.round(t.Context(), t.Context(), make(chan struct{}, 1)); !errors.Is(err, staging.ErrBusy) {
+		t.Errorf("with idle lanes: got %v, want ErrBusy", err)
+	}
+}

@@ -107,10 +107,10 @@ type Config[T any] struct {
 	// works in a lane, so with two lanes two backends of Postgres promote at once. Each batch has
 	// its lane by its id. 0: as many as the target has, at first one.
 	//
-	// The number of a target only grows. With a smaller one, Stage uses the first lanes, and the
-	// others are promoted too. A program that was started before the number grew promotes nothing
-	// and returns [ErrDrift] until it is started again. See "Lanes" in the package comment for what
-	// lanes change.
+	// New adds lanes, and takes none away: [RetireLanes] does. With a smaller number than the target
+	// has, Stage uses the first lanes, and the others are promoted too. A program that was started
+	// before the number grew promotes nothing and returns [ErrDrift] until it is started again. See
+	// "Lanes" in the package comment for what lanes change.
 	Lanes int
 
 	// Rules reject rows at promotion. NOT NULL, CHECK and foreign key constraints of the target act as

@@ -24,8 +24,8 @@
 //	orders_ledger                    one row for each committed batch: promoted or void, its books
 //	orders_rejects                   rejected records and rows with code, reason and payload
 //	orders_reject_counts             how many rejects each code has: the sum over its rows
-//	orders_control                   which side of each lane is open (a hint), and the floor below
-//	                                 which the ledger was pruned
+//	orders_control                   which side of each lane is open (a hint), which lanes are
+//	                                 retired, and the floor below which the ledger was pruned
 //	orders_rewrites                  the progress of each Rewrite; created by the first one
 //
 // With [Config].Lanes a second lane has orders_staging_a2, _b2, orders_registry_a2 and so on.
@@ -77,9 +77,13 @@
 // where a constraint may refuse one, and after a row that only the insert could refuse.
 //
 // Batches of two lanes have no order. So [ConflictReplace] needs Newer or ReplaceIf, and a target
-// that refers to itself by a foreign key has one lane: New returns [ErrConfig]. Of rows with one
-// key, ConflictSkip keeps that of the promotion that comes first. The tables of a group have one
-// lane.
+// that refers to itself by a foreign key has one lane: New returns [ErrConfig]. If such a key is
+// added later, Promote returns [ErrDrift] and rejects nothing. Of rows with one key, ConflictSkip
+// keeps that of the promotion that comes first. The tables of a group have one lane.
+//
+// [RetireLanes] goes back to fewer lanes while programs run. Start them with the smaller
+// Config.Lanes first. Where promotions return ErrDrift for a foreign key, stop the programs, give
+// back what is staged by [DiscardStaged], and retire the lanes then.
 //
 // # Cost
 //

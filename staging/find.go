@@ -221,27 +221,39 @@ func (t *table) FindBatches(ctx context.Context, ids ...string) (found FoundBatc
 	defer conn.Release()
 	q := conn.Conn()
 	staged := map[string]FoundBatch{}
-	for s := range t.sql.side {
-		r, err := t.registeredAt(ctx, q, t.sql.side[s].findRegistered, ids, statsWait)
-		switch {
-		case sqlState(err) == "55P03":
-			found.Limits = append(found.Limits, "batches in "+t.staging[s]+": a promotion holds it")
-		case err != nil:
-			return found, t.explain("finding batches", err)
-		default:
-			for row := range r.each() {
-				b := foundBatch(row)
-				staged[b.ID] = b
-			}
+	from := func(s side) error {
+		r, err := t.registeredAt(ctx, q, t.ofRegistry(s, "find_registered"), ids, statsWait)
+		if sqlState(err) == "55P03" {
+			found.Limits = append(found.Limits, "batches in "+t.name.With("_staging_"+s.String()).String()+": a promotion holds it")
+			return nil
 		}
+		if err != nil {
+			return err
+		}
+		for row := range r.each() {
+			b := foundBatch(row)
+			staged[b.ID] = b
+		}
+		return nil
 	}
-	defer t.rollback(q)
-	res, err := send(ctx, q, append(t.beginning(false), t.sql.findCommitted.with(args{"ids": array(ids), "limit": text(maxFoundBatches + 1)}), do("commit"))...)
-	if err != nil {
-		return found, t.explain("finding batches", err)
+	// Lanes that are newer than this program are read when it meets them in the control table, and
+	// then the ledger again.
+	var committed []FoundBatch
+	for read, lanes := 0, len(t.lane); read < lanes; {
+		missing, err := eachSide(read, lanes, from)
+		if err != nil {
+			return found, t.explain("finding batches", err)
+		}
+		open := ""
+		if committed, open, err = t.committed(ctx, q, ids); err != nil {
+			return found, t.explain("finding batches", err)
+		}
+		if err := t.gone(open, missing); err != nil {
+			return found, err
+		}
+		read, lanes = lanes, max(lanes, len(open))
 	}
-	for row := range res[len(res)-2].each() {
-		b := foundBatch(row)
+	for _, b := range committed {
 		delete(staged, b.ID) // promoted since the registry was read
 		found.Batches = append(found.Batches, b)
 	}
@@ -257,6 +269,22 @@ func (t *table) FindBatches(ctx context.Context, ids ...string) (found FoundBatc
 		}
 	}
 	return found, nil
+}
+
+// committed reads what the ledger has of batches, and of the parts of those that were split, and
+// the open sides.
+func (t *table) committed(ctx context.Context, q *pgx.Conn, ids []string) (batches []FoundBatch, open string, err error) {
+	defer t.rollback(q)
+	calls := append(t.beginning(false), t.sql.findCommitted.with(args{"ids": array(ids), "limit": text(maxFoundBatches + 1)}), t.sql.readControl.with(nil), do("commit"))
+	res, err := send(ctx, q, calls...)
+	if err != nil {
+		return nil, "", err
+	}
+	res = res[len(res)-3:]
+	for row := range res[0].each() {
+		batches = append(batches, foundBatch(row))
+	}
+	return batches, res[1].row(0).text("open"), nil
 }
 
 // registeredAt reads the registry of one side. It waits so long for a promotion.

@@ -142,7 +142,7 @@ func Group[R any](members ...Member[R]) *TableGroup[R] {
 		case slices.Contains(names, v.names.target):
 			return bad("table %s is a member twice, must be one member that makes all its rows", v.names.target)
 		case len(v.sql.lane) > 1:
-			return bad("table %s has %d lanes (Config.Lanes), must have 1", v.names.target, len(v.sql.lane))
+			return bad("table %s has %d lanes (Config.Lanes), must have 1 (RetireLanes takes the others away)", v.names.target, len(v.sql.lane))
 		case i > 0 && v.searchPath != g.views[0].searchPath:
 			return bad("table %s was opened with search_path %q, must be %q like %s", v.names.target, v.searchPath, g.views[0].searchPath, names[0])
 		}

@@ -93,7 +93,7 @@ func (g *TableGroup[R]) entriesOf(res []result) map[string][]ledgerEntry {
 
 // fatesOf are the fates that the ledgers decide. A batch that was promoted into other tables is not
 // among them: it is delivered again, and Stage returns the error.
-func (g *TableGroup[R]) fatesOf(res []result) (map[string]Fate, error) {
+func (g *TableGroup[R]) fatesOf(res []result, _ []int) (map[string]Fate, error) {
 	out := map[string]Fate{}
 	for id, of := range g.entriesOf(res) {
 		if f, err := g.settled(id, of); err == nil {

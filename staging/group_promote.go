@@ -40,6 +40,7 @@ type groupPromotion[R any] struct {
 	q       *pgx.Conn
 	s       side
 	out     PromoteResult
+	locked  bool // the side and the targets
 	found   int
 	settled int
 	expect  int64
@@ -68,7 +69,7 @@ func (g *TableGroup[R]) Promote(ctx context.Context, o PromoteOptions) (PromoteR
 func (g *TableGroup[R]) promoteOnce(ctx context.Context, limit int64, byBatch bool) (attempt, error) {
 	p := &groupPromotion[R]{g: g, gone: map[recordKey]cause{}}
 	err := p.once(ctx, limit, byBatch)
-	a := attempt{out: p.out, found: p.found, settled: p.settled, expect: p.expect, learn: p.learn, resolve: p.resolve}
+	a := attempt{out: p.out, found: p.found, settled: p.settled, expect: p.expect, learn: p.learn, resolve: p.resolve, locked: p.locked}
 	if err != nil {
 		a.settled = 0
 	}
@@ -191,6 +192,7 @@ func (p *groupPromotion[R]) run(ctx context.Context, limit int64) error {
 	if err := p.lock(ctx); err != nil {
 		return err
 	}
+	p.locked = true
 	if err := g.at("after lock"); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -36,7 +37,8 @@ type laneState struct {
 	digest  [2]atomic.Pointer[string] // of the columns of a side that were compared last
 }
 
-// Lanes returns the number of lanes of the target, at least 1. As many promotions can run at once.
+// Lanes returns the number of lanes that the target had when this program was started, at least 1.
+// As many promotions can run at once.
 func (t *table) Lanes() int { return len(t.lane) }
 
 // readLanes finds out how many lanes a target has, and names all its tables. The tables that are
@@ -50,7 +52,8 @@ func (t *table) readLanes(ctx context.Context, q *pgx.Conn, target pgschema.Name
 	if err != nil {
 		return t.explain("looking for the lanes of "+target.String(), err)
 	}
-	lanes := max(1, t.cfg.Lanes, MaxLanes-len(r.Rows))
+	t.found = MaxLanes - len(r.Rows)
+	lanes := max(1, t.cfg.Lanes, t.found)
 	t.names, t.lane, t.whole = newNames(target, lanes), make([]laneState, lanes), make(chan struct{}, 1)
 	t.setHint("")
 	return nil
@@ -67,6 +70,9 @@ func (t *table) checkLanes(ctx context.Context, q *pgx.Conn) error {
 	if t.cfg.Role.onTarget() && t.cfg.Conflict == ConflictReplace && t.cfg.Newer == "" && t.cfg.ReplaceIf == "" {
 		return bad("Config.Newer and ReplaceIf are empty, must choose between rows of one key, because batches of two lanes have no order")
 	}
+	if t.cfg.Lanes <= t.found { // a constraint that is newer than the lanes: see checkGuards
+		return nil
+	}
 	r, err := sendOne(ctx, q, t.sql.refersToItself.with(nil))
 	if err != nil {
 		return t.explain("reading the foreign keys of "+t.target, err)
@@ -77,11 +83,26 @@ func (t *table) checkLanes(ctx context.Context, q *pgx.Conn) error {
 	return nil
 }
 
+// checkGroup returns an error if lanes would be added to a member of a group, which has one.
+func (t *table) checkGroup(ctx context.Context, q *pgx.Conn, missing []string) error {
+	if t.cfg.Lanes <= t.found || slices.ContainsFunc([]string{"_registry_a", "_registry_b", "_ledger"}, func(s string) bool { return slices.Contains(missing, t.name.With(s).Table) }) {
+		return nil
+	}
+	r, err := sendOne(ctx, q, fill("group_batches", pieces{"registry_a": t.registry[sideA], "registry_b": t.registry[sideB], "ledger": t.ledger}).with(nil))
+	if err != nil {
+		return t.explain("looking for batches of a group in "+t.target, err)
+	}
+	if r.row(0).bool("any") {
+		return fmt.Errorf("%w: Config.Lanes is %d, must be at most 1: %s has batches of a group, whose tables have one lane each", ErrConfig, t.cfg.Lanes, t.target)
+	}
+	return nil
+}
+
 // laneOf is the lane of a batch. A batch that is delivered again comes into the same lane, unless
 // the number of lanes has changed: then it may be staged twice, and the ledger takes one of the
 // two.
 func (t *table) laneOf(id string) int {
-	n := len(t.lane)
+	n := min(len(t.lane), max(1, int(t.used.Load())))
 	if t.cfg.Lanes > 0 {
 		n = min(n, t.cfg.Lanes)
 	}
@@ -93,6 +114,46 @@ func (t *table) laneOf(id string) int {
 	h := fnv.New64a()
 	h.Write(u[:]) //nolint:errcheck // documented never to return an error
 	return int(h.Sum64() % uint64(n))
+}
+
+// usedLanes is the number of lanes into which batches are staged: those before the retired ones.
+func usedLanes(open string) int { return len(strings.TrimRight(open, "r")) }
+
+// retired is true for a lane that takes no more batches, or is gone.
+func retired(open string, lane int) bool { return lane > 0 && lane >= usedLanes(open) }
+
+// isGone is true for the error of a statement on the tables of a lane that RetireLanes may have
+// dropped.
+func isGone(err error, lane int) bool { return lane > 0 && sqlState(err) == "42P01" }
+
+// gone returns nil if lanes whose tables were not found have been taken away.
+func (t *table) gone(open string, missing []int) error {
+	for _, lane := range missing {
+		if lane < len(open) {
+			return fmt.Errorf("%w: the tables of lane %d of %s are missing; restore them, or call RetireLanes", ErrDrift, lane+1, t.target)
+		}
+	}
+	return nil
+}
+
+// eachSide calls read for the sides of the lanes from first to the one before end. It returns the
+// lanes whose tables were not found.
+func eachSide(first, end int, read func(s side) error) (missing []int, err error) {
+	for s := side(2 * first); s < side(2*end); s++ {
+		switch err := read(s); {
+		case isGone(err, s.lane()):
+			missing = append(missing, s.lane())
+		case err != nil:
+			return nil, err
+		}
+	}
+	return missing, nil
+}
+
+// ofRegistry is a statement that names nothing but the registry of a side. A side may be newer than
+// this program.
+func (t *table) ofRegistry(s side, name string) statement {
+	return fill(name, pieces{"registry": t.name.With("_registry_" + s.String()).String()})
 }
 
 // outgrown returns an error if another program has added lanes since this one was started: their
@@ -144,6 +205,64 @@ func (p *promotion) waitFor(ctx context.Context, turn statement) error {
 	_, err := sendOne(ctx, p.q, turn.with(nil))
 	p.waits = err != nil
 	return err
+}
+
+// waitSamples is how often a promotion with a time-out is looked at.
+const waitSamples = 8
+
+// waitQuery reports whether a process waits for another transaction.
+const waitQuery = "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1::int4 AND NOT granted) AS waits"
+
+// watchWaits finds out whether a promotion with a time-out spends at least half of it waiting for
+// what other lanes have written: ids in the ledger, keys, groups of merges. Such a promotion is not
+// too slow. The server keeps no sum of these waits, so samples are taken on another connection.
+func (p *promotion) watchWaits(ctx context.Context) (stop func()) {
+	deadline, ok := ctx.Deadline()
+	interval := time.Until(deadline) / waitSamples
+	if !ok || len(p.t.lane) == 1 || interval <= 0 {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	samples, waits, done := 0, 0, make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(interval)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			if waiting, err := p.t.waiting(ctx, p.backend); err == nil {
+				samples++
+				if waiting {
+					waits++
+				}
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+		p.waits = p.waits || samples > 0 && 2*waits >= samples
+	}
+}
+
+func (t *table) waiting(ctx context.Context, backend int64) (bool, error) {
+	c, err := t.pool.Acquire(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer c.Release()
+	// Cancelling the query would close the connection, and it ends in a moment anyway.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	r, err := t.inOwn(ctx, c.Conn(), false, do(waitQuery, text(backend)))
+	if err != nil {
+		return false, err
+	}
+	return r.row(0).bool("waits"), nil
 }
 
 // ordered is true for a promotion that writes its keys in one statement, sorted, and nothing but

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/staging"
 )
 
@@ -67,6 +68,71 @@ func TestWaitingForAnotherLaneIsNotSlow(t *testing.T) {
 				t.Errorf("got %+v, want 10 rows", p)
 			}
 		})
+	}
+}
+
+// So it is with a promotion that spends its timeout waiting for what another lane has written.
+func TestWaitingForRowsOfAnotherLaneIsNotSlow(t *testing.T) {
+	t.Parallel()
+	for name, hold := range map[string]string{
+		"batch ids": "INSERT INTO laned_ledger (id, kind, root, root_offset, records, sealed_at) VALUES ($1, 'void', $1, 0, 1, now())",
+		"keys":      "INSERT INTO laned SELECT 'k0004', 0, 0 WHERE $1::text <> ''",
+		"groups":    "INSERT INTO sums SELECT 3, 0, 0 WHERE $1::text <> ''",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg := staging.Config[laned]{Key: []string{"id"}, Merges: []staging.Merge{sumsMerge}}
+			x := openLanes(t, lanedTable+sumsTable, cfg)
+			l := x.loadOf(1, keys(10, false)...)
+			stage(t, x.both, l, staging.OutcomeStaged)
+			defer x.hold(hold, l.Batch.ID)()
+			cfg.LockTimeout = time.Minute
+			// A machine that is busy may need more time until the promotion waits.
+			for timeout := time.Second; ; timeout *= 2 {
+				tab := newTable(t, x.work, "laned", cfg)
+				begun := time.Now()
+				promoting := background(func() (staging.PromoteResult, error) {
+					return tab.Promote(t.Context(), staging.PromoteOptions{Lane: 1, Timeout: timeout})
+				})
+				var r result[staging.PromoteResult]
+				ended := false
+				for waits := false; !waits && !ended; {
+					select {
+					case r = <-promoting:
+						ended = true
+					case <-time.After(2 * time.Millisecond):
+						waits = query[bool](t, x.pool, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')")
+					}
+				}
+				early := !ended && time.Since(begun) < timeout/4
+				if !ended {
+					r = <-promoting
+				}
+				if !early && timeout < time.Minute {
+					continue
+				}
+				if !errors.Is(r.err, staging.ErrBusy) || tab.Bound() != 0 {
+					t.Errorf("got %+v, %v, bound %d, want ErrBusy and no bound", r.v, r.err, tab.Bound())
+				}
+				return
+			}
+		})
+	}
+}
+
+// A promotion that waits for such a row in vain does not blame those who hold the staging tables.
+func TestWhoHoldsARow(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	exec(t, pool, lanedTable)
+	tab := newTable(t, pool, "laned", staging.Config[laned]{Key: []string{"id"}, LockTimeout: 100 * time.Millisecond})
+	stage(t, tab, load(keys(3, false)...), staging.OutcomeStaged)
+	x := &lanes{t: t, pool: pool}
+	defer x.hold("INSERT INTO laned VALUES ('k0001', 0, 0)")()
+	defer x.hold("LOCK TABLE laned_registry_b IN ACCESS SHARE MODE")()
+	_, err := tab.Promote(t.Context(), staging.PromoteOptions{})
+	if !errors.Is(err, staging.ErrBusy) || strings.Contains(err.Error(), "staging tables are held") || !strings.Contains(err.Error(), "another transaction has written") {
+		t.Errorf("got %v, want ErrBusy for another transaction", err)
 	}
 }
 

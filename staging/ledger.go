@@ -62,14 +62,16 @@ func (b *Batch) voided() args {
 // after it.
 func (t *table) Fates(ctx context.Context, ids []string) ([]Fate, error) {
 	list := array(ids)
-	from := fateSource{
-		registries: []call{t.registeredCall(list)}, ledgers: []call{t.sql.ledgerKinds.with(args{"ids": list}), t.sql.readControl.with(nil)},
-		settled: func(res []result) (map[string]Fate, error) {
-			return fatesOf(res[0]), t.outgrown(res[1].row(0).text("open"))
+	from := fateSource{ledgers: []call{t.sql.ledgerKinds.with(args{"ids": list}), t.sql.readControl.with(nil)},
+		settled: func(res []result, missing []int) (map[string]Fate, error) {
+			open := res[1].row(0).text("open")
+			return fatesOf(res[0]), errors.Join(t.outgrown(open), t.gone(open, missing))
 		}, at: t.at,
 	}
 	if len(t.lane) > 1 {
 		from.sides, from.wait = t.sql.side, t.cfg.LockTimeout
+	} else {
+		from.registries = []call{t.registeredCall(list)}
 	}
 	return fatesFrom(ctx, ids, t, from)
 }
@@ -86,12 +88,13 @@ func (t *table) registeredCall(ids string) call {
 // fateSource is where the fates of batches are read.
 type fateSource struct {
 	registries, ledgers []call
-	settled             func(ledgers []result) (map[string]Fate, error)
+	settled             func(ledgers []result, missing []int) (map[string]Fate, error)
 	at                  func(point string) error
 	// sides, if given, are read in place of registries, without waiting for a promotion. Those that a
 	// promotion holds are read again, and waited for, if a batch is found nowhere else.
-	sides []sideStatements
-	wait  time.Duration // for a side that is read again
+	sides   []sideStatements
+	wait    time.Duration // for a side that is read again
+	missing []int         // lanes whose tables were not found
 }
 
 // fatesFrom reads the fates of batches from registries, and then from ledgers.
@@ -113,33 +116,19 @@ func fatesFrom(ctx context.Context, ids []string, t groupTable, from fateSource)
 	defer c.Release()
 	q := c.Conn()
 	defer t.rollback(q)
-	var held []sideStatements
-	for _, side := range from.sides {
-		r, err := t.registeredAt(ctx, q, side.registered, ids, statsWait)
-		switch {
-		case sqlState(err) == "55P03":
-			held = append(held, side)
-		case err != nil:
-			return nil, t.explain("reading the fates of batches", err)
-		default:
-			from.note(known, r)
-		}
-	}
-	if from.sides != nil {
-		from.registries = nil
+	held, err := from.readSides(ctx, q, t, ids, known)
+	if err != nil {
+		return nil, err
 	}
 	if err := from.read(ctx, q, t, known); err != nil {
 		return nil, err
 	}
 	if len(held) > 0 && slices.ContainsFunc(ids, func(id string) bool { return unknown(known, id) }) {
-		for _, side := range held {
-			r, err := t.registeredAt(ctx, q, side.registered, ids, from.wait)
-			if err != nil {
+		for _, s := range held {
+			if err := from.readSide(ctx, q, t, s, ids, from.wait, known); err != nil {
 				return nil, t.explain("reading the fates of batches", err)
 			}
-			from.note(known, r)
 		}
-		from.registries = nil
 		if err := from.read(ctx, q, t, known); err != nil {
 			return nil, err
 		}
@@ -157,8 +146,36 @@ func unknown(known map[string]Fate, id string) bool {
 	return !ok
 }
 
+// readSides takes over what the sides hold, without waiting for a promotion. It returns those that
+// a promotion holds.
+func (from *fateSource) readSides(ctx context.Context, q *pgx.Conn, t groupTable, ids []string, known map[string]Fate) (held []side, err error) {
+	for s := range from.sides {
+		switch err := from.readSide(ctx, q, t, side(s), ids, statsWait, known); {
+		case sqlState(err) == "55P03":
+			held = append(held, side(s))
+		case err != nil:
+			return nil, t.explain("reading the fates of batches", err)
+		}
+	}
+	return held, nil
+}
+
+// readSide takes over what a side holds. It waits so long for a promotion.
+func (from *fateSource) readSide(ctx context.Context, q *pgx.Conn, t groupTable, s side, ids []string, wait time.Duration, known map[string]Fate) error {
+	r, err := t.registeredAt(ctx, q, from.sides[s].registered, ids, wait)
+	switch {
+	case isGone(err, s.lane()):
+		from.missing = append(from.missing, s.lane())
+		return nil
+	case err != nil:
+		return err
+	}
+	from.note(known, r)
+	return nil
+}
+
 // read takes over what the registries hold, and then what the ledgers have.
-func (from fateSource) read(ctx context.Context, q *pgx.Conn, t groupTable, known map[string]Fate) error {
+func (from *fateSource) read(ctx context.Context, q *pgx.Conn, t groupTable, known map[string]Fate) error {
 	res, err := send(ctx, q, append(t.beginning(false), from.registries...)...)
 	if err != nil {
 		return t.explain("reading the fates of batches", err)
@@ -171,7 +188,7 @@ func (from fateSource) read(ctx context.Context, q *pgx.Conn, t groupTable, know
 	if err != nil {
 		return t.explain("reading the fates of batches", err)
 	}
-	settled, err := from.settled(res[:len(from.ledgers)])
+	settled, err := from.settled(res[:len(from.ledgers)], from.missing)
 	if err != nil {
 		return err
 	}
@@ -180,7 +197,7 @@ func (from fateSource) read(ctx context.Context, q *pgx.Conn, t groupTable, know
 }
 
 // note takes over what registries hold.
-func (fateSource) note(known map[string]Fate, registries ...result) {
+func (*fateSource) note(known map[string]Fate, registries ...result) {
 	for _, r := range registries {
 		for _, id := range r.texts("id") {
 			known[id] = FateStaged

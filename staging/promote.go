@@ -23,6 +23,8 @@ type progress struct {
 	s         side
 	out       PromoteResult
 	leader    string            // takes the batches of the group that this table leads; empty: those of the table alone
+	locked    bool              // the side and the target
+	backend   int64             // process of the server
 	found     int               // batches in the side's registry that this promotion may take
 	others    int               // batches of another kind there: they stay
 	list      []*staged         // the batches that were found
@@ -56,7 +58,7 @@ type progress struct {
 	judged    int64           // rows that were refused record by record
 	lastPass  bool            // no longer postponed
 	alone     bool            // no promotion of another lane writes until the commit
-	waits     bool            // for its turn, or its share of it
+	waits     bool            // for other promotions: for its turn, or for what they have written
 	yielding  bool            // the insert leaves a key to another lane that writes it meanwhile
 	byBatch   bool            // batch by batch, to count each batch's conflicts
 	wroteBy   map[int32]int64 // rows written, by batch
@@ -130,6 +132,8 @@ type attempt struct {
 	found   int   // batches in the side
 	settled int   // batches that the try has settled
 	expect  int64 // rows of the batches that it took
+	locked  bool  // it has taken the locks on its side
+	gone    bool  // its lane was taken away before
 	waits   bool  // it has ended while it waited for promotions of other lanes
 	learn   func()
 	resolve func(ctx context.Context) bool // after a commit with an unknown outcome: whether it was done
@@ -188,6 +192,8 @@ func attempts(ctx context.Context, o PromoteOptions, bound *atomic.Int64, t targ
 			bound.Store(max(1, min(limit, max(a.expect, 2))/2))
 			return PromoteResult{}, fmt.Errorf("staging: promoting into %s took too long; the next promotion takes fewer rows: %w", t.Name(), err)
 		case try >= 5 || ctx.Err() != nil:
+		case a.gone:
+			continue
 		case errors.Is(err, ErrUnknown):
 			if a.resolve(inner) {
 				return a.out, nil
@@ -198,6 +204,8 @@ func attempts(ctx context.Context, o PromoteOptions, bound *atomic.Int64, t targ
 			continue
 		case sqlState(err) == "40P01" || sqlState(err) == "40001":
 			continue
+		case sqlState(err) == "55P03" && a.locked:
+			return PromoteResult{}, fmt.Errorf("%w: promoting into %s: another transaction has written one of its batches, keys or groups, and has not ended: %w", ErrBusy, t.Name(), err)
 		case sqlState(err) == "55P03":
 			ended, eerr := t.endStalled(inner)
 			if eerr != nil {
@@ -226,7 +234,8 @@ func tookTooLong(err error) bool {
 func (l *laneTarget) promoteOnce(ctx context.Context, limit int64, byBatch bool) (attempt, error) {
 	p := &promotion{t: l.table, progress: progress{byBatch: byBatch, wroteBy: map[int32]int64{}}}
 	err := p.once(ctx, l, limit)
-	a := attempt{out: p.out, found: p.found, settled: len(p.chosen), expect: p.expect, waits: p.waits, learn: p.learn, resolve: p.resolve}
+	a := attempt{out: p.out, found: p.found, settled: len(p.chosen), expect: p.expect, learn: p.learn, resolve: p.resolve,
+		locked: p.locked, gone: !p.locked && isGone(err, p.s.lane()), waits: p.waits}
 	if err != nil {
 		a.settled = 0
 	}
@@ -275,6 +284,8 @@ func (p *promotion) run(ctx context.Context, limit int64) error {
 	if err := p.lock(ctx); err != nil {
 		return err
 	}
+	p.locked = true
+	defer p.watchWaits(ctx)()
 	if err := t.at("after lock"); err != nil {
 		return err
 	}

@@ -31,7 +31,7 @@ SET failed_since = coalesce(failed_since, clock_timestamp()), failures = failure
 UPDATE {control} SET failed_since = NULL, failures = 0, failure = NULL WHERE failures > 0 AND failed_lane = {lane};
 
 -- name: failures
-SELECT (extract(epoch FROM failed_since) * 1000000)::int8 AS failing_since, failures, coalesce(failure, '') AS failure FROM {control};
+SELECT (extract(epoch FROM failed_since) * 1000000)::int8 AS failing_since, failures, coalesce(failure, '') AS failure, open FROM {control};
 
 -- name: staged
 -- What waits for promotion on one side. With a leader: of its group. Foreign batches are those that
@@ -42,6 +42,8 @@ SELECT count(*) FILTER (WHERE counted) AS batches, coalesce(sum(records) FILTER 
 FROM (SELECT *, starts_with(tables, @leader::text) AS counted FROM {registry}) r;
 
 -- name: flip
+-- A retired lane has no open side. A batch that comes late into a side that is promoted is found
+-- next time.
 UPDATE {control} SET open = overlay(open PLACING @to::text FROM {lane} FOR 1) WHERE substr(open, {lane}, 1) = @from::text;
 
 -- name: lock_side

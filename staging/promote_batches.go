@@ -65,6 +65,7 @@ func (p *promotion) read(res []result) (err error) {
 	p.beforeRow, p.children = g.bool("before_row"), g.bool("children")
 	p.parentsCome = g.bool("triggers") || g.bool("tree")
 	p.guarded = g.bool("triggers") || g.bool("guarded")
+	p.backend = g.int("backend")
 	p.triggers, p.target = g.bool("triggers"), g.int("target")
 	p.suspects = res[5].texts("condition")
 	p.suspicions, err = suspicionsOf(res[5])
@@ -81,6 +82,10 @@ func (t *table) checkGuards(g record) error {
 	}
 	if err := unfitError(t.target, g.text("unfit")); err != nil {
 		return err
+	}
+	if lanes := g.int("lanes"); lanes > 1 && g.bool("tree") {
+		return fmt.Errorf("%w: a foreign key of %s refers to the table itself, and with %d lanes a row's parent may be in another one: drop the constraint, or stop the programs, give back what is staged (DiscardStaged) and take the lanes away (RetireLanes)",
+			ErrDrift, t.target, lanes)
 	}
 	return nil
 }

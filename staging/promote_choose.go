@@ -45,6 +45,9 @@ func (t *table) readLane(ctx context.Context, q *pgx.Conn, lane int, nowait bool
 		run = append(run, sql.share.with(nil))
 	}
 	res, err := send(ctx, q, append(run, sql.fullSides.with(args{"leader": ""}), t.sql.readEpoch.with(nil), do("commit"))...)
+	if isGone(err, lane) {
+		return t.readGone(ctx, q, lane)
+	}
 	if err != nil {
 		return f, err
 	}
@@ -63,6 +66,22 @@ func (t *table) readLane(ctx context.Context, q *pgx.Conn, lane int, nowait bool
 		f.epoch = e[0]
 		return f, nil
 	}
+	f.epoch, err = t.mark(ctx, q)
+	return f, err
+}
+
+// readGone is readLane for a lane whose tables are not there.
+func (t *table) readGone(ctx context.Context, q *pgx.Conn, lane int) (f fullSides, err error) {
+	t.rollback(q)
+	r, err := t.inOwn(ctx, q, false, t.sql.readControl.with(nil))
+	if err != nil {
+		return f, err
+	}
+	if err := t.gone(r.row(0).text("open"), []int{lane}); err != nil {
+		return f, err
+	}
+	t.lane[lane].failing.Store(false)
+	f.open = side(2 * lane)
 	f.epoch, err = t.mark(ctx, q)
 	return f, err
 }
@@ -95,9 +114,10 @@ func (l *laneTarget) chooseFree(ctx context.Context, q *pgx.Conn) (choice, error
 			f, err := l.readLane(ctx, q, lane, true)
 			switch {
 			case sqlState(err) == "55P03":
-				busy = err
+				busy, l.last = err, lane // where the promotion fails, if it does
 				l.rollback(q)
 			case err != nil:
+				l.last = lane
 				return choice{s: noSide}, err
 			case f.full[0] || f.full[1]:
 				found = append(found, f)

@@ -13,6 +13,8 @@ SELECT {target_text}::regclass::oid::int8 AS target,
        EXISTS (SELECT FROM pg_trigger g JOIN tree ON g.tgrelid = tree.oid
                WHERE g.tgtype & 4 = 4 AND {fires} AND NOT g.tgisinternal) AS triggers,
        EXISTS (SELECT FROM pg_constraint c WHERE c.conrelid = {target_text}::regclass AND c.confrelid = c.conrelid) AS tree,
+       (SELECT length(open) FROM {control}) AS lanes,
+       pg_backend_pid() AS backend,
        row_security_active({target_text}::regclass)
        OR EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = {target_text}::regclass AND a.attgenerated <> '' AND NOT a.attisdropped)
        OR EXISTS (

@@ -224,10 +224,15 @@ func (t *table) createSQL() string {
 		create = append(create, fill("schema_side", pieces{"registry": t.registry[s], "staging": t.staging[s], "refused": t.refused[s],
 			"columns": strings.Join(cols, ",\n    ")}).text)
 	}
-	if lanes := len(t.lane); lanes > 1 {
-		create = append(create, fill("grow_lanes", pieces{"control": t.control, "lanes": strconv.Itoa(lanes)}).text)
+	if t.cfg.Lanes > 1 {
+		create = append(create, t.growLanes(t.cfg.Lanes).text)
 	}
 	return strings.Join(create, ";\n")
+}
+
+// growLanes makes so many lanes take batches.
+func (t *table) growLanes(lanes int) statement {
+	return fill("grow_lanes", pieces{"control": t.control, "lanes": strconv.Itoa(lanes)})
 }
 
 // describe reads the shape of a target for f, and ends the transaction without a change.

@@ -51,7 +51,7 @@ func (t *table) install(ctx context.Context, q *pgx.Conn, target string) error {
 			return err
 		}
 	}
-	if err := t.tables(ctx, q, len(missing) > 0); err != nil {
+	if err := t.tables(ctx, q, missing); err != nil {
 		return err
 	}
 	if _, err := q.Exec(ctx, "commit"); err != nil {
@@ -333,8 +333,11 @@ func (t *table) missingTables(ctx context.Context, q *pgx.Conn) (missing []strin
 }
 
 // tables makes the companion tables that are missing and checks the others.
-func (t *table) tables(ctx context.Context, q *pgx.Conn, create bool) error {
-	if create {
+func (t *table) tables(ctx context.Context, q *pgx.Conn, missing []string) error {
+	if len(missing) > 0 {
+		if err := t.checkGroup(ctx, q, missing); err != nil {
+			return err
+		}
 		// In one message with the commit, for the reason that promotion.finish gives. Then go on where
 		// we were.
 		if _, err := q.Exec(ctx, t.createSQL()+";\ncommit"); err != nil {
@@ -414,10 +417,21 @@ func (t *table) checkControl(ctx context.Context, q *pgx.Conn) error {
 		return fmt.Errorf("staging: %s is empty: its one row names the open side", t.control)
 	}
 	row := r.row(0)
-	t.setHint(row.text("open"))
 	if owner := row.text("target"); owner != t.target {
 		return fmt.Errorf("%w: %s belongs to the target %s", ErrDrift, t.control, owner)
 	}
+	open := row.text("open")
+	if len(open) > len(t.lane) {
+		return t.gone(open, []int{len(t.lane)})
+	}
+	if t.cfg.Lanes > usedLanes(open) && t.cfg.Role.onTarget() && !t.cfg.NoCreate { // lanes that were retired are used again
+		r, err := send(ctx, q, t.growLanes(t.cfg.Lanes).with(nil), fill("control", pieces{"control": t.control}).with(nil))
+		if err != nil {
+			return t.explain("adding lanes to "+t.target, err)
+		}
+		open = r[1].row(0).text("open")
+	}
+	t.setHint(open)
 	return nil
 }
 

@@ -34,5 +34,24 @@ CREATE UNLOGGED TABLE IF NOT EXISTS {refused} (
 ) WITH (autovacuum_enabled = false);
 
 -- name: grow_lanes
--- The control row has a letter for each lane: the side that is open.
-UPDATE {control} SET open = rpad(open, {lanes}, 'a') WHERE length(open) < {lanes};
+-- The control row has a letter for each lane: the side that is open, or r for a retired lane.
+UPDATE {control} SET open = rpad(translate(left(open, {lanes}), 'r', 'a'), {lanes}, 'a') || substr(open, {lanes} + 1)
+WHERE length(rtrim(open, 'r')) < {lanes};
+
+-- name: retire_lanes
+-- No batch is staged into the lanes behind the first ones any more.
+UPDATE {control} SET open = left(open, {lanes}) || repeat('r', length(open) - {lanes}) WHERE length(rtrim(open, 'r')) > {lanes};
+
+-- name: forget_lanes
+-- The tables of the lanes behind the first ones are gone, and so is what failed there.
+UPDATE {control}
+SET open = left(open, {lanes}),
+    failed_since = CASE WHEN failed_lane <= {lanes} THEN failed_since END,
+    failures = CASE WHEN failed_lane <= {lanes} THEN failures ELSE 0 END,
+    failure = CASE WHEN failed_lane <= {lanes} THEN failure END;
+
+-- name: group_batches
+-- Whether this table has batches of a group: in a registry, or among the youngest of its ledger,
+-- whose ids rise with time.
+SELECT EXISTS (SELECT FROM {registry_a} WHERE tables <> '') OR EXISTS (SELECT FROM {registry_b} WHERE tables <> '')
+       OR EXISTS (SELECT FROM (SELECT tables FROM {ledger} ORDER BY id DESC LIMIT 1000) l WHERE tables <> '') AS any;

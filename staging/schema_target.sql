@@ -61,7 +61,7 @@ ALTER TABLE {reject_counts} REPLICA IDENTITY FULL;
 CREATE TABLE IF NOT EXISTS {control} (
     one    boolean     PRIMARY KEY DEFAULT true CHECK (one),
     target text        NOT NULL,
-    open   text        NOT NULL DEFAULT 'a' CHECK (open ~ '^[ab]+$'), -- the open side of each lane
+    open   text        NOT NULL DEFAULT 'a' CHECK (open ~ '^[ab]+r*$'), -- the open side of each lane; r: retired
     floor  timestamptz NOT NULL DEFAULT '-infinity',
     failed_since timestamptz, -- since when no promotion has succeeded; NULL after a success
     failures     integer     NOT NULL DEFAULT 0,

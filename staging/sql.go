@@ -225,13 +225,11 @@ type sideStatements struct {
 	spans        statement
 	remaining    statement
 	suspects     statement
-	staged       statement
 
-	registered     statement
-	findRegistered statement
-	registeredAs   statement
-	leftOfRecords  statement
-	rejectRecords  statement
+	registered    statement
+	registeredAs  statement
+	leftOfRecords statement
+	rejectRecords statement
 }
 
 // prepare fills in all statements.
@@ -290,7 +288,7 @@ func (t *table) prepare() {
 		x.insertPlain = get(t.insertName("all"))
 		x.insert = t.merged(x.insertPlain)
 		x.judgeInsert = t.judgeStatement(p, "insert", t.insertName("try"))
-		x.staged, x.registered, x.findRegistered = get("staged"), get("registered"), get("find_registered")
+		x.registered = get("registered")
 		x.registeredAs, x.leftOfRecords, x.rejectRecords = get("registered_as"), get("left_of_records"), get("reject_records")
 		x.postpone, x.resume = get("postpone_record"), get("resume_postponed")
 		x.rejectRecord, x.spans, x.remaining, x.suspects = get("reject_record"), get("spans"), get("remaining"), get("suspects")

@@ -100,7 +100,7 @@ func (t *Table[T]) Stage(ctx context.Context, l Load[T]) (Outcome, error) {
 		case err == nil:
 			return out, nil
 		case try >= 5 || ctx.Err() != nil:
-		case errors.Is(err, errRetry): // the open side was the other one
+		case errors.Is(err, errRetry), len(t.lane) > 1 && sqlState(err) == "42P01": // the open side was the other one, or the lane is retired
 			continue
 		case !careful && isData(err):
 			careful = true
@@ -149,8 +149,9 @@ func (t *Table[T]) stageOnce(ctx context.Context, l *Load[T], spans []span, orde
 	return OutcomeStaged, t.at("after commit")
 }
 
-// setHint remembers which side of each lane is open.
+// setHint remembers which side of each lane is open, and how many lanes take batches.
 func (t *table) setHint(open string) {
+	t.used.Store(int32(usedLanes(open)))
 	for l := range t.lane {
 		t.lane[l].hint.Store(int32(sideOf(open, l)))
 	}
@@ -185,7 +186,8 @@ type stageHow struct{ begin, nowait, careful bool }
 // stageIn does the work inside a transaction, which it begins if asked to. After any outcome but
 // OutcomeStaged the caller must roll back.
 func (t *Table[T]) stageIn(ctx context.Context, q *pgx.Conn, l *Load[T], spans []span, order []int, how stageHow) (Outcome, error) {
-	s := side(t.lane[t.laneOf(l.Batch.ID)].hint.Load())
+	lane := t.laneOf(l.Batch.ID)
+	s := side(t.lane[lane].hint.Load())
 	kept := len(spans)
 	if l.Pos == nil {
 		kept = len(l.Rows)
@@ -225,6 +227,8 @@ func (t *Table[T]) stageIn(ctx context.Context, q *pgx.Conn, l *Load[T], spans [
 		return 0, fmt.Errorf("%w: batch %s was sealed at %v", ErrTooOld, b.ID, b.Sealed)
 	case len(registered.Rows) == 0: // it is in the registry, or in the ledger since a moment ago
 		return OutcomeAlreadyStaged, nil
+	case retired(seen.text("open"), lane):
+		return 0, errRetry
 	}
 	if how.begin {
 		err = t.checkStage(ctx, q, s, seen.text("digest"))

@@ -198,6 +198,8 @@ type table struct {
 	rules         []Rule
 	sql           statements
 	lane          []laneState   // at least one
+	found         int           // lanes that the target had before New
+	used          atomic.Int32  // lanes into which batches are staged, as this program last saw
 	whole         chan struct{} // held by a promotion of several lanes that locks the target, see alone
 	turns         atomic.Uint32 // calls of Promote that chose a lane
 	bound         atomic.Int64  // rows of one promotion, learned from promotions that took too long; 0: no bound

@@ -53,19 +53,33 @@ func (t *table) statsBy(ctx context.Context, leader string) (Stats, error) {
 	}
 	defer c.Release()
 	var s Stats
-	for side := range t.sql.side {
-		switch err := t.statsOf(ctx, c.Conn(), &s, t.sql.side[side].staged.with(args{"leader": leader})); {
-		case sqlState(err) == "55P03":
+	count := func(side side) error {
+		err := t.statsOf(ctx, c.Conn(), &s, t.ofRegistry(side, "staged").with(args{"leader": leader}))
+		if sqlState(err) == "55P03" {
 			s.Promoting = true
-		case err != nil:
-			return Stats{}, t.explain("counting what is staged", err)
+			return nil
 		}
+		return err
+	}
+	missing, err := eachSide(0, len(t.lane), count)
+	if err != nil {
+		return Stats{}, t.explain("counting what is staged", err)
 	}
 	r, err := t.inOwn(ctx, c.Conn(), false, t.sql.failures.with(nil))
 	if err != nil {
 		return Stats{}, t.explain("reading "+t.control, err)
 	}
 	row := r.row(0)
+	if err := t.gone(row.text("open"), missing); err != nil {
+		return Stats{}, err
+	}
+	missing, err = eachSide(len(t.lane), len(row.text("open")), count) // lanes that are newer than this program
+	if err != nil {
+		return Stats{}, t.explain("counting what is staged", err)
+	}
+	if err := t.gone(row.text("open"), missing); err != nil {
+		return Stats{}, err
+	}
 	s.Failures, s.Failure = row.int("failures"), row.text("failure")
 	s.FailingSince = row.micros("failing_since")
 	return s, nil
