@@ -13,7 +13,7 @@ type Advice struct {
 // are too small for it. If nothing is wrong, it returns none. It reads the catalogue, with one
 // query, and nothing else calls it: a program may log it once when it starts.
 func (t *table) Advise(ctx context.Context) ([]Advice, error) {
-	conn, err := t.pool.Acquire(ctx)
+	conn, err := acquire(ctx, t.pool)
 	if err != nil {
 		return nil, t.explain("looking for advice on "+t.target, err)
 	}

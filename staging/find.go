@@ -214,7 +214,7 @@ func (t *table) FindBatches(ctx context.Context, ids ...string) (found FoundBatc
 			return found, fmt.Errorf("%w: batch id %q, must be a UUID", ErrLoad, id)
 		}
 	}
-	conn, err := t.pool.Acquire(ctx)
+	conn, err := acquire(ctx, t.pool)
 	if err != nil {
 		return found, fmt.Errorf("staging: %w", err)
 	}
@@ -323,7 +323,7 @@ func (t *table) FindSealed(ctx context.Context, from, to time.Time, limit int) (
 	if limit < 1 {
 		return found, fmt.Errorf("%w: the limit of FindSealed is %d, must be positive", ErrConfig, limit)
 	}
-	conn, err := t.pool.Acquire(ctx)
+	conn, err := acquire(ctx, t.pool)
 	if err != nil {
 		return found, fmt.Errorf("staging: %w", err)
 	}

@@ -194,7 +194,7 @@ func (g *TableGroup[R]) Check(ctx context.Context) error {
 			return fmt.Errorf("%w: Group: table %s is in %s, must be in %s like %s", ErrConfig, v.names.target, at, home, g.views[0].names.target)
 		}
 	}
-	c, err := g.views[0].pool.Acquire(ctx)
+	c, err := acquire(ctx, g.views[0].pool)
 	if err != nil {
 		return fmt.Errorf("staging: %w", err)
 	}
@@ -212,7 +212,7 @@ func (g *TableGroup[R]) Check(ctx context.Context) error {
 }
 
 func where(ctx context.Context, pool *pgxpool.Pool) (string, error) {
-	c, err := pool.Acquire(ctx)
+	c, err := acquire(ctx, pool)
 	if err != nil {
 		return "", err
 	}

@@ -23,7 +23,7 @@ func (g *TableGroup[R]) Void(ctx context.Context, b Batch) (Fate, error) {
 	if err := checkBatch(&b); err != nil {
 		return 0, err
 	}
-	c, err := g.views[0].pool.Acquire(ctx)
+	c, err := acquire(ctx, g.views[0].pool)
 	if err != nil {
 		return 0, fmt.Errorf("staging: %w", err)
 	}
@@ -88,7 +88,7 @@ func (g *TableGroup[R]) Epoch(ctx context.Context) (string, error) {
 	if err := g.Check(ctx); err != nil {
 		return "", err
 	}
-	c, err := g.views[0].pool.Acquire(ctx)
+	c, err := acquire(ctx, g.views[0].pool)
 	if err != nil {
 		return "", fmt.Errorf("staging: %w", err)
 	}

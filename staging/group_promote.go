@@ -67,8 +67,11 @@ func (g *TableGroup[R]) Promote(ctx context.Context, o PromoteOptions) (PromoteR
 }
 
 func (g *TableGroup[R]) promoteOnce(ctx context.Context, limit int64, byBatch bool) (attempt, error) {
-	p := &groupPromotion[R]{g: g, gone: map[recordKey]cause{}}
-	err := p.once(ctx, limit, byBatch)
+	var p *groupPromotion[R]
+	err := retryIdle(ctx, g.views[0].pool, func() error {
+		p = &groupPromotion[R]{g: g, gone: map[recordKey]cause{}}
+		return p.once(ctx, limit, byBatch)
+	})
 	a := attempt{out: p.out, found: p.found, settled: p.settled, expect: p.expect, learn: p.learn, resolve: p.resolve, locked: p.locked}
 	if err != nil {
 		a.settled = 0

@@ -232,7 +232,12 @@ func (g *TableGroup[R]) Stage(ctx context.Context, l Load[R]) (Outcome, error) {
 	}
 	var careful bool
 	for try := 0; ; try++ {
-		out, found, err := g.stageOnce(ctx, x, try, careful)
+		var out Outcome
+		var found []Reject
+		err := retryIdle(ctx, g.views[0].pool, func() (err error) {
+			out, found, err = g.stageOnce(ctx, x, try, careful)
+			return err
+		})
 		switch {
 		case err == nil && len(found) > 0: // the tables begin again without these records
 			x.reject(found)

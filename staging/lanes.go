@@ -250,7 +250,7 @@ func (p *promotion) watchWaits(ctx context.Context) (stop func()) {
 }
 
 func (t *table) waiting(ctx context.Context, backend int64) (bool, error) {
-	c, err := t.pool.Acquire(ctx)
+	c, err := acquire(ctx, t.pool)
 	if err != nil {
 		return false, err
 	}

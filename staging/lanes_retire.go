@@ -27,7 +27,7 @@ func RetireLanes(ctx context.Context, pool *pgxpool.Pool, target string, keep in
 	if err != nil {
 		return 0, err
 	}
-	conn, err := pool.Acquire(ctx)
+	conn, err := acquire(ctx, pool)
 	if err != nil {
 		return 0, fmt.Errorf("staging: %w", err)
 	}

@@ -75,7 +75,7 @@ func TestALaneIsRetired(t *testing.T) {
 
 	x.retire(1, 1)
 	again := newTable(t, x.work, "laned", staging.Config[laned]{Key: []string{"id"}, Lanes: 2})
-	stage(t, again, x.loadOf2(again, laned{ID: "again"}), staging.OutcomeStaged)
+	stage(t, again, inLane(t, again, 2, laned{ID: "again"}), staging.OutcomeStaged)
 	if n := laneCount(t, x.pool, again, 2); n != 1 {
 		t.Errorf("%d batches in the new lane, want 1", n)
 	}
@@ -184,12 +184,9 @@ func TestATreeAfterItsLanes(t *testing.T) {
 	cfg := staging.Config[node]{Key: []string{"id"}, Lanes: 2}
 	tab := newTable(t, pool, "tree", cfg)
 	root := "root"
-	loads := []staging.Load[node]{load(node{ID: root}), load(node{ID: "child", Up: &root})}
-	for i := range loads {
-		for tab.LaneOf(loads[i].Batch.ID) != i+1 {
-			loads[i].Batch.ID = staging.NewBatchID()
-		}
-		stage(t, tab, loads[i], staging.OutcomeStaged)
+	loads := []staging.Load[node]{inLane(t, tab, 1, node{ID: root}), inLane(t, tab, 2, node{ID: "child", Up: &root})}
+	for _, l := range loads {
+		stage(t, tab, l, staging.OutcomeStaged)
 	}
 	exec(t, pool, "ALTER TABLE tree ADD CONSTRAINT tree_up FOREIGN KEY (up) REFERENCES tree")
 	_, err := tab.Promote(t.Context(), staging.PromoteOptions{Lane: 2})
@@ -320,18 +317,23 @@ func TestLanesThatCannotBeRetired(t *testing.T) {
 	stage(t, x.both, x.loadOf(2, laned{ID: "a"}), staging.OutcomeStaged)
 	x.retire(1, 2)
 	wide := newTable(t, x.pool, "laned", staging.Config[laned]{Key: []string{"id"}, Lanes: 2})
-	stage(t, wide, x.loadOf2(wide, laned{ID: "b"}), staging.OutcomeStaged)
+	stage(t, wide, inLane(t, wide, 2, laned{ID: "b"}), staging.OutcomeStaged)
 	if n := laneCount(t, x.pool, wide, 2); n != 2 {
 		t.Errorf("%d batches in the second lane, want 2", n)
 	}
 }
 
-// loadOf2 makes a batch that a program stages into the second lane.
-func (x *lanes) loadOf2(tab *staging.Table[laned], rows ...laned) staging.Load[laned] {
+// inLane makes a batch that a program stages into a lane.
+func inLane[T any](t *testing.T, tab *staging.Table[T], lane int, rows ...T) staging.Load[T] {
+	t.Helper()
 	l := load(rows...)
-	for tab.LaneOf(l.Batch.ID) != 2 {
+	for range 1000 {
+		if tab.LaneOf(l.Batch.ID) == lane {
+			return l
+		}
 		l.Batch.ID = staging.NewBatchID()
 	}
+	t.Fatalf("no batch is staged into lane %d", lane)
 	return l
 }
 
@@ -354,10 +356,7 @@ func TestHandlesSeeNewLanes(t *testing.T) {
 	grown := newTable(t, pool, "laned", cfg)
 	var ids []string
 	for lane := 1; lane <= 3; lane++ {
-		l := load(laned{ID: fmt.Sprint(lane)})
-		for grown.LaneOf(l.Batch.ID) != lane {
-			l.Batch.ID = staging.NewBatchID()
-		}
+		l := inLane(t, grown, lane, laned{ID: fmt.Sprint(lane)})
 		stage(t, grown, l, staging.OutcomeStaged)
 		ids = append(ids, l.Batch.ID)
 	}

@@ -80,6 +80,29 @@ func TestTheTurnIsShared(t *testing.T) {
 	}
 }
 
+// Two promotions whose statement is refused give up their shares of the turn with what they have
+// written, before either asks for the turn alone.
+func TestTheShareIsGivenUp(t *testing.T) {
+	t.Parallel()
+	const n = 10
+	x := openLanes(t, lanedTable+"ALTER TABLE laned ADD CHECK (1 / (n + 1) >= 0)", staging.Config[laned]{Key: []string{"id"}})
+	bad := laned{ID: "z", N: -1} // the check cannot be evaluated
+	stage(t, x.both, x.loadOf(1, append(keys(n, false), bad)...), staging.OutcomeStaged)
+	stage(t, x.both, x.loadOf(2, append(keys(n, true), bad)...), staging.OutcomeStaged)
+	release := x.hold("INSERT INTO laned VALUES ('k0005', 0, 0)")
+	one := x.promoting(1)
+	x.untilWaiting(1)
+	two := x.promoting(2)
+	x.untilWaiting(2)
+	release()
+	a, b := (<-one).must(t), (<-two).must(t)
+	if a.Rows+b.Rows != n || a.Conflicts+b.Conflicts != n || a.RejectedByRule != 1 || b.RejectedByRule != 1 {
+		t.Errorf("got %+v and %+v, want %d rows, as many conflicts, and a reject each", a, b, n)
+	}
+	balanced(t, x.both)
+	x.noDeadlock()
+}
+
 // A key that another transaction commits while the insert waits for it is left to that one. The
 // promotion does not fall back to pieces.
 func TestAKeyIsLeftToAnotherLane(t *testing.T) {

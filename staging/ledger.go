@@ -19,7 +19,7 @@ func (t *table) Void(ctx context.Context, b Batch) (Fate, error) {
 	if err := checkBatch(&b); err != nil {
 		return 0, err
 	}
-	c, err := t.pool.Acquire(ctx)
+	c, err := acquire(ctx, t.pool)
 	if err != nil {
 		return 0, fmt.Errorf("staging: %w", err)
 	}
@@ -109,7 +109,7 @@ func fatesFrom(ctx context.Context, ids []string, t groupTable, from fateSource)
 		}
 	}
 	known := make(map[string]Fate, len(ids))
-	c, err := t.view().pool.Acquire(ctx)
+	c, err := acquire(ctx, t.view().pool)
 	if err != nil {
 		return nil, fmt.Errorf("staging: %w", err)
 	}
@@ -254,7 +254,7 @@ func (t *table) rejectsOf(ctx context.Context, s statement, ids []string) (map[s
 // Epoch returns the marker of the UNLOGGED tables. A new value means that a crash, or
 // [DiscardStaged], has emptied staging.
 func (t *table) Epoch(ctx context.Context) (string, error) {
-	c, err := t.pool.Acquire(ctx)
+	c, err := acquire(ctx, t.pool)
 	if err != nil {
 		return "", fmt.Errorf("staging: %w", err)
 	}

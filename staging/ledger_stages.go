@@ -44,7 +44,7 @@ func stagesText(stages []StageDrops) string {
 // except batches without Load.Stages and those of an older layout. Stages of one name count as one.
 // It costs a sum over the ledger.
 func (t *table) StageCounts(ctx context.Context, since time.Time) ([]StageCount, error) {
-	c, err := t.pool.Acquire(ctx)
+	c, err := acquire(ctx, t.pool)
 	if err != nil {
 		return nil, fmt.Errorf("staging: %w", err)
 	}
@@ -67,7 +67,7 @@ func (t *table) StageCounts(ctx context.Context, since time.Time) ([]StageCount,
 
 // Clock returns the time of the server, by which the ledger is stamped.
 func (t *table) Clock(ctx context.Context) (time.Time, error) {
-	c, err := t.pool.Acquire(ctx)
+	c, err := acquire(ctx, t.pool)
 	if err != nil {
 		return time.Time{}, fmt.Errorf("staging: %w", err)
 	}

@@ -232,8 +232,11 @@ func tookTooLong(err error) bool {
 
 // promoteOnce finds a side that is not empty and promotes it.
 func (l *laneTarget) promoteOnce(ctx context.Context, limit int64, byBatch bool) (attempt, error) {
-	p := &promotion{t: l.table, progress: progress{byBatch: byBatch, wroteBy: map[int32]int64{}}}
-	err := p.once(ctx, l, limit)
+	var p *promotion
+	err := retryIdle(ctx, l.pool, func() error {
+		p = &promotion{t: l.table, progress: progress{byBatch: byBatch, wroteBy: map[int32]int64{}}}
+		return p.once(ctx, l, limit)
+	})
 	a := attempt{out: p.out, found: p.found, settled: len(p.chosen), expect: p.expect, learn: p.learn, resolve: p.resolve,
 		locked: p.locked, gone: !p.locked && isGone(err, p.s.lane()), waits: p.waits}
 	if err != nil {

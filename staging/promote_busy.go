@@ -64,7 +64,7 @@ const holdersQuery = `SELECT DISTINCT l.pid, coalesce(a.usename::text, '') AS ro
 // which this role can neither see nor end.
 func (t *table) busy(ctx context.Context, err error) error {
 	doing := "promoting into " + t.target
-	c, aerr := t.pool.Acquire(ctx)
+	c, aerr := acquire(ctx, t.pool)
 	if aerr != nil {
 		return t.explain(doing, err)
 	}

@@ -75,7 +75,7 @@ func (r Rewrite[In, Out]) Run(ctx context.Context, t *Table[Out]) (RewriteProgre
 var errOvertaken = errors.New("another run has taken this step")
 
 func (r Rewrite[In, Out]) run(ctx context.Context, t *Table[Out]) (RewriteProgress, error) {
-	w, err := t.pool.Acquire(ctx)
+	w, err := acquire(ctx, t.pool)
 	if err != nil {
 		return RewriteProgress{}, err
 	}

@@ -80,43 +80,41 @@ func (t *table) inOwn(ctx context.Context, q *pgx.Conn, durable bool, c call) (r
 // exec runs one statement on a connection of the pool, in a transaction of its own, and returns how
 // many rows it wrote.
 func (t *table) exec(ctx context.Context, durable bool, c call) (int64, error) {
-	conn, err := t.pool.Acquire(ctx)
-	if err != nil {
-		return 0, err
-	}
-	defer conn.Release()
-	r, err := t.inOwn(ctx, conn.Conn(), durable, c)
-	if err != nil {
-		return 0, err
-	}
-	return r.affected(), nil
+	var n int64
+	err := retryIdle(ctx, t.pool, func() error {
+		conn, err := t.pool.Acquire(ctx)
+		if err != nil {
+			return err
+		}
+		defer conn.Release()
+		r, err := t.inOwn(ctx, conn.Conn(), durable, c)
+		if err != nil {
+			return err
+		}
+		n = r.affected()
+		return nil
+	})
+	return n, err
 }
 
 // query runs one statement in a transaction of its own and returns its rows, to be read by the
 // names of their columns. Closing the rows ends the transaction and gives the connection back.
 func (t *table) query(ctx context.Context, c call) (pgx.Rows, error) {
-	conn, err := t.pool.Acquire(ctx)
+	conn, err := t.begin(ctx, false)
 	if err != nil {
-		return nil, err
-	}
-	rows, err := t.queryOn(ctx, conn.Conn(), c)
-	if err != nil {
-		t.rollback(conn.Conn())
-		conn.Release()
-		return nil, err
-	}
-	return &ownRows{Rows: rows, end: func() { t.rollback(conn.Conn()); conn.Release() }}, nil
-}
-
-func (t *table) queryOn(ctx context.Context, q *pgx.Conn, c call) (pgx.Rows, error) {
-	if _, err := send(ctx, q, t.beginning(false)...); err != nil {
 		return nil, err
 	}
 	values := make([]any, len(c.args))
 	for i, a := range c.args {
 		values[i] = string(a)
 	}
-	return q.Query(ctx, c.sql, values...)
+	end := func() { t.rollback(conn.Conn()); conn.Release() }
+	rows, err := conn.Query(ctx, c.sql, values...)
+	if err != nil {
+		end()
+		return nil, err
+	}
+	return &ownRows{Rows: rows, end: end}, nil
 }
 
 // ownRows are rows whose end is also the end of their transaction.
@@ -151,14 +149,19 @@ func (r *ownRows) Scan(dest ...any) error {
 
 // begin opens a transaction of its own on a connection of the pool.
 func (t *table) begin(ctx context.Context, durable bool) (*pgxpool.Conn, error) {
-	conn, err := t.pool.Acquire(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := send(ctx, conn.Conn(), t.beginning(durable)...); err != nil {
-		t.rollback(conn.Conn())
-		conn.Release()
-		return nil, err
-	}
-	return conn, nil
+	var conn *pgxpool.Conn
+	err := retryIdle(ctx, t.pool, func() error {
+		c, err := t.pool.Acquire(ctx)
+		if err != nil {
+			return err
+		}
+		if _, err := send(ctx, c.Conn(), t.beginning(durable)...); err != nil {
+			t.rollback(c.Conn())
+			c.Release()
+			return err
+		}
+		conn = c
+		return nil
+	})
+	return conn, err
 }

@@ -35,6 +35,7 @@ func do(sql string, args ...string) call {
 // prepared statement is needed, and every PgBouncer works. A statement that fails ends the rest.
 // The results are those of the statements before it.
 func send(ctx context.Context, q *pgx.Conn, calls ...call) ([]result, error) {
+	fresh, closed := q.PgConn().TxStatus() == 'I', q.IsClosed()
 	b := new(pgconn.Batch)
 	for _, c := range calls {
 		b.ExecParams(c.sql, c.args, nil, c.formats, nil)
@@ -46,6 +47,9 @@ func send(ctx context.Context, q *pgx.Conn, calls ...call) ([]result, error) {
 	out := make([]result, len(raw))
 	for i, r := range raw {
 		out[i] = result{r}
+	}
+	if err != nil && len(out) == 0 && (closed || fresh && isEnded(err)) {
+		err = &idleEnd{err}
 	}
 	return out, err
 }

@@ -95,7 +95,11 @@ func (t *Table[T]) Stage(ctx context.Context, l Load[T]) (Outcome, error) {
 	}
 	var careful bool
 	for try := 0; ; try++ {
-		out, err := t.stageOnce(ctx, &l, spans, order, try, careful)
+		var out Outcome
+		err := retryIdle(ctx, t.pool, func() (err error) {
+			out, err = t.stageOnce(ctx, &l, spans, order, try, careful)
+			return err
+		})
 		switch {
 		case err == nil:
 			return out, nil

@@ -222,7 +222,7 @@ func New[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg Conf
 	if err != nil {
 		return nil, err
 	}
-	conn, err := pool.Acquire(ctx)
+	conn, err := acquire(ctx, pool)
 	if err != nil {
 		return nil, fmt.Errorf("staging: %w", err)
 	}

@@ -47,7 +47,7 @@ func (t *table) Stats(ctx context.Context) (Stats, error) { return t.statsBy(ctx
 
 // statsBy counts what the group of a leader has staged, or everything without a leader.
 func (t *table) statsBy(ctx context.Context, leader string) (Stats, error) {
-	c, err := t.pool.Acquire(ctx)
+	c, err := acquire(ctx, t.pool)
 	if err != nil {
 		return Stats{}, fmt.Errorf("staging: %w", err)
 	}
