@@ -207,13 +207,13 @@ func (p *promotion) waitFor(ctx context.Context, turn statement) error {
 	return err
 }
 
-// waitSamples is how often a promotion with a time-out is looked at.
+// waitSamples is how often a promotion with a timeout is looked at.
 const waitSamples = 8
 
 // waitQuery reports whether a process waits for another transaction.
 const waitQuery = "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1::int4 AND NOT granted) AS waits"
 
-// watchWaits finds out whether a promotion with a time-out spends at least half of it waiting for
+// watchWaits finds out whether a promotion with a timeout spends at least half of it waiting for
 // what other lanes have written: ids in the ledger, keys, groups of merges. Such a promotion is not
 // too slow. The server keeps no sum of these waits, so samples are taken on another connection.
 func (p *promotion) watchWaits(ctx context.Context) (stop func()) {

@@ -23,7 +23,7 @@ func RetireLanes(ctx context.Context, pool *pgxpool.Pool, target string, keep in
 	if keep < 1 || keep > MaxLanes {
 		return 0, fmt.Errorf("%w: RetireLanes keeps %d lanes, must be 1 to %d", ErrConfig, keep, MaxLanes)
 	}
-	t, err := beside(ctx, pool, target, nil)
+	t, err := companions(ctx, pool, target, nil)
 	if err != nil {
 		return 0, err
 	}

@@ -19,8 +19,8 @@ type idleEnd struct{ error }
 func (e *idleEnd) Unwrap() error { return e.error }
 
 // isEnded reports whether an administrator or idle_session_timeout has ended the connection. If
-// that is the first answer to a message that begins a transaction, the server has run no statement of
-// it: it answers them in their order. PgBouncer's own errors are not among these, because it may
+// that is the first answer to a message that begins a transaction, the server has run no statement
+// of it, because it answers them in their order. PgBouncer's own errors are not among these: it may
 // have passed the message on.
 func isEnded(err error) bool { s := sqlState(err); return s == "57P01" || s == "57P05" }
 
