@@ -27,7 +27,10 @@ if GUARD then
   if call('EXISTS', GUARD) == 0 then return { 'gone' } end
   stored = call('HGET', GUARD, FIELD)
   if stored and #stored ~= records then
-    return redis.error_reply('HEADRACE the guard has ' .. #stored .. ' verdicts for ' .. records .. ' records')
+    return redis.error_reply('HEADRACE VERDICTS the guard has ' .. #stored .. ' verdicts for ' .. records .. ' records')
+  end
+  if stored and string.find(stored, '[^fd-]') then
+    return redis.error_reply('HEADRACE VERDICTS the field ' .. FIELD .. ' of the guard holds other bytes than verdicts')
   end
 end
 
@@ -277,7 +280,8 @@ local function resolve(run, base, before)
           it = call('GETRANGE', g.chunks[q - o] or chunk(g, q - o), o, o + 9 + bytes)
           local a, b = byte(it, 9, 10)
           local gone = a == 0 and b == 0
-          if gone then q = u32(it, 1) end
+          local older = gone and u32(it, 1) or q
+          if older >= q then gone = false else q = older end -- never upwards: the entry was overwritten
         until not gone or q < oldest
         if byte(it, -1) == byte(run.text, e + 9 + bytes) or (#it > 3 and u32(it, 1) >= oldest) then
           held = look(run, j, e, bytes, g, q)

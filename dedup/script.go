@@ -28,9 +28,9 @@ var stateLua string
 var mendLua string
 
 var (
-	claimScript = redisx.NewScript(tablesLua, claimLua)
-	findScript  = redisx.NewScript(tablesLua, findLua)
-	stateScript = redisx.NewScript(tablesLua, stateLua)
+	claimScript = redisx.NewScript(redisx.NumberLua, tablesLua, claimLua)
+	findScript  = redisx.NewScript(redisx.NumberLua, tablesLua, findLua)
+	stateScript = redisx.NewScript(redisx.NumberLua, tablesLua, stateLua)
 	mendScript  = redisx.NewScript(mendLua)
 )
 
@@ -130,6 +130,8 @@ func (d *Deduplicator) scriptErr(err error) error {
 	case "DIGEST":
 		return fmt.Errorf("%w: the ids in it were stored with Config.Digest = %v; use that, Clear the window, or wait until it has expired",
 			configErr("Digest", d.cfg.Digest, "%v in window %q", !d.cfg.Digest, d.name), !d.cfg.Digest)
+	case "VERDICTS":
+		return fmt.Errorf("%w: %s: remove the field, and the batch claims its ids anew", ErrDamaged, detail)
 	case "DAMAGED":
 		return fmt.Errorf("%w: %s", ErrDamaged, detail)
 	}

@@ -34,6 +34,9 @@ local MAX_LOG = 4294967295 -- the offset of an entry has 4 bytes
 local MAX_CHAIN = 32 -- entries of one slot: more of them never happen by chance
 local LIFE = 1.125 -- windows that a key outlives its last use
 local STAGGER = 100 -- ms between the expiry of two segments of an index
+-- Marks are three numbers each: a time, the tail of the log and the claims made until then.
+local MARK = 3
+local MAX_SEGMENTS, MAX_TABLES, MAX_MARKS = math.ceil(MAX_INDEX / MAX_SEGMENT), 1000, 3000 -- bounds of a state
 
 local window, prefix, expected = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local digest, new_seed = ARGV[4], ARGV[5]
@@ -46,12 +49,30 @@ local function decimal(n) return string.format('%.0f', n) end
 local LINE = '%d %d %d %d %d %d %d %d\n'
 local LINE_PATTERN = '^' .. string.gsub(LINE, '%%d', '(%%d+)')
 
+-- isTable reports whether a description of a table is one that save writes. Another program may
+-- have changed any number of it, and a script must not end in its middle.
+local function isTable(g, wall)
+  local function within(v, low, high) return type(v) == 'number' and v == floor(v) and v >= low and v <= high end
+  local latest = wall + MAX_AHEAD_MS
+  if type(g) ~= 'table' or type(g.id) ~= 'string' or not number(g.id) or type(g.seed) ~= 'string' or not string.find(g.seed, '^%x+$') or #g.seed ~= 32 then return false end
+  if not (within(g.start, 0, latest) and within(g.window, 1, MAX_AHEAD_MS) and within(g.last, 0, latest)
+      and within(g.segments, 1, MAX_SEGMENTS) and within(g.slots, g.segments, MAX_INDEX) and g.slots % g.segments == 0
+      and within(g.built, 0, g.segments) and within(g.chunk, HEAD + ENTRY, MAX_CHUNK) and within(g.tail, 0, MAX_LOG)
+      and within(g.count, 0, MAX_NUMBER) and within(g.known, 0, 100)) then return false end
+  local marks = g.marks
+  if type(marks) ~= 'table' or #marks < MARK or #marks % MARK ~= 0 or #marks > MAX_MARKS then return false end
+  for i = 1, #marks, MARK do
+    if not (within(marks[i], 0, latest) and within(marks[i + 1], 0, MAX_LOG) and within(marks[i + 2], 0, MAX_NUMBER)) then return false end
+  end
+  return true
+end
+
 local state = { wall = 0, ahead = 0, lost = 0, digest = digest, tables = {} }
 local stored = call('GET', STATE)
 local body -- the second line, while it is unchanged
 if stored then
   local layout = string.match(stored, '^(%d+) ')
-  if layout and tonumber(layout) ~= LAYOUT then return redis.error_reply('HEADRACE LAYOUT ' .. layout) end
+  if layout and number(layout) ~= LAYOUT then return redis.error_reply('HEADRACE LAYOUT ' .. layout) end
   local _, last, _, wall, ahead, lost, at, tail, count, known = string.find(stored, LINE_PATTERN)
   local parsed, found
   if last then
@@ -61,10 +82,10 @@ if stored then
   if not parsed or type(found) ~= 'table' or not found.tables or not found.tables[1] then
     return redis.error_reply('HEADRACE DAMAGED ' .. STATE .. ' is not the state of a window')
   end
-  state.wall, state.ahead, state.lost = tonumber(wall), tonumber(ahead), tonumber(lost)
+  state.wall, state.ahead, state.lost = number(wall), number(ahead), number(lost)
   state.digest, state.tables = found.digest, found.tables
   local g = state.tables[1]
-  g.last, g.tail, g.count, g.known = tonumber(at), tonumber(tail), tonumber(count), tonumber(known)
+  if type(g) == 'table' then g.last, g.tail, g.count, g.known = number(at), number(tail), number(count), number(known) end
 end
 local tables = state.tables
 
@@ -73,6 +94,9 @@ local tables = state.tables
 -- as much, it was set right again.
 local time = call('TIME')
 local wall = time[1] * 1000 + floor(time[2] / 1000)
+local sound = state.wall and isTime(state.wall, wall) and state.ahead and state.ahead <= MAX_AHEAD_MS and state.lost and #tables <= MAX_TABLES
+for i = 1, sound and #tables or 0 do sound = sound and isTable(tables[i], wall + state.ahead) end
+if not sound then return redis.error_reply('HEADRACE DAMAGED ' .. STATE .. ' is not the state of a window') end
 local gap = wall - state.wall
 local set_back = gap < 0
 if set_back then
@@ -82,9 +106,6 @@ elseif state.ahead > 0 and gap >= state.ahead then
 end
 state.wall = wall
 local now = wall + state.ahead
-
--- Marks are three numbers each: a time, the tail of the log and the claims made until then.
-local MARK = 3
 
 -- counted returns how many claims a table had made at a time. It is an estimate between two marks.
 local function counted(g, at)
@@ -222,7 +243,9 @@ local function find(g, p, want)
       if at + g.window <= now then return end
       return p, sub(run, 1, 8), u32(run, 15) + a * 256 + b, at
     end
-    p = u32(e, 1)
+    local older = u32(e, 1)
+    if older >= p then return end -- another program has overwritten the entry
+    p = older
     steps = steps + 1
   end
   if steps > MAX_CHAIN then crowded[g] = true end
