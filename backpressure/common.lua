@@ -24,9 +24,9 @@ if state[1] and state[1] ~= ARGV[1] then return redis.error_reply('HEADRACE layo
 
 -- Reservations are timed by a clock of our own. It is the server's, and goes on where it was when
 -- that is set back.
-local offset = tonumber(state[4] or '0')
-local before = tonumber(state[3] or '0')
-if now < before then offset = offset + before - now end
+local offset, before = number(state[4]) or 0, number(state[3]) or 0
+if offset < 0 or offset > MAX_AHEAD_MS then offset = 0 end
+if now < before and isTime(before, now) then offset = offset + before - now end
 local clock = now + offset
 
 -- The depth is read where it is true, and never kept.
@@ -44,8 +44,8 @@ for i = 1, RECORD_SOURCES + BYTE_SOURCES do
   end
   if not value and (optional == '1' or redis.call('EXISTS', key) == 0) then value = 0 end
   if not value then return redis.error_reply('HEADRACE source ' .. key .. ' has no field ' .. field) end
-  local n = tonumber(value)
-  if not n or n ~= math.floor(n) then
+  local n = type(value) == 'number' and value or number(value)
+  if not n then
     return redis.error_reply('HEADRACE source field ' .. field .. ' of ' .. key .. ' is not an integer: ' .. string.sub(value, 1, 64))
   end
   if i <= RECORD_SOURCES then records = records + sign * n else bytes = bytes + sign * n end
@@ -61,7 +61,7 @@ if lagKey ~= '' then
     return oldest
   end
   lag = 0
-  if oldest[2] then lag = math.max(0, now - tonumber(oldest[2])) end
+  if oldest[2] then lag = math.max(0, now - timeOf(oldest[2], now)) end
 end
 
 local memory = 0
@@ -78,24 +78,27 @@ end
 -- who asked.
 local function parse(member)
   local id, n, b, high, highBytes = string.match(member, '^(%S+) (%d+) (%d+) (%d+) (%d+)$')
-  return id, tonumber(n), tonumber(b), tonumber(high), tonumber(highBytes)
+  n, b, high, highBytes = number(n), number(b), number(high), number(highBytes)
+  if not (n and b and high and highBytes) then return nil, 0, 0, 0, 0 end -- another program wrote it
+  return id, n, b, high, highBytes
 end
 
 -- What has been granted and may not be pushed yet counts as if it were there. Its sums are
 -- kept, too.
 local producers = redis.call('ZCARD', HELD)
 local heldRecords, heldBytes = 0, 0
-if producers > 0 then heldRecords, heldBytes = tonumber(state[5] or '0'), tonumber(state[6] or '0') end
+if producers > 0 then heldRecords, heldBytes = number(state[5]), number(state[6]) end
 local function recount()
   heldRecords, heldBytes = 0, 0
   for _, member in ipairs(redis.call('ZRANGE', HELD, 0, -1)) do
-    local n, b = string.match(member, '^%S+ (%d+) (%d+)')
+    local _, n, b = parse(member)
     heldRecords, heldBytes = heldRecords + n, heldBytes + b
   end
 end
-if producers > 0 and not state[5] then recount() end
-local waiting = redis.call('EXISTS', QUEUE, WAITERS) > 0 -- producers may wait
-local kept = tonumber(state[7] or '')
+if not heldRecords or not heldBytes then recount() end
+-- Both are read, so that a key of another type ends the script here.
+local waiting = redis.call('ZCARD', QUEUE) + redis.call('ZCARD', WAITERS) > 0 -- producers may wait
+local kept = number(state[7])
 local closed = state[2] and state[2] ~= '' and state[2] or false
 
 local full = false -- the server is at maxmemory: nothing is granted, and the gate stays as it is
@@ -125,7 +128,7 @@ local function nextExpiry()
   for _, key in ipairs({HELD, WAITERS}) do
     local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]
     if first then
-      local ms = math.max(0, tonumber(first) - clock)
+      local ms = math.max(0, timeOf(first, clock) - clock)
       if soonest < 0 or ms < soonest then soonest = ms end
     end
   end

@@ -60,7 +60,7 @@
 // A user needs the keys of the gate, and read access to its sources:
 //
 //	ACL SETUSER producer on >… ~{name}:gate:* %R~{name}:* &{name}:gate:granted
-//	    +eval +evalsha +time +hmget +hset +hget +hincrby +llen +exists +zadd +zcard +zrange
+//	    +eval +evalsha +time +hmget +hset +hget +llen +exists +zadd +zcard +zrange
 //	    +zrangebyscore +zrem +zscore +pexpire +unlink +publish +subscribe +unsubscribe
 //
 // Consumers that call Notify need the same without +subscribe. Everything works without rights to

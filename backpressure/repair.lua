@@ -1,5 +1,8 @@
--- Sets the sums of the reservations to what they are, and removes from the queue who has no place
--- in both of its sets.
+-- Sets the sums of the reservations to what they are, removes entries that are no reservation or
+-- have no time, and removes from the queue who has no place in both of its sets.
+for _, member in ipairs(redis.call('ZRANGE', HELD, 0, MAX_STEP - 1)) do
+  if not parse(member) or not isTime(redis.call('ZSCORE', HELD, member), clock) then redis.call('ZREM', HELD, member) end
+end
 recount()
 for _, member in ipairs(redis.call('ZRANGE', WAITERS, 0, MAX_STEP - 1)) do
   if not redis.call('ZSCORE', QUEUE, member) then redis.call('ZREM', WAITERS, member) end

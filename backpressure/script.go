@@ -36,12 +36,12 @@ var (
 	//go:embed configure.lua
 	configureLua string
 
-	acquireScript = redisx.NewScript(commonLua, writeLua, acquireLua)
-	releaseScript = redisx.NewScript(commonLua, writeLua, releaseLua)
-	notifyScript  = redisx.NewScript(commonLua, writeLua, notifyLua)
-	statsScript   = redisx.NewScript(commonLua, statsLua)
-	auditScript   = redisx.NewScript(commonLua, auditLua)
-	repairScript  = redisx.NewScript(commonLua, writeLua, repairLua)
+	acquireScript = redisx.NewScript(redisx.NumberLua, commonLua, writeLua, acquireLua)
+	releaseScript = redisx.NewScript(redisx.NumberLua, commonLua, writeLua, releaseLua)
+	notifyScript  = redisx.NewScript(redisx.NumberLua, commonLua, writeLua, notifyLua)
+	statsScript   = redisx.NewScript(redisx.NumberLua, commonLua, statsLua)
+	auditScript   = redisx.NewScript(redisx.NumberLua, commonLua, auditLua)
+	repairScript  = redisx.NewScript(redisx.NumberLua, commonLua, writeLua, repairLua)
 
 	configureScript = redisx.NewScript(configureLua)
 )

@@ -143,7 +143,7 @@ func TestHighMemory(t *testing.T) {
 var refused = regexp.MustCompile(`NOPERM|[Pp]ermission|The user executing the script can't run`)
 
 // documentedCommands are the rights in the package comment.
-var documentedCommands = strings.Fields(`+eval +evalsha +time +hmget +hset +hget +hincrby
+var documentedCommands = strings.Fields(`+eval +evalsha +time +hmget +hset +hget
 	+llen +exists +zadd +zcard +zrange +zrangebyscore +zrem +zscore +pexpire +unlink +publish +subscribe +unsubscribe`)
 
 // users makes clients with rights of their own.

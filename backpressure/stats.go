@@ -87,8 +87,8 @@ func (g *Gate) audit(ctx context.Context, repair bool) (a AuditReport, err error
 		return a, g.wrap("audit", err)
 	}
 	v, err := r.AsIntSlice()
-	if err == nil && len(v) != 7 {
-		err = fmt.Errorf("unexpected reply: got %d elements, want 7", len(v))
+	if err == nil && len(v) != 8 {
+		err = fmt.Errorf("unexpected reply: got %d elements, want 8", len(v))
 	}
 	if err != nil {
 		return a, g.wrap("audit", err)
@@ -101,6 +101,9 @@ func (g *Gate) audit(ctx context.Context, repair bool) (a AuditReport, err error
 	}
 	if v[4] != 0 || v[5] != v[6] {
 		a.Differences = append(a.Differences, fmt.Sprintf("%d producers wait, but %d have a place in the queue", v[5], v[6]))
+	}
+	if v[7] != 0 {
+		a.Differences = append(a.Differences, fmt.Sprintf("%d reservations are none that this package writes, or never expire", v[7]))
 	}
 	if !repair || len(a.Differences) == before {
 		return a, nil

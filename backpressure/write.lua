@@ -39,7 +39,10 @@ end
 
 -- enqueue gives a producer the last place in the queue.
 local function enqueue(member)
-  redis.call('ZADD', QUEUE, int(redis.call('HINCRBY', STATE, 'ticket', 1)), member)
+  local ticket = number(redis.call('HGET', STATE, 'ticket') or '0')
+  if not ticket then ticket = timeOf(redis.call('ZRANGE', QUEUE, -1, -1, 'WITHSCORES')[2] or 0, 0) end -- it was overwritten
+  redis.call('HSET', STATE, 'ticket', int(ticket + 1))
+  redis.call('ZADD', QUEUE, int(ticket + 1), member)
   if not waiting then keep(QUEUE) end
 end
 
@@ -70,8 +73,10 @@ local function grantWaiting()
     local member = redis.call('ZRANGE', QUEUE, 0, 0)[1]
     if not member then break end
     local id, n, b, high, highBytes = parse(member)
-    local why = refused(n, b, high, highBytes)
-    if why ~= '' then
+    local why = id and refused(n, b, high, highBytes)
+    if not id then
+      leaveQueue(member) -- it is no reservation
+    elseif why ~= '' then
       closed = why
     else
       leaveQueue(member)

@@ -300,6 +300,18 @@ func TestDamageIsMended(t *testing.T) {
 			func(string) rueidis.Completed { return c.B().Set().Key(tag + "current").Value("nonsense").Build() },
 			func(string) rueidis.Completed { return c.B().Set().Key(tag + "current").Value("").Build() },
 			func(string) rueidis.Completed { return c.B().Set().Key(tag + "current").Value("1 v many 2 3").Build() },
+			func(v string) rueidis.Completed {
+				return c.B().Set().Key(tag + "current").Value("1 " + v + " 9223372036854775807 9223372036854775807 3").Build()
+			},
+			func(v string) rueidis.Completed {
+				return c.B().Set().Key(tag + "current").Value("1 " + v + " 4611686018427387904 5 3").Build()
+			},
+			func(v string) rueidis.Completed {
+				return c.B().Set().Key(tag + "current").Value("1 " + v + " 50 5 9223372036854775807").Build()
+			},
+			func(v string) rueidis.Completed {
+				return c.B().Set().Key(tag + "current").Value("1 " + v + " 50 5 -1").Build()
+			},
 			func(string) rueidis.Completed { return c.B().Del().Key(tag + "current").Build() },
 			func(v string) rueidis.Completed { return c.B().Del().Key(tag + "v:" + v + ":2").Build() },
 			func(v string) rueidis.Completed { return c.B().Hdel().Key(tag + "v:" + v + ":4").Field("42").Build() },

@@ -75,10 +75,11 @@ func parseVersion(text string) (version, error) {
 		}
 	}
 	if len(f) == 5 {
+		const latest = 1 << 53 // a later time was read from no clock
 		entries, err1 := strconv.Atoi(f[2])
 		parts, err2 := strconv.Atoi(f[3])
 		made, err3 := strconv.ParseInt(f[4], 10, 64)
-		if err1 == nil && err2 == nil && err3 == nil && entries >= 0 && parts >= 0 {
+		if err1 == nil && err2 == nil && err3 == nil && entries >= 0 && parts >= 0 && parts <= min(entries, maxParts) && made >= 0 && made <= latest {
 			return version{id: f[1], entries: entries, parts: parts, made: made, text: text}, nil
 		}
 	}
@@ -119,7 +120,7 @@ const partsPerTrip = 8
 
 // read reads a whole version, or fails.
 func (t *Table[K, V]) read(ctx context.Context, v version) (*Snapshot[K, V], error) {
-	entries := make(map[K]V, v.entries)
+	entries := make(map[K]V, min(v.entries, 1<<20)) // the number may have been overwritten
 	for from := 0; from < v.parts; from += partsPerTrip {
 		to := min(from+partsPerTrip, v.parts)
 		for _, r := range t.server.ReadAll(ctx, func() (cmds []rueidis.Completed) {
