@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"reflect"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgtype"
@@ -184,7 +185,8 @@ func (r *Row) UUID(u [16]byte) {
 }
 
 // Value writes any value that pgx can encode, and any other value as JSON. It is slower than the
-// other methods.
+// other methods. A column whose type is not in pgx's type map (money, a composite type) takes no
+// Value: the batch fails with ErrConfig.
 func (r *Row) Value(v any) { r.putValue(r.next(), v) }
 
 func (r *Row) size(n int) []byte { return binary.BigEndian.AppendUint32(r.buf, uint32(n)) }
@@ -304,9 +306,20 @@ func (r *Row) putValue(c *column, v any) {
 		putText(r, c, b)
 		return
 	}
+	if c.kind == kUUID {
+		if n, raw := rawBytes(v); raw && n != 16 {
+			r.refuse(c, CodeUUID, "%d bytes are not a uuid", n)
+			return
+		}
+	}
+	oid, ok := r.binaryType(c)
+	if !ok {
+		r.wrongType(c, fmt.Sprintf("%T: pgx does not know the binary form of that type", v), v)
+		return
+	}
 	at := len(r.buf)
 	r.buf = append(r.buf, 0, 0, 0, 0)
-	b, err := encoded(func() ([]byte, error) { return r.m.Encode(c.oid, pgtype.BinaryFormatCode, v, r.buf) })
+	b, err := encoded(func() ([]byte, error) { return r.m.Encode(oid, pgtype.BinaryFormatCode, v, r.buf) })
 	if err != nil {
 		r.buf = r.buf[:at]
 		r.refuse(c, CodeEncode, "%v", err)
@@ -319,6 +332,29 @@ func (r *Row) putValue(c *column, v any) {
 	}
 	r.buf = b
 	binary.BigEndian.PutUint32(r.buf[at:], uint32(len(r.buf)-at-4))
+}
+
+// binaryType is the type by which pgx encodes the values of a column, false if it knows none. For
+// an unknown type, pgx would take that of the Go value: Postgres would read the bytes of a text as
+// an amount of money.
+func (r *Row) binaryType(c *column) (oid uint32, ok bool) {
+	typ, ok := r.m.TypeForOID(c.oid)
+	if !ok && c.kind == kText {
+		return pgtype.TextOID, true // an enum, citext
+	}
+	return c.oid, ok && typ.Codec.FormatSupported(pgtype.BinaryFormatCode)
+}
+
+// rawBytes returns the length of a slice of bytes that pgx would take for a uuid of any length.
+func rawBytes(v any) (n int, ok bool) {
+	if _, ok := v.(pgtype.UUIDValuer); ok {
+		return 0, false
+	}
+	s := reflect.ValueOf(v)
+	if s.Kind() != reflect.Slice || s.Type().Elem().Kind() != reflect.Uint8 {
+		return 0, false
+	}
+	return s.Len(), true
 }
 
 // encoded turns a panic into an error: pgx panics for an array whose rows differ in length, and the
