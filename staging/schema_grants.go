@@ -221,7 +221,7 @@ func (t *table) createSQL() string {
 		for i := range t.cols {
 			cols = append(cols, t.cols[i].definition())
 		}
-		create = append(create, fill("schema_side", pieces{"registry": t.registry[s], "staging": t.staging[s], "refused": t.refused[s],
+		create = append(create, fill("schema_side", pieces{"registry": t.registry[s], "numbers": t.numbers[s], "staging": t.staging[s], "refused": t.refused[s],
 			"columns": strings.Join(cols, ",\n    ")}).text)
 	}
 	if t.cfg.Lanes > 1 {

@@ -46,6 +46,7 @@ type names struct {
 	target       string        // quoted, like all that follow
 	staging      []string      // by side; so are the next two
 	registry     []string
+	numbers      []string // the sequences that number the batches of a registry
 	refused      []string
 	epoch        string
 	ledger       string
@@ -72,6 +73,7 @@ func newNames(target pgschema.Name, lanes int) names {
 		n.stagingName = append(n.stagingName, target.With("_staging_"+s.String()).Table)
 		n.staging = append(n.staging, full("_staging_"+s.String()))
 		n.registry = append(n.registry, full("_registry_"+s.String()))
+		n.numbers = append(n.numbers, target.With("_registry_"+s.String()+"_no_seq").String())
 		n.refused = append(n.refused, full("_refused_"+s.String()))
 	}
 	n.epoch, n.ledger, n.rejects, n.control = full("_epoch"), full("_ledger"), full("_rejects"), full("_control")

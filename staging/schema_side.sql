@@ -3,7 +3,7 @@
 -- and would only delay the promoter's lock.
 CREATE UNLOGGED TABLE IF NOT EXISTS {registry} (
     id          uuid        PRIMARY KEY,
-    no          integer     NOT NULL GENERATED ALWAYS AS IDENTITY (CYCLE),
+    no          integer     NOT NULL GENERATED ALWAYS AS IDENTITY (SEQUENCE NAME {numbers} CYCLE),
     root        uuid        NOT NULL,
     root_offset integer     NOT NULL,
     records     integer     NOT NULL,
@@ -19,6 +19,9 @@ CREATE UNLOGGED TABLE IF NOT EXISTS {registry} (
     tables      text        NOT NULL DEFAULT '', -- of the group that staged the batch, its leader first
     stages      text        NOT NULL DEFAULT ''  -- what each stage of the chain dropped: name, duplicates, filtered, rejected
 ) WITH (autovacuum_enabled = false);
+-- The numbers are logged: a standby of PostgreSQL 15 that is promoted before its first checkpoint
+-- after the CREATE has an unlogged sequence of zeros, which nothing can read.
+ALTER SEQUENCE IF EXISTS {numbers} SET LOGGED;
 CREATE UNLOGGED TABLE IF NOT EXISTS {staging} (
     hr_record bigint, -- in front, because Postgres walks over all columns before the one that it counts by
     {columns}

@@ -1,0 +1,27 @@
+package staging_test
+
+import (
+	"testing"
+
+	"github.com/headrace/headrace/internal/servers/servertest"
+	"github.com/headrace/headrace/staging"
+)
+
+// The sequences beside the target are logged, also those of further lanes and of a table that has
+// been there: on a standby of PostgreSQL 15 that is promoted soon after the CREATE, an unlogged
+// sequence cannot be read.
+func TestNumbersOfBatchesSurviveThePromotionOfAStandby(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	const unlogged = `SELECT count(*) FROM pg_class WHERE relkind = 'S' AND relpersistence = 'u'`
+	type row struct {
+		ID string `db:"id"`
+	}
+	for _, name := range []string{"few", `"A ""name"" with $$ quotes that is long: its derivatives are cut"`} {
+		newTable(t, pool, name, staging.Config[row]{Create: true, Key: []string{"id"}})
+		newTable(t, pool, name, staging.Config[row]{Key: []string{"id"}, Lanes: 3})
+	}
+	if n, of := query[int](t, pool, unlogged), query[int](t, pool, `SELECT count(*) FROM pg_class WHERE relkind = 'S' AND relname LIKE '%no_seq'`); n != 0 || of < 12 {
+		t.Errorf("%d of %d sequences are unlogged, want none of 12 or more", n, of)
+	}
+}
