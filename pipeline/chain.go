@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -56,6 +57,25 @@ type Stage[In, Out any] struct {
 	spread bool         // it may make several values of one record
 
 	keepsClaims bool // the claims of rejected records are not given back
+
+	lacks string // what the constructor of the stage, or of a part of it, got as nil
+}
+
+// lacking is the stage, with a note if a function of it is nil. Workers and promoters refuse such a
+// chain. Otherwise the panic of each call would bury every record.
+func (s Stage[In, Out]) lacking(what string, isNil bool) Stage[In, Out] {
+	if isNil {
+		s.lacks = fmt.Sprintf("the %s of stage %q in Flow.Chain is nil, must be a function", what, s.name)
+	}
+	return s
+}
+
+// flaw is why no program can run the stage, "" if there is no reason.
+func (s Stage[In, Out]) flaw() string {
+	if s.run == nil {
+		return "a stage in Flow.Chain is empty, must come from a constructor such as Map"
+	}
+	return s.lacks
 }
 
 // Name returns the name under which errors and observers report the stage.
@@ -81,7 +101,7 @@ func Func[In, Out any](name string, run func(ctx context.Context, b *Batch, in R
 			return Records[Out]{}, fmt.Errorf("stage %q: %w", name, err)
 		}
 		return out, nil
-	}}
+	}}.lacking("function", run == nil)
 }
 
 // Then joins two stages: b receives what a passes on. It panics if both contain a [Dedup], because
@@ -99,7 +119,7 @@ func Then[A, B, C any](a Stage[A, B], b Stage[B, C]) Stage[A, C] {
 		window = b.window
 	}
 	return Stage[A, C]{
-		name: a.name + " → " + b.name, dedups: a.dedups || b.dedups, window: window, spread: a.spread || b.spread,
+		name: a.name + " → " + b.name, lacks: cmp.Or(a.flaw(), b.flaw()), dedups: a.dedups || b.dedups, window: window, spread: a.spread || b.spread,
 		keepsClaims: a.keepsClaims || b.keepsClaims,
 		run: func(ctx context.Context, batch *Batch, in Records[A]) (Records[C], error) {
 			mid, err := a.run(ctx, batch, in)

@@ -101,7 +101,7 @@ func DedupWith[T any](w Deduplicator, id func(T) string, cfg DedupConfig) Stage[
 		return kept, nil
 	})
 	s.dedups, s.window, s.keepsClaims = true, w, cfg.Copies != CopiesReleased
-	return s
+	return s.lacking("id function", id == nil)
 }
 
 // identify returns the ids of the records that have a usable one, with those records. It rejects

@@ -23,7 +23,7 @@ func Map[In, Out any](name string, f func(In) (Out, error)) Stage[In, Out] {
 func mapStage[In, Out any](name, code string, f func(In) (Out, error)) Stage[In, Out] {
 	return Func(name, func(ctx context.Context, b *Batch, in Records[In]) (Records[Out], error) {
 		return mapRecords(ctx, b, in, code, f)
-	})
+	}).lacking("function", f == nil)
 }
 
 func mapRecords[In, Out any](ctx context.Context, b *Batch, in Records[In], code string, f func(In) (Out, error)) (Records[Out], error) {
@@ -71,7 +71,7 @@ func MapBatch[In, Out any](name string, f func(ctx context.Context, in []In) (ou
 			return nil
 		})
 		return out, err
-	})
+	}).lacking("function", f == nil)
 }
 
 // FlatMap is the stage that turns one record into any number of rows. A record that gives no row
@@ -100,7 +100,7 @@ func FlatMap[In, Out any](name string, f func(In) ([]Out, error)) Stage[In, Out]
 		return out, err
 	})
 	s.spread = true
-	return s
+	return s.lacking("function", f == nil)
 }
 
 // Filter is the stage that keeps the values for which keep returns true. A record without a kept
@@ -121,7 +121,7 @@ func Filter[T any](name string, keep func(T) bool) Stage[T, T] {
 			return nil
 		})
 		return out, err
-	})
+	}).lacking("function", keep == nil)
 }
 
 // Lookup is a [Map] that reads reference data. It calls snapshot once per batch, so that all
@@ -135,5 +135,5 @@ func Lookup[S, In, Out any](name string, snapshot func(ctx context.Context) (S, 
 			return Records[Out]{}, Unavailable(err)
 		}
 		return mapRecords(ctx, b, in, "rejected", func(v In) (Out, error) { return f(v, s) })
-	})
+	}).lacking("snapshot", snapshot == nil).lacking("function", f == nil)
 }

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/headrace/headrace/dedup"
@@ -36,6 +37,9 @@ type TriedRecord struct {
 // service, a stage that loses a record ([ErrUnaccounted]). Errors of single records are in the
 // Trial.
 func Try[T any, P ~string | ~[]byte](ctx context.Context, chain Stage[[]byte, T], payloads ...P) (Trial[T], error) {
+	if flaw := chain.flaw(); flaw != "" {
+		return Trial[T]{}, fmt.Errorf("%w: %s", ErrConfig, flaw)
+	}
 	id := uid.New()
 	qb := &queue.Batch{Queue: "try", ID: id, Root: id, Attempt: 1, Sealed: time.Now(), Guard: "{try}:" + id}
 	for _, p := range payloads {

@@ -12,6 +12,31 @@ import (
 	"github.com/headrace/headrace/staging"
 )
 
+// A stage without its function is a configuration error, not a panic for each record: all of them
+// would end in the dead-letter list.
+func TestStagesWithoutAFunctionAreRefused(t *testing.T) {
+	for what, chain := range map[string]Stage[[]byte, int]{
+		`function of stage "decode"`:     Decode[int](nil),
+		`function of stage "double"`:     Then(Decode(atoi), Map[int, int]("double", nil)),
+		`function of stage "halves"`:     Then3(Decode(atoi), Filter("halves", func(int) bool { return true }), MapBatch[int, int]("halves", nil)),
+		`function of stage "parts"`:      Then(Decode(atoi), FlatMap[int, int]("parts", nil)),
+		`function of stage "odd"`:        Then3(Decode(atoi), Filter[int]("odd", nil), Filter("even", func(int) bool { return true })),
+		`function of stage "own"`:        Then(Decode(atoi), Func[int, int]("own", nil)),
+		`snapshot of stage "rates"`:      Then(Decode(atoi), Lookup[int]("rates", nil, func(n, _ int) (int, error) { return n, nil })),
+		`function of stage "prices"`:     Then(Decode(atoi), Lookup[int, int, int]("prices", func(context.Context) (int, error) { return 0, nil }, nil)),
+		`id function of stage "dedup"`:   Then(Decode(atoi), Dedup[int](brokenWindow{}, nil)),
+		"a stage in Flow.Chain is empty": Then(Decode(atoi), Stage[int, int]{}),
+	} {
+		err := flow(Flow[int]{Queue: named{}, Table: someTable{}, Chain: chain})()
+		if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), what) {
+			t.Errorf("error %v, want ErrConfig with %q", err, what)
+		}
+		if _, tryErr := Try(t.Context(), chain, "7"); !errors.Is(tryErr, ErrConfig) || !strings.Contains(tryErr.Error(), what) {
+			t.Errorf("Try: error %v, want ErrConfig with %q", tryErr, what)
+		}
+	}
+}
+
 // Every configuration error wraps ErrConfig and names the field, its value and the range.
 func TestConfigErrorsNameTheField(t *testing.T) {
 	for want, validate := range map[string]func() error{
@@ -40,6 +65,7 @@ func TestConfigErrorsNameTheField(t *testing.T) {
 		"the window of the Dedup stage in Flow.Chain is nil, must be":      flow(Flow[int]{Queue: named{}, Table: someTable{}, Chain: deduped(nil)}),
 		"the window of the Dedup stage in Flow.Chain is nil, must":         flow(Flow[int]{Queue: named{}, Table: someTable{}, Chain: deduped((*dedup.Deduplicator)(nil))}),
 		`Dedup stage in Flow.Chain is named "", must be "orders" like the`: flow(Flow[int]{Queue: named{}, Table: someTable{}, Chain: deduped(brokenWindow{})}),
+		"Flow.Signals is empty, must come from NewSignals":                 flow(Flow[int]{Queue: named{}, Table: someTable{}, Chain: Decode(atoi), Signals: &Signals{}}),
 		"the client of NewSignals is nil":                                  func() error { _, err := NewSignals(nil, "orders"); return err },
 	} {
 		if err := validate(); !errors.Is(err, ErrConfig) || !strings.HasPrefix(err.Error(), "pipeline: invalid configuration: ") || !strings.Contains(err.Error(), want) {

@@ -74,10 +74,14 @@ func (f Flow[T]) validate() (Flow[T], error) {
 		return f, fmt.Errorf("%w: Flow.Queue is nil, must be the *queue.Queue that the producers push to", ErrConfig)
 	case f.Chain.run == nil:
 		return f, fmt.Errorf("%w: Flow.Chain is empty, must begin with Decode", ErrConfig)
+	case f.Chain.lacks != "":
+		return f, fmt.Errorf("%w: %s", ErrConfig, f.Chain.lacks)
 	case isNil(f.Table):
 		return f, fmt.Errorf("%w: Flow.Table is nil, must be the *staging.Table that receives the rows", ErrConfig)
 	case f.Chain.dedups && f.Chain.window == nil:
 		return f, fmt.Errorf("%w: the window of the Dedup stage in Flow.Chain is nil, must be a *dedup.Deduplicator", ErrConfig)
+	case f.Signals != nil && f.Signals.client == nil:
+		return f, fmt.Errorf("%w: Flow.Signals is empty, must come from NewSignals", ErrConfig)
 	}
 	_, sharded := f.Queue.(*queue.Shards)
 	if _, one := f.Chain.window.(*dedup.Deduplicator); sharded && one {

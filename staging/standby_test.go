@@ -7,9 +7,9 @@ import (
 	"github.com/headrace/headrace/staging"
 )
 
-// The sequences beside the target are logged, also those of further lanes and of a table that has
-// been there: on a standby of PostgreSQL 15 that is promoted soon after the CREATE, an unlogged
-// sequence cannot be read.
+// The sequences of the companion tables are logged, also those of lanes that are added later. On a
+// standby of PostgreSQL 15 that is promoted soon after the CREATE, an unlogged sequence cannot be
+// read.
 func TestNumbersOfBatchesSurviveThePromotionOfAStandby(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)
