@@ -61,9 +61,9 @@ func createTable(t table, columns []string, fill string, stale bool) string {
 }
 
 // Create creates the table and its unique key if they are missing, and checks existing ones: a
-// difference is a [*DriftError]. It also checks that every sum is exact, and that the role has the
-// privileges to merge. Rollup.From must exist. A new roll-up is empty: if From already has rows,
-// call [Rollup.Rebuild] once.
+// difference is a [*DriftError]. It also checks that every sum is exact, that Postgres can hash the
+// values of every sketch, and that the role has the privileges to merge. Rollup.From must exist. A
+// new roll-up is empty: if From already has rows, call [Rollup.Rebuild] once.
 func (r Rollup) Create(ctx context.Context, db DB) error { return r.ensure(ctx, db, "create", true) }
 
 // Verify checks what Create checks, and creates nothing: a missing object is an [ErrMissing].
@@ -107,6 +107,9 @@ func (r Rollup) ensure(ctx context.Context, db DB, what string, create bool) err
 			return err
 		}
 		if err := r.checkGrouping(ctx, tx); err != nil {
+			return err
+		}
+		if err := r.checkSketches(ctx, tx); err != nil {
 			return err
 		}
 		for i, p := range tables {

@@ -2,12 +2,17 @@ package matview
 
 import (
 	"cmp"
+	"context"
 	_ "embed"
+	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/headrace/headrace/internal/pgschema"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // A sketch is the bit matrix of Flajolet and Martin: 2^Precision rows of 24 bits. A hash of the
@@ -44,6 +49,26 @@ func (m Measure) sketch(expr, condition string) string {
 	return pgschema.Fill(strings.TrimSpace(trim(sketchSQL)), "value", "("+expr+")", "condition", condition, "type", m.sketchType(),
 		"rows", strconv.Itoa(1<<m.precision()), "shift", strconv.Itoa(m.precision()),
 		"ranks", strconv.Itoa(sketchRanks))
+}
+
+// checkSketches refuses a sketch of values that Postgres cannot hash: each promotion would fail.
+// The CASE gives the hash a NULL of the type of Expr, and evaluates nothing.
+func (r Rollup) checkSketches(ctx context.Context, tx pgx.Tx) error {
+	for i, m := range r.Measures {
+		if m.Aggregate != AggregateSketch {
+			continue
+		}
+		_, err := tx.Exec(ctx, "SELECT hash_record_extended(ROW(CASE WHEN false THEN ("+m.Expr+") END), 0) FROM (SELECT 1) one LEFT JOIN "+
+			ident(r.From)+" AS promoted ON false")
+		if refused := (*pgconn.PgError)(nil); errors.As(err, &refused) && strings.HasPrefix(refused.Routine, "hash_") {
+			return invalid("Rollup.Measures[%d].Expr (column %s) is %s, must be of a type that Postgres can hash (%s): write (%s)::text",
+				i, m.Name, m.Expr, refused.Message, m.Expr)
+		}
+		if err != nil {
+			return &contextError{fmt.Sprintf("Rollup.Measures[%d]", i), err}
+		}
+	}
+	return nil
 }
 
 //go:embed rollup_sketch.sql
