@@ -281,6 +281,9 @@ func (r *Remote[K, V]) put(ctx context.Context, entries map[K]*V, replace bool) 
 			}
 			e.value, e.ttl = string(present)+string(b), r.cfg.TTL
 		}
+		if err := r.server.CheckSize(ctx, len(e.value)); err != nil {
+			return &EntryError{Key: name, Err: err, kind: ErrEncode}
+		}
 		all = append(all, e)
 	}
 	return r.send(ctx, len(all), replace, func(i int) rueidis.Completed {

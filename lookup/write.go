@@ -54,6 +54,11 @@ func (w *writer[K, V]) put(ctx context.Context, k K, v V) error {
 	if err != nil {
 		return &EntryError{Key: string(key), Err: err, kind: ErrEncode}
 	}
+	for _, b := range [][]byte{key, value} {
+		if err := w.t.server.CheckSize(ctx, len(b)); err != nil {
+			return &EntryError{Key: string(key), Err: err, kind: ErrEncode}
+		}
+	}
 	w.seen[k] = struct{}{}
 	w.pairs = append(w.pairs, string(key), string(value))
 	w.bytes += len(key) + len(value)

@@ -22,7 +22,7 @@ var errIncomplete = errors.New("the list of the delayed push is not complete")
 // The push is all or nothing: its records wait in a list of their own, which the last command makes
 // visible. With MaxDepth it takes one round trip more.
 func (q *Queue) PushAt(ctx context.Context, at time.Time, payloads ...[]byte) error {
-	if err := q.checkPayloads(payloads); err != nil {
+	if err := q.checkPayloads(ctx, payloads); err != nil {
 		return err
 	}
 	reservation := ""

@@ -14,7 +14,8 @@ var (
 	ErrConfig = errors.New("queue: invalid configuration")
 	// ErrEmptyPush reports a push without records.
 	ErrEmptyPush = errors.New("queue: nothing to push")
-	// ErrTooLarge reports a record over PushConfig.MaxPayload; the error is a *TooLargeError.
+	// ErrTooLarge reports a record over PushConfig.MaxPayload, or over what the server reads; the error
+	// is a *TooLargeError.
 	ErrTooLarge = errors.New("queue: payload too large")
 	// ErrFull reports a push over PushConfig.MaxDepth; the error is a *FullError.
 	ErrFull = errors.New("queue: full")
@@ -51,9 +52,17 @@ var (
 )
 
 // TooLargeError is ErrTooLarge with the figures. No record of the push was added.
-type TooLargeError struct{ Index, Size, Max int }
+type TooLargeError struct {
+	Index, Size, Max int
+	// Setting is the setting of the server that has the bound, for example proto-max-bulk-len. "":
+	// PushConfig.MaxPayload.
+	Setting string
+}
 
 func (e *TooLargeError) Error() string {
+	if e.Setting != "" {
+		return fmt.Sprintf("queue: payload %d has %d bytes: the server's %s is %d: raise it, or push less", e.Index, e.Size, e.Setting, e.Max)
+	}
 	return fmt.Sprintf("queue: payload %d has %d bytes: at most %d", e.Index, e.Size, e.Max)
 }
 

@@ -50,7 +50,7 @@ func (q *Queue) Position(ctx context.Context, source string) (string, error) {
 // ErrPosition. With MaxDepth the whole push is accepted or rejected (ErrFull). With
 // Config.Push.Durable the records and the position are on disk when it returns.
 func (q *Queue) PushFrom(ctx context.Context, source, from, to string, payloads ...[]byte) error {
-	if err := q.checkPayloads(payloads); err != nil {
+	if err := q.checkPayloads(ctx, payloads); err != nil {
 		return err
 	}
 	for _, err := range []error{

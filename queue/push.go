@@ -2,9 +2,12 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/redis/rueidis"
+
+	"github.com/headrace/headrace/internal/redisx"
 )
 
 // Push adds payloads to the queue, oldest first. It only sends LPUSH commands, in chunks,
@@ -20,7 +23,7 @@ import (
 // push then takes one round trip and a large one two, of which the first reserves the room. A
 // producer that is frozen for a minute between the two may exceed the bound by that one push.
 func (q *Queue) Push(ctx context.Context, payloads ...[]byte) error {
-	if err := q.checkPayloads(payloads); err != nil {
+	if err := q.checkPayloads(ctx, payloads); err != nil {
 		return err
 	}
 	if q.cfg.Push.MaxDepth > 0 {
@@ -29,17 +32,27 @@ func (q *Queue) Push(ctx context.Context, payloads ...[]byte) error {
 	return q.pushChunks(ctx, q.chunks(payloads), nil)
 }
 
-// checkPayloads returns an error if a push has no records, or one that is too large.
-func (q *Queue) checkPayloads(payloads [][]byte) error {
+// checkPayloads returns an error if a push has no records, or one that is too large for the queue or
+// for the server.
+func (q *Queue) checkPayloads(ctx context.Context, payloads [][]byte) error {
 	if len(payloads) == 0 {
 		return ErrEmptyPush
 	}
+	largest := 0
 	for i, p := range payloads {
 		if len(p) > q.cfg.Push.MaxPayload {
 			return &TooLargeError{Index: i, Size: len(p), Max: q.cfg.Push.MaxPayload}
 		}
+		if len(p) > len(payloads[largest]) {
+			largest = i
+		}
 	}
-	return nil
+	err := q.server.CheckSize(ctx, len(payloads[largest]))
+	var size *redisx.SizeError
+	if errors.As(err, &size) {
+		return &TooLargeError{Index: largest, Size: size.Size, Max: size.Limit, Setting: size.Setting}
+	}
+	return wrap("push", err)
 }
 
 // chunks copies payloads into the arguments of LPUSH commands, within Config.Push.Chunk and

@@ -43,7 +43,7 @@ func (s *Shards) Push(ctx context.Context, payloads ...[]byte) error {
 func (s *Shards) PushGated(
 	ctx context.Context, acquire func(ctx context.Context, q *Queue, records int, bytes int64) (release func(), err error), payloads ...[]byte,
 ) error {
-	parts, err := s.partsOf(payloads)
+	parts, err := s.partsOf(ctx, payloads)
 	if err != nil {
 		return err
 	}
@@ -66,7 +66,7 @@ func (s *Shards) PushGated(
 // PushAt is Queue.PushAt for all shards at once. The part of each shard is all or nothing, and the
 // error of a push that has failed in part is a *ShardsPushError, as with Push.
 func (s *Shards) PushAt(ctx context.Context, at time.Time, payloads ...[]byte) error {
-	parts, err := s.partsOf(payloads)
+	parts, err := s.partsOf(ctx, payloads)
 	if err != nil {
 		return err
 	}
@@ -74,8 +74,8 @@ func (s *Shards) PushAt(ctx context.Context, at time.Time, payloads ...[]byte) e
 }
 
 // partsOf checks payloads and divides them among the shards, by their indexes.
-func (s *Shards) partsOf(payloads [][]byte) ([][]int, error) {
-	if err := s.queues[0].checkPayloads(payloads); err != nil { // before any shard has its part
+func (s *Shards) partsOf(ctx context.Context, payloads [][]byte) ([][]int, error) {
+	if err := s.queues[0].checkPayloads(ctx, payloads); err != nil { // before any shard has its part
 		return nil, err
 	}
 	if err := s.changed(); err != nil {
@@ -98,7 +98,7 @@ func (s *Shards) partsOf(payloads [][]byte) ([][]int, error) {
 // PushKeyed is Push for a producer that knows the keys and so need not parse the payloads:
 // payloads[i] goes to the shard of keys[i]. ErrConfig: no program has opened the queue with a key.
 func (s *Shards) PushKeyed(ctx context.Context, keys []string, payloads [][]byte) error {
-	if err := s.queues[0].checkPayloads(payloads); err != nil {
+	if err := s.queues[0].checkPayloads(ctx, payloads); err != nil {
 		return err
 	}
 	if len(keys) != len(payloads) {

@@ -1,0 +1,58 @@
+package redisx
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/redis/rueidis"
+)
+
+const (
+	// safeSize is the smallest value that a server takes for a setting that bounds an argument, less
+	// the head of a command.
+	safeSize = 1<<20 - argumentHead
+	// argumentHead is what a server reads in addition to the bytes of an argument.
+	argumentHead = 64
+)
+
+// argumentSettings bound the size of one argument of a command. A server that reads a larger one
+// closes the connection, mostly without an answer, and what else is under way on it is lost.
+var argumentSettings = []string{"proto-max-bulk-len", "client-query-buffer-limit"}
+
+// SizeError reports an argument that the server would not read.
+type SizeError struct {
+	Setting     string
+	Limit, Size int
+}
+
+func (e *SizeError) Error() string {
+	return fmt.Sprintf("%d bytes are over the server's %s of %d: raise it, or send less", e.Size, e.Setting, e.Limit)
+}
+
+// CheckSize returns a *SizeError if the server would not read an argument of so many bytes. It asks
+// the server only about one that some server might refuse, of a megabyte and more. Where the server
+// does not report its settings, every size passes.
+func (s *Server) CheckSize(ctx context.Context, size int) error {
+	if size <= safeSize {
+		return nil
+	}
+	node := s.node(ctx)
+	for _, setting := range argumentSettings {
+		var values map[string]string
+		err := s.Retry(ctx, func() (err error) {
+			values, err = node.Do(ctx, node.B().ConfigGet().Parameter(setting).Build()).AsStrMap()
+			return err
+		})
+		if _, isReply := rueidis.IsRedisErr(err); isReply {
+			return nil // no permission, or no such command
+		}
+		if err != nil {
+			return err
+		}
+		if limit, err := strconv.Atoi(values[setting]); err == nil && limit > 0 && size+argumentHead > limit {
+			return &SizeError{Setting: setting, Limit: limit, Size: size}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,59 @@
+package queue_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/headrace/headrace/internal/servers/servertest"
+	"github.com/headrace/headrace/queue"
+)
+
+// A record that the server would not read is an error that names the setting, and breaks no
+// connection: the records around it get through, each once.
+func TestRecordOverASettingOfTheServer(t *testing.T) {
+	t.Parallel()
+	const limit, before = 1 << 20, 512 << 20
+	for _, setting := range []string{"proto-max-bulk-len", "client-query-buffer-limit"} {
+		c := servertest.OwnRedis(t).Client(t)
+		ctx := t.Context()
+		config(t, c, setting, fmt.Sprint(limit))
+		push := queue.PushConfig{MaxPayload: before, MaxDepth: 100}
+		name := servertest.Prefix(t)
+		cfg := queue.Config{Push: push, Lease: queue.LeaseConfig{Bytes: before}}
+		bounded := openAs(t, c, name, cfg)
+		cfg.Push.MaxDepth = 0
+		q := openAs(t, c, name, cfg)
+		fits := bytes.Repeat([]byte("f"), limit-1000)
+		for _, size := range []int{limit, limit + 1, 3 * limit} {
+			large := bytes.Repeat([]byte("x"), size)
+			for what, err := range map[string]error{
+				"push":         q.Push(ctx, []byte("a"), large, []byte("b")),
+				"bounded push": bounded.Push(ctx, []byte("a"), large),
+				"delayed push": q.PushAt(ctx, time.Now(), []byte("a"), large),
+				"push from":    q.PushFrom(ctx, "source", "", "1", large),
+			} {
+				var e *queue.TooLargeError
+				if !errors.Is(err, queue.ErrTooLarge) || !errors.As(err, &e) || e.Size != size || e.Max != limit || e.Setting != setting ||
+					!strings.Contains(err.Error(), setting) || !strings.Contains(err.Error(), fmt.Sprint(limit)) {
+					t.Errorf("%s: %s of %d bytes: got %v, want an error that names the setting, its value and the size", setting, what, size, err)
+				}
+			}
+			must(t, q.Push(ctx, []byte("small"), fits))
+			must(t, bounded.Push(ctx, []byte("bounded"), fits))
+		}
+		n := 0
+		for n < 12 {
+			b := lease(t, q, queue.LeaseOptions{})
+			n += len(b.Payloads)
+			_, err := q.Ack(ctx, b.ID)
+			must(t, err)
+		}
+		if s := books(t, q); s.Acked != 12 || s.Ready+s.Delayed+s.InFlight != 0 {
+			t.Errorf("%s: got %+v, want 12 acknowledged and none left", setting, s)
+		}
+	}
+}
