@@ -47,6 +47,9 @@ var (
 	// ErrCounter reports that a counter of the depth holds no number, so the bound of a push cannot be
 	// checked: another program has overwritten it. Repair recounts it.
 	ErrCounter = errors.New("queue: a counter holds no number")
+	// ErrReplyLimit reports a record that the server cannot send: its client-output-buffer-limit is
+	// smaller. The record stays in its batch.
+	ErrReplyLimit = errors.New("queue: the server cannot send the record")
 	// ErrImbalance reports books that do not balance, or an audit that found differences.
 	ErrImbalance = errors.New("queue: the books do not balance")
 )

@@ -29,6 +29,7 @@ type Queue struct {
 	met     atomic.Int64  // when this Queue has last seen records to lease, in Unix nanoseconds
 
 	unanswered unanswered
+	replyLimit atomic.Int64 // the server's bound of a reply, once one was lost; 0: none
 }
 
 // A Queue asks for at most maxSealing batches of largeBatch records or more at a time. With dozens

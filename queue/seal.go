@@ -2,8 +2,10 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"time"
 
@@ -33,6 +35,8 @@ func (q *Queue) seal(caller context.Context, o LeaseOptions, least int) (leased,
 	if q.idle(o) {
 		least = 1
 	}
+	o = q.withinReply(o)
+	least = min(least, o.Records)
 	if err := q.reclaim(ctx); err != nil {
 		return leased{}, wrap("lease", err)
 	}
@@ -52,6 +56,7 @@ func (q *Queue) seal(caller context.Context, o LeaseOptions, least int) (leased,
 	if err != nil {
 		if len(results) > 0 && !answered(results[0].Error()) {
 			q.unanswered.add(id, o.Duration)
+			q.learnReplyLimit(ctx)
 		}
 		return leased{}, wrap("lease", err)
 	}
@@ -176,7 +181,12 @@ func (q *Queue) hydrate(ctx context.Context, r sealReply, list rueidis.RedisResu
 	}
 	if err != nil || len(payloads) < r.records {
 		// The batch is leased by now, so it is worth a further round trip.
-		if payloads, err = q.payloads(ctx, r.id, r.records, chunk, payloads); err != nil {
+		payloads, err = q.payloads(ctx, r.id, r.records, chunk, payloads)
+		if errors.Is(err, ErrReplyLimit) && r.kind == "settle" {
+			b.Payloads = make([][]byte, r.records) // the split and the burial need their number only
+			return leased{batch: b, settle: true}, nil
+		}
+		if err != nil {
 			return leased{}, wrap("lease", err)
 		}
 	}
@@ -192,22 +202,38 @@ func (q *Queue) hydrate(ctx context.Context, r sealReply, list rueidis.RedisResu
 
 // payloads reads the n records of a batch's list after those that are read already, in chunks.
 func (q *Queue) payloads(ctx context.Context, id string, n, chunk int, have []rueidis.RedisMessage) ([]rueidis.RedisMessage, error) {
-	from := len(have)
-	chunks := q.server.ReadAll(ctx, func() []rueidis.Completed {
-		var cmds []rueidis.Completed
-		for at := from; at < n; at += chunk {
+	if q.replyLimit.Load() > 0 {
+		return q.readNarrow(ctx, id, n, have)
+	}
+	build := func() (cmds []rueidis.Completed) {
+		for at := len(have); at < n; at += chunk {
 			cmds = append(cmds, q.readList(id, at, chunk))
 		}
 		return cmds
-	})
-	for _, r := range chunks {
+	}
+	all, err := concat(have, q.client.DoMulti(ctx, build()...))
+	if err == nil {
+		return all, nil
+	}
+	if !answered(err) && ctx.Err() == nil {
+		if q.learnReplyLimit(ctx); q.replyLimit.Load() > 0 {
+			return q.readNarrow(ctx, id, n, have)
+		}
+	}
+	return concat(have, q.server.ReadAll(ctx, build))
+}
+
+// concat appends the elements of replies to a copy of have.
+func concat(have []rueidis.RedisMessage, replies []rueidis.RedisResult) ([]rueidis.RedisMessage, error) {
+	all := slices.Clone(have)
+	for _, r := range replies {
 		part, err := r.ToArray()
 		if err != nil {
 			return nil, err
 		}
-		have = append(have, part...)
+		all = append(all, part...)
 	}
-	return have, nil
+	return all, nil
 }
 
 // readList reads n elements of a batch's list. A client that reads from replicas reads it from the

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -55,5 +56,55 @@ func TestRecordOverASettingOfTheServer(t *testing.T) {
 		if s := books(t, q); s.Acked != 12 || s.Ready+s.Delayed+s.InFlight != 0 {
 			t.Errorf("%s: got %+v, want 12 acknowledged and none left", setting, s)
 		}
+	}
+}
+
+// A server that sends no reply as large as a batch stops no consumer: batches become smaller, those
+// that were sealed before are read in steps, and every record is delivered once, with no crash.
+func TestRepliesOverTheOutputBufferLimit(t *testing.T) {
+	t.Parallel()
+	c := servertest.OwnRedis(t).Client(t)
+	ctx := t.Context()
+	q := open(t, c, queue.Config{})
+	const n, size = 400, 8 << 10
+	for i := range n {
+		must(t, q.Push(ctx, append(fmt.Appendf(nil, "%04d", i), bytes.Repeat([]byte("x"), size-4)...)))
+	}
+	before := lease(t, q, queue.LeaseOptions{Records: 100, Bytes: 100 * size})
+	must(t, q.Release(ctx, before, queue.ReleaseOptions{}))
+	config(t, c, "client-output-buffer-limit", "normal 200000 0 0")
+	var got []string
+	for failed := 0; len(got) < n; {
+		b, err := q.TryLease(ctx, queue.LeaseOptions{Records: 300, Bytes: 300 * size, Duration: time.Hour})
+		if err != nil {
+			if failed++; failed > 3 {
+				t.Fatalf("%d leases failed: %v", failed, err)
+			}
+			continue
+		}
+		if b.Crashes > 0 {
+			t.Errorf("batch %s has %d crashes, want none", b.ID, b.Crashes)
+		}
+		for _, p := range b.Payloads {
+			got = append(got, string(p[:4]))
+		}
+		_, err = q.Ack(ctx, b.ID)
+		must(t, err)
+	}
+	slices.Sort(got)
+	for i, text := range got {
+		if text != fmt.Sprintf("%04d", i) {
+			t.Fatalf("record %d is %s", i, text)
+		}
+	}
+	books(t, q)
+	// A record that is larger than any reply.
+	must(t, q.Push(ctx, bytes.Repeat([]byte("x"), 500_000)))
+	_, err := q.TryLease(ctx, queue.LeaseOptions{Duration: time.Hour})
+	for try := 0; try < 3 && !errors.Is(err, queue.ErrReplyLimit); try++ {
+		_, err = q.TryLease(ctx, queue.LeaseOptions{Duration: time.Hour})
+	}
+	if !errors.Is(err, queue.ErrReplyLimit) || !strings.Contains(err.Error(), "client-output-buffer-limit normal is 200000") {
+		t.Errorf("got %v, want an error that names the setting", err)
 	}
 }
