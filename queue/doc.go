@@ -70,7 +70,16 @@
 // leases and delays keep their length; delayed pushes follow the new clock.
 //
 // A batch whose keys were deleted or overwritten is set aside. Audit names it. It is never
-// delivered in part.
+// delivered in part. A counter that holds no number stops nothing but bounded pushes (ErrCounter):
+// Stats and Audit name it, and Repair recounts it. A record over the server's proto-max-bulk-len or
+// client-query-buffer-limit is ErrTooLarge. With a client-output-buffer-limit for normal clients
+// below the size of a batch, leases return smaller batches; a record over that limit is
+// ErrReplyLimit, and becomes a dead letter when its batch has failed too often.
+//
+// SWAPDB exchanges the data of two databases under all of its clients. The queue cannot detect it:
+// the batches of a worker are then missing, as if another process had acknowledged them, and their
+// copy in the other database is delivered again when it comes back. Stop all consumers before a
+// SWAPDB.
 //
 // # Access rights
 //

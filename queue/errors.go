@@ -14,8 +14,8 @@ var (
 	ErrConfig = errors.New("queue: invalid configuration")
 	// ErrEmptyPush reports a push without records.
 	ErrEmptyPush = errors.New("queue: nothing to push")
-	// ErrTooLarge reports a record over PushConfig.MaxPayload, or over what the server reads; the error
-	// is a *TooLargeError.
+	// ErrTooLarge reports a record over PushConfig.MaxPayload, or over what the server reads; the
+	// error is a *TooLargeError.
 	ErrTooLarge = errors.New("queue: payload too large")
 	// ErrFull reports a push over PushConfig.MaxDepth; the error is a *FullError.
 	ErrFull = errors.New("queue: full")

@@ -32,8 +32,8 @@ func (q *Queue) Push(ctx context.Context, payloads ...[]byte) error {
 	return q.pushChunks(ctx, q.chunks(payloads), nil)
 }
 
-// checkPayloads returns an error if a push has no records, or one that is too large for the queue or
-// for the server.
+// checkPayloads returns an error if a push has no records, or one that is too large for the queue
+// or for the server.
 func (q *Queue) checkPayloads(ctx context.Context, payloads [][]byte) error {
 	if len(payloads) == 0 {
 		return ErrEmptyPush

@@ -47,8 +47,8 @@ func (q *Queue) withinReply(o LeaseOptions) LeaseOptions {
 	return o
 }
 
-// readNarrow reads n records of a batch in steps that the server can send. One record that it cannot
-// send is ErrReplyLimit.
+// readNarrow reads n records of a batch in steps that the server can send. One record that it
+// cannot send is ErrReplyLimit.
 func (q *Queue) readNarrow(ctx context.Context, id string, n int, have []rueidis.RedisMessage) ([]rueidis.RedisMessage, error) {
 	for step := narrowChunk; len(have) < n; {
 		var part []rueidis.RedisMessage
