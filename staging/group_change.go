@@ -62,9 +62,17 @@ func (g *TableGroup[R]) settled(id string, of []ledgerEntry) (Fate, error) {
 }
 
 // within reports whether all members are among the tables that member i shares a batch with.
-func (g *TableGroup[R]) within(i int, list string) bool {
+func (g *TableGroup[R]) within(i int, list string) bool { return len(g.notIn(i, list)) == 0 }
+
+// notIn returns the members that are not among the tables that member i shares a batch with.
+func (g *TableGroup[R]) notIn(i int, list string) (targets []string) {
 	tables := append(tablesOf(list), g.views[i].names.target)
-	return !slices.ContainsFunc(g.views, func(v tableView) bool { return !slices.Contains(tables, v.names.target) })
+	for _, v := range g.views {
+		if !slices.Contains(tables, v.names.target) {
+			targets = append(targets, v.names.target)
+		}
+	}
+	return targets
 }
 
 // kindsOf reads what the ledgers have of some batches, a call for each member.

@@ -168,6 +168,9 @@ func resolveRecords(ctx context.Context, q *pgx.Conn, byTable map[string][]recor
 type rejectedPlace struct {
 	rejects []int64  // those that were asked for
 	outside []string // tables that the record was rejected in, and that are no members
+	missing []string // members that the record was not staged for
+	tables  string   // that it was staged for, as the registry names them
+	of      int      // the member that has the rejects
 }
 
 // places finds the records of rejects.
@@ -193,9 +196,11 @@ func (g *TableGroup[R]) places(ctx context.Context, q *pgx.Conn, ids []int64) (m
 			k := recordKey{row.text("batch"), int32(row.int("pos"))}
 			p := out[k]
 			p.rejects = append(p.rejects, rejectID(row.int("id"), i))
-			p.outside = slices.DeleteFunc(tablesOf(row.text("tables")), func(target string) bool {
+			p.tables, p.of = row.text("tables"), i
+			p.outside = slices.DeleteFunc(tablesOf(p.tables), func(target string) bool {
 				return slices.ContainsFunc(g.views, func(v tableView) bool { return v.names.target == target })
 			})
+			p.missing = g.notIn(i, p.tables)
 			out[k] = p
 		}
 	}
@@ -205,7 +210,9 @@ func (g *TableGroup[R]) places(ctx context.Context, q *pgx.Conn, ids []int64) (m
 // Replay writes corrected records into the targets of all members, parents before children, and
 // resolves their rejects in every table, in one transaction. Correction.Rows are the records. A
 // record of a group with a table that is no member fails the call with [ErrLoad]: that table would
-// not get its rows. It is otherwise as [Table.Replay].
+// not get its rows. So does a record that was not staged for every member, because a table promoted
+// it alone, or because the group had fewer members: the others may have its rows from elsewhere.
+// Replay it with that table or group. Replay is otherwise as [Table.Replay].
 func (g *TableGroup[R]) Replay(ctx context.Context, fixed []Correction[R]) (PromoteResult, error) {
 	if err := g.Check(ctx); err != nil {
 		return PromoteResult{}, err
@@ -293,6 +300,10 @@ func (g *TableGroup[R]) corrected(ctx context.Context, q *pgx.Conn, fixed []Corr
 		if outside := places[k].outside; len(outside) > 0 {
 			return nil, fmt.Errorf("%w: reject %d is of a record with rows in %s, which is no member of %s: replay it with the members of before, or abandon it with Resolve",
 				ErrLoad, c.Reject, strings.Join(outside, ", "), g.Name())
+		}
+		if p := places[k]; len(p.missing) > 0 {
+			return nil, fmt.Errorf("%w: reject %d is of a record that was staged for %s, and this group would also write it into %s: replay it there, or abandon it with Resolve",
+				ErrLoad, c.Reject, composition(p.tables, g.views[p.of].names.target), strings.Join(p.missing, ", "))
 		}
 		for _, r := range c.Rows {
 			l.Rows, l.Pos = append(l.Rows, r), append(l.Pos, int32(l.Batch.Records))

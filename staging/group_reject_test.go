@@ -160,6 +160,46 @@ func TestGroupRecordIsReplayedWhole(t *testing.T) {
 	}
 }
 
+// A reject of a batch that a table has promoted alone, or with fewer others, before it joined the
+// group, is replayed there. The group would write rows into tables that the batch was not for.
+func TestGroupLeavesRecordsOfItsTablesAlone(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	exec(t, pool, salesTables)
+	s := openSales(t, pool)
+	small := notesFirst(s)
+	stage(t, s.notes, load(saleNote{"a", "rule"}), staging.OutcomeStaged)
+	promote(t, s.notes)
+	bad := goodSale("b", 0)
+	bad.Notes[0].Text = "rule"
+	stageGroup(t, small, salesLoad(bad), staging.OutcomeStaged)
+	promoteGroup(t, small)
+	before := openRejects(t, s)
+	for key, of := range map[string]string{"a": `"public"."notes" alone`, "b": nameOfNotes} {
+		fixed := []staging.Correction[sale]{{Reject: rejectOf(t, s, key), Rows: []sale{goodSale(key, 1)}}}
+		if p, err := s.Replay(t.Context(), fixed); !errors.Is(err, staging.ErrLoad) || !strings.Contains(err.Error(), of) {
+			t.Errorf("%s: got %+v, %v, want ErrLoad with %s", key, p, err, of)
+		}
+	}
+	if got := openRejects(t, s); !cmp.Equal(got, before) {
+		t.Errorf("got open rejects %v, want %v as before", got, before)
+	}
+	if n := query[int](t, pool, "SELECT (SELECT count(*) FROM heads) + (SELECT count(*) FROM lines) + (SELECT count(*) FROM notes)"); n != 0 {
+		t.Errorf("%d rows were written", n)
+	}
+	alone := []staging.Correction[saleNote]{{Reject: rejectOf(t, s.notes, "a"), Rows: []saleNote{{"a", "good"}}}}
+	if p, err := s.notes.Replay(t.Context(), alone); err != nil || p.Rows != 1 {
+		t.Errorf("the table alone: got %+v, %v, want a row", p, err)
+	}
+	fixed := []staging.Correction[sale]{{Reject: rejectOf(t, small, "b"), Rows: []sale{goodSale("b", 1)}}}
+	if p, err := small.Replay(t.Context(), fixed); err != nil || p.Rows != 2 {
+		t.Errorf("the group of before: got %+v, %v, want 2 rows", p, err)
+	}
+	if got := openRejects(t, s); len(got) != 0 {
+		t.Errorf("got open rejects %v, want none", got)
+	}
+}
+
 // The counts of a group are the sums over its tables.
 func TestGroupCodeCounts(t *testing.T) {
 	t.Parallel()

@@ -85,8 +85,10 @@ func TestTheTurnIsShared(t *testing.T) {
 func TestTheShareIsGivenUp(t *testing.T) {
 	t.Parallel()
 	const n = 10
-	x := openLanes(t, lanedTable+"ALTER TABLE laned ADD CHECK (1 / (n + 1) >= 0)", staging.Config[laned]{Key: []string{"id"}})
-	bad := laned{ID: "z", N: -1} // the check cannot be evaluated
+	// Only the insert finds out about a foreign key with MATCH FULL.
+	x := openLanes(t, lanedTable+`CREATE TABLE parents AS SELECT n::bigint FROM generate_series(0, 9) n; ALTER TABLE parents ADD PRIMARY KEY (n);
+		ALTER TABLE laned ADD FOREIGN KEY (n) REFERENCES parents MATCH FULL`, staging.Config[laned]{Key: []string{"id"}})
+	bad := laned{ID: "z", N: -1}
 	stage(t, x.both, x.loadOf(1, append(keys(n, false), bad)...), staging.OutcomeStaged)
 	stage(t, x.both, x.loadOf(2, append(keys(n, true), bad)...), staging.OutcomeStaged)
 	release := x.hold("INSERT INTO laned VALUES ('k0005', 0, 0)")

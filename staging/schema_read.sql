@@ -6,19 +6,29 @@ WHERE c.oid = to_regclass(@name::text);
 
 -- name: columns
 -- The columns of a table, with their defaults as SQL. A column with an identity has its sequence's
--- next value as default.
+-- next value as default. The sequence is named by a text: a staging table that names it as regclass
+-- would depend on it, and so keep the target, which owns it, from being dropped.
 SELECT a.attname::text AS name, format_type(a.atttypid, a.atttypmod) AS type, a.atttypid::int8 AS type_oid, a.atttypmod AS typmod,
        a.attcollation::int8 AS collation_oid,
        a.attnotnull AS not_null, {filled} AS filled, a.attidentity::text AS identity, a.attgenerated::text AS generated,
        coalesce(' COLLATE ' || quote_ident(n.nspname) || '.' || quote_ident(o.collname), '') AS collation,
-       coalesce(CASE WHEN a.attgenerated = '' THEN pg_get_expr(d.adbin, d.adrelid) END,
-                CASE WHEN a.attidentity <> '' THEN format('nextval(%L::regclass)', pg_get_serial_sequence(a.attrelid::regclass::text, a.attname)) END,
+       coalesce(CASE WHEN a.attgenerated = '' AND q.name IS NOT NULL THEN format('nextval((%L::text)::regclass)', q.name) END,
+                CASE WHEN a.attgenerated = '' THEN pg_get_expr(d.adbin, d.adrelid) END,
+                CASE WHEN a.attidentity <> '' THEN format('nextval((%L::text)::regclass)', pg_get_serial_sequence(a.attrelid::regclass::text, a.attname)) END,
                 '') AS default
 FROM pg_attribute a
 JOIN pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_collation o ON o.oid = a.attcollation AND a.attcollation <> t.typcollation
 LEFT JOIN pg_namespace n ON n.oid = o.collnamespace
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+LEFT JOIN LATERAL (
+    SELECT format('%I.%I', sn.nspname, s.relname) AS name
+    FROM pg_depend p
+    JOIN pg_class s ON s.oid = p.refobjid AND s.relkind = 'S'
+    JOIN pg_namespace sn ON sn.oid = s.relnamespace
+    WHERE p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid AND p.refclassid = 'pg_class'::regclass
+      AND pg_get_expr(d.adbin, d.adrelid) ~ '^nextval\(''([^'']|'''')*''::regclass\)$'
+) q ON true
 WHERE a.attrelid = @oid::int8::oid AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum;
 
