@@ -218,6 +218,9 @@ func TestSchemaOfLanes(t *testing.T) {
 		exec(t, pool, must(staging.SQL(t.Context(), pool, "laned", cfg)))
 	}
 	tab := newTable(t, pool, "laned", cfg)
+	if sql := must(staging.SQL(t.Context(), pool, "laned", staging.Config[laned]{Key: []string{"id"}})); !strings.Contains(sql, "laned_registry_b2") || !strings.Contains(sql, "SET open = rpad") {
+		t.Errorf("the schema without a number of lanes lacks those that are there:\n%s", sql)
+	}
 	ids := inLanes(t, tab, "a")
 	if rows := promoteLanes(t, tab); rows != len(ids) {
 		t.Errorf("%d rows, want %d", rows, len(ids))

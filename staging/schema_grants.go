@@ -196,6 +196,7 @@ func Grants[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg C
 func SQL[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg Config[T]) (string, error) {
 	var sql string
 	err := describe(ctx, pool, target, cfg, func(t *table, _ *pgx.Conn) error {
+		t.cfg.Lanes = max(t.cfg.Lanes, t.found) // those that the target has
 		sql = "-- " + layout + ": companion tables of " + t.target + "\n" + t.createSQL() + ";\n"
 		return nil
 	})
