@@ -110,8 +110,8 @@ func TestEveryGoesOn(t *testing.T) {
 		}
 		return nil
 	}))
-	if err != nil || calls != 10 {
-		t.Errorf("%d calls, %v, want 10", calls, err)
+	if err != nil || calls < 10 || calls > 11 { // the one that was about to begin
+		t.Errorf("%d calls, %v, want 10 or 11", calls, err)
 	}
 	if got := log.all(); len(got) != 2 || !strings.Contains(got[0], "closing windows failed") || !strings.Contains(got[1], "closing windows works again") {
 		t.Errorf("log %q, want the beginning and the end", got)

@@ -16,7 +16,7 @@ type process struct {
 	Batch      int           `default:"2000" env:"HEADRACE_BATCH" help:"Records of a batch, 1 to 100000."`
 	Lease      time.Duration `default:"30s" env:"HEADRACE_LEASE" help:"A silent worker loses its batches after this time."`
 	Iterations int           `help:"Stop leasing after this many batches (no limit)."`
-	Empty      bool          `help:"Stop when no record is ready, delayed or with a worker."`
+	Empty      bool          `help:"Stop when the queue has no record left to process."`
 }
 
 type processed struct {
