@@ -405,7 +405,7 @@ func TestDistinctValuesOfEachType(t *testing.T) {
 		{"interval", `'1 day', '24 hours', '1 month'`, `'30 days', '720 hours'`},
 		{"jsonb", `'{"a": 1, "b": 2}', '{"b": 2, "a": 1.0}', 'null'`, `'{"a": 1}', '[]', NULL`},
 		{"uuid", `'00000000-0000-0000-0000-00000000000A', '00000000-0000-0000-0000-00000000000a'`, `'00000000-0000-0000-0000-00000000000b'`},
-		{"bytea", `'\x00', '\x0000', ''`, `'\x00', '\xff'`},
+		{"bytea", `decode('00', 'hex'), decode('0000', 'hex'), ''`, `decode('00', 'hex'), decode('ff', 'hex')`},
 		{"boolean", `true, false, NULL`, `true`},
 		{"inet", `'10.0.0.1', '10.0.0.1/32'`, `'10.0.0.1/24'`},
 		{"ext.citext", `'a', 'A', 'b'`, `'B', 'c'`}, // its operators are not on the search path
@@ -585,7 +585,8 @@ func TestTwoPromotionsOfANewValue(t *testing.T) {
 			}
 			return sql
 		}
-		first, err := pool.Begin(t.Context())
+		readCommitted := pgx.TxOptions{IsoLevel: pgx.ReadCommitted} // as a promotion begins
+		first, err := pool.BeginTx(t.Context(), readCommitted)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -595,8 +596,10 @@ func TestTwoPromotionsOfANewValue(t *testing.T) {
 		second := make(chan error, 1)
 		sql := promotion("pen")
 		go func() {
-			_, err := pool.Exec(context.WithoutCancel(t.Context()), sql)
-			second <- err
+			second <- pgx.BeginTxFunc(context.WithoutCancel(t.Context()), pool, readCommitted, func(tx pgx.Tx) error {
+				_, err := tx.Exec(context.WithoutCancel(t.Context()), sql)
+				return err
+			})
 		}()
 		untilLocked(t, pool, second)
 		end := first.Rollback
