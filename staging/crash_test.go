@@ -102,11 +102,11 @@ func restart(s *servers.PostgresServer) error {
 	}
 }
 
-// TestKilledAtEveryPoint kills a program at every named point of its work, and Postgres with it every
-// second time. HEADRACE_KILLS sets how often at each point. What the queue would do afterwards is done here: ask for the
-// batch's fate, and deliver it again if it is unknown. There is no key: a row that came twice would
-// stay. Each point has a target of its own, so that all the programs of a round can stop at their
-// points while Postgres is killed once.
+// TestKilledAtEveryPoint kills a program at every named point of its work, and Postgres with it
+// every second time. HEADRACE_KILLS sets how often at each point. What the queue would do
+// afterwards is done here: ask for the batch's fate, and deliver it again if it is unknown. There
+// is no key: a row that came twice would stay. Each point has a target of its own, so that all the
+// programs of a round can stop at their points while Postgres is killed once.
 func TestKilledAtEveryPoint(t *testing.T) {
 	t.Parallel()
 	rounds := 10

@@ -202,7 +202,7 @@ func attempts(ctx context.Context, o PromoteOptions, bound *atomic.Int64, t targ
 		case errors.Is(err, errRecount) && !byBatch:
 			byBatch = true
 			continue
-		case sqlState(err) == "40P01" || sqlState(err) == "40001":
+		case sqlState(err) == "40P01", sqlState(err) == "40001", errors.Is(err, errUnjudged):
 			continue
 		case sqlState(err) == "55P03" && a.locked:
 			return PromoteResult{}, fmt.Errorf("%w: promoting into %s: another transaction has written one of its batches, keys or groups, and has not ended: %w", ErrBusy, t.Name(), err)

@@ -65,10 +65,13 @@ func (p *promotion) judgeRows(ctx context.Context, w *work, base string, spans [
 		j, err := p.judge(ctx, w.judge, rest+" AND "+p.which(), m)
 		if err != nil {
 			if p.cannotJudge(err) {
-				// What was judged before is done. The rest is left to the caller, if nothing was.
 				if rest == base {
 					return false, nil
 				}
+				// A part is judged, and the callers know nothing of parts: all of it is done again without
+				// the judge statement, by this program from now on.
+				p.t.noJudge.Store(true)
+				return false, errUnjudged
 			}
 			return false, err
 		}
@@ -98,6 +101,9 @@ func (p *promotion) judgeRows(ctx context.Context, w *work, base string, spans [
 	}
 	return false, err
 }
+
+// errUnjudged is the error of a promotion that has to be done again without the judge statement.
+var errUnjudged = errors.New("staging: a trigger raises what the judge statement cannot catch")
 
 // cannotJudge is true if the judge statement failed for another reason than the surroundings. A
 // role or a server without PL/pgSQL is remembered.

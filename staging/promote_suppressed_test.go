@@ -136,6 +136,32 @@ func TestATriggerDropsRowsOfARecord(t *testing.T) {
 	})
 }
 
+// PL/pgSQL does not catch a cancelled query with OTHERS, so the judge statement cannot judge a
+// trigger that raises its SQLSTATE: also where it has judged a part of the rows before.
+func TestATriggerRaisesWhatNoHandlerCatches(t *testing.T) {
+	judges(t, func(t *testing.T, pool *pgxpool.Pool, set func(*staging.Table[judged])) {
+		exec(t, pool, `CREATE TABLE rows (id bigint, v text, n bigint);
+			CREATE FUNCTION tr() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+				IF NEW.v = 'drop' THEN RETURN NULL; END IF;
+				IF NEW.v = 'conflict' THEN RAISE 'refused' USING ERRCODE = '40001'; END IF;
+				IF NEW.v = 'cancel' THEN RAISE 'refused' USING ERRCODE = '57014'; END IF;
+				RETURN NEW; END $$;
+			CREATE TRIGGER tr BEFORE INSERT ON rows FOR EACH ROW EXECUTE FUNCTION tr()`)
+		tab := newTable(t, pool, "rows", staging.Config[judged]{ID: "id"})
+		set(tab)
+		stage(t, tab, load(row(1, "a", 1), row(2, "conflict", 2), row(3, "drop", 3), row(4, "b", 4), row(5, "cancel", 5), row(6, "c", 6)), staging.OutcomeStaged)
+		promote(t, tab)
+		want := map[string]string{"2": "sqlstate_40001", "3": staging.CodeSuppressed, "5": "sqlstate_57014"}
+		if diff := cmp.Diff(want, codes(t, tab)); diff != "" {
+			t.Errorf("codes (-want +got):\n%s", diff)
+		}
+		if got := idsIn(t, pool, "rows"); got != "1 4 6" {
+			t.Errorf("promoted %s, want 1 4 6", got)
+		}
+		balanced(t, tab)
+	})
+}
+
 // A trigger drops rows of a table that refers to itself: also where all rows of a promotion lack
 // their parent, and where it drops a row for its parent, which came after it.
 func TestATriggerDropsRowsOfATree(t *testing.T) {

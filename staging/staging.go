@@ -206,7 +206,7 @@ type table struct {
 	look          atomic.Int32  // so many promotions look for each key before they insert
 	guard         atomic.Int32  // so many promotions insert in parts, because a row was refused
 	drops         atomic.Int32  // so many promotions insert row by row, because a trigger dropped a row
-	noJudge       atomic.Bool   // the server has no PL/pgSQL for this role
+	noJudge       atomic.Bool   // no PL/pgSQL for this role, or a trigger raises what it cannot catch
 	sizes         partSizes
 	maxRow        int      // MaxRow, less in a test
 	sequences     []string // of columns of the target that are left out
