@@ -57,9 +57,10 @@ local function marksKey(key) return PREFIX .. 'marks:' .. key end
 local function openKey(key) return PREFIX .. 'open:' .. key end
 
 -- setKey returns the key of a set of events: kind is events, slide or late; bucket 0 is the set
--- before it was split.
+-- before it was split. The sets of windows have no name and are never split.
+local WINDOWS = {due = DUE, leased = LEASES, dead = DEAD}
 local function setKey(kind, name, bucket)
-  if kind == 'dead' then return DEAD end
+  if WINDOWS[kind] then return WINDOWS[kind] end
   if bucket > 0 then kind = kind .. '.' .. bucket end
   return PREFIX .. kind .. ':' .. name
 end

@@ -106,6 +106,9 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// longest is the longest duration of a Config.
+const longest = 366 * 24 * time.Hour
+
 func (c Config) validate(name string) error {
 	if err := redisx.CheckName(name); err != nil {
 		return fmt.Errorf("%w: %w", ErrConfig, err)
@@ -113,7 +116,6 @@ func (c Config) validate(name string) error {
 	if c.Size == 0 && c.Keep == 0 {
 		return fmt.Errorf("%w: Config.Size and Config.Keep are 0: must set at least one", ErrConfig)
 	}
-	const year = 366 * 24 * time.Hour
 	for _, d := range []struct {
 		field      string
 		value, min time.Duration
@@ -123,8 +125,8 @@ func (c Config) validate(name string) error {
 		{"LeaseDuration", c.LeaseDuration, time.Millisecond}, {"Backoff", c.Backoff, time.Millisecond},
 		{"MaxBackoff", c.MaxBackoff, time.Millisecond}, {"PollInterval", c.PollInterval, time.Millisecond},
 	} {
-		if d.value < d.min || d.value > year {
-			return fmt.Errorf("%w: Config.%s is %v, must be %v to %v", ErrConfig, d.field, d.value, d.min, year)
+		if d.value < d.min || d.value > longest {
+			return fmt.Errorf("%w: Config.%s is %v, must be %v to %v", ErrConfig, d.field, d.value, d.min, longest)
 		}
 		if d.value%time.Millisecond != 0 {
 			return fmt.Errorf("%w: Config.%s is %v, must be whole milliseconds", ErrConfig, d.field, d.value)

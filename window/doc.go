@@ -25,7 +25,7 @@
 // All keys have the hash tag {name}, so they share one slot. No other package uses the prefix
 // {name}:window:. A <window> below is "<start ms> <size ms> <key>".
 //
-//	{name}:window:meta             hash: layout version, window size, seed, clock, and the books
+//	{name}:window:meta             hash: layout version, sizes, seed, clock, and the books
 //	{name}:window:marks:<key>      hash: newest event, end of what Idle has closed, former sizes
 //	{name}:window:open:<key>       sorted set: open windows of the key, by their end
 //	{name}:window:info:<window>    hash: state, number of events, attempt, failures, reason
@@ -60,9 +60,12 @@
 //	    +eval +evalsha +time +hmget +hget +hset +hdel +hincrby +zadd +zcard +zcount +zrange
 //	    +zrangebyscore +zrank +zscore +zmscore +zrem +zremrangebyrank +pexpire +pttl +exists +unlink
 //
-// A producer needs all of these, because Add closes windows too. A reader of [Store.Stats] needs
-// +eval +evalsha +time +hmget +zcard. [Store.Audit] and [Store.Repair] also need +scan +zscan
-// +type. Without +info and +config|get, New skips the check of the eviction policy.
+// A producer needs all of these, because Add closes windows too. A [Reader] needs only
+//
+//	+eval +evalsha +time +hmget +hget +zcard +zcount +zrange +zrangebyscore +zrank +zscore
+//
+// [Store.Audit] and [Store.Repair] also need +scan +zscan +type. Without +info and +config|get, New
+// skips the check of the eviction policy.
 //
 // # Failure modes
 //

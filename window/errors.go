@@ -9,6 +9,8 @@ var (
 	// ErrLayout reports data in the layout of another version of this package. The text names both
 	// versions.
 	ErrLayout = errors.New("window: layout of the data differs")
+	// ErrMissing is returned by [Open] for a name that no program has used, or whose data has expired.
+	ErrMissing = errors.New("window: there are no windows of this name")
 	// ErrEviction reports a server that evicts keys when its memory is full; see Config.Eviction.
 	ErrEviction = errors.New("window: the server may evict keys")
 	// ErrLeaseLost reports that the lease has expired. Another closer may hold the window, or be done

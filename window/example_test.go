@@ -337,3 +337,33 @@ func ExampleStore_Repair() {
 	// window "0 60000 Berlin": buried: 1 of 1 events are missing
 	// <nil> <nil>
 }
+
+// A program that observes knows the name of the windows, and not their configuration.
+func ExampleOpen() {
+	ctx := context.Background()
+	client, stop := throwaway()
+	defer stop()
+	_, err := window.Open(ctx, client, "orders")
+	fmt.Println(errors.Is(err, window.ErrMissing))
+
+	w, err := window.New(ctx, client, "orders", window.Config{Size: time.Minute, Lateness: -1})
+	check(err)
+	_, err = w.Add(ctx, "Berlin", clock("12:00:05", "order 1"), clock("12:00:06", "order 2"), clock("12:01:00", "order 3"))
+	check(err)
+
+	r, err := window.Open(ctx, client, "orders")
+	check(err)
+	fmt.Println("windows of", r.Size(), "and a sliding one of", r.Keep())
+	for _, phase := range []window.Phase{window.PhaseOpen, window.PhaseDue} {
+		page, _, err := r.Windows(ctx, phase, "", 10)
+		check(err)
+		for _, w := range page {
+			fmt.Println(w.Phase, w.Key, w.Start.Format("15:04"), w.Events, "events")
+		}
+	}
+	// Output:
+	// true
+	// windows of 1m0s and a sliding one of 0s
+	// open Berlin 12:01 1 events
+	// due Berlin 12:00 2 events
+}

@@ -25,8 +25,13 @@ func (e edited) key(s string) string { return "{" + e.w.Name() + "}:window:" + s
 
 func newEdited(t *testing.T, c rueidis.Client) edited {
 	t.Helper()
+	return newEditedNamed(t, c, servertest.Prefix(t))
+}
+
+func newEditedNamed(t *testing.T, c rueidis.Client, name string) edited {
+	t.Helper()
 	logger, _ := collect()
-	e := edited{w: newStore(t, c, window.Config{
+	e := edited{w: named(t, c, name, window.Config{
 		Size: time.Minute, Keep: time.Hour, Lateness: -1, Idle: time.Hour, LeaseDuration: time.Hour, MaxFailures: 1, Logger: logger,
 	})}
 	for _, key := range []string{"dead", "leased"} {

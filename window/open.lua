@@ -1,5 +1,6 @@
 -- Records the configuration of a program that starts. Size 0 is refused while there are windows.
-local wanted = tonumber(ARGV[4])
+-- ARGV 7 keep (ms). Reply {1: recorded, the size before}
+local wanted, keep = tonumber(ARGV[4]), ARGV[7]
 local recorded = size
 if wanted == 0 and recorded > 0 then
   for _, key in ipairs({IDLE, DUE, LEASES, DEAD}) do
@@ -8,5 +9,6 @@ if wanted == 0 and recorded > 0 then
 end
 size = wanted
 tick()
+redis.call('HSET', META, 'keep', keep)
 keepShared()
 return {1, int(recorded)}

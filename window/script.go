@@ -43,6 +43,8 @@ var (
 	describeLua string
 	//go:embed list.lua
 	listLua string
+	//go:embed listall.lua
+	listAllLua string
 	//go:embed stats.lua
 	statsLua string
 	//go:embed discard.lua
@@ -62,6 +64,7 @@ var (
 	countScript    = redisx.NewScript(redisx.NumberLua, commonLua, countLua)
 	describeScript = redisx.NewScript(redisx.NumberLua, commonLua, describeLua)
 	listScript     = redisx.NewScript(redisx.NumberLua, commonLua, listLua)
+	listAllScript  = redisx.NewScript(redisx.NumberLua, commonLua, cursorLua, listAllLua)
 	statsScript    = redisx.NewScript(redisx.NumberLua, commonLua, statsLua)
 	discardScript  = redisx.NewScript(redisx.NumberLua, commonLua, discardLua)
 	rebookScript   = redisx.NewScript(redisx.NumberLua, commonLua, rebookLua)
@@ -84,7 +87,7 @@ func (s *Store) run(ctx context.Context, script *redisx.Script, frees bool, args
 		what, value := complaint(r.Error())
 		switch {
 		case what == "layout":
-			return r, fmt.Errorf("%w: the data has version %s, this program has %s", ErrLayout, value, Layout)
+			return r, layoutError(value)
 		case what == "seed" && try < 3: // another program was the first
 			s.seed.CompareAndSwap(seed, value)
 			if script == addScript {
@@ -94,6 +97,10 @@ func (s *Store) run(ctx context.Context, script *redisx.Script, frees bool, args
 		}
 		return r, r.Error()
 	}
+}
+
+func layoutError(version string) error {
+	return fmt.Errorf("%w: the data has version %s, this program has %s", ErrLayout, version, Layout)
 }
 
 // errSeed reports that the seed was another one, and is known now.

@@ -17,6 +17,9 @@ type Stats struct {
 	// Keys counts the keys with open windows. Due windows wait for a closer, Leased ones are held by
 	// one, and Dead ones failed too often.
 	Keys, Due, Leased, Dead int64
+	// OldestDue is for how long the window that has been due longest has waited for a closer. It grows
+	// while no closer runs.
+	OldestDue time.Duration
 	// Windows counts all windows in Redis, including those that are done and remembered.
 	Windows int64
 	// Late counts the late events; see [Store.Late].
@@ -55,7 +58,7 @@ func (s Stats) Balanced() error {
 }
 
 // statsElements is the number of elements of the reply of stats.lua.
-const statsElements = 16
+const statsElements = 17
 
 // Stats reads the counts in one round trip. It changes nothing.
 func (s *Store) Stats(ctx context.Context) (Stats, error) {
@@ -80,8 +83,9 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	}
 	return Stats{
 		Keys: v[0], Due: v[1], Leased: v[2], Dead: v[3], Windows: v[4], Late: v[5], ClockBehind: time.Duration(v[6]) * time.Millisecond,
-		Events:  EventCounts{Added: v[7], Open: v[8], Due: v[9], Leased: v[10], Dead: v[11], Done: v[12], Discarded: v[13], Expired: v[14]},
-		Damaged: strings.Join(names, ", "),
+		Events:    EventCounts{Added: v[7], Open: v[8], Due: v[9], Leased: v[10], Dead: v[11], Done: v[12], Discarded: v[13], Expired: v[14]},
+		OldestDue: time.Duration(v[15]) * time.Millisecond,
+		Damaged:   strings.Join(names, ", "),
 	}, nil
 }
 

@@ -43,13 +43,34 @@ type Store struct {
 	leases sync.Map // leaseID → *leaseContext: the windows that handlers of Run have
 }
 
-// New opens the windows with the given name. It records Config.Size, and checks the layout of the
-// data and the server's eviction policy. It never closes client.
+// New opens the windows with the given name. It records Config.Size and Config.Keep, and checks the
+// layout of the data and the server's eviction policy. It never closes client. A program that only
+// observes uses [Open].
 func New(ctx context.Context, client rueidis.Client, name string, cfg Config) (*Store, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(name); err != nil {
 		return nil, err
 	}
+	s, err := connect(ctx, client, name, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkEviction(ctx); err != nil {
+		return nil, err
+	}
+	r, err := s.run(ctx, openScript, true, ms(cfg.Keep))
+	v, err := integers(r, err, 2)
+	if err != nil {
+		return nil, s.wrap("open", err)
+	}
+	if v[0] == 0 {
+		return nil, fmt.Errorf("%w: Config.Size is 0, must be %v until the windows of that size are closed", ErrConfig, time.Duration(v[1])*time.Millisecond)
+	}
+	return s, nil
+}
+
+// connect returns a store that has not read or recorded anything yet.
+func connect(ctx context.Context, client rueidis.Client, name string, cfg Config) (*Store, error) {
 	s := &Store{name: name, prefix: "{" + name + "}:window:", cfg: cfg}
 	for _, k := range []string{"meta", "never", "idle", "due", "leases", "dead", "expiry"} {
 		s.keys = append(s.keys, s.prefix+k)
@@ -58,17 +79,6 @@ func New(ctx context.Context, client rueidis.Client, name string, cfg Config) (*
 	var err error
 	if s.server, err = redisx.Open(ctx, client, s.prefix+"never"); err != nil {
 		return nil, s.wrap("open", err)
-	}
-	if err := s.checkEviction(ctx); err != nil {
-		return nil, err
-	}
-	r, err := s.run(ctx, openScript, true)
-	v, err := integers(r, err, 2)
-	if err != nil {
-		return nil, s.wrap("open", err)
-	}
-	if v[0] == 0 {
-		return nil, fmt.Errorf("%w: Config.Size is 0, must be %v until the windows of that size are closed", ErrConfig, time.Duration(v[1])*time.Millisecond)
 	}
 	return s, nil
 }
