@@ -10,18 +10,18 @@ import (
 	"github.com/headrace/headrace/queue"
 )
 
-// Trial is the result of [Try].
-type Trial[T any] struct {
+// TryResult is the result of [Try].
+type TryResult[T any] struct {
 	// Rows are what the table would receive, in the order of the records. Pos[i] is the index of the
 	// payload that Rows[i] comes from.
 	Rows []T
 	Pos  []int32
 	// Records holds the fate of each payload, in order.
-	Records []TriedRecord
+	Records []TryRecord
 }
 
-// TriedRecord is the fate of one payload in a [Trial].
-type TriedRecord struct {
+// TryRecord is the fate of one payload in a [TryResult].
+type TryRecord struct {
 	Fate Fate
 	// Rows is the number of rows of a kept record.
 	Rows int
@@ -35,10 +35,10 @@ type TriedRecord struct {
 //
 // An error is one that would fail the whole batch: a panic, an error of a [Func], an unavailable
 // service, a stage that loses a record ([ErrUnaccounted]). Errors of single records are in the
-// Trial.
-func Try[T any, P ~string | ~[]byte](ctx context.Context, chain Stage[[]byte, T], payloads ...P) (Trial[T], error) {
+// TryResult.
+func Try[T any, P ~string | ~[]byte](ctx context.Context, chain Stage[[]byte, T], payloads ...P) (TryResult[T], error) {
 	if flaw := chain.flaw(); flaw != "" {
-		return Trial[T]{}, fmt.Errorf("%w: %s", ErrConfig, flaw)
+		return TryResult[T]{}, fmt.Errorf("%w: %s", ErrConfig, flaw)
 	}
 	id := uid.New()
 	qb := &queue.Batch{Queue: "try", ID: id, Root: id, Attempt: 1, Sealed: time.Now(), Guard: "{try}:" + id}
@@ -50,9 +50,9 @@ func Try[T any, P ~string | ~[]byte](ctx context.Context, chain Stage[[]byte, T]
 	b.window = tryWindow{}
 	out, err := Flow[T]{Chain: chain}.runChain(ctx, b)
 	if err != nil {
-		return Trial[T]{}, err
+		return TryResult[T]{}, err
 	}
-	t := Trial[T]{Rows: out.Values, Pos: out.Pos, Records: make([]TriedRecord, len(payloads))}
+	t := TryResult[T]{Rows: out.Values, Pos: out.Pos, Records: make([]TryRecord, len(payloads))}
 	for i, f := range b.fate {
 		t.Records[i].Fate = f
 	}

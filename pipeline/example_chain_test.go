@@ -14,13 +14,13 @@ func number(payload []byte) (int, error) { return strconv.Atoi(string(payload)) 
 
 // show tries a chain and prints the rows, and the fate of each record.
 func show[T any](chain pipeline.Stage[[]byte, T], payloads ...string) {
-	trial, err := pipeline.Try(context.Background(), chain, payloads...)
+	result, err := pipeline.Try(context.Background(), chain, payloads...)
 	if err != nil {
 		fmt.Println("batch failed:", err)
 		return
 	}
-	fmt.Println(trial.Rows)
-	for i, r := range trial.Records {
+	fmt.Println(result.Rows)
+	for i, r := range result.Records {
 		if r.Fate == pipeline.FateRejected {
 			fmt.Printf("%s: rejected, %s: %s\n", payloads[i], r.Code, r.Reason)
 		} else if r.Fate != pipeline.FateKept {
@@ -36,9 +36,9 @@ func ExampleTry() {
 		pipeline.Dedup(nil, sensorOf), // Try brings a window; a program gives its *dedup.Deduplicator
 		pipeline.Filter("above zero", func(r reading) bool { return r.Celsius > 0 }),
 	)
-	trial, err := pipeline.Try(context.Background(), chain, "attic 31", "attic 31", "garden -4", "roof hot")
-	fmt.Println(trial.Rows, err)
-	for _, r := range trial.Records {
+	result, err := pipeline.Try(context.Background(), chain, "attic 31", "attic 31", "garden -4", "roof hot")
+	fmt.Println(result.Rows, err)
+	for _, r := range result.Records {
 		fmt.Printf("%v, rows %d, code %q\n", r.Fate, r.Rows, r.Code)
 	}
 	// Output:

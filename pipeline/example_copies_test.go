@@ -25,9 +25,9 @@ func ExampleDedupWith() {
 			return r, nil
 		}),
 	)
-	trial, err := pipeline.Try(ctx, chain, "oven 220", "attic 31", "oven 220", "attic 31")
+	result, err := pipeline.Try(ctx, chain, "oven 220", "attic 31", "oven 220", "attic 31")
 	must(err)
-	for _, r := range trial.Records {
+	for _, r := range result.Records {
 		fmt.Println(r.Fate)
 	}
 	// Output:
