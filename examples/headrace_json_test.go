@@ -128,8 +128,9 @@ func TestEveryVerbPrintsTheDocumentedJSON(t *testing.T) {
 	}
 	s.check("peek leased", "", nil)
 	s.check("find", held.ID, nil)
-	s.check("audit", "", nil)
-	s.check("stats", "", nil)
+	fillWindows(t, stores, "sales")
+	s.check("audit", "-window sales", nil)
+	s.check("stats", "-window sales -window none", nil)
 
 	s.check("schema check", "", nil)
 	s.check("grants print", "app", nil)

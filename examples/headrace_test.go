@@ -14,6 +14,7 @@ import (
 
 	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/queue"
+	"github.com/headrace/headrace/window"
 )
 
 // cli calls headrace on a test's own servers.
@@ -109,6 +110,41 @@ func buryLetters(t *testing.T, q *queue.Queue, payloads ...string) {
 			return err == nil && st.Dead == before.Dead+int64(i+1)
 		})
 	}
+}
+
+// fillWindows adds events to windows of a minute: one window is open, one is due, and an event is
+// late.
+func fillWindows(t *testing.T, s stores, name string) {
+	t.Helper()
+	w, err := window.New(t.Context(), s.redis.Client(t), name, window.Config{Size: time.Minute, Lateness: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	noon := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+	for _, at := range []time.Duration{0, time.Minute, time.Second} {
+		if _, err := w.Add(t.Context(), "Berlin", window.Event{At: noon.Add(at), Data: at.String()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// windowsByName asks for windows that are there, that are not, and whose books are off.
+func windowsByName(t *testing.T, s stores, c cli) {
+	t.Helper()
+	c.shows("stats -window sales", "sales: not used yet")
+	c.fails("audit -window sales", "there are no windows of this name: sales")
+	c.fails("doctor -window sales", "1 of 17 checks failed")
+	fillWindows(t, s, "sales")
+	c.shows("stats -window sales -window other", "sales: open keys 1, due 1 (for up to", "leased 0, dead 0, late events 1, events 2", "other: not used yet")
+	c.shows("audit -window sales", "sales: 2 windows are as their books have them")
+	c.shows("doctor -window sales", "✓ Windows sales layout 2, size 1m0s, sliding window none")
+	redis := s.redis.Client(t)
+	if err := redis.Do(t.Context(), redis.B().Hincrby().Key("{sales}:window:meta").Field("added").Increment(3).Build()).Error(); err != nil {
+		t.Fatal(err)
+	}
+	c.fails("stats -window sales", "windows sales: window: the books do not balance: 5 events were added")
+	c.fails("audit -window sales", "windows sales: window: the books do not balance: 1 differences")
+	c.fails("stats -window a{b", "window: invalid configuration")
 }
 
 // The whole life of a pipeline from the command line, as a new user would try it.
@@ -290,6 +326,7 @@ func TestHeadraceSession(t *testing.T) {
 	c.shows("views refresh", "sales_hourly: ")
 
 	readersRights(t, s, c, id(1), rejects.Rejects[0].Key)
+	windowsByName(t, s, c)
 	pool := s.pg.Pool(t)
 
 	// Books that are off.
@@ -327,7 +364,7 @@ func TestHeadraceSession(t *testing.T) {
 	c.fails("clear all", "nothing was changed")
 	c.shows("clear all -yes", "cleared queue", "cleared cache", "cleared dedup")
 	for _, key := range text(t, s.redis.Client(t), "KEYS", "*") {
-		if !strings.Contains(key, ":dedup:") && !strings.Contains(key, ":state") {
+		if !strings.Contains(key, ":dedup:") && !strings.Contains(key, ":state") && !strings.Contains(key, ":window:") {
 			t.Errorf("after clear all the key %s is still there", key)
 		}
 	}

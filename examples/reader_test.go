@@ -59,8 +59,9 @@ func readers(t *testing.T, s stores, owner cli) cli {
 func readersRights(t *testing.T, s stores, owner cli, reject, record string) {
 	t.Helper()
 	c := readers(t, s, owner)
+	fillWindows(t, s, "orders")
 	for _, line := range []string{
-		"stats", "stats -json", "audit", "peek", "peek handed-off", "peek leased", "dead list", "rejects list", "rejects codes", "rejects show " + reject,
+		"stats", "stats -json", "stats -window orders", "audit", "audit -window orders", "peek", "peek handed-off", "peek leased", "dead list", "rejects list", "rejects codes", "rejects show " + reject,
 		"views list", "lookups list", "schema print", "schema print --companions", "schema check --role reader", "grants print other --role worker",
 	} {
 		c.ok(line)
@@ -69,18 +70,19 @@ func readersRights(t *testing.T, s stores, owner cli, reject, record string) {
 		t.Errorf("a reader's find lacks more than payloads by their ids:\n%s", out)
 	}
 	c.fails("doctor", "2 of 16 checks failed") // CREATE and TEMPORARY
+	c.fails("doctor -window orders", "2 of 17 checks failed")
 	for line, want := range map[string]string{"pause": "eval", "rejects resolve " + reject: "reject", "prune -before 1h -yes": "ledger"} {
 		if r := run(t, "headrace", c.env, strings.Fields(line)...); r.code != 1 {
 			t.Errorf("headrace %s as a reader: exit code %d, want 1 (%s)\n%s%s", line, r.code, want, r.out, r.err)
 		}
 	}
 
-	p := start(t, "headrace", c.env, "console", "--listen", "127.0.0.1:0")
+	p := start(t, "headrace", c.env, "console", "--listen", "127.0.0.1:0", "--window", "orders")
 	p.reports("http://127.0.0.1:")
 	base := strings.Fields(p.errors.text()[strings.Index(p.errors.text(), "http://"):])[0]
 	for _, page := range []string{
 		"overview.json", "queue.json", "dead.json", "rejects.json", "rejects.json?id=" + reject, "find.json?id=" + record, "batches.json",
-		"tables.json", "health.json",
+		"tables.json", "tables.json?window=orders", "health.json",
 	} {
 		var body string
 		if !servertest.Eventually(t, page+" as a reader has no warnings", func() bool { // a store may be slower than the page waits

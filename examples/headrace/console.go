@@ -18,6 +18,7 @@ type serveConsole struct {
 	Actions bool   `help:"Let everyone who reaches the page act: requeue, discard, pause and more."`
 	Hide    bool   `name:"hide-payloads" help:"Show no payloads."`
 
+	windowNames
 	Lookups []string `placeholder:"NAME" help:"Lookup tables to show (those of the orders domain)."`
 }
 
@@ -34,7 +35,7 @@ func (v *serveConsole) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	names := console.Names{Queue: s.Queue, Table: s.Table, Views: s.Views, Lookups: v.Lookups}
+	names := console.Names{Queue: s.Queue, Table: s.Table, Views: s.Views, Lookups: v.Lookups, Windows: v.Windows}
 	if names.Lookups == nil && s.names() == orders.Names {
 		names.Lookups = orderLookups(s.Queue)
 	}

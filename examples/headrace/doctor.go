@@ -15,10 +15,10 @@ import (
 )
 
 // doctor checks what a pipeline needs of its servers. It only reads.
-type doctor struct{}
+type doctor struct{ windowNames }
 
 // Run prints the findings. Its error counts those that are not OK.
-func (doctor) Run(ctx context.Context, s *session) error {
+func (v *doctor) Run(ctx context.Context, s *session) error {
 	redis, err := s.redis(ctx)
 	if err != nil {
 		return err
@@ -41,6 +41,11 @@ func (doctor) Run(ctx context.Context, s *session) error {
 	if bouncer, ok := checkPgBouncer(ctx, pool); ok {
 		checks = append(checks, bouncer)
 	}
+	windows, err := v.check(ctx, redis)
+	if err != nil {
+		return err
+	}
+	checks = append(checks, windows...)
 	width, _ := program.Width(s.Out)
 	text, bad := "", 0
 	for _, c := range checks {

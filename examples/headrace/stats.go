@@ -13,6 +13,7 @@ import (
 
 // stats shows the state of a pipeline. It only reads.
 type stats struct {
+	windowNames
 	Watch seconds `help:"Show it again after this time, such as 5s or 5."`
 }
 
@@ -48,6 +49,9 @@ func (v *stats) Run(ctx context.Context, s *session) error {
 		now, err := p.Stats(ctx)
 		if err != nil {
 			return "", fmt.Errorf("cannot read the state: %w", err)
+		}
+		if now.Windows, err = ops.Windows(ctx, redis, v.Windows); err != nil {
+			return "", fmt.Errorf("cannot read the windows: %w", err)
 		}
 		text := now.Text(width, before)
 		if s.JSON {

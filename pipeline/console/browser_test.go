@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -252,9 +253,10 @@ func TestInABrowser(t *testing.T) {
 func eachPage(t *testing.T, b *browser) {
 	r := busyRig(t)
 	b.of(t, r)
-	for _, name := range pageNames {
+	r.fillWindows(30)
+	for _, name := range append(slices.Clone(pageNames), "tables?window="+url.QueryEscape(r.windows.Name())) {
 		b.run(look(1280, false), chromedp.Navigate(r.base+name), chromedp.WaitVisible("h1", chromedp.ByQuery))
-		file := "console-" + strings.NewReplacer("?", "-", "=", "-", "../../", "index").Replace(name)
+		file := "console-" + strings.NewReplacer(url.QueryEscape(r.windows.Name()), "", "?", "-", "=", "-", "../../", "index").Replace(name)
 		for _, l := range []struct {
 			name  string
 			width int64

@@ -34,7 +34,8 @@
 // All pages share the answer of each query to a store. One call at a time repeats the query, only
 // when a page needs it, and only when the answer is older than Config.Interval and than nine times
 // the duration of the last call. So the stores have the same work however many people watch. Every
-// query is one script on Redis, or a few statements on Postgres that use an index and have a limit.
+// query is one script on Redis (two for each list of windows), or a few statements on Postgres that
+// use an index and have a limit.
 // The exception is the sum of the ledger: the whole is summed once in 15 minutes, and its last
 // minutes each time. With up to 500 batches handed off the books also read each of these.
 //
@@ -60,7 +61,7 @@
 //	p/NAME/rejects.json      [RejectsPage]  ?code= ?source= ?within= ?resolved= ?before= ?id=
 //	p/NAME/find.json         [FindPage]     ?id=
 //	p/NAME/batches.json      [BatchesPage]  ?kind= ?before= ?id=
-//	p/NAME/tables.json       [TablesPage]   lookups, windows, views
+//	p/NAME/tables.json       [TablesPage]   lookups, windows, views; ?window= ?list= ?after=
 //	p/NAME/health.json       [HealthPage]   what the servers are like, the last actions
 //	p/NAME/do.json           [ActionPage]   ?action= …: what it will do; POST does it
 //	livez, readyz            text           the process; both stores of each pipeline

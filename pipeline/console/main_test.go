@@ -62,6 +62,7 @@ type rig struct {
 	pool    *pgxpool.Pool
 	queue   *queue.Queue
 	flow    pipeline.Flow[item]
+	windows *window.Store
 	pipe    console.Pipeline
 	handler *console.Handler
 	server  *httptest.Server
@@ -100,7 +101,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 		Load: lookup.FromMap(func(context.Context) (map[string]string, error) { return map[string]string{"p1": "a product"}, nil }),
 	})
 	must(t, err)
-	windows, err := window.New(ctx, r.redis, name, window.Config{Size: time.Minute})
+	r.windows, err = window.New(ctx, r.redis, name, window.Config{Size: time.Minute, Lateness: -1, MaxFailures: 1})
 	must(t, err)
 	views, err := matview.New(ctx, r.pool, "items", matview.Config{Populate: true, Views: []matview.View{{
 		Name: "items_by_kind", SQL: "SELECT kind, count(*) AS n FROM items GROUP BY kind", UniqueIndex: []string{"kind"},
@@ -118,7 +119,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	r.pipe = console.Of(r.flow, r.redis, r.pool)
 	r.pipe.High = 1000
 	r.pipe.Lookups = []console.Lookup{products}
-	r.pipe.Windows = []console.Window{windows}
+	r.pipe.Windows = []console.Window{r.windows}
 	r.pipe.Views = views
 	r.serve(o.config)
 	return r

@@ -6,7 +6,6 @@ import (
 
 	"github.com/headrace/headrace/lookup"
 	"github.com/headrace/headrace/matview"
-	"github.com/headrace/headrace/window"
 )
 
 // LookupState is a lookup table.
@@ -18,15 +17,7 @@ type LookupState struct {
 	Refreshes bool `json:"can_refresh"`
 }
 
-// WindowState is a store of windows.
-type WindowState struct {
-	Name  string        `json:"name"`
-	Stats *window.Stats `json:"stats"`
-	// Imbalance is why its books do not balance, "" if they do.
-	Imbalance string `json:"imbalance,omitempty"`
-}
-
-// TablesPage is the lookup tables, windows and views.
+// TablesPage is the lookup tables, windows and views, or one store of windows.
 type TablesPage struct {
 	Common
 	Lookups []LookupState       `json:"lookups"`
@@ -36,9 +27,17 @@ type TablesPage struct {
 	HasViews bool `json:"has_views"`
 	// Refreshes reports that the console can refresh them.
 	Refreshes bool `json:"can_refresh_views"`
+	// Window is the store of windows that was asked for by its name.
+	Window *WindowDetail `json:"window,omitempty"`
 }
 
-func buildTables(ctx context.Context, p *pipe, _ *http.Request) (model, error) {
+func buildTables(ctx context.Context, p *pipe, r *http.Request) (model, error) {
+	d := &TablesPage{Lookups: []LookupState{}, Windows: []WindowState{}, Views: []matview.Freshness{}, HasViews: p.views != nil}
+	_, d.Refreshes = p.Views.(viewRefresher)
+	if r.FormValue("window") != "" {
+		d.Common = newCommon()
+		return d, buildWindow(ctx, p, r, d)
+	}
 	var wanted []refresher
 	for _, l := range p.lookups {
 		wanted = append(wanted, l)
@@ -50,20 +49,13 @@ func buildTables(ctx context.Context, p *pipe, _ *http.Request) (model, error) {
 		wanted = append(wanted, p.views)
 	}
 	await(ctx, wanted...)
-	d := &TablesPage{Common: newCommon(), Lookups: []LookupState{}, Windows: []WindowState{}, Views: []matview.Freshness{}, HasViews: p.views != nil}
-	_, d.Refreshes = p.Views.(viewRefresher)
+	d.Common = newCommon()
 	for i, l := range p.Lookups {
 		_, refreshes := l.(lookupRefresher)
 		d.Lookups = append(d.Lookups, LookupState{l.Name(), take(&d.Common, p.lookups[i]), refreshes})
 	}
-	for i, w := range p.Windows {
-		s := WindowState{Name: w.Name(), Stats: take(&d.Common, p.windows[i])}
-		if s.Stats != nil {
-			if err := s.Stats.Balanced(); err != nil {
-				s.Imbalance = err.Error()
-			}
-		}
-		d.Windows = append(d.Windows, s)
+	for i := range p.Windows {
+		d.Windows = append(d.Windows, p.windowState(&d.Common, i))
 	}
 	if p.views != nil {
 		if v := take(&d.Common, p.views); v != nil {

@@ -12,7 +12,6 @@ import (
 	"github.com/headrace/headrace/pipeline"
 	"github.com/headrace/headrace/queue"
 	"github.com/headrace/headrace/staging"
-	"github.com/headrace/headrace/window"
 )
 
 const (
@@ -42,7 +41,7 @@ type pipe struct {
 	staged  *reading[Staged]
 	gate    *reading[backpressure.Stats] // nil: there is no gate
 	lookups []*reading[lookup.Stats]
-	windows []*reading[window.Stats]
+	windows []*reading[windowCounts]
 	views   *reading[[]matview.Freshness] // nil: there are no views
 	checks  [2]*reading[[]Check]
 
@@ -94,7 +93,7 @@ func (h *Handler) newPipe(p Pipeline) (*pipe, error) {
 		x.lookups = append(x.lookups, &reading[lookup.Stats]{in: x.redis, what: "the lookup table " + l.Name(), maxAge: fast, read: l.Stats})
 	}
 	for _, w := range p.Windows {
-		x.windows = append(x.windows, &reading[window.Stats]{in: x.redis, what: "the windows " + w.Name(), maxAge: fast, read: w.Stats})
+		x.windows = append(x.windows, &reading[windowCounts]{in: x.redis, what: "the windows " + w.Name(), maxAge: fast, read: countWindows(w)})
 	}
 	if p.Views != nil {
 		x.views = &reading[[]matview.Freshness]{in: x.postgres, what: "the views", maxAge: fast, read: p.Views.Freshness}

@@ -26,10 +26,12 @@ type Lookup interface {
 	Stats(ctx context.Context) (lookup.Stats, error)
 }
 
-// Window is a store of windows. *[window.Store] implements it.
+// Window is a store of windows. *[window.Store] and *[window.Reader] implement it.
 type Window interface {
 	Name() string
 	Stats(ctx context.Context) (window.Stats, error)
+	Windows(ctx context.Context, phase window.Phase, cursor string, n int) ([]window.Summary, string, error)
+	Late(ctx context.Context, cursor string, n int) ([]window.LateEvent, string, error)
 }
 
 // Views is a set of materialized views. *[matview.Refresher] implements it. One with a method
@@ -100,10 +102,12 @@ type Names struct {
 	// Lookups are the names of lookup tables. They are shown and not refreshed: only a program that
 	// has their Load can do that.
 	Lookups []string
+	// Windows are the names of stores of windows.
+	Windows []string
 }
 
 // Open makes a Pipeline of names: a program that operates pipelines needs no row type. It creates
-// nothing. The table and the views may not exist yet.
+// nothing. The table, the views and the windows may not exist yet.
 func Open(ctx context.Context, redis rueidis.Client, postgres *pgxpool.Pool, names Names) (Pipeline, error) {
 	if redis == nil || postgres == nil {
 		return Pipeline{}, fmt.Errorf("%w: a store of Open is nil, must be a client and a pool", ErrConfig)
@@ -125,6 +129,13 @@ func Open(ctx context.Context, redis rueidis.Client, postgres *pgxpool.Pool, nam
 			return Pipeline{}, err
 		}
 		p.Lookups = append(p.Lookups, namedLookup{t})
+	}
+	for _, name := range names.Windows {
+		w := newNamedWindow(redis, name)
+		if _, err := w.open(ctx); err != nil && !errors.Is(err, window.ErrMissing) {
+			return Pipeline{}, err
+		}
+		p.Windows = append(p.Windows, w)
 	}
 	return p, nil
 }

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/headrace/headrace/window"
 )
 
 //go:embed pages/*.html
@@ -82,10 +84,24 @@ var functions = template.FuncMap{
 		}
 		return visible(source)
 	},
-	"list": func(words ...string) []string { return words },
+	"phase": func(p window.Phase) phaseText { return phaseTexts[p] },
+	"list":  func(words ...string) []string { return words },
 	"batches": func(title, when string, set BatchSet, v view) batchTable {
 		return batchTable{title, when, set, v.Here, v.Common.At}
 	},
+}
+
+// phaseText is how the page calls the windows of a phase.
+type phaseText struct {
+	Title, Order string
+	When         string // what the time of a window is; "": nothing besides its end
+}
+
+var phaseTexts = map[window.Phase]phaseText{
+	window.PhaseOpen:   {"Open windows", "By key; the key whose last event arrived first is the first", ""},
+	window.PhaseDue:    {"Closed, waiting for a closer", "The longest due first", "Due"},
+	window.PhaseLeased: {"Held by a closer", "By the end of the lease", "Lease ends"},
+	window.PhaseDead:   {"Dead windows", "Oldest first. They failed too often and wait until they are requeued or discarded", "Died"},
 }
 
 var number = regexp.MustCompile(`[0-9]+`)

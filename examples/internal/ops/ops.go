@@ -64,6 +64,8 @@ type Stats struct {
 	Table  string // the table's name; "" if the database has no such table yet
 	Window int64  // ids in the dedup window, estimated
 	Views  []View
+	// Windows are those that the caller has asked for by [Windows].
+	Windows []Window
 }
 
 // Stats reads the state of the pipeline.
@@ -137,7 +139,13 @@ func Views(ctx context.Context, pool *pgxpool.Pool, set string) ([]View, error) 
 }
 
 // Balanced returns nil, or an error that names the line of the books that is off and by how much.
-func (s Stats) Balanced() error { return s.Books.Balanced() }
+func (s Stats) Balanced() error {
+	err := s.Books.Balanced()
+	for _, w := range s.Windows {
+		err = errors.Join(err, w.off)
+	}
+	return err
+}
 
 // MarshalJSON prints the state as the command line documents it.
 func (s Stats) MarshalJSON() ([]byte, error) {
@@ -184,7 +192,7 @@ func (s Stats) MarshalJSON() ([]byte, error) {
 	}
 	return json.Marshal(map[string]any{
 		"at": s.At, "balanced": s.Balanced() == nil, "quiet": s.Books.Quiet, "unacked": s.Books.Unacked, "books": lines, "stages": stages, "stalls": stalls,
-		"queue": queue, "table": table, "window": s.Window, "views": views,
+		"queue": queue, "table": table, "window": s.Window, "views": views, "windows": append([]Window{}, s.Windows...),
 	})
 }
 
@@ -229,6 +237,9 @@ func (s Stats) Text(width int, before *Stats) string {
 	}
 	for _, v := range s.Views {
 		line("view", "%s", v.Text())
+	}
+	for _, w := range s.Windows {
+		line("windows", "%s", w.Text())
 	}
 	return b.String()
 }
