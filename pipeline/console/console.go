@@ -59,6 +59,8 @@ type Handler struct {
 	handler http.Handler
 	journal journal
 
+	smallLedger int64 // see smallLedger
+
 	ctx    context.Context // ends the readings
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // of the readings
@@ -87,7 +89,7 @@ func New(cfg Config) (*Handler, error) {
 			return nil, fmt.Errorf("%w: Config.%s is %v, must be %v to %v", ErrConfig, d.field, d.value, d.least, d.most)
 		}
 	}
-	h := &Handler{cfg: cfg, started: time.Now()}
+	h := &Handler{cfg: cfg, started: time.Now(), smallLedger: smallLedger}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	seen := map[string]bool{}
 	for i, p := range cfg.Pipelines {

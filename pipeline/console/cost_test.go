@@ -124,6 +124,33 @@ func TestManyWatchersCostTheStoresWhatOneCosts(t *testing.T) {
 	}
 }
 
+// TestNoPageWaitsForTheSumOfALargeLedger loads pages of a new console before it has the sum of the
+// ledger.
+func TestNoPageWaitsForTheSumOfALargeLedger(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	r.push("a1 ok", "a2 refuse")
+	r.run()
+	r.serve(func(c *console.Config) { c.Timeout = 10 * time.Second })
+	release := make(chan struct{})
+	r.handler.HoldSum(release)
+	o := read[console.Overview](r, "overview.json")
+	if !o.Summing || o.Verdict.State != "unknown" || len(o.Books) != 1 || o.Books[0].Name != "Redis" || len(o.Warnings) != 0 {
+		t.Errorf("got %+v, want the books of Redis alone and that the ledger is being summed", o)
+	}
+	if len(o.Minutes) != 1 || len(o.Codes) != 1 || len(o.Stages) == 0 || o.Queue == nil || o.Staged == nil {
+		t.Errorf("got %+v, want all the rest", o)
+	}
+	contains(t, r.get(""), "is shown when the ledger has been summed", "The ledger is being summed")
+	close(release)
+	eventually(t, func() error {
+		if o = read[console.Overview](r, "overview.json"); o.Summing || o.Verdict.State != "ok" || len(o.Books) < 3 {
+			return fmt.Errorf("got %+v, want all lines of the books", o)
+		}
+		return nil
+	})
+}
+
 // TestTheThroughputIsReadByTheIndex makes sure that the throughput of the last hour does not read
 // the whole ledger. A plan of a small table shows it where no scan of the table is allowed.
 func TestTheThroughputIsReadByTheIndex(t *testing.T) {

@@ -37,7 +37,9 @@
 // query is one script on Redis (two for each list of windows), or a few statements on Postgres that
 // use an index and have a limit.
 // The exception is the sum of the ledger: the whole is summed once in 15 minutes, and its last
-// minutes each time. With up to 500 batches handed off the books also read each of these.
+// minutes each time. No page waits for the sum of a ledger of more than some 50,000 batches: until the
+// first one is there, about a second for a million batches, the overview states that the ledger is
+// being summed. With up to 500 batches handed off the books also read each of these.
 //
 // # Failure modes
 //

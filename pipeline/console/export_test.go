@@ -1,6 +1,7 @@
 package console
 
 import (
+	"context"
 	"time"
 
 	"github.com/headrace/headrace/queue"
@@ -24,4 +25,20 @@ func (h *Handler) Forget() {
 	p := h.pipes[0]
 	p.forget()
 	p.minutes.expire()
+}
+
+// HoldSum makes the ledger of the first pipeline a large one, whose sum is not ready before the
+// channel is closed.
+func (h *Handler) HoldSum(until <-chan struct{}) {
+	h.smallLedger = -1
+	p := h.pipes[0]
+	read := p.old.read
+	p.old.read = func(ctx context.Context) (oldSum, error) {
+		select {
+		case <-until:
+			return read(ctx)
+		case <-ctx.Done():
+			return oldSum{}, ctx.Err()
+		}
+	}
 }

@@ -107,6 +107,18 @@ func rows[V any](ctx context.Context, l *ledger, doing, statement string, args p
 	return nil, l.explain(doing, err)
 }
 
+// size is how many bytes the ledger has.
+func (l *ledger) size(ctx context.Context) (bytes int64, err error) {
+	err = l.pool.QueryRow(ctx, l.statements["size"], pgx.NamedArgs{"ledger": l.name.With("_ledger").String()}).Scan(&bytes)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return 0, fmt.Errorf("%w: %s", ErrNoTable, l.name)
+	case err != nil:
+		return 0, l.explain("size of the ledger", err)
+	}
+	return bytes, nil
+}
+
 // before sums the part of the ledger that was committed before a time.
 func (l *ledger) before(ctx context.Context, until time.Time) (staging.Books, error) {
 	opened, err := l.open(ctx)

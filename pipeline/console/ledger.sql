@@ -1,3 +1,7 @@
+-- name: size
+-- The bytes of the ledger: how long it takes to sum it.
+SELECT pg_relation_size(oid) FROM pg_class WHERE oid = to_regclass(@ledger::text);
+
 -- name: minutes
 -- What was committed in each minute of the last hour, and how long that took since it was sealed.
 -- The time of the statement, because clock_timestamp is volatile: no index is used for it.

@@ -39,6 +39,8 @@ type Overview struct {
 	Common
 	Verdict Verdict    `json:"verdict"`
 	Books   []BookLine `json:"books"`
+	// Summing reports that a large ledger is summed for the first time: its lines follow.
+	Summing bool `json:"ledger_being_summed,omitempty"`
 	// Note is why the two stores are not compared.
 	Note    string              `json:"note,omitempty"`
 	Stalls  []pipeline.Stall    `json:"stalls"`
@@ -100,7 +102,7 @@ func buildOverview(ctx context.Context, p *pipe, _ *http.Request) (model, error)
 		if len(o.Stages) > 0 {
 			o.StagesSince = &books.since
 		}
-		o.Note = books.note
+		o.Note, o.Summing = books.note, books.summing
 		if o.Note == "" || books.books.Unacked > 0 {
 			o.Unacked = &books.books.Unacked
 		}
@@ -119,7 +121,7 @@ func verdict(set *bookSet, staged *Staged) (v Verdict, lines []BookLine, stalls 
 	}
 	b := set.books
 	for i, l := range b.Lines() {
-		if set.table || i == 0 {
+		if set.table && !set.summing || i == 0 {
 			lines = append(lines, BookLine{l.Name, l.Imbalance(), l.Sum})
 		}
 	}
@@ -139,6 +141,8 @@ func verdict(set *bookSet, staged *Staged) (v Verdict, lines []BookLine, stalls 
 		return Verdict{verdictStuck, fmt.Sprintf("%s batches are broken: keys of them were deleted or overwritten.", exact(b.Redis.BrokenBatches))}, lines, stalls
 	case b.Redis.Paused:
 		return Verdict{verdictStuck, "Nothing is lost. The queue is paused: no worker leases."}, lines, stalls
+	case set.summing:
+		return Verdict{verdictUnknown, "Nothing is stuck. Whether anything is lost is shown when the ledger has been summed."}, lines, stalls
 	}
 	return Verdict{verdictOK, "Nothing is lost and nothing is stuck."}, lines, stalls
 }

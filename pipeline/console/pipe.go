@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/headrace/headrace/backpressure"
@@ -16,7 +17,7 @@ import (
 
 const (
 	readTimeout    = 10 * time.Second // of one reading
-	booksTimeout   = 2 * time.Minute  // of the books: the first reading sums the whole ledger
+	booksTimeout   = 2 * time.Minute  // of the books, and of the sum of the whole ledger
 	slowInterval   = 10 * time.Second // age of what changes slowly
 	unackedBatches = 500              // with more batches handed off, the two stores are not compared
 )
@@ -27,12 +28,13 @@ type pipe struct {
 	h      *Handler
 	ledger *ledger
 	flow   pipeline.Flow[struct{}] // for the books
-	sums   sums
+	last   lastBooks
 	ring   ring
 
 	redis, postgres, both *readers
 
 	stats   *reading[queue.Stats]
+	old     *reading[oldSum]
 	books   *reading[bookSet]
 	head    *reading[[]record]
 	flight  *reading[QueueBatches]
@@ -44,6 +46,8 @@ type pipe struct {
 	windows []*reading[windowCounts]
 	views   *reading[[]matview.Freshness] // nil: there are no views
 	checks  [2]*reading[[]Check]
+
+	waitsForSum atomic.Bool // the ledger is small
 
 	mu    sync.Mutex
 	asked map[string]asked // readings with parameters, by their kind and parameters
@@ -80,6 +84,7 @@ func (h *Handler) newPipe(p Pipeline) (*pipe, error) {
 	fast := h.cfg.Interval
 	slow := max(slowInterval, fast)
 	x.stats = &reading[queue.Stats]{in: x.redis, what: "the queue", maxAge: fast, read: p.Queue.Stats, use: x.ring.add}
+	x.old = &reading[oldSum]{in: x.both, what: "the sum of the ledger", maxAge: sumAge, retry: fast, read: x.readOldSum}
 	x.books = &reading[bookSet]{in: x.both, what: "the books", maxAge: fast, read: x.readBooks}
 	x.head = &reading[[]record]{in: x.redis, what: "the ready list", maxAge: fast, read: x.readHead}
 	x.flight = &reading[QueueBatches]{in: x.redis, what: "the batches in flight", maxAge: fast, read: x.readFlight}
@@ -155,17 +160,22 @@ type bookSet struct {
 	note string
 	// table reports that the database has the table.
 	table bool
+	// summing reports that the old part of the ledger is still being summed: the books lack it.
+	summing bool
 	// since is the time of commit from which the stages of the books are counted.
 	since time.Time
 }
 
-// sums is the sum of the part of the ledger that does not change any more.
-type sums struct {
-	mu    sync.Mutex
-	until time.Time // the time of commit at which it ends
-	read  time.Time
+// oldSum is the sum of the part of the ledger that does not change any more.
+type oldSum struct {
 	sum   staging.Books
-	last  pipeline.Books // the reading before, to see that nothing moved
+	until time.Time // the time of commit at which it ends
+}
+
+// lastBooks are the books of the reading before, to see that nothing moved.
+type lastBooks struct {
+	mu    sync.Mutex
+	books pipeline.Books
 }
 
 const (
@@ -174,11 +184,15 @@ const (
 	settled = 10 * time.Minute
 	// sumAge is how long that part is not summed again.
 	sumAge = 15 * time.Minute
+	// smallLedger is the size in bytes up to which the books wait for the sum: some 50,000 batches,
+	// which take about 50 ms. With a larger one the pages are shown without it first.
+	smallLedger = 8 << 20
 )
 
-// readBooks reads the books. It sums the whole ledger now and then, and its last minutes each time.
+// readBooks reads the books: the last minutes of the ledger each time, and the sum of the old part,
+// which is read now and then. The first books of a large ledger do not wait for that.
 func (p *pipe) readBooks(ctx context.Context) (b bookSet, err error) {
-	old, until, err := p.oldSum(ctx)
+	old, err := p.oldPart(ctx)
 	if isNoTable(err) {
 		b.books.At = time.Now()
 		b.books.Redis, err = p.Queue.Stats(ctx)
@@ -187,7 +201,13 @@ func (p *pipe) readBooks(ctx context.Context) (b bookSet, err error) {
 	if err != nil {
 		return b, err
 	}
-	b.table, b.since = true, until
+	b.summing = old.until.IsZero()
+	if b.summing {
+		if old.until, err = p.settledUntil(ctx); err != nil {
+			return b, err
+		}
+	}
+	b.table, b.since = true, old.until
 	now, err := p.Queue.Stats(ctx)
 	if err != nil {
 		return b, fmt.Errorf("console: books: %w", err)
@@ -195,20 +215,24 @@ func (p *pipe) readBooks(ctx context.Context) (b bookSet, err error) {
 	if now.HandedOffBatches > unackedBatches {
 		b.note = fmt.Sprintf("The two stores are compared when at most %d batches are handed off.", unackedBatches)
 		b.books.At, b.books.Redis = time.Now(), now
-		if b.books.Postgres, err = p.ledger.BooksSince(ctx, until); err != nil {
+		if b.books.Postgres, err = p.ledger.BooksSince(ctx, old.until); err != nil {
 			return b, err
 		}
-		if b.books.Stages, err = p.ledger.StageCounts(ctx, until); err != nil {
+		if b.books.Stages, err = p.ledger.StageCounts(ctx, old.until); err != nil {
 			return b, err
 		}
-	} else if b.books, err = p.flow.BooksSince(ctx, until); err != nil {
+	} else if b.books, err = p.flow.BooksSince(ctx, old.until); err != nil {
 		return b, err
 	}
-	b.books.Postgres = add(old, b.books.Postgres)
+	b.books.Postgres = add(old.sum, b.books.Postgres)
+	if b.summing {
+		b.books.Quiet, b.note = false, "The ledger is being summed; its lines follow."
+		return b, nil
+	}
 	r := b.books.Redis
-	p.sums.mu.Lock()
-	defer p.sums.mu.Unlock()
-	before := p.sums.last
+	p.last.mu.Lock()
+	defer p.last.mu.Unlock()
+	before := p.last.books
 	still := r.Taken == before.Redis.Taken && r.Acked == before.Redis.Acked && r.HandedOff == before.Redis.HandedOff &&
 		b.books.Postgres == before.Postgres && !before.At.IsZero()
 	b.books.Quiet = still && b.note == "" && r.LeasedBatches == 0 && r.WaitingBatches == 0 && !b.books.Postgres.Pruned
@@ -219,29 +243,48 @@ func (p *pipe) readBooks(ctx context.Context) (b bookSet, err error) {
 	default:
 		b.note = "The two stores are compared when nothing moves."
 	}
-	p.sums.last = b.books
+	p.last.books = b.books
 	return b, nil
 }
 
-// oldSum returns the sum of the ledger until a time.
-func (p *pipe) oldSum(ctx context.Context) (staging.Books, time.Time, error) {
-	s := &p.sums
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if time.Since(s.read) < sumAge {
-		return s.sum, s.until, nil
+// oldPart returns the sum of the old part of the ledger. It waits for the first sum of a small
+// ledger, and returns none while a large one is summed.
+func (p *pipe) oldPart(ctx context.Context) (oldSum, error) {
+	if a := p.old.get(); !a.ok && a.err == nil && a.waiting == 0 { // the first call
+		bytes, err := p.ledger.size(ctx)
+		if err != nil {
+			return oldSum{}, err
+		}
+		p.waitsForSum.Store(bytes <= p.h.smallLedger)
 	}
+	done := p.old.refresh()
+	if p.waitsForSum.Load() {
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return oldSum{}, ctx.Err()
+		}
+	}
+	a := p.old.get()
+	if !a.ok && a.err != nil {
+		return oldSum{}, a.err
+	}
+	return a.value, nil
+}
+
+// readOldSum sums the old part of the ledger.
+func (p *pipe) readOldSum(ctx context.Context) (s oldSum, err error) {
+	if s.until, err = p.settledUntil(ctx); err != nil {
+		return s, err
+	}
+	s.sum, err = p.ledger.before(ctx, s.until)
+	return s, err
+}
+
+// settledUntil is the time of commit before which the ledger does not change any more.
+func (p *pipe) settledUntil(ctx context.Context) (time.Time, error) {
 	now, err := p.ledger.Clock(ctx)
-	if err != nil {
-		return staging.Books{}, time.Time{}, err
-	}
-	until := now.Add(-settled)
-	sum, err := p.ledger.before(ctx, until)
-	if err != nil {
-		return staging.Books{}, time.Time{}, err
-	}
-	s.sum, s.until, s.read = sum, until, time.Now()
-	return sum, until, nil
+	return now.Add(-settled), err
 }
 
 // add adds the sums of two parts of the ledger.

@@ -27,6 +27,7 @@ type reading[V any] struct {
 	in     *readers
 	what   string // "the queue"
 	maxAge time.Duration
+	retry  time.Duration // after a failure; 0: maxAge
 	read   func(ctx context.Context) (V, error)
 	use    func(V) // called with each new answer; nil: nothing is
 
@@ -54,6 +55,9 @@ func (r *reading[V]) refresh() <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	age := max(r.maxAge, (share-1)*r.took)
+	if r.err != nil && r.retry > 0 {
+		age = r.retry
+	}
 	known := !r.tried.IsZero() && r.err == nil
 	if r.running == nil {
 		if !r.tried.IsZero() && time.Since(r.tried) < age || r.in.ctx.Err() != nil {
