@@ -249,9 +249,10 @@ func TestInABrowser(t *testing.T) {
 	t.Run("without script", func(t *testing.T) { withoutScript(t, b) })
 }
 
-// eachPage looks at each page, light and dark, on a phone and on a wall.
+// eachPage looks at each page, light and dark, on a phone and on a wall, while a load runs.
 func eachPage(t *testing.T, b *browser) {
 	r := busyRig(t)
+	defer r.startLoad().stop() // after the figures of the rig
 	b.of(t, r)
 	r.fillWindows(30)
 	for _, name := range append(slices.Clone(pageNames), "tables?window="+url.QueryEscape(r.windows.Name())) {
