@@ -254,7 +254,7 @@ func eachPage(t *testing.T, b *browser) {
 	r := busyRig(t)
 	defer r.startLoad().stop() // after the figures of the rig
 	b.of(t, r)
-	r.fillWindows(30)
+	r.fillWindows(3)
 	for _, name := range append(slices.Clone(pageNames), "tables?window="+url.QueryEscape(r.windows.Name())) {
 		b.run(look(1280, false), chromedp.Navigate(r.base+name), chromedp.WaitVisible("h1", chromedp.ByQuery))
 		file := "console-" + strings.NewReplacer(url.QueryEscape(r.windows.Name()), "", "?", "-", "=", "-", "../../", "index").Replace(name)

@@ -35,11 +35,11 @@
 // when a page needs it, and only when the answer is older than Config.Interval and than nine times
 // the duration of the last call. So the stores have the same work however many people watch. Every
 // query is one script on Redis (two for each list of windows), or a few statements on Postgres that
-// use an index and have a limit.
-// The exception is the sum of the ledger: the whole is summed once in 15 minutes, and its last
-// minutes each time. No page waits for the sum of a ledger of more than some 50,000 batches: until the
-// first one is there, about a second for a million batches, the overview states that the ledger is
-// being summed. With up to 500 batches handed off the books also read each of these.
+// use an index and have a limit. The exception is the sum of the ledger: the whole is summed once
+// in 15 minutes, and its last minutes each time. No page waits for the sum of a ledger of more than
+// some 50,000 batches: until the first one is there, about a second for a million batches, the
+// overview states that the ledger is being summed. With up to 500 batches handed off the books also
+// read each of these.
 //
 // # Failure modes
 //

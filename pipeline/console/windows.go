@@ -170,7 +170,8 @@ const (
 	listLate   = "late"
 )
 
-var phases = []window.Phase{window.PhaseOpen, window.PhaseDue, window.PhaseLeased, window.PhaseDead}
+// phases are in the order in which a page lists them: first what is wrong.
+var phases = []window.Phase{window.PhaseDead, window.PhaseDue, window.PhaseLeased, window.PhaseOpen}
 
 // windowQuery asks for the lists of a store of windows.
 type windowQuery struct {

@@ -109,13 +109,13 @@ func TestWindowsAreListedAndPaged(t *testing.T) {
 			}
 		}
 		all := r.window(name, "")
-		if len(all.Lists) != 4 || len(all.Lists[0].Windows) != 20 || all.Late == nil || len(all.Late.Events) != 20 || all.Late.Next == "" {
+		if len(all.Lists) != 4 || len(all.Lists[3].Windows) != 20 || all.Late == nil || len(all.Late.Events) != 20 || all.Late.Next == "" {
 			t.Fatalf("got %+v, want the first 20 of each list", all)
 		}
 		if w := all.Lists[1].Windows[0]; !w.Start.Equal(noon) || !w.End.Equal(noon.Add(time.Minute)) || w.Events != 2 || w.Reason != window.ReasonWatermark {
 			t.Errorf("got %+v, want the window of noon with 2 events", w)
 		}
-		if w := all.Lists[3].Windows[0]; w.Failures != 1 || w.Failure != `no <b>warehouse</b>\x1b` {
+		if w := all.Lists[0].Windows[0]; w.Failures != 1 || w.Failure != `no <b>warehouse</b>\x1b` {
 			t.Errorf("got %+v, want the failure with its escape", w)
 		}
 		if e := all.Late.Events[0]; e.Start == nil || !e.Start.Equal(noon) || e.End == nil || !e.At.Equal(noon.Add(2*time.Second)) {
