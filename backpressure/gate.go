@@ -44,6 +44,9 @@ func New(ctx context.Context, client rueidis.Client, name string, cfg Config) (*
 	if err := cfg.validate(name); err != nil {
 		return nil, err
 	}
+	if err := redisx.CheckClient(client); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
+	}
 	g := &Gate{name: name, cfg: cfg, lagTurn: make(chan struct{}, 1)}
 	prefix := "{" + name + "}:gate:"
 	for _, k := range []string{"state", "never", "held", "queue", "waiters"} {

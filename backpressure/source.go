@@ -1,5 +1,7 @@
 package backpressure
 
+import "github.com/headrace/headrace/internal/redisx"
+
 // Source is a number in Redis that counts waiting records or bytes: the length of a list, or a
 // field of a hash that is changed in the same script as the records. Exactly one of List and Hash
 // is set. The key has the gate's hash tag: "{name}:ready".
@@ -17,10 +19,14 @@ type Source struct {
 }
 
 // SourcesOf returns the sources for the depth of a queue, or of any other type with DepthKeys: the
-// lengths of lists, and the fields of a hash that are added or subtracted.
+// lengths of lists, and the fields of a hash that are added or subtracted. For a nil queue it
+// returns a source that [New] refuses.
 func SourcesOf(q interface {
 	DepthKeys() (lists []string, hash string, plus, minus []string)
 }) []Source {
+	if redisx.IsNil(q) {
+		return []Source{{}}
+	}
 	lists, hash, plus, minus := q.DepthKeys()
 	var out []Source
 	for _, l := range lists {

@@ -31,6 +31,9 @@ func New(ctx context.Context, client rueidis.Client, name string, cfg Config) (*
 	if err != nil {
 		return nil, err
 	}
+	if err := redisx.CheckClient(client); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
+	}
 	prefix := "{" + name + "}:dedup:"
 	d := &Deduplicator{name: name, cfg: cfg, keys: []string{prefix + "state", prefix + "never"}}
 	d.head = []string{strconv.FormatInt(cfg.Window.Milliseconds(), 10), prefix + "t:", strconv.FormatInt(cfg.ExpectedIDs, 10), strconv.FormatBool(cfg.Digest)}

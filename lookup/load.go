@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/headrace/headrace/internal/redisx"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -20,6 +21,9 @@ type Querier interface {
 // FromMap returns a Loader that loads the table from a function returning a map.
 func FromMap[K comparable, V any](load func(ctx context.Context) (map[K]V, error)) Loader[K, V] {
 	return func(ctx context.Context, put func(K, V) error) error {
+		if load == nil {
+			return fmt.Errorf("%w: the function of FromMap is nil, must load a map", ErrConfig)
+		}
 		m, err := load(ctx)
 		if err != nil {
 			return err
@@ -52,6 +56,9 @@ func FromMap[K comparable, V any](load func(ctx context.Context) (map[K]V, error
 // A query survives ALTER TABLE on its tables, also through a pooler that keeps prepared statements.
 func FromQuery[K comparable, V any](db Querier, query string, args ...any) Loader[K, V] {
 	return func(ctx context.Context, put func(K, V) error) error {
+		if redisx.IsNil(db) {
+			return fmt.Errorf("%w: the Querier of FromQuery is nil, must be a pool, a connection or a transaction", ErrConfig)
+		}
 		var columns []keyColumn
 		err := eachRow(ctx, db, query, args, func(r *row) error {
 			if r.n == 1 {
@@ -96,6 +103,9 @@ type fetcher[K comparable, V any] struct {
 }
 
 func (f *fetcher[K, V]) fetch(ctx context.Context, keys []K) (map[K]V, error) {
+	if redisx.IsNil(f.db) {
+		return nil, fmt.Errorf("%w: the Querier of FetchQuery is nil, must be a pool, a connection or a transaction", ErrConfig)
+	}
 	if !f.plain.Load() {
 		found, err := f.tryMatched(ctx, keys)
 		var refused *pgconn.PgError

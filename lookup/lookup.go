@@ -36,6 +36,9 @@ func New[K comparable, V any](ctx context.Context, client rueidis.Client, name s
 	if err != nil {
 		return nil, err
 	}
+	if err := redisx.CheckClient(client); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
+	}
 	prefix := "{" + name + "}:lookup:"
 	t := &Table[K, V]{
 		name: name, cfg: cfg,

@@ -46,6 +46,9 @@ const separator = ":lookup:"
 // NewRemote returns a remote table on the caller's client, which it never closes. It probes the
 // server, but reads and writes no data.
 func NewRemote[K comparable, V any](ctx context.Context, client rueidis.Client, name string, cfg RemoteConfig[K, V]) (*Remote[K, V], error) {
+	if err := redisx.CheckClient(client); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
+	}
 	cfg, err := cfg.withDefaults(name)
 	if err != nil {
 		return nil, err

@@ -56,7 +56,7 @@ func New(ctx context.Context, pool *pgxpool.Pool, name string, cfg Config) (*Ref
 		return nil, err
 	}
 	if pool == nil {
-		return nil, invalid("pool is nil, must be a pool")
+		return nil, invalid("pool is nil, must be a *pgxpool.Pool")
 	}
 	created, err := r.install(ctx, state)
 	if err != nil {

@@ -315,6 +315,9 @@ const rollupLockTimeout = 30 * time.Second
 
 // tx runs f in a transaction. A transaction of the caller's keeps its own settings.
 func (r Rollup) tx(ctx context.Context, db DB, what string, f func(tx pgx.Tx) error) error {
+	if pgschema.IsNil(db) {
+		return invalid("the DB to %s roll-up %s is nil, must be a pool, a connection or a transaction", what, r.Table)
+	}
 	err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
 		if _, callers := db.(pgx.Tx); !callers {
 			if _, err := tx.Exec(ctx, `SET TRANSACTION ISOLATION LEVEL READ COMMITTED READ WRITE`); err != nil {

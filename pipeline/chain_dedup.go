@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/headrace/headrace/dedup"
+	"github.com/headrace/headrace/internal/redisx"
 )
 
 // Deduplicator is the part of a dedup window that [Dedup] uses. *[dedup.Deduplicator] implements
@@ -67,7 +68,7 @@ func DedupWith[T any](w Deduplicator, id func(T) string, cfg DedupConfig) Stage[
 	if cfg.Copies > CopiesDropped {
 		panic(fmt.Sprintf("pipeline: DedupConfig.Copies is %d, must be CopiesReleased, CopiesJudged or CopiesDropped", cfg.Copies))
 	}
-	if isNil(w) {
+	if redisx.IsNil(w) {
 		w = nil // NewWorker and NewPromoter refuse it
 	}
 	s := Func("dedup", func(ctx context.Context, b *Batch, in Records[T]) (Records[T], error) {

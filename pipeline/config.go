@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/headrace/headrace/internal/redisx"
 	"github.com/headrace/headrace/staging"
 )
 
@@ -183,7 +184,7 @@ func programName() string {
 
 // sinks replaces a nil observer or logger, also a nil pointer in the interface.
 func sinks(o Observer, l *slog.Logger) (Observer, *slog.Logger) {
-	if isNil(o) {
+	if redisx.IsNil(o) {
 		o = nil
 	}
 	if l == nil {

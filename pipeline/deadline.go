@@ -64,6 +64,17 @@ type boundedQueue struct {
 	limit, reconciling *patience
 }
 
+// errNoBatch is the fault of a queue other than those of package queue.
+var errNoBatch = errors.New("pipeline: Lease of the queue returned no batch and no error")
+
+func (q boundedQueue) Lease(ctx context.Context, o queue.LeaseOptions) (*queue.Batch, error) {
+	b, err := q.Queue.Lease(ctx, o)
+	if b == nil && err == nil {
+		err = errNoBatch
+	}
+	return b, err
+}
+
 // Reconcile has a limit of its own: it reads all batches that are handed off.
 func (q boundedQueue) Reconcile(ctx context.Context, fates queue.FatesFunc, settle queue.SettleFunc) (r queue.ReconcileResult, err error) {
 	err = q.reconciling.within(ctx, "reconciling", func(ctx context.Context) error {

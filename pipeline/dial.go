@@ -45,6 +45,9 @@ func Dialer() *net.Dialer {
 // the last, each dead connection in a pool costs a whole CallTimeout. It changes only settings that
 // are not set.
 func TunePool(config *pgxpool.Config) {
+	if config == nil || config.ConnConfig == nil {
+		return // pgxpool panics on such a Config, and names the reason
+	}
 	config.ConnConfig.DialFunc = Dialer().DialContext
 	if config.ConnConfig.ConnectTimeout == 0 {
 		config.ConnConfig.ConnectTimeout = dialTimeout

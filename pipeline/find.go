@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/headrace/headrace/dedup"
+	"github.com/headrace/headrace/internal/redisx"
 	"github.com/headrace/headrace/queue"
 	"github.com/headrace/headrace/staging"
 )
@@ -104,6 +105,15 @@ func (f Flow[T]) keysOf(ctx context.Context, payloads [][]byte) []string {
 func Find(ctx context.Context, src FindSources, id string) (FindResult, error) {
 	if id == "" {
 		return FindResult{}, fmt.Errorf("%w: the id of Find is empty, must be that of a record or of a batch", ErrConfig)
+	}
+	if redisx.IsNil(src.Queue) {
+		src.Queue = nil
+	}
+	if redisx.IsNil(src.Window) {
+		src.Window = nil
+	}
+	if redisx.IsNil(src.Table) {
+		src.Table = nil
 	}
 	f := finder{src: src, found: FindResult{ID: id, At: time.Now()}}
 	for _, step := range []func(context.Context) error{f.scan, f.held, f.batch, f.stored} {

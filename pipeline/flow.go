@@ -3,10 +3,10 @@ package pipeline
 import (
 	"context"
 	"fmt"
-	"reflect"
 	"time"
 
 	"github.com/headrace/headrace/dedup"
+	"github.com/headrace/headrace/internal/redisx"
 	"github.com/headrace/headrace/queue"
 	"github.com/headrace/headrace/staging"
 )
@@ -66,17 +66,17 @@ type Flow[T any] struct {
 // validate returns the flow without nil pointers in optional fields, or an error that wraps
 // ErrConfig.
 func (f Flow[T]) validate() (Flow[T], error) {
-	if isNil(f.Gate) {
+	if redisx.IsNil(f.Gate) {
 		f.Gate = nil
 	}
 	switch {
-	case isNil(f.Queue):
+	case redisx.IsNil(f.Queue):
 		return f, fmt.Errorf("%w: Flow.Queue is nil, must be the *queue.Queue that the producers push to", ErrConfig)
 	case f.Chain.run == nil:
 		return f, fmt.Errorf("%w: Flow.Chain is empty, must begin with Decode", ErrConfig)
 	case f.Chain.lacks != "":
 		return f, fmt.Errorf("%w: %s", ErrConfig, f.Chain.lacks)
-	case isNil(f.Table):
+	case redisx.IsNil(f.Table):
 		return f, fmt.Errorf("%w: Flow.Table is nil, must be the *staging.Table that receives the rows", ErrConfig)
 	case f.Chain.dedups && f.Chain.window == nil:
 		return f, fmt.Errorf("%w: the window of the Dedup stage in Flow.Chain is nil, must be a *dedup.Deduplicator", ErrConfig)
@@ -92,17 +92,4 @@ func (f Flow[T]) validate() (Flow[T], error) {
 			ErrConfig, w.Name(), f.Queue.Name())
 	}
 	return f, nil
-}
-
-// isNil reports whether an interface holds nothing or a nil pointer.
-func isNil(v any) bool {
-	if v == nil {
-		return true
-	}
-	r := reflect.ValueOf(v)
-	switch r.Kind() {
-	case reflect.Pointer, reflect.Map, reflect.Func, reflect.Chan, reflect.Slice:
-		return r.IsNil()
-	}
-	return false
 }

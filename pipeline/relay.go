@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/headrace/headrace/internal/redisx"
 	"github.com/headrace/headrace/queue"
 )
 
@@ -79,11 +80,11 @@ type Relay struct {
 // another name, the query starts anew.
 func NewRelay(q RelayQueue, name string, cfg RelayConfig) (*Relay, error) {
 	switch {
-	case isNil(q):
-		return nil, fmt.Errorf("%w: the queue of NewRelay is nil", ErrConfig)
+	case redisx.IsNil(q):
+		return nil, fmt.Errorf("%w: the queue of NewRelay is nil, must be a *queue.Queue", ErrConfig)
 	case name == "":
 		return nil, fmt.Errorf("%w: the name of NewRelay is empty", ErrConfig)
-	case isNil(cfg.DB):
+	case redisx.IsNil(cfg.DB):
 		return nil, fmt.Errorf("%w: RelayConfig.DB is nil, must be a pool or a connection", ErrConfig)
 	case cfg.SQL == "":
 		return nil, fmt.Errorf("%w: RelayConfig.SQL is empty, must be a query", ErrConfig)

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/headrace/headrace/internal/redisx"
 )
 
 // Service is a part of a program that runs until its context ends: a [Worker], a [Promoter], a
@@ -31,7 +33,7 @@ func (f ServiceFunc) Run(ctx context.Context) error { return f(ctx) }
 // when all have returned. The error of a context that Run has ended counts as nil.
 func Run(ctx context.Context, services ...Service) error {
 	for i, s := range services {
-		if isNil(s) {
+		if redisx.IsNil(s) {
 			return fmt.Errorf("%w: service %d of Run is nil, must be a Service", ErrConfig, i)
 		}
 	}
@@ -97,6 +99,9 @@ func Every(interval time.Duration, name string, log *slog.Logger, f func(ctx con
 	return ServiceFunc(func(ctx context.Context) error {
 		if err := (durationField{"the interval of Every", interval, time.Millisecond, maxDuration}).validate(); err != nil {
 			return err
+		}
+		if f == nil {
+			return fmt.Errorf("%w: the function of Every is nil, must be what to call", ErrConfig)
 		}
 		failing := newOutage(log, name)
 		defer failing.gone("")

@@ -8,6 +8,7 @@ import (
 
 	"github.com/headrace/headrace/backpressure"
 	"github.com/headrace/headrace/dedup"
+	"github.com/headrace/headrace/internal/redisx"
 	"github.com/headrace/headrace/queue"
 )
 
@@ -68,8 +69,8 @@ type Shard struct {
 // packages, under the tag of each shard, and {name}:queue:shards. It never closes client.
 func NewShards(ctx context.Context, client rueidis.Client, name string, n int, cfg ShardsConfig) (*Shards, error) {
 	switch {
-	case isNil(client):
-		return nil, fmt.Errorf("%w: the client of NewShards is nil", ErrConfig)
+	case redisx.IsNil(client):
+		return nil, fmt.Errorf("%w: the client of NewShards is nil, must be a rueidis.Client", ErrConfig)
 	case cfg.Key == nil && !cfg.NoWindow:
 		return nil, fmt.Errorf("%w: ShardsConfig.Key is nil, must be the id of a payload, or equal ids would be in different windows", ErrConfig)
 	case len(cfg.Gate.Records) > 0 || len(cfg.Gate.Bytes) > 0 || cfg.Gate.LagKey != "":

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/headrace/headrace/internal/redisx"
 )
 
 // Signal names what has just happened in a pipeline.
@@ -43,8 +45,8 @@ type Signals struct {
 // NewSignals returns the signals of the pipeline with the given name, usually that of its queue. It
 // performs no I/O. It never closes client.
 func NewSignals(client rueidis.Client, name string) (*Signals, error) {
-	if isNil(client) {
-		return nil, fmt.Errorf("%w: the client of NewSignals is nil", ErrConfig)
+	if redisx.IsNil(client) {
+		return nil, fmt.Errorf("%w: the client of NewSignals is nil, must be a rueidis.Client", ErrConfig)
 	}
 	if name == "" || strings.ContainsAny(name, "{}") {
 		return nil, fmt.Errorf("%w: the name of NewSignals is %q, must be non-empty without braces", ErrConfig, name)

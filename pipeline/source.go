@@ -13,6 +13,7 @@ import (
 	"iter"
 	"slices"
 
+	"github.com/headrace/headrace/internal/redisx"
 	"github.com/headrace/headrace/queue"
 )
 
@@ -39,6 +40,10 @@ var ErrLongLine = errors.New("pipeline: the line is too long")
 func Lines(r io.Reader, limit int) Source {
 	limit = cmp.Or(limit, queue.DefaultMaxPayload)
 	return func(yield func([]byte, error) bool) {
+		if redisx.IsNil(r) {
+			yield(nil, fmt.Errorf("%w: the reader of Lines is nil, must be an io.Reader", ErrConfig))
+			return
+		}
 		in := bufio.NewReaderSize(r, 64<<10)
 		for line := 1; ; line++ {
 			text, long, err := readLine(in, limit)
@@ -83,6 +88,10 @@ func readLine(in *bufio.Reader, limit int) (line []byte, long bool, err error) {
 // parsed, or has a different number of fields than the header, is a [LineError].
 func CSV(r io.Reader) Source {
 	return func(yield func([]byte, error) bool) {
+		if redisx.IsNil(r) {
+			yield(nil, fmt.Errorf("%w: the reader of CSV is nil, must be an io.Reader", ErrConfig))
+			return
+		}
 		in := csv.NewReader(r)
 		in.ReuseRecord = true
 		header, err := in.Read()
@@ -148,6 +157,9 @@ type FeedResult struct {
 // it got: to continue, skip Pushed+Skipped records. The outcome of the next Unknown records is
 // unknown; pushing them again may duplicate them, and a [Dedup] stage drops the duplicates.
 func Feed(ctx context.Context, source Source, push func(ctx context.Context, payloads ...[]byte) error, cfg FeedConfig) (r FeedResult, err error) {
+	if source == nil || push == nil {
+		return r, fmt.Errorf("%w: the source or the push of Feed is nil, must be functions", ErrConfig)
+	}
 	cfg.Records = cmp.Or(cfg.Records, queue.DefaultChunk)
 	if err := (intField{"FeedConfig.Records", cfg.Records, 1, queue.MaxRecords}).validate(); err != nil {
 		return r, err

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -29,6 +30,9 @@ const attemptTimeout = 10 * time.Second
 // receives a context of its own for each attempt, so it must not keep it. log receives one line
 // when the wait begins, lines at growing intervals, and one line at its end. Nil: slog.Default().
 func Await(ctx context.Context, log *slog.Logger, open func(ctx context.Context) error) error {
+	if open == nil {
+		return fmt.Errorf("%w: the function of Await is nil, must open the stores", ErrConfig)
+	}
 	_, log = sinks(nil, log)
 	waiting := newOutage(log, "opening the stores")
 	pause := backoff{}

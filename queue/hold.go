@@ -62,6 +62,9 @@ func (q *Queue) release(ctx context.Context, state string, b *Batch, o ReleaseOp
 
 // hold runs an operation that only the holder of a lease may do.
 func (q *Queue) hold(ctx context.Context, op, state string, b *Batch, args ...string) error {
+	if b == nil {
+		return noBatch(op)
+	}
 	head := []string{op, b.ID, strconv.FormatInt(b.Attempt, 10), state}
 	v, err := q.run(ctx, holdScript, drains, append(head, args...)...).AsInt64()
 	if err != nil {
@@ -74,6 +77,11 @@ func (q *Queue) hold(ctx context.Context, op, state string, b *Batch, args ...st
 		return fmt.Errorf("%w: %s of batch %s, attempt %d", ErrLeaseLost, op, b.ID, b.Attempt)
 	}
 	return nil
+}
+
+// noBatch is the error of a call that got no batch.
+func noBatch(op string) error {
+	return fmt.Errorf("%w: %s: the batch is nil, must come from Lease or Get", ErrConfig, op)
 }
 
 // cut returns s in at most n bytes, and does not cut a character in two.

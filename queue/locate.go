@@ -244,6 +244,9 @@ func (c ScanCount) Complete() bool { return c.Scanned >= c.Total && !c.Moved }
 // A record has no index by its content, so this is the only way to find one in the ready list. The
 // bounds keep it cheap: about one command for 500 records or 256 KiB.
 func (q *Queue) Scan(ctx context.Context, o ScanOptions, visit func([]ScannedRecord) error) ([]ScanCount, error) {
+	if visit == nil {
+		return nil, fmt.Errorf("%w: Scan: visit is nil, must be a function", ErrConfig)
+	}
 	o.Records = cmp.Or(o.Records, DefaultScanRecords)
 	o.Bytes = cmp.Or(o.Bytes, DefaultScanBytes)
 	if err := within("ScanOptions.Records", o.Records, 1, math.MaxInt32); err != nil {

@@ -65,6 +65,9 @@ func New(ctx context.Context, client rueidis.Client, name string, cfg Config) (*
 	if err := cfg.withDefaults(); err != nil {
 		return nil, err
 	}
+	if err := redisx.CheckClient(client); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
+	}
 	q := &Queue{
 		client: client, name: name, tag: "{" + name + "}:", prefix: "{" + name + "}:queue:", cfg: cfg,
 		turn: make(chan struct{}, 1), sealing: make(chan struct{}, maxSealing),

@@ -93,6 +93,9 @@ func (q *Queue) attempts(ctx context.Context, p []HandedOff) ([]HandedOff, error
 // of one batch does not stop it; it returns all errors joined.
 func (q *Queue) Reconcile(ctx context.Context, known FatesFunc, settle SettleFunc) (ReconcileResult, error) {
 	var r ReconcileResult
+	if known == nil {
+		return r, fmt.Errorf("%w: Reconcile: the FatesFunc is nil, must ask the ledger", ErrConfig)
+	}
 	var errs []error
 	err := q.eachHanded(ctx, func(p []HandedOff) error {
 		ids := make([]string, len(p))

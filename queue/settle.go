@@ -44,6 +44,9 @@ func (q *Queue) Get(ctx context.Context, id string) (*Batch, error) {
 //
 // Calling it with void for a batch that is not void in the ledger may duplicate its records.
 func (q *Queue) Settle(ctx context.Context, b *Batch, s Resolution) error {
+	if b == nil {
+		return noBatch("settle")
+	}
 	if err := q.checkUndo(s.Undo); err != nil {
 		return err
 	}

@@ -81,6 +81,9 @@ func NewShards(
 	if err := within("NewShards: n", n, 1, MaxShards); err != nil {
 		return nil, err
 	}
+	if err := redisx.CheckClient(client); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
+	}
 	s := &Shards{
 		name: name, keyOf: by, keyed: by != nil, byName: map[string]*Queue{}, bySlot: map[int]*Queue{},
 		turn: make(chan struct{}, 1), resting: make([]rest, n), late: lateBatches{byShard: make([]*lateBatch, n)}, woken: make(chan struct{}), peeking: make([]bool, n),
@@ -106,7 +109,12 @@ func (s *Shards) Name() string { return s.name }
 func (s *Shards) Queues() []*Queue { return s.queues }
 
 // Of returns the shard that holds b, or nil.
-func (s *Shards) Of(b *Batch) *Queue { return s.byName[b.Queue] }
+func (s *Shards) Of(b *Batch) *Queue {
+	if b == nil {
+		return nil
+	}
+	return s.byName[b.Queue]
+}
 
 // ShardOf returns the index of the shard for key. It is the same in every process.
 func (s *Shards) ShardOf(key string) int { return slot(key) * len(s.queues) / slots }

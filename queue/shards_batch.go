@@ -33,6 +33,9 @@ func (s *Shards) Settle(ctx context.Context, b *Batch, x Resolution) error {
 }
 
 func (s *Shards) on(b *Batch, f func(*Queue) error) error {
+	if b == nil {
+		return noBatch("a call of Shards")
+	}
 	q := s.Of(b)
 	if q == nil {
 		return fmt.Errorf("%w: batch %s is of queue %q, which is not a shard", ErrGone, b.ID, b.Queue)

@@ -37,7 +37,7 @@ func (t *table) CodeCounts(ctx context.Context) ([]CodeCount, error) {
 // columns. read, if not nil, reads more before the statements are prepared.
 func companions(ctx context.Context, pool *pgxpool.Pool, target string, read func(*table, *pgx.Conn) error) (*table, error) {
 	if pool == nil {
-		return nil, fmt.Errorf("%w: the pool is nil", ErrConfig)
+		return nil, fmt.Errorf("%w: pool is nil, must be a *pgxpool.Pool", ErrConfig)
 	}
 	name, err := parseName(target)
 	if err != nil {

@@ -55,6 +55,9 @@ func (r Rewrite[In, Out]) Run(ctx context.Context, t *Table[Out]) (RewriteProgre
 	if r.Name == "" || r.Source == "" || r.Key == "" || r.Transform == nil || r.Rows < 0 {
 		return RewriteProgress{}, fmt.Errorf("%w: Rewrite needs Name, Source, Key and Transform, and Rows (%d) must not be negative", ErrConfig, r.Rows)
 	}
+	if t == nil {
+		return RewriteProgress{}, fmt.Errorf("%w: the table of Rewrite is nil, must come from New", ErrConfig)
+	}
 	if n := t.pool.Config().MaxConns; n < 2 {
 		return RewriteProgress{}, fmt.Errorf("%w: the pool has %d connection: a Rewrite needs 2", ErrConfig, n)
 	}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/headrace/headrace/internal/pgschema"
 )
 
 // checkBatch fills in Root and Sealed.
@@ -296,6 +298,9 @@ func (t *Table[T]) copyAll(ctx context.Context, q *pgx.Conn, s side, l *Load[T],
 // commits. The transaction keeps its own timeouts, and it holds a lock on the staging tables until
 // it ends. Keep it short.
 func (t *Table[T]) StageTx(ctx context.Context, tx pgx.Tx, l Load[T]) (Outcome, error) {
+	if pgschema.IsNil(tx) {
+		return 0, fmt.Errorf("%w: StageTx: tx is nil, must be a transaction", ErrConfig)
+	}
 	spans, order := l.records()
 	if err := l.check(spans); err != nil {
 		return 0, err

@@ -236,7 +236,7 @@ func New[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg Conf
 // newTable checks a configuration, without the server.
 func newTable[T any](pool *pgxpool.Pool, cfg Config[T]) (*Table[T], error) {
 	if pool == nil {
-		return nil, fmt.Errorf("%w: the pool is nil", ErrConfig)
+		return nil, fmt.Errorf("%w: pool is nil, must be a *pgxpool.Pool", ErrConfig)
 	}
 	u, err := cfg.untyped()
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -27,6 +28,9 @@ type Handler func(ctx context.Context, c ClosedWindow) error
 // Run. It returns an error only for a configuration without tumbling windows. It logs other errors
 // to Config.Logger and continues.
 func (s *Store) Run(ctx context.Context, handle Handler) error {
+	if handle == nil {
+		return fmt.Errorf("%w: Run: the Handler is nil, must be a function", ErrConfig)
+	}
 	if err := s.tumbling(); err != nil {
 		return err
 	}

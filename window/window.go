@@ -71,6 +71,9 @@ func New(ctx context.Context, client rueidis.Client, name string, cfg Config) (*
 
 // connect returns a store that has not read or recorded anything yet.
 func connect(ctx context.Context, client rueidis.Client, name string, cfg Config) (*Store, error) {
+	if err := redisx.CheckClient(client); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
+	}
 	s := &Store{name: name, prefix: "{" + name + "}:window:", cfg: cfg}
 	for _, k := range []string{"meta", "never", "idle", "due", "leases", "dead", "expiry"} {
 		s.keys = append(s.keys, s.prefix+k)

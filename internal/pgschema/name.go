@@ -5,6 +5,7 @@ package pgschema
 import (
 	"fmt"
 	"hash/fnv"
+	"reflect"
 	"strings"
 	"unicode/utf8"
 
@@ -118,6 +119,12 @@ func QuoteAll(prefix string, names []string) []string {
 		quoted[i] = prefix + Quote(n)
 	}
 	return quoted
+}
+
+// IsNil reports whether an interface holds nothing, or a nil pointer.
+func IsNil(v any) bool {
+	r := reflect.ValueOf(v)
+	return !r.IsValid() || r.Kind() == reflect.Pointer && r.IsNil()
 }
 
 // Literal quotes a text for a statement that takes no parameters, whatever

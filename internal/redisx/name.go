@@ -3,8 +3,11 @@ package redisx
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/redis/rueidis"
 )
 
 // MaxName is the length of the longest name, in bytes.
@@ -29,6 +32,26 @@ func CheckName(name string) error {
 		}
 	}
 	return nil
+}
+
+// CheckClient returns an error if client is nil, or holds a nil pointer. The caller wraps it with
+// its package.
+func CheckClient(client rueidis.Client) error {
+	if IsNil(client) {
+		return errors.New("client is nil, must be a rueidis.Client")
+	}
+	return nil
+}
+
+// IsNil reports whether an interface holds nothing, or a nil of its own type.
+func IsNil(v any) bool {
+	switch r := reflect.ValueOf(v); r.Kind() {
+	case reflect.Invalid:
+		return true
+	case reflect.Pointer, reflect.Map, reflect.Func, reflect.Chan, reflect.Slice:
+		return r.IsNil()
+	}
+	return false
 }
 
 var globEscaper = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`)

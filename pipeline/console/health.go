@@ -11,6 +11,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/rueidis"
+
+	"github.com/headrace/headrace/internal/redisx"
 )
 
 // Check is one finding about a server. [CheckRedis] and [CheckPostgres] make them.
@@ -29,6 +31,9 @@ const maxSkew = 5 * time.Second
 // file, memory, connections and clock. The Health page shows these checks. It reads INFO and TIME.
 // It returns an error only if the server does not answer. The client of a cluster asks one node.
 func CheckRedis(ctx context.Context, c rueidis.Client) ([]Check, error) {
+	if err := redisx.CheckClient(c); err != nil {
+		return nil, fmt.Errorf("%w: CheckRedis: %w", ErrConfig, err)
+	}
 	text, err := c.Do(ctx, c.B().Info().Build()).ToString()
 	if err != nil {
 		return nil, fmt.Errorf("console: INFO: %w", err)
@@ -83,6 +88,9 @@ func clockCheck(name string, before, server time.Time) Check {
 // durability, connections and clock. The Health page shows these checks. It runs one query, which
 // any role may run, and returns an error only if the query fails.
 func CheckPostgres(ctx context.Context, pool *pgxpool.Pool) ([]Check, error) {
+	if pool == nil {
+		return nil, fmt.Errorf("%w: CheckPostgres: pool is nil, must be a *pgxpool.Pool", ErrConfig)
+	}
 	type facts struct {
 		Now                                            time.Time
 		Number, Used, Most                             int

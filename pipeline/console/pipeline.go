@@ -12,6 +12,7 @@ import (
 
 	"github.com/headrace/headrace/backpressure"
 	"github.com/headrace/headrace/internal/pgschema"
+	"github.com/headrace/headrace/internal/redisx"
 	"github.com/headrace/headrace/lookup"
 	"github.com/headrace/headrace/matview"
 	"github.com/headrace/headrace/pipeline"
@@ -109,7 +110,7 @@ type Names struct {
 // Open makes a Pipeline of names: a program that operates pipelines needs no row type. It creates
 // nothing. The table, the views and the windows may not exist yet.
 func Open(ctx context.Context, redis rueidis.Client, postgres *pgxpool.Pool, names Names) (Pipeline, error) {
-	if redis == nil || postgres == nil {
+	if redisx.IsNil(redis) || postgres == nil {
 		return Pipeline{}, fmt.Errorf("%w: a store of Open is nil, must be a client and a pool", ErrConfig)
 	}
 	q, err := queue.New(ctx, redis, names.Queue, queue.Config{Eviction: queue.EvictionIgnore})
@@ -161,12 +162,18 @@ func (p Pipeline) validate(field string) (Pipeline, error) {
 	switch {
 	case p.Queue == nil:
 		return p, fmt.Errorf("%w: %s.Queue is nil, must be a *queue.Queue", ErrConfig, field)
-	case p.Redis == nil:
+	case redisx.IsNil(p.Redis):
 		return p, fmt.Errorf("%w: %s.Redis is nil, must be the client of the queue", ErrConfig, field)
 	case p.Postgres == nil:
 		return p, fmt.Errorf("%w: %s.Postgres is nil, must be the pool of the table", ErrConfig, field)
 	case p.High < 0:
 		return p, fmt.Errorf("%w: %s.High is %d, must be 0 or more", ErrConfig, field, p.High)
+	}
+	if redisx.IsNil(p.Gate) {
+		p.Gate = nil
+	}
+	if redisx.IsNil(p.Views) {
+		p.Views = nil
 	}
 	if p.Name == "" {
 		p.Name = p.Queue.Name()
@@ -174,7 +181,7 @@ func (p Pipeline) validate(field string) (Pipeline, error) {
 	if _, err := pgschema.ParseName(p.Table); err != nil {
 		return p, fmt.Errorf("%w: %s.Table is %q, %w", ErrConfig, field, p.Table, err)
 	}
-	p.Lookups = slices.DeleteFunc(slices.Clone(p.Lookups), func(l Lookup) bool { return l == nil })
-	p.Windows = slices.DeleteFunc(slices.Clone(p.Windows), func(w Window) bool { return w == nil })
+	p.Lookups = slices.DeleteFunc(slices.Clone(p.Lookups), func(l Lookup) bool { return redisx.IsNil(l) })
+	p.Windows = slices.DeleteFunc(slices.Clone(p.Windows), func(w Window) bool { return redisx.IsNil(w) })
 	return p, nil
 }

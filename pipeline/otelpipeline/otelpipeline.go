@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/headrace/headrace/internal/redisx"
 	"github.com/headrace/headrace/pipeline"
 )
 
@@ -63,11 +64,14 @@ func New(cfg Config) (*Observer, error) {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = DefaultTimeout
 	}
-	if cfg.MeterProvider == nil {
+	if redisx.IsNil(cfg.MeterProvider) {
 		cfg.MeterProvider = otel.GetMeterProvider()
 	}
-	if cfg.TracerProvider == nil {
+	if redisx.IsNil(cfg.TracerProvider) {
 		cfg.TracerProvider = otel.GetTracerProvider()
+	}
+	if redisx.IsNil(cfg.Next) {
+		cfg.Next = nil
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()

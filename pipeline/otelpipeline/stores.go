@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/headrace/headrace/dedup"
+	"github.com/headrace/headrace/internal/redisx"
 	"github.com/headrace/headrace/matview"
 	"github.com/headrace/headrace/queue"
 	"github.com/headrace/headrace/staging"
@@ -131,16 +132,16 @@ func (w *watch) read(ctx context.Context) reading {
 		})
 	}
 	s := w.stores
-	if s.Queue != nil {
+	if !redisx.IsNil(s.Queue) {
 		ask("queue", func() (err error) { r.queue, err = s.Queue.Stats(ctx); return err })
 	}
-	if s.Table != nil {
+	if !redisx.IsNil(s.Table) {
 		ask("table", func() (err error) { r.table, err = s.Table.Stats(ctx); return err })
 	}
-	if s.Dedup != nil {
+	if !redisx.IsNil(s.Dedup) {
 		ask("dedup", func() (err error) { r.dedup, err = s.Dedup.Stats(ctx); return err })
 	}
-	if s.Views != nil {
+	if !redisx.IsNil(s.Views) {
 		ask("views", func() (err error) { r.views, err = s.Views.Freshness(ctx); return err })
 	}
 	wg.Wait()

@@ -166,8 +166,13 @@ func (q *Queue) remove(id string) {
 	q.order = slices.DeleteFunc(q.order, func(x string) bool { return x == id })
 }
 
+var errNilBatch = fmt.Errorf("%w: the batch is nil, must come from Lease", queue.ErrConfig)
+
 // own returns the batch if b still holds its lease.
 func (q *Queue) own(b *queue.Batch, s state) (*held, error) {
+	if b == nil {
+		return nil, errNilBatch
+	}
 	h := q.held[b.ID]
 	if h == nil || h.state != s || h.batch.Attempt != b.Attempt {
 		return nil, fmt.Errorf("%w: batch %s, attempt %d", queue.ErrLeaseLost, b.ID, b.Attempt)
@@ -248,6 +253,9 @@ func (q *Queue) undo(undo []queue.Undo) {
 
 // Settle finishes what the ledger states about b: promoted or void.
 func (q *Queue) Settle(ctx context.Context, b *queue.Batch, s queue.Resolution) error {
+	if b == nil {
+		return errNilBatch
+	}
 	if s.Promoted {
 		_, err := q.AckWith(ctx, queue.Ack{ID: b.ID, Undo: s.Undo})
 		return err
