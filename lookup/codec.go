@@ -1,7 +1,9 @@
 package lookup
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
 	"strconv"
@@ -13,9 +15,34 @@ type Codec[T any] struct {
 	Decode func([]byte) (T, error)
 }
 
+// errNotUTF8 reports a text that JSON cannot hold.
+var errNotUTF8 = errors.New("it has a text that is not valid UTF-8, which JSON cannot hold: use a Codec of your own")
+
+// replaced is what json.Marshal writes in place of bytes that are not UTF-8. It writes a valid
+// U+FFFD as it is, so this is rare.
+var replaced = []byte(`\ufffd`)
+
+// comesBack reports whether a document of json.Marshal is the same after it was read. One with a
+// json.RawMessage is, although that may have such an escape.
+func comesBack[T any](b []byte) bool {
+	var v T
+	if json.Unmarshal(b, &v) != nil {
+		return false
+	}
+	again, err := json.Marshal(v)
+	return err == nil && bytes.Equal(b, again)
+}
+
+// jsonCodec refuses what JSON would change in silence.
 func jsonCodec[T any]() Codec[T] {
 	return Codec[T]{
-		Encode: func(v T) ([]byte, error) { return json.Marshal(v) },
+		Encode: func(v T) ([]byte, error) {
+			b, err := json.Marshal(v)
+			if err == nil && bytes.Contains(b, replaced) && !comesBack[T](b) {
+				return nil, errNotUTF8
+			}
+			return b, err
+		},
 		Decode: func(b []byte) (v T, err error) { err = json.Unmarshal(b, &v); return v, err },
 	}
 }

@@ -62,7 +62,8 @@ type Config[K comparable, V any] struct {
 	// 1,000.
 	Chunk int
 	// Keys and Values turn keys and values into bytes and back. Default: keys of a string or integer
-	// kind as text, others as JSON; values as JSON.
+	// kind as text, others as JSON; values as JSON. JSON cannot hold a text that is not valid UTF-8: an
+	// entry with one is [ErrEncode].
 	Keys   Codec[K]
 	Values Codec[V]
 	// Logger receives the errors that Run retries: the first of a series, and the recovery. Default
@@ -84,7 +85,8 @@ type RemoteConfig[K comparable, V any] struct {
 	LocalTTL time.Duration
 	// Chunk is the number of keys that one call of Fetch gets. Default 1,000.
 	Chunk int
-	// Keys and Values are as in [Config].
+	// Keys and Values are as in [Config]. An entry that cannot be encoded is returned and not stored;
+	// Logger receives the error.
 	Keys   Codec[K]
 	Values Codec[V]
 	// Logger receives the errors of writes to Redis, which do not fail a look-up: the first of a

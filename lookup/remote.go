@@ -1,6 +1,7 @@
 package lookup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,12 +47,12 @@ const separator = ":lookup:"
 // NewRemote returns a remote table on the caller's client, which it never closes. It probes the
 // server, but reads and writes no data.
 func NewRemote[K comparable, V any](ctx context.Context, client rueidis.Client, name string, cfg RemoteConfig[K, V]) (*Remote[K, V], error) {
-	if err := redisx.CheckClient(client); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
-	}
 	cfg, err := cfg.withDefaults(name)
 	if err != nil {
 		return nil, err
+	}
+	if err := redisx.CheckClient(client); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	// A key in Redis must belong to one table only: its name ends at the first separator.
 	if strings.Index(name+separator, separator) != len(name) {
@@ -79,7 +80,7 @@ func (r *Remote[K, V]) key(k K) (string, error) {
 // GetMany looks up many keys and reports which are missing. It takes one round trip, or none if the
 // client has cached them all. It fetches the keys that Redis lacks from the source, with one call
 // for all of them, and waits for keys that another call is already fetching. If Redis is full or
-// read-only, it returns the entries of the source without storing them.
+// read-only, or cannot hold an entry, it returns the entries of the source without storing them.
 func (r *Remote[K, V]) GetMany(ctx context.Context, keys []K) (Result[V], error) {
 	f, err := r.getMany(ctx, keys)
 	return f, named(r.name, err)
@@ -120,13 +121,18 @@ func (r *Remote[K, V]) cached(ctx context.Context, keys []K) (f Result[V], unkno
 	}
 	names := make([]string, len(keys))
 	for i, k := range keys {
-		if names[i], err = r.key(k); err != nil {
+		if names[i], err = r.key(k); errors.Is(err, errNotUTF8) {
+			names[i] = "" // Redis cannot have it: only the source may
+		} else if err != nil {
 			return Result[V]{}, nil, err
 		}
 	}
 	unique := slices.Clone(names)
 	slices.Sort(unique)
 	unique = slices.Compact(unique)
+	if unique[0] == "" {
+		unique = unique[1:]
+	}
 	values, err := rueidis.MGetCache(r.server.Client(), ctx, r.cfg.LocalTTL, unique)
 	if isFull(err) { // tracking needs MULTI, which a full Redis refuses; a plain read it does not
 		values, err = rueidis.MGet(r.server.Client(), ctx, unique)
@@ -135,6 +141,10 @@ func (r *Remote[K, V]) cached(ctx context.Context, keys []K) (f Result[V], unkno
 		return Result[V]{}, nil, fmt.Errorf("read entries: %w", err)
 	}
 	for i, name := range names {
+		if name == "" {
+			unknown = append(unknown, i)
+			continue
+		}
 		m := values[name]
 		text, err := m.ToString()
 		switch {
@@ -252,44 +262,52 @@ func (r *Remote[K, V]) load(ctx context.Context, f *fetch[K, V], keys []K) {
 		}
 	}
 	err = r.put(ctx, entries, false)
-	if errors.Is(err, ErrEncode) {
-		f.err = err
-		return
-	}
-	// The source has answered. A Redis that is full or read-only costs the next caller a fetch, not
-	// this one its answer.
+	// The source has answered. An entry that cannot be stored, or a Redis that is full or read-only,
+	// costs the next caller a fetch, not this one its answer.
 	if ctx.Err() == nil {
 		r.log.report("storing what was fetched", err)
 	}
 }
 
-// put writes entries; nil means a key that does not exist. Without replace it keeps the
-// entries that are there.
+// put writes entries; nil means a key that does not exist. Without replace it keeps the entries
+// that are there, and leaves out those that cannot be encoded.
 func (r *Remote[K, V]) put(ctx context.Context, entries map[K]*V, replace bool) error {
 	type entry struct {
 		key, value string
 		ttl        time.Duration
 	}
-	all := make([]entry, 0, len(entries))
-	for k, v := range entries {
+	encode := func(k K, v *V) (entry, error) {
 		name, err := r.key(k)
 		if err != nil {
-			return err
+			return entry{}, err
 		}
 		e := entry{key: name, value: string(absent), ttl: r.cfg.NegativeTTL}
 		if v != nil {
 			b, err := r.cfg.Values.Encode(*v)
 			if err != nil {
-				return &EntryError{Key: name, Err: err, kind: ErrEncode}
+				return entry{}, &EntryError{Key: name, Err: err, kind: ErrEncode}
 			}
 			e.value, e.ttl = string(present)+string(b), r.cfg.TTL
 		}
 		if err := r.server.CheckSize(ctx, len(e.value)); err != nil {
-			return &EntryError{Key: name, Err: err, kind: ErrEncode}
+			return entry{}, &EntryError{Key: name, Err: err, kind: ErrEncode}
+		}
+		return e, nil
+	}
+	all := make([]entry, 0, len(entries))
+	var left error // the first entry that was left out
+	for k, v := range entries {
+		e, err := encode(k, v)
+		if err != nil && replace {
+			return err
+		}
+		if err != nil {
+			left = cmp.Or(left, err)
+			continue
 		}
 		all = append(all, e)
 	}
-	return r.send(ctx, len(all), replace, func(i int) rueidis.Completed {
+	err := r.send(ctx, len(all), replace, func(i int) rueidis.Completed {
 		set := r.server.Client().B().Set().Key(all[i].key).Value(all[i].value)
 		if replace {
 			return set.Px(all[i].ttl).Build()
@@ -297,6 +315,7 @@ func (r *Remote[K, V]) put(ctx context.Context, entries map[K]*V, replace bool) 
 		// A fetched value is as old as its query: it must not replace what a Put has written since.
 		return set.Nx().Px(all[i].ttl).Build()
 	})
+	return errors.Join(left, err)
 }
 
 // send runs n commands, pipelined. With patience it retries while the server refuses them for now;

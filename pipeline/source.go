@@ -12,6 +12,7 @@ import (
 	"io"
 	"iter"
 	"slices"
+	"unicode/utf8"
 
 	"github.com/headrace/headrace/internal/redisx"
 	"github.com/headrace/headrace/queue"
@@ -33,6 +34,9 @@ func (e *LineError) Unwrap() error { return e.Err }
 
 // ErrLongLine is wrapped by the error about a line that exceeds the limit of [Lines].
 var ErrLongLine = errors.New("pipeline: the line is too long")
+
+// ErrNotUTF8 is wrapped by the error about a text of a [CSV] source that JSON cannot hold.
+var ErrNotUTF8 = errors.New("pipeline: the text is not valid UTF-8")
 
 // Lines is a source of one record per line, such as NDJSON. It skips empty lines and does not parse
 // the others: the chain rejects malformed ones, with their payload. A line of more than limit bytes
@@ -85,7 +89,8 @@ func readLine(in *bufio.Reader, limit int) (line []byte, long bool, err error) {
 
 // CSV is a source of CSV records after a header line. Each payload is a JSON object that maps the
 // names in the header, which must be unique, to the texts of the fields. A record that cannot be
-// parsed, or has a different number of fields than the header, is a [LineError].
+// parsed, has a different number of fields than the header, or is not valid UTF-8, is a
+// [LineError].
 func CSV(r io.Reader) Source {
 	return func(yield func([]byte, error) bool) {
 		if redisx.IsNil(r) {
@@ -104,6 +109,10 @@ func CSV(r io.Reader) Source {
 		}
 		header = slices.Clone(header)
 		for i, name := range header {
+			if !utf8.ValidString(name) {
+				yield(nil, fmt.Errorf("%w: the header has the name %q", ErrNotUTF8, name))
+				return
+			}
 			if slices.Contains(header[:i], name) {
 				yield(nil, fmt.Errorf("pipeline: the header names the field %q twice", name))
 				return
@@ -125,8 +134,18 @@ func CSV(r io.Reader) Source {
 				return
 			}
 			object := make(map[string]string, len(fields))
+			var changed error // what JSON would change in silence
 			for i, f := range fields {
-				object[header[i]] = f
+				if object[header[i]] = f; changed == nil && !utf8.ValidString(f) {
+					line, _ := in.FieldPos(i)
+					changed = &LineError{line, fmt.Errorf("%w: field %q", ErrNotUTF8, header[i])}
+				}
+			}
+			if changed != nil {
+				if !yield(nil, changed) {
+					return
+				}
+				continue
 			}
 			payload, err := json.Marshal(object)
 			if !yield(payload, err) {

@@ -61,6 +61,15 @@ func TestCSV(t *testing.T) {
 	if got := read(pipeline.CSV(strings.NewReader("id,id\n1,2\n"))); len(got) != 1 || !strings.Contains(got[0], `the field "id" twice`) {
 		t.Errorf("a header that names a field twice: got %q, want only the error", got)
 	}
+	got = read(pipeline.CSV(strings.NewReader("id,note\n1,\xff\n2,\ufffd\n\xc3,\xff\n")))
+	want = []string{`error: pipeline: line 2: pipeline: the text is not valid UTF-8: field "note"`, `{"id":"2","note":"` + "\ufffd" + `"}`,
+		`error: pipeline: line 4: pipeline: the text is not valid UTF-8: field "id"`}
+	if !slices.Equal(got, want) {
+		t.Errorf("texts that are not UTF-8: got %q, want %q", got, want)
+	}
+	if got := read(pipeline.CSV(strings.NewReader("id,\xff\n1,2\n"))); len(got) != 1 || !strings.Contains(got[0], "not valid UTF-8") {
+		t.Errorf("a header that is not UTF-8: got %q, want only the error", got)
+	}
 	if got := read(pipeline.CSV(strings.NewReader(""))); len(got) != 0 {
 		t.Errorf("an empty file: got %q, want nothing", got)
 	}

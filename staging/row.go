@@ -303,6 +303,10 @@ func (r *Row) putValue(c *column, v any) {
 			r.refuse(c, CodeEncode, "%v", err)
 			return
 		}
+		if replacedText(b, v) {
+			r.refuse(c, CodeUTF8, "has a text that is not valid UTF-8")
+			return
+		}
 		putText(r, c, b)
 		return
 	}
@@ -328,6 +332,11 @@ func (r *Row) putValue(c *column, v any) {
 	if b == nil {
 		r.buf = r.buf[:at]
 		r.null()
+		return
+	}
+	if replacedText(b[at:], v) { // in an array of JSON
+		r.buf = r.buf[:at]
+		r.refuse(c, CodeUTF8, "has a text that is not valid UTF-8")
 		return
 	}
 	r.buf = b

@@ -2,6 +2,7 @@ package staging
 
 import (
 	"database/sql/driver"
+	"encoding"
 	"encoding/json"
 	"fmt"
 	"reflect"
@@ -35,6 +36,8 @@ var (
 	valuerType  = reflect.TypeFor[driver.Valuer]()
 	rawType     = reflect.TypeFor[json.RawMessage]()
 	marshalType = reflect.TypeFor[json.Marshaler]()
+
+	textMarshalType = reflect.TypeFor[encoding.TextMarshaler]()
 )
 
 // taggedFields lists the fields of T that have a `db` tag, also those of embedded structs.

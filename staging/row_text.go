@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"reflect"
 	"strings"
 	"unicode/utf8"
 	"unsafe"
@@ -116,6 +117,46 @@ func hasEscapedNUL[S string | []byte](s S) bool {
 		}
 		b = b[i+2:] // after the escaped character
 	}
+}
+
+// replacedText reports whether encoding/json has replaced bytes of v that are not valid UTF-8. It
+// writes a valid U+FFFD as it is, so the search through v is rare.
+func replacedText(document []byte, v any) bool {
+	return bytes.Contains(document, []byte(`\ufffd`)) && hasInvalidText(reflect.ValueOf(v))
+}
+
+// hasInvalidText looks through what encoding/json prints. A type that prints itself is left alone,
+// and so are bytes.
+func hasInvalidText(v reflect.Value) bool {
+	if v.IsValid() && (v.Type().Implements(marshalType) || v.Type().Implements(textMarshalType)) {
+		return false
+	}
+	switch v.Kind() {
+	case reflect.String:
+		return !utf8.ValidString(v.String())
+	case reflect.Pointer, reflect.Interface:
+		return hasInvalidText(v.Elem())
+	case reflect.Map:
+		for entries := v.MapRange(); entries.Next(); {
+			if hasInvalidText(entries.Key()) || hasInvalidText(entries.Value()) {
+				return true
+			}
+		}
+	case reflect.Slice, reflect.Array:
+		for i := 0; i < v.Len() && v.Type().Elem().Kind() != reflect.Uint8; i++ {
+			if hasInvalidText(v.Index(i)) {
+				return true
+			}
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			f := v.Type().Field(i)
+			if (f.IsExported() || f.Anonymous) && f.Tag.Get("json") != "-" && hasInvalidText(v.Field(i)) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func parseUUID(s string) (u [16]byte, ok bool) {

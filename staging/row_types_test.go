@@ -147,6 +147,8 @@ func TestValuesThatPostgresRefuses(t *testing.T) {
 		3:  {staging.CodeUTF8, func(w *wide) { w.Code = "\xff" }},
 		10: {staging.CodeNUL, func(w *wide) { w.Code = "a\x00" }},
 		11: {staging.CodeNUL, func(w *wide) { w.JSONB.B = "a\x00" }},
+		12: {staging.CodeUTF8, func(w *wide) { w.JSONB.B = "a\xff" }},
+		13: {staging.CodeUTF8, func(w *wide) { w.Map = map[string]string{"k": "\ufffd", "\xc3": "v"} }},
 		20: {staging.CodeRange, func(w *wide) { w.Int = math.MaxInt32 + 1 }},
 		30: {staging.CodeTooLong, func(w *wide) { w.Code = "abcd" }},
 		40: {staging.CodeNumeric, func(w *wide) { w.Text = "1,5" }},
@@ -167,6 +169,8 @@ func TestValuesThatPostgresRefuses(t *testing.T) {
 			s.f(&rows[i])
 		}
 	}
+	// The character that stands for bytes that are not UTF-8 is as good as any other.
+	rows[199].JSONB.B, rows[198].JSON, rows[197].Map = "\ufffd", json.RawMessage(`"\ufffd"`), map[string]string{`\ufffd`: `\\ufffd`}
 	l := load(rows...)
 	l.Payloads = make([][]byte, len(rows))
 	for i := range rows {
