@@ -57,6 +57,7 @@ func TestNilArguments(t *testing.T) {
 			return err
 		})
 		add(window.ErrConfig, "New of "+kind, func() error { _, err := window.New(ctx, c, "n", window.Config{Size: time.Second}); return err })
+		add(window.ErrConfig, "Open of "+kind, func() error { _, err := window.Open(ctx, c, "n"); return err })
 		add(backpressure.ErrConfig, "New of "+kind, func() error {
 			_, err := backpressure.New(ctx, c, "n", backpressure.Config{Records: []backpressure.Source{{List: "{n}:ready"}}})
 			return err
