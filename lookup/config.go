@@ -62,8 +62,8 @@ type Config[K comparable, V any] struct {
 	// 1,000.
 	Chunk int
 	// Keys and Values turn keys and values into bytes and back. Default: keys of a string or integer
-	// kind as text, others as JSON; values as JSON. JSON cannot hold a text that is not valid UTF-8: an
-	// entry with one is [ErrEncode].
+	// kind as text, others as JSON; values as JSON. JSON cannot hold a text that is not valid UTF-8:
+	// an entry with one is [ErrEncode].
 	Keys   Codec[K]
 	Values Codec[V]
 	// Logger receives the errors that Run retries: the first of a series, and the recovery. Default
