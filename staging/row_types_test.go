@@ -169,7 +169,7 @@ func TestValuesThatPostgresRefuses(t *testing.T) {
 			s.f(&rows[i])
 		}
 	}
-	// The character that stands for bytes that are not UTF-8 is as good as any other.
+	// U+FFFD itself is a character like any other.
 	rows[199].JSONB.B, rows[198].JSON, rows[197].Map = "\ufffd", json.RawMessage(`"\ufffd"`), map[string]string{`\ufffd`: `\\ufffd`}
 	l := load(rows...)
 	l.Payloads = make([][]byte, len(rows))

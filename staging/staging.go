@@ -60,7 +60,7 @@ type Load[T any] struct {
 	Filtered   int
 	// Payloads, if given, holds the batch's raw records by position. A row that Postgres cannot store
 	// is rejected with its raw record. Without Payloads it is rejected with the row as JSON, under the
-	// names of its columns. JSON cannot hold bytes that are not UTF-8: U+FFFD stands in their place.
+	// names of its columns. JSON cannot hold bytes that are not UTF-8: they become U+FFFD.
 	Payloads [][]byte
 	// Stages are the stages of the chain in their order, with what each dropped. The ledger keeps
 	// them for [Table.StageCounts].
