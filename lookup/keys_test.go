@@ -236,3 +236,50 @@ func TestFetchQueryInATransaction(t *testing.T) {
 		t.Errorf("the caller's transaction: got %v, want a commit", err)
 	}
 }
+
+// A key that the source's column cannot hold is missing, and the others of the call are found.
+func TestFetchQueryKeysThatNoRowHas(t *testing.T) {
+	t.Parallel()
+	db := servertest.UTF8Postgres(t)
+	if _, err := db.Exec(t.Context(), `CREATE TABLE p (a text, b int4, c uuid, d numeric(3, 1), e text);
+		INSERT INTO p VALUES ('k', 1, '6f1b6d7e-0000-4000-8000-00000000000a', '1.5', 'x'), ('l', 2, '6f1b6d7e-0000-4000-8000-00000000000b', '2', '9')`); err != nil {
+		t.Fatal(err)
+	}
+	tx, err := db.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(context.Background()) //nolint:errcheck // the test has ended
+	junk := []string{"a\x00b", "\xff", "", "12345678901234567890", "0x", "27.11.26 \xc3", "k\x00"}
+	for column, keys := range map[string][]string{
+		"a": {"k", "l"}, "b": {"1", "2"}, "b + 0": {"1", "2"}, "c": {"6f1b6d7e-0000-4000-8000-00000000000a", "6f1b6d7e-0000-4000-8000-00000000000b"},
+		"d": {"1.5", "2"},
+	} {
+		asked := append(append([]string{keys[0]}, junk...), keys[1])
+		want := map[string]int{keys[0]: 1, keys[1]: 2}
+		for way, querier := range map[string]lookup.Querier{"pool": db, "transaction": tx} {
+			fetch := lookup.FetchQuery[string, int](querier, fmt.Sprintf("SELECT %s, b AS n FROM p WHERE %[1]s = ANY($1) -- all", column))
+			got, err := fetch(t.Context(), asked)
+			if d := cmp.Diff(want, got); err != nil || d != "" {
+				t.Errorf("%s, %s: %v %s", column, way, err, d)
+			}
+			if got, err := fetch(t.Context(), junk[:2]); err != nil || len(got) != 0 {
+				t.Errorf("%s, %s: got %v, %v for keys that no row has, want none", column, way, got, err)
+			}
+		}
+	}
+	big, err := lookup.FetchQuery[int64, string](db, "SELECT b, a FROM p WHERE b = ANY($1)")(t.Context(), []int64{1 << 40, 2, -1 << 63})
+	if d := cmp.Diff(map[int64]string{2: "l"}, big); err != nil || d != "" {
+		t.Errorf("numbers that the column cannot hold: %v %s", err, d)
+	}
+	// The same errors of a row's own stay errors.
+	for _, value := range []string{"e::int", "to_date(e, 'YYYY-MM')", "2147483647 + b"} {
+		_, err := lookup.FetchQuery[string, string](db, "SELECT a, ("+value+")::text FROM p WHERE a = ANY($1)")(t.Context(), []string{"k", "l"})
+		if err == nil || !strings.Contains(err.Error(), "SQLSTATE 22") {
+			t.Errorf("%s: got %v, want the error of the row", value, err)
+		}
+	}
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Errorf("the caller's transaction: got %v, want a commit", err)
+	}
+}

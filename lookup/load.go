@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -86,7 +87,8 @@ func FromQuery[K comparable, V any](db Querier, query string, args ...any) Loade
 //
 // The source matches keys and rows, with the = of the key column. So a key finds its row even if
 // the source stores it padded (char(n)), in another case (citext, a case-insensitive collation) or
-// with another scale (numeric).
+// with another scale (numeric). A key that the column cannot hold is missing: a text with a NUL, a
+// text that is not valid UTF-8, or one that is no number where the column has numbers.
 func FetchQuery[K comparable, V any](db Querier, query string) func(ctx context.Context, keys []K) (map[K]V, error) {
 	f := &fetcher[K, V]{db: db, query: query}
 	f.plain.Store(fieldsOf(reflect.TypeFor[K]()) != nil) // SQL cannot compare a struct with columns
@@ -98,29 +100,48 @@ type fetcher[K comparable, V any] struct {
 	db    Querier
 	query string
 	plain atomic.Bool // the source cannot match keys and rows of this query: Go's == must do
-
-	matches atomic.Bool // the source has matched keys and rows of this query before
 }
 
 func (f *fetcher[K, V]) fetch(ctx context.Context, keys []K) (map[K]V, error) {
 	if redisx.IsNil(f.db) {
 		return nil, fmt.Errorf("%w: the Querier of FetchQuery is nil, must be a pool, a connection or a transaction", ErrConfig)
 	}
+	found, err := f.read(ctx, keys)
+	if !mayBeOfKey(err) {
+		return found, err
+	}
+	possible, probeErr := f.possible(ctx, keys)
+	if probeErr != nil || len(possible) == len(keys) {
+		return nil, err // the error is that of a row
+	}
+	if len(possible) == 0 {
+		return map[K]V{}, nil
+	}
+	return f.read(ctx, possible)
+}
+
+// read reads the rows of keys that the source takes.
+func (f *fetcher[K, V]) read(ctx context.Context, keys []K) (found map[K]V, err error) {
 	if !f.plain.Load() {
-		found, err := f.tryMatched(ctx, keys)
+		err := f.attempt(ctx, func(db Querier) (err error) {
+			found, err = f.matched(ctx, db, keys)
+			return err
+		})
 		var refused *pgconn.PgError
 		if err == nil || !errors.As(err, &refused) || !strings.HasPrefix(refused.Code, sqlStateSyntaxOrAccess) {
 			return found, err
 		}
 	}
-	found := make(map[K]V, len(keys))
-	err := eachRow(ctx, f.db, f.query, []any{keys}, func(r *row) error {
-		k, v, err := scan[K, V](r)
-		if err != nil {
-			return err
-		}
-		return addFound(found, k, v)
-	}, bindTo[K, V](0))
+	found = make(map[K]V, len(keys))
+	err = f.attempt(ctx, func(db Querier) error {
+		return eachRow(ctx, db, f.query, []any{keys}, func(r *row) error {
+			k, v, err := scan[K, V](r)
+			if err != nil {
+				return err
+			}
+			return addFound(found, k, v)
+		}, bindTo[K, V](0))
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -128,23 +149,56 @@ func (f *fetcher[K, V]) fetch(ctx context.Context, keys []K) (map[K]V, error) {
 	return found, nil
 }
 
-// tryMatched runs matched. In a transaction, a statement that fails ends all that follow, so the
-// first one runs after a savepoint.
-func (f *fetcher[K, V]) tryMatched(ctx context.Context, keys []K) (map[K]V, error) {
+// attempt runs a statement that may fail. In a transaction it runs after a savepoint, because one
+// that fails ends all that follow.
+func (f *fetcher[K, V]) attempt(ctx context.Context, run func(db Querier) error) error {
 	tx, ok := f.db.(pgx.Tx)
-	if !ok || f.matches.Load() {
-		return f.matched(ctx, f.db, keys)
+	if !ok {
+		return run(f.db)
 	}
 	savepoint, err := tx.Begin(ctx)
 	if err != nil {
+		return err
+	}
+	if err := run(savepoint); err != nil {
+		return errors.Join(err, savepoint.Rollback(context.WithoutCancel(ctx)))
+	}
+	return savepoint.Commit(ctx)
+}
+
+// mayBeOfKey reports whether the error may be that of a key which the type of the source's column
+// cannot hold: no row has it.
+func mayBeOfKey(err error) bool {
+	switch sqlState(err) {
+	case "22021", "22P05", // not in the character set, NUL included
+		"22P02", "22P03", "22003", "22007", "22008": // not a value of the type
+		return true
+	case "":
+		return err != nil && strings.Contains(err.Error(), "failed to encode args[0]") // pgx, in the type that the server has named
+	}
+	return false
+}
+
+// possible leaves out the keys that the type of the parameter cannot hold. It finds them with a
+// query that reads no row, of half the keys and half of these.
+func (f *fetcher[K, V]) possible(ctx context.Context, keys []K) ([]K, error) {
+	query := "SELECT 1 FROM (\n" + strings.TrimRight(f.query, "; \t\r\n") + "\n) AS headrace_found LIMIT 0"
+	err := f.attempt(ctx, func(db Querier) error {
+		return eachRow(ctx, db, query, []any{keys}, func(*row) error { return nil }, func([]pgconn.FieldDescription) (targets, error) { return nil, nil })
+	})
+	if !mayBeOfKey(err) {
+		return keys, err
+	}
+	if len(keys) == 1 {
+		return nil, nil
+	}
+	half := len(keys) / 2
+	first, err := f.possible(ctx, keys[:half])
+	if err != nil {
 		return nil, err
 	}
-	found, err := f.matched(ctx, savepoint, keys)
-	if err != nil {
-		return nil, errors.Join(err, savepoint.Rollback(context.WithoutCancel(ctx)))
-	}
-	f.matches.Store(true)
-	return found, savepoint.Commit(ctx)
+	second, err := f.possible(ctx, keys[half:])
+	return slices.Concat(first, second), err
 }
 
 // sqlStateSyntaxOrAccess is the class of the SQLSTATEs of a statement that can never work: a
