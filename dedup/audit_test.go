@@ -35,6 +35,9 @@ var damages = map[string]struct {
 	"a stray key":       {"stray", func(k string) []string { return []string{"SET", k, "x"} }, "belongs to no table"},
 }
 
+// damaged is how many ids are in the window before.
+const damaged = 100
+
 // Whatever was done to the keys, Audit names it, Repair mends it or gives it up, and from then on
 // every claim is right: an id is fresh once and a duplicate after that.
 func TestAuditAndRepair(t *testing.T) {
@@ -44,7 +47,7 @@ func TestAuditAndRepair(t *testing.T) {
 			damage := damages[what]
 			name := servertest.Prefix(t)
 			d := open(t, c, name, dedup.Config{ExpectedIDs: 100})
-			claim(t, d, dedup.Batch{Root: "a", Records: 300}, nil, names("old", 0, 300)...)
+			claim(t, d, dedup.Batch{Root: "a", Records: damaged}, nil, names("old", 0, damaged)...)
 			if a, err := d.Audit(t.Context()); err != nil || a.Balanced() != nil || a.Keys < 2 {
 				t.Fatalf("%s: before: got %+v, %v, want two keys and no difference", what, a, err)
 			}
@@ -83,7 +86,7 @@ func TestAuditAndRepair(t *testing.T) {
 // claimsAreRight claims the ids of before and new ones, in batches that overlap.
 func claimsAreRight(t *testing.T, what string, d *dedup.Deduplicator) {
 	t.Helper()
-	ids := append(names("old", 0, 300), names("new", 0, 300)...)
+	ids := append(names("old", 0, damaged), names("new", 0, damaged)...)
 	known, err := d.Seen(t.Context(), ids...)
 	if err != nil {
 		t.Fatalf("%s: %v", what, err)
@@ -103,8 +106,8 @@ func claimsAreRight(t *testing.T, what string, d *dedup.Deduplicator) {
 			}
 		}
 	}
-	for i, id := range ids[300:] {
-		if known[300+i] {
+	for i, id := range ids[damaged:] {
+		if known[damaged+i] {
 			t.Fatalf("%s: %s was known before it was ever claimed", what, id)
 		}
 	}

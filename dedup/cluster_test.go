@@ -63,6 +63,7 @@ func durableAcrossAMove(t *testing.T, cl *servertest.Cluster) {
 	at := slot * servertest.Masters / 16384
 	to := (at + 1) % servertest.Masters
 	for _, i := range []int{at, to} {
+		cl.Do(t, i, "CONFIG", "SET", "appendfsync", "always") // WAITAOF answers at once
 		cl.Do(t, i, "CONFIG", "SET", "appendonly", "yes")
 		defer cl.Do(t, i, "CONFIG", "SET", "appendonly", "no")
 	}

@@ -52,6 +52,7 @@ func TestDigestIsChanged(t *testing.T) {
 
 // A window of a later layout is left alone.
 func TestLayoutIsUnknown(t *testing.T) {
+	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
 		name := servertest.Prefix(t)
 		d := open(t, c, name, dedup.Config{})
@@ -84,6 +85,7 @@ func TestLayoutIsUnknown(t *testing.T) {
 
 // Keys that another program changed or deleted: the error names them, and Clear mends them.
 func TestDamagedState(t *testing.T) {
+	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
 		for i, damage := range []func(key string) rueidis.Completed{
 			func(key string) rueidis.Completed { return c.B().Set().Key(key).Value("nonsense").Build() },
@@ -115,6 +117,7 @@ func TestDamagedState(t *testing.T) {
 // An index that was deleted or evicted is noticed: its claims are forgotten, Stats counts that, and
 // no key is left without a time to live.
 func TestLostIndex(t *testing.T) {
+	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
 		name := servertest.Prefix(t)
 		d := open(t, c, name, dedup.Config{})
@@ -251,8 +254,8 @@ func TestKeys(t *testing.T) {
 	t.Parallel()
 	k, c := newClock(t)
 	d := open(t, c, "w", dedup.Config{ExpectedIDs: 1})
-	for i := range 5 {
-		claim(t, d, dedup.Batch{Root: fmt.Sprint(i), Records: 900}, nil, names(fmt.Sprint(i, "-"), 0, 900)...)
+	for i := range 3 {
+		claim(t, d, dedup.Batch{Root: fmt.Sprint(i), Records: fillsTable}, nil, names(fmt.Sprint(i, "-"), 0, fillsTable)...)
 		k.Advance(time.Minute)
 	}
 	for _, key := range k.Keys() {

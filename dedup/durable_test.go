@@ -60,39 +60,54 @@ func TestDurableWithoutAOF(t *testing.T) {
 	}
 }
 
-// † X_WFENCE, B_OTHERCONN, B_FENCENOWRITE: no durable claim returns before the disk has it: neither
-// the first one, nor one that returns stored verdicts, whatever the connection.
-func TestDurableWaitsForTheDisk(t *testing.T) {
+// The tests of Durable use one server after the other.
+func TestDurable(t *testing.T) {
 	t.Parallel()
 	s, c, ok := durableServer(t)
 	if !ok {
 		return
 	}
-	cfg := dedup.Config{Durable: true, DurableTimeout: 100 * time.Millisecond}
-	d := open(t, c, "w", cfg)
-	b := dedup.Batch{Guard: guard(t, c, "w", "b"), Root: "b", Records: 2}
+	for _, test := range []struct {
+		name string
+		f    func(*testing.T, *servers.RedisServer, rueidis.Client)
+	}{
+		{"waits for the disk", durableWaitsForTheDisk},
+		{"a large call", durableLargeCall},
+		{"survives crashes", durableSurvivesCrashes},
+		{"a crash doubles without it", aCrashDoublesWithoutDurable},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			set(t, c, "appendfsync", "always") // WAITAOF answers at once
+			test.f(t, s, c)
+		})
+	}
+}
+
+// † X_WFENCE, B_OTHERCONN, B_FENCENOWRITE: no durable claim returns before the disk has it: neither
+// the first one, nor one that returns stored verdicts, whatever the connection.
+func durableWaitsForTheDisk(t *testing.T, s *servers.RedisServer, c rueidis.Client) {
+	name := servertest.Prefix(t)
+	cfg := dedup.Config{Durable: true, DurableTimeout: 50 * time.Millisecond}
+	d := open(t, c, name, cfg)
+	b := dedup.Batch{Guard: guard(t, c, name, "b"), Root: "b", Records: 2}
 	ids := []string{"x", "y"}
 
 	set(t, c, "appendfsync", "no") // from now on nothing is synced
 	if v, err := d.Claim(t.Context(), b, nil, ids); !errors.Is(err, dedup.ErrNotDurable) || v != nil {
 		t.Fatalf("claim that is not on disk: %v, %v, want ErrNotDurable", v, err)
 	}
-	other := open(t, s.Client(t), "w", cfg)
+	other := open(t, s.Client(t), name, cfg)
 	if v, err := other.Claim(t.Context(), b, nil, ids); !errors.Is(err, dedup.ErrNotDurable) || v != nil {
 		t.Fatalf("kept verdicts that are not on disk, asked for by another worker: %v, %v, want ErrNotDurable", v, err)
 	}
-	set(t, c, "appendfsync", "everysec")
-	want(t, claim(t, open(t, c, "w", dedup.Config{Durable: true}), b, nil, ids...), fresh, fresh)
+	set(t, c, "appendfsync", "always")
+	want(t, claim(t, open(t, c, name, dedup.Config{Durable: true}), b, nil, ids...), fresh, fresh)
 }
 
 // A durable call of several commands sends them on one connection, and waits for the disk once.
-func TestDurableLargeCall(t *testing.T) {
-	t.Parallel()
-	_, c, ok := durableServer(t)
-	if !ok {
-		return
-	}
-	d := open(t, c, "w", dedup.Config{Durable: true})
+func durableLargeCall(t *testing.T, _ *servers.RedisServer, c rueidis.Client) {
+	name := servertest.Prefix(t)
+	d := open(t, c, name, dedup.Config{Durable: true})
 	ids := names("", 0, 2500)
 	for _, root := range []string{"a", "b"} {
 		waits := commandCalls(t, c, "waitaof", func() {
@@ -108,7 +123,7 @@ func TestDurableLargeCall(t *testing.T) {
 	}
 	set(t, c, "appendfsync", "no") // from now on nothing is synced
 	cfg := dedup.Config{Durable: true, DurableTimeout: 50 * time.Millisecond}
-	if v, err := open(t, c, "w", cfg).Claim(t.Context(), dedup.Batch{Root: "c", Records: len(ids)}, nil, ids); !errors.Is(err, dedup.ErrNotDurable) {
+	if v, err := open(t, c, name, cfg).Claim(t.Context(), dedup.Batch{Root: "c", Records: len(ids)}, nil, ids); !errors.Is(err, dedup.ErrNotDurable) {
 		t.Errorf("claims that are not on disk: got %d verdicts, %v, want ErrNotDurable", len(v), err)
 	}
 }
@@ -150,13 +165,9 @@ func crash(t testing.TB, s *servers.RedisServer, c rueidis.Client) {
 
 // † RCR: Redis is killed between claim and stage, again and again, and loses its last writes.
 // Batches whose claim fails are delivered again. In the end each id is in the table once.
-func TestDurableSurvivesCrashes(t *testing.T) {
-	t.Parallel()
-	s, c, ok := durableServer(t)
-	if !ok {
-		return
-	}
-	d := open(t, c, "w", dedup.Config{Durable: true, DurableTimeout: 2 * time.Second, ExpectedIDs: 1})
+func durableSurvivesCrashes(t *testing.T, s *servers.RedisServer, c rueidis.Client) {
+	name := servertest.Prefix(t)
+	d := open(t, c, name, dedup.Config{Durable: true, DurableTimeout: 2 * time.Second, ExpectedIDs: 1})
 	const seed = 6
 	r := rand.New(rand.NewPCG(seed, seed))
 	durable := &store{ledger: make(map[string]bool), rows: make(map[string]int)}
@@ -174,24 +185,23 @@ func TestDurableSurvivesCrashes(t *testing.T) {
 			b.ids = append(b.ids, id)
 		}
 		batches = append(batches, b)
-		guard(t, c, "w", b.name)
+		guard(t, c, name, b.name)
 	}
 	if err := c.Do(t.Context(), c.B().Waitaof().Numlocal(1).Numreplicas(0).Timeout(5000).Build()).Error(); err != nil {
 		t.Fatal(err)
 	}
-	set(t, c, "appendfsync", "always") // WAITAOF then answers at once; what lose loses is the same
 	crashes, refused := 0, 0
 	for round := 0; len(durable.ledger) < len(batches); round++ {
 		if round == 400 {
 			t.Fatal("no end")
 		}
 		b := batches[r.IntN(len(batches))]
-		losing := crashes < 6 && r.IntN(6) == 0
+		losing := crashes < 4 && r.IntN(6) == 0
 		if losing {
 			lose(t, c)
 		}
 		// A guard that is lost is not tested here: the queue's own Durable covers it.
-		v, err := d.Claim(t.Context(), dedup.Batch{Guard: "{w}:m:" + b.name, Root: b.name, Records: len(b.ids)}, nil, b.ids)
+		v, err := d.Claim(t.Context(), dedup.Batch{Guard: "{" + name + "}:m:" + b.name, Root: b.name, Records: len(b.ids)}, nil, b.ids)
 		if err != nil {
 			refused++
 		} else {
@@ -219,13 +229,8 @@ func TestDurableSurvivesCrashes(t *testing.T) {
 }
 
 // A crash of a window that is not durable does lose something.
-func TestACrashDoublesWithoutDurable(t *testing.T) {
-	t.Parallel()
-	s, c, ok := durableServer(t)
-	if !ok {
-		return
-	}
-	d := open(t, c, "w", dedup.Config{})
+func aCrashDoublesWithoutDurable(t *testing.T, s *servers.RedisServer, c rueidis.Client) {
+	d := open(t, c, servertest.Prefix(t), dedup.Config{})
 	lose(t, c)
 	want(t, claim(t, d, dedup.Batch{Root: "a", Records: 1}, nil, "x"), fresh) // … and is promoted
 	crash(t, s, c)

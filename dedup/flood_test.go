@@ -33,12 +33,29 @@ func chosen(n int, slots uint64, hash func(string) uint64) []string {
 	return ids
 }
 
+// What one server does for a call, counted by the server: it belongs to these tests, which run one
+// after the other.
+func TestCountedCommands(t *testing.T) {
+	t.Parallel()
+	c := servertest.OwnRedis(t).Client(t)
+	for _, test := range []struct {
+		name string
+		f    func(*testing.T, rueidis.Client)
+	}{
+		{"chosen ids cost no more", chosenIDsCostNoMore},
+		{"large calls are split", largeCallsAreSplit},
+		{"a large index", largeIndex},
+		{"given back again and again", givenBackAgainAndAgain},
+	} {
+		t.Run(test.name, func(t *testing.T) { test.f(t, c) })
+	}
+}
+
 // A sender who chooses ids cannot make them share a slot: the hash has a secret seed, another in
 // each table.
-func TestChosenIDsCostNoMore(t *testing.T) {
-	t.Parallel()
-	c := servertest.OwnRedis(t).Client(t) // only this test's commands are counted
-	d := open(t, c, "w", dedup.Config{ExpectedIDs: 1})
+func chosenIDsCostNoMore(t *testing.T, c rueidis.Client) {
+	name := servertest.Prefix(t)
+	d := open(t, c, name, dedup.Config{ExpectedIDs: 1})
 	claim(t, d, dedup.Batch{Root: "first", Records: 1}, nil, "x")
 	for _, slots := range []uint64{1008, 1264, 4080} {
 		ids := chosen(800, slots, publicHash)
@@ -62,7 +79,7 @@ func TestChosenIDsCostNoMore(t *testing.T) {
 			t.Fatal(err)
 		}
 		claim(t, d, dedup.Batch{Root: "a", Records: 1}, nil, "x")
-		seeds[seedOf(t, c, "w")] = true
+		seeds[seedOf(t, c, name)] = true
 	}
 	if len(seeds) != 5 {
 		t.Errorf("5 tables have %d different seeds", len(seeds))
@@ -84,6 +101,7 @@ func seedOf(t *testing.T, c rueidis.Client, name string) string {
 // Even a slot that gets crowded, as by a sender who knows the seed, is left for a table with
 // another seed. The test crowds it with entries that point to each other.
 func TestCrowdedSlot(t *testing.T) {
+	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
 		name := servertest.Prefix(t)
 		d := open(t, c, name, dedup.Config{ExpectedIDs: 1})
@@ -148,12 +166,10 @@ func be(v, bytes int) string {
 }
 
 // No command has more than a thousand ids, however many the call has.
-func TestLargeCallsAreSplit(t *testing.T) {
-	t.Parallel()
-	c := servertest.OwnRedis(t).Client(t)
-	d := open(t, c, "w", dedup.Config{})
-	ids := names("", 0, 20_500)
-	const commands = 21
+func largeCallsAreSplit(t *testing.T, c rueidis.Client) {
+	d := open(t, c, servertest.Prefix(t), dedup.Config{})
+	ids := names("", 0, 5500)
+	const commands = 6
 	claims := make([]dedup.Claim, len(ids))
 	for i, id := range ids {
 		claims[i] = dedup.Claim{Root: "a", Place: i, ID: id}
@@ -184,10 +200,11 @@ func TestLargeCallsAreSplit(t *testing.T) {
 
 // Parts of a batch whose verdicts are stored: gaps, a later call with other positions, and a child.
 func TestStoredVerdictsOfALargeBatch(t *testing.T) {
+	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
 		name := servertest.Prefix(t)
 		d := open(t, c, name, dedup.Config{ExpectedIDs: 10_000})
-		const records = 4000
+		const records = 1200
 		b := dedup.Batch{Guard: guard(t, c, name, "b"), Root: "b", Records: records}
 		ids := names("", 0, records)
 		var pos []int32
@@ -218,12 +235,11 @@ func TestStoredVerdictsOfALargeBatch(t *testing.T) {
 }
 
 // An index of several segments: made one at a time, and as exact as a small one.
-func TestLargeIndex(t *testing.T) {
-	t.Parallel()
-	c := servertest.OwnRedis(t).Client(t)
-	d := open(t, c, "w", dedup.Config{ExpectedIDs: 3_000_000})
+func largeIndex(t *testing.T, c rueidis.Client) {
+	name := servertest.Prefix(t)
+	d := open(t, c, name, dedup.Config{ExpectedIDs: 3_000_000})
 	made := commandCalls(t, c, "evalsha", func() { claim(t, d, dedup.Batch{Root: "a", Records: 1}, nil, "x") })
-	keys, err := do(t, c, c.B().Keys().Pattern("{w}:dedup:t:*:i*").Build()).AsStrSlice()
+	keys, err := do(t, c, c.B().Keys().Pattern("{"+name+"}:dedup:t:*:i*").Build()).AsStrSlice()
 	if err != nil || len(keys) < 3 {
 		t.Fatalf("got %d segments, %v, want at least 3", len(keys), err)
 	}
@@ -259,7 +275,7 @@ func TestLargeIndex(t *testing.T) {
 	if err := d.Clear(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if keys, _ := do(t, c, c.B().Keys().Pattern("{w}:dedup:t:*").Build()).AsStrSlice(); len(keys) > 0 {
+	if keys, _ := do(t, c, c.B().Keys().Pattern("{"+name+"}:dedup:t:*").Build()).AsStrSlice(); len(keys) > 0 {
 		t.Errorf("%d keys after Clear, want none", len(keys))
 	}
 }

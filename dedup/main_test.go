@@ -6,4 +6,7 @@ import (
 	"github.com/headrace/headrace/internal/servers/servertest"
 )
 
-func TestMain(m *testing.M) { servertest.Main(m) }
+func TestMain(m *testing.M) {
+	servertest.RapidChecks(50)
+	servertest.Main(m)
+}

@@ -54,8 +54,8 @@ func TestEverythingExpires(t *testing.T) {
 	d := open(t, c, "w", dedup.Config{Window: time.Hour, ExpectedIDs: 1})
 	claim(t, d, dedup.Batch{Root: "undone", Records: 1}, nil, "x")
 	undo(t, c, d, dedup.Claim{Root: "undone", ID: "x"})
-	for i := range 20 {
-		claim(t, d, dedup.Batch{Root: fmt.Sprint(i), Records: 500}, nil, names(fmt.Sprint(i, "-"), 0, 500)...)
+	for i := range 12 {
+		claim(t, d, dedup.Batch{Root: fmt.Sprint(i), Records: 200}, nil, names(fmt.Sprint(i, "-"), 0, 200)...)
 		k.Advance(17 * time.Minute)
 	}
 	if len(k.Keys()) < 2 {
@@ -69,7 +69,7 @@ func TestEverythingExpires(t *testing.T) {
 		}
 	}
 	gone()
-	claim(t, d, dedup.Batch{Root: "once", Records: 5000}, nil, names("", 0, 5000)...)
+	claim(t, d, dedup.Batch{Root: "once", Records: 1000}, nil, names("", 0, 1000)...)
 	gone()
 }
 
@@ -90,8 +90,8 @@ func TestClockSetBack(t *testing.T) {
 				if got := stats(t, d).ClockBehind; got != by {
 					t.Errorf("Stats: the clock is %v ahead, want %v", got, by)
 				}
-				for i := range 3 { // a table that is full is replaced meanwhile
-					claim(t, d, batch(fmt.Sprint("c", i), 1000), nil, names(fmt.Sprint(i, "-"), 0, 1000)...)
+				for i := range 2 { // a table that is full is replaced meanwhile
+					claim(t, d, batch(fmt.Sprint("c", i), fillsTable), nil, names(fmt.Sprint(i, "-"), 0, fillsTable)...)
 				}
 				k.Advance(window - time.Millisecond)
 				if by > window { // or the pause may be the correction of the clock
@@ -194,6 +194,9 @@ func TestWindowIsChanged(t *testing.T) {
 	k.Advance(40 * time.Minute)
 	want(t, claim(t, long, dedup.Batch{Root: "d", Records: 2}, nil, "x", "y"), dup, dup)
 }
+
+// fillsTable is how many ids fill the smallest table.
+const fillsTable = 650
 
 // model is what the window promises, in a few lines.
 type model struct {
@@ -370,7 +373,7 @@ func TestAgainstTheModel(t *testing.T) {
 				if len(jobs)%4 != 0 {
 					rt.Skip("not now")
 				}
-				ids := names(fmt.Sprint(len(jobs), "-"), 0, 1100)
+				ids := names(fmt.Sprint(len(jobs), "-"), 0, fillsTable)
 				for i, v := range claim(t, d, dedup.Batch{Root: fmt.Sprint("crowd", len(jobs)), Records: len(ids)}, nil, ids...) {
 					if want := m.claim(now(), fmt.Sprint("crowd", len(jobs)), i, ids[i]); v != want {
 						rt.Fatalf("crowd id %d: %v, want %v", i, v, want)
@@ -414,6 +417,7 @@ func serverTime(t testing.TB, c rueidis.Client) time.Time {
 
 // The same edge on every real server: what its own clock proves must hold.
 func TestEdgeOnTheServersClock(t *testing.T) {
+	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
 		if strings.HasSuffix(t.Name(), "/miniredis") {
 			return // its keys expire by another clock, which moves in steps; TestAgainstTheModel moves both

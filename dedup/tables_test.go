@@ -17,6 +17,7 @@ import (
 // redelivered with part of their verdicts, in tables that are too small at first: each verdict is
 // what a map would say.
 func TestMixedCalls(t *testing.T) {
+	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
 		name := servertest.Prefix(t)
 		seed := uint64(time.Now().UnixNano())
@@ -25,9 +26,12 @@ func TestMixedCalls(t *testing.T) {
 		d := open(t, c, name, dedup.Config{ExpectedIDs: 1})
 		m := &model{window: time.Hour, holders: make(map[string]holder)}
 		now := time.Now()
-		rounds, calls := 60, 0
-		if strings.HasSuffix(t.Name(), "/miniredis") {
-			rounds = 15
+		rounds, calls := 8, 0
+		switch {
+		case strings.HasSuffix(t.Name(), "/shared"):
+			rounds = servertest.Rounds(30)
+		case strings.HasSuffix(t.Name(), "/miniredis"):
+			rounds = 4
 		}
 		for i := range rounds {
 			n, universe := 1+r.IntN(2500), 1+r.IntN(6000)
@@ -91,6 +95,7 @@ func TestMixedCalls(t *testing.T) {
 // One id thousands of times, in one call and call after call: time and memory stay what a single
 // one takes.
 func TestOneIDManyTimes(t *testing.T) {
+	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
 		name := servertest.Prefix(t)
 		d := open(t, c, name, dedup.Config{ExpectedIDs: 1})
@@ -99,7 +104,7 @@ func TestOneIDManyTimes(t *testing.T) {
 		for i := range same {
 			same[i] = "the same"
 		}
-		for i := range 30 {
+		for i := range 10 {
 			for j, v := range claim(t, d, dedup.Batch{Root: fmt.Sprint(i), Records: len(same)}, nil, same...) {
 				if (v == fresh) != (i == 0 && j == 0) {
 					t.Fatalf("call %d, position %d: %v", i, j, v)
@@ -133,33 +138,34 @@ func TestDuplicatesTakeNoMemory(t *testing.T) {
 // A log that is at its end, which is 4 GB: another table takes the claims, and what the first one
 // has stays known.
 func TestTheLogIsFull(t *testing.T) {
+	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
 		name := servertest.Prefix(t)
 		d := open(t, c, name, dedup.Config{})
-		ids := names("", 0, 2000)
-		claim(t, d, dedup.Batch{Root: "a", Records: 1000}, nil, ids[:1000]...)
+		ids := names("", 0, 600)
+		claim(t, d, dedup.Batch{Root: "a", Records: 300}, nil, ids[:300]...)
 		key := "{" + name + "}:dedup:state"
 		state, _ := do(t, c, c.B().Get().Key(key).Build()).ToString()
 		f := strings.SplitN(state, " ", 7)
 		f[5] = "4294967000" // the tail
 		do(t, c, c.B().Set().Key(key).Value(strings.Join(f, " ")).Build())
 		servertest.Eventually(t, "a millisecond has passed", func() bool {
-			claim(t, d, dedup.Batch{Root: "b", Records: 1000}, nil, ids[1000:]...)
+			claim(t, d, dedup.Batch{Root: "b", Records: 300}, nil, ids[300:]...)
 			state, _ := do(t, c, c.B().Get().Key(key).Build()).ToString()
 			return strings.Count(state, `"id"`) == 2
 		})
-		for i, v := range claim(t, d, dedup.Batch{Root: "c", Records: 2000}, nil, ids...) {
+		for i, v := range claim(t, d, dedup.Batch{Root: "c", Records: 600}, nil, ids...) {
 			if v != dup {
 				t.Fatalf("id %d is %v", i, v)
 			}
 		}
-		for i, v := range claim(t, d, dedup.Batch{Root: "a", Records: 1000}, nil, ids[:1000]...) {
+		for i, v := range claim(t, d, dedup.Batch{Root: "a", Records: 300}, nil, ids[:300]...) {
 			if v != fresh {
 				t.Fatalf("id %d is %v for the place that holds it", i, v)
 			}
 		}
-		if n := stats(t, d).IDs; n != 2000 {
-			t.Errorf("Stats: got %d ids, want 2000", n)
+		if n := stats(t, d).IDs; n != 600 {
+			t.Errorf("Stats: got %d ids, want 600", n)
 		}
 	})
 }
@@ -197,48 +203,44 @@ func TestUndoOfMany(t *testing.T) {
 	t.Parallel()
 	c := servertest.Redis(t)
 	d := open(t, c, servertest.Prefix(t), dedup.Config{})
-	ids := names("", 0, 25_000)
+	ids := names("", 0, 6000)
 	claim(t, d, dedup.Batch{Root: "a", Records: len(ids)}, nil, ids...)
 	claims := make([]dedup.Claim, len(ids))
 	for i, id := range ids {
 		claims[i] = dedup.Claim{Root: "a", Place: i, ID: id}
 	}
-	claims[12_345].Root = "another"
+	claims[2345].Root = "another"
 	all, err := d.Undo(t.Context(), claims)
 	if err != nil || len(all) != len(ids) {
 		t.Fatal(len(all), err)
 	}
 	for i, u := range all {
-		if (len(u) == 1) != (i != 12_345) {
+		if (len(u) == 1) != (i != 2345) {
 			t.Fatalf("claim %d: %+v", i, u)
 		}
 	}
-	undo(t, c, d, claims[24_990:]...)
+	undo(t, c, d, claims[5990:]...)
 	for i, v := range claim(t, d, dedup.Batch{Root: "b", Records: len(ids)}, nil, ids...) {
-		if (v == fresh) != (i >= 24_990) {
+		if (v == fresh) != (i >= 5990) {
 			t.Fatalf("id %d is %v", i, v)
 		}
 	}
 }
 
-// The most ids that one call may have, in a window that was made for one: the server is not kept
-// for seconds.
+// The most ids that one call may have, in a window that was made for one.
 func TestTheLargestCall(t *testing.T) {
-	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
-		if strings.HasSuffix(t.Name(), "/miniredis") {
-			return // copies the index at each write
-		}
-		d := open(t, c, servertest.Prefix(t), dedup.Config{ExpectedIDs: 1})
-		claim(t, d, dedup.Batch{Root: "first", Records: 1}, nil, "x")
-		ids := names("", 0, dedup.MaxIDs)
-		for _, root := range []string{"a", "b"} {
-			for i, v := range claim(t, d, dedup.Batch{Root: root, Records: len(ids)}, nil, ids...) {
-				if (v == fresh) != (root == "a") {
-					t.Fatalf("%s: id %d is %v", root, i, v)
-				}
+	t.Parallel()
+	c := servertest.Redis(t)
+	d := open(t, c, servertest.Prefix(t), dedup.Config{ExpectedIDs: 1})
+	claim(t, d, dedup.Batch{Root: "first", Records: 1}, nil, "x")
+	ids := names("", 0, dedup.MaxIDs)
+	for _, root := range []string{"a", "b"} {
+		for i, v := range claim(t, d, dedup.Batch{Root: root, Records: len(ids)}, nil, ids...) {
+			if (v == fresh) != (root == "a") {
+				t.Fatalf("%s: id %d is %v", root, i, v)
 			}
 		}
-	})
+	}
 }
 
 // Long ids in many runs fill chunks, not tables.
@@ -246,10 +248,10 @@ func TestLongIDsStayInOneTable(t *testing.T) {
 	t.Parallel()
 	c := servertest.Redis(t)
 	name := servertest.Prefix(t)
-	d := open(t, c, name, dedup.Config{ExpectedIDs: 200_000})
+	d := open(t, c, name, dedup.Config{ExpectedIDs: 50_000})
 	long := strings.Repeat("x", 880)
 	for i := range 3 {
-		ids := names("", i*40_000, 40_000)
+		ids := names("", i*10_000, 10_000)
 		for j := range ids {
 			ids[j] += long
 		}
@@ -264,12 +266,10 @@ func TestLongIDsStayInOneTable(t *testing.T) {
 	}
 }
 
-// An id that is rejected and claimed again, thousands of times, and ids that are released: what was
+// An id that is rejected and claimed again, a thousand times, and ids that are released: what was
 // given back costs nothing later.
-func TestGivenBackAgainAndAgain(t *testing.T) {
-	t.Parallel()
-	c := servertest.OwnRedis(t).Client(t) // only this test's commands are counted
-	d := open(t, c, "w", dedup.Config{ExpectedIDs: 1})
+func givenBackAgainAndAgain(t *testing.T, c rueidis.Client) {
+	d := open(t, c, servertest.Prefix(t), dedup.Config{ExpectedIDs: 1})
 	round := func(i int) {
 		root := fmt.Sprint(i)
 		want(t, claim(t, d, dedup.Batch{Root: root, Records: 1}, nil, "poison"), fresh)
@@ -279,10 +279,10 @@ func TestGivenBackAgainAndAgain(t *testing.T) {
 			t.Fatal(n, err)
 		}
 	}
-	for i := range 8000 {
+	for i := range 1000 {
 		round(i)
 	}
-	if stats := commandCalls(t, c, "getrange", func() { round(8000) }); stats > 40 {
+	if stats := commandCalls(t, c, "getrange", func() { round(1000) }); stats > 40 {
 		t.Errorf("a claim and an undo read %d entries", stats)
 	}
 }
@@ -316,11 +316,11 @@ func TestKnownAndNewByTurns(t *testing.T) {
 	d := open(t, c, name, dedup.Config{})
 	old := names("old", 0, 999)
 	claim(t, d, dedup.Batch{Root: "old", Records: len(old)}, nil, old...)
-	for i := range 200 {
+	for i := range 60 {
 		claim(t, d, dedup.Batch{Root: fmt.Sprint("n", i), Records: 10}, nil, names(fmt.Sprint("n", i, "-"), 0, 10)...)
 		claim(t, d, dedup.Batch{Root: fmt.Sprint("k", i), Records: 1000}, nil, append(old[:999:999], fmt.Sprint("k", i))...)
 	}
-	if n, fresh := logged(t, c, name), 999+200*11; n > fresh*60+2*26_000 {
+	if n, fresh := logged(t, c, name), 999+60*11; n > fresh*60+2*26_000 {
 		t.Errorf("%d bytes of log for %d ids", n, fresh)
 	}
 }
