@@ -53,7 +53,7 @@ func work() {
 }
 
 func TestKilledWorkers(t *testing.T) {
-	n := 200_000
+	n := 60_000
 	if testing.Short() {
 		n = 20_000
 	}

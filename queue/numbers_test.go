@@ -196,7 +196,7 @@ func checkFieldEdit(t *testing.T, c rueidis.Client, d damaged, what, id string, 
 	if _, err := q.Reconcile(ctx, l.known, l.settle); err != nil {
 		wantErr(t, err, queue.ErrBroken)
 	}
-	must(t, expireAll(c, d))
+	must(t, allDue(c, d.key("leases")))
 	drained := drainAll(t, what, q, l)
 	if _, err := q.Repair(ctx, l.settle); err != nil {
 		t.Errorf("%s: repair: %v", what, err)
@@ -211,10 +211,10 @@ func checkFieldEdit(t *testing.T, c rueidis.Client, d damaged, what, id string, 
 	}
 }
 
-// expireAll lets all leases expire.
-func expireAll(c rueidis.Client, d damaged) error {
+// allDue makes all members of a sorted set due: the time that has passed, without waiting for it.
+func allDue(c rueidis.Client, set string) error {
 	script := `for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do redis.call('ZADD', KEYS[1], 1, id) end return 1`
-	return c.Do(context.Background(), c.B().Eval().Script(script).Numkeys(1).Key(d.key("leases")).Build()).Error()
+	return c.Do(context.Background(), c.B().Eval().Script(script).Numkeys(1).Key(set).Build()).Error()
 }
 
 // drainAll acknowledges what can be leased, and returns the number of records.

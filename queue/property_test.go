@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -358,8 +359,12 @@ func (m *model) drain(t *rapid.T) {
 // A random sequence of what workers, promoters, time and an operator do loses no record, delivers
 // none to two live leases, buries no healthy one, and promotes each once.
 func TestSequences(t *testing.T) {
-	setChecks(t, 500)
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		checks := 60
+		if strings.HasSuffix(t.Name(), "/shared") {
+			checks = 250
+		}
+		setChecks(t, checks)
 		name, n := servertest.Prefix(t), 0
 		cfg := quick
 		cfg.Logger = quiet
@@ -390,6 +395,7 @@ func newModel(t *testing.T, c rueidis.Client, q target, all ...*queue.Queue) *mo
 
 // setChecks sets how many sequences rapid tries, unless a flag does.
 func setChecks(t *testing.T, checks int) {
+	checks = servertest.Rounds(checks)
 	if testing.Short() {
 		checks /= 10
 	}

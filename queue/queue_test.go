@@ -62,7 +62,7 @@ func must(t testing.TB, err error) {
 
 func lease(t testing.TB, q *queue.Queue, o queue.LeaseOptions) *queue.Batch {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	b, err := q.Lease(ctx, o)
 	if err != nil {

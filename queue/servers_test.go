@@ -169,7 +169,7 @@ func TestShortWaitsKeepTheirConnections(t *testing.T) {
 // what reaches the server later is what was pushed.
 func TestBuffersAreTheCallersAgain(t *testing.T) {
 	t.Parallel()
-	p := redisxtest.NewProxy(t, servertest.OwnRedis(t).URL)
+	p := redisxtest.NewProxy(t, servertest.RedisURL(t))
 	c := p.Client(t, nil)
 	for what, push := range map[string]func(q *queue.Queue, ctx context.Context, payloads [][]byte) error{
 		"push": func(q *queue.Queue, ctx context.Context, payloads [][]byte) error { return q.Push(ctx, payloads...) },
@@ -229,7 +229,7 @@ func (c *counted) DoMulti(ctx context.Context, cmds ...rueidis.Completed) []ruei
 func TestNoCommandOfALargePushIsLarge(t *testing.T) {
 	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, inner rueidis.Client) {
-		const n = 6000
+		const n = 2000
 		c := &counted{Client: inner}
 		q := open(t, c, queue.Config{Push: queue.PushConfig{MaxDepth: 10 * n}})
 		ctx := t.Context()
@@ -302,20 +302,20 @@ func TestDelayedPushesComeInFullBatches(t *testing.T) {
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
 		q := open(t, c, queue.Config{})
 		ctx := t.Context()
-		const small, large = 700, 2500
+		const small, large = 300, 1100
 		due := time.Now().Add(-time.Minute)
 		for i := range small {
 			must(t, q.PushAt(ctx, due, records(i, i+1)...))
 		}
-		b := lease(t, q, queue.LeaseOptions{Records: 500})
-		if len(b.Payloads) != 500 {
-			t.Errorf("got a batch of %d, want 500", len(b.Payloads))
+		b := lease(t, q, queue.LeaseOptions{Records: 200})
+		if len(b.Payloads) != 200 {
+			t.Errorf("got a batch of %d, want 200", len(b.Payloads))
 		}
 		must(t, q.PushAt(ctx, due, records(small, small+large)...))
 		must(t, q.Push(ctx, records(small+large, small+large+100)...))
 		seen := texts(b.Payloads)
 		for {
-			b, err := q.TryLease(ctx, queue.LeaseOptions{Records: 500})
+			b, err := q.TryLease(ctx, queue.LeaseOptions{Records: 200})
 			if errors.Is(err, queue.ErrEmpty) {
 				break
 			}
@@ -368,7 +368,7 @@ func TestByteBoundOfUnevenRecords(t *testing.T) {
 		for _, bound := range []int{10_000, 200_000, 5 << 20} {
 			q := open(t, c, queue.Config{})
 			var in [][]byte
-			for i := range 4000 {
+			for i := range 1500 {
 				in = append(in, bytes.Repeat([]byte{byte('a' + i%26)}, []int{1, 3000, 2, 1, 700}[i%5]))
 			}
 			must(t, q.Push(t.Context(), in...))

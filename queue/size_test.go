@@ -18,8 +18,8 @@ import (
 func TestRecordOverASettingOfTheServer(t *testing.T) {
 	t.Parallel()
 	const limit, before = 1 << 20, 512 << 20
+	c := servertest.OwnRedis(t).Client(t)
 	for _, setting := range []string{"proto-max-bulk-len", "client-query-buffer-limit"} {
-		c := servertest.OwnRedis(t).Client(t)
 		ctx := t.Context()
 		config(t, c, setting, fmt.Sprint(limit))
 		push := queue.PushConfig{MaxPayload: before, MaxDepth: 100}
@@ -56,6 +56,7 @@ func TestRecordOverASettingOfTheServer(t *testing.T) {
 		if s := books(t, q); s.Acked != 12 || s.Ready+s.Delayed+s.InFlight != 0 {
 			t.Errorf("%s: got %+v, want 12 acknowledged and none left", setting, s)
 		}
+		config(t, c, setting, "1gb")
 	}
 }
 

@@ -33,7 +33,7 @@ type result struct {
 // A push wakes a consumer that would poll only a minute later.
 func TestPushWakesAWaitingConsumer(t *testing.T) {
 	t.Parallel()
-	c := &peekClient{Client: servertest.OwnRedis(t).Client(t), peeks: make(chan struct{}, 100)}
+	c := &peekClient{Client: servertest.Redis(t), peeks: make(chan struct{}, 100)}
 	q := open(t, c, queue.Config{Lease: queue.LeaseConfig{PollInterval: time.Minute}})
 	for range 20 {
 		ch := waiting(t.Context(), q, queue.LeaseOptions{})
@@ -87,7 +87,7 @@ func indexAfter(s, what string) int {
 
 func untilBlocked(t *testing.T, c rueidis.Client, n int) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); blocked(t, c) < n; {
+	for end := time.Now().Add(time.Minute); blocked(t, c) < n; {
 		if time.Now().After(end) {
 			t.Fatal("no consumer blocks")
 		}
@@ -194,10 +194,9 @@ func TestLingerFillsABatch(t *testing.T) {
 		ctx := t.Context()
 		// Full long before the time is over.
 		must(t, q.Push(ctx, records(0, 3)...))
-		ch := waiting(ctx, q, queue.LeaseOptions{Records: 20, Linger: 2 * time.Second})
-		for i := 3; i < 20; i++ {
-			must(t, q.Push(ctx, records(i, i+1)...))
-		}
+		ch := waiting(ctx, q, queue.LeaseOptions{Records: 20, Linger: 8 * time.Second})
+		must(t, q.Push(ctx, records(3, 10)...))
+		must(t, q.Push(ctx, records(10, 20)...))
 		l := <-ch
 		must(t, l.err)
 		wantPayloads(t, l.b, records(0, 20))
@@ -281,7 +280,7 @@ func TestManyWaitingConsumers(t *testing.T) {
 		}
 		select {
 		case <-done:
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			t.Error("not all came")
 		}
 		cancel()
@@ -311,7 +310,7 @@ func (c *sealers) DoMulti(ctx context.Context, cmds ...rueidis.Completed) []ruei
 // a time; afterwards all have a turn again.
 func TestManyConsumersGiveUp(t *testing.T) {
 	t.Parallel()
-	p := redisxtest.NewProxy(t, servertest.OwnRedis(t).URL)
+	p := redisxtest.NewProxy(t, servertest.RedisURL(t))
 	c := &sealers{Client: p.Client(t, nil)}
 	q := open(t, c, queue.Config{})
 	const consumers, atATime = 40, 8
