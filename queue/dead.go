@@ -15,41 +15,49 @@ import (
 // DeadLetters lists up to n dead letters, oldest first. For the first page, cursor is ""; for each
 // further page, it is the next that the call before returned. next is "" at the end. Letters that
 // are requeued or discarded in between do not shift the pages.
+//
+// A page ends before a letter that is over the server's client-output-buffer-limit. A page that
+// begins with one is [ErrReplyLimit], which names the letter, and next is that of the letters after
+// it.
 func (q *Queue) DeadLetters(ctx context.Context, cursor string, n int) (dead []DeadLetter, next string, err error) {
 	if err := within("DeadLetters: n", n, 1, MaxRecords); err != nil {
 		return nil, "", err
 	}
-	ids, next, err := q.deadIDs(ctx, cursor, n)
+	listed, next, err := q.listDead(ctx, cursor, n)
 	if err != nil {
 		return nil, "", err
 	}
-	for p := range slices.Chunk(ids, page) {
-		letters, err := q.deadLetters(ctx, p)
-		if err != nil {
+	read := 0
+	for p := range slices.Chunk(listed, page) {
+		letters, n, err := q.deadLetters(ctx, idsOf(p))
+		dead = append(dead, letters...)
+		read += n
+		switch {
+		case errors.Is(err, ErrReplyLimit) && read == 0:
+			if len(listed) > 1 {
+				next = listed[0].String()
+			}
+			return nil, next, err
+		case errors.Is(err, ErrReplyLimit):
+			return dead, listed[read-1].String(), nil
+		case err != nil:
 			return nil, "", err
 		}
-		dead = append(dead, letters...)
 	}
 	return dead, next, nil
 }
 
-// deadLetters reads dead letters. It leaves out those that were requeued or discarded since, and
-// those whose key holds another type: Audit names them.
-func (q *Queue) deadLetters(ctx context.Context, ids []string) (dead []DeadLetter, err error) {
-	results := q.server.ReadAll(ctx, func() []rueidis.Completed {
-		cmds := make([]rueidis.Completed, len(ids))
-		for i, id := range ids {
-			cmds[i] = q.server.Command("HGETALL", q.deadKey(id))
-		}
-		return cmds
-	})
+// deadLetters reads dead letters, and returns how many of the ids it has read. It leaves out those
+// that were requeued or discarded since, and those whose key holds another type: Audit names them.
+func (q *Queue) deadLetters(ctx context.Context, ids []string) (dead []DeadLetter, read int, err error) {
+	results, err := q.readEach(ctx, len(ids), func(i int) rueidis.Completed { return q.server.Command("HGETALL", q.deadKey(ids[i])) })
 	for i, r := range results {
 		f, err := r.AsStrMap()
 		if err = wrap("dead letters", err); errors.Is(err, ErrWrongType) {
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		if len(f) == 0 {
 			continue
@@ -60,13 +68,16 @@ func (q *Queue) deadLetters(ctx context.Context, ids []string) (dead []DeadLette
 			Failures: int(num("fails")), Crashes: int(num("crashes")), FirstSeen: time.UnixMilli(num("first")), Died: time.UnixMilli(num("died")),
 		})
 	}
-	return dead, nil
+	if errors.Is(err, ErrReplyLimit) {
+		err = fmt.Errorf("%w: dead letter %s", err, ids[len(results)])
+	}
+	return dead, len(results), wrap("dead letters", err)
 }
 
 func (q *Queue) deadKey(id string) string { return q.prefix + "d:" + id }
 
-// A deadCursor is the last letter that was listed: its time of death, and its id, which orders the
-// letters of one millisecond.
+// A deadCursor is a letter that was listed: its time of death, and its id, which orders the letters
+// of one millisecond. The last one of a page is the cursor of the next.
 type deadCursor struct{ died, id string }
 
 func parseDeadCursor(s string) (deadCursor, error) {
@@ -82,13 +93,21 @@ func parseDeadCursor(s string) (deadCursor, error) {
 
 func (c deadCursor) String() string { return c.died + "/" + c.id }
 
-// deadIDs lists the ids of up to n dead letters after a cursor, in pages.
-func (q *Queue) deadIDs(ctx context.Context, cursor string, n int) (ids []string, next string, err error) {
+// idsOf returns the ids of dead letters.
+func idsOf(listed []deadCursor) []string {
+	ids := make([]string, len(listed))
+	for i, c := range listed {
+		ids[i] = c.id
+	}
+	return ids
+}
+
+// listDead lists up to n dead letters after a cursor, in pages.
+func (q *Queue) listDead(ctx context.Context, cursor string, n int) (listed []deadCursor, next string, err error) {
 	from, err := parseDeadCursor(cursor)
 	if err != nil {
 		return nil, "", err
 	}
-	last := from
 	for skip := 0; ; skip += page {
 		z, err := q.server.Read(ctx, "ZRANGEBYSCORE", q.keys[keyDead], from.died, "+inf", "WITHSCORES",
 			"LIMIT", itoa(skip), itoa(page)).AsZScores()
@@ -100,13 +119,13 @@ func (q *Queue) deadIDs(ctx context.Context, cursor string, n int) (ids []string
 			if died == from.died && e.Member <= from.id {
 				continue
 			}
-			if len(ids) == n {
-				return ids, last.String(), nil
+			if len(listed) == n {
+				return listed, listed[n-1].String(), nil
 			}
-			ids, last = append(ids, e.Member), deadCursor{died, e.Member}
+			listed = append(listed, deadCursor{died, e.Member})
 		}
 		if len(z) < page {
-			return ids, "", nil
+			return listed, "", nil
 		}
 	}
 }
@@ -143,11 +162,11 @@ func (q *Queue) RequeueAll(ctx context.Context) (int, error) {
 	}
 	total, cursor := 0, ""
 	for { // records that die again meanwhile would keep this going
-		ids, next, err := q.deadIDs(ctx, cursor, page)
+		listed, next, err := q.listDead(ctx, cursor, page)
 		if err != nil {
 			return total, err
 		}
-		n, err := q.Requeue(ctx, ids...)
+		n, err := q.Requeue(ctx, idsOf(listed)...)
 		total += n
 		if err != nil || next == "" || int64(total) >= all {
 			return total, err

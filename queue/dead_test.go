@@ -1,7 +1,10 @@
 package queue_test
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/redis/rueidis"
@@ -107,4 +110,86 @@ func TestRequeueKeepsThePlace(t *testing.T) {
 			return
 		}
 	})
+}
+
+// A page of letters that is over what the server sends at once comes in parts. A letter that the
+// server cannot send is named by an error, and the next page begins after it.
+func TestDeadLettersOverTheOutputBufferLimit(t *testing.T) {
+	t.Parallel()
+	c := servertest.OwnRedis(t).Client(t)
+	ctx := t.Context()
+	q := open(t, c, queue.Config{})
+	const letters, huge = 12, 5
+	var hugeIDs []string
+	for i := range letters {
+		size := 60_000
+		if i == huge || i == letters-1 {
+			size = 500_000
+		}
+		must(t, q.Push(ctx, append(fmt.Appendf(nil, "%04d", i), bytes.Repeat([]byte("x"), size)...)))
+		b := lease(t, q, queue.LeaseOptions{})
+		must(t, q.Settle(ctx, b, queue.Resolution{}))
+		if size > 60_000 {
+			hugeIDs = append(hugeIDs, b.ID)
+		}
+	}
+	shards, err := queue.NewShards(ctx, c, servertest.Prefix(t), 2, nil, queue.Config{Logger: quiet})
+	must(t, err)
+	for i, size := range []int{1, 500_000, 1} { // the second letter is the last one of the first shard
+		shard := shards.Queues()[i/2]
+		must(t, shard.Push(ctx, append(fmt.Appendf(nil, "%04d", i), bytes.Repeat([]byte("x"), size)...)))
+		must(t, shard.Settle(ctx, lease(t, shard, queue.LeaseOptions{}), queue.Resolution{}))
+	}
+	config(t, c, "client-output-buffer-limit", "normal 200000 0 0")
+	got, unreadable := deadPages(t, shards)
+	if fmt.Sprint(got) != "[0000 0002]" || len(unreadable) != 1 {
+		t.Errorf("of shards: got the letters %v and the errors %q, want [0000 0002] and one error", got, unreadable)
+	}
+	got, unreadable = deadPages(t, q)
+	if want := "[0000 0001 0002 0003 0004 0006 0007 0008 0009 0010]"; fmt.Sprint(got) != want {
+		t.Errorf("got the letters %v, want %s", got, want)
+	}
+	if len(unreadable) != len(hugeIDs) {
+		t.Fatalf("got %d errors, want %d: %q", len(unreadable), len(hugeIDs), unreadable)
+	}
+	for i, id := range hugeIDs {
+		if text := unreadable[i]; !strings.Contains(text, id) || !strings.Contains(text, "client-output-buffer-limit normal is 200000") {
+			t.Errorf("got %q, want an error that names letter %s and the setting", text, id)
+		}
+		_, err := q.DeadLetter(ctx, id)
+		wantErr(t, err, queue.ErrReplyLimit)
+	}
+	counts, err := q.Scan(ctx, queue.ScanOptions{Bytes: 64 << 20}, func([]queue.ScannedRecord) error { return nil })
+	must(t, err)
+	for _, n := range counts {
+		if n.Place == queue.PlaceDead && (n.Scanned != letters-2 || n.Complete()) {
+			t.Errorf("got %+v, want %d letters scanned of %d", n, letters-2, letters)
+		}
+	}
+	if n, err := q.Discard(ctx, hugeIDs...); n != len(hugeIDs) || err != nil {
+		t.Errorf("discarded %d, %v, want %d", n, err, len(hugeIDs))
+	}
+}
+
+// deadPages reads all dead letters, and returns the first 4 bytes of each, and the errors about
+// those that the server cannot send.
+func deadPages(t *testing.T, q target) (got, unreadable []string) {
+	t.Helper()
+	cursor := ""
+	for range 100 {
+		dead, next, err := q.DeadLetters(t.Context(), cursor, 50)
+		if errors.Is(err, queue.ErrReplyLimit) {
+			unreadable = append(unreadable, err.Error())
+		} else {
+			must(t, err)
+		}
+		for _, d := range dead {
+			got = append(got, string(d.Payload[:4]))
+		}
+		if cursor = next; next == "" {
+			return got, unreadable
+		}
+	}
+	t.Fatal("the pages do not end")
+	return nil, nil
 }

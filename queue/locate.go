@@ -3,6 +3,7 @@ package queue
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -86,9 +87,9 @@ func (q *Queue) Batches(ctx context.Context, ids ...string) ([]BatchInfo, error)
 	return all, nil
 }
 
-// InFlight describes up to n of the batches in flight whose records were first sealed until the
-// given time, youngest first, and returns how many batches are in flight in all. It is one round
-// trip. n is at most 1,000, and each costs the server some 5 µs.
+// InFlight describes up to n of the batches in flight whose records were first sealed at the given
+// time or before, youngest first. It also returns how many batches are in flight in all. It takes
+// one round trip. n is at most 1,000, and each batch costs the server some 5 µs.
 func (q *Queue) InFlight(ctx context.Context, until time.Time, n int) (batches []BatchInfo, total int64, err error) {
 	if err := within("InFlight: n", n, 1, maxInFlight); err != nil {
 		return nil, 0, err
@@ -235,14 +236,19 @@ type ScanCount struct {
 func (c ScanCount) Complete() bool { return c.Scanned >= c.Total && !c.Moved }
 
 // Scan reads payloads without leasing them, oldest first: delayed ones, those of the ready list, of
-// batches in flight, and dead letters. It passes them to visit in parts, of one place and, in
-// flight, of one batch each, and stops with its error. It returns how far it came in each place. It
-// visits the places in the order in which records move, so a record that moves during the scan may
-// be visited twice. A requeued or delayed one can be missed, and one of the ready list while
-// consumers work: see [ScanCount].Moved.
+// batches in flight, and dead letters. It passes them to visit in parts. A part has records of one
+// place, and of one batch if they are in flight. Scan stops when visit returns an error, and
+// returns that error. It also returns how far it came in each place.
+//
+// Scan visits the places in the order in which records move, so it may visit a record that moves
+// during the scan twice. It can miss a record that is requeued or delayed during the scan. It can
+// also miss one of the ready list while consumers work: see [ScanCount].Moved.
 //
 // A record has no index by its content, so this is the only way to find one in the ready list. The
 // bounds keep it cheap: about one command for 500 records or 256 KiB.
+//
+// A record over the server's client-output-buffer-limit ends the scan with [ErrReplyLimit]. A dead
+// letter over that limit is passed over, and does not count as scanned.
 func (q *Queue) Scan(ctx context.Context, o ScanOptions, visit func([]ScannedRecord) error) ([]ScanCount, error) {
 	if visit == nil {
 		return nil, fmt.Errorf("%w: Scan: visit is nil, must be a function", ErrConfig)
@@ -326,7 +332,13 @@ func (q *Queue) scanList(ctx context.Context, r *scanRun, key string, describe f
 		if n == 0 {
 			return nil
 		}
-		list, err := q.server.Read(ctx, "LRANGE", key, itoa(-at-n), itoa(-at-1)).AsStrSlice()
+		replies, n, err := q.readSome(ctx, n, func(n int) []rueidis.Completed {
+			return []rueidis.Completed{q.server.Command("LRANGE", key, itoa(-at-n), itoa(-at-1))}
+		})
+		if err != nil {
+			return wrap("scan", fmt.Errorf("%s, position %d: %w", key, at, err))
+		}
+		list, err := replies[0].AsStrSlice()
 		if err != nil {
 			return wrap("scan", err)
 		}
@@ -381,6 +393,13 @@ func (q *Queue) scanDead(ctx context.Context, r *scanRun) error {
 			return nil
 		}
 		letters, next, err := q.DeadLetters(ctx, cursor, n)
+		if errors.Is(err, ErrReplyLimit) {
+			if next == "" {
+				return nil
+			}
+			cursor, at = next, at+1
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -396,9 +415,9 @@ func (q *Queue) scanDead(ctx context.Context, r *scanRun) error {
 }
 
 // DeadLetter returns the dead letter with an id, which is that of the batch that held the record
-// alone. ErrGone: there is none.
+// alone. It returns ErrGone if there is none.
 func (q *Queue) DeadLetter(ctx context.Context, id string) (DeadLetter, error) {
-	letters, err := q.deadLetters(ctx, []string{id})
+	letters, _, err := q.deadLetters(ctx, []string{id})
 	if err != nil {
 		return DeadLetter{}, err
 	}

@@ -3,10 +3,13 @@ package queue
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/redis/rueidis"
+
+	"github.com/headrace/headrace/internal/redisx"
 )
 
 // A server closes the connection of a client for which more than client-output-buffer-limit normal
@@ -71,4 +74,62 @@ func (q *Queue) readNarrow(ctx context.Context, id string, n int, have []rueidis
 		}
 	}
 	return have, nil
+}
+
+// readSome reads what build asks for with n, or with less if the server cannot send so much at
+// once, and returns the n that it has read. With 1 that is ErrReplyLimit.
+func (q *Queue) readSome(ctx context.Context, n int, build func(n int) []rueidis.Completed) (r []rueidis.RedisResult, read int, err error) {
+	if q.replyLimit.Load() > 0 {
+		n = min(n, narrowChunk)
+	}
+	for answers := false; ; {
+		r = q.client.DoMulti(ctx, build(n)...)
+		failed := slices.IndexFunc(r, func(x rueidis.RedisResult) bool { return !answered(x.Error()) || redisx.Refused(x.Error()) })
+		if failed < 0 {
+			return r, n, nil
+		}
+		err = r[failed].Error()
+		if answered(err) || !q.limitsReplies(ctx) {
+			return q.server.ReadAll(ctx, func() []rueidis.Completed { return build(n) }), n, nil
+		}
+		switch {
+		case n > 1:
+			n /= 2
+		case !answers: // it may have been the network
+			if err := q.server.Read(ctx, "LLEN", q.keys[keyReady]).Error(); err != nil {
+				return nil, 0, err
+			}
+			answers = true
+		default:
+			return nil, 0, fmt.Errorf("%w: client-output-buffer-limit normal is %d bytes: raise it: %w", ErrReplyLimit, q.replyLimit.Load(), err)
+		}
+	}
+}
+
+// readEach sends n read commands, and returns their replies. With an error it returns those before
+// the command that failed.
+func (q *Queue) readEach(ctx context.Context, n int, command func(i int) rueidis.Completed) (all []rueidis.RedisResult, err error) {
+	for step := n; len(all) < n; {
+		some, read, err := q.readSome(ctx, min(step, n-len(all)), func(n int) []rueidis.Completed {
+			cmds := make([]rueidis.Completed, n)
+			for i := range cmds {
+				cmds[i] = command(len(all) + i)
+			}
+			return cmds
+		})
+		if err != nil {
+			return all, err
+		}
+		all, step = append(all, some...), read
+	}
+	return all, nil
+}
+
+// limitsReplies reports whether the server is known to bound replies. It asks the server if that is
+// not known.
+func (q *Queue) limitsReplies(ctx context.Context) bool {
+	if q.replyLimit.Load() == 0 && ctx.Err() == nil {
+		q.learnReplyLimit(ctx)
+	}
+	return q.replyLimit.Load() > 0 && ctx.Err() == nil
 }

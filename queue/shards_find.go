@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -82,6 +83,17 @@ func (s *Shards) DeadLetters(ctx context.Context, cursor string, n int) (dead []
 	}
 	for {
 		letters, rest, err := s.queues[at].DeadLetters(ctx, inner, n-len(dead))
+		if errors.Is(err, ErrReplyLimit) {
+			if len(dead) > 0 {
+				return dead, itoa(at) + ":" + inner, nil // the next page begins with it
+			}
+			if rest != "" {
+				rest = itoa(at) + ":" + rest
+			} else if at+1 < len(s.queues) {
+				rest = itoa(at+1) + ":"
+			}
+			return nil, rest, shardError(s.queues[at], err)
+		}
 		if err != nil {
 			return nil, "", shardError(s.queues[at], err)
 		}
