@@ -32,26 +32,29 @@ func onMaster(t *testing.T, cl *servertest.Cluster, master int) (name string, sl
 }
 
 // halfASlot: what all windows share has moved and their events have not, or the other way round.
-// Every call is refused as a whole.
+// Every call is refused as a whole. Of the keys that every script names, only the one that never
+// exists is missing.
 func halfASlot(t *testing.T, cl *servertest.Cluster) {
 	name, slot := onMaster(t, cl, 0)
-	cfg := window.Config{Size: time.Second, Lateness: -1, Idle: time.Minute, Keep: time.Hour}
+	cfg := window.Config{Size: time.Second, Lateness: -1, Idle: time.Minute, Keep: time.Hour, MaxFailures: 1}
 	w := named(t, cl.Client, name, cfg)
 	p := "{" + name + "}:window:"
-	add(t, w, "k", at(0, "a"), at(time.Second, "b"), at(2*time.Second, "c"), at(3*time.Second, "d"))
+	add(t, w, "k", at(0, "a"), at(time.Second, "b"), at(2*time.Second, "c"), at(3*time.Second, "d"), at(4*time.Second, "e"))
 	add(t, w, "k", window.Event{At: time.Now(), Data: "now"})
 	add(t, w, "k", at(0, "late"))
-	closed := closeDue(t, w, 2)
-	if err := w.Release(t.Context(), closed[1], window.ReleaseOptions{Failure: "x"}); err != nil {
-		t.Fatal(err)
+	closed := closeDue(t, w, 3)
+	for i, failure := range map[int]string{1: "", 2: "it cannot be read"} {
+		if err := w.Release(t.Context(), closed[i], window.ReleaseOptions{Failure: failure}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	before, err := w.Stats(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	shared := []string{p + "meta", p + "idle", p + "due", p + "leases", p + "expiry", p + "open:k", p + "marks:k"}
+	shared := []string{p + "meta", p + "idle", p + "due", p + "leases", p + "dead", p + "expiry", p + "open:k", p + "marks:k"}
 	own := []string{p + "late:", p + "slide:k"}
-	for i := range 4 {
+	for i := range 5 {
 		n := windowName(time.Duration(i)*time.Second, time.Second, "k")
 		own = append(own, p+"events:"+n, p+"info:"+n)
 	}

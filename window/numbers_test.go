@@ -2,6 +2,7 @@ package window_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,19 +24,25 @@ type edited struct {
 // key returns a key of the package.
 func (e edited) key(s string) string { return "{" + e.w.Name() + "}:window:" + s }
 
-func newEdited(t *testing.T, c rueidis.Client) edited {
+// newEdited makes one. Each of its sets has more events more.
+func newEdited(t *testing.T, c rueidis.Client, more int) edited {
 	t.Helper()
-	return newEditedNamed(t, c, servertest.Prefix(t))
+	return newEditedNamed(t, c, servertest.Prefix(t), more)
 }
 
-func newEditedNamed(t *testing.T, c rueidis.Client, name string) edited {
+func newEditedNamed(t *testing.T, c rueidis.Client, name string, more int) edited {
 	t.Helper()
+	events := append([]window.Event{at(0, "1"), at(1, "2")}, many(more, time.Second)...)
+	late := many(more, time.Second)
+	for i := range late {
+		late[i].Data = "late " + late[i].Data
+	}
 	logger, _ := collect()
 	e := edited{w: named(t, c, name, window.Config{
 		Size: time.Minute, Keep: time.Hour, Lateness: -1, Idle: time.Hour, LeaseDuration: time.Hour, MaxFailures: 1, Logger: logger,
 	})}
 	for _, key := range []string{"dead", "leased"} {
-		add(t, e.w, key, at(0, "1"), at(1, "2"), at(time.Minute, "3"))
+		add(t, e.w, key, append(slices.Clone(events), at(time.Minute, "3"))...)
 	}
 	for _, x := range closeDue(t, e.w, 2) {
 		if x.Key == "leased" {
@@ -44,9 +51,14 @@ func newEditedNamed(t *testing.T, c rueidis.Client, name string) edited {
 			t.Fatal(err)
 		}
 	}
-	add(t, e.w, "due", at(0, "1"), at(1, "2"), at(time.Minute, "3"))
-	add(t, e.w, "due", at(0, "late"))
-	add(t, e.w, "open", at(0, "1"), at(1, "2"))
+	add(t, e.w, "due", append(slices.Clone(events), at(time.Minute, "3"))...)
+	add(t, e.w, "due", append(late, at(0, "late"))...)
+	add(t, e.w, "open", events...)
+	now := time.Now()
+	for i := range more {
+		late[i] = window.Event{At: now, Data: fmt.Sprint("now ", i)}
+	}
+	add(t, e.w, "sliding", late[:more]...)
 	balanced(t, e.w)
 	return e
 }
@@ -91,19 +103,36 @@ func TestNumbersOverwrittenByHand(t *testing.T) {
 	}
 	c := servertest.Redis(t)
 	for what, edit := range edits {
-		checkEdit(t, c, what, edit)
+		checkEdit(t, c, what, edit, 0)
 	}
 }
 
-func checkEdit(t *testing.T, c rueidis.Client, what string, edit []string) {
+// The same for one of the keys that a large set has.
+func TestBucketOfAnotherType(t *testing.T) {
+	t.Parallel()
+	c := servertest.Redis(t)
+	for _, key := range []string{"due", "leased", "open"} {
+		checkEdit(t, c, "must be zset", []string{"SET", "events.17:" + windowName(0, time.Minute, key), "x"}, 4000)
+	}
+	checkEdit(t, c, "must be zset", []string{"SET", "slide.17:sliding", "x"}, 4000)
+	checkEdit(t, c, "must be zset", []string{"SET", "late.17:", "x"}, 4000)
+}
+
+func checkEdit(t *testing.T, c rueidis.Client, what string, edit []string, more int) {
 	t.Helper()
-	e, ctx := newEdited(t, c), t.Context()
+	e, ctx := newEdited(t, c, more), t.Context()
 	w := e.w
 	fail := func(format string, args ...any) {
 		t.Helper()
 		t.Errorf("%.200q: "+format, append([]any{edit}, args...)...)
 	}
-	cmd := append([]string{edit[0], e.key(edit[1])}, edit[2:]...)
+	key := e.key(edit[1])
+	if more > 0 {
+		if kind, err := c.Do(ctx, c.B().Type().Key(key).Build()).ToString(); err != nil || kind != "zset" {
+			t.Fatalf("%s is a %s, %v, want a set of events", key, kind, err)
+		}
+	}
+	cmd := append([]string{edit[0], key}, edit[2:]...)
 	if err := c.Do(ctx, c.B().Arbitrary(cmd...).Build()).Error(); err != nil {
 		t.Fatal(err)
 	}
@@ -111,17 +140,18 @@ func checkEdit(t *testing.T, c rueidis.Client, what string, edit []string) {
 	if a, err := w.Audit(ctx); mark != "" && !strings.Contains(strings.Join(a.Differences, "\n"), mark) {
 		fail("Audit reports %q, %v, want one with %q", a.Differences, err, mark)
 	}
-	if _, err := w.Stats(ctx); err != nil {
+	about := func(err error) bool { return err != nil && !strings.Contains(err.Error(), "WRONGTYPE") }
+	ofLate := strings.HasPrefix(edit[1], "late.") // the calls about late events fail until the repair
+	if _, err := w.Stats(ctx); about(err) || err != nil && !ofLate {
 		fail("stats: %v", err)
 	}
-	if late, _, err := w.Late(ctx, "", 100); err != nil || len(late) < 1 {
+	if late, _, err := w.Late(ctx, "", 100); about(err) || err != nil && !ofLate || err == nil && len(late) < 1 {
 		fail("late: got %d events, %v, want 1 or more", len(late), err)
 	}
 	_, _, err := w.DeadWindows(ctx, "", 100)
 	if err != nil {
 		fail("dead windows: %v", err)
 	}
-	about := func(err error) bool { return err != nil && !strings.Contains(err.Error(), "WRONGTYPE") }
 	if _, err := w.OpenWindows(ctx, "open", time.Time{}, 10); about(err) {
 		fail("open windows: %v", err)
 	}
@@ -163,5 +193,11 @@ func checkEdit(t *testing.T, c rueidis.Client, what string, edit []string) {
 	}
 	if _, err := w.Add(ctx, "open", at(3, "more yet")); err != nil {
 		fail("add after the repair: %v", err)
+	}
+	if _, _, err := w.Late(ctx, "", 100); err != nil {
+		fail("late after the repair: %v", err)
+	}
+	if _, err := w.Last(ctx, "sliding", time.Hour); err != nil {
+		fail("the last hour after the repair: %v", err)
 	}
 }

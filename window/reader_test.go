@@ -49,7 +49,7 @@ func TestOpen(t *testing.T) {
 			t.Errorf("Open has created %s: %d, %v", meta, n, err)
 		}
 
-		newEditedNamed(t, c, name)
+		newEditedNamed(t, c, name, 0)
 		r := open()
 		want(t, "name", r.Name(), name)
 		want(t, "size", r.Size(), time.Minute)
