@@ -3,6 +3,8 @@ package lookup_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -167,5 +169,55 @@ func TestRemoteFromPostgres(t *testing.T) {
 	}
 	if _, err = r.GetMany(t.Context(), []string{"new"}); err == nil {
 		t.Fatal("the source is away, and GetMany returned no error")
+	}
+}
+
+// An entry that the server would not read is an error that names its key and the setting. It breaks
+// no connection: what is around it, and the version before, stay.
+func TestEntryOverASettingOfTheServer(t *testing.T) {
+	t.Parallel()
+	const limit = 1 << 20
+	for _, setting := range []string{"proto-max-bulk-len", "client-query-buffer-limit"} {
+		c := servertest.OwnRedis(t, "--"+setting, fmt.Sprint(limit)).Client(t)
+		ctx := t.Context()
+		refused := func(what string, err error) {
+			t.Helper()
+			var e *lookup.EntryError
+			if !errors.Is(err, lookup.ErrEncode) || !errors.As(err, &e) || !strings.Contains(e.Key, "large") ||
+				!strings.Contains(err.Error(), setting) || !strings.Contains(err.Error(), fmt.Sprint(limit)) {
+				t.Errorf("%s: %s: got %.300v, want an EntryError that names the key, the setting and its value", setting, what, err)
+			}
+		}
+		for _, size := range []int{limit, 3 * limit} {
+			source := map[string]string{"a": "1", "fits": strings.Repeat("x", limit-1000)}
+			name := servertest.Prefix(t)
+			table, err := lookup.New(ctx, c, name, lookup.Config[string, string]{
+				Load: lookup.FromMap(func(context.Context) (map[string]string, error) { return source, nil }),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := table.Refresh(ctx); err != nil {
+				t.Fatal(err)
+			}
+			source["large"] = strings.Repeat("x", size)
+			_, err = table.Refresh(ctx)
+			refused("Refresh", err)
+			if s, err := table.Snapshot(); err != nil || s.Len() != 2 {
+				t.Errorf("%s: got %v, want the version of 2 entries", setting, err)
+			}
+			remote, err := lookup.NewRemote(ctx, c, name, lookup.RemoteConfig[string, string]{
+				Fetch: func(context.Context, []string) (map[string]string, error) { return source, nil },
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			refused("Put", remote.Put(ctx, source))
+			_, err = remote.GetMany(ctx, []string{"a", "large"})
+			refused("GetMany", err)
+			if r, err := remote.GetMany(ctx, []string{"a", "fits"}); err != nil || len(r.Missing) > 0 || r.Values[0] != "1" || r.Values[1] != source["fits"] {
+				t.Errorf("%s: got %d missing, %v, want the entries that fit", setting, len(r.Missing), err)
+			}
+		}
 	}
 }
