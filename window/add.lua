@@ -19,6 +19,20 @@ local function lastBefore(limit, first, last)
   return low
 end
 
+-- putInto adds pairs of time and member to a bucket of a set, and returns how many are new. They go
+-- to the first key of the set if the bucket holds another type: it is read before all buckets.
+local function putInto(kind, name, b, ms, pairs)
+  local new = redis.pcall('ZADD', setKey(kind, name, b), 'NX', unpack(pairs))
+  if isWrongType(new) then
+    b = 0
+    new = redis.call('ZADD', setKey(kind, name, b), 'NX', unpack(pairs))
+  elseif type(new) == 'table' then
+    error(new.err, 0)
+  end
+  redis.call('PEXPIRE', setKey(kind, name, b), int(ms + SLACK + JITTER + b * SPREAD))
+  return new
+end
+
 -- put adds events to a set and returns how many are new. What is there already keeps its time.
 local function put(kind, name, split, ms, first, last)
   local whole = setKey(kind, name, 0)
@@ -37,16 +51,14 @@ local function put(kind, name, split, ms, first, last)
     end
   end
   local new = 0
-  for b, group in pairs(groups) do
-    new = new + redis.call('ZADD', setKey(kind, name, b), 'NX', unpack(group))
-    redis.call('PEXPIRE', setKey(kind, name, b), int(ms + SLACK + JITTER + b * SPREAD))
-  end
+  for b, group in pairs(groups) do new = new + putInto(kind, name, b, ms, group) end
   return new
 end
 
 local function has(kind, name, split, i)
   if redis.call('ZSCORE', setKey(kind, name, 0), data(i)) then return true end
-  return split and redis.call('ZSCORE', setKey(kind, name, bucket(i)), data(i))
+  local found = split and redis.pcall('ZSCORE', setKey(kind, name, bucket(i)), data(i))
+  return found and not isWrongType(found)
 end
 
 local marks = redis.call('HMGET', marksKey(key), 'newest', 'floor', 'size', 'sizes', 'split')
@@ -69,8 +81,7 @@ local function tooLate(reason, i, start, length)
     if redis.call('ZSCORE', setKey('late', name, 0), member) then return end
     b = bucket(i)
   end
-  redis.call('ZADD', setKey('late', name, b), 'NX', int(clock), member)
-  redis.call('PEXPIRE', setKey('late', name, b), int(RETENTION + SLACK + JITTER + b * SPREAD))
+  putInto('late', name, b, RETENTION, {int(clock), member})
 end
 
 -- The size of windows may have been changed. Windows that were open keep theirs, and events before

@@ -78,12 +78,19 @@ local function keepSet(kind, name, split, ms)
   end
 end
 
+-- isWrongType reports whether a reply is the error about a key of another type.
+local function isWrongType(reply) return type(reply) == 'table' and reply.err and string.find(reply.err, 'WRONGTYPE', 1, true) end
+
 -- trim removes what is not younger than upTo: a bounded part of it, in a few buckets chosen at
 -- random.
 local function trim(kind, name, split, upTo)
   local function trimOne(key, most)
-    local old = redis.call('ZCOUNT', key, '-inf', int(upTo))
-    if old > 0 then redis.call('ZREMRANGEBYRANK', key, 0, math.min(old, most) - 1) end
+    local old = redis.pcall('ZCOUNT', key, '-inf', int(upTo))
+    if type(old) == 'table' then
+      if not isWrongType(old) then error(old.err, 0) end
+    elseif old > 0 then
+      redis.call('ZREMRANGEBYRANK', key, 0, math.min(old, most) - 1)
+    end
   end
   trimOne(setKey(kind, name, 0), 2 * SPLIT_ABOVE)
   if split then

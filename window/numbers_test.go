@@ -158,6 +158,19 @@ func checkEdit(t *testing.T, c rueidis.Client, what string, edit []string, more 
 	if _, err := w.Add(ctx, "open", at(2, "more")); about(err) {
 		fail("add to the open window: %v", err)
 	}
+	if more > 0 { // some of these go to the bucket that was overwritten
+		events, late := many(300, time.Second), many(300, time.Second)
+		for i := range events {
+			events[i].Data, late[i].Data = "more "+events[i].Data, "too "+late[i].Data
+		}
+		want(t, "added", add(t, w, "open", events...), window.AddResult{New: 300})
+		want(t, "repeated", add(t, w, "open", events...), window.AddResult{Repeated: 300})
+		want(t, "late", add(t, w, "due", late...), window.AddResult{Late: 300})
+		for i := range events {
+			events[i].At = time.Now()
+		}
+		want(t, "added now", add(t, w, "sliding", events...), window.AddResult{New: 300})
+	}
 	if err := w.Extend(ctx, e.leased, time.Hour); err != nil && !strings.Contains(err.Error(), "lease lost") {
 		fail("extend: %v", err)
 	}
