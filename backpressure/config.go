@@ -26,8 +26,8 @@ const MaxSources = 64
 type Config struct {
 	// Records are added up to the depth in records; see [SourcesOf].
 	Records []Source
-	// High is the bound of the depth, at which the gate closes. At Low it opens again. Defaults
-	// [DefaultHigh] and half of High.
+	// High is the bound of the depth, at which the gate closes. At Low it opens again. The defaults
+	// are [DefaultHigh] and half of High.
 	High, Low int64
 
 	// Bytes are added up to the depth in bytes. HighBytes and LowBytes are its watermarks, as above.
@@ -46,15 +46,15 @@ type Config struct {
 	// bound.
 	HighLag, LowLag time.Duration
 
-	// HighMemory closes the gate when the server uses this part of its maxmemory, 0.8 for 80 %.
+	// HighMemory closes the gate when the server uses this fraction of its maxmemory: 0.8 is 80 %.
 	// LowMemory (default: nine tenths of HighMemory) opens it again. It is a brake like lag. The
 	// server must have a maxmemory, and the user needs INFO.
 	HighMemory, LowMemory float64
 
-	// ReservationTTL is how long a producer may take from Acquire to [Reservation.Release]. Default
-	// [DefaultReservationTTL].
+	// ReservationTTL is how long a producer may take from Acquire to [Reservation.Release]. The
+	// default is [DefaultReservationTTL].
 	ReservationTTL time.Duration
-	// PollInterval is how often a waiting producer polls, in case signals are lost. Default
+	// PollInterval is how often a waiting producer polls, in case signals are lost. The default is
 	// [DefaultPollInterval].
 	PollInterval time.Duration
 	// Logger receives the errors of background work, such as a failed subscription to the channel.

@@ -23,11 +23,12 @@
 // room is free again after Config.ReservationTTL or twice Config.PollInterval, whichever is
 // shorter. When a reservation expires, the next producer is admitted within 50 ms.
 //
-// The depth is measured and cannot drift: it is the length of lists, and hash fields that the owner
-// of the data changes in the same script as the data. The script that changes the reservations also
-// updates their sums, and [Gate.Audit] recounts them. Depth can be records, bytes, or both. A gate
-// can also close on lag, the age of the oldest waiting record, and on the memory of the server.
-// These two are brakes and not bounds: records age without any push, and others use the memory too.
+// The depth is measured and cannot drift. It is the sum of lengths of lists and of hash fields that
+// the owner of the data changes in the same script as the data. The script that changes the
+// reservations also updates their sums, and [Gate.Audit] recounts them. Depth can be records,
+// bytes, or both. A gate can also close on lag, the age of the oldest waiting record, and on the
+// memory of the server. These two are brakes and not bounds: records age without any push, and
+// others use the memory too.
 //
 // # Keys
 //

@@ -12,7 +12,7 @@ type Reservation struct {
 	// Records and Bytes are the requested amounts.
 	Records int
 	Bytes   int64
-	// Deadline is when the reservation expires, by this process's clock and on the safe side. Push
+	// Deadline is when the reservation expires, by this process's clock, never too late. Push
 	// before it, or acquire again.
 	Deadline time.Time
 

@@ -16,12 +16,13 @@ type Stats struct {
 	ReservedRecords, ReservedBytes int64
 	// Producers is the number of reservations, Waiting the number of waiting producers.
 	Producers, Waiting int64
-	// Lag is how long the oldest record has waited, 0 for a gate without it.
+	// Lag is how long the oldest record has waited, 0 for a gate without HighLag.
 	Lag time.Duration
-	// Memory is the used part of the server's maxmemory, 0 for a gate without it.
+	// Memory is the fraction of the server's maxmemory that is in use, 0 for a gate without
+	// HighMemory.
 	Memory float64
-	// ClockBehind is how far the server's clock is behind the gate's own, because the server's
-	// was set back. Reservations follow the gate's clock, which never goes back.
+	// ClockBehind is how far the server's clock is behind the gate's own, which never goes back. It is
+	// 0 unless the server's clock was set back. Reservations follow the gate's clock.
 	ClockBehind time.Duration
 
 	memory int64 // in millionths

@@ -1,5 +1,5 @@
 // Package lookup keeps reference data (zip codes, rates, products) in the memory of every process,
-// one complete version at a time. So a pipeline stage joins in nanoseconds instead of querying
+// one complete version at a time. A pipeline stage then joins in nanoseconds instead of querying
 // Redis three times per record.
 //
 // [Table.Refresh] reads a [Table] from Postgres ([FromQuery]) or any other source ([Loader]), and
@@ -33,10 +33,10 @@
 //
 // # Cost
 //
-// [Snapshot.Get] is one map access, without lock or allocation; [Table.Snapshot] is an atomic load.
-// A process that learns of a new version reads all of it, and holds two versions in the meantime. A
-// refresh writes and reads each entry once. No command takes longer than one part takes: an old
-// version expires part by part.
+// [Snapshot.Get] is one map access: it takes no lock and does not allocate. [Table.Snapshot] is an
+// atomic load. A process that learns of a new version reads all of it, and holds two versions in
+// the meantime. A refresh writes and reads each entry once. No command handles the entries of more
+// than one part, and an old version expires part by part.
 //
 // # Failure modes
 //
@@ -47,7 +47,7 @@
 //     stays.
 //   - A process has no snapshot: it returns [ErrNotLoaded], and never reports keys as missing.
 //   - A part was deleted by hand: a process that has to read the version returns [ErrIncomplete].
-//     The next refresh repairs it, and Run does not wait until that is due.
+//     The next refresh repairs it. If RefreshInterval is set, Run refreshes at once.
 //   - A slot of a cluster moves: refreshes wait, and never make half a change.
 //   - The user has no Pub/Sub rights: new versions arrive within MaxAge.
 //
@@ -57,10 +57,12 @@
 //
 // A [Remote] is for tables that are too large for every process. A look-up is a batched read of
 // Redis behind the client's cache. If Redis lacks a key, one caller reads it from the source,
-// however many callers need it. A key that the source lacks is remembered as missing for a while.
-// GetMany is the same as that of a Table. Each entry is a key of its own, <name>:lookup:<key>, and
-// not a field of a hash: servers track whole keys, so each write to a hash would invalidate it in
-// every process's cache. The keys have no hash tag, so a cluster spreads them.
+// however many callers need it. A key that the source lacks is remembered as missing for
+// RemoteConfig.NegativeTTL. [Remote.GetMany] is called like [Table.GetMany].
+//
+// Each entry is a key of its own, <name>:lookup:<key>, and not a field of a hash. Servers track
+// whole keys, so each write to a hash would invalidate all of it in every process's cache. The keys
+// have no hash tag, so a cluster spreads them.
 //
 // # Access rights
 //

@@ -14,7 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Querier is what [FromQuery] needs of a *pgxpool.Pool, a *pgx.Conn or a pgx.Tx.
+// Querier runs the queries of [FromQuery]: a *pgxpool.Pool, a *pgx.Conn or a pgx.Tx.
 type Querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
@@ -45,9 +45,9 @@ func FromMap[K comparable, V any](load func(ctx context.Context) (map[K]V, error
 //     after the key.
 //
 // A field's name is its db tag, or else its own name, compared without case and underscores; "-"
-// leaves it out. Each column must be used and each field must have a column: a query and a type
-// that have grown apart are an error ([ErrConfig]), not zero values. Key columns may also be fields
-// of V. A NULL in a key is [ErrNullKey]; elsewhere it needs a field that can hold it.
+// leaves it out. Each column must be used, and each field must have a column. If query and type no
+// longer match, that is an error ([ErrConfig]), and no field is silently zero. Key columns may also
+// be fields of V. A NULL in a key is [ErrNullKey]; elsewhere it needs a field that can hold it.
 //
 // Keys are read as the source compares them. A key of type char(n) loses its padding, and one of
 // type numeric its trailing zeros, if K is a string. A text key that the source compares without

@@ -19,8 +19,8 @@ const (
 
 // Run keeps the snapshot current until ctx is done, and then returns nil. It subscribes to the
 // signal that every refresh sends, polls Redis twice in MaxAge, and refreshes the table when it is
-// older than RefreshInterval. Errors that it retries go to Config.Logger. Several Runs of one table
-// may run, in this and in other processes.
+// older than RefreshInterval. Errors that it retries go to Config.Logger. Several calls of Run may
+// be active for one table, in this process and in others.
 //
 // The signal is Pub/Sub on a connection of its own. That works on every server and with the
 // caller's client as it is, even without client-side caching. A lost signal delays a new version by

@@ -49,7 +49,8 @@ type Batch struct {
 type LeaseOptions struct {
 	Records, Bytes         int
 	Linger, Idle, Duration time.Duration
-	// Worker names the holder of the lease, for people: BatchInfo has it, cut to MaxWorker bytes.
+	// Worker names the holder of the lease for operators. It is in BatchInfo, truncated to MaxWorker
+	// bytes.
 	Worker string
 	// Settle is called before a batch that keeps failing is split or buried. nil: there is no ledger,
 	// so a worker that still holds the batch may go on to use it.

@@ -35,7 +35,8 @@ const (
 	MaxRecords = 100_000
 	// MaxReason bounds the stored reason of a failure, in bytes. A longer one is truncated.
 	MaxReason = 1024
-	// MaxWorker bounds the LeaseOptions.Worker that a batch keeps, in bytes. A longer one is cut.
+	// MaxWorker bounds the LeaseOptions.Worker that a batch keeps, in bytes. A longer one is
+	// truncated.
 	MaxWorker = 200
 )
 

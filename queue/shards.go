@@ -120,7 +120,7 @@ func (s *Shards) Of(b *Batch) *Queue {
 func (s *Shards) ShardOf(key string) int { return slot(key) * len(s.queues) / slots }
 
 // OfID returns the shard in which the batch or dead letter with an id was made, by the slot that
-// the id holds. nil: it is not of a shard of s.
+// the id holds. It returns nil if no shard of s made it.
 func (s *Shards) OfID(id string) *Queue {
 	tag, err := uid.Tag(id)
 	if err != nil {
@@ -190,8 +190,8 @@ func (s *Shards) Resume(ctx context.Context) error {
 }
 
 // Stats returns the sum of the shards' books and the greatest of their ages. It reports Paused only
-// if all shards are paused. Each shard is read in one step, but not all in the same one: a sum over
-// moving shards balances, and counts what moves in between at one of the two times.
+// if all shards are paused. Each shard is read in one step, but not all in the same one. The sum
+// still balances: a record that moves meanwhile is counted as it was before or after the move.
 func (s *Shards) Stats(ctx context.Context) (Stats, error) {
 	all := make([]Stats, len(s.queues))
 	err := s.each(func(i int, q *Queue) (err error) { all[i], err = q.Stats(ctx); return err })

@@ -149,9 +149,9 @@ func (s *Shards) note(ctx context.Context, i int, err error, lasted time.Duratio
 // fill up. After it has returned, a blocking read of a shard may continue for up to
 // Config.Lease.PollInterval, for the next consumer that waits.
 //
-// A shard that stops answering delays each consumer that asks it during the first second, by a
-// second. After that the consumers get the batches of the other shards. A batch that the silent
-// shard leases in the end goes to the next consumer with the same options, or back if none comes.
+// When a shard stops answering, each consumer that asks it in the first second is delayed by a
+// second. After that the consumers get the batches of the other shards. If the silent shard leases
+// a batch in the end, that goes to the next consumer with the same options, or back if none comes.
 func (s *Shards) Lease(ctx context.Context, o LeaseOptions) (*Batch, error) {
 	if r, err := s.round(ctx, o, nil, s.leave); !waits(err) {
 		return r.batch, err

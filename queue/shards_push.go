@@ -39,7 +39,8 @@ func (s *Shards) Push(ctx context.Context, payloads ...[]byte) error {
 // PushGated is Push with a gate in front of each shard. acquire is called with each shard that has
 // a part and the size of the part. It returns when the part may be pushed, and the function that it
 // returns is called when the push has succeeded: after another outcome, the records may be in the
-// queue or on their way. A shard that waits for its gate does not hold up the others. nil: no gate.
+// queue or on their way. A shard that waits for its gate does not hold up the others. If
+// acquire is nil, there is no gate.
 func (s *Shards) PushGated(
 	ctx context.Context, acquire func(ctx context.Context, q *Queue, records int, bytes int64) (release func(), err error), payloads ...[]byte,
 ) error {
@@ -96,7 +97,8 @@ func (s *Shards) partsOf(ctx context.Context, payloads [][]byte) ([][]int, error
 }
 
 // PushKeyed is Push for a producer that knows the keys and so need not parse the payloads:
-// payloads[i] goes to the shard of keys[i]. ErrConfig: no program has opened the queue with a key.
+// payloads[i] goes to the shard of keys[i]. It returns ErrConfig if no program has opened the queue
+// with a key.
 func (s *Shards) PushKeyed(ctx context.Context, keys []string, payloads [][]byte) error {
 	if err := s.queues[0].checkPayloads(ctx, payloads); err != nil {
 		return err
