@@ -527,7 +527,7 @@ func TestErrors(t *testing.T) {
 		{addKey, "key has 0 bytes, must be 1 to 512"},
 		{addTime, "event 0 is at 0001-01-01"},
 		{noTumbling, window.ErrNoTumbling.Error()},
-		{sliding.Run(t.Context(), nil), window.ErrNoTumbling.Error()},
+		{sliding.Run(t.Context(), func(context.Context, window.ClosedWindow) error { return nil }), window.ErrNoTumbling.Error()},
 		{closeN, "n is 1001, must be 1 to 1000"},
 		{noSliding, window.ErrNoSliding.Error()},
 		{lastD, "last 1h0m0s, must be 1ms to Config.Keep, 1m0s"},
