@@ -81,7 +81,7 @@ func explain(err error, format string, args ...any) error {
 		return err
 	}
 	var done *contextError
-	if errors.As(err, &done) {
+	if errors.As(err, &done) && !errors.Is(err, pgschema.ErrStandby) {
 		return err
 	}
 	return &contextError{fmt.Sprintf(format, args...), err}

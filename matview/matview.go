@@ -60,7 +60,7 @@ func New(ctx context.Context, pool *pgxpool.Pool, name string, cfg Config) (*Ref
 	}
 	created, err := r.install(ctx, state)
 	if err != nil {
-		return nil, explain(err, "views of %s", name)
+		return nil, explain(pgschema.NameStandby(ctx, pool, err), "views of %s", name)
 	}
 	if cfg.Populate && len(created) > 0 {
 		if _, err := r.Refresh(ctx, created...); err != nil {

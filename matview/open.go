@@ -40,7 +40,7 @@ func Open(ctx context.Context, pool *pgxpool.Pool, name string, cfg Config) (*Re
 		return r.readViews(ctx, tx, state)
 	})
 	if err != nil {
-		return nil, explain(err, "views of %s", name)
+		return nil, explain(pgschema.NameStandby(ctx, pool, err), "views of %s", name)
 	}
 	return r, nil
 }

@@ -329,5 +329,5 @@ func (r Rollup) tx(ctx context.Context, db DB, what string, f func(tx pgx.Tx) er
 		}
 		return f(tx)
 	})
-	return explain(err, "%s roll-up %s", what, r.Table)
+	return explain(pgschema.NameStandby(ctx, db, err), "%s roll-up %s", what, r.Table)
 }

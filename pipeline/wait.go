@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/headrace/headrace/internal/pgschema"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/redis/rueidis"
 )
@@ -21,9 +22,9 @@ const attemptTimeout = 10 * time.Second
 
 // Await calls open until it succeeds. It retries, with growing pauses, while a store is not ready:
 // the connection is refused or times out, the host name does not resolve yet, Postgres is starting
-// up or recovering, or Redis is loading its data. Any other error, such as a wrong password or a
-// bad configuration, is returned at once. When ctx ends, Await returns the last error of open
-// joined with that of ctx.
+// up, recovering or still a standby, or Redis is loading its data. Any other error, such as a
+// wrong password or a bad configuration, is returned at once. When ctx ends, Await returns the
+// last error of open joined with that of ctx.
 //
 // The constructors of the patterns fail when their store is unavailable, although Run would wait
 // for it. Call them in Await to start a program before its stores. Give ctx a deadline. open
@@ -59,11 +60,14 @@ func Await(ctx context.Context, log *slog.Logger, open func(ctx context.Context)
 
 // isNotReady reports whether a store cannot be reached yet and may be reached soon.
 func isNotReady(err error) bool {
+	if errors.Is(err, pgschema.ErrStandby) {
+		return true // until it is promoted, or the name of the primary leads to another server
+	}
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
 		// 57P03: starting up, in recovery; 57P01, 57P02: shutting down, a crash; 53300: too many
-		// connections.
-		return strings.HasPrefix(pg.Code, "57P") || strings.HasPrefix(pg.Code, "08") || pg.Code == "53300"
+		// connections; 25006: a standby, or read-only for now.
+		return strings.HasPrefix(pg.Code, "57P") || strings.HasPrefix(pg.Code, "08") || pg.Code == "53300" || pg.Code == "25006"
 	}
 	if re, ok := rueidis.IsRedisErr(err); ok {
 		return re.IsLoading() || re.IsClusterDown() || re.IsTryAgain() || strings.HasPrefix(re.Error(), "MASTERDOWN")

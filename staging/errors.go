@@ -1,11 +1,14 @@
 package staging
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
 
+	"github.com/headrace/headrace/internal/pgschema"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 var (
@@ -124,6 +127,15 @@ func (t *table) explain(doing string, err error) error {
 		return fmt.Errorf("%w: %s: %w", ErrBusy, doing, err)
 	}
 	return &contextError{doing, err}
+}
+
+// nameStandby names the standby that has refused to open a target. It needs a connection of the
+// pool.
+func nameStandby(ctx context.Context, pool *pgxpool.Pool, target string, err error) error {
+	if named := pgschema.NameStandby(ctx, pool, err); errors.Is(named, pgschema.ErrStandby) {
+		return &contextError{"opening the target " + target, named}
+	}
+	return err
 }
 
 // contextError is an error with what was being done. Its text begins with the package's name once.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/headrace/headrace/internal/pgschema"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
@@ -47,27 +48,32 @@ func companions(ctx context.Context, pool *pgxpool.Pool, target string, read fun
 	if err := check(&t.cfg); err != nil {
 		return nil, err
 	}
+	if err := t.readCompanions(ctx, name, target, read); err != nil {
+		return nil, nameStandby(ctx, pool, target, err)
+	}
+	t.prepare()
+	return t, nil
+}
+
+func (t *table) readCompanions(ctx context.Context, name pgschema.Name, target string, read func(*table, *pgx.Conn) error) error {
 	conn, err := t.begin(ctx, false)
 	if err != nil {
-		return nil, t.explain("looking for the target "+target, err)
+		return t.explain("looking for the target "+target, err)
 	}
 	defer conn.Release()
 	defer t.rollback(conn.Conn())
 	s, err := find(ctx, conn.Conn(), name)
 	if err != nil {
-		return nil, t.explain("looking for the target "+target, err)
+		return t.explain("looking for the target "+target, err)
 	}
 	if s == nil {
-		return nil, fmt.Errorf("%w: %s", ErrNoTarget, target)
+		return fmt.Errorf("%w: %s", ErrNoTarget, target)
 	}
 	if err := t.readLanes(ctx, conn.Conn(), s.name); err != nil {
-		return nil, err
+		return err
 	}
 	if read != nil {
-		if err := read(t, conn.Conn()); err != nil {
-			return nil, err
-		}
+		return read(t, conn.Conn())
 	}
-	t.prepare()
-	return t, nil
+	return nil
 }

@@ -222,15 +222,19 @@ func New[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg Conf
 	if err != nil {
 		return nil, err
 	}
-	conn, err := acquire(ctx, pool)
-	if err != nil {
-		return nil, fmt.Errorf("staging: %w", err)
-	}
-	defer conn.Release()
-	if err := t.install(ctx, conn.Conn(), target); err != nil {
-		return nil, err
+	if err := t.installOn(ctx, pool, target); err != nil {
+		return nil, nameStandby(ctx, pool, target, err)
 	}
 	return t, nil
+}
+
+func (t *Table[T]) installOn(ctx context.Context, pool *pgxpool.Pool, target string) error {
+	conn, err := acquire(ctx, pool)
+	if err != nil {
+		return fmt.Errorf("staging: %w", err)
+	}
+	defer conn.Release()
+	return t.install(ctx, conn.Conn(), target)
 }
 
 // newTable checks a configuration, without the server.

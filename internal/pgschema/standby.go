@@ -1,0 +1,44 @@
+package pgschema
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// ErrStandby reports a server that is the standby of another one.
+var ErrStandby = errors.New("the server is a standby: it accepts no writes")
+
+// standbyCodes are the SQLSTATEs of what a standby refuses: a transaction that writes, a table that
+// only the primary has (UNLOGGED), a strong lock.
+var standbyCodes = []string{"25006", "0A000", "55000"}
+
+// NameStandby returns an error that wraps [ErrStandby] and err if a standby has refused what failed
+// with err, and err otherwise. It asks the server only about such an error. q must not be the
+// connection of a transaction that has failed.
+func NameStandby(ctx context.Context, q interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}, err error,
+) error {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) || !slices.Contains(standbyCodes, pg.Code) {
+		return err
+	}
+	var standby bool
+	if q.QueryRow(ctx, "SELECT pg_is_in_recovery()", pgx.QueryExecModeSimpleProtocol).Scan(&standby) != nil || !standby {
+		return err
+	}
+	return &standbyError{pg, err}
+}
+
+type standbyError struct {
+	server *pgconn.PgError
+	err    error
+}
+
+func (e *standbyError) Error() string { return ErrStandby.Error() + " (" + e.server.Error() + ")" }
+
+func (e *standbyError) Unwrap() []error { return []error{ErrStandby, e.err} }
