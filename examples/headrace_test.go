@@ -388,7 +388,8 @@ func TestInterruptedBeforeTheEnd(t *testing.T) {
 			t.Errorf("headrace %s: exit code %d after Ctrl-C, want 130\n%s%s", line, r.code, r.out, r.err)
 		}
 	}
-	interrupt("generate -orders 100000 -rate 50", func() bool { return exists("{orders}:ready") })
+	// The first record is pushed at once, and the next one after 100 s.
+	interrupt("generate -orders 100000 -rate 0.01", func() bool { return exists("{orders}:ready") })
 	cli{t, s.env()}.ok("pause") // nothing becomes empty from now on
 	interrupt("promote -empty", func() bool { return one[bool](t, pool, "SELECT to_regclass('orders_views') IS NOT NULL") })
 	interrupt("process -empty", func() bool { return exists("{orders-zips}:lookup:*") })

@@ -248,7 +248,7 @@ func session(s *screens, stores stores) {
 		t.Fatal(err)
 	}
 	interrupt("process", 0, func(*terminal) bool { return stats().HandedOff > 0 })
-	interrupt("generate -orders 100000 -rate 50", 130, func(*terminal) bool { return stats().Ready > 0 })
+	interrupt("generate -orders 100000 -rate 0.01", 130, func(*terminal) bool { return stats().Ready > 0 })
 	cli{t, s.env}.ok("process -empty")
 	cli{t, s.env}.ok("promote -empty")
 	s.show("prune -before 1h", "no", 1)

@@ -88,7 +88,7 @@ func TestDemoFitsItsTerminal(t *testing.T) {
 	t.Parallel()
 	s := own(t)
 	for _, columns := range []int{60, 80, 200} {
-		term := inTerminal(t, columns, command(t, "demo", s.env(), "-orders", "30000"))
+		term := inTerminal(t, columns, command(t, "demo", s.env(), "-orders", "10000"))
 		if !term.out.await("The books", term.closed) {
 			t.Fatalf("the demo did not end:\n%s", term.out.text())
 		}
@@ -113,7 +113,7 @@ func TestDemoFitsItsTerminal(t *testing.T) {
 func TestDemoInAClosedTerminal(t *testing.T) {
 	t.Parallel()
 	s := own(t)
-	term := inTerminal(t, 80, command(t, "demo", s.env(), "-orders", "1000000"))
+	term := inTerminal(t, 80, command(t, "demo", s.env(), "-orders", "200000"))
 	if !term.out.await("█", term.closed) {
 		t.Fatalf("no bar:\n%s", term.out.text())
 	}

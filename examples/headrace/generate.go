@@ -84,6 +84,9 @@ func (v *generate) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
+	if v.Rate > 0 {
+		producer.Chunk = max(1, min(orders.PushSize, int(v.Rate/10))) // ten pushes a second, or one a record
+	}
 	var out generated
 	payloads := gen.All()
 	var readError error

@@ -1,6 +1,7 @@
 package orders
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -18,7 +19,7 @@ import (
 // Depth is how many records may wait or be under way before the gate holds producers back.
 const Depth = 100_000
 
-// PushSize is the number of records that PushAll pushes at once.
+// PushSize is the number of records that PushAll pushes at once, if Producer.Chunk is 0.
 const PushSize = 500
 
 // A Producer is what a program that only pushes needs: the queue and the gate before it. It needs
@@ -26,6 +27,10 @@ const PushSize = 500
 type Producer struct {
 	Queue *queue.Queue
 	Gate  *backpressure.Gate
+
+	// Chunk is the number of records that PushAll pushes at once. 0: PushSize. A slow source takes a
+	// smaller one: its records wait until a chunk is full.
+	Chunk int
 }
 
 // OpenProducer opens the queue of that name and its gate. It creates nothing and does not close
@@ -90,7 +95,7 @@ type PushResult struct {
 func (p *Producer) PushAll(ctx context.Context, payloads iter.Seq[[]byte], o PushObserver) (PushResult, error) {
 	var done PushResult
 	var err error
-	chunk := make([][]byte, 0, PushSize)
+	chunk := make([][]byte, 0, cmp.Or(p.Chunk, PushSize))
 	for payload := range payloads {
 		if chunk = append(chunk, payload); len(chunk) == cap(chunk) {
 			if err = p.pushChunk(ctx, chunk, o, &done); err != nil {
