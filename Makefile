@@ -16,10 +16,10 @@ demo: ## the main job on throwaway servers (ORDERS=10000; more: go run ./example
 	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && GO=$(GO) ./.ci/build "$$dir/demo" ./examples/demo && "$$dir/demo" -orders $(ORDERS)
 
 test: ## all tests on real servers; installs or starts what is missing (PKG=./queue for one package)
-	@$(WITH) -install -- $(GO) test -timeout 15m $(TESTFLAGS) $(PKG)
+	@$(WITH) -install -memory -- $(GO) test -timeout 15m $(TESTFLAGS) $(PKG)
 
 race: ## the same with the race detector
-	@$(WITH) -install -- $(GO) test -race -timeout 30m $(TESTFLAGS) $(PKG)
+	@$(WITH) -install -memory -- $(GO) test -race -timeout 30m $(TESTFLAGS) $(PKG)
 
 bench: ## every figure against the bare tool in the same run (PKG=queue for one package, JSON=1 for machines)
 	@$(WITH) -install -- $(GO) run ./internal/bench/cmd/bench $(if $(JSON),-json) $(filter-out ./...,$(PKG))

@@ -14,7 +14,7 @@ import (
 // downloadedPostgres is the last way to a Postgres: its programs come from a public archive.
 func downloadedPostgres(ctx context.Context, o Options) (*PostgresServer, error) {
 	return onFreePort(func(port int) (*PostgresServer, error) {
-		l, err := newPostgresDir()
+		l, err := newPostgresDir("")
 		if err != nil {
 			return nil, err
 		}

@@ -43,7 +43,7 @@ func (t *PostgresTemplate) copyTo(l *local, prog program) (password string, err 
 		t.close() //nolint:errcheck // one directory of another version stays until the watchdog comes
 	}
 	if t.dir == nil {
-		dir, err := newPostgresDir()
+		dir, err := newPostgresDir("")
 		if err != nil {
 			return "", err
 		}

@@ -2,6 +2,7 @@ package servers
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -35,14 +36,15 @@ type local struct {
 // signalName is how the shell calls the signals that end servers.
 var signalName = map[syscall.Signal]string{syscall.SIGKILL: "KILL", syscall.SIGQUIT: "QUIT"}
 
-// newLocal makes the directory and its watchdog. Set argv, then call start.
-func newLocal(name string, quit syscall.Signal, users ...string) (*local, error) {
+// newLocal makes the directory and its watchdog, below base or else where temporary files go. Set
+// argv, then call start.
+func newLocal(name, base string, quit syscall.Signal, users ...string) (*local, error) {
 	acct, err := dropTo(users...)
 	if err != nil {
 		return nil, err
 	}
 	// The watchdog comes before the directory: it is never without a process that removes it.
-	dir := filepath.Join(acct.tempBase(), "headrace-"+name+"-"+newPassword()[:12])
+	dir := filepath.Join(cmp.Or(base, acct.tempBase()), "headrace-"+name+"-"+newPassword()[:12])
 	watch, err := startWatchdog(watchProcess, dir, signalName[quit])
 	if err != nil {
 		return nil, err

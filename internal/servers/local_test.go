@@ -229,7 +229,7 @@ func TestStartEndsWithItsContext(t *testing.T) {
 	// While it starts: the directory has to go again.
 	ctx, cancel = context.WithCancel(t.Context())
 	defer cancel()
-	l, err := newLocal("test", syscall.SIGKILL, "nobody")
+	l, err := newLocal("test", "", syscall.SIGKILL, "nobody")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -58,7 +58,7 @@ func StartPgBouncer(ctx context.Context, databaseURL string, o Options) (*PgBoun
 func findPgBouncer() (program, error) { return findProgram("pgbouncer", 1, nil) }
 
 func bouncerProcess(ctx context.Context, prog program, port int, db *pgx.ConnConfig, o Options) (*PgBouncerServer, error) {
-	l, err := newLocal("pgbouncer", syscall.SIGKILL, "postgres", "nobody")
+	l, err := newLocal("pgbouncer", "", syscall.SIGKILL, "postgres", "nobody")
 	if err != nil {
 		return nil, err
 	}

@@ -59,12 +59,16 @@ const superuser = "postgres"
 
 // SIGQUIT is Postgres' immediate shutdown: the directory goes away, so there is nothing to be
 // saved.
-func newPostgresDir() (*local, error) {
-	return newLocal("postgres", syscall.SIGQUIT, "postgres", "nobody")
+func newPostgresDir(base string) (*local, error) {
+	return newLocal("postgres", base, syscall.SIGQUIT, "postgres", "nobody")
 }
 
 func postgresProcess(ctx context.Context, prog program, port int, o Options) (*PostgresServer, error) {
-	l, err := newPostgresDir()
+	base := ""
+	if o.InMemory {
+		base = memoryBase()
+	}
+	l, err := newPostgresDir(base)
 	if err != nil {
 		return nil, err
 	}
@@ -91,14 +95,19 @@ func postgresContainer(ctx context.Context, e container.Engine, image string, po
 	if o.HostNetwork {
 		cmd = append(cmd, "-c", "listen_addresses="+e.Address().Dial, "-c", fmt.Sprintf("port=%d", port))
 	}
-	c, err := runContainer(e, container.Spec{
+	spec := container.Spec{
 		Image: image, Port: port, Inside: 5432, HostNetwork: o.HostNetwork,
 		Env: map[string]string{
 			"POSTGRES_USER": superuser, "POSTGRES_PASSWORD": password, "POSTGRES_HOST_AUTH_METHOD": "scram-sha-256",
 			"POSTGRES_INITDB_ARGS": "--encoding=UTF8 --locale=C --no-sync",
 		},
 		Cmd: cmd,
-	})
+	}
+	if o.InMemory {
+		spec.Memory = "/memory"
+		spec.Env["PGDATA"] = "/memory/data"
+	}
+	c, err := runContainer(e, spec)
 	if err != nil {
 		return nil, err
 	}

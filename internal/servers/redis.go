@@ -94,7 +94,7 @@ var redisDefaults = [][2]string{
 }
 
 func redisProcess(ctx context.Context, prog program, port int, o Options) (*RedisServer, error) {
-	l, err := newLocal("redis", syscall.SIGKILL, "redis", "nobody")
+	l, err := newLocal("redis", "", syscall.SIGKILL, "redis", "nobody")
 	if err != nil {
 		return nil, err
 	}

@@ -104,6 +104,9 @@ func (c *cli) Run(s Spec) error {
 	for _, h := range s.ExtraHosts {
 		args = append(args, "--add-host", h)
 	}
+	if s.Memory != "" {
+		args = append(args, "--tmpfs", s.Memory)
+	}
 	if s.HostNetwork {
 		args = append(args, "--network", "host")
 	} else {

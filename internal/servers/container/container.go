@@ -27,6 +27,9 @@ type Spec struct {
 	Port, Inside int
 	// HostNetwork shares the network of the engine's machine. Port is then not published.
 	HostNetwork bool
+	// Memory, if not empty, is a directory whose files are kept in memory. They are lost when the
+	// container ends.
+	Memory string
 	// ExtraHosts are "name:address" entries for the container's hosts file.
 	ExtraHosts []string
 }

@@ -86,7 +86,7 @@ var (
 		return s, err
 	})
 	sharedPostgres = sync.OnceValues(func() (*servers.PostgresServer, error) {
-		s, err := servers.StartPostgres(context.Background(), servers.Options{Settings: servers.SharedPostgres})
+		s, err := servers.StartPostgres(context.Background(), servers.Options{Settings: servers.SharedPostgres, InMemory: true})
 		if err == nil {
 			atExit(s.Stop)
 		}

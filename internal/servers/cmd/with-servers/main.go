@@ -23,6 +23,7 @@ import (
 func main() {
 	install := flag.Bool("install", false, "on Debian as root, first install the servers' packages that are missing")
 	bouncer := flag.Bool("pgbouncer", true, "start a PgBouncer too")
+	memory := flag.Bool("memory", false, "keep the files of Postgres in memory, where there is enough")
 	flag.Usage = func() {
 		fmt.Fprintln(flag.CommandLine.Output(), "usage: with-servers [flags] -- command [argument ...]")
 		flag.PrintDefaults()
@@ -32,7 +33,7 @@ func main() {
 		flag.Usage()
 		os.Exit(2)
 	}
-	code, err := run(flag.Args(), *install, *bouncer)
+	code, err := run(flag.Args(), *install, *bouncer, *memory)
 	if err != nil {
 		say("%v", err)
 		code = max(code, 1)
@@ -40,12 +41,12 @@ func main() {
 	os.Exit(code)
 }
 
-func run(argv []string, install, bouncer bool) (code int, err error) {
+func run(argv []string, install, bouncer, memory bool) (code int, err error) {
 	// Until the command runs, a signal ends the start of the servers.
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer cancel()
 	o := servers.SetOptions{
-		Options:          servers.Options{Log: func(text string) { say("%s", text) }},
+		Options:          servers.Options{Log: func(text string) { say("%s", text) }, InMemory: memory},
 		PostgresSettings: servers.SharedPostgres,
 		PgBouncer:        bouncer,
 	}

@@ -75,6 +75,9 @@ func (e *engine) Run(s container.Spec) error {
 	_, err := e.pool.RunWithOptions(o, func(h *docker.HostConfig) {
 		h.PublishAllPorts = false
 		h.ShmSize = container.SharedMemory
+		if s.Memory != "" {
+			h.Tmpfs = map[string]string{s.Memory: ""}
+		}
 		if s.HostNetwork {
 			h.NetworkMode = "host"
 		}
