@@ -192,7 +192,7 @@ func work(t *testing.T, producer, admin rueidis.Client, name string) error {
 		return err
 	}
 	done := make(chan error, 1)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	go func() {
 		r, err := g.Acquire(ctx, 5)

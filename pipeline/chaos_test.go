@@ -113,7 +113,7 @@ func TestChaos(t *testing.T) {
 			r.startWorker(ctx, pipeline.WorkerConfig{Concurrency: 4, Records: 60, LeaseDuration: 120 * time.Millisecond}),
 			r.startPromoter(ctx, pipeline.PromoterConfig{PollInterval: 30 * time.Millisecond, ReconcileInterval: 50 * time.Millisecond}))
 	}
-	eventually(t, 60*time.Second, func() error {
+	eventually(t, 2*time.Minute, func() error {
 		st, err := r.queue.Stats(context.Background())
 		if err == nil && st.Acked+st.Dead < int64(len(r.pushed))*9/10 {
 			err = errLostReply
@@ -125,7 +125,7 @@ func TestChaos(t *testing.T) {
 	c.mu.Unlock()
 	// A lease that ran out is a crash to the queue, so a healthy record may have been buried here:
 	// it is requeued, and must end like the others.
-	eventually(t, 60*time.Second, func() error {
+	eventually(t, 2*time.Minute, func() error {
 		if _, err := r.queue.RequeueAll(context.Background()); err != nil {
 			return err
 		}

@@ -291,7 +291,7 @@ func TestPostgresCrashWithFullStaging(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(context.Background())
 	wait := r.startWorker(ctx, pipeline.WorkerConfig{})
-	eventually(t, 30*time.Second, func() error { return r.allHanded() })
+	eventually(t, 2*time.Minute, func() error { return r.allHanded() })
 	cancel()
 	wait()
 	var staged int
@@ -305,7 +305,7 @@ func TestPostgresCrashWithFullStaging(t *testing.T) {
 	if err := pg.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 30*time.Second, func() error {
+	eventually(t, 2*time.Minute, func() error {
 		return r.pool.QueryRow(ctx2(t), "SELECT (SELECT count(*) FROM items_staging_a) + (SELECT count(*) FROM items_staging_b)").Scan(&staged)
 	})
 	if staged != 0 {
@@ -335,7 +335,7 @@ func TestPostgresCrashesWhileRunning(t *testing.T) {
 			break
 		}
 		target := int64(i*1000 + rand.IntN(700))
-		eventually(t, 30*time.Second, func() error {
+		eventually(t, 2*time.Minute, func() error {
 			st, err := r.queue.Stats(ctx2(t))
 			if err == nil && st.Taken < target {
 				err = fmt.Errorf("taken %d of %d", st.Taken, target)
@@ -372,7 +372,7 @@ func TestRedisCrashesWhileRunning(t *testing.T) {
 			break
 		}
 		target := int64(i*1000 + rand.IntN(700))
-		eventually(t, 30*time.Second, func() error {
+		eventually(t, 2*time.Minute, func() error {
 			st, err := r.queue.Stats(ctx2(t))
 			if err == nil && st.Taken < target {
 				err = fmt.Errorf("taken %d of %d", st.Taken, target)
@@ -385,7 +385,7 @@ func TestRedisCrashesWhileRunning(t *testing.T) {
 		if err := own.Start(); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, 30*time.Second, func() error {
+		eventually(t, 2*time.Minute, func() error {
 			_, err := r.queue.Stats(ctx2(t))
 			return err
 		})

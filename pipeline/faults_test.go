@@ -163,7 +163,7 @@ func TestReconcileIsNotStarved(t *testing.T) {
 			reconciled.Add(1)
 		}
 	})})
-	eventually(t, 20*time.Second, func() error {
+	eventually(t, 2*time.Minute, func() error {
 		if n := reconciled.Load(); n < 5 {
 			return fmt.Errorf("reconciled %d times", n)
 		}
@@ -193,7 +193,7 @@ func TestBatchBelowTheFloorIsNotPromotedTwice(t *testing.T) {
 	r.push(records...)
 	ctx, cancel := context.WithCancel(context.Background())
 	waitW, waitP := r.startWorker(ctx, pipeline.WorkerConfig{}), r.startPromoter(ctx, pipeline.PromoterConfig{ReconcileInterval: time.Hour})
-	eventually(t, 20*time.Second, func() error {
+	eventually(t, 2*time.Minute, func() error {
 		if lost.n.Load() == 0 {
 			return errors.New("not promoted yet")
 		}

@@ -196,7 +196,7 @@ func TestGroupInChaos(t *testing.T) {
 			r.startWorker(ctx, pipeline.WorkerConfig{Concurrency: 3, Records: 60, LeaseDuration: 120 * time.Millisecond}),
 			r.startPromoter(ctx, pipeline.PromoterConfig{PollInterval: 30 * time.Millisecond, ReconcileInterval: 50 * time.Millisecond}))
 	}
-	eventually(t, 60*time.Second, func() error {
+	eventually(t, 2*time.Minute, func() error {
 		st, err := r.queue.Stats(context.Background())
 		if err == nil && st.Acked+st.Dead < int64(len(r.pushed))*8/10 {
 			err = errors.New("not yet")
@@ -207,7 +207,7 @@ func TestGroupInChaos(t *testing.T) {
 	c.off = true
 	c.mu.Unlock()
 	// To the queue a lease that ran out is a crash, so a healthy record may be buried here.
-	eventually(t, 60*time.Second, func() error {
+	eventually(t, 2*time.Minute, func() error {
 		if _, err := r.queue.RequeueAll(context.Background()); err != nil {
 			return err
 		}

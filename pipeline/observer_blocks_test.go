@@ -22,7 +22,7 @@ func TestObserverThatBlocks(t *testing.T) {
 	go func() { stop(); close(stopped) }()
 	select {
 	case <-stopped:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("stop waits for an observer that blocks")
 	}
 	close(release)

@@ -80,7 +80,7 @@ func TestClaimOfARejectIsKeptUntilTheCommit(t *testing.T) {
 	wait := r.startWorker(ctx, pipeline.WorkerConfig{})
 	for _, record := range []string{"x refuse", "x good"} {
 		r.push(record)
-		eventually(t, 20*time.Second, r.allHanded)
+		eventually(t, 2*time.Minute, r.allHanded)
 	}
 	cancel()
 	wait()
@@ -248,8 +248,8 @@ func TestSignalsWakeEachProgram(t *testing.T) {
 		select {
 		case at := <-promoted:
 			t.Logf("push to promoted: %v", at.Sub(start).Round(time.Millisecond))
-		case <-time.After(10 * time.Second):
-			t.Fatal("not promoted within 10 s: the signal was lost")
+		case <-time.After(time.Minute):
+			t.Fatal("not promoted within a minute: the signal was lost")
 		}
 	}
 	stop()
@@ -259,7 +259,7 @@ func TestSignalsWakeEachProgram(t *testing.T) {
 func listening(t *testing.T, r *rig) {
 	t.Helper()
 	channel := "{" + r.queue.Name() + "}:signals"
-	eventually(t, 10*time.Second, func() error {
+	eventually(t, 2*time.Minute, func() error {
 		n, err := r.redis.Do(t.Context(), r.redis.B().PubsubNumsub().Channel(channel).Build()).ToArray()
 		if err != nil {
 			return err

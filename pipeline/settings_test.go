@@ -211,7 +211,7 @@ func TestOutageLogsTwoLines(t *testing.T) {
 	if err := pg.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 60*time.Second, r.allHanded)
+	eventually(t, 2*time.Minute, r.allHanded)
 	cancel()
 	wait()
 	got := log.all()

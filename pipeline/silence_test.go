@@ -84,7 +84,7 @@ func TestSilentStore(t *testing.T) {
 			}
 			r.push(during...)
 			silent.silence()
-			eventually(t, 90*time.Second, func() error {
+			eventually(t, 2*time.Minute, func() error {
 				if len(log.with("failed; retrying")) < 2 {
 					return errors.New("worker and promoter have not both reported the outage")
 				}
@@ -155,7 +155,7 @@ func TestHungEncoderLosesItsBatch(t *testing.T) {
 	stop := r.start(pipeline.WorkerConfig{Concurrency: 2, LeaseDuration: 200 * time.Millisecond, BatchTimeout: 300 * time.Millisecond}, pipeline.PromoterConfig{})
 	defer stop()
 	await(t, hung, "the encoder")
-	eventually(t, 60*time.Second, func() error {
+	eventually(t, 2*time.Minute, func() error {
 		st, err := r.queue.Stats(context.Background())
 		if err == nil && st.HandedOff+st.Acked != 50 {
 			err = errors.New("the batch has not been staged by the other loop")

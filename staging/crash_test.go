@@ -95,7 +95,7 @@ func crashLoad(id, name string) staging.Load[item] {
 // restart starts a killed Postgres. While backends of the old postmaster are still ending, a new
 // one refuses.
 func restart(s *servers.PostgresServer) error {
-	for deadline := time.Now().Add(10 * time.Second); ; <-time.After(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; <-time.After(50 * time.Millisecond) {
 		if err := s.Start(); err == nil || time.Now().After(deadline) {
 			return err
 		}
