@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -15,12 +14,32 @@ import (
 	"github.com/headrace/headrace/queue"
 )
 
-// screens runs verbs in a terminal and keeps what they showed.
+// The widths of the terminals.
+const narrow, wide = 80, 200
+
+// screens runs verbs in a terminal and keeps what they showed in a narrow one.
 type screens struct {
-	t       *testing.T
-	env     []string
+	shapes
 	columns int
 	shown   strings.Builder
+}
+
+// look runs a verb that only reads in both terminals, and compares its JSON with the documented
+// shape. It returns the output of the narrow one without its line breaks.
+func (s *screens) look(line string) string {
+	s.t.Helper()
+	s.columns = wide
+	s.show(line, "", 0)
+	s.columns = narrow
+	s.check(line)
+	return s.show(line, "", 0)
+}
+
+// act runs a verb that may be run twice, and compares the JSON of the second run.
+func (s *screens) act(line string) {
+	s.t.Helper()
+	s.show(line, "", 0)
+	s.check(line)
 }
 
 // show runs a verb to its end. Where the verb asks, it types the answer. It returns the output
@@ -59,7 +78,7 @@ func (s *screens) end(term *terminal, line string, code int) string {
 		s.t.Errorf("%d columns: headrace %s shows a line of %d: %s", s.columns, line, n, wide)
 	}
 	out := strings.Join(strings.Fields(control.ReplaceAllString(term.out.text(), " ")), " ")
-	if !verbatim {
+	if !verbatim && s.columns == narrow {
 		s.shown.WriteString("$ headrace " + words(line) + "\n" + strings.TrimSpace(words(out)) + "\n")
 	}
 	return out
@@ -108,29 +127,26 @@ func words(text string) string {
 }
 
 // A new user goes through all verbs in a terminal. No line is wider than it. What the verbs show is
-// in testdata/session_*.golden, which the variable HEADRACE_GOLDEN=write brings up to date.
+// in testdata/session.golden, which the variable HEADRACE_GOLDEN=write brings up to date. Every verb
+// also prints the JSON that docs/operations.md has for it, and every verb is there.
 func TestSessionInATerminal(t *testing.T) {
 	t.Parallel()
-	for _, columns := range []int{80, 200} {
-		t.Run(strconv.Itoa(columns), func(t *testing.T) {
-			t.Parallel()
-			stores := own(t)
-			s := &screens{t: t, env: stores.env(), columns: columns}
-			session(s, stores)
-			file := filepath.Join("testdata", fmt.Sprintf("session_%d.golden", columns))
-			if os.Getenv("HEADRACE_GOLDEN") == "write" {
-				if err := os.WriteFile(file, []byte(s.shown.String()), 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if d := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(s.shown.String(), "\n")); d != "" {
-				t.Errorf("%s (-want +got):\n%s", file, d)
-			}
-		})
+	stores := own(t)
+	s := &screens{shapes: shapes{cli{t, stores.env()}, documented(t), make(map[string]bool)}, columns: narrow}
+	session(s, stores)
+	s.complete()
+	file := filepath.Join("testdata", "session.golden")
+	if os.Getenv("HEADRACE_GOLDEN") == "write" {
+		if err := os.WriteFile(file, []byte(s.shown.String()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(s.shown.String(), "\n")); d != "" {
+		t.Errorf("%s (-want +got):\n%s", file, d)
 	}
 }
 
@@ -144,40 +160,53 @@ var (
 func session(s *screens, stores stores) {
 	t, ctx := s.t, s.t.Context()
 	s.show("-h", "", 0)
-	s.show("stats", "", 0) // before anything is there
-	s.show("schema print", "", 0)
-	s.show("init-cache", "", 0)
-	s.show("lookups list", "", 0)
-	s.show("lookups refresh zips", "", 0)
-	s.show("schema check", "", 0)
-	s.show("grants print app --role worker", "", 0)
+	s.look("stats") // before anything is there
+	s.look("schema print")
+	s.look("lookups list")
+	s.act("init-cache")
+	s.look("lookups list")
+	s.act("lookups refresh zips")
+	s.look("schema check")
+	s.look("grants print app --role worker")
 	if out := s.start("doctor"); !out.out.await("Privilege TEMPORARY", out.closed) { // its findings depend on the servers
 		t.Errorf("doctor: %s", out.out.text())
 	}
+	s.check("doctor")
+	s.check("dead list")
+	s.check("rejects list")
 	s.show("generate -orders 300 -bad 0.1 -duplicates 0.1 -seed 1", "", 0)
-	s.show("peek ready -n 2", "", 0)
-	s.show("pause", "", 0)
-	s.show("stats", "", 0)
-	s.show("resume", "", 0)
-	s.show("process -empty -workers 1", "", 0)
-	s.show("peek handed-off", "", 0)
-	s.show("promote -empty", "", 0)
-	s.show("views refresh", "", 0)
-	s.show("views list", "", 0)
-	s.show("rejects codes", "", 0)
-	ids := someReject.FindAllStringSubmatch(s.show("rejects list -code unknown_product -n 2", "", 0), -1)
-	if len(ids) != 2 {
-		t.Fatalf("rejects list shows %d rejects, want 2", len(ids))
+	s.check("generate -orders 50 -bad 0 -duplicates 0 -seed 2")
+	file := filepath.Join(t.TempDir(), "orders.jsonl")
+	if err := os.WriteFile(file, []byte(`{"order_id":"ord-file"}`), 0o600); err != nil {
+		t.Fatal(err)
 	}
-	shown := s.show("rejects show "+ids[0][1], "", 0)
+	s.off("generate -file " + file)
+	s.look("peek ready -n 2")
+	s.act("pause")
+	s.look("stats")
+	s.act("resume")
+	s.act("process -empty -workers 1")
+	s.look("peek handed-off")
+	s.act("promote -empty")
+	s.act("views refresh")
+	s.look("views list")
+	s.look("rejects codes")
+	ids := someReject.FindAllStringSubmatch(s.look("rejects list -code unknown_product -n 3"), -1)
+	if len(ids) != 3 {
+		t.Fatalf("rejects list shows %d rejects, want 3", len(ids))
+	}
+	shown := s.look("rejects show " + ids[0][1])
 	key := someKey.FindStringSubmatch(shown)
 	if key == nil {
 		t.Fatalf("rejects show has no key: %s", shown)
 	}
-	s.show("find "+key[1], "", 0)
-	s.show("rejects resolve "+ids[0][1], "", 0)
+	s.look("find " + key[1])
+	s.act("rejects resolve " + ids[0][1])
+	s.check("rejects show " + ids[0][1]) // with the time of that
+	s.check("rejects list -all -n 1")
 	s.show("rejects replay "+ids[1][1], "", 0)
 	s.show("rejects replay "+ids[1][1], "", 1)
+	s.check("rejects replay " + ids[2][1])
 	s.show("process -empty -workers 1", "", 0)
 	s.show("promote -empty", "", 0)
 
@@ -185,27 +214,40 @@ func session(s *screens, stores stores) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	buryLetters(t, q, "poison", strings.Repeat(`{"long": "venom"} `, 20))
-	letters := someUUID.FindAllString(s.show("dead list", "", 0), -1)
-	if len(letters) != 2 {
-		t.Fatalf("dead list shows %d letters, want 2", len(letters))
+	buryLetters(t, q, "poison", strings.Repeat(`{"long": "venom"} `, 20), "toxin", `{"order_id":"bane"}`)
+	letters := someUUID.FindAllString(s.look("dead list"), -1)
+	if len(letters) != 4 {
+		t.Fatalf("dead list shows %d letters, want 4", len(letters))
 	}
-	s.show("dead show "+letters[1], "", 0)
+	s.check("dead list -n 1") // more follow
+	s.look("dead show " + letters[1])
+	s.check("find " + letters[0])
 	s.show("dead discard "+letters[0], "no", 1)
 	s.show("dead discard "+letters[0], "yes", 0)
+	s.check("dead discard -yes " + letters[2])
+	s.check("dead requeue " + letters[3])
 	s.show("dead requeue -all", "", 0)
-	held, err := q.Lease(ctx, queue.LeaseOptions{Records: 1, Worker: "worker-7"})
+	s.show("process -empty -workers 1", "", 0)
+	s.show("promote -empty", "", 0)
+	hold := leaseOne(t, q)
+	hold.Worker = "worker-7"
+	held, err := q.Lease(ctx, hold)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.show("peek leased", "", 0)
+	s.look("peek leased")
+	s.check("find " + held.ID)
 	if err := q.Release(ctx, held, queue.ReleaseOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	s.show("process -empty -workers 1", "", 0)
 	s.show("promote -empty", "", 0)
-	s.show("audit", "", 0)
-	s.show("stats", "", 0)
+	s.look("audit")
+	s.look("stats")
+	fillWindows(t, stores, "sales")
+	s.check("audit -window sales")
+	s.check("stats -window sales -window none")
+	s.check("benchmark -total 1000 -batch 500")
 
 	// Ctrl-C ends a verb without an end of its own with 0, and another one before its end with 130.
 	watch := s.start("stats -watch 0.1")
@@ -244,17 +286,39 @@ func session(s *screens, stores stores) {
 		}
 	}
 	interrupt("console -listen 127.0.0.1:0", 0, func(term *terminal) bool { return strings.Contains(term.out.text(), "http://") })
+	page := start(t, "headrace", s.env, "console", "-listen", "127.0.0.1:0", "-json")
+	page.reports("http://127.0.0.1:")
+	if err := page.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	s.compare("console", page.wait().out)
 	if err := q.Push(ctx, []byte("one more")); err != nil {
 		t.Fatal(err)
 	}
 	interrupt("process", 0, func(*terminal) bool { return stats().HandedOff > 0 })
 	interrupt("generate -orders 100000 -rate 0.01", 130, func(*terminal) bool { return stats().Ready > 0 })
-	cli{t, s.env}.ok("process -empty")
-	cli{t, s.env}.ok("promote -empty")
+	s.ok("process -empty")
+	s.ok("promote -empty")
 	s.show("prune -before 1h", "no", 1)
 	s.show("prune -before 1h", "yes", 0)
+	s.check("prune -before 1h -yes")
 	s.show("clear all", "no", 1)
 	s.show("clear all", "yes", 0)
+	s.check("clear all -yes")
 	s.show("stat", "", 2)
 	s.show("find nowhere", "", 1)
+
+	execute(t, stores.pg.Pool(t), "UPDATE orders_ledger SET kept = kept - 7 WHERE id = (SELECT id FROM orders_ledger ORDER BY id LIMIT 1)")
+	s.off("audit")
+	s.off("stats")
+}
+
+// off runs a verb that finds something wrong: it ends with 1, and its JSON is there.
+func (s *screens) off(line string) {
+	s.t.Helper()
+	r := run(s.t, "headrace", s.env, strings.Fields(line+" -json")...)
+	if r.code != 1 {
+		s.t.Errorf("headrace %s: exit code %d, want 1", line, r.code)
+	}
+	s.compare(line, r.out)
 }

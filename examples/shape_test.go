@@ -16,6 +16,61 @@ var (
 	shapeVerb  = regexp.MustCompile("`([a-z][a-z -]*)`")
 )
 
+// shapes compares what verbs print with the documented shapes.
+type shapes struct {
+	cli
+	want map[string]any
+	seen map[string]bool
+}
+
+// check runs a verb with -json and compares what it prints with the shape.
+func (s shapes) check(line string) {
+	s.t.Helper()
+	s.compare(line, s.ok(line+" -json"))
+}
+
+// compare compares what a verb has printed with the shape.
+func (s shapes) compare(line, out string) {
+	s.t.Helper()
+	verb := ""
+	for name := range s.want {
+		if strings.HasPrefix(line+" ", name+" ") && len(name) > len(verb) {
+			verb = name
+		}
+	}
+	if verb == "" {
+		s.t.Errorf("the JSON of %s is not documented", line)
+		return
+	}
+	s.seen[verb] = true
+	var got any
+	dec := json.NewDecoder(strings.NewReader(out))
+	if err := dec.Decode(&got); err != nil || dec.More() {
+		s.t.Errorf("headrace %s -json: %v, or more than one object:\n%s", line, err, out)
+		return
+	}
+	for _, d := range compare("", got, s.want[verb]) {
+		s.t.Errorf("headrace %s -json: %s", line, d)
+	}
+}
+
+// complete fails the test if the JSON of a verb was not checked, or one is documented that was not
+// run.
+func (s shapes) complete() {
+	s.t.Helper()
+	for verb := range s.want {
+		if !s.seen[verb] {
+			s.t.Errorf("%s is documented and was not run", verb)
+		}
+	}
+	for _, name := range verbs {
+		verb := strings.TrimPrefix(name, "headrace ")
+		if verb != "headrace" && verb != "peek" && !s.seen[verb] {
+			s.t.Errorf("the JSON of %s was not checked", verb)
+		}
+	}
+}
+
 // documented reads the JSON shapes of docs/operations.md: a line that begins with the verb in
 // backquotes, then a block. A line may name several verbs, before a colon.
 func documented(t *testing.T) map[string]any {
