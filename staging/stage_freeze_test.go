@@ -80,8 +80,8 @@ func (f *frozen) thaw(t *testing.T) string {
 	return line
 }
 
-// promoteAll promotes until so many rows are in the target. The frozen worker stays frozen for longer
-// than the minute that this may take.
+// promoteAll promotes until so many rows are in the target. The frozen worker stays frozen for
+// longer than the minute that this may take.
 func promoteAll(t *testing.T, tab *staging.Table[item], rows int) {
 	t.Helper()
 	begun := time.Now()
