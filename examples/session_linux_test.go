@@ -127,8 +127,8 @@ func words(text string) string {
 }
 
 // A new user goes through all verbs in a terminal. No line is wider than it. What the verbs show is
-// in testdata/session.golden, which the variable HEADRACE_GOLDEN=write brings up to date. Every verb
-// also prints the JSON that docs/operations.md has for it, and every verb is there.
+// in testdata/session.golden, which the variable HEADRACE_GOLDEN=write brings up to date. Every
+// verb also prints the JSON that docs/operations.md has for it, and every verb is there.
 func TestSessionInATerminal(t *testing.T) {
 	t.Parallel()
 	stores := own(t)
