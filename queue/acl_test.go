@@ -180,6 +180,27 @@ func TestAccessRights(t *testing.T) {
 	}
 }
 
+// A counter of the books that the user may not change is an error: only one that holds no number is
+// left as it is.
+func TestNoCounterIsLeftOut(t *testing.T) {
+	t.Parallel()
+	server := servertest.OwnRedis(t)
+	admin, ctx := server.Client(t), t.Context()
+	q := openAs(t, admin, "orders", queue.Config{})
+	must(t, q.Push(ctx, records(0, 1)...))
+	b := lease(t, q, queue.LeaseOptions{})
+	must(t, admin.Do(ctx, admin.B().Arbitrary("ACL", "SETUSER", "u", "on", ">secret", "~*", "+@all", "-hincrby").Build()).Error())
+	o := redisxtest.Options(t, server.URL)
+	o.Username, o.Password = "u", "secret"
+	c, err := rueidis.NewClient(o)
+	must(t, err)
+	t.Cleanup(c.Close)
+	err = openAs(t, c, "orders", queue.Config{}).Settle(ctx, b, queue.Resolution{})
+	if !regexp.MustCompile(`NOPERM|ACL failure|The user executing the script can't`).MatchString(errText(err)) {
+		t.Errorf("got %v, want the server's refusal", err)
+	}
+}
+
 // prepare makes a queue with batches in every state.
 func prepare(t *testing.T, q *queue.Queue) {
 	t.Helper()

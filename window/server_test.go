@@ -129,6 +129,30 @@ func TestAccessRights(t *testing.T) {
 	}
 }
 
+// A book that the user may not change is an error: only one that holds no number is left as it is.
+func TestNoBookIsLeftOut(t *testing.T) {
+	t.Parallel()
+	own := servertest.OwnRedis(t)
+	admin := own.Client(t)
+	cfg := window.Config{Size: time.Second, Lateness: -1}
+	w := named(t, admin, "books", cfg)
+	add(t, w, "k", at(0, "a"), at(time.Second, "b"))
+	closed := closeDue(t, w, 1)
+	if err := admin.Do(t.Context(), admin.B().Arbitrary("ACL", "SETUSER", "u", "on", ">secret", "~*", "+@all", "-hincrby").Build()).Error(); err != nil {
+		t.Fatal(err)
+	}
+	o := redisxtest.Options(t, own.URL)
+	o.Username, o.Password, o.DisableCache = "u", "secret", true
+	c, err := rueidis.NewClient(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	if err := named(t, c, "books", cfg).Done(t.Context(), closed[0]); err == nil || !refused.MatchString(err.Error()) {
+		t.Errorf("got %v, want a refusal", err)
+	}
+}
+
 // changes is how many changes the server has counted.
 func changes(t *testing.T, c rueidis.Client) string {
 	t.Helper()

@@ -276,9 +276,9 @@ func (cl *Cluster) Begin(t *testing.T, slot, from, to int) {
 	cl.Do(t, from, "CLUSTER", "SETSLOT", fmt.Sprint(slot), "MIGRATING", cl.ids[to])
 }
 
-// Move moves one key.
-func (cl *Cluster) Move(t *testing.T, key string, from, to int) {
-	cl.Do(t, from, "MIGRATE", "127.0.0.1", cl.ports[to], key, "0", "5000", "AUTH", cl.pass)
+// Move moves one key, and reports whether it did.
+func (cl *Cluster) Move(t *testing.T, key string, from, to int) bool {
+	return cl.Do(t, from, "MIGRATE", "127.0.0.1", cl.ports[to], key, "0", "5000", "AUTH", cl.pass).Error() == nil
 }
 
 // Finish moves the rest, slowly enough that scripts meet the slot half moved.
@@ -289,7 +289,9 @@ func (cl *Cluster) Finish(t *testing.T, slot, from, to int) (keys int) {
 		if err != nil || len(ks) == 0 {
 			break
 		}
-		cl.Move(t, ks[0], from, to)
+		if !cl.Move(t, ks[0], from, to) {
+			return keys // a script has made it on both nodes: it would never end
+		}
 		keys++
 		<-time.After(time.Millisecond)
 	}
