@@ -283,3 +283,28 @@ func TestFetchQueryKeysThatNoRowHas(t *testing.T) {
 		t.Errorf("the caller's transaction: got %v, want a commit", err)
 	}
 }
+
+// A type that the source's column cannot hold is an error, and its keys are not reported as missing.
+func TestFetchQueryTypeThatNoRowHas(t *testing.T) {
+	t.Parallel()
+	db := servertest.UTF8Postgres(t)
+	if _, err := db.Exec(t.Context(), `CREATE TABLE p (a text, b int4, c uuid); INSERT INTO p VALUES ('k', 1, gen_random_uuid())`); err != nil {
+		t.Fatal(err)
+	}
+	fetchFails(t, db, "b = ANY($1)", true)
+	fetchFails(t, db, "b = ANY($1)", [16]byte{1})
+	fetchFails(t, db, "c = ANY($1)", 1)
+	fetchFails(t, db, "a = ANY($1)", 1)
+	fetchFails(t, db, "a = $1", "k")
+	fetchFails(t, db, "b = $1", "1")
+	fetchFails(t, db, "b = $1", 1)
+}
+
+func fetchFails[K comparable](t *testing.T, db *pgxpool.Pool, where string, key K) {
+	t.Helper()
+	column, _, _ := strings.Cut(where, " ")
+	got, err := lookup.FetchQuery[K, int](db, "SELECT "+column+", 1 AS n FROM p WHERE "+where)(t.Context(), []K{key})
+	if err == nil || !strings.Contains(err.Error(), "cannot find encode plan") {
+		t.Errorf("%s with a key of type %T: got %v, %v, want the error of pgx", where, key, got, err)
+	}
+}

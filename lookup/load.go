@@ -173,11 +173,15 @@ func mayBeOfKey(err error) bool {
 	case "22021", "22P05", // not in the character set, NUL included
 		"22P02", "22P03", "22003", "22007", "22008": // not a value of the type
 		return true
-	case "":
-		return err != nil && strings.Contains(err.Error(), "failed to encode args[0]") // pgx, in the type that the server has named
+	case "": // pgx, in the type that the server has named
+		return err != nil && strings.Contains(err.Error(), "failed to encode args[0]") && !strings.HasSuffix(err.Error(), noEncodePlan)
 	}
 	return false
 }
+
+// noEncodePlan ends pgx's error about a type none of whose values the parameter can hold: K does not
+// fit the column, or the query compares it with $1 and not with ANY($1).
+const noEncodePlan = "cannot find encode plan"
 
 // possible leaves out the keys that the type of the parameter cannot hold. It finds them with a
 // query that reads no row, of half the keys and half of these.
