@@ -58,7 +58,9 @@ end
 local function has(kind, name, split, i)
   if redis.call('ZSCORE', setKey(kind, name, 0), data(i)) then return true end
   local found = split and redis.pcall('ZSCORE', setKey(kind, name, bucket(i)), data(i))
-  return found and not isWrongType(found)
+  if type(found) ~= 'table' then return found end
+  if not isWrongType(found) then error(found.err, 0) end
+  return false
 end
 
 local marks = redis.call('HMGET', marksKey(key), 'newest', 'floor', 'size', 'sizes', 'split')

@@ -17,7 +17,7 @@ import (
 )
 
 // refused matches the errors of a user without a right; the last text is that of Redis 7.0.
-var refused = regexp.MustCompile(`NOPERM|[Pp]ermission|The user executing the script can't run`)
+var refused = regexp.MustCompile(`NOPERM|[Pp]ermission|The user executing the script can't (run|access)`)
 
 // documentedCommands are the rights in the package comment.
 var documentedCommands = strings.Fields(`+eval +evalsha +time +hmget +hget +hset +hdel +hincrby +zadd +zcard +zcount
@@ -126,6 +126,17 @@ func TestAccessRights(t *testing.T) {
 		if err := readAll(t.Context(), as("all", rights...), "all"); err == nil || !refused.MatchString(err.Error()) {
 			t.Errorf("a reader without %s: got %v, want a refusal", right, err)
 		}
+	}
+
+	// What the user may not read is an error: an event that came too late is not taken for a repeated
+	// one.
+	const name = "buckets"
+	w = named(t, admin, name, window.Config{Size: time.Second, Lateness: -1})
+	add(t, w, "k", append(many(3000, 0), at(2*time.Second, "next"))...)
+	key := "~{" + name + "}:window:"
+	blind := as(name, append(slices.Clone(documentedCommands), "resetkeys", key+"[^e]*", key+"expiry", key+"events:*")...)
+	if r, err := named(t, blind, name, window.Config{Size: time.Second, Lateness: -1}).Add(t.Context(), "k", at(0, "late")); err == nil || !refused.MatchString(err.Error()) {
+		t.Errorf("a late event of a window that is not readable: got %+v, %v, want a refusal", r, err)
 	}
 }
 
