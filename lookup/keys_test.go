@@ -284,7 +284,7 @@ func TestFetchQueryKeysThatNoRowHas(t *testing.T) {
 	}
 }
 
-// A type that the source's column cannot hold is an error, and its keys are not reported as missing.
+// A type that the source's column cannot hold is an error: its keys are not reported as missing.
 func TestFetchQueryTypeThatNoRowHas(t *testing.T) {
 	t.Parallel()
 	db := servertest.UTF8Postgres(t)

@@ -179,8 +179,8 @@ func mayBeOfKey(err error) bool {
 	return false
 }
 
-// noEncodePlan ends pgx's error about a type none of whose values the parameter can hold: K does not
-// fit the column, or the query compares it with $1 and not with ANY($1).
+// noEncodePlan ends pgx's error about a type none of whose values the parameter can hold: K does
+// not fit the column, or the query compares it with $1 and not with ANY($1).
 const noEncodePlan = "cannot find encode plan"
 
 // possible leaves out the keys that the type of the parameter cannot hold. It finds them with a
