@@ -128,7 +128,7 @@ func (r Rollup) sumColumn(name, typ, expr string, i int, count string) stored {
 func (r Rollup) countColumn(name, typ, expr string, i int) stored {
 	filter := ""
 	if expr != "*" {
-		filter = " FILTER (WHERE " + change(i) + " IS NOT NULL)"
+		filter = " FILTER (WHERE " + change(i) + isSet + ")"
 	}
 	return stored{
 		name: name, typ: typ, all: "count(" + expr + ")", change: "coalesce(sum(" + columnSign + ")" + filter + ", 0)", join: "sum",
@@ -202,11 +202,18 @@ func (r Rollup) stale() string {
 		sameKey(r.keys("r."), r.keys("changes.")) + " AND (" + strings.Join(lost, " OR ") + "))"
 }
 
+// Tests of an expression. IS NULL is true of a composite value with nothing but NULLs in it, and IS
+// NOT NULL false of one with a single NULL: neither is the opposite of the other. These are.
+const (
+	isNull = " IS NOT DISTINCT FROM NULL"
+	isSet  = " IS DISTINCT FROM NULL"
+)
+
 // sameKey compares keys, of which parts may be NULL, so that an index can serve it.
 func sameKey(a, b []string) string {
 	var out []string
 	for i := range a {
-		out = append(out, fmt.Sprintf("(%[1]s = %[2]s OR %[1]s IS NULL AND %[2]s IS NULL)", a[i], b[i]))
+		out = append(out, fmt.Sprintf("(%[1]s = %[2]s OR %[1]s%[3]s AND %[2]s%[3]s)", a[i], b[i], isNull))
 	}
 	return strings.Join(out, " AND ")
 }

@@ -392,7 +392,7 @@ func TestDistinctValuesOfEachType(t *testing.T) {
 	t.Parallel()
 	pool := servertest.UTF8Postgres(t) // ICU has no SQL_ASCII
 	exec(t, pool, `CREATE COLLATION folded (provider = icu, locale = 'und-u-ks-level2', deterministic = false)`,
-		`CREATE SCHEMA ext`, `CREATE EXTENSION citext SCHEMA ext`, `CREATE TYPE mood AS ENUM ('good', 'bad')`, `CREATE DOMAIN grade AS numeric CHECK (value >= 0)`)
+		`CREATE SCHEMA ext`, `CREATE EXTENSION citext SCHEMA ext`, `CREATE TYPE mood AS ENUM ('good', 'bad'); CREATE TYPE pair AS (n int, t text)`, `CREATE DOMAIN grade AS numeric CHECK (value >= 0)`)
 	for i, c := range []struct{ typ, first, second string }{
 		{"text", `'a', 'A', 'a ', '', NULL`, `'a', 'é', 'e', 'A'`},
 		{"text COLLATE folded", `'a', 'A', 'b'`, `'B', 'c', NULL`},
@@ -411,6 +411,7 @@ func TestDistinctValuesOfEachType(t *testing.T) {
 		{"ext.citext", `'a', 'A', 'b'`, `'B', 'c'`}, // its operators are not on the search path
 		{"mood", `'good', 'bad'`, `'good', NULL`},
 		{"grade", `1, 1.0`, `1.00, 2`},
+		{"pair", `ROW(1, 'a'), ROW(1, NULL), ROW(NULL, NULL), NULL`, `ROW(NULL, NULL), ROW(2, NULL), NULL`}, // IS NOT NULL is true of the first alone
 		{"int4range", `'[1,3)', '[1,2]'`, `'[1,3)', 'empty'`},
 	} {
 		t.Run(c.typ, func(t *testing.T) {

@@ -164,7 +164,7 @@ func (r Rollup) settle() string {
 	if len(columns) == 0 {
 		return del
 	}
-	var freshKeys, stale, rows, nullRows, equal, same, isNull, staleNull, aggregates, set []string
+	var freshKeys, stale, rows, nullRows, equal, same, rowNull, staleNull, aggregates, set []string
 	for i, c := range r.GroupBy {
 		k, e := hiddenPrefix+"k"+strconv.Itoa(i), c.expr()+"::"+c.Type
 		stale = append(stale, pgschema.Quote(c.Name)+" AS "+k)
@@ -172,8 +172,8 @@ func (r Rollup) settle() string {
 		nullRows = append(nullRows, e+" AS "+k)
 		equal = append(equal, e+" = g."+k)
 		same = append(same, "("+e+") IS NOT DISTINCT FROM g."+k)
-		isNull = append(isNull, "("+e+") IS NULL")
-		staleNull = append(staleNull, k+" IS NULL")
+		rowNull = append(rowNull, "("+e+")"+isNull)
+		staleNull = append(staleNull, k+isNull)
 		freshKeys = append(freshKeys, "fresh."+k)
 	}
 	for _, s := range columns {
@@ -182,7 +182,7 @@ func (r Rollup) settle() string {
 	}
 	return trim(pgschema.Fill(recomputeSQL, "rollup", ident(r.Table), "stale_keys", join(stale), "stale", columnStale, "rows", columnRows,
 		"from", ident(r.From), "group_keys", join(rows), "null_keys", join(nullRows), "equal", strings.Join(equal, " AND "),
-		"same", strings.Join(same, " AND "), "is_null", strings.Join(isNull, " OR "), "stale_null", strings.Join(staleNull, " OR "),
+		"same", strings.Join(same, " AND "), "is_null", strings.Join(rowNull, " OR "), "stale_null", strings.Join(staleNull, " OR "),
 		"aggregates", join(aggregates), "key_ordinals", r.ordinals(), "set", join(set), "delete", del,
 		"same_key", sameKey(r.keys("r."), freshKeys)))
 }

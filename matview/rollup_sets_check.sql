@@ -3,7 +3,7 @@
 -- a number.
 WITH wanted AS MATERIALIZED (
     SELECT DISTINCT {keys}, p.headrace_value, n.headrace_number
-    FROM (SELECT {key_exprs}, {value} FROM {from} AS promoted WHERE ({expr}) IS NOT NULL) p
+    FROM (SELECT {key_exprs}, {value} FROM {from} AS promoted WHERE ({expr}) IS DISTINCT FROM NULL) p
     LEFT JOIN {values} n ON n.headrace_value = p.headrace_value
 ), want AS MATERIALIZED (
     SELECT {keys}, {chunk} AS headrace_chunk, {bits} AS headrace_bits

@@ -1,3 +1,3 @@
 SELECT DISTINCT {keys}, {value}
 FROM {from} AS promoted
-WHERE ({expr}) IS NOT NULL
+WHERE ({expr}) IS DISTINCT FROM NULL

@@ -423,7 +423,7 @@ func (t *table) onConflict() string {
 	on += "UPDATE SET " + strings.Join(set, ", ")
 	var when []string
 	if n := quote(t.cfg.Newer); t.cfg.Newer != "" {
-		when = append(when, "(old."+n+" IS NULL OR EXCLUDED."+n+" "+t.compares(t.cfg.Newer).greater+" old."+n+")")
+		when = append(when, "(old."+n+" IS NOT DISTINCT FROM NULL OR EXCLUDED."+n+" "+t.compares(t.cfg.Newer).greater+" old."+n+")")
 	}
 	if t.cfg.ReplaceIf != "" {
 		when = append(when, "("+t.cfg.ReplaceIf+"\n)")

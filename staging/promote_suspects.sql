@@ -40,7 +40,7 @@ SELECT {target_text}::regclass::oid::int8 AS target,
 -- refuse. They only find suspects: what they miss or raise costs time, no more. A foreign key to
 -- another table has that table as its parent, the parent's columns, and what they must equal: in a
 -- group the parent may be staged, too.
-SELECT format('s.%I IS NULL', a.attname) AS condition, 0::int8 AS parent, '' AS equal, '[]'::json AS parent_columns
+SELECT format('s.%I IS NOT DISTINCT FROM NULL', a.attname) AS condition, 0::int8 AS parent, '' AS equal, '[]'::json AS parent_columns
 FROM pg_attribute a
 WHERE a.attrelid = {target_text}::regclass AND a.attnotnull AND NOT a.attisdropped AND a.attname = ANY({nullable_names})
 UNION ALL
@@ -59,7 +59,7 @@ JOIN pg_class p ON p.oid = c.confrelid
 JOIN pg_namespace n ON n.oid = p.relnamespace
 CROSS JOIN LATERAL (
     SELECT format('%I.%I', n.nspname, p.relname) AS parent,
-           string_agg(format('s.%I IS NOT NULL', a.attname), ' AND ') AS filled,
+           string_agg(format('s.%I IS DISTINCT FROM NULL', a.attname), ' AND ') AS filled,
            string_agg(format('hr_parent.%I OPERATOR(%I.%s) s.%I', pa.attname, ns.nspname, o.oprname, a.attname), ' AND ') AS equal,
            bool_and(a.attname = ANY({column_names}) AND a.attgenerated = '') AS staged,
            bool_and(pa.attname = ANY({column_names})) AS parent_staged,
