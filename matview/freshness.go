@@ -49,10 +49,6 @@ func (r *Refresher) Freshness(ctx context.Context) ([]Freshness, error) {
 		byName[v.Name] = &views[i]
 	}
 	names, idents := namesOf(r.views)
-	rows, err := r.pool.Query(ctx, pgschema.Fill(freshnessSQL, "state", r.state), names, idents)
-	if err != nil {
-		return nil, explain(err, "freshness")
-	}
 	var (
 		f             Freshness
 		refreshedAt   *time.Time
@@ -60,7 +56,7 @@ func (r *Refresher) Freshness(ctx context.Context) ([]Freshness, error) {
 		duration, age *time.Duration
 	)
 	columns := []any{&f.View, &f.Populated, &refreshedAt, &duration, &asOf, &age, &f.Version, &f.Refreshes, &f.Bytes, &f.Rows}
-	_, err = pgx.ForEachRow(rows, columns, func() error {
+	each := func() error {
 		g := f
 		if refreshedAt != nil {
 			g.RefreshedAt, g.Duration = *refreshedAt, *duration
@@ -71,6 +67,14 @@ func (r *Refresher) Freshness(ctx context.Context) ([]Freshness, error) {
 		g.NextDue = r.schedule.nextOf(f.View, r.cfg.Debounce, r.cfg.MaxStaleness)
 		*byName[f.View] = g
 		return nil
+	}
+	err := beginOn(ctx, r.pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, pgschema.Fill(freshnessSQL, "state", r.state), names, idents)
+		if err != nil {
+			return err
+		}
+		_, err = pgx.ForEachRow(rows, columns, each)
+		return err
 	})
 	if err != nil {
 		return nil, explain(err, "freshness")

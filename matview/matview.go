@@ -84,7 +84,7 @@ const idleTimeout = time.Minute
 
 // begin runs f in a transaction with settings of its own, whatever the defaults of the server are.
 func (r *Refresher) begin(ctx context.Context, f func(tx pgx.Tx) error) error {
-	return pgx.BeginTxFunc(ctx, r.pool, ownTx, func(tx pgx.Tx) error {
+	return beginOn(ctx, r.pool, ownTx, func(tx pgx.Tx) error {
 		if err := limit(ctx, tx, r.cfg.Timeout, r.cfg.LockTimeout); err != nil {
 			return err
 		}

@@ -36,7 +36,7 @@ func Open(ctx context.Context, pool *pgxpool.Pool, name string, cfg Config) (*Re
 		return nil, invalid("pool is nil, must be a *pgxpool.Pool")
 	}
 	r := &Refresher{pool: pool, cfg: cfg, state: state.String(), deps: dependencies{}, schedule: schedule{wake: make(chan struct{}, 1)}}
-	err = pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+	err = beginOn(ctx, pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		return r.readViews(ctx, tx, state)
 	})
 	if err != nil {

@@ -197,7 +197,7 @@ type start struct {
 func (r *Refresher) do(q *run) (RefreshReport, error) {
 	begun := time.Now()
 	var s start
-	err := pgx.BeginTxFunc(q.ctx, r.pool, ownTx, func(tx pgx.Tx) error {
+	err := beginOn(q.ctx, r.pool, ownTx, func(tx pgx.Tx) error {
 		return tx.QueryRow(q.ctx, startedSQL).Scan(&s.at, &s.xid)
 	})
 	if err != nil {

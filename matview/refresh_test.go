@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/matview"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -294,11 +295,43 @@ func TestNewTogether(t *testing.T) {
 func TestPgBouncer(t *testing.T) {
 	t.Parallel()
 	direct := servertest.PostgresURL(t)
-	pool, err := pgxpool.New(t.Context(), servertest.PgBouncer(t, direct))
+	settings := []string{"server_round_robin=1"} // each transaction gets another connection
+	url := servertest.PgBouncer(t, direct, settings...)
+	if followsPrepared(t, url) { // since 1.21
+		url = servertest.PgBouncer(t, direct, append(settings, "max_prepared_statements=0")...)
+	}
+	cfg, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheStatement // pgx's default
+	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer pool.Close()
+	plain, err := pgxpool.New(t.Context(), direct) // for the test's own statements
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+	var held []pgx.Tx
+	for range 3 { // so many server connections
+		tx, err := pool.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Rollback(context.Background()) //nolint:errcheck // it has ended
+		if _, err := tx.Exec(t.Context(), "SELECT"); err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, tx)
+	}
+	for _, tx := range held {
+		if err := tx.Rollback(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
 	exec(t, pool, `CREATE SCHEMA "My Shop"`, `CREATE TABLE "My Shop".sales (product text, amount numeric)`, `INSERT INTO "My Shop".sales VALUES ('pen', 2)`)
 	r := newNamed(t, pool, "My Shop.State", matview.Config{Views: []matview.View{
 		{Name: "My Shop.Totals", SQL: `SELECT product AS "Product", sum(amount) AS total FROM "My Shop".sales GROUP BY 1`, UniqueIndex: []string{"Product"}},
@@ -325,7 +358,85 @@ func TestPgBouncer(t *testing.T) {
 	if n, err := roll.Rebuild(t.Context(), pool); err != nil || n != 1 {
 		t.Fatalf("rebuild: %d, %v", n, err)
 	}
-	want(t, "locks left", one[int](t, pool, `SELECT count(*)::int FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`), 0)
+	if d, err := roll.Check(t.Context(), pool, 0); err != nil || len(d) > 0 {
+		t.Errorf("check: %v, %v", d, err)
+	}
+	if f, err := r.Freshness(t.Context()); err != nil || len(f) != 1 || !f[0].Populated {
+		t.Errorf("freshness: %+v, %v", f, err)
+	}
+	want(t, "locks left", one[int](t, plain, `SELECT count(*)::int FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`), 0)
+}
+
+// Connections that the server has ended while they were idle in the pool are no error.
+func TestConnectionsThatEndWhileIdle(t *testing.T) {
+	t.Parallel()
+	own := newSales(t)
+	cfg := own.Config()
+	cfg.MaxConns, cfg.ConnConfig.RuntimeParams["application_name"] = 3, "idle"
+	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	views := matview.Config{Views: twoViews()}
+	r := newRefresher(t, pool, views)
+	roll := matview.Rollup{
+		Table: "roll", From: "sales", GroupBy: []matview.Column{{Name: "product", Type: "text"}},
+		Measures: []matview.Measure{{Name: "n", Aggregate: matview.AggregateCount}},
+	}
+	for _, call := range []struct {
+		name string
+		f    func() error
+	}{
+		{"Rollup.Create", func() error { return roll.Create(t.Context(), pool) }},
+		{"Rollup.Rebuild", func() error { _, err := roll.Rebuild(t.Context(), pool); return err }},
+		{"Refresh", func() error { _, err := r.Refresh(t.Context()); return err }},
+		{"Freshness", func() error { _, err := r.Freshness(t.Context()); return err }},
+		{"Open", func() error { _, err := matview.Open(t.Context(), pool, "dashboard", matview.Config{}); return err }},
+	} {
+		var idle []*pgxpool.Conn
+		for range cfg.MaxConns {
+			c, err := pool.Acquire(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			idle = append(idle, c)
+		}
+		for _, c := range idle {
+			c.Release()
+		}
+		const ended = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'idle'"
+		exec(t, own, "SELECT pg_terminate_backend(pid) "+ended)
+		servertest.Eventually(t, "the connections have ended", func() bool { return one[int](t, own, "SELECT count(*)::int "+ended) == 0 })
+		if err := call.f(); err != nil {
+			t.Errorf("%s: got %v, want nil", call.name, err)
+		}
+	}
+}
+
+// followsPrepared reports whether a PgBouncer knows the named statements of its clients.
+func followsPrepared(t *testing.T, url string) bool {
+	t.Helper()
+	cfg, err := pgx.ParseConfig(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Database, cfg.DefaultQueryExecMode = "pgbouncer", pgx.QueryExecModeSimpleProtocol
+	c, err := pgx.ConnectConfig(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(context.WithoutCancel(t.Context()))
+	res, err := c.PgConn().Exec(t.Context(), "SHOW CONFIG").ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range res[0].Rows {
+		if string(row[0]) == "max_prepared_statements" {
+			return string(row[1]) != "0"
+		}
+	}
+	return false
 }
 
 func TestFreshness(t *testing.T) {

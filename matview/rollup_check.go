@@ -10,6 +10,7 @@ import (
 
 	"github.com/headrace/headrace/internal/pgschema"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 var (
@@ -318,7 +319,7 @@ func (r Rollup) tx(ctx context.Context, db DB, what string, f func(tx pgx.Tx) er
 	if pgschema.IsNil(db) {
 		return invalid("the DB to %s roll-up %s is nil, must be a pool, a connection or a transaction", what, r.Table)
 	}
-	err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
+	work := func(tx pgx.Tx) error {
 		if _, callers := db.(pgx.Tx); !callers {
 			if _, err := tx.Exec(ctx, `SET TRANSACTION ISOLATION LEVEL READ COMMITTED READ WRITE`); err != nil {
 				return err
@@ -328,6 +329,12 @@ func (r Rollup) tx(ctx context.Context, db DB, what string, f func(tx pgx.Tx) er
 			}
 		}
 		return f(tx)
-	})
+	}
+	var err error
+	if pool, ok := db.(*pgxpool.Pool); ok {
+		err = beginOn(ctx, pool, pgx.TxOptions{}, work)
+	} else {
+		err = pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error { return work(unnamed(tx)) })
+	}
 	return explain(pgschema.NameStandby(ctx, db, err), "%s roll-up %s", what, r.Table)
 }

@@ -18,12 +18,6 @@ type idleEnd struct{ error }
 
 func (e *idleEnd) Unwrap() error { return e.error }
 
-// isEnded reports whether an administrator or idle_session_timeout has ended the connection. If
-// that is the first answer to a message that begins a transaction, the server has run no statement
-// of it, because it answers them in their order. PgBouncer's own errors are not among these: it may
-// have passed the message on.
-func isEnded(err error) bool { s := sqlState(err); return s == "57P01" || s == "57P05" }
-
 // retryIdle runs f, and again as long as it meets connections that were ended while they were idle:
 // at most as many as the pool has, like pgxpool itself when it pings them.
 func retryIdle(ctx context.Context, pool *pgxpool.Pool, f func() error) error {

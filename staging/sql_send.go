@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/headrace/headrace/internal/pgschema"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -48,7 +49,7 @@ func send(ctx context.Context, q *pgx.Conn, calls ...call) ([]result, error) {
 	for i, r := range raw {
 		out[i] = result{r}
 	}
-	if err != nil && len(out) == 0 && (closed || fresh && isEnded(err)) {
+	if err != nil && len(out) == 0 && (closed || fresh && pgschema.IsEnded(err)) {
 		err = &idleEnd{err}
 	}
 	return out, err
