@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -51,7 +52,11 @@ func TestFailoverBehindOneAddress(t *testing.T) {
 			t.Errorf("%s: %v", what, f())
 		}
 	}
-	if l := <-ch; l.err != nil {
+	l := <-ch
+	if errors.Is(l.err, io.EOF) { // a script of it was on its way when the connection broke
+		_, l.err = q.Lease(ctx, queue.LeaseOptions{})
+	}
+	if l.err != nil {
 		t.Errorf("the consumer that waited: %v", l.err)
 	}
 	if err := q.Extend(ctx, before, time.Hour); !errors.Is(err, queue.ErrLeaseLost) {
