@@ -88,7 +88,8 @@ func FromQuery[K comparable, V any](db Querier, query string, args ...any) Loade
 // The source matches keys and rows, with the = of the key column. So a key finds its row even if
 // the source stores it padded (char(n)), in another case (citext, a case-insensitive collation) or
 // with another scale (numeric). A key that the column cannot hold is missing: a text with a NUL, a
-// text that is not valid UTF-8, or one that is no number where the column has numbers.
+// text that is not valid UTF-8, or one that is not a number in a column of numbers. A type K that
+// pgx cannot encode for the column is an error.
 func FetchQuery[K comparable, V any](db Querier, query string) func(ctx context.Context, keys []K) (map[K]V, error) {
 	f := &fetcher[K, V]{db: db, query: query}
 	f.plain.Store(fieldsOf(reflect.TypeFor[K]()) != nil) // SQL cannot compare a struct with columns

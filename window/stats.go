@@ -17,7 +17,7 @@ type Stats struct {
 	// Keys counts the keys with open windows. Due windows wait for a closer, Leased ones are held by
 	// one, and Dead ones failed too often.
 	Keys, Due, Leased, Dead int64
-	// OldestDue is for how long the window that has been due longest has waited for a closer. It grows
+	// OldestDue is how long the oldest due window has waited for a closer, 0 if none is due. It grows
 	// while no closer runs.
 	OldestDue time.Duration
 	// Windows counts all windows in Redis, including those that are done and remembered.

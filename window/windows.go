@@ -11,7 +11,7 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// Phase is how far a tumbling window has come that is not done.
+// Phase is the state of a tumbling window that is not done.
 type Phase string
 
 const (
