@@ -212,9 +212,7 @@ func TestAuthorizeDecidesAboutEachAction(t *testing.T) {
 	}
 }
 
-func TestConfig(t *testing.T) {
-	t.Parallel()
-	r := newRig(t, rigOptions{})
+func badConfigurations(t *testing.T, r *rig) {
 	for want, change := range map[string]func(*console.Config){
 		"Config.Pipelines is empty":                        func(c *console.Config) { c.Pipelines = nil },
 		"Config.Pipelines[0].Queue is nil":                 func(c *console.Config) { c.Pipelines[0].Queue = nil },

@@ -86,9 +86,25 @@ func TestPayloadsAreHiddenOnRequest(t *testing.T) {
 	}
 }
 
-func TestHeadersForbidWhatThePageDoesNotNeed(t *testing.T) {
+// TestAnIdlePipeline runs what needs no records on one pipeline.
+func TestAnIdlePipeline(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{})
+	for name, test := range map[string]func(*testing.T, *rig){
+		"headers forbid what the page does not need": headersForbidWhatThePageDoesNotNeed,
+		"no address leads elsewhere":                 noAddressLeadsElsewhere,
+		"unknown addresses":                          unknownAddresses,
+		"bad configurations":                         badConfigurations,
+	} {
+		t.Run(name, func(t *testing.T) {
+			own := *r
+			own.t = t
+			test(t, &own)
+		})
+	}
+}
+
+func headersForbidWhatThePageDoesNotNeed(t *testing.T, r *rig) {
 	for _, p := range []string{"", "nothing", "queue.json"} {
 		h := r.request(http.MethodGet, r.base+p, nil).header
 		policy := h.Get("Content-Security-Policy")
@@ -102,9 +118,7 @@ func TestHeadersForbidWhatThePageDoesNotNeed(t *testing.T) {
 	}
 }
 
-func TestNoAddressLeadsElsewhere(t *testing.T) {
-	t.Parallel()
-	r := newRig(t, rigOptions{})
+func noAddressLeadsElsewhere(t *testing.T, r *rig) {
 	for _, name := range []string{"https:evil.example", "javascript:alert(1)", "%2F%2Fevil.example", "%5Cevil.example", "evil.example%2F.."} {
 		got := r.request(http.MethodGet, r.server.URL+"/headrace/p/"+name, nil)
 		to, err := url.Parse(got.header.Get("Location"))

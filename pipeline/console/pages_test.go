@@ -467,9 +467,7 @@ func TestNamesAndIDsOfAnyKind(t *testing.T) {
 	contains(t, r.get("find?id="+url.QueryEscape(id)), "as "+strings.ReplaceAll(id, "&", "&amp;")+" asked")
 }
 
-func TestUnknownAddresses(t *testing.T) {
-	t.Parallel()
-	r := newRig(t, rigOptions{})
+func unknownAddresses(t *testing.T, r *rig) {
 	for path, want := range map[string]int{
 		"p/none/": 404, "p/": 404, "nothing": 404, "p/none/queue/more": 404,
 		"p/" + r.queue.Name() + "/nothing":              404,
