@@ -185,7 +185,7 @@ func (g *TableGroup[R]) BooksByTable(ctx context.Context, since time.Time) ([]Ta
 		I int32
 		Books
 	}
-	rows, err := g.lead().query(ctx, do(strings.Join(parts, "\nUNION ALL ")+"\nORDER BY i", timeText(since), "infinity"))
+	rows, err := g.lead().query(ctx, do(strings.Join(parts, "\nUNION ALL ")+"\nORDER BY i", boundText(since), "infinity"))
 	if err != nil {
 		return nil, g.explain("summing the ledgers", err)
 	}

@@ -291,7 +291,7 @@ func (t *table) Books(ctx context.Context) (Books, error) {
 // BooksSince sums the ledger over the batches committed since a time. The zero time includes all of
 // them.
 func (t *table) BooksSince(ctx context.Context, since time.Time) (Books, error) {
-	return t.booksBetween(ctx, timeText(since), "infinity")
+	return t.booksBetween(ctx, boundText(since), "infinity")
 }
 
 func (t *table) booksBetween(ctx context.Context, since, until string) (Books, error) {

@@ -49,7 +49,7 @@ func (l *Ledger) BooksSince(ctx context.Context, since time.Time) (Books, error)
 
 // BooksBetween sums the ledger over the batches committed since a time and before another one.
 func (l *Ledger) BooksBetween(ctx context.Context, since, before time.Time) (Books, error) {
-	return l.t.booksBetween(ctx, timeText(since), timeText(before))
+	return l.t.booksBetween(ctx, boundText(since), boundText(before))
 }
 
 // StageCounts does what [Table.StageCounts] does.

@@ -49,7 +49,7 @@ func (t *table) StageCounts(ctx context.Context, since time.Time) ([]StageCount,
 		return nil, fmt.Errorf("staging: %w", err)
 	}
 	defer c.Release()
-	r, err := t.inOwn(ctx, c.Conn(), false, t.sql.ledgerStages.with(args{"since": timeText(since)}))
+	r, err := t.inOwn(ctx, c.Conn(), false, t.sql.ledgerStages.with(args{"since": boundText(since)}))
 	if err != nil {
 		return nil, t.explain("summing the stages in the ledger", err)
 	}

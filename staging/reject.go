@@ -79,7 +79,7 @@ func (t *table) Rejects(ctx context.Context, f RejectFilter) ([]StoredReject, er
 		return nil, fmt.Errorf("%w: RejectFilter.Batch is %q, must be a UUID", ErrConfig, f.Batch)
 	}
 	rows, err := t.query(ctx, t.sql.rejectsList.with(args{"after": text(f.After), "code": f.Code, "batch": f.Batch, "key": f.Key,
-		"since": timeText(f.Since), "resolved": strconv.FormatBool(f.Resolved), "limit": text(f.Limit)}))
+		"since": boundText(f.Since), "resolved": strconv.FormatBool(f.Resolved), "limit": text(f.Limit)}))
 	if err != nil {
 		return nil, t.explain("listing rejects", err)
 	}
@@ -308,7 +308,10 @@ func (t *Table[T]) writeAside(ctx context.Context, q *pgx.Conn, l *Load[T], span
 // If before is later than the server's time, Prune returns [ErrConfig] and changes nothing: every
 // batch in flight would become too old.
 func (t *table) Prune(ctx context.Context, before time.Time) (int, error) {
-	n, err := t.exec(ctx, true, do("UPDATE "+t.control+" SET floor = greatest(floor, $1::timestamptz) WHERE $1::timestamptz <= clock_timestamp()", timeText(before)))
+	if before.Before(time.Time{}) {
+		before = time.Time{} // the floor is a time that Go can read
+	}
+	n, err := t.exec(ctx, true, do("UPDATE "+t.control+" SET floor = greatest(floor, $1::timestamptz) WHERE $1::timestamptz <= clock_timestamp()", boundText(before)))
 	if err == nil && n == 0 {
 		return 0, fmt.Errorf("%w: Prune before %v, must not be later than the server's time", ErrConfig, before)
 	}
@@ -318,7 +321,7 @@ func (t *table) Prune(ctx context.Context, before time.Time) (int, error) {
 	total := 0
 	for { // in pieces, so that no lock and no transaction is long
 		n, err := t.exec(ctx, false, do("DELETE FROM "+t.ledger+" WHERE id IN (SELECT id FROM "+t.ledger+
-			" WHERE committed_at < $1::timestamptz LIMIT 10000)", timeText(before.Add(-pruneMargin))))
+			" WHERE committed_at < $1::timestamptz LIMIT 10000)", boundText(before.Add(-pruneMargin))))
 		if err != nil {
 			return total, t.explain("pruning the ledger", err)
 		}
@@ -327,7 +330,7 @@ func (t *table) Prune(ctx context.Context, before time.Time) (int, error) {
 			break
 		}
 	}
-	if _, err := t.exec(ctx, false, t.sql.pruneRejects.with(args{"before": timeText(before)})); err != nil {
+	if _, err := t.exec(ctx, false, t.sql.pruneRejects.with(args{"before": boundText(before)})); err != nil {
 		return total, t.explain("pruning resolved rejects", err)
 	}
 	return total, nil

@@ -171,4 +171,16 @@ func text[N int | int32 | int64](n N) string { return strconv.FormatInt(int64(n)
 
 func timeText(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.999999Z07:00") }
 
+// boundText prints a time that bounds what is read or deleted. Postgres has no year 0, and Go has
+// years that Postgres has not: they bound nothing, or everything.
+func boundText(t time.Time) string {
+	switch y := t.UTC().Year(); {
+	case y < 1:
+		return "-infinity"
+	case y > 9999:
+		return "infinity"
+	}
+	return timeText(t)
+}
+
 func millis(d time.Duration) string { return text(d.Milliseconds()) }
