@@ -19,7 +19,7 @@ test: ## all tests on real servers; installs or starts what is missing (PKG=./qu
 	@$(WITH) -install -memory -- $(GO) test -timeout 15m $(TESTFLAGS) $(PKG)
 
 race: ## the same with the race detector
-	@$(WITH) -install -memory -- $(GO) test -race -timeout 30m $(TESTFLAGS) $(PKG)
+	@$(WITH) -install -memory -- env CGO_ENABLED=1 $(GO) test -race -timeout 30m $(TESTFLAGS) $(PKG)
 
 bench: ## every figure against the bare tool in the same run (PKG=queue for one package, JSON=1 for machines)
 	@$(WITH) -install -- $(GO) run ./internal/bench/cmd/bench $(if $(JSON),-json) $(filter-out ./...,$(PKG))

@@ -10,7 +10,8 @@ local reply, room = {0}, wanted
 -- list appends the windows of a key after the cursor, or all.
 local function list(score, of, from, after)
   local total, rank, page = redis.pcall('ZCARD', openKey(of)), 0, {}
-  if type(total) ~= 'number' then total = 0 end -- of another type: Audit names it
+  if isWrongType(total) then total = 0 end -- Audit names it
+  if type(total) == 'table' then error(total.err, 0) end
   if from and total > 0 then rank = rankAfter(openKey(of), from, after) end
   readPage(openKey(of), rank, total, room, MAX_BYTES, page)
   for i = 1, #page, 2 do

@@ -30,7 +30,8 @@ func (v *windowNames) audit(ctx context.Context, s *session) (list []auditedWind
 			return nil, nil, err
 		}
 		list = append(list, auditedWindow{name, report.Windows, append([]string{}, report.Differences...)})
-		if err := report.Balanced(); err != nil {
+		// Audit can find differences and fail, too: then the list is not whole.
+		if err := errors.Join(report.Balanced(), err); err != nil {
 			off = errors.Join(off, fmt.Errorf("windows %s: %w", name, err))
 		}
 	}
