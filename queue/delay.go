@@ -8,6 +8,7 @@ import (
 
 	"github.com/redis/rueidis"
 
+	"github.com/headrace/headrace/internal/redisx"
 	"github.com/headrace/headrace/internal/uid"
 )
 
@@ -32,7 +33,7 @@ func (q *Queue) PushAt(ctx context.Context, at time.Time, payloads ...[]byte) er
 			return err
 		}
 	}
-	err := q.pushDelayed(ctx, max(at.UnixMilli(), 0), reservation, q.chunks(payloads), len(payloads))
+	err := q.pushDelayed(ctx, max(redisx.UnixMilli(at), 0), reservation, q.chunks(payloads), len(payloads))
 	var pe *PushError
 	if err != nil && !errors.As(err, &pe) {
 		q.unreserve(ctx, reservation, len(payloads))

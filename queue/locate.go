@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/headrace/headrace/internal/redisx"
 )
 
 // BatchState is the state of a sealed batch.
@@ -94,7 +96,7 @@ func (q *Queue) InFlight(ctx context.Context, until time.Time, n int) (batches [
 	if err := within("InFlight: n", n, 1, maxInFlight); err != nil {
 		return nil, 0, err
 	}
-	total, batches, err = q.locate(ctx, "before", itoa(n), strconv.FormatInt(until.UnixMilli(), 10))
+	total, batches, err = q.locate(ctx, "before", itoa(n), strconv.FormatInt(redisx.UnixMilli(until), 10))
 	return batches, total, err
 }
 

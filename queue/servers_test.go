@@ -300,6 +300,19 @@ func (c dies) DoMulti(ctx context.Context, cmds ...rueidis.Completed) []rueidis.
 	return c.Client.DoMulti(ctx, cmds...)
 }
 
+// A time whose Unix time in milliseconds overflows, here to 1970, is late and not past.
+func TestPushAtATimeThatRedisCannotCount(t *testing.T) {
+	t.Parallel()
+	q := open(t, servertest.Miniredis(t), queue.Config{})
+	must(t, q.PushAt(t.Context(), time.Unix(1<<62, 0), records(0, 3)...))
+	if b, err := q.TryLease(t.Context(), queue.LeaseOptions{}); !errors.Is(err, queue.ErrEmpty) {
+		t.Errorf("got %v, %v, want %v", b, err, queue.ErrEmpty)
+	}
+	if s, err := q.Stats(t.Context()); err != nil || s.Delayed != 3 {
+		t.Errorf("got %+v, %v, want 3 delayed", s, err)
+	}
+}
+
 // Many small delayed pushes that are due at once come in full batches, and large ones keep their
 // order without being moved.
 func TestDelayedPushesComeInFullBatches(t *testing.T) {

@@ -346,7 +346,15 @@ func (t *table) FindSealed(ctx context.Context, from, to time.Time, limit int) (
 // uuidAt is the first or last UUIDv7 of a time: all other bits have the given value.
 func uuidAt(at time.Time, rest byte) string {
 	var u [16]byte
-	binary.BigEndian.PutUint64(u[:8], uint64(max(at.UnixMilli(), 0))<<16)
+	const last = 1<<48 - 1
+	ms := int64(0)
+	switch {
+	case at.After(time.UnixMilli(last)):
+		ms = last
+	case at.After(time.UnixMilli(0)):
+		ms = at.UnixMilli()
+	}
+	binary.BigEndian.PutUint64(u[:8], uint64(ms)<<16)
 	for i := 6; i < len(u); i++ {
 		u[i] = rest
 	}

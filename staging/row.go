@@ -260,19 +260,23 @@ const (
 var (
 	minTime = time.Date(-4713, 11, 24, 0, 0, 0, 0, time.UTC)
 	maxTime = time.Date(294277, 1, 1, 0, 0, 0, 0, time.UTC)
+	maxDate = time.Date(5874898, 1, 1, 0, 0, 0, 0, time.UTC)
 )
 
 func (r *Row) putTime(c *column, t time.Time) {
+	limit := maxTime
 	switch c.kind {
 	case kTimestamp: // a timestamp without time zone shows the clock that t shows
 		_, off := t.Zone()
 		t = t.Add(time.Duration(off) * time.Second)
-	case kTimestamptz, kDate:
+	case kTimestamptz:
+	case kDate:
+		limit = maxDate
 	default:
 		r.wrongType(c, "time", t)
 		return
 	}
-	if t.Before(minTime) || !t.Before(maxTime) {
+	if t.Before(minTime) || !t.Before(limit) {
 		r.refuse(c, CodeRange, "%v does not fit %s", t, c.sqlType)
 		return
 	}

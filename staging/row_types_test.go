@@ -154,6 +154,7 @@ func TestValuesThatPostgresRefuses(t *testing.T) {
 		40: {staging.CodeNumeric, func(w *wide) { w.Text = "1,5" }},
 		50: {staging.CodeUUID, func(w *wide) { w.UID = "x" }},
 		60: {staging.CodeRange, func(w *wide) { w.TZ = time.Date(300000, 1, 1, 0, 0, 0, 0, time.UTC) }},
+		61: {staging.CodeRange, func(w *wide) { w.Day = time.Date(5874898, 1, 1, 0, 0, 0, 0, time.UTC) }},
 		// What only Postgres can tell:
 		70: {"sqlstate_22P02", func(w *wide) { w.Mood = "angry" }},
 		71: {"sqlstate_23514", func(w *wide) { w.Email = "nobody" }},
@@ -169,6 +170,7 @@ func TestValuesThatPostgresRefuses(t *testing.T) {
 			s.f(&rows[i])
 		}
 	}
+	rows[196].Day = time.Date(5874897, 12, 31, 0, 0, 0, 0, time.UTC) // the last one
 	// U+FFFD itself is a character like any other.
 	rows[199].JSONB.B, rows[198].JSON, rows[197].Map = "\ufffd", json.RawMessage(`"\ufffd"`), map[string]string{`\ufffd`: `\\ufffd`}
 	l := load(rows...)
@@ -193,6 +195,9 @@ func TestValuesThatPostgresRefuses(t *testing.T) {
 		t.Log(x.Pos, x.Code, x.Reason)
 	}
 	balanced(t, tab)
+	if n := query[int](t, pool, `SELECT count(*) FROM "Odd ""Schema"."Wide. Table" WHERE day = '5874897-12-31'`); n != 1 {
+		t.Errorf("%d rows have the last day that Postgres knows, want 1", n)
+	}
 }
 
 // A batch in which every second row is refused by Postgres is still one linear pass.

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+
+	"github.com/headrace/headrace/internal/redisx"
 )
 
 // Bounds of one script, so that it blocks the server for a few milliseconds only.
@@ -31,7 +33,7 @@ func (s *Store) Add(ctx context.Context, key string, events ...Event) (AddResult
 		return sum, err
 	}
 	for i, e := range events {
-		if ms := e.At.UnixMilli(); ms < 0 || ms >= 1<<47 {
+		if ms := redisx.UnixMilli(e.At); ms < 0 || ms >= 1<<47 {
 			return sum, s.argument("event %d is at %v, must be 1970 to 6429", i, e.At)
 		}
 		if len(e.Data) > MaxData {

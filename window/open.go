@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+
+	"github.com/headrace/headrace/internal/redisx"
 )
 
 // OpenWindow is a tumbling window that still accepts events.
@@ -30,7 +32,7 @@ func (s *Store) OpenWindows(ctx context.Context, key string, after time.Time, n 
 	if n < 1 || n > MaxPage {
 		return nil, s.argument("n is %d, must be 1 to %d", n, MaxPage)
 	}
-	r, err := s.run(ctx, listScript, false, key, strconv.FormatInt(max(0, after.UnixMilli()), 10), strconv.Itoa(n))
+	r, err := s.run(ctx, listScript, false, key, strconv.FormatInt(max(0, redisx.UnixMilli(after)), 10), strconv.Itoa(n))
 	v, err := array(r, err, 0)
 	if err != nil {
 		return nil, s.wrap("open windows", err)

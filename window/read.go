@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/headrace/headrace/internal/redisx"
 )
 
 // Bounds of one script that reads.
@@ -181,4 +183,4 @@ func (s *Store) count(ctx context.Context, set eventSet, from, to string, d time
 	return v[0], v[1], nil
 }
 
-func unixMilli(t time.Time) string { return strconv.FormatInt(t.UnixMilli(), 10) }
+func unixMilli(t time.Time) string { return strconv.FormatInt(redisx.UnixMilli(t), 10) }

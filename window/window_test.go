@@ -514,6 +514,7 @@ func TestErrors(t *testing.T) {
 	sliding, tumbling := named(t, c, "s", window.Config{Keep: time.Minute}), named(t, c, "t", window.Config{Size: time.Minute})
 	_, addKey := sliding.Add(t.Context(), "", at(0, "x"))
 	_, addTime := sliding.Add(t.Context(), "k", window.Event{})
+	_, addFarTime := sliding.Add(t.Context(), "k", window.Event{At: farFuture})
 	_, noTumbling := sliding.CloseDue(t.Context(), 1)
 	_, closeN := tumbling.CloseDue(t.Context(), 1001)
 	_, noSliding := tumbling.Last(t.Context(), "k", time.Second)
@@ -526,6 +527,7 @@ func TestErrors(t *testing.T) {
 	}{
 		{addKey, "key has 0 bytes, must be 1 to 512"},
 		{addTime, "event 0 is at 0001-01-01"},
+		{addFarTime, "must be 1970 to 6429"},
 		{noTumbling, window.ErrNoTumbling.Error()},
 		{sliding.Run(t.Context(), func(context.Context, window.ClosedWindow) error { return nil }), window.ErrNoTumbling.Error()},
 		{closeN, "n is 1001, must be 1 to 1000"},
@@ -539,6 +541,19 @@ func TestErrors(t *testing.T) {
 		if c.err == nil || !strings.Contains(c.err.Error(), c.want) {
 			t.Errorf("got %v, want %q", c.err, c.want)
 		}
+	}
+}
+
+// farFuture is a time whose Unix time in milliseconds overflows to 1970.
+var farFuture = time.Unix(1<<62, 0)
+
+// A range without end has all events, not none.
+func TestTimesThatRedisCannotCount(t *testing.T) {
+	t.Parallel()
+	w := newStore(t, servertest.Miniredis(t), window.Config{Keep: 366 * 24 * time.Hour})
+	add(t, w, "k", at(0, "x"))
+	if got, err := w.Range(t.Context(), "k", time.Time{}, farFuture); err != nil || len(got) != 1 {
+		t.Errorf("range from year 1 to the far future: got %v, %v, want one event", got, err)
 	}
 }
 
