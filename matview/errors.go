@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/headrace/headrace/internal/pgschema"
 )
 
@@ -69,7 +71,12 @@ type contextError struct {
 }
 
 func (e *contextError) Error() string {
-	return "matview: " + e.what + ": " + strings.TrimPrefix(e.err.Error(), "matview: ")
+	text := "matview: " + e.what + ": " + strings.TrimPrefix(e.err.Error(), "matview: ")
+	var pg *pgconn.PgError
+	if errors.As(e.err, &pg) && pg.Detail != "" {
+		text += ": " + pg.Detail
+	}
+	return text
 }
 
 func (e *contextError) Unwrap() error { return e.err }

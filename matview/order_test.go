@@ -56,6 +56,19 @@ func TestCreateNeedsWhatItReads(t *testing.T) {
 	want(t, "nothing is left", one[bool](t, pool, `SELECT to_regclass('dashboard_views') IS NULL`), true)
 }
 
+// The error about a column that is not unique has the value that is there twice.
+func TestUniqueIndexOfWhatIsNotUnique(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	r := newRefresher(t, pool, matview.Config{Views: []matview.View{
+		{Name: "twice", SQL: `SELECT n / 2 AS half FROM generate_series(2, 4) n`, UniqueIndex: []string{"half"}},
+	}})
+	_, err := r.Refresh(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "refresh twice") || !strings.Contains(err.Error(), "(half)=(1)") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // A dependency that is declared the other way round than the catalogue has it.
 func TestDeclaredAgainstTheCatalogue(t *testing.T) {
 	t.Parallel()
