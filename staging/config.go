@@ -73,7 +73,7 @@ type Config[T any] struct {
 	// runs on the hot path and must not keep the Row.
 	Fill func(*T, *Row)
 	// Create creates the target if it does not exist, from the types of the columns, with Key as its
-	// primary key.
+	// primary key. Tables that the Merges write may then follow, until the first promotion.
 	Create bool
 
 	// AllowUnlogged accepts a target that is UNLOGGED, or has such a partition. A crash of the server

@@ -117,6 +117,9 @@ func (e *ConflictError) Error() string {
 // Unwrap makes errors.Is(err, ErrConflict) true.
 func (e *ConflictError) Unwrap() error { return ErrConflict }
 
+// undefinedTable is the SQLSTATE about a relation that does not exist.
+const undefinedTable = "42P01"
+
 // explain wraps an error from Postgres with what was being done. It marks a missing privilege and a
 // lock that could not be acquired.
 func (t *table) explain(doing string, err error) error {

@@ -124,7 +124,7 @@ func retired(open string, lane int) bool { return lane > 0 && lane >= usedLanes(
 
 // isGone is true for the error of a statement on the tables of a lane that RetireLanes may have
 // dropped.
-func isGone(err error, lane int) bool { return lane > 0 && sqlState(err) == "42P01" }
+func isGone(err error, lane int) bool { return lane > 0 && sqlState(err) == undefinedTable }
 
 // gone returns nil if lanes whose tables were not found have been taken away.
 func (t *table) gone(open string, missing []int) error {

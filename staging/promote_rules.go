@@ -110,6 +110,21 @@ func (t *table) tryRules(ctx context.Context, q *pgx.Conn) error {
 			return t.explain(fmt.Sprintf("Config.ReplaceIf (%s)", t.cfg.ReplaceIf), err)
 		}
 	}
+	if !t.cfg.Create {
+		return t.tryMerges(plan)
+	}
+	// A roll-up needs the target, which this call may have made: what the merges write may follow.
+	if _, err := q.Exec(ctx, "SAVEPOINT hr_merges"); err != nil {
+		return t.explain("planning the merges", err)
+	}
+	err := t.tryMerges(plan)
+	if sqlState(err) == undefinedTable {
+		_, err = q.Exec(ctx, "ROLLBACK TO hr_merges")
+	}
+	return err
+}
+
+func (t *table) tryMerges(plan func(sql string) error) error {
 	cols := list("", t.colNames)
 	if err := plan(t.merged(statement{text: "INSERT INTO " + t.target + " (" + cols + ") SELECT " + cols + " FROM " + t.target}).text); err != nil {
 		return t.explain("planning the insert into "+t.target+" with its merges", err)

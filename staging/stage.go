@@ -106,7 +106,7 @@ func (t *Table[T]) Stage(ctx context.Context, l Load[T]) (Outcome, error) {
 		case err == nil:
 			return out, nil
 		case try >= 5 || ctx.Err() != nil:
-		case errors.Is(err, errRetry), len(t.lane) > 1 && sqlState(err) == "42P01": // the open side was the other one, or the lane is retired
+		case errors.Is(err, errRetry), len(t.lane) > 1 && sqlState(err) == undefinedTable: // the open side was the other one, or the lane is retired
 			continue
 		case !careful && isData(err):
 			careful = true
