@@ -9,6 +9,7 @@ if wanted == 0 and recorded > 0 then
 end
 size = wanted
 tick()
-redis.call('HSET', META, 'keep', keep)
+-- A program without a sliding window takes away none of another one.
+if tonumber(keep) > 0 then redis.call('HSET', META, 'keep', keep) end
 keepShared()
 return {1, int(recorded)}

@@ -15,10 +15,10 @@ import (
 // needs. This type is concurrency safe.
 type Reader struct{ s *Store }
 
-// Open returns a Reader of windows that exist. It creates and changes nothing. It reads the
-// configuration that the last call of [New] has recorded. It returns ErrMissing for a name that no
-// program has used, and ErrLayout for data in the layout of another version. It never closes
-// client.
+// Open returns a Reader of windows that exist. It creates and changes nothing. It reads what calls
+// of [New] have recorded: the last Size, and the last Keep that was not 0. It returns ErrMissing
+// for a name that no program has used, and ErrLayout for data in the layout of another version. It
+// never closes client.
 func Open(ctx context.Context, client rueidis.Client, name string) (*Reader, error) {
 	if err := redisx.CheckName(name); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrConfig, err)

@@ -85,9 +85,7 @@ func TestOpen(t *testing.T) {
 		// A program with another configuration starts: an open Reader goes on, a new one knows it.
 		named(t, c, name, window.Config{Size: time.Hour})
 		want(t, "size of a new Reader", open().Size(), time.Hour)
-		if _, err := open().LastCount(ctx, "k", time.Minute); !errors.Is(err, window.ErrNoSliding) {
-			t.Errorf("without a sliding window: got %v, want ErrNoSliding", err)
-		}
+		want(t, "keep of a new Reader, which is another program's", open().Keep(), time.Hour)
 		// The name is deleted and used anew, with another seed.
 		if err := c.Do(ctx, c.B().Del().Key(meta).Build()).Error(); err != nil {
 			t.Fatal(err)
@@ -96,6 +94,9 @@ func TestOpen(t *testing.T) {
 			t.Errorf("without data: %v", err)
 		}
 		named(t, c, name, window.Config{Size: time.Minute})
+		if _, err := open().LastCount(ctx, "k", time.Minute); !errors.Is(err, window.ErrNoSliding) {
+			t.Errorf("without a sliding window: got %v, want ErrNoSliding", err)
+		}
 		if _, err := r.Stats(ctx); err != nil {
 			t.Errorf("with another seed: %v", err)
 		}
