@@ -21,14 +21,14 @@ import (
 // waiting waits until so many producers wait in the queue.
 func (s *stream) waiting(n int64) {
 	s.t.Helper()
-	for {
+	if !servertest.Eventually(s.t, fmt.Sprintf("%d producers wait", n), func() bool {
 		st, err := s.gate.Stats(s.t.Context())
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		if st.Waiting == n {
-			return
-		}
+		return st.Waiting == n
+	}) {
+		s.t.FailNow()
 	}
 }
 

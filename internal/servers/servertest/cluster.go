@@ -242,7 +242,7 @@ func untilAnswers(t *testing.T, cmd *exec.Cmd, port string) error {
 const eventuallyTimeout = 2 * time.Minute
 
 // Eventually polls for a condition that no signal announces.
-func Eventually(t *testing.T, what string, ok func() bool) bool {
+func Eventually(t testing.TB, what string, ok func() bool) bool {
 	t.Helper()
 	for end := time.Now().Add(eventuallyTimeout); !ok(); <-time.After(10 * time.Millisecond) {
 		if time.Now().After(end) {
