@@ -49,12 +49,16 @@ func child() {
 	r, err := openRig(ctx, rigOptions{redis: redis, pool: pool, name: os.Getenv(childName)})
 	fatal(err)
 	point := os.Getenv(childPoint)
-	if point == inEncoder {
+	if point == inEncoder || point == amongOthers {
 		fatal(fillDeadly(ctx, r))
 	}
 	r.flow.Table = &killTable{r.flow.Table, point, new(atomic.Bool)}
 	r.flow.Queue = &killQueue{r.queue, point}
-	worker, err := pipeline.NewWorker(r.flow, pipeline.WorkerConfig{Records: 50, Linger: time.Millisecond, LeaseDuration: 200 * time.Millisecond, Logger: quiet})
+	records, concurrency := 50, 0
+	if point == amongOthers {
+		records, concurrency = 1, 6
+	}
+	worker, err := pipeline.NewWorker(r.flow, pipeline.WorkerConfig{Records: records, Concurrency: concurrency, Linger: time.Millisecond, LeaseDuration: 200 * time.Millisecond, Logger: quiet})
 	fatal(err)
 	promoter, err := pipeline.NewPromoter(r.flow, pipeline.PromoterConfig{PollInterval: 20 * time.Millisecond, Logger: quiet})
 	fatal(err)
@@ -159,7 +163,10 @@ func TestKilledAtEveryPoint(t *testing.T) {
 			r.push("x refuse", "y rule", "z filter")
 			killed := 0
 			for range 3 {
-				if !runChild(t, point, dbURL, name, 6*time.Second) {
+				ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second)
+				died := runChild(ctx, t, point, dbURL, name)
+				cancel()
+				if !died {
 					break
 				}
 				killed++
@@ -181,6 +188,7 @@ func TestKilledAtEveryPoint(t *testing.T) {
 const (
 	whileWaiting = "while waiting for Postgres"
 	inEncoder    = "in the encoder"
+	amongOthers  = "in the encoder, with other batches in the encoder"
 )
 
 // fillDeadly gives the flow a table whose Fill kills the process for a poison record.
@@ -188,6 +196,9 @@ func fillDeadly(ctx context.Context, r *rig) error {
 	table, err := staging.New(ctx, r.pool, "items", staging.Config[item]{
 		Columns: []staging.Column{{Name: "id"}, {Name: "kind"}}, ID: "id", IDOf: func(v *item) string { return v.ID },
 		Fill: func(v *item, row *staging.Row) {
+			if os.Getenv(childPoint) == amongOthers {
+				<-time.After(map[bool]time.Duration{true: 20, false: 100}[v.Kind == "poison"] * time.Millisecond)
+			}
 			if v.Kind == "poison" {
 				die()
 			}
@@ -199,11 +210,10 @@ func fillDeadly(ctx context.Context, r *rig) error {
 	return err
 }
 
-// runChild runs a child that kills itself at a point. It reports whether it did.
-func runChild(t *testing.T, point, dbURL, name string, limit time.Duration) bool {
+// runChild runs a child that kills itself at a point. It reports whether it did. When ctx is done,
+// the child is killed from outside.
+func runChild(ctx context.Context, t *testing.T, point, dbURL, name string) bool {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
 	c := exec.CommandContext(ctx, os.Args[0], "-test.run=^$")
 	c.Env = append(os.Environ(), childPoint+"="+point, childRedis+"="+servertest.RedisURL(t), childPG+"="+dbURL, childName+"="+name)
 	c.Stderr = os.Stderr
@@ -238,7 +248,7 @@ func TestKilledWhileWaitingIsNotSuspected(t *testing.T) {
 	records := numbered("a", 3, "good")
 	r.push(records...)
 	for i := range 4 {
-		if !runChild(t, whileWaiting, dbURL, name, time.Minute) {
+		if !runChild(t.Context(), t, whileWaiting, dbURL, name) {
 			t.Fatalf("child %d did not come to wait", i)
 		}
 	}
@@ -253,25 +263,57 @@ func TestKilledWhileWaitingIsNotSuspected(t *testing.T) {
 	}
 }
 
+// untilBuried runs children, one after the other, until a record is dead. It returns how many died.
+func untilBuried(t *testing.T, r *rig, point, dbURL, name string) (deaths int) {
+	t.Helper()
+	found, stopChild := context.WithCancel(t.Context())
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	defer stopChild()
+	watch.Go(func() {
+		defer stopChild()
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			if st, err := r.queue.Stats(found); found.Err() != nil || err == nil && st.Dead > 0 {
+				return
+			}
+			<-tick.C
+		}
+	})
+	for found.Err() == nil && runChild(found, t, point, dbURL, name) {
+		deaths++
+	}
+	return deaths
+}
+
+// A record kills each process that works on it, while that process also works on other batches.
+// Each of those was there for a single death at most, and none is buried. The innocent are slow to
+// encode, so a process always dies with all its hands full.
+func TestNeighboursOfAKillerAreNotBlamed(t *testing.T) {
+	t.Parallel()
+	r, dbURL, name := rigForChildren(t, queue.LeaseConfig{MaxCrashes: 3})
+	good := numbered("a", 6, "good")
+	r.push(append([]string{"p poison"}, good...)...)
+	deaths := untilBuried(t, r, amongOthers, dbURL, name)
+	stop := r.start(pipeline.WorkerConfig{}, pipeline.PromoterConfig{})
+	defer stop()
+	r.settled()
+	stop()
+	r.check(want{rows: idsOf(good), dead: []string{"p"}})
+	t.Logf("found after %d deaths", deaths)
+}
+
 // A record whose encoding kills the process is found, also when its batch has waited for Postgres
 // before. Its neighbours go through.
 func TestRecordThatKillsTheEncoderIsFound(t *testing.T) {
 	t.Parallel()
-	// A neighbour that a child holds when it dies is innocent, and its crash is counted. The last
-	// worker, which does not die, allows for that. The children split after the usual number.
-	r, dbURL, name := rigForChildren(t, queue.LeaseConfig{MaxCrashes: 6})
-	good := numbered("a", 3, "good")
+	// The children work on several batches at a time, and split one after the usual number of
+	// crashes. A batch that was in a child's hands at one death is innocent.
+	r, dbURL, name := rigForChildren(t, queue.LeaseConfig{})
+	good := numbered("a", 7, "good")
 	r.push(append([]string{"p poison"}, good...)...)
-	deaths := 0
-	for ; deaths < 60; deaths++ {
-		st, err := r.queue.Stats(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if st.Dead > 0 || !runChild(t, inEncoder, dbURL, name, 6*time.Second) {
-			break
-		}
-	}
+	deaths := untilBuried(t, r, inEncoder, dbURL, name)
 	stop := r.start(pipeline.WorkerConfig{}, pipeline.PromoterConfig{})
 	defer stop()
 	r.settled()

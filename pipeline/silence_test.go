@@ -3,6 +3,7 @@ package pipeline_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"sync/atomic"
@@ -92,11 +93,14 @@ func TestSilentStore(t *testing.T) {
 			})
 			silent.heal()
 			r.settled()
+			eventually(t, 2*time.Minute, func() error {
+				if len(log.with("works again")) < 2 {
+					return fmt.Errorf("log %q, want the end of both outages", log.all())
+				}
+				return nil
+			})
 			stop()
 			r.check(want{rows: append(idsOf(before), idsOf(during)...)})
-			if len(log.with("works again")) < 2 {
-				t.Errorf("log %q, want the end of both outages", log.all())
-			}
 			if name == "Postgres" {
 				st, err := r.queue.Stats(context.Background())
 				if err != nil || st.Splits != 0 || st.Dead != 0 {

@@ -14,6 +14,10 @@ import (
 // Worker leases batches, runs them through a chain, stages the rows in Postgres and hands the
 // batches off to the promoter. Any number of workers, in any number of processes, may work on one
 // queue. A Worker is safe for concurrent use, but only one Run may be in progress.
+//
+// A record that kills the process is found: its batch is split until the record is alone, and dead.
+// To spare other batches, one that has crashed before runs the chain and the encoding alone in its
+// process. The others wait for it, a second at most.
 type Worker[T any] struct {
 	flow   Flow[T]
 	cfg    WorkerConfig
@@ -217,6 +221,9 @@ func (w *Worker[T]) release(last context.Context, qb *queue.Batch, o queue.Relea
 // lease, for the calls that end the batch.
 func (w *Worker[T]) process(last context.Context, held *lease, b *Batch) error {
 	ctx := held.ctx
+	if err := held.enter(); err != nil {
+		return err
+	}
 	start := time.Now()
 	load, err := w.transform(ctx, b)
 	w.emit(ctx, b.Batch, Event{

@@ -29,6 +29,7 @@ type lease struct {
 
 	mu      sync.Mutex
 	entered time.Time   // when the caller's code was entered; zero: it is not running
+	inside  bool        // process counts the batch as in the caller's code
 	waiting bool        // as Redis knows
 	settle  *time.Timer // tells Redis that the batch waits
 	ending  bool        // the batch is being handed off or settled, which ends the lease
@@ -40,7 +41,7 @@ type lease struct {
 func (w *Worker[T]) hold(work context.Context, b *queue.Batch) *lease {
 	l := &lease{
 		queue: w.flow.Queue, batch: b, duration: w.cfg.LeaseDuration, timeout: w.cfg.BatchTimeout, outage: w.redis,
-		done: make(chan struct{}), entered: time.Now(),
+		done: make(chan struct{}),
 	}
 	l.ctx, l.cancel = context.WithCancelCause(work)
 	l.settle = time.AfterFunc(time.Hour, l.markWaiting)
@@ -54,6 +55,7 @@ func (l *lease) end() {
 	<-l.done
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.out()
 	l.ended = true
 	l.settle.Stop()
 	l.outage.gone(l.batch.ID)
@@ -116,13 +118,20 @@ func (l *lease) markWaiting() {
 }
 
 // enter is called before the caller's code runs. If the queue believes that the batch waits, it
-// learns the opposite first: a record that kills its worker must be found.
+// learns the opposite first: a record that kills its worker must be found. A batch that has to wait
+// for its turn is marked as waiting.
 func (l *lease) enter() error {
+	if err := process.enter(l.ctx, l.suspect(), l.markWaiting); err != nil {
+		return Unavailable(err)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.out()
+	l.inside = true
 	l.settle.Stop()
 	if l.waiting {
 		if err := l.tell(false); err != nil {
+			l.out()
 			return Unavailable(err)
 		}
 	}
@@ -130,10 +139,21 @@ func (l *lease) enter() error {
 	return nil
 }
 
+func (l *lease) suspect() bool { return l.batch.Crashes > 0 }
+
+// out is called with mu held.
+func (l *lease) out() {
+	if l.inside {
+		process.leave(l.suspect())
+		l.inside = false
+	}
+}
+
 // leave is called when the caller's code has returned.
 func (l *lease) leave() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.out()
 	l.entered = time.Time{}
 	if !l.waiting {
 		l.settle.Reset(waitDelay)
