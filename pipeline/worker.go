@@ -17,7 +17,7 @@ import (
 //
 // A record that kills the process is found: its batch is split until the record is alone, and dead.
 // To spare other batches, one that has crashed before runs the chain and the encoding alone in its
-// process. The others wait for it, a second at most.
+// process. The others wait meanwhile, up to a second for each such batch.
 type Worker[T any] struct {
 	flow   Flow[T]
 	cfg    WorkerConfig
