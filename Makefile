@@ -22,7 +22,7 @@ race: ## the same with the race detector
 	@$(WITH) -install -memory -- env CGO_ENABLED=1 $(GO) test -race -timeout 30m $(TESTFLAGS) $(PKG)
 
 bench: ## every figure against the bare tool in the same run (PKG=queue for one package, JSON=1 for machines)
-	@$(WITH) -install -- $(GO) run ./internal/bench/cmd/bench $(if $(JSON),-json) $(filter-out ./...,$(PKG))
+	@$(WITH) -install -tuned -- $(GO) run ./internal/bench/cmd/bench $(if $(JSON),-json) $(filter-out ./...,$(PKG))
 
 lint: ## gofmt, go vet, golangci-lint (also the imports of the pattern packages), conventions
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "gofmt: run gofmt -w on these"; exit 1; }

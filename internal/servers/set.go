@@ -17,6 +17,14 @@ type Set struct {
 // SharedPostgres are the settings of a Postgres that several test packages use at the same time.
 var SharedPostgres = []string{"max_connections=300", "shared_buffers=256MB"}
 
+// TunedPostgres and TunedRedis are the settings that README.md recommends, for measurements.
+var (
+	TunedPostgres = []string{
+		"max_connections=300", "shared_buffers=2GB", "max_wal_size=4GB", "checkpoint_timeout=15min", "wal_compression=lz4",
+	}
+	TunedRedis = []string{"--auto-aof-rewrite-min-size", "1gb"}
+)
+
 // SetOptions configure how the servers of a Set are found. Each server has its own settings in
 // place of Options.Settings.
 type SetOptions struct {

@@ -20,10 +20,17 @@ import (
 	"github.com/headrace/headrace/internal/servers"
 )
 
+// options choose the servers.
+type options struct {
+	install, bouncer, memory, tuned bool
+}
+
 func main() {
-	install := flag.Bool("install", false, "on Debian as root, first install the servers' packages that are missing")
-	bouncer := flag.Bool("pgbouncer", true, "start a PgBouncer too")
-	memory := flag.Bool("memory", false, "keep the files of Postgres in memory, where there is enough")
+	var o options
+	flag.BoolVar(&o.install, "install", false, "on Debian as root, first install the servers' packages that are missing")
+	flag.BoolVar(&o.bouncer, "pgbouncer", true, "start a PgBouncer too")
+	flag.BoolVar(&o.memory, "memory", false, "keep the files of Postgres in memory, where there is enough")
+	flag.BoolVar(&o.tuned, "tuned", false, "start them with the settings that README.md recommends, for measurements")
 	flag.Usage = func() {
 		fmt.Fprintln(flag.CommandLine.Output(), "usage: with-servers [flags] -- command [argument ...]")
 		flag.PrintDefaults()
@@ -33,7 +40,7 @@ func main() {
 		flag.Usage()
 		os.Exit(2)
 	}
-	code, err := run(flag.Args(), *install, *bouncer, *memory)
+	code, err := run(flag.Args(), o)
 	if err != nil {
 		say("%v", err)
 		code = max(code, 1)
@@ -41,16 +48,19 @@ func main() {
 	os.Exit(code)
 }
 
-func run(argv []string, install, bouncer, memory bool) (code int, err error) {
+func run(argv []string, opts options) (code int, err error) {
 	// Until the command runs, a signal ends the start of the servers.
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer cancel()
 	o := servers.SetOptions{
-		Options:          servers.Options{Log: func(text string) { say("%s", text) }, InMemory: memory},
+		Options:          servers.Options{Log: func(text string) { say("%s", text) }, InMemory: opts.memory},
 		PostgresSettings: servers.SharedPostgres,
-		PgBouncer:        bouncer,
+		PgBouncer:        opts.bouncer,
 	}
-	if install {
+	if opts.tuned {
+		o.PostgresSettings, o.RedisSettings = servers.TunedPostgres, servers.TunedRedis
+	}
+	if opts.install {
 		if err := servers.Install(ctx, o.Options); err != nil {
 			return 1, err
 		}
