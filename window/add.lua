@@ -22,24 +22,22 @@ end
 -- putInto adds pairs of time and member to a bucket of a set, and returns how many are new. They go
 -- to the first key of the set if the bucket holds another type: it is read before all buckets.
 local function putInto(kind, name, b, ms, pairs)
-  local new = redis.pcall('ZADD', setKey(kind, name, b), 'NX', unpack(pairs))
-  if isWrongType(new) then
+  local new = callOr(nil, 'ZADD', setKey(kind, name, b), 'NX', unpack(pairs))
+  if not new then
     b = 0
-    new = redis.call('ZADD', setKey(kind, name, b), 'NX', unpack(pairs))
-  elseif type(new) == 'table' then
-    error(new.err, 0)
+    new = call('ZADD', setKey(kind, name, b), 'NX', unpack(pairs))
   end
-  redis.call('PEXPIRE', setKey(kind, name, b), int(ms + SLACK + JITTER + b * SPREAD))
+  call('PEXPIRE', setKey(kind, name, b), int(ms + SLACK + JITTER + b * SPREAD))
   return new
 end
 
 -- put adds events to a set and returns how many are new. What is there already keeps its time.
 local function put(kind, name, split, ms, first, last)
   local whole = setKey(kind, name, 0)
-  if not split then return redis.call('ZADD', whole, 'NX', unpack(ARGV, FIRST + 2 * first - 2, FIRST + 2 * last - 1)) end
+  if not split then return call('ZADD', whole, 'NX', unpack(ARGV, FIRST + 2 * first - 2, FIRST + 2 * last - 1)) end
   local members = {}
   for i = first, last do members[#members + 1] = data(i) end
-  local old = redis.call('ZMSCORE', whole, unpack(members))
+  local old = call('ZMSCORE', whole, unpack(members))
   local groups = {}
   for i = first, last do
     if not old[i - first + 1] then
@@ -56,15 +54,14 @@ local function put(kind, name, split, ms, first, last)
 end
 
 local function has(kind, name, split, i)
-  if redis.call('ZSCORE', setKey(kind, name, 0), data(i)) then return true end
-  local found = split and redis.pcall('ZSCORE', setKey(kind, name, bucket(i)), data(i))
-  if type(found) ~= 'table' then return found end
-  if not isWrongType(found) then error(found.err, 0) end
-  return false
+  if call('ZSCORE', setKey(kind, name, 0), data(i)) then return true end
+  return split and callOr(false, 'ZSCORE', setKey(kind, name, bucket(i)), data(i))
 end
 
-local marks = redis.call('HMGET', marksKey(key), 'newest', 'floor', 'size', 'sizes', 'split')
-for _, set in ipairs({openKey(key), setKey('slide', key, 0), setKey('late', '', 0)}) do redis.call('ZCARD', set) end
+local marks = call('HMGET', marksKey(key), 'newest', 'floor', 'size', 'sizes', 'split', 'opensplit')
+openSplit[key] = marks[6]
+local names = call('ZCARD', openKey(key))
+for _, kind in ipairs({'slide', 'late'}) do call('ZCARD', setKey(kind, kind == 'slide' and key or '', 0)) end
 tick()
 -- An event is judged by what was there before this call, so one call cannot make its own events
 -- late.
@@ -80,7 +77,7 @@ local function tooLate(reason, i, start, length)
   local member = table.concat({reason, ARGV[FIRST + 2 * i - 2], int(start), int(length), #key, key .. data(i)}, ' ')
   local name, b = '', 0
   if lateSplit then
-    if redis.call('ZSCORE', setKey('late', name, 0), member) then return end
+    if call('ZSCORE', setKey('late', name, 0), member) then return end
     b = bucket(i)
   end
   putInto('late', name, b, RETENTION, {int(clock), member})
@@ -107,35 +104,39 @@ if number(marks[3]) and number(marks[3]) ~= size then
     if #changes > MAX_CHANGES then table.remove(changes, 1) end
     local texts = {}
     for i, change in ipairs(changes) do texts[i] = int(change[1]) .. ':' .. int(change[2]) end
-    redis.call('HSET', marksKey(key), 'sizes', table.concat(texts, ','))
+    call('HSET', marksKey(key), 'sizes', table.concat(texts, ','))
   end
 end
-redis.call('HSET', marksKey(key), 'size', int(size))
+call('HSET', marksKey(key), 'size', int(size))
 
 local function enter(window, start, length, state, split, first, last)
   local new = put('events', window, split, RETENTION, first, last)
   added, repeated, entered = added + new, repeated + last - first + 1 - new, true
   newest = math.max(newest, at(last))
   if not state then
-    redis.call('HSET', infoKey(window), 'state', 'open')
-    redis.call('ZADD', openKey(key), int(start + length), int(start) .. ' ' .. int(length))
+    call('HSET', infoKey(window), 'state', 'open')
+    putName('open', key, int(start + length), int(start) .. ' ' .. int(length))
   end
-  local known = redis.call('HGET', infoKey(window), 'n') or '0'
+  local known = call('HGET', infoKey(window), 'n') or '0'
   local n
-  if number(known) then n = redis.call('HINCRBY', infoKey(window), 'n', int(new)) else n = eventsOf(window, known, split) end
+  if number(known) then n = call('HINCRBY', infoKey(window), 'n', int(new)) else n = eventsOf(window, known, split) end
   book('added', new)
   book('open', new)
-  redis.call('ZADD', EXPIRY, int(clock + RETENTION), window)
-  redis.call('PEXPIRE', infoKey(window), int(4 * RETENTION))
-  redis.call('PEXPIRE', setKey('events', window, 0), int(RETENTION + SLACK + JITTER))
+  putName('expiry', '', int(clock + RETENTION), window)
+  call('PEXPIRE', infoKey(window), int(4 * RETENTION))
+  call('PEXPIRE', setKey('events', window, 0), int(RETENTION + SLACK + JITTER))
   if not split and n > SPLIT_ABOVE then
-    redis.call('HSET', infoKey(window), 'split', '1', 'kept', int(clock))
-  elseif split and clock - (number(redis.call('HGET', infoKey(window), 'kept')) or 0) > RETENTION / 4 then
+    call('HSET', infoKey(window), 'split', '1', 'kept', int(clock))
+  elseif split and clock - (number(call('HGET', infoKey(window), 'kept')) or 0) > RETENTION / 4 then
     keepSet('events', window, split, RETENTION) -- buckets that got nothing must not go before the others
-    redis.call('HSET', infoKey(window), 'kept', int(clock))
+    call('HSET', infoKey(window), 'kept', int(clock))
   end
 end
 
+if not openSplit[key] and names > SPLIT_NAMES then
+  call('HSET', marksKey(key), 'opensplit', '1')
+  openSplit[key] = '1'
+end
 local inTime = total > 0 and lastBefore(now + ahead + 1, 1, total) or 0
 local done, windows = 0, 0
 if size > 0 then
@@ -145,9 +146,9 @@ if size > 0 then
     local start = at(first) - at(first) % length
     local last = lastBefore(math.min(start + length, boundary), first, inTime)
     local window = int(start) .. ' ' .. int(length) .. ' ' .. key
-    local info = redis.pcall('HMGET', infoKey(window), 'state', 'split')
+    local info = callOr(nil, 'HMGET', infoKey(window), 'state', 'split')
     local reason
-    if info.err or type(redis.pcall('ZCARD', setKey('events', window, 0))) == 'table' then
+    if not info or not callOr(nil, 'ZCARD', setKey('events', window, 0)) then
       info, reason = {}, 'unknown' -- another program has overwritten the window
     elseif start + length <= mark then reason = 'watermark'
     elseif start + length <= floor then reason = 'idle'
@@ -170,9 +171,9 @@ if keep > 0 and done > 0 then
   if first <= done then
     local new = put('slide', key, slideSplit, keep + ahead, first, done)
     if size == 0 then added, repeated = added + new, repeated + done - first + 1 - new end
-    redis.call('PEXPIRE', setKey('slide', key, 0), int(keep + ahead + SLACK + JITTER))
-    if not slideSplit and redis.call('ZCARD', setKey('slide', key, 0)) > SPLIT_ABOVE then
-      redis.call('HSET', marksKey(key), 'split', '1')
+    call('PEXPIRE', setKey('slide', key, 0), int(keep + ahead + SLACK + JITTER))
+    if not slideSplit and call('ZCARD', setKey('slide', key, 0)) > SPLIT_ABOVE then
+      call('HSET', marksKey(key), 'split', '1')
     end
   end
   if size == 0 then
@@ -186,19 +187,25 @@ if done == inTime then
 end
 
 if entered then
-  redis.call('HSET', marksKey(key), 'newest', int(newest))
+  call('HSET', marksKey(key), 'newest', int(newest))
   -- The watermark has moved: the windows that it has passed are closed from this moment on.
-  for _, name in ipairs(redis.call('ZRANGEBYSCORE', openKey(key), '-inf', int(newest - lateness), 'LIMIT', 0, MAX_CLOSED)) do
+  for _, name in ipairs(firstOf('open', key, newest - lateness, MAX_CLOSED)) do
     local start, length = openParts(name)
-    if start then close(start, length, key, 'watermark') else redis.call('ZREM', openKey(key), name) end
+    if start then close(start, length, key, 'watermark') else removeName('open', key, name) end
   end
-  if redis.call('EXISTS', openKey(key)) == 1 then redis.call('ZADD', IDLE, int(clock), key) else redis.call('ZREM', IDLE, key) end
+  if isEmpty('open', key) then
+    removeName('idle', '', key)
+    if openSplit[key] then call('HDEL', marksKey(key), 'opensplit') end
+  else
+    putName('idle', '', int(clock), key)
+  end
 end
 if late > 0 then
-  if not lateSplit and redis.call('ZCARD', setKey('late', '', 0)) > SPLIT_ABOVE then redis.call('HSET', META, 'latesplit', '1') end
+  if not lateSplit and call('ZCARD', setKey('late', '', 0)) > SPLIT_ABOVE then call('HSET', META, 'latesplit', '1') end
   trim('late', '', lateSplit, clock - RETENTION)
 end
-redis.call('PEXPIRE', marksKey(key), int(2 * RETENTION + keep + ahead))
-redis.call('PEXPIRE', openKey(key), int(2 * RETENTION))
+call('PEXPIRE', marksKey(key), int(2 * RETENTION + keep + ahead))
+call('PEXPIRE', openKey(key), int(2 * RETENTION))
+if openSplit[key] then keepNames('open', key) end
 keepShared(keep > 0 and keep + ahead)
 return {done, added, repeated, late}

@@ -4,5 +4,5 @@
 local kind, name, from, to = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 if ARGV[11] ~= '0' then from, to = int(now - ARGV[11] + 1), int(now + 1) end
 local n = 0
-for bucket = 0, isSplit(kind, name) and BUCKETS or 0 do n = n + redis.call('ZCOUNT', setKey(kind, name, bucket), from, '(' .. to) end
+for bucket = 0, isSplit(kind, name) and BUCKETS or 0 do n = n + call('ZCOUNT', setKey(kind, name, bucket), from, '(' .. to) end
 return {n, int(now)}

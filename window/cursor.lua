@@ -1,27 +1,15 @@
 -- Reading goes by time and member: a rank would shift when others add or remove events.
 
--- isAfter compares as the server does, byte by byte. (Lua's own comparison follows the locale.)
-local function isAfter(a, b)
-  local i = 1
-  while true do
-    local x, y = string.byte(a, i), string.byte(b, i)
-    if not x then return false end
-    if not y then return true end
-    if x ~= y then return x > y end
-    i = i + 1
-  end
-end
-
 -- rankAfter returns the rank of the first entry after a cursor, which need not be there any more.
 local function rankAfter(key, at, member)
-  local rank = redis.call('ZRANK', key, member)
-  local score = rank and tonumber(redis.call('ZSCORE', key, member))
+  local rank = call('ZRANK', key, member)
+  local score = rank and tonumber(call('ZSCORE', key, member))
   if rank and (score == tonumber(at) or not score or math.abs(score) > MAX_NUMBER) then return rank + 1 end
-  local low = redis.call('ZCOUNT', key, '-inf', '(' .. at)
-  local high = low + redis.call('ZCOUNT', key, at, at)
+  local low = call('ZCOUNT', key, '-inf', '(' .. at)
+  local high = low + call('ZCOUNT', key, at, at)
   while low < high do
     local middle = math.floor((low + high) / 2)
-    if isAfter(redis.call('ZRANGE', key, middle, middle)[1], member) then high = middle else low = middle + 1 end
+    if isAfter(call('ZRANGE', key, middle, middle)[1], member) then high = middle else low = middle + 1 end
   end
   return low
 end
@@ -33,7 +21,7 @@ local function readPage(key, rank, stop, entries, bytes, reply)
   local n, read, step = 0, 0, 16
   while n < entries and read < bytes and rank + n < stop do
     local last = math.min(rank + n + math.min(step, entries - n), stop) - 1
-    local page = redis.call('ZRANGE', key, rank + n, last, 'WITHSCORES')
+    local page = call('ZRANGE', key, rank + n, last, 'WITHSCORES')
     if #page == 0 then break end
     for i = 1, #page, 2 do
       reply[#reply + 1] = page[i + 1]

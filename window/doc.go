@@ -41,8 +41,9 @@
 //	                               refuse a script as a whole
 //
 // A set of more than 2,048 events continues in 64 more keys, "events.17:<window>", chosen by a
-// keyed hash of the data. So no key is large, and Redis frees each one in a few milliseconds when
-// it expires.
+// keyed hash of the data. A set of more than 16,384 windows or keys does the same: "due.17",
+// "open.17:<key>". So no key is large, and Redis frees each one in a few milliseconds when it
+// expires.
 //
 // # Cost
 //
@@ -58,11 +59,11 @@
 //
 //	ACL SETUSER events on >… ~{name}:window:*
 //	    +eval +evalsha +time +hmget +hget +hset +hdel +hincrby +zadd +zcard +zcount +zrange
-//	    +zrangebyscore +zrank +zscore +zmscore +zrem +zremrangebyrank +pexpire +pttl +exists +unlink
+//	    +zrangebyscore +zrank +zscore +zmscore +zrem +zremrangebyrank +pexpire +pttl +unlink
 //
 // A producer needs all of these, because Add closes windows too. A [Reader] needs only
 //
-//	+eval +evalsha +time +hmget +hget +zcard +zcount +zrange +zrangebyscore +zrank +zscore
+//	+eval +evalsha +time +hmget +hget +zcard +zcount +zrange +zrank +zscore
 //
 // [Store.Audit] and [Store.Repair] also need +scan +zscan +type. Without +info and +config|get, New
 // skips the check of the eviction policy.
@@ -75,8 +76,7 @@
 // been idle for twice Config.Retention; after that, an older event opens its window again.
 //
 // The sets that all windows share expire when no program has used the name for twice
-// Config.Retention. Redis frees each of them in one step: 150 ms for a million abandoned windows.
-// With lazyfree-lazy-expire yes, the default of Valkey 8, it does so in the background.
+// Config.Retention: those of a million abandoned windows key by key, within 40 s.
 //
 // At maxmemory Add fails, while closing and Done continue. While a slot of a cluster moves, calls
 // wait. A failover of Redis may lose the events added last, or deliver a window again. When the

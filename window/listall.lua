@@ -5,44 +5,38 @@
 --      for a key that has no open window.
 local at, stop, key, name, wanted = ARGV[7], ARGV[8], ARGV[9], ARGV[10], tonumber(ARGV[11])
 local MAX_BYTES = 1048576
-local reply, room = {0}, wanted
+local reply, room, bytes = {0}, wanted, MAX_BYTES
 
 -- list appends the windows of a key after the cursor, or all.
 local function list(score, of, from, after)
-  local total, rank, page = redis.pcall('ZCARD', openKey(of)), 0, {}
-  if isWrongType(total) then total = 0 end -- Audit names it
-  if type(total) == 'table' then error(total.err, 0) end
-  if from and total > 0 then rank = rankAfter(openKey(of), from, after) end
-  readPage(openKey(of), rank, total, room, MAX_BYTES, page)
-  for i = 1, #page, 2 do
-    local window = page[i + 1] .. ' ' .. of
+  local readable = callOr(false, 'ZCARD', openKey(of)) -- Audit names a key of another type
+  local nextName = readable and inOrder('open', of, function(k) return from and rankAfter(k, from, after) or 0 end)
+  local listed = from
+  while nextName and room > 0 and bytes > 0 do
+    local member, score2 = nextName()
+    if not member then break end
+    local window = member .. ' ' .. of
     local info = readInfo(window, 'n', 'split')
-    reply[#reply + 1] = {score, page[i], of, page[i + 1], number(info[1]) or countEvents(window, info[2])}
+    reply[#reply + 1] = {score, score2, of, member, number(info[1]) or countEvents(window, info[2])}
+    listed, room, bytes = true, room - 1, bytes - #window
   end
-  if #page == 0 and not from then
+  if not listed then
     reply[#reply + 1] = {score, '-inf', of, '', 0}
     room = room - 1
   end
-  room = room - #page / 2
-  if rank + #page / 2 < total then reply[1] = 1 end
+  if nextName and nextName() then reply[1] = 1 end
 end
 
-local rank = 0
 if at ~= '' then
   -- A key that received events since then is listed later, with all its windows.
-  local score = redis.call('ZSCORE', IDLE, key)
+  local score = scoreOf('idle', '', key)
   if score and tonumber(score) == tonumber(at) then list(score, key, stop, name) end
-  rank = rankAfter(IDLE, at, key)
 end
-while room > 0 and reply[1] == 0 do
-  local keys = redis.call('ZRANGE', IDLE, rank, rank + room - 1, 'WITHSCORES')
-  if #keys == 0 then return reply end
-  for i = 1, #keys, 2 do
-    if room > 0 and reply[1] == 0 then
-      list(keys[i + 1], keys[i])
-      rank = rank + 1
-    end
-  end
+local nextKey = inOrder('idle', '', function(k) return at ~= '' and rankAfter(k, at, key) or 0 end)
+while room > 0 and bytes > 0 and reply[1] == 0 do
+  local of, score = nextKey()
+  if not of then return reply end
+  list(score, of)
 end
-if redis.call('ZCARD', IDLE) > rank then reply[1] = 1 end
+if nextKey() then reply[1] = 1 end
 return reply

@@ -11,8 +11,8 @@ local share, shareBytes = math.ceil(1.5 * entries / BUCKETS) + 8, bytes / BUCKET
 local reply = {}
 for bucket = 0, buckets do
   local key = setKey(kind, name, bucket)
-  local rank = at ~= '' and rankAfter(key, at, member) or redis.call('ZCOUNT', key, '-inf', '(' .. from)
-  local stop = redis.call('ZCOUNT', key, '-inf', '(' .. to)
+  local rank = at ~= '' and rankAfter(key, at, member) or call('ZCOUNT', key, '-inf', '(' .. from)
+  local stop = call('ZCOUNT', key, '-inf', '(' .. to)
   local page = {0}
   if bucket > 0 then entries, bytes = share, shareBytes end
   if rank + readPage(key, rank, stop, entries, bytes, page) < stop then page[1] = 1 end

@@ -54,6 +54,10 @@ func TestModel(t *testing.T) {
 			return s
 		}
 		s := open()
+		if rapid.IntRange(1, 8).Draw(rt, "names in buckets") == 8 {
+			k.HSet("{"+name+"}:window:meta", "namessplit", "1")
+			k.HSet("{"+name+"}:window:marks:a", "opensplit", "1")
+		}
 		windows := map[string]*modelWindow{}
 		type change struct{ until, size time.Duration }
 		type keyState struct {

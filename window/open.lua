@@ -3,13 +3,13 @@
 local wanted, keep = tonumber(ARGV[4]), ARGV[7]
 local recorded = size
 if wanted == 0 and recorded > 0 then
-  for _, key in ipairs({IDLE, DUE, LEASES, DEAD}) do
-    if redis.call('EXISTS', key) == 1 then return {0, int(recorded)} end
+  for _, kind in ipairs({'idle', 'due', 'leased', 'dead'}) do
+    if not isEmpty(kind, '') then return {0, int(recorded)} end
   end
 end
 size = wanted
 tick()
 -- A program without a sliding window takes away none of another one.
-if tonumber(keep) > 0 then redis.call('HSET', META, 'keep', keep) end
+if tonumber(keep) > 0 then call('HSET', META, 'keep', keep) end
 keepShared()
 return {1, int(recorded)}

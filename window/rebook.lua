@@ -6,16 +6,16 @@ tick()
 
 local function restore()
   local COUNTED, ENDED = {'open', 'due', 'leased', 'dead'}, {'done', 'discarded', 'expired'}
-  local function read(state) return redis.call('HGET', META, state) or '0' end
+  local function read(state) return call('HGET', META, state) or '0' end
   local rest = number(read('added'))
   for i, state in ipairs(COUNTED) do
-    if not number(read(state)) then redis.call('HSET', META, state, ARGV[7 + i]) end
+    if not number(read(state)) then call('HSET', META, state, ARGV[7 + i]) end
     rest = rest and rest - number(read(state))
   end
   for _, state in ipairs(ENDED) do rest = rest and rest - (number(read(state)) or 0) end
   for _, state in ipairs(ENDED) do
     if not number(read(state)) then
-      redis.call('HSET', META, state, int(math.max(rest or 0, 0)))
+      call('HSET', META, state, int(math.max(rest or 0, 0)))
       rest = 0 -- of several, the first one gets it
     end
   end
@@ -24,7 +24,7 @@ local function restore()
     for _, states in ipairs({COUNTED, ENDED}) do
       for _, state in ipairs(states) do sum = sum + number(read(state)) end
     end
-    redis.call('HSET', META, 'added', int(sum))
+    call('HSET', META, 'added', int(sum))
   end
 end
 

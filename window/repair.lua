@@ -10,59 +10,60 @@ for i = 7, #ARGV do
   local state, split = info[1], info[3]
   local start, length, key = parts(window)
   local name, action = start .. ' ' .. length, ''
-  local sets = {open = openKey(key), due = DUE, leased = LEASES, dead = DEAD}
-  local function member(where) return where == 'open' and name or window end
+  -- Where a window of each state is: the name of the set, and what it is called there.
+  local places = {open = {key, name}, due = {'', window}, leased = {'', window}, dead = {'', window}}
   local n, there = 0, 0
   if state then
     n = eventsOf(window, info[2], split)
     for field, text in pairs({n = info[2], attempt = info[4], failures = info[5], kept = info[6]}) do
       if text and not number(text) then action = 'corrected ' .. field end
     end
-    if info[4] and not number(info[4]) then redis.call('HSET', infoKey(window), 'attempt', int(clock)) end
+    if info[4] and not number(info[4]) then call('HSET', infoKey(window), 'attempt', int(clock)) end
     for _, field in ipairs({'failures', 'kept'}) do
-      if not number(redis.call('HGET', infoKey(window), field) or '0') then redis.call('HDEL', infoKey(window), field) end
+      if not number(call('HGET', infoKey(window), field) or '0') then call('HDEL', infoKey(window), field) end
     end
-    for where, set in pairs({due = DUE, leased = LEASES, expiry = EXPIRY}) do
-      local score = redis.call('ZSCORE', set, window)
+    for where, kind in pairs({due = 'due', leases = 'leased', expiry = 'expiry'}) do
+      local score = scoreOf(kind, '', window)
       if score and not isTime(score, clock) then
-        redis.call('ZADD', set, int(where == 'expiry' and clock + RETENTION or clock), window)
+        putName(kind, '', int(kind == 'expiry' and clock + RETENTION or clock), window)
         action = 'corrected its time in ' .. where
       end
     end
   end
   there = countEvents(window, split)
   if not state then
-    for where, set in pairs(sets) do redis.pcall('ZREM', set, member(where)) end
+    for where, place in pairs(places) do removeName(where, place[1], place[2]) end
     removeEvents(window, true)
-    redis.call('ZREM', EXPIRY, window)
+    removeName('expiry', '', window)
     action = 'given up: ' .. there .. ' events without a record of the window'
   else
-    for where, set in pairs(sets) do
-      if where ~= state and redis.pcall('ZREM', set, member(where)) == 1 then action = 'removed from ' .. where end
+    local place = places[state]
+    for where, p in pairs(places) do
+      if where ~= state and removeName(where, p[1], p[2]) == 1 then action = 'removed from ' .. where end
     end
-    if sets[state] and not redis.call('ZSCORE', sets[state], member(state)) then
-      redis.call('ZADD', sets[state], state == 'open' and int(start + length) or int(clock), member(state))
+    if place and not scoreOf(state, place[1], place[2]) then
+      putName(state, place[1], state == 'open' and int(start + length) or int(clock), place[2])
       if state == 'open' then
-        redis.call('ZADD', IDLE, 'NX', int(clock), key)
-        redis.call('PEXPIRE', openKey(key), int(2 * RETENTION))
+        if not scoreOf('idle', '', key) then putName('idle', '', int(clock), key) end
+        call('PEXPIRE', openKey(key), int(2 * RETENTION))
       end
       action = 'put back to ' .. state
     end
-    if not redis.call('ZSCORE', EXPIRY, window) then
+    if not scoreOf('expiry', '', window) then
       keepWindow(window, split, RETENTION)
       action = action == '' and 'put back to expiry' or action
     end
-    if there > n and sets[state] then
-      redis.call('HSET', infoKey(window), 'n', int(there))
+    if there > n and place then
+      call('HSET', infoKey(window), 'n', int(there))
       book(state, there - n)
       book('added', there - n)
       action = 'counted: ' .. there .. ' events, not ' .. n
-    elseif there < n and sets[state] then
+    elseif there < n and place then
       local failure = (n - there) .. ' of ' .. n .. ' events are missing'
-      redis.call('HSET', infoKey(window), 'n', int(there))
+      call('HSET', infoKey(window), 'n', int(there))
       move(state, 'expired', n - there)
       if state ~= 'dead' then
-        redis.call('ZREM', sets[state], member(state))
+        removeName(state, place[1], place[2])
         bury(window, state, there, split, failure)
       end
       action = 'buried: ' .. failure

@@ -10,8 +10,8 @@ local buckets = isSplit(kind, name) and BUCKETS or 0
 local reply = {-1, 0}
 while bucket <= buckets do
   local key = setKey(kind, name, bucket)
-  local rank = at ~= '' and rankAfter(key, at, member) or redis.call('ZCOUNT', key, '-inf', '(' .. from)
-  local stop = redis.call('ZCOUNT', key, '-inf', '(' .. to)
+  local rank = at ~= '' and rankAfter(key, at, member) or call('ZCOUNT', key, '-inf', '(' .. from)
+  local stop = call('ZCOUNT', key, '-inf', '(' .. to)
   local n, read = readPage(key, rank, stop, entries, bytes, reply)
   entries, bytes = entries - n, bytes - read
   if rank + n < stop then

@@ -15,11 +15,15 @@ import (
 )
 
 // Layout is the version of the keys' layout that this package reads and writes.
-const Layout = "2"
+const Layout = "3"
 
 var (
 	//go:embed common.lua
 	commonLua string
+	//go:embed sets.lua
+	setsLua string
+	//go:embed windows.lua
+	windowsLua string
 	//go:embed cursor.lua
 	cursorLua string
 
@@ -54,25 +58,30 @@ var (
 	//go:embed repair.lua
 	repairLua string
 
-	openScript     = redisx.NewScript(redisx.NumberLua, commonLua, openLua)
-	addScript      = redisx.NewScript(redisx.NumberLua, commonLua, addLua)
-	takeScript     = redisx.NewScript(redisx.NumberLua, commonLua, takeLua)
-	settleScript   = redisx.NewScript(redisx.NumberLua, commonLua, settleLua)
-	deadScript     = redisx.NewScript(redisx.NumberLua, commonLua, deadLua)
-	scanScript     = redisx.NewScript(redisx.NumberLua, commonLua, cursorLua, scanLua)
-	mergeScript    = redisx.NewScript(redisx.NumberLua, commonLua, cursorLua, mergeLua)
-	countScript    = redisx.NewScript(redisx.NumberLua, commonLua, countLua)
-	describeScript = redisx.NewScript(redisx.NumberLua, commonLua, describeLua)
-	listScript     = redisx.NewScript(redisx.NumberLua, commonLua, listLua)
-	listAllScript  = redisx.NewScript(redisx.NumberLua, commonLua, cursorLua, listAllLua)
-	statsScript    = redisx.NewScript(redisx.NumberLua, commonLua, statsLua)
-	discardScript  = redisx.NewScript(redisx.NumberLua, commonLua, discardLua)
-	rebookScript   = redisx.NewScript(redisx.NumberLua, commonLua, rebookLua)
-	repairScript   = redisx.NewScript(redisx.NumberLua, commonLua, repairLua)
+	openScript     = newScript(openLua)
+	addScript      = newScript(addLua)
+	takeScript     = newScript(takeLua)
+	settleScript   = newScript(settleLua)
+	deadScript     = newScript(deadLua)
+	scanScript     = newScript(cursorLua, scanLua)
+	mergeScript    = newScript(cursorLua, mergeLua)
+	countScript    = newScript(countLua)
+	describeScript = newScript(describeLua)
+	listScript     = newScript(listLua)
+	listAllScript  = newScript(cursorLua, listAllLua)
+	statsScript    = newScript(statsLua)
+	discardScript  = newScript(discardLua)
+	rebookScript   = newScript(rebookLua)
+	repairScript   = newScript(repairLua)
 )
 
+// newScript returns a script that begins with what all have.
+func newScript(parts ...string) *redisx.Script {
+	return redisx.NewScript(append([]string{redisx.NumberLua, redisx.CallLua, commonLua, setsLua, windowsLua}, parts...)...)
+}
+
 // maxJitter is how far apart the keys of windows of one age expire, so that Redis does not free
-// them all at once.
+// them all at once; common.lua has it too.
 const maxJitter = 30 * time.Second
 
 // run runs a script with the keys and arguments that all scripts have. frees: it may write while

@@ -21,10 +21,10 @@ var refused = regexp.MustCompile(`NOPERM|[Pp]ermission|The user executing the sc
 
 // documentedCommands are the rights in the package comment.
 var documentedCommands = strings.Fields(`+eval +evalsha +time +hmget +hget +hset +hdel +hincrby +zadd +zcard +zcount
-	+zrange +zrangebyscore +zrank +zscore +zmscore +zrem +zremrangebyrank +pexpire +pttl +exists +unlink`)
+	+zrange +zrangebyscore +zrank +zscore +zmscore +zrem +zremrangebyrank +pexpire +pttl +unlink`)
 
 // readerCommands are the rights of a Reader in the package comment.
-var readerCommands = strings.Fields(`+eval +evalsha +time +hmget +hget +zcard +zcount +zrange +zrangebyscore +zrank +zscore`)
+var readerCommands = strings.Fields(`+eval +evalsha +time +hmget +hget +zcard +zcount +zrange +zrank +zscore`)
 
 // A user with the documented rights, and without a channel, can do all; each of the rights is
 // needed.

@@ -6,30 +6,30 @@
 local op, window, attempt, ms = ARGV[7], ARGV[8], ARGV[9], tonumber(ARGV[10])
 local failure, backoff, maxBackoff, maxFailures = ARGV[11], tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
 local info = readInfo(window, 'state', 'attempt', 'n', 'split')
-if info[1] ~= 'leased' or info[2] ~= attempt or not redis.call('ZSCORE', LEASES, window) then return 0 end
+if info[1] ~= 'leased' or info[2] ~= attempt or not scoreOf('leased', '', window) then return 0 end
 local split = info[4]
 
 tick()
 local n = eventsOf(window, info[3], split)
 if op == 'done' then
-  redis.call('ZREM', LEASES, window)
+  removeName('leased', '', window)
   move('leased', 'done', n)
   if ms > 0 then
-    redis.call('HSET', infoKey(window), 'state', 'done')
-    redis.call('HDEL', infoKey(window), 'failure')
+    call('HSET', infoKey(window), 'state', 'done')
+    call('HDEL', infoKey(window), 'failure')
     keepWindow(window, split, ms)
   else
     removeEvents(window, split)
-    redis.call('UNLINK', infoKey(window))
-    redis.call('ZREM', EXPIRY, window)
+    call('UNLINK', infoKey(window))
+    removeName('expiry', '', window)
   end
 elseif op == 'extend' then
-  redis.call('ZADD', LEASES, int(clock + ms), window)
+  putName('leased', '', int(clock + ms), window)
   keepWindow(window, split, RETENTION + ms)
 else
   if failure ~= '' then
     local failures = increase(window, 'failures', 1)
-    redis.call('HSET', infoKey(window), 'failure', failure)
+    call('HSET', infoKey(window), 'failure', failure)
     if failures >= maxFailures then
       bury(window, 'leased', n, split, failure)
       keepShared()
@@ -37,9 +37,9 @@ else
     end
     if ms == 0 then ms = delay(failures, backoff, maxBackoff) end
   end
-  redis.call('ZREM', LEASES, window)
-  redis.call('ZADD', DUE, int(clock + ms), window)
-  redis.call('HSET', infoKey(window), 'state', 'due')
+  removeName('leased', '', window)
+  putName('due', '', int(clock + ms), window)
+  call('HSET', infoKey(window), 'state', 'due')
   keepWindow(window, split, RETENTION + ms)
   move('leased', 'due', n)
 end

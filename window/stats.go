@@ -291,7 +291,24 @@ func (s *Store) windows(ctx context.Context, repair bool, a *AuditReport) ([]str
 		}
 		return true
 	}
-	for _, key := range s.keys[3:] {
+	sets := slices.Clone(s.keys[3:]) // due, leases, dead and expiry
+	info, events := s.prefix+"info:", s.prefix+"events:"
+	err := s.scanKeys(ctx, func(key string) {
+		for _, p := range []string{info, events} {
+			if len(key) > len(p) && key[:len(p)] == p {
+				visit(key[len(p):])
+			}
+		}
+		for _, set := range s.keys[3:] {
+			if strings.HasPrefix(key, set+".") {
+				sets = append(sets, key) // one of its buckets
+			}
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range sets {
 		var odd []string
 		err := s.zscan(ctx, key, func(name string) {
 			if !visit(name) {
@@ -305,15 +322,7 @@ func (s *Store) windows(ctx context.Context, repair bool, a *AuditReport) ([]str
 			return nil, err
 		}
 	}
-	info, events := s.prefix+"info:", s.prefix+"events:"
-	err := s.scanKeys(ctx, func(key string) {
-		for _, p := range []string{info, events} {
-			if len(key) > len(p) && key[:len(p)] == p {
-				visit(key[len(p):])
-			}
-		}
-	})
-	return out, err
+	return out, nil
 }
 
 // auditNames reports members of a set that name no window, and removes them.

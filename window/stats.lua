@@ -2,11 +2,13 @@
 -- the clock, the books, for how long the first due window has been due (ms), names and texts of the
 -- books that hold no number}
 local late = 0
-for bucket = 0, lateSplit and BUCKETS or 0 do late = late + redis.call('ZCARD', setKey('late', '', bucket)) end
-local reply = {redis.call('ZCARD', IDLE), redis.call('ZCARD', DUE), redis.call('ZCARD', LEASES), redis.call('ZCARD', DEAD),
-  redis.call('ZCARD', EXPIRY), late, offset}
+for bucket = 0, lateSplit and BUCKETS or 0 do late = late + call('ZCARD', setKey('late', '', bucket)) end
+local reply = {}
+for i, kind in ipairs(KINDS) do reply[i] = countNames(kind, '') end
+reply[#reply + 1] = late
+reply[#reply + 1] = offset
 local BOOKS, damaged = {'added', 'open', 'due', 'leased', 'dead', 'done', 'discarded', 'expired'}, {}
-local values = redis.call('HMGET', META, unpack(BOOKS))
+local values = call('HMGET', META, unpack(BOOKS))
 for i, name in ipairs(BOOKS) do
   local text = values[i] or '0'
   reply[#reply + 1] = number(text) or 0
@@ -15,7 +17,7 @@ for i, name in ipairs(BOOKS) do
     damaged[#damaged + 1] = string.sub(text, 1, 64)
   end
 end
-local first = redis.call('ZRANGE', DUE, 0, 0, 'WITHSCORES')[2]
+local first = firstScore('due', '')
 reply[#reply + 1] = first and int(math.max(0, clock - timeOf(first, clock))) or '0'
 reply[#reply + 1] = damaged
 return reply

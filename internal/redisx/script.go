@@ -15,6 +15,12 @@ import (
 //go:embed number.lua
 var NumberLua string
 
+// CallLua defines call, which does what redis.call does and whose error about a key of another type
+// names the key.
+//
+//go:embed call.lua
+var CallLua string
+
 // allowOOM is the header that lets a script write while Redis is at maxmemory.
 const allowOOM = "#!lua flags=allow-oom\n"
 
