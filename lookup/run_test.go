@@ -127,7 +127,7 @@ func serverTime(t testing.TB, c rueidis.Client) time.Time {
 // the recovery once.
 func TestStale(t *testing.T) {
 	t.Parallel()
-	s := servertest.OwnRedis(t)
+	s := servertest.OwnRedis(t, "--appendfsync", "always") // the version survives the kill
 	c := s.Client(t)
 	src := &source{m: map[string]int{"a": 1}}
 	var log logged
