@@ -47,6 +47,27 @@ func jsonCodec[T any]() Codec[T] {
 	}
 }
 
+// errNotEqualToItself reports a key that no look-up can find: NaN, or a key with a NaN.
+var errNotEqualToItself = errors.New("it differs from itself (NaN), so no look-up can find it: leave it out")
+
+// isFindable reports whether a map can find k.
+func isFindable[K comparable](k K) bool {
+	same := k
+	return k == same
+}
+
+// encodeKey returns an EntryError for a key that cannot be encoded or found.
+func encodeKey[K comparable](c Codec[K], k K) ([]byte, error) {
+	if !isFindable(k) {
+		return nil, &EntryError{Key: fmt.Sprint(k), Err: errNotEqualToItself, kind: ErrEncode}
+	}
+	b, err := c.Encode(k)
+	if err != nil {
+		return nil, &EntryError{Key: fmt.Sprint(k), Err: err, kind: ErrEncode}
+	}
+	return b, nil
+}
+
 func valueCodec[V any](c Codec[V]) Codec[V] {
 	d := jsonCodec[V]()
 	if c.Encode == nil {

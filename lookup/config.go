@@ -86,7 +86,7 @@ type RemoteConfig[K comparable, V any] struct {
 	// Chunk is the number of keys that one call of Fetch gets. Default 1,000.
 	Chunk int
 	// Keys and Values are as in [Config]. An entry that cannot be encoded is returned and not stored;
-	// Logger receives the error.
+	// Logger receives the error. A key that Keys cannot encode is not in Redis.
 	Keys   Codec[K]
 	Values Codec[V]
 	// Logger receives the errors of writes to Redis, which do not fail a look-up: the first of a

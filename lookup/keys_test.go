@@ -4,12 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/lookup"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -284,27 +290,155 @@ func TestFetchQueryKeysThatNoRowHas(t *testing.T) {
 	}
 }
 
-// A type that the source's column cannot hold is an error: its keys are not reported as missing.
+// A type that the source's column cannot hold is an error: its keys are not reported as missing,
+// also on a connection that has encoded other keys before.
 func TestFetchQueryTypeThatNoRowHas(t *testing.T) {
 	t.Parallel()
 	db := servertest.UTF8Postgres(t)
-	if _, err := db.Exec(t.Context(), `CREATE TABLE p (a text, b int4, c uuid); INSERT INTO p VALUES ('k', 1, gen_random_uuid())`); err != nil {
+	if _, err := db.Exec(t.Context(), `CREATE TABLE p (a text, b int4, c uuid, d timestamptz, e date, f bool, g numeric, h varchar(9));
+		INSERT INTO p VALUES ('k', 1, gen_random_uuid(), now(), now(), true, 1, 'k')`); err != nil {
 		t.Fatal(err)
 	}
-	fetchFails(t, db, "b = ANY($1)", true)
-	fetchFails(t, db, "b = ANY($1)", [16]byte{1})
-	fetchFails(t, db, "c = ANY($1)", 1)
-	fetchFails(t, db, "a = ANY($1)", 1)
-	fetchFails(t, db, "a = $1", "k")
-	fetchFails(t, db, "b = $1", "1")
-	fetchFails(t, db, "b = $1", 1)
+	for _, column := range []string{"a", "b", "h"} { // what pgx remembers of it changes its errors
+		if _, err := lookup.FetchQuery[label, int](db, "SELECT "+column+", 1 AS n FROM p WHERE "+column+" = ANY($1)")(t.Context(), []label{"k"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	now := time.Date(2026, 11, 27, 0, 0, 0, 0, time.UTC)
+	fetchFails(t, db, "b = ANY($1)", true, "integer")
+	fetchFails(t, db, "b = ANY($1)", [16]byte{1}, "integer")
+	fetchFails(t, db, "b = ANY($1)", ticket{1}, "integer")
+	fetchFails(t, db, "b = ANY($1)", now, "integer")
+	fetchFails(t, db, "b = ANY($1)", netip.MustParseAddr("10.0.0.1"), "integer")
+	fetchFails(t, db, "c = ANY($1)", 1, "uuid")
+	fetchFails(t, db, "c = ANY($1)", ticket{1}, "uuid")
+	fetchFails(t, db, "d = ANY($1)", ticket{1}, "timestamp with time zone")
+	fetchFails(t, db, "e = ANY($1)", time.Second, "date")
+	fetchFails(t, db, "f = ANY($1)", ticket{1}, "boolean")
+	fetchFails(t, db, "g = ANY($1)", netip.MustParseAddr("::1"), "numeric")
+	fetchFails(t, db, "a = ANY($1)", 1, "text")
+	fetchFails(t, db, "a = ANY($1)", true, "text")
+	fetchFails(t, db, "a = ANY($1)", 1.5, "text")
+	fetchFails(t, db, "a = ANY($1)", now, "text")
+	fetchFails(t, db, "h = ANY($1)", now, "character varying")
+	fetchFails(t, db, "h = ANY($1)", uint8(1), "character varying")
+	for _, where := range []string{"a = $1", "b = $1"} {
+		fetchFails(t, db, where, "1", "must be an array")
+	}
+	fetchFails(t, db, "b = $1", 1, "must be an array")
 }
 
-func fetchFails[K comparable](t *testing.T, db *pgxpool.Pool, where string, key K) {
+// label is a text, and ticket is one only when it is printed.
+type (
+	label  string
+	ticket struct{ N int }
+)
+
+func (n ticket) String() string { return fmt.Sprint("ticket ", n.N) }
+
+func fetchFails[K comparable](t *testing.T, db *pgxpool.Pool, where string, key K, want string) {
 	t.Helper()
 	column, _, _ := strings.Cut(where, " ")
-	got, err := lookup.FetchQuery[K, int](db, "SELECT "+column+", 1 AS n FROM p WHERE "+where)(t.Context(), []K{key})
-	if err == nil || !strings.Contains(err.Error(), "cannot find encode plan") {
-		t.Errorf("%s with a key of type %T: got %v, %v, want the error of pgx", where, key, got, err)
+	fetch := lookup.FetchQuery[K, int](db, "SELECT "+column+", 1 AS n FROM p WHERE "+where)
+	for range 2 {
+		got, err := fetch(t.Context(), []K{key})
+		if !errors.Is(err, lookup.ErrConfig) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), reflect.TypeFor[K]().String()) ||
+			!strings.Contains(where, "ANY") != !strings.Contains(err.Error(), "the key column "+column+" of type ") {
+			t.Errorf("%s with a key of type %T: got %v, %v, want ErrConfig with the column, its type %q and the key type", where, key, got, err, want)
+		}
+	}
+}
+
+// A type whose texts fit the column is no wrong type: a text that does not is a missing key.
+func TestFetchQueryTypeThatIsPrinted(t *testing.T) {
+	t.Parallel()
+	db := servertest.Postgres(t)
+	if _, err := db.Exec(t.Context(), `CREATE TYPE mood AS ENUM ('ok', 'bad'); CREATE TABLE p (a numeric, m mood, n text); INSERT INTO p VALUES (7, 'ok', 'printed')`); err != nil {
+		t.Fatal(err)
+	}
+	for _, column := range []string{"a", "m", "n"} {
+		fetch := lookup.FetchQuery[pgtype.Text, int](db, "SELECT "+column+", 1 AS n FROM p WHERE "+column+"::text = ANY($1)")
+		for range 2 {
+			got, err := fetch(t.Context(), []pgtype.Text{{String: "-", Valid: true}, {String: "\xff", Valid: true}})
+			if err != nil || len(got) != 0 {
+				t.Errorf("%s: got %v, %v, want no row and no error", column, got, err)
+			}
+		}
+	}
+	fetch := lookup.FetchQuery[number, int](db, "SELECT a, 1 AS n FROM p WHERE a = ANY($1)")
+	for range 2 {
+		got, err := fetch(t.Context(), []number{{""}, {"7"}, {"seven"}, {"7.5"}})
+		if d := cmp.Diff(map[number]int{{"7"}: 1}, got); err != nil || d != "" {
+			t.Errorf("%v %s", err, d)
+		}
+		if got, err := fetch(t.Context(), []number{{"seven"}}); err != nil || len(got) != 0 {
+			t.Errorf("got %v, %v, want no row and no error", got, err)
+		}
+	}
+}
+
+// number is a number that is printed.
+type number struct{ text string }
+
+func (n number) String() string { return n.text }
+
+func (n *number) Scan(v any) error {
+	n.text = fmt.Sprint(v)
+	return nil
+}
+
+// A number or a time that pgx would change on its way to the column finds no other row, and costs
+// no other key.
+func TestFetchQueryValuesThatNoRowHas(t *testing.T) {
+	t.Parallel()
+	for mode, protocol := range map[string]pgx.QueryExecMode{"prepared": pgx.QueryExecModeCacheStatement, "exec": pgx.QueryExecModeExec, "simple": pgx.QueryExecModeSimpleProtocol} {
+		cfg := servertest.UTF8Postgres(t).Config()
+		cfg.ConnConfig.DefaultQueryExecMode = protocol
+		db, err := pgxpool.NewWithConfig(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(db.Close)
+		late := time.Date(600_000, 1, 1, 0, 0, 0, 0, time.UTC)
+		wrapped := time.UnixMicro(late.Unix() * 1_000_000).UTC() // overflows
+		if _, err := db.Exec(t.Context(), fmt.Sprintf(`CREATE DOMAIN positive AS int CHECK (value > 0);
+			CREATE TABLE p (i int4, b int8, f float8, n numeric, d positive, at timestamptz, day date, text text);
+			INSERT INTO p VALUES (1, -9223372036854775808, 'NaN', 1, 1, '%s', '2020-01-01', 'k')`, wrapped.Format(time.RFC3339Nano))); err != nil {
+			t.Fatal(err)
+		}
+		inf, nan := math.Inf(1), math.NaN()
+		for column, want := range map[string]map[float64]int{"i": {1: 7}, "d": {1: 7}, "n": {1: 7}, "b": {}, "f": {}} {
+			got, err := lookup.FetchQuery[float64, int](db, "SELECT "+column+", 7 AS v FROM p WHERE "+column+" = ANY($1)")(t.Context(),
+				[]float64{1, 1.5, nan, inf, -inf, 1e300, -1, 1 << 62})
+			if d := cmp.Diff(want, got); err != nil || d != "" {
+				t.Errorf("%s, column %s: %v %s", mode, column, err, d)
+			}
+		}
+		small, err := lookup.FetchQuery[uint8, int](db, "SELECT i, 7 AS v FROM p WHERE i = ANY($1)")(t.Context(), []uint8{1, 0, 255})
+		if d := cmp.Diff(map[uint8]int{1: 7}, small); err != nil || d != "" {
+			t.Errorf("%s, bytes: %v %s", mode, err, d)
+		}
+		cast, err := lookup.FetchQuery[int, int](db, "SELECT d, 7 AS v FROM p WHERE d = ANY($1::positive[])")(t.Context(), []int{1, -1, 0, 1 << 40})
+		if d := cmp.Diff(map[int]int{1: 7}, cast); err != nil || d != "" {
+			t.Errorf("%s, a domain: %v %s", mode, err, d)
+		}
+		for column, want := range map[string]map[time.Time]int{"at": {wrapped: 7}, "day": {time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC): 7}} {
+			keys := []time.Time{late, {}, time.Date(300_000, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(-290_000, 1, 1, 0, 0, 0, 0, time.UTC)}
+			for k := range want {
+				keys = append(keys, k)
+			}
+			got, err := lookup.FetchQuery[time.Time, int](db, "SELECT "+column+", 7 AS v FROM p WHERE "+column+" = ANY($1)")(t.Context(), keys)
+			found := map[time.Time]int{}
+			for k, v := range got { // the driver may return it as local time
+				found[k.UTC()] = v
+			}
+			if d := cmp.Diff(want, found); err != nil || d != "" {
+				t.Errorf("%s, column %s: %v %s", mode, column, err, d)
+			}
+		}
+		got, err := lookup.FetchQuery[string, int](db, "SELECT text, 7 AS v FROM p WHERE text = ANY($1)")(t.Context(), []string{"\x00", "k", "k\x00", "\xff"})
+		if d := cmp.Diff(map[string]int{"k": 7}, got); err != nil || d != "" {
+			t.Errorf("%s, texts: %v %s", mode, err, d)
+		}
 	}
 }

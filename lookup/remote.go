@@ -68,19 +68,31 @@ func NewRemote[K comparable, V any](ctx context.Context, client rueidis.Client, 
 // Name returns the table's name.
 func (r *Remote[K, V]) Name() string { return r.name }
 
-// key returns the key of an entry. It has no hash tag: a cluster spreads the entries.
-func (r *Remote[K, V]) key(k K) (string, error) {
-	b, err := r.cfg.Keys.Encode(k)
+// key returns the key of an entry. It has no hash tag: a cluster spreads the entries. It returns an
+// EntryError if Redis cannot hold the key.
+func (r *Remote[K, V]) key(ctx context.Context, k K) (string, error) {
+	b, err := encodeKey(r.cfg.Keys, k)
 	if err != nil {
-		return "", &EntryError{Key: fmt.Sprint(k), Err: err, kind: ErrEncode}
+		return "", err
 	}
-	return r.name + separator + string(b), nil
+	name := r.name + separator + string(b)
+	if err := r.server.CheckSize(ctx, len(name)); err != nil {
+		if large := (*redisx.SizeError)(nil); errors.As(err, &large) {
+			return "", &EntryError{Key: string(b), Err: err, kind: ErrEncode}
+		}
+		return "", err
+	}
+	return name, nil
 }
 
 // GetMany looks up many keys and reports which are missing. It takes one round trip, or none if the
 // client has cached them all. It fetches the keys that Redis lacks from the source, with one call
 // for all of them, and waits for keys that another call is already fetching. If Redis is full or
 // read-only, or cannot hold an entry, it returns the entries of the source without storing them.
+//
+// A key that Redis cannot hold does not fail the call: one that Keys cannot encode, or that is
+// larger than the server's limit. The source is asked for it, and without a source it is missing. A
+// key that differs from itself (NaN) is always missing.
 func (r *Remote[K, V]) GetMany(ctx context.Context, keys []K) (Result[V], error) {
 	f, err := r.getMany(ctx, keys)
 	return f, named(r.name, err)
@@ -93,9 +105,11 @@ func (r *Remote[K, V]) getMany(ctx context.Context, keys []K) (Result[V], error)
 	}
 	var got map[K]V
 	if r.cfg.Fetch != nil {
-		missed := make([]K, len(unknown))
-		for j, i := range unknown {
-			missed[j] = keys[i]
+		missed := make([]K, 0, len(unknown))
+		for _, i := range unknown {
+			if isFindable(keys[i]) {
+				missed = append(missed, keys[i])
+			}
 		}
 		if got, err = r.fetch(ctx, missed); err != nil {
 			return Result[V]{}, err
@@ -121,9 +135,7 @@ func (r *Remote[K, V]) cached(ctx context.Context, keys []K) (f Result[V], unkno
 	}
 	names := make([]string, len(keys))
 	for i, k := range keys {
-		if names[i], err = r.key(k); errors.Is(err, errNotUTF8) {
-			names[i] = "" // Redis cannot have it: only the source may
-		} else if err != nil {
+		if names[i], err = r.key(ctx, k); err != nil && !errors.Is(err, ErrEncode) { // one that Redis cannot have gets ""
 			return Result[V]{}, nil, err
 		}
 	}
@@ -277,7 +289,7 @@ func (r *Remote[K, V]) put(ctx context.Context, entries map[K]*V, replace bool) 
 		ttl        time.Duration
 	}
 	encode := func(k K, v *V) (entry, error) {
-		name, err := r.key(k)
+		name, err := r.key(ctx, k)
 		if err != nil {
 			return entry{}, err
 		}
@@ -362,14 +374,19 @@ func (r *Remote[K, V]) Put(ctx context.Context, entries map[K]V) error {
 }
 
 // Forget removes entries, and forgets that keys are missing: the next look-up reads the source. A
-// fetch in progress may still write what it has already read.
+// fetch in progress may still write what it has already read. A key that Redis cannot hold needs no
+// removal.
 func (r *Remote[K, V]) Forget(ctx context.Context, keys ...K) error {
-	names := make([]string, len(keys))
-	for i, k := range keys {
-		var err error
-		if names[i], err = r.key(k); err != nil {
+	names := make([]string, 0, len(keys))
+	for _, k := range keys {
+		name, err := r.key(ctx, k)
+		if errors.Is(err, ErrEncode) {
+			continue
+		}
+		if err != nil {
 			return named(r.name, err)
 		}
+		names = append(names, name)
 	}
 	return named(r.name, r.send(ctx, len(names), true, func(i int) rueidis.Completed {
 		return r.server.Client().B().Unlink().Key(names[i]).Build()

@@ -61,6 +61,11 @@ func eachRowOnce(ctx context.Context, db Querier, query string, args []any, f fu
 	if err := rows.Err(); err != nil {
 		return r.n, fmt.Errorf("query: %w", err)
 	}
+	if columns := rows.FieldDescriptions(); r.n == 0 && len(columns) > 0 {
+		if _, err := bind(columns); err != nil { // also a query without rows must match the types
+			return 0, err
+		}
+	}
 	return r.n, nil
 }
 
@@ -226,6 +231,9 @@ func fieldsOf(t reflect.Type) map[string][]int {
 			name = tag
 		}
 		fields[plain(name)] = f.Index
+	}
+	if len(fields) == 0 && t.NumField() > 0 {
+		return nil // like netip.Addr: pgx knows it as a whole
 	}
 	return fields
 }

@@ -43,9 +43,9 @@ type writer[K comparable, V any] struct {
 
 // put adds an entry.
 func (w *writer[K, V]) put(ctx context.Context, k K, v V) error {
-	key, err := w.t.cfg.Keys.Encode(k)
+	key, err := encodeKey(w.t.cfg.Keys, k)
 	if err != nil {
-		return &EntryError{Key: fmt.Sprint(k), Err: err, kind: ErrEncode}
+		return err
 	}
 	if _, twice := w.seen[k]; twice {
 		return fmt.Errorf("%w: %s", ErrDuplicateKey, keyText(string(key)))
