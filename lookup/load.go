@@ -95,8 +95,8 @@ func FromQuery[K comparable, V any](db Querier, query string, args ...any) Loade
 //
 // A key that no row can have is missing, and costs no other key of the call: a text with a NUL, a
 // text that is not valid UTF-8, one that is not a number in a column of numbers, a number or a time
-// that the column cannot hold, a fraction in a column of integers, NaN. A type K whose values do not
-// fit the column is [ErrConfig]; the error names the column and both types.
+// that the column cannot hold, a fraction in a column of integers, NaN. A type K whose values do
+// not fit the column is [ErrConfig]; the error names the column and both types.
 func FetchQuery[K comparable, V any](db Querier, query string) func(ctx context.Context, keys []K) (map[K]V, error) {
 	f := &fetcher[K, V]{db: db, query: query}
 	f.plain.Store(fieldsOf(reflect.TypeFor[K]()) != nil) // SQL cannot compare a struct with columns
