@@ -51,8 +51,9 @@ func (q *Queue) withinReply(o LeaseOptions) LeaseOptions {
 }
 
 // readNarrow reads n records of a batch in steps that the server can send. One record that it
-// cannot send is ErrReplyLimit.
+// cannot send is ErrReplyLimit. A lost connection is the error of the client.
 func (q *Queue) readNarrow(ctx context.Context, id string, n int, have []rueidis.RedisMessage) ([]rueidis.RedisMessage, error) {
+	probed := false
 	for step := narrowChunk; len(have) < n; {
 		var part []rueidis.RedisMessage
 		err := q.server.Retry(ctx, func() (err error) {
@@ -63,17 +64,34 @@ func (q *Queue) readNarrow(ctx context.Context, id string, n int, have []rueidis
 		case err == nil && len(part) == 0:
 			return have, nil // it was settled in between
 		case err == nil:
-			have = append(have, part...)
+			have, probed = append(have, part...), false
 		case answered(err) || ctx.Err() != nil:
 			return nil, err
 		case step > 1:
 			step /= 2
-		default:
-			return nil, fmt.Errorf("%w: batch %s, position %d: client-output-buffer-limit normal is %d bytes: raise it: %w",
-				ErrReplyLimit, id, n-len(have)-1, q.replyLimit.Load(), err)
+		default: // the server answers before and after a record that it cannot send
+			if err := q.checkConnection(ctx); err != nil {
+				return nil, err
+			}
+			if probed {
+				return nil, q.replyLimitError(fmt.Sprintf("batch %s, position %d: ", id, n-len(have)-1), err)
+			}
+			probed = true
 		}
 	}
 	return have, nil
+}
+
+// checkConnection sends a command with a small reply. It fails when the connection does.
+func (q *Queue) checkConnection(ctx context.Context) error {
+	return q.server.Retry(ctx, func() error {
+		return q.client.Do(ctx, q.server.Command("LLEN", q.keys[keyReady])).Error()
+	})
+}
+
+// replyLimitError is ErrReplyLimit about what the server cannot send. err is that of the client.
+func (q *Queue) replyLimitError(what string, err error) error {
+	return fmt.Errorf("%w: %sclient-output-buffer-limit normal is %d bytes: raise it: %w", ErrReplyLimit, what, q.replyLimit.Load(), err)
 }
 
 // readSome reads what build asks for with n, or with less if the server cannot send so much at
@@ -82,7 +100,7 @@ func (q *Queue) readSome(ctx context.Context, n int, build func(n int) []rueidis
 	if q.replyLimit.Load() > 0 {
 		n = min(n, narrowChunk)
 	}
-	for answers := false; ; {
+	for probed := false; ; {
 		r = q.client.DoMulti(ctx, build(n)...)
 		failed := slices.IndexFunc(r, func(x rueidis.RedisResult) bool { return !answered(x.Error()) || redisx.Refused(x.Error()) })
 		if failed < 0 {
@@ -95,13 +113,14 @@ func (q *Queue) readSome(ctx context.Context, n int, build func(n int) []rueidis
 		switch {
 		case n > 1:
 			n /= 2
-		case !answers: // it may have been the network
+		default: // the server answers before and after a record that it cannot send
 			if err := q.server.Read(ctx, "LLEN", q.keys[keyReady]).Error(); err != nil {
 				return nil, 0, err
 			}
-			answers = true
-		default:
-			return nil, 0, fmt.Errorf("%w: client-output-buffer-limit normal is %d bytes: raise it: %w", ErrReplyLimit, q.replyLimit.Load(), err)
+			if probed {
+				return nil, 0, q.replyLimitError("", err)
+			}
+			probed = true
 		}
 	}
 }

@@ -2,15 +2,19 @@ package queue_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/headrace/headrace/internal/redisx/redisxtest"
 	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/queue"
+	"github.com/redis/rueidis"
 )
 
 // A record that the server would not read is an error that names the setting, and breaks no
@@ -107,5 +111,49 @@ func TestRepliesOverTheOutputBufferLimit(t *testing.T) {
 	}
 	if !errors.Is(err, queue.ErrReplyLimit) || !strings.Contains(err.Error(), "client-output-buffer-limit normal is 200000") {
 		t.Errorf("got %v, want an error that names the setting", err)
+	}
+}
+
+// unplugged is a client whose network fails just before it reads a list.
+type unplugged struct {
+	rueidis.Client
+	proxy *redisxtest.Proxy
+	reads atomic.Int64 // how many lists it reads before that
+}
+
+func (u *unplugged) Do(ctx context.Context, cmd rueidis.Completed) rueidis.RedisResult {
+	if cmd.Commands()[0] == "LRANGE" && u.reads.Add(-1) == 0 {
+		u.proxy.Down()
+	}
+	return u.Client.Do(ctx, cmd)
+}
+
+// A lost connection is no ErrReplyLimit, also where the server is known to bound replies.
+func TestLostConnectionIsNoReplyLimit(t *testing.T) {
+	t.Parallel()
+	own := servertest.OwnRedis(t)
+	admin, proxy := own.Client(t), redisxtest.NewProxy(t, own.URL)
+	u := &unplugged{Client: proxy.Client(t, nil), proxy: proxy}
+	ctx := t.Context()
+	for _, reads := range []int64{1, 2} {
+		config(t, admin, "client-output-buffer-limit", "normal 0 0 0")
+		q := open(t, u, queue.Config{})
+		for range 100 {
+			must(t, q.Push(ctx, bytes.Repeat([]byte("x"), 4000)))
+		}
+		o := queue.LeaseOptions{Records: 100, Bytes: 1 << 20, Duration: time.Hour}
+		must(t, q.Release(ctx, lease(t, q, o), queue.ReleaseOptions{}))
+		config(t, admin, "client-output-buffer-limit", "normal 200000 0 0")
+		b := lease(t, q, o) // its reply is lost at first, so the queue learns the bound
+		must(t, q.Release(ctx, b, queue.ReleaseOptions{}))
+		u.reads.Store(reads)
+		_, err := q.TryLease(ctx, o)
+		if err == nil || errors.Is(err, queue.ErrReplyLimit) {
+			t.Errorf("network lost at read %d: got %v, want the lost connection", reads, err)
+		}
+		if left := u.reads.Load(); left > 0 {
+			t.Errorf("%d reads were left before the network failed, want 0", left)
+		}
+		proxy.Point(t, own.URL)
 	}
 }

@@ -120,6 +120,14 @@ func (p *Proxy) Cut() {
 	}
 }
 
+// Down closes every connection, and each new one, until Point.
+func (p *Proxy) Down() {
+	p.mu.Lock()
+	p.target = ""
+	p.mu.Unlock()
+	p.Cut()
+}
+
 // Freeze holds all traffic until Thaw, as a stopped process does.
 func (p *Proxy) Freeze() {
 	p.mu.Lock()
