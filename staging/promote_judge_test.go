@@ -381,3 +381,31 @@ func TestABadRowInManyBatches(t *testing.T) {
 		})
 	}
 }
+
+// The program itself tries a record whose refusal may be due to the surroundings. The rows behind
+// it are written once, also where no key and no unique index would refuse them.
+func TestRowsBehindAStopAreWrittenOnce(t *testing.T) {
+	judges(t, func(t *testing.T, pool *pgxpool.Pool, set func(*staging.Table[judged])) {
+		for _, code := range []string{"42501", "55P03", "57014", "XX000"} {
+			exec(t, pool, "CREATE TABLE log (id bigint); CREATE TABLE rows (id bigint, v text, n bigint);"+fmt.Sprintf(raises, "RAISE 'no' USING ERRCODE = '"+code+"'", "BEFORE")+
+				`CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO log VALUES (NEW.id); RETURN NULL; END $$;
+				CREATE TRIGGER note AFTER INSERT ON rows FOR EACH ROW EXECUTE FUNCTION note()`)
+			tab := newTable(t, pool, "rows", staging.Config[judged]{ID: "id"})
+			set(tab)
+			tab.SetParts(100, 100, true)
+			var rows []judged
+			for i := range int64(60) {
+				rows = append(rows, row(i, map[bool]string{true: "bad"}[i%29 == 7], 1))
+			}
+			stage(t, tab, load(rows...), staging.OutcomeStaged)
+			if p := promote(t, tab); p.Rows != 58 || p.RejectedByRule != 2 {
+				t.Errorf("%s: %d rows and %d rejects, want 58 and 2", code, p.Rows, p.RejectedByRule)
+			}
+			if got := query[string](t, pool, "SELECT count(*) || ' ' || count(DISTINCT id) || ' ' || (SELECT count(*) FROM log) FROM rows"); got != "58 58 58" {
+				t.Errorf("%s: rows, ids and calls of the trigger are %s, want 58 58 58", code, got)
+			}
+			balanced(t, tab)
+			exec(t, pool, "DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+		}
+	})
+}
