@@ -1,6 +1,7 @@
 package staging
 
 import (
+	"database/sql/driver"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -225,17 +226,23 @@ func (r *Row) putFloat(c *column, f float64) {
 	case kFloat8:
 		r.buf = binary.BigEndian.AppendUint64(r.size(8), math.Float64bits(f))
 	case kFloat4:
-		g := float32(f) // as Postgres converts it: what is rounded to infinity or to zero does not fit
-		if math.IsInf(float64(g), 0) && !math.IsInf(f, 0) || g == 0 && f != 0 {
+		if !c.holdsFloat(f) {
 			r.refuse(c, CodeRange, "%g does not fit %s", f, c.sqlType)
 			return
 		}
-		r.buf = binary.BigEndian.AppendUint32(r.size(4), math.Float32bits(g))
+		r.buf = binary.BigEndian.AppendUint32(r.size(4), math.Float32bits(float32(f)))
 	case kNumeric:
 		r.putNumericText(c, formatFloat(f))
 	default:
 		r.wrongType(c, "floating-point number", f)
 	}
+}
+
+// holdsFloat reports whether a column can hold f. Postgres refuses what is rounded to infinity or to
+// zero.
+func (c *column) holdsFloat(f float64) bool {
+	g := float32(f)
+	return c.kind != kFloat4 || (!math.IsInf(float64(g), 0) || math.IsInf(f, 0)) && (g != 0 || f == 0)
 }
 
 func (r *Row) putBool(c *column, b bool) {
@@ -263,20 +270,26 @@ var (
 	maxDate = time.Date(5874898, 1, 1, 0, 0, 0, 0, time.UTC)
 )
 
-func (r *Row) putTime(c *column, t time.Time) {
+// holdsTime reports whether a column can hold t.
+func (c *column) holdsTime(t time.Time) bool {
 	limit := maxTime
+	if c.kind == kDate {
+		limit = maxDate
+	}
+	return !t.Before(minTime) && t.Before(limit)
+}
+
+func (r *Row) putTime(c *column, t time.Time) {
 	switch c.kind {
 	case kTimestamp: // a timestamp without time zone shows the clock that t shows
 		_, off := t.Zone()
 		t = t.Add(time.Duration(off) * time.Second)
-	case kTimestamptz:
-	case kDate:
-		limit = maxDate
+	case kTimestamptz, kDate:
 	default:
 		r.wrongType(c, "time", t)
 		return
 	}
-	if t.Before(minTime) || !t.Before(limit) {
+	if !c.holdsTime(t) {
 		r.refuse(c, CodeRange, "%v does not fit %s", t, c.sqlType)
 		return
 	}
@@ -327,7 +340,18 @@ func (r *Row) putValue(c *column, v any) {
 	}
 	at := len(r.buf)
 	r.buf = append(r.buf, 0, 0, 0, 0)
-	b, err := encoded(func() ([]byte, error) { return r.m.Encode(oid, pgtype.BinaryFormatCode, v, r.buf) })
+	outside := false
+	b, err := encoded(func() ([]byte, error) {
+		if outside = c.holdsNot(reflect.ValueOf(v)); outside {
+			return nil, nil
+		}
+		return r.m.Encode(oid, pgtype.BinaryFormatCode, v, r.buf)
+	})
+	if outside {
+		r.buf = r.buf[:at]
+		r.refuse(c, CodeRange, "%.60v does not fit %s", v, c.sqlType)
+		return
+	}
 	if err != nil {
 		r.buf = r.buf[:at]
 		r.refuse(c, CodeEncode, "%v", err)
@@ -345,6 +369,55 @@ func (r *Row) putValue(c *column, v any) {
 	}
 	r.buf = b
 	binary.BigEndian.PutUint32(r.buf[at:], uint32(len(r.buf)-at-4))
+}
+
+// holdsNot finds a number or a time in v that the column cannot hold. pgx encodes such a number as
+// infinity or zero, and a time as another one.
+func (c *column) holdsNot(v reflect.Value) bool {
+	if c.kind == kArray {
+		c = c.elem
+	}
+	if !v.IsValid() || c.kind != kFloat4 && c.kind != kTimestamptz && c.kind != kTimestamp && c.kind != kDate {
+		return false
+	}
+	switch v.Kind() {
+	case reflect.Pointer, reflect.Interface:
+		return c.holdsNot(v.Elem())
+	case reflect.Slice, reflect.Array:
+		for i := range v.Len() {
+			if c.holdsNot(v.Index(i)) {
+				return true
+			}
+		}
+		return false
+	case reflect.Float32, reflect.Float64:
+		return !c.holdsFloat(v.Float())
+	}
+	switch x := v.Interface().(type) {
+	case time.Time:
+		return !c.holdsTime(x)
+	case driver.Valuer: // sql.NullFloat64, pgtype.Timestamptz
+		y, err := x.Value()
+		return err == nil && c.holdsNot(reflect.ValueOf(y))
+	case pgtype.ArrayGetter:
+		for i := range elements(x.Dimensions()) {
+			if c.holdsNot(reflect.ValueOf(x.Index(i))) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func elements(dimensions []pgtype.ArrayDimension) int {
+	if len(dimensions) == 0 {
+		return 0
+	}
+	n := 1
+	for _, d := range dimensions {
+		n *= int(d.Length)
+	}
+	return n
 }
 
 // binaryType is the type by which pgx encodes the values of a column, false if it knows none. For

@@ -1,14 +1,18 @@
 package staging_test
 
 import (
+	"database/sql"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/staging"
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // A column whose type pgx does not know takes no Value: the bytes of a text would become an amount
@@ -59,5 +63,39 @@ func TestUUIDOfBytes(t *testing.T) {
 	rejects, err := tab.Rejects(t.Context(), staging.RejectFilter{Code: staging.CodeUUID})
 	if err != nil || len(rejects) != 3 {
 		t.Errorf("%d rejects with code %s, want 3: %v", len(rejects), staging.CodeUUID, err)
+	}
+}
+
+// pgx encodes a number that is too large for a real as infinity, a small one as zero, and a time
+// that is too late as another time. None of them is stored, whatever holds it.
+func TestValuesOutOfRangeAreRejected(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	exec(t, pool, `CREATE TABLE odd (f real, fs real[], at timestamptz, ats timestamptz[], clock timestamp, day date)`)
+	type odd struct{ v any }
+	large, late := 1e39, time.Unix(1<<61, 0)
+	for column, values := range map[string][]any{
+		"f":     {1e39, -1e39, 1e-60, &large, sql.NullFloat64{Float64: 1e39, Valid: true}, pgtype.Float8{Float64: 1e39, Valid: true}},
+		"fs":    {[]float64{1, 1e39}, []*float64{nil, &large}, [][]float64{{1}, {1e39}}, pgtype.FlatArray[float64]{1e39}, pgtype.Array[float64]{Elements: []float64{1e39}, Dims: []pgtype.ArrayDimension{{Length: 1, LowerBound: 1}}, Valid: true}},
+		"at":    {late, &late, sql.NullTime{Time: late, Valid: true}, sql.Null[time.Time]{V: late, Valid: true}, pgtype.Timestamptz{Time: late, Valid: true}},
+		"ats":   {[]time.Time{late}, []*time.Time{nil, &late}, [][]time.Time{{late}}},
+		"clock": {late, pgtype.Timestamp{Time: late, Valid: true}},
+		"day":   {late, pgtype.Date{Time: late, Valid: true}},
+	} {
+		tab := newTable(t, pool, "odd", staging.Config[odd]{Columns: []staging.Column{{Name: column}}, Fill: func(o *odd, r *staging.Row) { r.Value(o.v) }})
+		var rows []odd
+		for _, v := range values {
+			rows = append(rows, odd{v})
+		}
+		good := map[string]any{"f": math.Inf(1), "fs": []float64{math.Inf(-1), 0, 1.5}, "at": pgtype.Timestamptz{InfinityModifier: pgtype.Infinity, Valid: true},
+			"ats": []time.Time{time.Unix(0, 0)}, "clock": time.Unix(0, 0), "day": pgtype.Date{InfinityModifier: pgtype.NegativeInfinity, Valid: true}}[column]
+		stage(t, tab, load(append(rows, odd{good}, odd{nil})...), staging.OutcomeStaged)
+		if p := promote(t, tab); p.Rows != 2 || p.Rejected != len(values) {
+			t.Errorf("%s: %d rows and %d rejects, want 2 and %d", column, p.Rows, p.Rejected, len(values))
+		}
+		if got, err := tab.CodeCounts(t.Context()); err != nil || !slices.ContainsFunc(got, func(c staging.CodeCount) bool { return c.Code == staging.CodeRange }) || len(got) != 1 {
+			t.Errorf("%s: codes %v, %v, want %s alone", column, got, err, staging.CodeRange)
+		}
+		exec(t, pool, "DELETE FROM odd_rejects; DELETE FROM odd_reject_counts")
 	}
 }
