@@ -96,7 +96,7 @@ BEGIN
                         FETCH hr__rows INTO hr__row;
                         hr__more := FOUND;
                         hr__at := hr__at + 1;
-                        -- A refused record ends it, too: after a stop the program begins with the record behind.
+                        -- A refused record ends it too: after a stop the program goes on behind it.
                         EXIT WHEN NOT hr__more
                             OR (hr__at >= hr__first + hr__size OR cardinality(hr__skipped) > 0) AND hr__row.{record} <> hr__record_;
                     END LOOP;

@@ -238,11 +238,12 @@ func (r *Row) putFloat(c *column, f float64) {
 	}
 }
 
-// holdsFloat reports whether a column can hold f. Postgres refuses what is rounded to infinity or to
-// zero.
+// holdsFloat reports whether a column can hold f. Postgres refuses what is rounded to infinity or
+// to zero.
 func (c *column) holdsFloat(f float64) bool {
 	g := float32(f)
-	return c.kind != kFloat4 || (!math.IsInf(float64(g), 0) || math.IsInf(f, 0)) && (g != 0 || f == 0)
+	return c.kind != kFloat4 ||
+		(!math.IsInf(float64(g), 0) || math.IsInf(f, 0)) && (g != 0 || f == 0)
 }
 
 func (r *Row) putBool(c *column, b bool) {
