@@ -26,7 +26,8 @@ var (
 	ErrUnlogged = errors.New("staging: a crash of the server would empty the target")
 	// ErrUnfit is returned when the target has a rule that rewrites an insert, a foreign table as a
 	// partition, or, without Config.Key, child tables by inheritance and a trigger that may store rows
-	// in them. The text names it.
+	// in them; with ConflictReplace, also when it is published and has no replica identity. The text
+	// names it.
 	ErrUnfit = errors.New("staging: table cannot be a target")
 	// ErrNoTarget is returned when the target does not exist and Config.Create is not set.
 	ErrNoTarget = errors.New("staging: target does not exist")

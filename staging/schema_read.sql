@@ -99,7 +99,8 @@ ORDER BY 1;
 -- name: unfit
 -- Why a table cannot be a target: a rule rewrites the promotion's insert, so that its counts mean
 -- nothing; the rows of a foreign partition commit in a transaction of their own; a trigger that
--- stores the rows in child tables, and returns NULL, would have them in the rejects too.
+-- stores the rows in child tables, and returns NULL, would have them in the rejects too; Postgres
+-- updates no row of a table that is published without a replica identity.
 coalesce((
     SELECT string_agg(what, ', ' ORDER BY what) FROM (
         SELECT format('the rule %I rewrites each INSERT or UPDATE (use a trigger)', r.rulename) AS what
@@ -115,6 +116,21 @@ coalesce((
         WHERE cardinality({key_names}) = 0 AND g.tgrelid = {target_text}::regclass
           AND g.tgtype & 7 = 7 AND {fires} AND NOT g.tgisinternal
           AND EXISTS (SELECT FROM pg_inherits h JOIN pg_class c ON c.oid = h.inhparent WHERE c.oid = g.tgrelid AND c.relkind = 'r')
+        UNION ALL
+        SELECT format('%s is published and has no replica identity, so none of its rows can be replaced (ALTER TABLE %1$s REPLICA IDENTITY FULL)', c.oid::regclass)
+        FROM pg_class c
+        WHERE {replaces} AND c.relkind = 'r'
+          AND (c.oid = {target_text}::regclass OR c.oid IN (SELECT relid::oid FROM pg_partition_tree({target_text}::regclass)))
+          AND CASE WHEN c.relreplident = 'f'
+                     OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid
+                                AND CASE c.relreplident WHEN 'd' THEN i.indisprimary AND i.indimmediate WHEN 'i' THEN i.indisreplident ELSE false END)
+                   THEN false
+                   ELSE EXISTS (SELECT FROM pg_publication u
+                                JOIN pg_publication_tables v ON v.pubname = u.pubname
+                                JOIN pg_namespace n ON n.nspname = v.schemaname
+                                JOIN pg_class a ON a.relnamespace = n.oid AND a.relname = v.tablename
+                                WHERE u.pubupdate AND (a.oid = c.oid OR a.oid IN (SELECT x.relid FROM pg_partition_ancestors(c.oid) x)))
+              END
     ) hr_unfit
 ), '')
 

@@ -246,6 +246,10 @@ func TestAnUnfitTarget(t *testing.T) {
 		"a trigger, children, no key": {"CREATE TABLE nums (id bigint, v bigint); CREATE TABLE child () INHERITS (nums);" +
 			"CREATE FUNCTION store() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO child VALUES (NEW.*); RETURN NULL; END $$",
 			"CREATE TRIGGER store BEFORE INSERT ON nums FOR EACH ROW EXECUTE FUNCTION store()", staging.ErrUnfit, "trigger store may store rows in a child table", staging.Config[number]{}},
+		"rows that cannot be replaced": {"CREATE TABLE nums (id bigint NOT NULL UNIQUE, v bigint)", "CREATE PUBLICATION everything FOR ALL TABLES", staging.ErrUnfit, "nums is published and has no replica identity",
+			staging.Config[number]{Key: []string{"id"}, Conflict: staging.ConflictReplace}},
+		"rows of a partition that cannot be replaced": {"CREATE TABLE nums (id bigint PRIMARY KEY, v bigint) PARTITION BY RANGE (id); CREATE TABLE p PARTITION OF nums DEFAULT; CREATE PUBLICATION part FOR TABLE nums WITH (publish_via_partition_root)",
+			"ALTER TABLE p REPLICA IDENTITY NOTHING", staging.ErrUnfit, "p is published and has no replica identity", staging.Config[number]{Key: []string{"id"}, Conflict: staging.ConflictReplace}},
 		"a foreign table":           {server + "CREATE FOREIGN TABLE nums (id bigint, v bigint) SERVER far", "", staging.ErrNotTable, "foreign table", staging.Config[number]{}},
 		"a view":                    {"CREATE TABLE base (id bigint, v bigint); CREATE VIEW nums AS SELECT * FROM base", "", staging.ErrNotTable, "a view", staging.Config[number]{}},
 		"a key that may be doubled": {"CREATE TABLE nums (id bigint NOT NULL, v bigint, UNIQUE (id) DEFERRABLE)", "", staging.ErrConfig, "no unique index", staging.Config[number]{Key: []string{"id"}}},
