@@ -201,7 +201,7 @@ func (r *Refresher) do(q *run) (RefreshReport, error) {
 		return tx.QueryRow(q.ctx, startedSQL).Scan(&s.at, &s.xid)
 	})
 	if err != nil {
-		return RefreshReport{}, explain(err, "refresh")
+		return RefreshReport{}, explain(pgschema.NameStandby(q.ctx, r.pool, err), "refresh")
 	}
 	var rep RefreshReport
 	if r.cfg.Changed != nil {

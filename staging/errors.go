@@ -133,11 +133,14 @@ func (t *table) explain(doing string, err error) error {
 	return &contextError{doing, err}
 }
 
-// nameStandby names the standby that has refused to open a target. It needs a connection of the
+// nameStandby names the standby that has refused what was being done. It needs a connection of the
 // pool.
-func nameStandby(ctx context.Context, pool *pgxpool.Pool, target string, err error) error {
+func nameStandby(ctx context.Context, pool *pgxpool.Pool, doing string, err error) error {
+	if errors.Is(err, pgschema.ErrStandby) {
+		return err
+	}
 	if named := pgschema.NameStandby(ctx, pool, err); errors.Is(named, pgschema.ErrStandby) {
-		return &contextError{"opening the target " + target, named}
+		return &contextError{doing, named}
 	}
 	return err
 }

@@ -60,6 +60,7 @@ func (g *TableGroup[R]) Promote(ctx context.Context, o PromoteOptions) (PromoteR
 		return PromoteResult{}, err
 	}
 	out, err := attempts(ctx, o, &g.bound, g)
+	err = nameStandby(ctx, g.views[0].pool, "promoting into "+g.views[0].names.target, err)
 	if !errors.Is(err, ErrConfig) {
 		g.lead().noteOutcome(ctx, 0, err)
 	}

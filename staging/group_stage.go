@@ -259,7 +259,8 @@ func (g *TableGroup[R]) Stage(ctx context.Context, l Load[R]) (Outcome, error) {
 		if errors.Is(err, ErrTooOld) || errors.Is(err, ErrConfig) || errors.Is(err, ErrLoad) || errors.Is(err, ErrDrift) {
 			return 0, err
 		}
-		return 0, g.explain("staging batch "+l.Batch.ID, err)
+		doing := "staging batch " + l.Batch.ID
+		return 0, nameStandby(ctx, g.views[0].pool, doing, g.explain(doing, err))
 	}
 }
 

@@ -242,7 +242,7 @@ func describe[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg
 	if err != nil {
 		return err
 	}
-	return nameStandby(ctx, pool, target, t.describe(ctx, target, f))
+	return nameStandby(ctx, pool, "opening the target "+target, t.describe(ctx, target, f))
 }
 
 func (t *Table[T]) describe(ctx context.Context, target string, f func(*table, *pgx.Conn) error) error {

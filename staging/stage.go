@@ -119,7 +119,8 @@ func (t *Table[T]) Stage(ctx context.Context, l Load[T]) (Outcome, error) {
 		if errors.Is(err, ErrTooOld) || errors.Is(err, ErrConfig) || errors.Is(err, ErrLoad) || errors.Is(err, ErrDrift) {
 			return 0, err
 		}
-		return 0, t.explain("staging batch "+l.Batch.ID, err)
+		doing := "staging batch " + l.Batch.ID
+		return 0, nameStandby(ctx, t.pool, doing, t.explain(doing, err))
 	}
 }
 

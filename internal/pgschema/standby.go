@@ -39,6 +39,8 @@ type standbyError struct {
 	err    error
 }
 
-func (e *standbyError) Error() string { return ErrStandby.Error() + " (" + e.server.Error() + ")" }
+func (e *standbyError) Error() string {
+	return ErrStandby.Error() + " (" + e.server.Error() + "): connect to the primary, for example with target_session_attrs=read-write"
+}
 
 func (e *standbyError) Unwrap() []error { return []error{ErrStandby, e.err} }
