@@ -28,6 +28,9 @@ func Open(ctx context.Context, client rueidis.Client, name string) (*Reader, err
 		return nil, err
 	}
 	meta, err := s.server.Read(ctx, "HMGET", s.keys[0], "layout", "seed", "size", "keep").ToArray()
+	if isWrongType(err) {
+		err = fmt.Errorf("%w: %s", err, s.keys[0]) // as call.lua does
+	}
 	if err != nil {
 		return nil, s.wrap("open", err)
 	}

@@ -1,0 +1,153 @@
+package window_test
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/headrace/headrace/internal/servers/servertest"
+	"github.com/headrace/headrace/window"
+	"github.com/redis/rueidis"
+)
+
+// lives returns the keys of a prefix with their times to live.
+func lives(t *testing.T, c rueidis.Client, prefix string) map[string]time.Duration {
+	t.Helper()
+	keys, err := c.Do(t.Context(), c.B().Keys().Pattern(prefix+"*").Build()).AsStrSlice()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]time.Duration{}
+	for _, key := range keys {
+		ms, err := c.Do(t.Context(), c.B().Pttl().Key(key).Build()).AsInt64()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[strings.TrimPrefix(key, prefix)] = time.Duration(ms) * time.Millisecond
+	}
+	return out
+}
+
+// Before each call all keys have little time left. Each call prolongs the life of what it uses, and
+// leaves no key without a time to live.
+func TestEachCallProlongsWhatItUses(t *testing.T) {
+	t.Parallel()
+	c, ctx := servertest.Redis(t), t.Context()
+	name := servertest.Prefix(t)
+	prefix := "{" + name + "}:window:"
+	const little, retention = 10 * time.Minute, 24 * time.Hour
+	logger, _ := collect()
+	cfg := window.Config{
+		Size: time.Second, Keep: time.Hour, Lateness: -1, Idle: time.Hour, Retention: retention, LeaseDuration: time.Hour, MaxFailures: 2, Logger: logger,
+	}
+	w := named(t, c, name, cfg)
+	step := func(what string, call func(context.Context) error, prolonged ...string) {
+		t.Helper()
+		for key := range lives(t, c, prefix) {
+			if err := c.Do(ctx, c.B().Pexpire().Key(prefix+key).Milliseconds(little.Milliseconds()).Build()).Error(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := call(ctx); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		got := lives(t, c, prefix)
+		for key, life := range got {
+			if life <= 0 {
+				t.Errorf("%s: key %s has no time to live", what, key)
+			}
+		}
+		for _, key := range prolonged {
+			life, atLeast := got[key], retention
+			if strings.HasPrefix(key, "slide") {
+				atLeast = time.Hour
+			}
+			if life < atLeast-time.Minute {
+				t.Errorf("%s: key %s lives for %v, want %v or more", what, key, life, atLeast)
+			}
+		}
+	}
+	adds := func(key string, events ...window.Event) func(context.Context) error {
+		return func(ctx context.Context) error {
+			_, err := w.Add(ctx, key, events...)
+			return err
+		}
+	}
+	first, second := windowName(0, time.Second, "k"), windowName(time.Second, time.Second, "k")
+	step("add", adds("k", at(0, "a")), "meta", "expiry", "idle", "marks:k", "open:k", "info:"+first, "events:"+first)
+	step("add again", adds("k", at(1, "b")), "meta", "expiry", "idle", "marks:k", "open:k", "info:"+first, "events:"+first)
+	step("slide", adds("now", window.Event{At: time.Now(), Data: "a"}), "slide:now", "marks:now")
+	step("slide again", adds("now", window.Event{At: time.Now(), Data: "b"}), "slide:now", "marks:now")
+	step("close by an add", adds("k", at(time.Second, "c")), "info:"+first, "due", "events:"+second)
+	step("late", adds("k", at(0, "late")), "late:", "marks:k")
+	step("late again", adds("k", at(0, "late too")), "late:", "marks:k")
+	var x window.ClosedWindow
+	take := func(ctx context.Context) error {
+		closed, err := w.CloseDue(ctx, 1)
+		if err == nil && len(closed) == 1 {
+			x = closed[0]
+		}
+		return err
+	}
+	step("lease", take, "leases", "expiry", "info:"+first, "events:"+first)
+	step("extend", func(ctx context.Context) error { return w.Extend(ctx, x, time.Hour) }, "leases", "expiry", "info:"+first, "events:"+first)
+	step("release", func(ctx context.Context) error { return w.Release(ctx, x, window.ReleaseOptions{}) }, "due", "info:"+first, "events:"+first)
+	step("lease again", take, "leases", "info:"+first)
+	step("bury", func(ctx context.Context) error {
+		if err := w.Release(ctx, x, window.ReleaseOptions{Failure: "x"}); err != nil {
+			return err
+		}
+		_, err := w.CloseDue(ctx, 1) // not due yet
+		return err
+	}, "due", "info:"+first, "events:"+first)
+	step("add to a large window", adds("large", many(2500, 900*time.Millisecond)...), "marks:large")
+	step("add more to it", func(ctx context.Context) error {
+		events := many(2500, 900*time.Millisecond)
+		for i := range events {
+			events[i].Data += "more"
+		}
+		return adds("large", events...)(ctx)
+	}, "events.1:"+windowName(0, time.Second, "large"), "events.64:"+windowName(0, time.Second, "large"), "events:"+windowName(0, time.Second, "large"))
+	hset(t, c, prefix+"marks:large", "opensplit", "1")
+	step("add a window in a bucket", adds("large", at(time.Second, "x")), "marks:large")
+
+	// An idle key is closed.
+	cfg.Idle = time.Millisecond
+	w = named(t, c, name, cfg)
+	step("close idle keys", func(ctx context.Context) error { _, err := w.CloseDue(ctx, 10); return err }, "marks:k", "marks:large", "info:"+second, "leases")
+	// A set of open windows is put back.
+	step("add one more window", adds("put back", at(0, "a")), "open:put back")
+	if err := c.Do(ctx, c.B().Del().Key(prefix+"open:put back").Build()).Error(); err != nil {
+		t.Fatal(err)
+	}
+	step("repair", func(ctx context.Context) error { _, err := w.Repair(ctx); return err }, "open:put back")
+
+	// All names move to buckets: at first each bucket is prolonged, and then those that are used.
+	cfg.Idle = time.Hour
+	w = named(t, c, name, cfg)
+	hset(t, c, prefix+"meta", "namessplit", "1")
+	step("add in buckets", adds("b0", at(0, "a")), "meta", "expiry")
+	buckets := func() (keys []string) {
+		for key := range lives(t, c, prefix) {
+			if strings.HasPrefix(key, "expiry.") || strings.HasPrefix(key, "idle.") {
+				keys = append(keys, key)
+			}
+		}
+		return keys
+	}
+	before := buckets()
+	if err := c.Do(ctx, c.B().Hdel().Key(prefix+"meta").Field("kept").Build()).Error(); err != nil {
+		t.Fatal(err)
+	}
+	step("the first call in a while", func(ctx context.Context) error { _, err := w.CloseDue(ctx, 1); return err }, before...)
+	step("a bucket is used", adds("b0", at(1, "b")))
+	used := map[string]int{}
+	for key, life := range lives(t, c, prefix) {
+		if set, _, ok := strings.Cut(key, "."); ok && life > retention && slices.Contains(before, key) {
+			used[set]++
+		}
+	}
+	want(t, "buckets that were prolonged", used, map[string]int{"expiry": 1, "idle": 1})
+}
