@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -112,7 +113,14 @@ func (t *Table[K, V]) ask(ctx context.Context) (v version, age time.Duration, er
 	if v, err = parseVersion(text); err != nil {
 		return v, 0, err
 	}
-	return v, time.Duration(now-v.made) * time.Millisecond, nil
+	return v, ageOf(now, v.made), nil
+}
+
+// ageOf returns the age of a version that was made at a time, both in ms. A time that was read from
+// no clock gives the largest or the smallest duration.
+func ageOf(now, made int64) time.Duration {
+	const limit = math.MaxInt64 / int64(time.Millisecond)
+	return time.Duration(min(max(now-made, -limit), limit)) * time.Millisecond
 }
 
 // partsPerTrip is the number of parts that one round trip reads.
