@@ -107,10 +107,11 @@
 // A bad row costs only that row. Staging rejects a row for text that Postgres cannot store (invalid
 // UTF-8, NUL, \u0000 in jsonb), for a number out of range, or for a value that only Postgres can
 // check. Promotion rejects a row for NOT NULL, CHECK and foreign key constraints of the target, for
-// Config.Rules, and for any other reason for which the target refuses it. A row that a trigger of
-// the target drops without an error is rejected too, with [CodeSuppressed]. [Table.Rejects] lists
-// the rejects; [Table.Replay] and [Table.Resolve] end them. A number with more decimals than its
-// column is rounded, as INSERT does.
+// Config.Rules, and for any other reason for which the target refuses it. Where the target refuses
+// one row of a record, all rows of the record are rejected. A row that a trigger of the target
+// drops without an error is rejected too, with [CodeSuppressed]. [Table.Rejects] lists the rejects;
+// [Table.Replay] and [Table.Resolve] end them. A number with more decimals than its column is
+// rounded, as INSERT does.
 //
 // Everything works through PgBouncer in transaction mode, with prepared statements on or off, and
 // in every query mode of pgx: the package does not rely on prepared statements.

@@ -135,15 +135,18 @@ func (p *promotion) judgeOne(ctx context.Context, w *work, s recordSpan, undo bo
 	return p.rejectOne(ctx, w, s, err)
 }
 
-// rejectSuspects tries, each alone, the rows that the target's constraints will probably refuse,
-// and rejects those that the server refuses. So many bad rows stay cheap. A row that the server
-// accepts stays where it is.
+// rejectSuspects tries, each alone, the records with rows that the target's constraints will
+// probably refuse, and rejects those that the server refuses. So many bad rows stay cheap. A record
+// that the server accepts stays where it is.
 func (p *promotion) rejectSuspects(ctx context.Context) error {
 	if len(p.suspects) == 0 || p.expect == 0 || !p.judges() {
 		return nil
 	}
 	w := p.insertWork()
 	condition := "(" + strings.Join(p.suspects, "\n OR ") + "\n)"
+	if p.multi { // a record is refused with all of its rows, as where the insert meets it
+		condition = "s." + colRecord + " IN (SELECT s." + colRecord + " FROM " + p.t.staging[p.s] + " s WHERE " + p.which() + " AND " + condition + ")"
+	}
 	after := ""
 	for {
 		j, err := p.judge(ctx, p.sql().judgeInsert, p.which()+" AND "+condition+after, judgeMode{alone: true, postpone: p.postpones(w)})

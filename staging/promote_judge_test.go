@@ -409,3 +409,36 @@ func TestRowsBehindAStopAreWrittenOnce(t *testing.T) {
 		}
 	})
 }
+
+// A record of several rows is refused with all of them, whatever refuses one, and its key is
+// given back only then.
+func TestARecordIsRefusedWithAllItsRows(t *testing.T) {
+	for name, ddl := range map[string]string{
+		"check":       "CREATE TABLE rows (id bigint, v text CHECK (v <> 'bad'), n bigint)",
+		"not null":    "CREATE TABLE rows (id bigint, v text, n bigint NOT NULL)",
+		"foreign key": "CREATE TABLE parents (n bigint PRIMARY KEY); INSERT INTO parents VALUES (1); CREATE TABLE rows (id bigint, v text, n bigint REFERENCES parents)",
+		"trigger":     "CREATE TABLE rows (id bigint, v text, n bigint);" + fmt.Sprintf(raises, "RAISE 'no'", "AFTER"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			judges(t, func(t *testing.T, pool *pgxpool.Pool, set func(*staging.Table[judged])) {
+				exec(t, pool, ddl)
+				tab := newTable(t, pool, "rows", staging.Config[judged]{ID: "id"})
+				set(tab)
+				bad := row(2, "bad", 9)
+				if name == "not null" {
+					bad.N = nil
+				}
+				l := load(row(1, "", 1), bad, row(3, "", 1), row(4, "", 1), row(5, "", 1), row(6, "", 1))
+				l.Batch.Records, l.Pos = 3, []int32{0, 0, 0, 1, 2, 2}
+				stage(t, tab, l, staging.OutcomeStaged)
+				if p := promote(t, tab); p.Rows != 3 || p.RejectedByRule != 3 {
+					t.Errorf("%d rows and %d rejects, want 3 and 3", p.Rows, p.RejectedByRule)
+				}
+				if got := idsIn(t, pool, "rows"); got != "4 5 6" {
+					t.Errorf("promoted %s, want 4 5 6", got)
+				}
+				balanced(t, tab)
+			})
+		})
+	}
+}
