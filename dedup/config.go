@@ -57,7 +57,7 @@ type Config struct {
 	Digest bool
 	// Durable makes each claim wait until the server has it on disk. See the package comment.
 	Durable bool
-	// DurableTimeout bounds one wait for the disk. Default 5 s.
+	// DurableTimeout bounds one wait for the disk: 1 ms to 1 h. Default 5 s.
 	DurableTimeout time.Duration
 	// Eviction is what New does with a server that may evict claims. Default EvictionWarn.
 	Eviction Eviction
@@ -85,8 +85,8 @@ func (c Config) withDefaults(name string) (Config, error) {
 		return c, configErr("Window", c.Window, "whole milliseconds")
 	case c.ExpectedIDs < 0 || c.ExpectedIDs > MaxExpectedIDs:
 		return c, configErr("ExpectedIDs", c.ExpectedIDs, "1 to %d", MaxExpectedIDs)
-	case c.DurableTimeout < time.Millisecond:
-		return c, configErr("DurableTimeout", c.DurableTimeout, "at least 1ms")
+	case c.DurableTimeout < time.Millisecond || c.DurableTimeout > time.Hour:
+		return c, configErr("DurableTimeout", c.DurableTimeout, "%v to %v", time.Millisecond, time.Hour)
 	case c.Eviction > EvictionIgnore:
 		return c, configErr("Eviction", c.Eviction, "%d to %d", EvictionWarn, EvictionIgnore)
 	}
