@@ -2,11 +2,11 @@
 -- already is prolonged.
 local member, n, b, life, wait = ARGV[15], tonumber(ARGV[16]), tonumber(ARGV[17]), tonumber(ARGV[18]), tonumber(ARGV[19])
 grantWaiting()
-local mine = producers > 0 and redis.call('ZSCORE', HELD, member)
+local mine = producers > 0 and call('ZSCORE', HELD, member)
 if mine then
-  redis.call('ZADD', HELD, int(clock + life), member)
-elseif not (waiting and redis.call('ZSCORE', QUEUE, member)) then
-  local ahead = waiting and redis.call('ZCARD', QUEUE) or 0
+  call('ZADD', HELD, int(clock + life), member)
+elseif not (waiting and call('ZSCORE', QUEUE, member)) then
+  local ahead = waiting and call('ZCARD', QUEUE) or 0
   if not closed and not full and ahead == 0 then
     local why = refused(n, b, HIGH, HIGH_BYTES)
     if why == '' then

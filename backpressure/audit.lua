@@ -7,11 +7,11 @@ end
 local keptRecords, keptBytes = keptSum(state[5], heldRecords), keptSum(state[6], heldBytes)
 recount()
 local lost = 0
-for _, member in ipairs(redis.call('ZRANGE', WAITERS, 0, MAX_STEP - 1)) do
-  if not redis.call('ZSCORE', QUEUE, member) then lost = lost + 1 end
+for _, member in ipairs(call('ZRANGE', WAITERS, 0, MAX_STEP - 1)) do
+  if not call('ZSCORE', QUEUE, member) then lost = lost + 1 end
 end
 local odd = 0
-for _, member in ipairs(redis.call('ZRANGE', HELD, 0, MAX_STEP - 1)) do
-  if not parse(member) or not isTime(redis.call('ZSCORE', HELD, member), clock) then odd = odd + 1 end
+for _, member in ipairs(call('ZRANGE', HELD, 0, MAX_STEP - 1)) do
+  if not parse(member) or not isTime(call('ZSCORE', HELD, member), clock) then odd = odd + 1 end
 end
-return {keptRecords, keptBytes, heldRecords, heldBytes, lost, redis.call('ZCARD', WAITERS), redis.call('ZCARD', QUEUE), odd}
+return {keptRecords, keptBytes, heldRecords, heldBytes, lost, call('ZCARD', WAITERS), call('ZCARD', QUEUE), odd}

@@ -19,7 +19,7 @@ local function int(n) return string.format('%.0f', n) end -- tostring would roun
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local state = redis.call('HMGET', STATE, 'layout', 'closed', 'clock', 'offset', 'records', 'bytes', 'kept')
+local state = call('HMGET', STATE, 'layout', 'closed', 'clock', 'offset', 'records', 'bytes', 'kept')
 if state[1] and state[1] ~= ARGV[1] then return redis.error_reply('HEADRACE layout ' .. state[1]) end
 
 -- Reservations are timed by a clock of our own. It is the server's, and goes on where it was when
@@ -42,7 +42,7 @@ for i = 1, RECORD_SOURCES + BYTE_SOURCES do
     end
     return value
   end
-  if not value and (optional == '1' or redis.call('EXISTS', key) == 0) then value = 0 end
+  if not value and (optional == '1' or call('EXISTS', key) == 0) then value = 0 end
   if not value then return redis.error_reply('HEADRACE source ' .. key .. ' has no field ' .. field) end
   local n = type(value) == 'number' and value or number(value)
   if not n then
@@ -85,19 +85,19 @@ end
 
 -- What has been granted and may not be pushed yet counts as if it were there. Its sums are
 -- kept, too.
-local producers = redis.call('ZCARD', HELD)
+local producers = call('ZCARD', HELD)
 local heldRecords, heldBytes = 0, 0
 if producers > 0 then heldRecords, heldBytes = number(state[5]), number(state[6]) end
 local function recount()
   heldRecords, heldBytes = 0, 0
-  for _, member in ipairs(redis.call('ZRANGE', HELD, 0, -1)) do
+  for _, member in ipairs(call('ZRANGE', HELD, 0, -1)) do
     local _, n, b = parse(member)
     heldRecords, heldBytes = heldRecords + n, heldBytes + b
   end
 end
 if not heldRecords or not heldBytes then recount() end
 -- Both are read, so that a key of another type ends the script here.
-local waiting = redis.call('ZCARD', QUEUE) + redis.call('ZCARD', WAITERS) > 0 -- producers may wait
+local waiting = call('ZCARD', QUEUE) + call('ZCARD', WAITERS) > 0 -- producers may wait
 local kept = number(state[7])
 local closed = state[2] and state[2] ~= '' and state[2] or false
 
@@ -126,7 +126,7 @@ end
 local function nextExpiry()
   local soonest = -1
   for _, key in ipairs({HELD, WAITERS}) do
-    local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]
+    local first = call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]
     if first then
       local ms = math.max(0, timeOf(first, clock) - clock)
       if soonest < 0 or ms < soonest then soonest = ms end
@@ -140,5 +140,5 @@ local function reply(granted, removed)
   local what = full and 'memory' or closed and above() or ''
   if closed and what == '' then what = closed end
   return {granted, removed, what, (closed or full) and 1 or 0, records, heldRecords, bytes, heldBytes, lag, producers,
-    waiting and redis.call('ZCARD', QUEUE) or 0, memory, (granted == 1 or removed == 1) and -1 or nextExpiry(), offset}
+    waiting and call('ZCARD', QUEUE) or 0, memory, (granted == 1 or removed == 1) and -1 or nextExpiry(), offset}
 end

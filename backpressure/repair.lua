@@ -1,14 +1,14 @@
 -- Sets the sums of the reservations to what they are, removes entries that are no reservation or
 -- have no time, and removes from the queue who has no place in both of its sets.
-for _, member in ipairs(redis.call('ZRANGE', HELD, 0, MAX_STEP - 1)) do
-  if not parse(member) or not isTime(redis.call('ZSCORE', HELD, member), clock) then redis.call('ZREM', HELD, member) end
+for _, member in ipairs(call('ZRANGE', HELD, 0, MAX_STEP - 1)) do
+  if not parse(member) or not isTime(call('ZSCORE', HELD, member), clock) then call('ZREM', HELD, member) end
 end
 recount()
-for _, member in ipairs(redis.call('ZRANGE', WAITERS, 0, MAX_STEP - 1)) do
-  if not redis.call('ZSCORE', QUEUE, member) then redis.call('ZREM', WAITERS, member) end
+for _, member in ipairs(call('ZRANGE', WAITERS, 0, MAX_STEP - 1)) do
+  if not call('ZSCORE', QUEUE, member) then call('ZREM', WAITERS, member) end
 end
-for _, member in ipairs(redis.call('ZRANGE', QUEUE, 0, MAX_STEP - 1)) do
-  if not redis.call('ZSCORE', WAITERS, member) then redis.call('ZREM', QUEUE, member) end
+for _, member in ipairs(call('ZRANGE', QUEUE, 0, MAX_STEP - 1)) do
+  if not call('ZSCORE', WAITERS, member) then call('ZREM', QUEUE, member) end
 end
 grantWaiting()
 finish()

@@ -36,14 +36,14 @@ var (
 	//go:embed configure.lua
 	configureLua string
 
-	acquireScript = redisx.NewScript(redisx.NumberLua, commonLua, writeLua, acquireLua)
-	releaseScript = redisx.NewScript(redisx.NumberLua, commonLua, writeLua, releaseLua)
-	notifyScript  = redisx.NewScript(redisx.NumberLua, commonLua, writeLua, notifyLua)
-	statsScript   = redisx.NewScript(redisx.NumberLua, commonLua, statsLua)
-	auditScript   = redisx.NewScript(redisx.NumberLua, commonLua, auditLua)
-	repairScript  = redisx.NewScript(redisx.NumberLua, commonLua, writeLua, repairLua)
+	acquireScript = redisx.NewScript(redisx.NumberLua, redisx.CallLua, commonLua, writeLua, acquireLua)
+	releaseScript = redisx.NewScript(redisx.NumberLua, redisx.CallLua, commonLua, writeLua, releaseLua)
+	notifyScript  = redisx.NewScript(redisx.NumberLua, redisx.CallLua, commonLua, writeLua, notifyLua)
+	statsScript   = redisx.NewScript(redisx.NumberLua, redisx.CallLua, commonLua, statsLua)
+	auditScript   = redisx.NewScript(redisx.NumberLua, redisx.CallLua, commonLua, auditLua)
+	repairScript  = redisx.NewScript(redisx.NumberLua, redisx.CallLua, commonLua, writeLua, repairLua)
 
-	configureScript = redisx.NewScript(configureLua)
+	configureScript = redisx.NewScript(redisx.CallLua, configureLua)
 )
 
 // request is what a script is asked with.

@@ -8,30 +8,30 @@ local first = tick(redis.pcall)
 if type(first) == 'table' and first.err then
   if not string.find(first.err, 'OOM', 1, true) then return first end
   full = true
-  redis.call('ZREM', HELD, '')
+  call('ZREM', HELD, '')
   tick(redis.call)
 end
 
 -- The keys expire a day after their last use. That is prolonged every hour, and a key that is made
 -- gets it at once.
 local DAY, HOUR = 86400000, 3600000
-local function keep(key) redis.call('PEXPIRE', key, DAY) end
+local function keep(key) call('PEXPIRE', key, DAY) end
 if not kept or clock - kept > HOUR then
-  redis.call('HSET', STATE, 'kept', int(clock))
+  call('HSET', STATE, 'kept', int(clock))
   for _, key in ipairs({STATE, HELD, QUEUE, WAITERS}) do keep(key) end
 end
 
 local granted = {} -- ids of waiters
 
 local function hold(member, n, b, ms)
-  redis.call('ZADD', HELD, int(clock + ms), member)
+  call('ZADD', HELD, int(clock + ms), member)
   if producers == 0 then keep(HELD) end
   heldRecords, heldBytes, producers = heldRecords + n, heldBytes + b, producers + 1
 end
 
 -- drop ends a reservation and returns whether it was there.
 local function drop(member)
-  if redis.call('ZREM', HELD, member) == 0 then return false end
+  if call('ZREM', HELD, member) == 0 then return false end
   local _, n, b = parse(member)
   heldRecords, heldBytes, producers = heldRecords - n, heldBytes - b, producers - 1
   return true
@@ -39,38 +39,38 @@ end
 
 -- enqueue gives a producer the last place in the queue.
 local function enqueue(member)
-  local ticket = number(redis.call('HGET', STATE, 'ticket') or '0')
-  if not ticket then ticket = timeOf(redis.call('ZRANGE', QUEUE, -1, -1, 'WITHSCORES')[2] or 0, 0) end -- it was overwritten
-  redis.call('HSET', STATE, 'ticket', int(ticket + 1))
-  redis.call('ZADD', QUEUE, int(ticket + 1), member)
+  local ticket = number(call('HGET', STATE, 'ticket') or '0')
+  if not ticket then ticket = timeOf(call('ZRANGE', QUEUE, -1, -1, 'WITHSCORES')[2] or 0, 0) end -- it was overwritten
+  call('HSET', STATE, 'ticket', int(ticket + 1))
+  call('ZADD', QUEUE, int(ticket + 1), member)
   if not waiting then keep(QUEUE) end
 end
 
 -- await lets a place in the queue last ms from now.
 local function await(member, ms)
-  redis.call('ZADD', WAITERS, int(clock + ms), member)
+  call('ZADD', WAITERS, int(clock + ms), member)
   if not waiting then keep(WAITERS) end
   waiting = true
 end
 
 local function leaveQueue(member)
-  redis.call('ZREM', QUEUE, member)
-  redis.call('ZREM', WAITERS, member)
-  waiting = redis.call('EXISTS', QUEUE, WAITERS) > 0 -- or the next to wait would make keys without a time to live
+  call('ZREM', QUEUE, member)
+  call('ZREM', WAITERS, member)
+  waiting = call('EXISTS', QUEUE, WAITERS) > 0 -- or the next to wait would make keys without a time to live
 end
 
 -- grantWaiting expires what has to, opens the gate when it may, and serves waiters in the order in
 -- which they asked.
 local function grantWaiting()
   if producers > 0 then
-    for _, member in ipairs(redis.call('ZRANGEBYSCORE', HELD, '-inf', int(clock), 'LIMIT', 0, MAX_STEP)) do drop(member) end
+    for _, member in ipairs(call('ZRANGEBYSCORE', HELD, '-inf', int(clock), 'LIMIT', 0, MAX_STEP)) do drop(member) end
   end
   if waiting then
-    for _, member in ipairs(redis.call('ZRANGEBYSCORE', WAITERS, '-inf', int(clock), 'LIMIT', 0, MAX_STEP)) do leaveQueue(member) end
+    for _, member in ipairs(call('ZRANGEBYSCORE', WAITERS, '-inf', int(clock), 'LIMIT', 0, MAX_STEP)) do leaveQueue(member) end
   end
   if closed and above() == '' then closed = false end
   while waiting and not closed and not full and #granted < MAX_STEP do
-    local member = redis.call('ZRANGE', QUEUE, 0, 0)[1]
+    local member = call('ZRANGE', QUEUE, 0, 0)[1]
     if not member then break end
     local id, n, b, high, highBytes = parse(member)
     local why = id and refused(n, b, high, highBytes)
@@ -89,7 +89,7 @@ end
 -- finish writes the sums, and tells waiters: those that were granted, and all others when to look
 -- again at the latest.
 local function finish()
-  redis.call('HSET', STATE, 'closed', closed or '', 'records', int(heldRecords), 'bytes', int(heldBytes))
+  call('HSET', STATE, 'closed', closed or '', 'records', int(heldRecords), 'bytes', int(heldBytes))
   if #granted > 0 then
     redis.pcall('PUBLISH', ARGV[2], int(nextExpiry()) .. ' ' .. table.concat(granted, ' ')) -- a hint: a user may have no right to the channel
   end
