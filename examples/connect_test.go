@@ -244,7 +244,7 @@ func TestOnACluster(t *testing.T) {
 }
 
 // A worker and a promoter run on the printed schema, as roles that have the printed privileges and
-// no others.
+// no others, and as Redis users that have the documented rights and no others.
 func TestPrintedGrantsAreEnough(t *testing.T) {
 	t.Parallel()
 	s := own(t)
@@ -262,21 +262,27 @@ func TestPrintedGrantsAreEnough(t *testing.T) {
 		t.Fatal("unreadable URL")
 	}
 	execute(t, pool, "REVOKE CREATE ON SCHEMA public FROM PUBLIC; REVOKE CREATE, TEMPORARY ON DATABASE postgres FROM PUBLIC")
-	as := func(role string) []string {
+	redis := s.redis.Client(t)
+	role := func(role, redisURL string) []string {
 		execute(t, pool, "CREATE ROLE "+role+" LOGIN PASSWORD 'app'")
 		u.User = url.UserPassword(role, "app")
-		return env(s.redis.URL, u.String())
+		return env(redisURL, u.String())
 	}
-	bare := as("without_rights")
+	user := func(program string) string {
+		redisUser(t, redis, program)
+		return as(t, s.redis.URL, program, "secret")
+	}
+	bare := role("without_rights", s.redis.URL)
 	if r := run(t, "worker", bare, "-no-create"); r.code != 1 || strings.Count(r.err, "\n") != 1 || !strings.Contains(r.err, "without_rights") {
 		t.Errorf("a role without rights: exit code %d, %q; want 1 and one line with the role", r.code, r.err)
 	}
-	worker, promoter := as("app_worker"), as("app_promoter")
+	worker, promoter := role("app_worker", user("worker")), role("app_promoter", user("promoter"))
 	execute(t, pool, c.ok("grants print app_worker --role worker"))
 	execute(t, pool, c.ok("grants print app_promoter --role promoter"))
-	c.ok("generate -orders 200 -duplicates 0 -bad 0")
+	if r := run(t, "producer", env(user("producer"), s.pg.URL), "-orders", "200", "-duplicates", "0.1", "-bad", "0.1"); r.code != 0 {
+		t.Errorf("producer: exit code %d\n%s", r.code, r.err)
+	}
 	running := []*process{start(t, "worker", worker, "-no-create"), start(t, "promoter", promoter, "-no-create")}
-	redis := s.redis.Client(t)
 	eventually(t, "200 records are acknowledged", func() bool {
 		for _, p := range running {
 			select {
@@ -293,6 +299,16 @@ func TestPrintedGrantsAreEnough(t *testing.T) {
 		}
 		if r := p.wait(); r.code != 0 {
 			t.Errorf("%v after SIGTERM: exit code %d\n%s", p.cmd.Args, r.code, r.err)
+		}
+	}
+	// A command of a script that was denied; the client itself tries others, such as DISCARD.
+	denied, err := redis.Do(t.Context(), redis.B().Arbitrary("ACL", "LOG").Build()).ToArray()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range denied {
+		if m, err := d.AsStrMap(); err != nil || m["context"] == "lua" {
+			t.Errorf("in Redis the %s may not %s (%v)", m["username"], m["object"], err)
 		}
 	}
 	c.shows("schema check", "is as this program expects it")

@@ -16,7 +16,7 @@ func TestConsoleServesItsPages(t *testing.T) {
 	t.Parallel()
 	name := servertest.Prefix(t)
 	p := start(t, "headrace", []string{"REDIS_URL=" + servertest.RedisURL(t), "DATABASE_URL=" + servertest.PostgresURL(t)},
-		"console", "--queue", name, "--listen", "127.0.0.1:0")
+		"console", "--queue", name, "--listen", "127.0.0.1:0", "--host", "Proxy.example")
 	p.reports("http://127.0.0.1:")
 	url := strings.Fields(p.errors.text()[strings.Index(p.errors.text(), "http://"):])[0]
 	for page, want := range map[string]string{"index.json": name, "p/" + name + "/queue.json": `"can_promote": false`, "livez": "ok"} {
@@ -29,6 +29,22 @@ func TestConsoleServesItsPages(t *testing.T) {
 		if err != nil || resp.StatusCode != http.StatusOK || !strings.Contains(string(body), want) {
 			t.Errorf("%s: got %d %v, want %q in\n%s", page, resp.StatusCode, err, want, body)
 		}
+	}
+	for host, want := range map[string]int{
+		"localhost": 200, "LOCALHOST:8080": 200, "127.0.0.1": 200, "[::1]:8080": 200, "proxy.example": 200, "proxy.example:443": 200,
+		"rebound.example:8080": 421, "localhost.rebound.example": 421, "10.0.0.1": 421,
+	} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"livez", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Host = host
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		equal(t, "status for the host "+host, resp.StatusCode, want)
 	}
 	http.DefaultClient.CloseIdleConnections()
 	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {

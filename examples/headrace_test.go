@@ -12,6 +12,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/headrace/headrace/examples/internal/program"
 	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/queue"
 	"github.com/headrace/headrace/window"
@@ -86,7 +87,7 @@ func leaseOne(t *testing.T, q *queue.Queue) queue.LeaseOptions {
 }
 
 // buryLetters makes dead letters of payloads, in an empty queue that buries at the first failure.
-func buryLetters(t *testing.T, q *queue.Queue, payloads ...string) {
+func buryLetters(t *testing.T, q *queue.Queue, failure string, payloads ...string) {
 	t.Helper()
 	ctx := t.Context()
 	before, err := q.Stats(ctx)
@@ -101,7 +102,7 @@ func buryLetters(t *testing.T, q *queue.Queue, payloads ...string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := q.Release(ctx, b, queue.ReleaseOptions{Failure: "it kills workers"}); err != nil {
+		if err := q.Release(ctx, b, queue.ReleaseOptions{Failure: failure}); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, payload+" is buried", func() bool { // by the lease after the back-off
@@ -126,6 +127,54 @@ func fillWindows(t *testing.T, s stores, name string) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// hostileLetters lists dead letters whose reasons and payloads would write to the operator's
+// terminal, on more than one page, and records like them that wait.
+func hostileLetters(t *testing.T, s stores, c cli) {
+	t.Helper()
+	const reason = "\x1b[2J\n\u202e\x9b"
+	q, err := queue.New(t.Context(), s.redis.Client(t), "hostile", queue.Config{Lease: queue.LeaseConfig{Records: 1, MaxFailures: 1, Backoff: time.Millisecond}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	buryLetters(t, q, reason, strings.Fields("a b c d e f g h i j k l \x1b[31mm")...)
+	if err := q.Push(t.Context(), []byte("\x1b[31m<b>\x00"), []byte("\xff"), []byte("plain")); err != nil {
+		t.Fatal(err)
+	}
+	type letter struct {
+		ID, Died, Reason            string
+		FirstSeen                   string `json:"first_seen"`
+		Attempts, Failures, Crashes int
+		Payload                     string
+	}
+	var page, rest struct {
+		Dead []letter
+		Next string
+	}
+	c.object("dead list -queue hostile -n 12", &page)
+	equal(t, "letters on the first page", len(page.Dead), 12)
+	c.object("dead list -queue hostile -n 12 -after "+page.Next, &rest)
+	equal(t, "letters on the last page", len(rest.Dead), 1)
+	equal(t, "the cursor behind the last page", rest.Next, "")
+	last := rest.Dead[0].ID
+	for line, lines := range map[string]int{
+		"dead list -queue hostile": 13, "dead list -queue hostile -n 5": 6, "dead show -queue hostile " + last: 5, "peek -queue hostile": 3,
+		"peek -queue hostile -n 2": 2,
+	} {
+		out := c.ok(line)
+		equal(t, "lines of headrace "+line, strings.Count(out, "\n"), lines)
+		if seen := strings.ReplaceAll(out, "\n", ""); program.Clean(seen) != seen {
+			t.Errorf("headrace %s prints a control character: %q", line, out)
+		}
+	}
+	c.shows("dead show -queue hostile "+last, `\x1b[2J\n\u202e\x9b`, `\x1b[31mm`)
+	none := "01890a5d-ac96-774b-bcce-b302099a8057"
+	c.fails("dead requeue -queue hostile "+none, "1 of 1 ids are not those of a dead letter")
+	c.fails("dead discard -yes -queue hostile "+last+" "+none, "1 of 2 ids are not those of a dead letter")
+	c.shows("dead discard -yes -all -queue hostile", "discarded 12 dead letters")
+	c.ok("clear all -yes -queue hostile")
+	c.fails("stats -queue mistyped", "no record was ever taken from the queue mistyped, so it may not be the queue of the table orders")
 }
 
 // windowsByName asks for windows that are there, that are not, and whose books are off.
@@ -155,7 +204,7 @@ func TestHeadraceSession(t *testing.T) {
 
 	c.shows("schema print", "CREATE TABLE IF NOT EXISTS orders", "CREATE MATERIALIZED VIEW")
 	c.shows("stats", "balanced", "not created yet")
-	c.fails("rejects list", "no such pipeline")
+	c.fails("rejects list", "has no table orders: correct --table, or start a worker")
 	c.shows("doctor", "✓ Redis version", "✓ Redis eviction maxmemory-policy noeviction", "✓ Postgres version", "✓ Privilege CREATE granted")
 	c.shows("lookups list", "orders-products not loaded: run init-cache")
 	c.shows("init-cache", "products 15 entries", "currencies 7 entries", "zips 10 entries")
@@ -270,7 +319,7 @@ func TestHeadraceSession(t *testing.T) {
 	c.shows("rejects replay "+id(0)+" -file "+corrected, "pushed the record of reject")
 	c.fails("rejects replay "+id(0), "is resolved already")
 	c.shows("rejects resolve "+id(1), "resolved 1 rejects")
-	c.shows("rejects resolve "+id(1), "resolved 0 rejects")
+	c.fails("rejects resolve "+id(1), "1 of 1 ids are not those of an open reject")
 	c.shows("find "+rejects.Rejects[0].Key, "rejected")
 	c.fails("find ord-none", "nothing in the pipeline has the id ord-none")
 	c.fails("rejects show 999999999", "no reject of orders has the id 999999999")
@@ -283,7 +332,7 @@ func TestHeadraceSession(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	buryLetters(t, q, "poison", "venom", "toxin")
+	buryLetters(t, q, "it kills workers", "poison", "venom", "toxin")
 	type letter struct {
 		ID, Died, Reason            string
 		FirstSeen                   string `json:"first_seen"`
@@ -327,6 +376,7 @@ func TestHeadraceSession(t *testing.T) {
 
 	readersRights(t, s, c, id(1), rejects.Rejects[0].Key)
 	windowsByName(t, s, c)
+	hostileLetters(t, s, c)
 	pool := s.pg.Pool(t)
 
 	// Books that are off.

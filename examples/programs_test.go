@@ -234,6 +234,8 @@ func TestBadCommandLines(t *testing.T) {
 		{"headrace dead discard x -all", "name ids of dead letters, or --all"},
 		{"headrace clear", "expected"},
 		{"headrace clear tables", "must be one of"},
+		{"headrace prune", "missing flags: --before"},
+		{"headrace prune -before 0", "--before is 0s, must be at least 1h"},
 		{"headrace prune -before 1m", "--before is 1m0s, must be at least 1h"},
 		{"stats -wacht 5", "did you mean -watch?"},
 		{"stats -watch 5 5", `unexpected argument "5"`},

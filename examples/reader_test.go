@@ -8,21 +8,26 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/redis/rueidis"
+
 	"github.com/headrace/headrace/internal/servers/servertest"
 )
 
-// documentedACL is the line of docs/operations.md for a user who only looks.
-func documentedACL(t *testing.T) []string {
+// redisUser creates a user with the rights that docs/operations.md has for a program.
+func redisUser(t *testing.T, redis rueidis.Client, program string) {
 	t.Helper()
 	guide, err := os.ReadFile("../docs/operations.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := regexp.MustCompile("(?s)\nACL SETUSER reader (.*?)```").FindSubmatch(guide)
+	m := regexp.MustCompile("\nACL SETUSER " + program + " (.*(?:\n  .*)*)").FindSubmatch(guide)
 	if m == nil {
-		t.Fatal("docs/operations.md has no ACL line for a reader")
+		t.Fatalf("docs/operations.md has no ACL line for a %s", program)
 	}
-	return strings.Fields(string(m[1]))
+	args := append([]string{"ACL", "SETUSER", program}, strings.Fields(string(m[1]))...)
+	if err := redis.Do(t.Context(), redis.B().Arbitrary(args...).Build()).Error(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // as is a URL with another user.
@@ -41,9 +46,7 @@ func as(t *testing.T, raw, user, password string) string {
 func readers(t *testing.T, s stores, owner cli) cli {
 	t.Helper()
 	redis, pool := s.redis.Client(t), s.pg.Pool(t)
-	if err := redis.Do(t.Context(), redis.B().Arbitrary(append([]string{"ACL", "SETUSER", "reader"}, documentedACL(t)...)...).Build()).Error(); err != nil {
-		t.Fatal(err)
-	}
+	redisUser(t, redis, "reader")
 	execute(t, pool, "CREATE ROLE reader LOGIN PASSWORD 'secret'; ALTER ROLE reader SET default_transaction_read_only = on; "+
 		"REVOKE CREATE, TEMPORARY ON DATABASE postgres FROM PUBLIC; REVOKE CREATE ON SCHEMA public FROM PUBLIC")
 	printed := owner.ok("grants print reader --role reader")

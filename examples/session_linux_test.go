@@ -201,7 +201,8 @@ func session(s *screens, stores stores) {
 		t.Fatalf("rejects show has no key: %s", shown)
 	}
 	s.look("find " + key[1])
-	s.act("rejects resolve " + ids[0][1])
+	s.show("rejects resolve "+ids[0][1], "", 0)
+	s.off("rejects resolve " + ids[0][1])
 	s.check("rejects show " + ids[0][1]) // with the time of that
 	s.check("rejects list -all -n 1")
 	s.show("rejects replay "+ids[1][1], "", 0)
@@ -214,7 +215,7 @@ func session(s *screens, stores stores) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	buryLetters(t, q, "poison", strings.Repeat(`{"long": "venom"} `, 20), "toxin", `{"order_id":"bane"}`)
+	buryLetters(t, q, "it kills workers", "poison", strings.Repeat(`{"long": "venom"} `, 20), "toxin", `{"order_id":"bane"}`)
 	letters := someUUID.FindAllString(s.look("dead list"), -1)
 	if len(letters) != 4 {
 		t.Fatalf("dead list shows %d letters, want 4", len(letters))

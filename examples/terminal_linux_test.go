@@ -157,3 +157,20 @@ func TestStatsWatchesInPlace(t *testing.T) {
 		}
 	}
 }
+
+// A full disk is an error and not the end of a reader.
+func TestAFullDiskIsReported(t *testing.T) {
+	t.Parallel()
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	cmd := command(t, "headrace", nil, "schema", "print")
+	var problem strings.Builder
+	cmd.Stdout, cmd.Stderr = full, &problem
+	err = cmd.Run()
+	if code, want := cmd.ProcessState.ExitCode(), "headrace: cannot write the output: /dev/stdout: no space left on device\n"; code != 1 || problem.String() != want {
+		t.Errorf("got %v, exit code %d and %q; want 1 and %q", err, code, problem.String(), want)
+	}
+}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/headrace/headrace/examples/orders"
@@ -14,12 +16,13 @@ import (
 
 // serveConsole serves the web page of package console until it is interrupted.
 type serveConsole struct {
-	Listen  string `default:"localhost:8080" help:"Address to listen on."`
-	Actions bool   `help:"Let everyone who reaches the page act: requeue, discard, pause and more."`
-	Hide    bool   `name:"hide-payloads" help:"Show no payloads."`
+	Listen  string   `default:"localhost:8080" help:"Address to listen on."`
+	Actions bool     `help:"Let everyone who reaches the page act."`
+	Hide    bool     `name:"hide-payloads" help:"Show no payloads."`
+	Hosts   []string `name:"host" sep:"none" placeholder:"NAME" help:"A name that a proxy has for the page."`
 
 	windowNames
-	Lookups []string `placeholder:"NAME" help:"Lookup tables to show (those of the orders domain)."`
+	Lookups []string `placeholder:"NAME" help:"Lookup tables (those of orders)."`
 }
 
 // Help shows an example.
@@ -61,7 +64,7 @@ func (v *serveConsole) Run(ctx context.Context, s *session) error {
 		return err
 	}
 	fmt.Fprintln(s.Err, url)
-	server := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: v.guard(h, l.Addr()), ReadHeaderTimeout: 10 * time.Second}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go h.Run(ctx) //nolint:errcheck // it returns nil when ctx is done
@@ -75,4 +78,25 @@ func (v *serveConsole) Run(ctx context.Context, s *session) error {
 		return err
 	}
 	return nil
+}
+
+// guard rejects requests to a loopback address under a name that is not of this machine. A page
+// from elsewhere could otherwise let its own name point here (DNS rebinding), and read and act as
+// the person who has it open.
+func (v *serveConsole) guard(h http.Handler, listening net.Addr) http.Handler {
+	if a, ok := listening.(*net.TCPAddr); !ok || !a.IP.IsLoopback() {
+		return h
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		name := r.Host
+		if host, _, err := net.SplitHostPort(name); err == nil {
+			name = host
+		}
+		name = strings.ToLower(strings.Trim(name, "[]"))
+		if ip := net.ParseIP(name); name != "localhost" && (ip == nil || !ip.IsLoopback()) && !slices.ContainsFunc(v.Hosts, func(h string) bool { return strings.EqualFold(h, name) }) {
+			http.Error(w, fmt.Sprintf("%q is not a name of this console: start it with --host %s if a proxy passes it on", name, name), http.StatusMisdirectedRequest)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/headrace/headrace/examples/internal/ops"
@@ -34,6 +33,9 @@ func toLetter(d queue.DeadLetter) letter {
 	return letter{d.ID, d.Died, d.FirstSeen, d.Reason, d.Attempts, d.Failures, d.Crashes, ops.Payload(d.Payload)}
 }
 
+// readAtOnce is how many records are read at once for a list: a payload may have megabytes.
+const readAtOnce = 10
+
 type deadList struct {
 	N     int    `short:"n" default:"20" help:"How many, 1 to 1000."`
 	After string `help:"Continue after this cursor of the previous call."`
@@ -48,20 +50,34 @@ func (v *deadList) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	page, next, err := q.DeadLetters(ctx, v.After, v.N)
+	page, next, err := q.DeadLetters(ctx, v.After, min(v.N, readAtOnce))
 	if err != nil {
 		return err
 	}
-	var text strings.Builder
-	list := []letter{}
-	for _, d := range page {
-		list = append(list, toLetter(d))
-		fmt.Fprintln(&text, s.fit(fmt.Sprintf("%s  %s  %s", d.ID, d.Died.Format(time.DateTime), d.Reason)))
+	list, err := s.list("dead")
+	if err != nil {
+		return err
 	}
+	for {
+		for _, d := range page {
+			if err := list.add(func() any { return toLetter(d) }, func() string {
+				return fmt.Sprintf("%s  %s  %s", d.ID, d.Died.Format(time.DateTime), d.Reason)
+			}); err != nil {
+				return err
+			}
+		}
+		if next == "" || list.n >= v.N {
+			break
+		}
+		if page, next, err = q.DeadLetters(ctx, next, min(v.N-list.n, readAtOnce)); err != nil {
+			return err
+		}
+	}
+	more := ""
 	if next != "" {
-		fmt.Fprintf(&text, "more: headrace dead list --after %s\n", next)
+		more = fmt.Sprintf("more: dead list --after %s\n", next)
 	}
-	return s.print(map[string]any{"dead": list, "next": next}, text.String())
+	return list.end("next", next, more)
 }
 
 type deadShow struct {
@@ -74,22 +90,16 @@ func (v *deadShow) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	for cursor := ""; ; {
-		page, next, err := q.DeadLetters(ctx, cursor, 1000)
-		if err != nil {
-			return err
-		}
-		for _, d := range page {
-			if d.ID == v.ID {
-				return s.print(toLetter(d), s.field("id", d.ID)+s.field("died", d.Died.Format(time.DateTime))+s.field("reason", d.Reason)+
-					s.field("attempts", fmt.Sprintf("%d (failures %d, crashes %d)", d.Attempts, d.Failures, d.Crashes))+
-					s.field("payload", ops.Readable(d.Payload)))
-			}
-		}
-		if cursor = next; cursor == "" {
-			return fmt.Errorf("no dead letter has the id %s", v.ID)
-		}
+	d, err := q.DeadLetter(ctx, v.ID)
+	if errors.Is(err, queue.ErrGone) {
+		return fmt.Errorf("no dead letter has the id %s", v.ID)
 	}
+	if err != nil {
+		return err
+	}
+	return s.print(toLetter(d), s.field("id", d.ID)+s.field("died", d.Died.Format(time.DateTime))+s.field("reason", d.Reason)+
+		s.field("attempts", fmt.Sprintf("%d (failures %d, crashes %d)", d.Attempts, d.Failures, d.Crashes))+
+		s.field("payload", ops.Readable(d.Payload)))
 }
 
 // selection is some dead letters, or all.
@@ -104,6 +114,14 @@ func (v *selection) Validate() error {
 		return errors.New("name ids of dead letters, or --all")
 	}
 	return nil
+}
+
+// missed is the error of a verb that found n of its ids. A mistyped id must not look like success.
+func (v *selection) missed(n int) error {
+	if v.All || n == len(v.IDs) {
+		return nil
+	}
+	return fmt.Errorf("%d of %d ids are not those of a dead letter", len(v.IDs)-n, len(v.IDs))
 }
 
 type deadRequeue struct{ selection }
@@ -123,7 +141,7 @@ func (v *deadRequeue) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	return s.print(map[string]int{"requeued": n}, fmt.Sprintf("requeued %d dead letters\n", n))
+	return errors.Join(s.print(map[string]int{"requeued": n}, fmt.Sprintf("requeued %d dead letters\n", n)), v.missed(n))
 }
 
 type deadDiscard struct {
@@ -139,17 +157,8 @@ func (v *deadDiscard) Run(ctx context.Context, s *session) error {
 	}
 	ids := v.IDs
 	if v.All {
-		for cursor := ""; ; {
-			page, next, err := q.DeadLetters(ctx, cursor, 1000)
-			if err != nil {
-				return err
-			}
-			for _, d := range page {
-				ids = append(ids, d.ID)
-			}
-			if cursor = next; cursor == "" {
-				break
-			}
+		if ids, err = ops.DeadLetters(ctx, s.client, s.Queue); err != nil {
+			return err
 		}
 	}
 	if err := s.confirm(v.Yes, fmt.Sprintf("This discards %d dead letters of the queue %s for good", len(ids), s.Queue)); err != nil {
@@ -164,5 +173,5 @@ func (v *deadDiscard) Run(ctx context.Context, s *session) error {
 			return err
 		}
 	}
-	return s.print(map[string]int{"discarded": n}, fmt.Sprintf("discarded %d dead letters\n", n))
+	return errors.Join(s.print(map[string]int{"discarded": n}, fmt.Sprintf("discarded %d dead letters\n", n)), v.missed(n))
 }

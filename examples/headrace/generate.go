@@ -109,7 +109,7 @@ func (v *generate) Run(ctx context.Context, s *session) error {
 	if v.File == "" {
 		want := gen.Expected()
 		out.Unique, out.Duplicates, out.Rejects = want.Unique, want.Duplicates, want.Rejected
-		text += fmt.Sprintf(": %d unique, %d duplicates, rejects %v", want.Unique, want.Duplicates, want.Rejected)
+		text += ": " + want.String()
 	}
 	width, _ := program.Width(s.Out)
 	if err := s.print(out, program.Wrap("", text, width)+"\n"); err != nil {

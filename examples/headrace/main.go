@@ -248,6 +248,59 @@ func (s *session) print(v any, text string) error {
 	return enc.Encode(v)
 }
 
+// listing prints a list that may be long, each element as soon as it is known. With --json it is
+// the object that print would print.
+type listing struct {
+	s *session
+	n int // elements so far
+}
+
+// list begins a list of a name.
+func (s *session) list(name string) (*listing, error) {
+	if s.JSON {
+		if _, err := fmt.Fprintf(s.Out, "{\n  %q: [", name); err != nil {
+			return nil, err
+		}
+	}
+	return &listing{s: s}, nil
+}
+
+// add prints an element as JSON, or else as a line that is cut to the terminal.
+func (l *listing) add(v func() any, line func() string) error {
+	l.n++
+	if !l.s.JSON {
+		_, err := fmt.Fprintln(l.s.Out, l.s.fit(line()))
+		return err
+	}
+	b, err := json.MarshalIndent(v(), "    ", "  ")
+	if err != nil {
+		return err
+	}
+	comma := ","
+	if l.n == 1 {
+		comma = ""
+	}
+	_, err = fmt.Fprintf(l.s.Out, "%s\n    %s", comma, b)
+	return err
+}
+
+// end prints the end. With --json further is the other member of the object, if it has a name.
+func (l *listing) end(further, value, text string) error {
+	if !l.s.JSON {
+		_, err := fmt.Fprint(l.s.Out, text)
+		return err
+	}
+	end := "]"
+	if l.n > 0 {
+		end = "\n  ]"
+	}
+	if further != "" {
+		end += fmt.Sprintf(",\n  %q: %q", further, value)
+	}
+	_, err := fmt.Fprint(l.s.Out, end+"\n}\n")
+	return err
+}
+
 // confirm asks for a destructive step unless yes is set.
 func (s *session) confirm(yes bool, what string) error {
 	if yes {

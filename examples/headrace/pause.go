@@ -1,6 +1,9 @@
 package main
 
-import "context"
+import (
+	"context"
+	"fmt"
+)
 
 // pause keeps every worker from leasing; what is leased goes on.
 type pause struct{}
@@ -14,7 +17,7 @@ func (pause) Run(ctx context.Context, s *session) error {
 	if err := q.Pause(ctx); err != nil {
 		return err
 	}
-	return s.print(map[string]bool{"paused": true}, "paused: workers finish what they hold and lease nothing\n")
+	return s.print(map[string]bool{"paused": true}, fmt.Sprintf("paused the queue %s: workers finish what they hold and lease nothing\n", s.Queue))
 }
 
 // resume ends a pause.
@@ -29,5 +32,5 @@ func (resume) Run(ctx context.Context, s *session) error {
 	if err := q.Resume(ctx); err != nil {
 		return err
 	}
-	return s.print(map[string]bool{"paused": false}, "resumed: workers lease again\n")
+	return s.print(map[string]bool{"paused": false}, fmt.Sprintf("resumed the queue %s: workers lease again\n", s.Queue))
 }

@@ -37,26 +37,12 @@ type handedOff struct {
 
 // Run shows the oldest records first.
 func (v *peek) Run(ctx context.Context, s *session) error {
-	if v.What == "ready" {
-		c, err := s.redis(ctx)
-		if err != nil {
-			return err
-		}
-		payloads, err := ops.Ready(ctx, c, s.Queue, v.N)
-		if err != nil {
-			return err
-		}
-		var text strings.Builder
-		list := make([]any, len(payloads))
-		for i, b := range payloads {
-			list[i] = ops.Payload(b)
-			fmt.Fprintln(&text, s.fit(ops.Readable(b)))
-		}
-		return s.print(map[string]any{"ready": list}, text.String())
-	}
 	q, err := s.queue(ctx)
 	if err != nil {
 		return err
+	}
+	if v.What == "ready" {
+		return v.ready(ctx, s, q)
 	}
 	if v.What == "leased" {
 		return v.leased(ctx, s, q)
@@ -74,6 +60,31 @@ func (v *peek) Run(ctx context.Context, s *session) error {
 		fmt.Fprintln(&text, program.Wrap(b.ID+"  ", rest, width))
 	}
 	return s.print(map[string]any{"handed_off": list}, text.String())
+}
+
+// ready shows the records that wait. It reads them in parts, so one that is leased meanwhile may be
+// left out.
+func (v *peek) ready(ctx context.Context, s *session, q *queue.Queue) error {
+	list, err := s.list("ready")
+	if err != nil {
+		return err
+	}
+	for list.n < v.N {
+		part := min(v.N-list.n, readAtOnce)
+		payloads, err := ops.Ready(ctx, s.client, q.Name(), list.n, part)
+		if err != nil {
+			return err
+		}
+		for _, b := range payloads {
+			if err := list.add(func() any { return ops.Payload(b) }, func() string { return ops.Readable(b) }); err != nil {
+				return err
+			}
+		}
+		if len(payloads) < part {
+			break
+		}
+	}
+	return list.end("", "", "")
 }
 
 type leased struct {
@@ -123,7 +134,7 @@ func (s *session) field(name, value string) string {
 	if width, terminal := program.Width(s.Out); terminal {
 		return program.Break(heading, value, width) + "\n"
 	}
-	return heading + value + "\n"
+	return heading + program.Clean(value) + "\n"
 }
 
 // fit cuts a line to the width of the terminal. A line that goes elsewhere stays whole.
@@ -131,5 +142,5 @@ func (s *session) fit(line string) string {
 	if width, terminal := program.Width(s.Out); terminal {
 		return program.Fit(line, width)
 	}
-	return line
+	return program.Clean(line)
 }

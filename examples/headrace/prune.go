@@ -8,14 +8,14 @@ import (
 
 // prune forgets old rows of the ledger and resolved rejects.
 type prune struct {
-	Before time.Duration `required:"" help:"Delete rows older than this, such as 720h. Must exceed the age of anything in flight."`
-	Yes    bool          `short:"y" help:"Do not ask."`
+	Before *time.Duration `required:"" help:"Delete rows older than this, such as 720h. Must exceed the age of anything in flight."`
+	Yes    bool           `short:"y" help:"Do not ask."`
 }
 
 // Validate is called by kong after parsing.
 func (v *prune) Validate() error {
-	if v.Before < time.Hour {
-		return fmt.Errorf("--before is %v, must be at least 1h", v.Before)
+	if v.Before != nil && *v.Before < time.Hour { // without it, kong names the missing flag
+		return fmt.Errorf("--before is %v, must be at least 1h", *v.Before)
 	}
 	return nil
 }
@@ -26,7 +26,7 @@ func (v *prune) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	before := time.Now().Add(-v.Before)
+	before := time.Now().Add(-*v.Before)
 	if err := s.confirm(v.Yes, fmt.Sprintf("This forgets the ledger of %s before %s; batches that were sealed before are refused from then on",
 		s.Table, before.Format(time.DateTime))); err != nil {
 		return err

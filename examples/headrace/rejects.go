@@ -40,18 +40,30 @@ func (v *rejectList) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	list, err := ledger.Rejects(ctx, staging.RejectFilter{Code: v.Code, Key: v.Key, Resolved: v.All, After: v.After, Limit: v.N})
+	filter := staging.RejectFilter{Code: v.Code, Key: v.Key, Resolved: v.All, After: v.After}
+	list, err := s.list("rejects")
 	if err != nil {
 		return err
 	}
-	var text strings.Builder
-	for _, r := range list {
-		fmt.Fprintln(&text, s.fit(fmt.Sprintf("%6d  %s  %-18s %s", r.ID, r.At.Format(time.DateTime), r.Code, r.Reason)))
+	for list.n < v.N {
+		filter.Limit = min(v.N-list.n, readAtOnce)
+		page, err := ledger.Rejects(ctx, filter)
+		if err != nil {
+			return err
+		}
+		for _, r := range page {
+			if err := list.add(func() any { return r }, func() string {
+				return fmt.Sprintf("%6d  %s  %-18s %s", r.ID, r.At.Format(time.DateTime), r.Code, r.Reason)
+			}); err != nil {
+				return err
+			}
+			filter.After = r.ID
+		}
+		if len(page) < filter.Limit {
+			return list.end("", "", "")
+		}
 	}
-	if len(list) == v.N {
-		fmt.Fprintf(&text, "more: headrace rejects list --after %d\n", list[len(list)-1].ID)
-	}
-	return s.print(map[string]any{"rejects": list}, text.String())
+	return list.end("", "", fmt.Sprintf("more: headrace rejects list --after %d\n", filter.After))
 }
 
 type rejectCodes struct{}
@@ -110,7 +122,13 @@ func (v *rejectResolve) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	return s.print(map[string]int{"resolved": n}, fmt.Sprintf("resolved %d rejects\n", n))
+	if err := s.print(map[string]int{"resolved": n}, fmt.Sprintf("resolved %d rejects\n", n)); err != nil {
+		return err
+	}
+	if n < len(v.IDs) {
+		return fmt.Errorf("%d of %d ids are not those of an open reject", len(v.IDs)-n, len(v.IDs))
+	}
+	return nil
 }
 
 type rejectReplay struct {

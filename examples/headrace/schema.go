@@ -98,6 +98,14 @@ type grantsPrint struct {
 	Columns []string `help:"Columns that the program loads (all)."`
 }
 
+// Validate is called by kong after parsing.
+func (v *grantsPrint) Validate() error {
+	if n := len(v.To); n < 1 || n > 63 {
+		return fmt.Errorf("<to> has %d bytes, must be the name of a role, 1 to 63", n)
+	}
+	return nil
+}
+
 // Run prints the SQL. It reads the catalogue, so the tables must exist.
 func (v *grantsPrint) Run(ctx context.Context, s *session) error {
 	pool, err := s.postgres(ctx)

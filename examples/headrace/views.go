@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -28,6 +29,9 @@ func (viewList) Run(ctx context.Context, s *session) error {
 	list, err := ops.Views(ctx, pool, s.Views)
 	if err != nil {
 		return err
+	}
+	if len(list) == 0 {
+		s.Say("the database %s has no set of views %s", pool.Config().ConnConfig.Database, s.Views)
 	}
 	var text strings.Builder
 	width, _ := program.Width(s.Out)
@@ -59,6 +63,9 @@ func (v *viewRefresh) Run(ctx context.Context, s *session) error {
 		return err
 	}
 	report, err := set.Refresh(ctx, v.Views...)
+	if errors.Is(err, matview.ErrUnknownView) {
+		return fmt.Errorf("%w: headrace views list shows those of the set %s", err, s.Views)
+	}
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -66,6 +67,17 @@ type Expected struct {
 	Unique     int            // distinct good orders: the rows that must be in the table
 	Duplicates int            // repetitions of those, byte for byte
 	Rejected   map[string]int // bad records by the code of their rejection
+}
+
+// String is the truth in one sentence.
+func (e Expected) String() string {
+	text := fmt.Sprintf("%d unique, %d duplicates", e.Unique, e.Duplicates)
+	before := ", rejects: "
+	for _, code := range slices.Sorted(maps.Keys(e.Rejected)) {
+		text += fmt.Sprintf("%s%d %s", before, e.Rejected[code], code)
+		before = ", "
+	}
+	return text
 }
 
 // near is how far back most duplicates reach: a client that retries does so soon.

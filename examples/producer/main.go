@@ -66,9 +66,9 @@ func run(ctx context.Context, p *program.Program, args []string) error {
 	if err != nil {
 		return fmt.Errorf("%d of %d orders are in the queue: %w", pushed.Records, cfg.Orders, err)
 	}
-	want := gen.Expected()
-	fmt.Fprintf(p.Out, "pushed %d orders in %v: %d unique, %d duplicates, rejects %v\n",
-		pushed.Records, time.Since(start).Round(time.Millisecond), want.Unique, want.Duplicates, want.Rejected)
+	text := fmt.Sprintf("pushed %d orders in %v: %v", pushed.Records, time.Since(start).Round(time.Millisecond), gen.Expected())
+	width, _ := program.Width(p.Out)
+	fmt.Fprintln(p.Out, program.Wrap("", text, width))
 	if pushed.Repeated > 0 {
 		fmt.Fprintf(p.Out, "%d of them were pushed twice, because a reply was lost; the workers drop those that arrived twice\n", pushed.Repeated)
 	}

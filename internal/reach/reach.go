@@ -3,6 +3,7 @@
 package reach
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -46,13 +47,14 @@ func Postgres(env, url string) (Server, *pgx.ConnConfig, error) {
 	if err != nil {
 		return Server{}, nil, Unreadable(env, "postgres://user:password@host:5432/database")
 	}
-	address := fmt.Sprintf("%s, database %s", net.JoinHostPort(c.Host, fmt.Sprint(c.Port)), c.Database)
-	return Server{Env: env, Kind: "Postgres", Address: address, User: c.User, Name: c.Database}, c, nil
+	name := cmp.Or(c.Database, c.User) // the server's own default
+	address := fmt.Sprintf("%s, database %s", net.JoinHostPort(c.Host, fmt.Sprint(c.Port)), name)
+	return Server{Env: env, Kind: "Postgres", Address: address, User: c.User, Name: name}, c, nil
 }
 
 // Unreadable replaces the error of a parser, which would repeat the URL with its password.
 func Unreadable(env, form string) error {
-	return fmt.Errorf("%s is not a valid URL: it must look like %s", env, form)
+	return fmt.Errorf("%s is not a valid URL: it must look like %s, with # ? / and %% of the password as %%23 %%3F %%2F and %%25", env, form)
 }
 
 // Error reports why a server cannot be used.
@@ -124,6 +126,8 @@ func (s Server) Explain(err error) *Error {
 		problem, fix = "has no connection left", "raise its limit or stop another client"
 	case errors.As(err, &dns):
 		problem, fix = "cannot be found: the host name is unknown", correct
+	case code == "42704": // pgx sends parameters that it does not know to the server
+		problem, fix = "does not know a parameter of the connection", correct
 	case isTLS(err):
 		problem, fix = "and this program do not agree on TLS", correct+" (sslmode=… for Postgres, rediss:// for Redis)"
 	case code != "" || redis != "":

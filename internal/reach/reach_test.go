@@ -23,6 +23,10 @@ func TestExplainNamesTheProblemAndTheFix(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	unnamed, _, err := Postgres("DATABASE_URL", "postgres://me:"+secret+"@db.example")
+	if err != nil {
+		t.Fatal(err)
+	}
 	refused := &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
 	for _, c := range []struct {
 		server Server
@@ -35,6 +39,8 @@ func TestExplainNamesTheProblemAndTheFix(t *testing.T) {
 		{pg, &pgconn.PgError{Code: "57P03", Message: "the database system is starting up"}, []string{"is starting up"}},
 		{pg, &pgconn.PgError{Code: "XX000", Message: "two\nlines"}, []string{"refuses the connection", "two lines, SQLSTATE XX000"}},
 		{pg, errors.New("server refused TLS connection"), []string{"TLS", "sslmode"}},
+		{pg, errors.Join(&pgconn.PgError{Code: "42704", Message: `unrecognized configuration parameter "sslmod"`}, errors.New("server refused TLS connection")), []string{"does not know a parameter", `"sslmod"`}},
+		{unnamed, &pgconn.PgError{Code: "3D000", Message: "no such database"}, []string{"database me does not have", "createdb me"}},
 		{pg, fmt.Errorf("first\n\tsecond: %w", refused), []string{"does not answer", "start it or correct DATABASE_URL"}},
 		{redis, refused, []string{"Redis at cache.example:6380, database 3", "does not answer", "start it or correct REDIS_URL"}},
 		{redis, &net.DNSError{Err: "no such host", Name: "cache.example"}, []string{"host name is unknown", "correct REDIS_URL"}},

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -270,9 +271,13 @@ func (h *Handler) serveProbe(ctx context.Context, w http.ResponseWriter, at addr
 	}
 	if len(c.Warnings) > 0 {
 		w.WriteHeader(http.StatusServiceUnavailable)
+		var lines []string // pipelines that share a store report the same
 		for _, g := range c.Warnings {
-			fmt.Fprintf(w, "%s: %s\n", g.Part, g.Reason)
+			if line := g.Part + ": " + g.Reason; !slices.Contains(lines, line) {
+				lines = append(lines, line)
+			}
 		}
+		fmt.Fprintln(w, strings.Join(lines, "\n"))
 		return
 	}
 	fmt.Fprintln(w, "ok")

@@ -15,6 +15,12 @@ import (
 // yet.
 var ErrNoTable = errors.New("ops: no such pipeline")
 
+const remedy = "correct --table, or start a worker, which creates what is missing"
+
+func noTable(pool *pgxpool.Pool, table string) error {
+	return fmt.Errorf("%w: the database %s has no table %s: %s", ErrNoTable, pool.Config().ConnConfig.Database, table, remedy)
+}
+
 // Ledger reads what package staging keeps about a table, and takes the place of the table in a
 // [pipeline.Flow] whose books are read.
 type Ledger struct {
@@ -32,9 +38,9 @@ func OpenLedger(ctx context.Context, pool *pgxpool.Pool, table string) (*Ledger,
 	l, err := staging.OpenLedger(ctx, pool, table)
 	switch {
 	case errors.Is(err, staging.ErrNoTarget):
-		return nil, fmt.Errorf("%w: the database %s has no table %s", ErrNoTable, pool.Config().ConnConfig.Database, table)
+		return nil, noTable(pool, table)
 	case errors.Is(err, staging.ErrMissing):
-		return nil, fmt.Errorf("%w: in the database %s, %w", ErrNoTable, pool.Config().ConnConfig.Database, err)
+		return nil, fmt.Errorf("%w: in the database %s, %w: %s", ErrNoTable, pool.Config().ConnConfig.Database, err, remedy)
 	case err != nil:
 		return nil, err
 	}

@@ -61,6 +61,7 @@ func Open(ctx context.Context, redis rueidis.Client, pool *pgxpool.Pool, names N
 type Stats struct {
 	At     time.Time
 	Books  pipeline.Books
+	Queue  string
 	Table  string // the table's name; "" if the database has no such table yet
 	Window int64  // ids in the dedup window, estimated
 	Views  []View
@@ -70,7 +71,7 @@ type Stats struct {
 
 // Stats reads the state of the pipeline.
 func (p *Pipeline) Stats(ctx context.Context) (Stats, error) {
-	s := Stats{At: time.Now()}
+	s := Stats{At: time.Now(), Queue: p.names.Queue}
 	window, err := p.Window.Stats(ctx)
 	if err != nil {
 		return s, err
@@ -141,6 +142,9 @@ func Views(ctx context.Context, pool *pgxpool.Pool, set string) ([]View, error) 
 // Balanced returns nil, or an error that names the line of the books that is off and by how much.
 func (s Stats) Balanced() error {
 	err := s.Books.Balanced()
+	if q := s.Books.Redis; err != nil && q.Taken == 0 && s.Books.Postgres.Batches > 0 {
+		err = fmt.Errorf("%w: no record was ever taken from the queue %s, so it may not be the queue of the table %s (--queue, --table)", err, s.Queue, s.Table)
+	}
 	for _, w := range s.Windows {
 		err = errors.Join(err, w.off)
 	}

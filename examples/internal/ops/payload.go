@@ -10,9 +10,10 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// Ready returns up to n of the oldest payloads in the ready list of a queue. It takes none away.
-func Ready(ctx context.Context, c rueidis.Client, name string, n int) ([][]byte, error) {
-	list, err := c.Do(ctx, c.B().Lrange().Key("{"+name+"}:ready").Start(int64(-n)).Stop(-1).Build()).AsStrSlice()
+// Ready returns up to n of the oldest payloads in the ready list of a queue, after the skip oldest.
+// It takes none away.
+func Ready(ctx context.Context, c rueidis.Client, name string, skip, n int) ([][]byte, error) {
+	list, err := c.Do(ctx, c.B().Lrange().Key("{"+name+"}:ready").Start(int64(-skip-n)).Stop(int64(-skip-1)).Build()).AsStrSlice()
 	if err != nil {
 		return nil, fmt.Errorf("ops: %w", err)
 	}
@@ -21,6 +22,15 @@ func Ready(ctx context.Context, c rueidis.Client, name string, n int) ([][]byte,
 		out = append(out, []byte(list[i]))
 	}
 	return out, nil
+}
+
+// DeadLetters returns the ids of the dead letters of a queue, oldest first, without their payloads.
+func DeadLetters(ctx context.Context, c rueidis.Client, name string) ([]string, error) {
+	ids, err := c.Do(ctx, c.B().Zrange().Key("{"+name+"}:queue:dead").Min("0").Max("-1").Build()).AsStrSlice()
+	if err != nil {
+		return nil, fmt.Errorf("ops: %w", err)
+	}
+	return ids, nil
 }
 
 // Payload is a payload for JSON output: JSON stays what it is, other text becomes a string, and

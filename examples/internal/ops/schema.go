@@ -65,7 +65,7 @@ func loadedColumns(ctx context.Context, pool *pgxpool.Pool, table string) ([]str
 		return nil, fmt.Errorf("ops: %w", err)
 	}
 	if len(columns) == 0 {
-		return nil, fmt.Errorf("%w: the database %s has no table %s", ErrNoTable, pool.Config().ConnConfig.Database, name)
+		return nil, noTable(pool, name.String())
 	}
 	return columns, nil
 }

@@ -1,6 +1,7 @@
 package program
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -35,6 +36,33 @@ func TestParseDuration(t *testing.T) {
 		if got, err := ParseDuration(text); err == nil {
 			t.Errorf("%q: got %v, want an error", text, got)
 		}
+	}
+}
+
+func TestClean(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"größer 漢字 ✓": "größer 漢字 ✓", "a\x1b[31mb\x07": `a\x1b[31mb\a`, "one\ntwo\r\tthree": `one\ntwo\r\tthree`, "\u202eabc\u200b": `\u202eabc\u200b`,
+		"\xff\x9b31m": `\xff\x9b31m`, "say \"hi\" \\": `say "hi" \`, "\ufffd": "\ufffd", "": "",
+	} {
+		if got := Clean(text); got != want {
+			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
+	}
+	for _, got := range []string{Fit("a\nb\x1b[2J", 80), Break("", "a\nb\x1b[2J", 80), Wrap("", "a\nb\x1b[2J", 80)} {
+		if got != Clean(got) {
+			t.Errorf("got %q, want one line without control characters", got)
+		}
+	}
+}
+
+func TestSayPrintsOneLine(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	p := &Program{Name: "worker", Err: &out}
+	p.Say("%v", errors.Join(errors.New("first \x1b[2J"), errors.New("\tsecond\r\n")))
+	if got, want := out.String(), "worker: first \\x1b[2J; second\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

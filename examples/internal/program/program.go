@@ -36,9 +36,16 @@ type Program struct {
 	RedisURL, PostgresURL string
 }
 
-// Say prints a line about the program's progress on standard error.
+// Say prints one line about the program's progress on standard error. The lines of a longer text,
+// such as errors that were joined, are separated by semicolons.
 func (p *Program) Say(format string, args ...any) {
-	fmt.Fprintf(p.Err, "%s: %s\n", p.Name, fmt.Sprintf(format, args...))
+	var parts []string
+	for line := range strings.Lines(fmt.Sprintf(format, args...)) {
+		if line = strings.TrimSpace(line); line != "" {
+			parts = append(parts, Clean(line))
+		}
+	}
+	fmt.Fprintf(p.Err, "%s: %s\n", p.Name, strings.Join(parts, "; "))
 }
 
 // UsageError is an error of the command line.
@@ -71,10 +78,14 @@ func Run(name string, args []string, run func(ctx context.Context, p *Program, a
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	p := &Program{Name: name, Err: os.Stderr}
-	p.Out = &output{file: os.Stdout, closed: func() { cancel(endedError{syscall.SIGPIPE}) }}
+	out := &output{file: os.Stdout, closed: cancel}
+	p.Out = out
 	defer p.watch(cancel)()
 
 	err := run(ctx, p, args)
+	if failed := out.failure(); failed != nil {
+		err = failed // it ended run, or run has not noticed it
+	}
 	var ended endedError
 	stopped := errors.As(context.Cause(ctx), &ended)
 	switch usage := new(UsageError); {
@@ -124,19 +135,37 @@ func (p *Program) watch(cancel context.CancelCauseFunc) (stop func()) {
 	}
 }
 
-// output reports the first write that fails: the reader of a pipe went away, or the terminal
-// closed.
+// output ends the program at the first write that fails: the reader of a pipe went away, the
+// terminal closed, or the disk is full.
 type output struct {
 	file   *os.File
-	closed func()
+	closed func(cause error)
+	mu     sync.Mutex
+	failed error // other than that there is no reader
 }
 
 func (o *output) Write(b []byte) (int, error) {
 	n, err := o.file.Write(b)
-	if err != nil {
-		o.closed()
+	switch {
+	case err == nil:
+	case errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.EIO): // no reader, no terminal
+		o.closed(endedError{syscall.SIGPIPE})
+	default:
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if o.failed == nil {
+			o.failed = fmt.Errorf("cannot write the output: %w", fileError(err))
+		}
+		o.closed(o.failed)
 	}
 	return n, err
+}
+
+// failure is the first write that failed for another reason than that there is no reader.
+func (o *output) failure() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.failed
 }
 
 // message is the text of an error. pgx lists each address that it tried on a line of its own.

@@ -3,6 +3,7 @@ package program
 import (
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -29,9 +30,28 @@ func Width(w io.Writer) (columns int, terminal bool) {
 	return DefaultWidth, false
 }
 
+// Clean returns text on one line, with Go escapes for characters that cannot be printed. Records,
+// ids and reasons come from producers: no control character of theirs may reach the terminal, and
+// no line break of theirs may forge a line.
+func Clean(text string) string {
+	seen := func(r rune) bool { return r != utf8.RuneError && strconv.IsPrint(r) }
+	var b strings.Builder
+	for len(text) > 0 {
+		r, size := utf8.DecodeRuneInString(text)
+		if seen(r) {
+			b.WriteRune(r)
+		} else {
+			quoted := strconv.Quote(text[:size])
+			b.WriteString(quoted[1 : len(quoted)-1])
+		}
+		text = text[size:]
+	}
+	return b.String()
+}
+
 // Wrap returns text after a heading, broken at spaces into lines of at most width columns. The
 // lines after the first are indented by the heading's width. A word that no line has room for is
-// broken.
+// broken. The words are [Clean].
 func Wrap(heading, text string, width int) string {
 	indent := utf8.RuneCountInString(heading)
 	room := max(1, width-indent)
@@ -39,7 +59,7 @@ func Wrap(heading, text string, width int) string {
 	b.WriteString(heading)
 	column := indent
 	for i, word := range strings.Fields(text) {
-		rest := []rune(word)
+		rest := []rune(Clean(word))
 		switch {
 		case i == 0:
 		case column+1+len(rest) > width:
@@ -59,19 +79,20 @@ func Wrap(heading, text string, width int) string {
 }
 
 // Break returns text after a heading in lines of at most width columns, indented by the heading's
-// width. Unlike Wrap it keeps each character of the text: the lines joined are the text.
+// width. Unlike Wrap it keeps each space of the text: the lines joined are the [Clean] text.
 func Break(heading, text string, width int) string {
 	indent := utf8.RuneCountInString(heading)
 	room := max(1, width-indent)
-	rest := []rune(text)
+	rest := []rune(Clean(text))
 	for ; len(rest) > room; rest = rest[room:] {
 		heading += string(rest[:room]) + "\n" + strings.Repeat(" ", indent)
 	}
 	return heading + string(rest)
 }
 
-// Fit cuts a line to at most width columns.
+// Fit cuts a [Clean] line to at most width columns.
 func Fit(line string, width int) string {
+	line = Clean(line)
 	if utf8.RuneCountInString(line) <= width {
 		return line
 	}
