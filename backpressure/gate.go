@@ -176,6 +176,9 @@ func (g *Gate) reservation(n int, bytes int64) (*Reservation, error) {
 		return nil, fmt.Errorf("%w: %s: n is %d, must be 1 to %d (High %d - Low %d)", ErrArgument, g.name, n, limit, g.cfg.High, g.cfg.Low)
 	}
 	if len(g.cfg.Bytes) == 0 {
+		if bytes < 0 {
+			return nil, fmt.Errorf("%w: %s: bytes is %d, must not be negative", ErrArgument, g.name, bytes)
+		}
 		bytes = 0
 	} else if limit := limit(g.cfg.HighBytes, g.cfg.LowBytes); bytes < 1 || bytes > limit {
 		return nil, fmt.Errorf("%w: %s: bytes is %d, must be 1 to %d (HighBytes %d - LowBytes %d)", ErrArgument, g.name, bytes, limit, g.cfg.HighBytes, g.cfg.LowBytes)

@@ -397,6 +397,7 @@ func TestSources(t *testing.T) {
 			"n is 6, must be 1 to 5":                                       try(6, 1),
 			"bytes is 0, must be 1 to 600 (HighBytes 1000 - LowBytes 400)": try(1, 0),
 			"bytes is 601, must be 1 to 600":                               try(1, 601),
+			"bytes is -601, must be 1 to 600":                              try(1, -601),
 		} {
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("got %v, want %q", err, want)
@@ -409,6 +410,9 @@ func TestLagKey(t *testing.T) {
 	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
 		s := newStream(t, c, backpressure.Config{LagKey: ":sealed", HighLag: time.Minute, LowLag: 10 * time.Second})
+		if _, err := s.gate.TryAcquireBytes(t.Context(), 1, -1); !errors.Is(err, backpressure.ErrArgument) {
+			t.Errorf("a negative size, at a gate without Config.Bytes: %v, want ErrArgument", err)
+		}
 		age := func(d time.Duration) {
 			s.do("DEL", "{"+s.name+"}:sealed")
 			s.do("ZADD", "{"+s.name+"}:sealed", fmt.Sprint(time.Now().Add(-d).UnixMilli()), "oldest", fmt.Sprint(time.Now().UnixMilli()), "newest")

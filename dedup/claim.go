@@ -208,9 +208,9 @@ func (d *Deduplicator) checkBatch(b Batch, pos []int32, ids []string) ([]int32, 
 	case b.Guard != "" && hashTag(b.Guard) != d.name:
 		return nil, nil, nil, fmt.Errorf("%w: Batch.Guard %q lacks the hash tag {%s}: the batch and the window must share a slot", ErrBatch, b.Guard, d.name)
 	case pos == nil && len(ids) != b.Records:
-		return nil, nil, nil, fmt.Errorf("%w: %d ids without positions for %d records", ErrBatch, len(ids), b.Records)
+		return nil, nil, nil, fmt.Errorf("%w: pos is nil, so ids must have Batch.Records elements: it has %d, Batch.Records is %d", ErrBatch, len(ids), b.Records)
 	case pos != nil && len(pos) != len(ids):
-		return nil, nil, nil, fmt.Errorf("%w: %d positions for %d ids", ErrBatch, len(pos), len(ids))
+		return nil, nil, nil, fmt.Errorf("%w: pos has %d elements and ids has %d, must be as many", ErrBatch, len(pos), len(ids))
 	}
 	if pos == nil {
 		pos = make([]int32, len(ids))

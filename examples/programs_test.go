@@ -223,6 +223,7 @@ func TestBadCommandLines(t *testing.T) {
 		{"headrace stats extra", "unexpected argument extra"},
 		{"headrace generate -ordres 5", `did you mean "--orders"?`},
 		{"headrace generate -orders 0", "--orders is 0, must be from 1 to 100000000"},
+		{"headrace generate -rate 1e-300", "--rate is 1e-300, must be 0 or from 0.001 to 1000000000"},
 		{"headrace generate -bad 0.6 -duplicates 0.6", "at most 1"},
 		{"headrace process -batch 0", "--batch is 0, must be from 1 to 100000"},
 		{"headrace process -lease 1ms", "--lease is 1ms, must be at least 1s"},

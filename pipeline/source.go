@@ -12,6 +12,7 @@ import (
 	"io"
 	"iter"
 	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/headrace/headrace/internal/redisx"
@@ -29,7 +30,9 @@ type LineError struct {
 	Err  error
 }
 
-func (e *LineError) Error() string { return fmt.Sprintf("pipeline: line %d: %v", e.Line, e.Err) }
+func (e *LineError) Error() string {
+	return fmt.Sprintf("pipeline: line %d: %s", e.Line, strings.TrimPrefix(e.Err.Error(), "pipeline: "))
+}
 func (e *LineError) Unwrap() error { return e.Err }
 
 // ErrLongLine is wrapped by the error about a line that exceeds the limit of [Lines].

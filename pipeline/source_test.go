@@ -36,7 +36,7 @@ func TestLines(t *testing.T) {
 		"empty":             {"", nil},
 		"ends":              {"a\nb\r\n\n  \nc", []string{"a", "b", "c"}},
 		"malformed goes on": {"{\n}", []string{"{", "}"}},
-		"long":              {"a\n" + long + "\nb\n" + long, []string{"a", "error: pipeline: line 2: pipeline: the line is too long: more than 100000 bytes", "b", "error: pipeline: line 4: pipeline: the line is too long: more than 100000 bytes"}},
+		"long":              {"a\n" + long + "\nb\n" + long, []string{"a", "error: pipeline: line 2: the line is too long: more than 100000 bytes", "b", "error: pipeline: line 4: the line is too long: more than 100000 bytes"}},
 		"just fits":         {long[:100_000] + "\r\n", []string{long[:100_000]}},
 	} {
 		for reader, r := range map[string]io.Reader{"whole": strings.NewReader(c.in), "in halves": iotest.HalfReader(strings.NewReader(c.in))} {
@@ -62,8 +62,8 @@ func TestCSV(t *testing.T) {
 		t.Errorf("a header that names a field twice: got %q, want only the error", got)
 	}
 	got = read(pipeline.CSV(strings.NewReader("id,note\n1,\xff\n2,\ufffd\n\xc3,\xff\n")))
-	want = []string{`error: pipeline: line 2: pipeline: the text is not valid UTF-8: field "note"`, `{"id":"2","note":"` + "\ufffd" + `"}`,
-		`error: pipeline: line 4: pipeline: the text is not valid UTF-8: field "id"`}
+	want = []string{`error: pipeline: line 2: the text is not valid UTF-8: field "note"`, `{"id":"2","note":"` + "\ufffd" + `"}`,
+		`error: pipeline: line 4: the text is not valid UTF-8: field "id"`}
 	if !slices.Equal(got, want) {
 		t.Errorf("texts that are not UTF-8: got %q, want %q", got, want)
 	}

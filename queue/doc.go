@@ -90,7 +90,7 @@
 //
 //	ACL SETUSER producer on >secret ~{orders}:* +@connection -@dangerous
 //	  +eval +evalsha +time +type +hget +hmget +hset +hlen +hincrby +llen +lpush +lpushx +pexpire
-//	  +persist +zadd +zcard +zrem +zrangebyscore +info +unlink
+//	  +persist +sort +zadd +zcard +zrem +zrangebyscore +info +unlink +memory|usage
 //	ACL SETUSER worker on >secret ~{orders}:* +@connection -@dangerous
 //	  +eval +evalsha +time +type +exists +hget +hmget +hgetall +hset +hdel +hlen +hincrby +llen
 //	  +lpush +lindex +lrange +ltrim +lmove +blmove +rpop +rename +sort +unlink +memory|usage

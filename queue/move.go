@@ -55,8 +55,8 @@ func (q *Queue) PushFrom(ctx context.Context, source, from, to string, payloads 
 	}
 	for _, err := range []error{
 		within("PushFrom: the number of records", len(payloads), 1, MaxMove),
-		within("PushFrom: the bytes of source", len(source), 1, MaxPosition),
-		within("PushFrom: the bytes of to", len(to), 1, MaxPosition),
+		within("PushFrom: the length of source in bytes", len(source), 1, MaxPosition),
+		within("PushFrom: the length of to in bytes", len(to), 1, MaxPosition),
 	} {
 		if err != nil {
 			return err

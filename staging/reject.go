@@ -313,7 +313,7 @@ func (t *table) Prune(ctx context.Context, before time.Time) (int, error) {
 	}
 	n, err := t.exec(ctx, true, do("UPDATE "+t.control+" SET floor = greatest(floor, $1::timestamptz) WHERE $1::timestamptz <= clock_timestamp()", boundText(before)))
 	if err == nil && n == 0 {
-		return 0, fmt.Errorf("%w: Prune before %v, must not be later than the server's time", ErrConfig, before)
+		return 0, fmt.Errorf("%w: Prune before %v, must not be later than the server's time", ErrConfig, before.Format(time.RFC3339Nano))
 	}
 	if err != nil {
 		return 0, t.explain("raising the floor", err)

@@ -87,7 +87,7 @@ func newNames(target pgschema.Name, lanes int) names {
 func parseName(s string) (pgschema.Name, error) {
 	n, err := pgschema.ParseName(s)
 	if err != nil {
-		return n, fmt.Errorf("%w: the target's name is %q: %w", ErrConfig, s, err)
+		return n, fmt.Errorf("%w: the target's name is %q, %w", ErrConfig, s, err)
 	}
 	return n, nil
 }

@@ -41,8 +41,8 @@ func (v *generate) Validate() error {
 	if v.Orders < 1 || v.Orders > 100_000_000 {
 		return fmt.Errorf("--orders is %d, must be from 1 to 100000000", v.Orders)
 	}
-	if !(v.Rate >= 0 && v.Rate < 1e9) {
-		return fmt.Errorf("--rate is %v, must be from 0 to 1000000000", v.Rate)
+	if v.Rate != 0 && !(v.Rate >= 0.001 && v.Rate <= 1e9) {
+		return fmt.Errorf("--rate is %v, must be 0 or from 0.001 to 1000000000", v.Rate)
 	}
 	for name, share := range map[string]float64{"--duplicates": v.Duplicates, "--bad": v.Bad} {
 		if !(share >= 0 && share <= 0.9) {
