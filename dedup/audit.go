@@ -134,7 +134,7 @@ func (d *Deduplicator) mend(ctx context.Context, f fault, r *RepairReport) error
 func (d *Deduplicator) audit(ctx context.Context) (r AuditReport, err error) {
 	s, err := d.readState(ctx, "read")
 	if err != nil {
-		err = d.scriptErr(err)
+		err = d.scriptErr(ctx, err, "")
 	}
 	if errors.Is(err, ErrDamaged) {
 		f, err := d.auditState(ctx)

@@ -135,7 +135,7 @@ func (d *Deduplicator) claim(ctx context.Context, b Batch, parts []part) (string
 		return verdicts.String(), err
 	}
 	for _, p := range parts {
-		err := claimed(d.place(func(tables []table) ([]rueidis.RedisResult, error) {
+		err := claimed(d.place(ctx, b.Guard, func(tables []table) ([]rueidis.RedisResult, error) {
 			return []rueidis.RedisResult{d.run(ctx, claimScript, keys, d.claimArgs(b, p, tables))}, nil
 		}))
 		if err != nil {
@@ -149,7 +149,7 @@ func (d *Deduplicator) claim(ctx context.Context, b Batch, parts []part) (string
 func (d *Deduplicator) claimDurably(ctx context.Context, keys []string, b Batch, parts []part) (replies []reply, err error) {
 	var notDurable error
 	for range durableTries {
-		replies, err = d.place(func(tables []table) (r []rueidis.RedisResult, err error) {
+		replies, err = d.place(ctx, b.Guard, func(tables []table) (r []rueidis.RedisResult, err error) {
 			r, notDurable = d.sendDurably(ctx, keys, b, parts, tables)
 			return r, nil
 		})

@@ -68,7 +68,7 @@ func (d *Deduplicator) find(ctx context.Context, what string, ids []string, plac
 		for _, f := range part {
 			text = appendID(text, f)
 		}
-		replies, err := d.place(func(tables []table) ([]rueidis.RedisResult, error) {
+		replies, err := d.place(ctx, "", func(tables []table) ([]rueidis.RedisResult, error) {
 			args := d.args(what, lengths(part), holders, string(text), strconv.Itoa(len(part)))
 			return []rueidis.RedisResult{d.run(ctx, findScript, d.keys, append(args, slotArgs(tables, part, d.asText)...))}, nil
 		})

@@ -57,8 +57,8 @@ type reply struct {
 
 // place runs a script that needs the slots of ids. The script replies with the tables when this
 // process does not know them, or when one is still being made; then it is run again. It has changed
-// nothing, or only what it does not undo: claims by place.
-func (d *Deduplicator) place(run func(tables []table) ([]rueidis.RedisResult, error)) ([]reply, error) {
+// nothing, or only what it does not undo: claims by place. guard is the guard of the claim, or "".
+func (d *Deduplicator) place(ctx context.Context, guard string, run func(tables []table) ([]rueidis.RedisResult, error)) ([]reply, error) {
 	for range maxTries {
 		results, err := run(*d.tables.Load())
 		if err != nil {
@@ -68,7 +68,7 @@ func (d *Deduplicator) place(run func(tables []table) ([]rueidis.RedisResult, er
 		for i, r := range results {
 			var tables []table
 			if replies[i], tables, err = parseReply(r); err != nil {
-				return nil, d.scriptErr(err)
+				return nil, d.scriptErr(ctx, err, guard)
 			}
 			if tables != nil {
 				d.tables.Store(&tables)
@@ -110,13 +110,17 @@ func parseReply(r rueidis.RedisResult) (p reply, again []table, err error) {
 	return p, nil, nil
 }
 
-// scriptErr turns the errors of the scripts into those of this package.
-func (d *Deduplicator) scriptErr(err error) error {
+// scriptErr turns the errors of the scripts into those of this package. One about a key of another
+// type names the key: the state, the guard, or a key of a table.
+func (d *Deduplicator) scriptErr(ctx context.Context, err error, guard string) error {
 	e, ok := rueidis.IsRedisErr(err)
 	if !ok {
 		return err
 	}
-	if strings.Contains(e.Error(), "WRONGTYPE") {
+	if redisx.IsWrongType(err) {
+		if wrong := d.wrongType(ctx, err, guard); wrong != nil {
+			return fmt.Errorf("%w: %w: %w", ErrDamaged, wrong, err)
+		}
 		return fmt.Errorf("%w: a key under %s has the wrong type: %w", ErrDamaged, strings.TrimSuffix(d.keys[0], "state"), err)
 	}
 	text, ok := strings.CutPrefix(e.Error(), "HEADRACE ")
@@ -136,6 +140,33 @@ func (d *Deduplicator) scriptErr(err error) error {
 		return fmt.Errorf("%w: %s", ErrDamaged, detail)
 	}
 	return err
+}
+
+// wrongType finds the key of another type that err is about, or returns nil.
+func (d *Deduplicator) wrongType(ctx context.Context, err error, guard string) *redisx.TypeError {
+	keys := []redisx.KeyType{{Key: d.keys[0], Type: "string"}}
+	if guard != "" {
+		keys = append(keys, redisx.KeyType{Key: guard, Type: "hash"})
+	}
+	if wrong := d.server.WrongType(ctx, err, keys...); wrong != nil {
+		return wrong
+	}
+	brief, cancel := redisx.Briefly(ctx)
+	defer cancel()
+	s, stateErr := d.readState(brief, "read")
+	if stateErr != nil {
+		return nil
+	}
+	for _, t := range s.stored {
+		keys = keys[:0]
+		for _, key := range t.keys() {
+			keys = append(keys, redisx.KeyType{Key: key, Type: "string"})
+		}
+		if wrong := d.server.WrongType(ctx, err, keys...); wrong != nil {
+			return wrong
+		}
+	}
+	return nil
 }
 
 // run runs a script. A call that the server refused is retried; one whose reply was lost is not,

@@ -66,12 +66,7 @@ func (d *Deduplicator) Clear(ctx context.Context) error {
 	}
 	var keys []string
 	for _, t := range s.stored {
-		for k := range int64(t.segments) {
-			keys = append(keys, t.prefix+"i"+strconv.FormatInt(k, 10))
-		}
-		for k := range t.chunks {
-			keys = append(keys, t.prefix+strconv.FormatInt(k, 10))
-		}
+		keys = append(keys, t.keys()...)
 	}
 	client := d.server.Client()
 	for some := range slices.Chunk(keys, unlinksPerTrip) {
@@ -108,6 +103,18 @@ type storedTable struct {
 	lifeMS     int64 // the time to live of its keys
 }
 
+// keys returns the keys of the index and of the log.
+func (t storedTable) keys() []string {
+	var keys []string
+	for k := range int64(t.segments) {
+		keys = append(keys, t.prefix+"i"+strconv.FormatInt(k, 10))
+	}
+	for k := range t.chunks {
+		keys = append(keys, t.prefix+strconv.FormatInt(k, 10))
+	}
+	return keys
+}
+
 // The number of elements of a reply of state.lua, before the tables and for each.
 const (
 	stateFields       = 4
@@ -119,7 +126,7 @@ const (
 func (d *Deduplicator) state(ctx context.Context, what string) (state, error) {
 	s, err := d.readState(ctx, what)
 	if err != nil {
-		return state{}, fmt.Errorf("dedup: %s: %w", what, d.scriptErr(err))
+		return state{}, fmt.Errorf("dedup: %s: %w", what, d.scriptErr(ctx, err, ""))
 	}
 	return s, nil
 }

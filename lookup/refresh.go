@@ -95,7 +95,7 @@ func (t *Table[K, V]) lockCall(ctx context.Context, what, token string) (bool, e
 		Script: lockScript, Keys: []string{t.lock, t.never}, Args: []string{what, token, strconv.FormatInt(lockFor.Milliseconds(), 10)},
 	}).AsInt64()
 	if err != nil {
-		return false, fmt.Errorf("%s the lock: %w", what, err)
+		return false, fmt.Errorf("%s the lock: %w", what, t.wrongType(ctx, err, redisx.KeyType{Key: t.lock, Type: "string"}))
 	}
 	return n == 1, nil
 }

@@ -53,6 +53,14 @@ func (t *Table[K, V]) key(id string, part int) string {
 	return t.versions + id + ":" + strconv.Itoa(part)
 }
 
+// wrongType returns err, with the first of keys that has another type if err is about one.
+func (t *Table[K, V]) wrongType(ctx context.Context, err error, keys ...redisx.KeyType) error {
+	if wrong := t.server.WrongType(ctx, err, keys...); wrong != nil {
+		return fmt.Errorf("%w: %w", wrong, err)
+	}
+	return err
+}
+
 // keys returns the keys of all parts of a version.
 func (t *Table[K, V]) keys(id string, parts int) []string {
 	keys := make([]string, parts)
@@ -95,20 +103,21 @@ func (t *Table[K, V]) ask(ctx context.Context) (v version, age time.Duration, er
 	defer cancel()
 	reply, err := t.server.Run(ctx, redisx.Call{Script: askScript, Keys: []string{t.current, t.never}}).ToArray()
 	if err != nil {
-		return version{}, 0, fmt.Errorf("read %s: %w", t.current, err)
+		err = t.wrongType(ctx, err, redisx.KeyType{Key: t.current, Type: "string"})
+		return version{}, 0, fmt.Errorf("read the current version: %w", err)
 	}
 	if len(reply) != 2 {
-		return version{}, 0, fmt.Errorf("read %s: unexpected reply: got %d elements, want 2", t.current, len(reply))
+		return version{}, 0, fmt.Errorf("read the current version: unexpected reply: got %d elements, want 2", len(reply))
 	}
 	text, err := reply[0].ToString()
 	if rueidis.IsRedisNil(err) {
 		return version{}, 0, ErrNotLoaded
 	} else if err != nil {
-		return version{}, 0, fmt.Errorf("read %s: %w", t.current, err)
+		return version{}, 0, fmt.Errorf("read the current version: %w", err)
 	}
 	now, err := reply[1].AsInt64()
 	if err != nil {
-		return version{}, 0, fmt.Errorf("read %s: %w", t.current, err)
+		return version{}, 0, fmt.Errorf("read the current version: %w", err)
 	}
 	if v, err = parseVersion(text); err != nil {
 		return v, 0, err
@@ -131,7 +140,7 @@ func (t *Table[K, V]) read(ctx context.Context, v version) (*Snapshot[K, V], err
 	entries := make(map[K]V, min(v.entries, 1<<20)) // the number may have been overwritten
 	for from := 0; from < v.parts; from += partsPerTrip {
 		to := min(from+partsPerTrip, v.parts)
-		for _, r := range t.server.ReadAll(ctx, func() (cmds []rueidis.Completed) {
+		for i, r := range t.server.ReadAll(ctx, func() (cmds []rueidis.Completed) {
 			for i := from; i < to; i++ {
 				cmds = append(cmds, t.server.Command("HGETALL", t.key(v.id, i)))
 			}
@@ -139,7 +148,8 @@ func (t *Table[K, V]) read(ctx context.Context, v version) (*Snapshot[K, V], err
 		}) {
 			part, err := r.AsStrMap()
 			if err != nil {
-				return nil, fmt.Errorf("read version %s: %w", v.id, err)
+				key := redisx.KeyType{Key: t.key(v.id, from+i), Type: "hash"}
+				return nil, fmt.Errorf("read version %s: %w", v.id, t.wrongType(ctx, err, key))
 			}
 			for key, value := range part {
 				k, err := t.cfg.Keys.Decode([]byte(key))

@@ -88,11 +88,12 @@ func (w *writer[K, V]) flush(ctx context.Context) error {
 	}
 	w.parts.Add(1)
 	ttl := strconv.FormatInt(unfinished.Milliseconds(), 10)
+	key := redisx.KeyType{Key: w.t.key(w.id, part), Type: "hash"}
 	for pairs := range slices.Chunk(w.pairs, 2*perWrite) {
 		args := append([]string{ttl}, pairs...)
-		err := w.t.server.Run(ctx, redisx.Call{Script: writeScript, Keys: []string{w.t.key(w.id, part), w.t.never}, Args: args}).Error()
+		err := w.t.server.Run(ctx, redisx.Call{Script: writeScript, Keys: []string{key.Key, w.t.never}, Args: args}).Error()
 		if err != nil && !rueidis.IsRedisNil(err) {
-			return fmt.Errorf("write version %s: %w", w.id, err)
+			return fmt.Errorf("write version %s: %w", w.id, w.t.wrongType(ctx, err, key))
 		}
 	}
 	w.pairs, w.bytes = w.pairs[:0], 0
@@ -183,7 +184,11 @@ func (t *Table[K, V]) swap(ctx context.Context, token string, old, v version) er
 	}}).AsInt64()
 	switch {
 	case err != nil:
-		return fmt.Errorf("make version %s current: %w", v.id, err)
+		types := []redisx.KeyType{{Key: t.lock, Type: "string"}, {Key: t.current, Type: "string"}}
+		for _, key := range t.keys(v.id, v.parts) {
+			types = append(types, redisx.KeyType{Key: key, Type: "hash"})
+		}
+		return fmt.Errorf("make version %s current: %w", v.id, t.wrongType(ctx, err, types...))
 	case n == 0:
 		return ErrOvertaken
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"strings"
+
+	"github.com/headrace/headrace/internal/redisx"
 )
 
 // Bounds of one call of the acknowledging script, so that it does not block the server.
@@ -39,8 +41,8 @@ func (q *Queue) AckWith(ctx context.Context, acks ...Ack) (int, error) {
 			if undos, bytes = undos+len(last), bytes+undoBytes(last); n > 0 && (undos > maxUndos || bytes > maxUndoBytes) {
 				break
 			}
-			if err := q.undoBefore(ctx, acks[n].ID, acks[n].Undo[:len(acks[n].Undo)-len(last)]); err != nil {
-				return total, wrap("ack", err)
+			if err := q.undoBefore(ctx, "ack", acks[n].ID, acks[n].Undo[:len(acks[n].Undo)-len(last)]); err != nil {
+				return total, err
 			}
 			args = append(args, acks[n].ID, itoa(len(last)))
 			args = appendUndo(args, last)
@@ -48,7 +50,11 @@ func (q *Queue) AckWith(ctx context.Context, acks ...Ack) (int, error) {
 		}
 		done, err := q.run(ctx, ackScript, drains, args...).AsInt64()
 		if err != nil {
-			return total, wrap("ack", err)
+			var undo []Undo
+			for _, a := range acks[:n] {
+				undo = append(undo, lastUndos(a.Undo)...)
+			}
+			return total, q.wrapScript(ctx, "ack", err, undoKeys(undo)...)
 		}
 		total += int(done)
 		acks = acks[n:]
@@ -70,11 +76,11 @@ func lastUndos(undo []Undo) []Undo {
 }
 
 // undoBefore applies the undos that do not fit into the script that ends their batch.
-func (q *Queue) undoBefore(ctx context.Context, id string, undo []Undo) error {
+func (q *Queue) undoBefore(ctx context.Context, op, id string, undo []Undo) error {
 	for len(undo) > 0 {
 		last := lastUndos(undo)
 		if err := q.run(ctx, undoScript, drains, appendUndo([]string{id}, last)...).Error(); err != nil {
-			return err
+			return q.wrapScript(ctx, op, err, undoKeys(last)...)
 		}
 		undo = undo[:len(undo)-len(last)]
 	}
@@ -86,6 +92,15 @@ func undoBytes(undo []Undo) (n int) {
 		n += len(u.Key) + 2*len(u.Old) + len(u.New) // Old is also read
 	}
 	return n
+}
+
+// undoKeys returns the keys of undos with their type.
+func undoKeys(undo []Undo) []redisx.KeyType {
+	keys := make([]redisx.KeyType, len(undo))
+	for i, u := range undo {
+		keys[i] = redisx.KeyType{Key: u.Key, Type: "string"}
+	}
+	return keys
 }
 
 func appendUndo(args []string, undo []Undo) []string {

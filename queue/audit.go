@@ -201,7 +201,7 @@ func (q *Queue) auditBatches(ctx context.Context, a *auditRun, keys auditKeys) e
 func (q *Queue) readAudited(ctx context.Context, a *auditRun, ids []string) ([]auditedBatch, error) {
 	rows, err := q.run(ctx, auditScript, drains, ids...).ToArray()
 	if err != nil {
-		return nil, wrap("audit", err)
+		return nil, q.wrapScript(ctx, "audit", err)
 	}
 	if len(rows) != 2+len(ids) {
 		return nil, unexpected("audit", len(rows), 2+len(ids))
@@ -368,7 +368,7 @@ func (q *Queue) members(ctx context.Context, key string, ids map[string]bool) er
 	for cursor := uint64(0); ; {
 		e, err := q.server.Read(ctx, "ZSCAN", key, strconv.FormatUint(cursor, 10), "COUNT", "1000").AsScanEntry()
 		if err != nil {
-			return wrap("audit", err)
+			return wrapKeys(ctx, q.server, "audit", err, redisx.KeyType{Key: key, Type: "zset"})
 		}
 		for i := 0; i < len(e.Elements); i += 2 {
 			ids[e.Elements[i]] = true

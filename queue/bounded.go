@@ -64,10 +64,10 @@ func (q *Queue) releaseCall(id string, n int) redisx.Call {
 func (q *Queue) pushSmall(ctx context.Context, values []string) error {
 	call := q.call(reserveScript, fills, append(q.reserveArgs("", len(values)), values...)...)
 	if !q.cfg.Push.Durable {
-		return q.reserved(q.server.Run(ctx, call), len(values), len(values))
+		return q.reserved(ctx, q.server.Run(ctx, call), len(values), len(values))
 	}
 	r, notDurable := q.server.RunDurably(ctx, q.cfg.Push.DurableTimeout, call)
-	if err := q.reserved(r, len(values), len(values)); err != nil {
+	if err := q.reserved(ctx, r, len(values), len(values)); err != nil {
 		return err
 	}
 	return q.durable(notDurable, len(values))
@@ -76,7 +76,7 @@ func (q *Queue) pushSmall(ctx context.Context, values []string) error {
 // reserve reserves room for n records and returns the id of the reservation.
 func (q *Queue) reserve(ctx context.Context, n int) (id string, err error) {
 	id = uid.New()
-	return id, q.reserved(q.run(ctx, reserveScript, fills, q.reserveArgs(id, n)...), n, 0)
+	return id, q.reserved(ctx, q.run(ctx, reserveScript, fills, q.reserveArgs(id, n)...), n, 0)
 }
 
 func (q *Queue) reserveArgs(id string, n int) []string {
@@ -85,13 +85,13 @@ func (q *Queue) reserveArgs(id string, n int) []string {
 
 // reserved reads the reply of reserve.lua for n records. unknown is how many of them a lost reply
 // leaves unknown.
-func (q *Queue) reserved(r rueidis.RedisResult, n, unknown int) error {
+func (q *Queue) reserved(ctx context.Context, r rueidis.RedisResult, n, unknown int) error {
 	v, err := r.ToArray()
 	switch {
 	case err != nil && unknown > 0 && !answered(err):
 		return &PushError{Unknown: unknown, Err: wrap("push", err)}
 	case err != nil:
-		return wrap("push", err)
+		return q.wrapScript(ctx, "push", err)
 	case len(v) != 2:
 		return unexpected("push", len(v), 2)
 	}

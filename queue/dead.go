@@ -112,7 +112,7 @@ func (q *Queue) listDead(ctx context.Context, cursor string, n int) (listed []de
 		z, err := q.server.Read(ctx, "ZRANGEBYSCORE", q.keys[keyDead], from.died, "+inf", "WITHSCORES",
 			"LIMIT", itoa(skip), itoa(page)).AsZScores()
 		if err != nil {
-			return nil, "", wrap("dead letters", err)
+			return nil, "", wrapKeys(ctx, q.server, "dead letters", err, q.typeOf(keyDead))
 		}
 		for _, e := range z {
 			died := strconv.FormatInt(int64(e.Score), 10)
@@ -145,7 +145,7 @@ func (q *Queue) Requeue(ctx context.Context, ids ...string) (int, error) {
 			err = unexpected("requeue", len(v), 2)
 		}
 		if err != nil {
-			return total, wrap("requeue", err)
+			return total, q.wrapScript(ctx, "requeue", err)
 		}
 		total += int(v[0])
 		ids = ids[v[1]:]
@@ -158,7 +158,7 @@ func (q *Queue) Requeue(ctx context.Context, ids ...string) (int, error) {
 func (q *Queue) RequeueAll(ctx context.Context) (int, error) {
 	all, err := q.server.Read(ctx, "ZCARD", q.keys[keyDead]).AsInt64()
 	if err != nil {
-		return 0, wrap("requeue", err)
+		return 0, wrapKeys(ctx, q.server, "requeue", err, q.typeOf(keyDead))
 	}
 	total, cursor := 0, ""
 	for { // records that die again meanwhile would keep this going
@@ -182,7 +182,7 @@ func (q *Queue) Discard(ctx context.Context, ids ...string) (int, error) {
 	for p := range slices.Chunk(ids, page) {
 		done, err := q.run(ctx, discardScript, drains, p...).AsInt64()
 		if err != nil {
-			return total, wrap("discard", err)
+			return total, q.wrapScript(ctx, "discard", err)
 		}
 		total += int(done)
 	}

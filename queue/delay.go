@@ -56,7 +56,7 @@ func (q *Queue) pushDelayed(ctx context.Context, due int64, reservation string, 
 		return &PushError{Unknown: n, Err: wrap("push", err)}
 	}
 	if err != nil {
-		return wrap("push", err)
+		return q.wrapScript(ctx, "push", err)
 	}
 	complete, err := results[len(results)-1].AsInt64()
 	if err == nil && complete != int64(n) {

@@ -1,11 +1,14 @@
 package queue
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/redis/rueidis"
+
+	"github.com/headrace/headrace/internal/redisx"
 )
 
 // The errors of this package; test with errors.Is.
@@ -31,7 +34,8 @@ var (
 	ErrGone = errors.New("queue: no such batch")
 	// ErrBroken reports a batch whose keys are inconsistent. It was set aside; see Repair.
 	ErrBroken = errors.New("queue: broken batch")
-	// ErrWrongType reports that a key of the queue holds another type.
+	// ErrWrongType reports that a key of the queue, or of an undo, holds another type. The error is a
+	// *WrongTypeError if the key was found.
 	ErrWrongType = errors.New("queue: key holds another type")
 	// ErrLayout reports data in the layout of another version of this package; the error is a
 	// *LayoutError.
@@ -103,7 +107,11 @@ func (e *PushError) Unwrap() error { return e.Err }
 type WrongTypeError struct{ Key, Type, Want string }
 
 func (e *WrongTypeError) Error() string {
-	return fmt.Sprintf("queue: key %s holds a %s, want a %s", e.Key, e.Type, e.Want)
+	return "queue: " + e.text()
+}
+
+func (e *WrongTypeError) text() string {
+	return fmt.Sprintf("%s is a %s, must be a %s", e.Key, e.Type, e.Want)
 }
 
 // Is reports whether target is ErrWrongType.
@@ -128,12 +136,39 @@ func wrap(op string, err error) error {
 		switch text := re.Error(); {
 		case strings.HasPrefix(text, "OOM "), strings.Contains(text, "-OOM "), strings.Contains(text, "OOM command not allowed"):
 			return fmt.Errorf("queue: %s: %w: %w", op, ErrMemory, err)
-		case strings.Contains(text, "WRONGTYPE"):
+		case redisx.IsWrongType(err):
 			return fmt.Errorf("queue: %s: %w: %w", op, ErrWrongType, err)
 		}
 	}
 	return fmt.Errorf("queue: %s: %w", op, err)
 }
+
+// wrapKeys does what wrap does, and names the first of keys that has another type if err is about
+// one.
+func wrapKeys(ctx context.Context, server *redisx.Server, op string, err error, keys ...redisx.KeyType) error {
+	if wrong := server.WrongType(ctx, err, keys...); wrong != nil {
+		return fmt.Errorf("queue: %s: %w: %w", op, wrongKey{&WrongTypeError{Key: wrong.Key, Type: wrong.Type, Want: wrong.Want}}, err)
+	}
+	return wrap(op, err)
+}
+
+// wrapScript does what wrapKeys does for a script. Its keys are the shared keys, and then more.
+func (q *Queue) wrapScript(ctx context.Context, op string, err error, more ...redisx.KeyType) error {
+	var keys []redisx.KeyType
+	if redisx.IsWrongType(err) {
+		for i := range keyNever {
+			keys = append(keys, q.typeOf(i))
+		}
+	}
+	return wrapKeys(ctx, q.server, op, err, append(keys, more...)...)
+}
+
+// wrongKey is a WrongTypeError within an error that begins with the package already.
+type wrongKey struct{ *WrongTypeError }
+
+func (e wrongKey) Error() string { return e.text() }
+
+func (e wrongKey) Unwrap() error { return e.WrongTypeError }
 
 // unexpected reports a reply of another shape.
 func unexpected(op string, got, want int) error {

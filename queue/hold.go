@@ -68,7 +68,7 @@ func (q *Queue) hold(ctx context.Context, op, state string, b *Batch, args ...st
 	head := []string{op, b.ID, strconv.FormatInt(b.Attempt, 10), state}
 	v, err := q.run(ctx, holdScript, drains, append(head, args...)...).AsInt64()
 	if err != nil {
-		return wrap(op, err)
+		return q.wrapScript(ctx, op, err, q.metaType(b.ID), q.listType(b.ID))
 	}
 	if v == replyBroken {
 		return fmt.Errorf("%w: %s of batch %s", ErrBroken, op, b.ID)

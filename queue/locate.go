@@ -111,7 +111,7 @@ func (q *Queue) locate(ctx context.Context, args ...string) (total int64, out []
 	rows, err := q.run(ctx, locateScript, drains, args...).ToArray()
 	switch {
 	case err != nil:
-		return 0, nil, wrap("locate", err)
+		return 0, nil, q.wrapScript(ctx, "locate", err)
 	case len(rows) == 0:
 		return 0, nil, unexpected("locate", 0, 1)
 	}
@@ -169,7 +169,7 @@ func (q *Queue) Annotation(ctx context.Context, batch, name string) (string, err
 	if rueidis.IsRedisNil(err) {
 		return "", nil
 	}
-	return text, wrap("annotation", err)
+	return text, wrapKeys(ctx, q.server, "annotation", err, q.metaType(batch))
 }
 
 // Place is where a record is in a queue.
@@ -342,7 +342,7 @@ func (q *Queue) scanList(ctx context.Context, r *scanRun, key string, describe f
 		}
 		list, err := replies[0].AsStrSlice()
 		if err != nil {
-			return wrap("scan", err)
+			return wrapKeys(ctx, q.server, "scan", err, redisx.KeyType{Key: key, Type: "list"})
 		}
 		part := make([]ScannedRecord, len(list))
 		for i, payload := range list {
@@ -377,7 +377,7 @@ func (q *Queue) scanInFlight(ctx context.Context, r *scanRun) error {
 func (q *Queue) scanDelayed(ctx context.Context, r *scanRun) error {
 	pushes, err := q.server.Read(ctx, "ZRANGE", q.keys[keyDelayed], "0", itoa(min(r.records, maxInFlight)-1), "WITHSCORES").AsZScores()
 	if err != nil {
-		return wrap("scan", err)
+		return wrapKeys(ctx, q.server, "scan", err, q.typeOf(keyDelayed))
 	}
 	for _, p := range pushes {
 		due := time.UnixMilli(int64(p.Score))

@@ -7,6 +7,8 @@ import (
 	"strconv"
 
 	"github.com/redis/rueidis"
+
+	"github.com/headrace/headrace/internal/redisx"
 )
 
 // ErrPosition reports that a source is at another position than PushFrom expects: another program
@@ -34,11 +36,11 @@ const (
 // Position returns the position of a source: the last one that PushFrom has moved it to, "" before
 // the first.
 func (q *Queue) Position(ctx context.Context, source string) (string, error) {
-	at, err := q.server.Read(ctx, "HGET", q.prefix+"positions", source).ToString()
+	at, err := q.server.Read(ctx, "HGET", q.positionsType().Key, source).ToString()
 	if rueidis.IsRedisNil(err) {
 		return "", nil
 	}
-	return at, wrap("position", err)
+	return at, wrapKeys(ctx, q.server, "position", err, q.positionsType())
 }
 
 // PushFrom pushes the records of a source that follow the position from, and sets the source's
@@ -71,21 +73,26 @@ func (q *Queue) PushFrom(ctx context.Context, source, from, to string, payloads 
 	}
 	call := q.call(moveScript, fills, args...)
 	if !q.cfg.Push.Durable {
-		return q.moved(q.server.Run(ctx, call), source, from, len(payloads))
+		return q.moved(ctx, q.server.Run(ctx, call), source, from, len(payloads))
 	}
 	r, notDurable := q.server.RunDurably(ctx, q.cfg.Push.DurableTimeout, call)
-	if err := q.moved(r, source, from, len(payloads)); err != nil {
+	if err := q.moved(ctx, r, source, from, len(payloads)); err != nil {
 		return err
 	}
 	return q.durable(notDurable, len(payloads))
 }
 
+// positionsType is the hash of the positions of sources.
+func (q *Queue) positionsType() redisx.KeyType {
+	return redisx.KeyType{Key: q.prefix + "positions", Type: "hash"}
+}
+
 // moved parses the reply of move.lua.
-func (q *Queue) moved(r rueidis.RedisResult, source, from string, n int) error {
+func (q *Queue) moved(ctx context.Context, r rueidis.RedisResult, source, from string, n int) error {
 	v, err := r.ToArray()
 	switch {
 	case err != nil:
-		return wrap("push", err)
+		return wrapKeys(ctx, q.server, "push", err, q.typeOf(keyStat), q.typeOf(keyReady), q.positionsType())
 	case len(v) != 2:
 		return unexpected("push", len(v), 2)
 	}

@@ -101,7 +101,7 @@ func (q *Queue) pushChunks(ctx context.Context, chunks [][]string, last func() r
 		}
 		return results[0].Error()
 	})
-	if err := pushOutcome(results, chunks); err != nil {
+	if err := q.pushOutcome(ctx, results, chunks); err != nil {
 		return err
 	}
 	return q.durable(notDurable, records(chunks))
@@ -117,7 +117,7 @@ func (q *Queue) send(ctx context.Context, build func() []rueidis.Completed) ([]r
 }
 
 // pushOutcome returns the error of a push from the results of its chunks.
-func pushOutcome(results []rueidis.RedisResult, chunks [][]string) error {
+func (q *Queue) pushOutcome(ctx context.Context, results []rueidis.RedisResult, chunks [][]string) error {
 	pushed := 0
 	for i, r := range results {
 		err := r.Error()
@@ -135,9 +135,9 @@ func pushOutcome(results []rueidis.RedisResult, chunks [][]string) error {
 			}
 		}
 		if pushed == 0 && unknown == 0 {
-			return wrap("push", err)
+			return wrapKeys(ctx, q.server, "push", err, q.typeOf(keyReady))
 		}
-		return &PushError{Pushed: pushed, Unknown: unknown, Err: wrap("push", err)}
+		return &PushError{Pushed: pushed, Unknown: unknown, Err: wrapKeys(ctx, q.server, "push", err, q.typeOf(keyReady))}
 	}
 	return nil
 }

@@ -55,6 +55,11 @@ const (
 // keyTypes are the type of each of Queue.keys.
 var keyTypes = []string{"list", "hash", "zset", "zset", "zset", "zset", "zset", "zset", "zset", "zset", "none"}
 
+// typeOf returns one of Queue.keys with its type.
+func (q *Queue) typeOf(key int) redisx.KeyType {
+	return redisx.KeyType{Key: q.keys[key], Type: keyTypes[key]}
+}
+
 // New opens the queue with the given name. It probes the features of the server and checks that the
 // keys under the name belong to a queue of this version. The name of a queue with shards is
 // ErrConfig: see [NewShards]. New writes nothing. It never closes client.
@@ -137,7 +142,7 @@ func (q *Queue) checkLayout(ctx context.Context) error {
 	case rueidis.IsRedisNil(err), err == nil && have == layout:
 		return nil
 	case err != nil:
-		return wrap("open "+q.name, err)
+		return wrapKeys(ctx, q.server, "open "+q.name, err, q.typeOf(keyStat))
 	}
 	return q.layoutError(have)
 }
@@ -198,14 +203,16 @@ func (q *Queue) checkDurable(ctx context.Context) error {
 // Pause stops every consumer of the queue, in all processes, from leasing. Leased batches are not
 // affected. Waiting consumers stay in Lease.
 func (q *Queue) Pause(ctx context.Context) error {
-	return wrap("pause", q.server.Retry(ctx, func() error {
+	err := q.server.Retry(ctx, func() error {
 		return q.client.Do(ctx, q.client.B().Hset().Key(q.keys[keyStat]).FieldValue().FieldValue("paused", "1").Build()).Error()
-	}))
+	})
+	return wrapKeys(ctx, q.server, "pause", err, q.typeOf(keyStat))
 }
 
 // Resume ends a Pause. A waiting consumer notices within Config.Lease.PollInterval.
 func (q *Queue) Resume(ctx context.Context) error {
-	return wrap("resume", q.server.Retry(ctx, func() error {
+	err := q.server.Retry(ctx, func() error {
 		return q.client.Do(ctx, q.client.B().Hdel().Key(q.keys[keyStat]).Field("paused").Build()).Error()
-	}))
+	})
+	return wrapKeys(ctx, q.server, "resume", err, q.typeOf(keyStat))
 }

@@ -28,7 +28,7 @@ func (q *Queue) eachHanded(ctx context.Context, f func([]HandedOff) error) error
 	for cursor := uint64(0); ; {
 		e, err := q.server.Read(ctx, "ZSCAN", q.keys[keyHanded], strconv.FormatUint(cursor, 10), "COUNT", itoa(page)).AsScanEntry()
 		if err != nil {
-			return wrap("handed off", err)
+			return wrapKeys(ctx, q.server, "handed off", err, q.typeOf(keyHanded))
 		}
 		for i := 0; i+1 < len(e.Elements); i += 2 {
 			if id := e.Elements[i]; !seen[id] {
@@ -149,7 +149,7 @@ func (q *Queue) reconcilePage(
 	}
 	redelivered, err := q.run(ctx, redeliverScript, drains, back...).AsInt64()
 	r.Redelivered += int(redelivered)
-	return errs, wrap("reconcile", err)
+	return errs, q.wrapScript(ctx, "reconcile", err)
 }
 
 // finishVoid splits or buries a batch that is void in the ledger. It calls settle once more for the

@@ -88,7 +88,7 @@ func (q *Queue) moveAside(ctx context.Context) (aside []string, err error) {
 		}
 		to := q.prefix + "aside:" + uid.New()
 		if err := q.client.Do(ctx, q.client.B().Rename().Key(wrong.Key).Newkey(to).Build()).Error(); err != nil {
-			return aside, wrap("repair", err)
+			return aside, q.wrapScript(ctx, "repair", err)
 		}
 		aside = append(aside, to)
 	}
@@ -106,7 +106,7 @@ func (q *Queue) mend(ctx context.Context, f finding, settle SettleFunc, r *Repai
 		if f.id != "" {
 			r.Relisted += int(n)
 		}
-		return wrap("repair", err)
+		return q.wrapScript(ctx, "repair", err)
 	}
 	if f.kind == brokenBatch {
 		return q.mendBatch(ctx, f.id, settle, r)
@@ -118,7 +118,7 @@ func (q *Queue) mend(ctx context.Context, f finding, settle SettleFunc, r *Repai
 func (q *Queue) mendBatch(ctx context.Context, id string, settle SettleFunc, r *RepairReport) error {
 	n, err := q.run(ctx, mendScript, drains, "resume", id).AsInt64()
 	if err != nil {
-		return wrap("repair", err)
+		return q.wrapScript(ctx, "repair", err)
 	}
 	if n > 0 {
 		r.Resumed++
@@ -126,7 +126,7 @@ func (q *Queue) mendBatch(ctx context.Context, id string, settle SettleFunc, r *
 	}
 	b, err := q.readDamaged(ctx, id)
 	if err != nil {
-		return wrap("repair", err)
+		return q.wrapScript(ctx, "repair", err)
 	}
 	var s Resolution
 	if settle != nil {
@@ -139,11 +139,12 @@ func (q *Queue) mendBatch(ctx context.Context, id string, settle SettleFunc, r *
 			return err
 		}
 		last := lastUndos(s.Undo)
-		if err := q.undoBefore(ctx, id, s.Undo[:len(s.Undo)-len(last)]); err != nil {
-			return wrap("repair", err)
+		if err := q.undoBefore(ctx, "repair", id, s.Undo[:len(s.Undo)-len(last)]); err != nil {
+			return err
 		}
 		r.Acked++
-		return wrap("repair", q.run(ctx, mendScript, drains, appendUndo([]string{"ack", id}, last)...).Error())
+		err := q.run(ctx, mendScript, drains, appendUndo([]string{"ack", id}, last)...).Error()
+		return q.wrapScript(ctx, "repair", err, undoKeys(last)...)
 	}
 	return q.buryDamaged(ctx, id, r)
 }
@@ -170,7 +171,7 @@ func (q *Queue) buryDamaged(ctx context.Context, id string, r *RepairReport) err
 		}
 		v, err := q.run(ctx, mendScript, drains, args...).AsIntSlice()
 		if err != nil {
-			return wrap("repair", err)
+			return q.wrapScript(ctx, "repair", err)
 		}
 		if len(v) != 3 {
 			return unexpected("repair", len(v), 3)
@@ -198,7 +199,7 @@ func (q *Queue) recount(ctx context.Context, a *auditRun) (bool, error) {
 	}
 	n, err := q.run(ctx, mendScript, drains, args...).AsInt64()
 	if err != nil || n == 0 {
-		return false, wrap("repair", err)
+		return false, q.wrapScript(ctx, "repair", err)
 	}
 	return true, nil
 }

@@ -58,7 +58,7 @@ func (q *Queue) seal(caller context.Context, o LeaseOptions, least int) (leased,
 			q.unanswered.add(id, o.Duration)
 			q.learnReplyLimit(ctx)
 		}
-		return leased{}, wrap("lease", err)
+		return leased{}, q.wrapScript(caller, "lease", err)
 	}
 	r, err := parseSealReply(results[0])
 	if err != nil {
@@ -187,7 +187,7 @@ func (q *Queue) hydrate(ctx context.Context, r sealReply, list rueidis.RedisResu
 			return leased{batch: b, settle: true}, nil
 		}
 		if err != nil {
-			return leased{}, wrap("lease", err)
+			return leased{}, wrapKeys(ctx, q.server, "lease", err, q.listType(r.id))
 		}
 	}
 	switch {
@@ -244,3 +244,11 @@ func (q *Queue) readList(id string, from, n int) rueidis.Completed {
 
 func (q *Queue) listKey(id string) string { return q.prefix + "b:" + id }
 func (q *Queue) metaKey(id string) string { return q.prefix + "m:" + id }
+
+// metaType and listType are the keys of a batch with their types.
+func (q *Queue) metaType(id string) redisx.KeyType {
+	return redisx.KeyType{Key: q.metaKey(id), Type: "hash"}
+}
+func (q *Queue) listType(id string) redisx.KeyType {
+	return redisx.KeyType{Key: q.listKey(id), Type: "list"}
+}

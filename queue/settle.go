@@ -14,7 +14,7 @@ import (
 func (q *Queue) Get(ctx context.Context, id string) (*Batch, error) {
 	meta, err := q.server.Read(ctx, "HGETALL", q.metaKey(id)).AsStrMap()
 	if err != nil {
-		return nil, wrap("get", err)
+		return nil, wrapKeys(ctx, q.server, "get", err, q.metaType(id))
 	}
 	if len(meta) == 0 {
 		return nil, fmt.Errorf("%w: %s", ErrGone, id)
@@ -26,7 +26,7 @@ func (q *Queue) Get(ctx context.Context, id string) (*Batch, error) {
 	list, err := q.payloads(ctx, id, n, chunkOf(q.cfg.Lease.Bytes), nil)
 	switch {
 	case err != nil:
-		return nil, wrap("get", err)
+		return nil, wrapKeys(ctx, q.server, "get", err, q.listType(id))
 	case len(list) == 0:
 		return nil, fmt.Errorf("%w: %s", ErrGone, id)
 	case len(list) != n:
@@ -94,15 +94,15 @@ func (q *Queue) split(ctx context.Context, b *Batch, attempt string, undo []Undo
 		}
 	} else {
 		last := lastUndos(undo)
-		if err := q.undoBefore(ctx, b.ID, undo[:len(undo)-len(last)]); err != nil {
-			return wrap("split", err)
+		if err := q.undoBefore(ctx, "split", b.ID, undo[:len(undo)-len(last)]); err != nil {
+			return err
 		}
 		args = appendUndo(append(args, "0"), last)
 	}
 	v, err := q.run(ctx, settleScript, drains, args...).AsInt64()
 	switch {
 	case err != nil:
-		return wrap("split", err)
+		return q.wrapScript(ctx, "split", err, append(undoKeys(lastUndos(undo)), q.metaType(b.ID), q.listType(b.ID))...)
 	case v == replyBroken:
 		return fmt.Errorf("%w: batch %s", ErrBroken, b.ID)
 	}

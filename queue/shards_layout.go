@@ -107,6 +107,10 @@ func parseShardsLayout(name, text string) (l shardsLayout, err error) {
 // shardsKey is the key of the layout of a queue with shards.
 func shardsKey(name string) string { return "{" + name + "}:queue:shards" }
 
+// readyKey and statKey are keys of the queue without shards of the same name.
+func readyKey(name string) string { return "{" + name + "}:ready" }
+func statKey(name string) string  { return "{" + name + "}:queue:stat" }
+
 // recordShardsScript sets the layout of the shards, if it is still the one that the caller has
 // seen. It returns the one that holds afterwards.
 var recordShardsScript = redisx.NewScript(`local layout, never = KEYS[1], KEYS[2]
@@ -125,15 +129,16 @@ func (s *Shards) recordLayout(ctx context.Context, client rueidis.Client, cfg Co
 	}
 	s.watch.server, s.watch.key = server, key
 	s.watch.begun.Store(time.Now().UnixNano())
+	layout := redisx.KeyType{Key: key, Type: "string"}
 	stored := server.ReadAll(ctx, func() []rueidis.Completed {
 		return []rueidis.Completed{
-			server.Command("GET", key), server.Command("LLEN", "{"+s.name+"}:ready"),
-			server.Command("HMGET", "{"+s.name+"}:queue:stat", "delayed", "inflight", "dead"),
+			server.Command("GET", key), server.Command("LLEN", readyKey(s.name)),
+			server.Command("HMGET", statKey(s.name), "delayed", "inflight", "dead"),
 		}
 	})
 	have, err := stored[0].ToString()
 	if err != nil && !rueidis.IsRedisNil(err) {
-		return wrap("open "+s.name, err)
+		return wrapKeys(ctx, server, "open "+s.name, err, layout)
 	}
 	if err := s.checkUnsharded(ctx, have != "", stored[1], stored[2]); err != nil {
 		return err
@@ -162,7 +167,7 @@ func (s *Shards) recordLayout(ctx context.Context, client rueidis.Client, cfg Co
 			return nil // a reader
 		}
 		if err != nil {
-			return wrap("open "+s.name, err)
+			return wrapKeys(ctx, server, "open "+s.name, err, layout)
 		}
 	}
 }
@@ -173,11 +178,11 @@ func (s *Shards) recordLayout(ctx context.Context, client rueidis.Client, cfg Co
 func (s *Shards) checkUnsharded(ctx context.Context, sharded bool, ready, books rueidis.RedisResult) error {
 	n, err := ready.AsInt64()
 	if err != nil {
-		return wrap("open "+s.name, err)
+		return wrapKeys(ctx, s.watch.server, "open "+s.name, err, redisx.KeyType{Key: readyKey(s.name), Type: "list"})
 	}
 	counts, err := books.AsStrSlice() // "" for a field that is not there
 	if err != nil {
-		return wrap("open "+s.name, err)
+		return wrapKeys(ctx, s.watch.server, "open "+s.name, err, redisx.KeyType{Key: statKey(s.name), Type: "hash"})
 	}
 	for _, c := range counts {
 		k, _ := strconv.ParseInt(c, 10, 64)

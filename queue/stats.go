@@ -68,7 +68,7 @@ func (s Stats) Balanced() error {
 func (q *Queue) Stats(ctx context.Context) (Stats, error) {
 	reply, err := q.run(ctx, statsScript, drains).ToArray()
 	if err != nil {
-		return Stats{}, wrap("stats", err)
+		return Stats{}, q.wrapScript(ctx, "stats", err)
 	}
 	if len(reply) != 2 {
 		return Stats{}, unexpected("stats", len(reply), 2)
