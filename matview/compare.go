@@ -97,7 +97,7 @@ func compareColumns(ctx context.Context, tx pgx.Tx, v View) ([]string, error) {
 	}
 	want, err := describe(ctx, tx, v.query())
 	if err != nil {
-		return nil, &contextError{"view " + v.Name + ": its SQL", err}
+		return nil, ofView(v.Name, err)
 	}
 	return columnDiffs(have, want), nil
 }

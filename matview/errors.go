@@ -81,6 +81,16 @@ func (e *contextError) Error() string {
 
 func (e *contextError) Unwrap() error { return e.err }
 
+// ofView explains an error about the SQL of a view. It is an ErrConfig if Postgres cannot read it.
+// A missing table is none: it may come later.
+func ofView(name string, err error) error {
+	switch state := sqlState(err); {
+	case state == undefinedTable, state == "42501", !strings.HasPrefix(state, "42"):
+		return &contextError{"the SQL of view " + name, err}
+	}
+	return invalid("Config.Views, the SQL of view %s: %w", name, err)
+}
+
 // explain adds context to an error; the errors of this package that name their object already stay
 // as they are.
 func explain(err error, format string, args ...any) error {

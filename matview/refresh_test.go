@@ -269,7 +269,7 @@ func TestDrift(t *testing.T) {
 		t.Errorf("a table of that name: %v", err)
 	}
 	_, err = matview.New(t.Context(), pool, "dashboard", matview.Config{Views: []matview.View{{Name: "broken", SQL: "SELECT nosuch FROM sales"}}})
-	if err == nil || !strings.Contains(err.Error(), "create view broken: ERROR: column") {
+	if !errors.Is(err, matview.ErrConfig) || !strings.Contains(err.Error(), "the SQL of view broken: ERROR: column") {
 		t.Errorf("broken query: %v", err)
 	}
 }

@@ -288,7 +288,7 @@ func (r *Refresher) createViews(ctx context.Context, tx pgx.Tx, objects []object
 				failed = append(failed, v)
 				cause = errors.Join(cause, &contextError{"create view " + v.Name, err})
 			default:
-				return nil, &contextError{"create view " + v.Name, err}
+				return nil, ofView(v.Name, err)
 			}
 		}
 		if len(failed) == len(todo) {

@@ -133,6 +133,14 @@ func (t *table) explain(doing string, err error) error {
 	return &contextError{doing, err}
 }
 
+// explainSQL does the same for SQL of the configuration: an ErrConfig if Postgres cannot read it.
+func (t *table) explainSQL(field string, err error) error {
+	if state := sqlState(err); strings.HasPrefix(state, "42") && state != "42501" {
+		return fmt.Errorf("%w: %s: %w", ErrConfig, field, err)
+	}
+	return t.explain(field, err)
+}
+
 // nameStandby names the standby that has refused what was being done. It needs a connection of the
 // pool.
 func nameStandby(ctx context.Context, pool *pgxpool.Pool, doing string, err error) error {

@@ -102,12 +102,12 @@ func (t *table) tryRules(ctx context.Context, q *pgx.Conn) error {
 	}
 	for _, r := range t.rules {
 		if err := plan("SELECT FROM " + t.target + " s WHERE (" + r.Where + "\n)"); err != nil {
-			return t.explain(fmt.Sprintf("rule %q (%s)", r.Code, r.Where), err)
+			return t.explainSQL(fmt.Sprintf("Config.Rules, the rule %q (%s)", r.Code, r.Where), err)
 		}
 	}
 	if t.cfg.ReplaceIf != "" {
 		if err := plan(t.sql.replaceInto.text); err != nil {
-			return t.explain(fmt.Sprintf("Config.ReplaceIf (%s)", t.cfg.ReplaceIf), err)
+			return t.explainSQL(fmt.Sprintf("Config.ReplaceIf (%s)", t.cfg.ReplaceIf), err)
 		}
 	}
 	if !t.cfg.Create {
@@ -127,14 +127,14 @@ func (t *table) tryRules(ctx context.Context, q *pgx.Conn) error {
 func (t *table) tryMerges(plan func(sql string) error) error {
 	cols := list("", t.colNames)
 	if err := plan(t.merged(statement{text: "INSERT INTO " + t.target + " (" + cols + ") SELECT " + cols + " FROM " + t.target}).text); err != nil {
-		return t.explain("planning the insert into "+t.target+" with its merges", err)
+		return t.explainSQL("Config.Merges, planning the insert into "+t.target+" with them", err)
 	}
 	for _, m := range t.cfg.Merges {
 		if m.Then == "" {
 			continue
 		}
 		if err := plan(m.Then); err != nil {
-			return t.explain(fmt.Sprintf("planning what follows merge %q", m.Name), err)
+			return t.explainSQL(fmt.Sprintf("Config.Merges, planning what follows merge %q", m.Name), err)
 		}
 	}
 	return nil
