@@ -239,11 +239,16 @@ func (r *Row) putFloat(c *column, f float64) {
 }
 
 // holdsFloat reports whether a column can hold f. Postgres refuses what is rounded to infinity or
-// to zero.
+// to zero; a column of integers takes no fraction.
 func (c *column) holdsFloat(f float64) bool {
-	g := float32(f)
-	return c.kind != kFloat4 ||
-		(!math.IsInf(float64(g), 0) || math.IsInf(f, 0)) && (g != 0 || f == 0)
+	switch c.kind {
+	case kInt2, kInt4, kInt8:
+		return f == math.Trunc(f)
+	case kFloat4:
+		g := float32(f)
+		return (!math.IsInf(float64(g), 0) || math.IsInf(f, 0)) && (g != 0 || f == 0)
+	}
+	return true
 }
 
 func (r *Row) putBool(c *column, b bool) {
@@ -373,18 +378,24 @@ func (r *Row) putValue(c *column, v any) {
 }
 
 // holdsNot finds a number or a time in v that the column cannot hold. pgx encodes such a number as
-// infinity or zero, and a time as another one.
+// infinity, as zero or without its fraction, and a time as another one.
 func (c *column) holdsNot(v reflect.Value) bool {
-	if c.kind == kArray {
+	switch c.kind {
+	case kArray:
 		c = c.elem
+	case kOther:
+		c = c.bound()
 	}
-	if !v.IsValid() || c.kind != kFloat4 && c.kind != kTimestamptz && c.kind != kTimestamp && c.kind != kDate {
+	if !v.IsValid() || !c.mayChange() {
 		return false
 	}
 	switch v.Kind() {
 	case reflect.Pointer, reflect.Interface:
 		return c.holdsNot(v.Elem())
 	case reflect.Slice, reflect.Array:
+		if k := v.Type().Elem().Kind(); k >= reflect.Bool && k <= reflect.Uintptr || k == reflect.String {
+			return false
+		}
 		for i := range v.Len() {
 			if c.holdsNot(v.Index(i)) {
 				return true
@@ -397,9 +408,20 @@ func (c *column) holdsNot(v reflect.Value) bool {
 	switch x := v.Interface().(type) {
 	case time.Time:
 		return !c.holdsTime(x)
+	case pgtype.Float64Valuer: // pgtype.Numeric
+		f, err := x.Float64Value()
+		return err == nil && f.Valid && !c.holdsFloat(f.Float64)
 	case driver.Valuer: // sql.NullFloat64, pgtype.Timestamptz
 		y, err := x.Value()
 		return err == nil && c.holdsNot(reflect.ValueOf(y))
+	case pgtype.RangeValuer:
+		if x.IsNull() {
+			return false
+		}
+		from, to := x.BoundTypes()
+		lower, upper := x.Bounds()
+		return from != pgtype.Unbounded && from != pgtype.Empty && c.holdsNot(reflect.ValueOf(lower)) ||
+			to != pgtype.Unbounded && to != pgtype.Empty && c.holdsNot(reflect.ValueOf(upper))
 	case pgtype.ArrayGetter:
 		for i := range elements(x.Dimensions()) {
 			if c.holdsNot(reflect.ValueOf(x.Index(i))) {
@@ -408,6 +430,33 @@ func (c *column) holdsNot(v reflect.Value) bool {
 		}
 	}
 	return false
+}
+
+// mayChange reports whether pgx may encode another value than the one it is given.
+func (c *column) mayChange() bool {
+	switch c.kind {
+	case kInt2, kInt4, kInt8, kFloat4, kTimestamptz, kTimestamp, kDate:
+		return true
+	}
+	return false
+}
+
+// bound returns a column of the type of the bounds, if the values of c are ranges.
+func (c *column) bound() *column {
+	bounds := *c
+	switch c.oid {
+	case pgtype.Int4rangeOID, pgtype.Int4rangeArrayOID, pgtype.Int4multirangeOID:
+		bounds.kind = kInt4
+	case pgtype.Int8rangeOID, pgtype.Int8rangeArrayOID, pgtype.Int8multirangeOID:
+		bounds.kind = kInt8
+	case pgtype.DaterangeOID, pgtype.DaterangeArrayOID, pgtype.DatemultirangeOID:
+		bounds.kind = kDate
+	case pgtype.TsrangeOID, pgtype.TsrangeArrayOID, pgtype.TsmultirangeOID:
+		bounds.kind = kTimestamp
+	case pgtype.TstzrangeOID, pgtype.TstzrangeArrayOID, pgtype.TstzmultirangeOID:
+		bounds.kind = kTimestamptz
+	}
+	return &bounds
 }
 
 func elements(dimensions []pgtype.ArrayDimension) int {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/big"
 	"slices"
 	"strings"
 	"testing"
@@ -66,21 +67,34 @@ func TestUUIDOfBytes(t *testing.T) {
 	}
 }
 
-// pgx encodes a number that is too large for a real as infinity, a small one as zero, and a time
-// that is too late as another time. None of them is stored, whatever holds it.
+// pgx encodes a number that is too large for a real as infinity, a small one as zero, one with a
+// fraction without it for a column of integers, and a time that is too late as another time. None
+// of them is stored, whatever holds it.
 func TestValuesOutOfRangeAreRejected(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)
-	exec(t, pool, `CREATE TABLE odd (f real, fs real[], at timestamptz, ats timestamptz[], clock timestamp, day date)`)
+	exec(t, pool, `CREATE TABLE odd (f real, fs real[], at timestamptz, ats timestamptz[], clock timestamp, day date, i int, bs bigint[], during tstzrange, days datemultirange, ids int8range)`)
 	type odd struct{ v any }
 	large, late := 1e39, time.Unix(1<<61, 0)
+	numeric := pgtype.Numeric{Int: big.NewInt(1), Exp: 39, Valid: true}
+	span := func(upper time.Time) pgtype.Range[time.Time] {
+		return pgtype.Range[time.Time]{Lower: time.Unix(0, 0), Upper: upper, LowerType: pgtype.Inclusive, UpperType: pgtype.Exclusive, Valid: true}
+	}
+	ids := func(upper float64) pgtype.Range[float64] {
+		return pgtype.Range[float64]{Lower: 1, Upper: upper, LowerType: pgtype.Inclusive, UpperType: pgtype.Exclusive, Valid: true}
+	}
 	for column, values := range map[string][]any{
-		"f":     {1e39, -1e39, 1e-60, &large, sql.NullFloat64{Float64: 1e39, Valid: true}, pgtype.Float8{Float64: 1e39, Valid: true}},
-		"fs":    {[]float64{1, 1e39}, []*float64{nil, &large}, [][]float64{{1}, {1e39}}, pgtype.FlatArray[float64]{1e39}, pgtype.Array[float64]{Elements: []float64{1e39}, Dims: []pgtype.ArrayDimension{{Length: 1, LowerBound: 1}}, Valid: true}},
-		"at":    {late, &late, sql.NullTime{Time: late, Valid: true}, sql.Null[time.Time]{V: late, Valid: true}, pgtype.Timestamptz{Time: late, Valid: true}},
-		"ats":   {[]time.Time{late}, []*time.Time{nil, &late}, [][]time.Time{{late}}},
-		"clock": {late, pgtype.Timestamp{Time: late, Valid: true}},
-		"day":   {late, pgtype.Date{Time: late, Valid: true}},
+		"f":      {1e39, -1e39, 1e-60, &large, sql.NullFloat64{Float64: 1e39, Valid: true}, pgtype.Float8{Float64: 1e39, Valid: true}, numeric, &numeric},
+		"fs":     {[]float64{1, 1e39}, []*float64{nil, &large}, [][]float64{{1}, {1e39}}, pgtype.FlatArray[float64]{1e39}, pgtype.Array[float64]{Elements: []float64{1e39}, Dims: []pgtype.ArrayDimension{{Length: 1, LowerBound: 1}}, Valid: true}, []pgtype.Numeric{numeric}},
+		"at":     {late, &late, sql.NullTime{Time: late, Valid: true}, sql.Null[time.Time]{V: late, Valid: true}, pgtype.Timestamptz{Time: late, Valid: true}},
+		"ats":    {[]time.Time{late}, []*time.Time{nil, &late}, [][]time.Time{{late}}},
+		"clock":  {late, pgtype.Timestamp{Time: late, Valid: true}},
+		"day":    {late, pgtype.Date{Time: late, Valid: true}},
+		"i":      {1.5, float32(-0.25), sql.NullFloat64{Float64: 1.5, Valid: true}, pgtype.Float8{Float64: 2.5, Valid: true}, math.NaN()},
+		"bs":     {[]float64{1, 1.5}},
+		"during": {span(late), &pgtype.Range[time.Time]{Lower: late, LowerType: pgtype.Inclusive, UpperType: pgtype.Unbounded, Valid: true}},
+		"days":   {pgtype.Multirange[pgtype.Range[time.Time]]{span(time.Unix(1, 0)), span(late)}},
+		"ids":    {ids(2.5)},
 	} {
 		tab := newTable(t, pool, "odd", staging.Config[odd]{Columns: []staging.Column{{Name: column}}, Fill: func(o *odd, r *staging.Row) { r.Value(o.v) }})
 		var rows []odd
@@ -88,7 +102,9 @@ func TestValuesOutOfRangeAreRejected(t *testing.T) {
 			rows = append(rows, odd{v})
 		}
 		good := map[string]any{"f": math.Inf(1), "fs": []float64{math.Inf(-1), 0, 1.5}, "at": pgtype.Timestamptz{InfinityModifier: pgtype.Infinity, Valid: true},
-			"ats": []time.Time{time.Unix(0, 0)}, "clock": time.Unix(0, 0), "day": pgtype.Date{InfinityModifier: pgtype.NegativeInfinity, Valid: true}}[column]
+			"ats": []time.Time{time.Unix(0, 0)}, "clock": time.Unix(0, 0), "day": pgtype.Date{InfinityModifier: pgtype.NegativeInfinity, Valid: true},
+			"i": 2.0, "bs": []float64{1, -2}, "during": pgtype.Range[time.Time]{LowerType: pgtype.Unbounded, Upper: time.Unix(0, 0), UpperType: pgtype.Exclusive, Valid: true},
+			"days": pgtype.Multirange[pgtype.Range[time.Time]]{span(time.Unix(1<<30, 0))}, "ids": ids(3)}[column]
 		stage(t, tab, load(append(rows, odd{good}, odd{nil})...), staging.OutcomeStaged)
 		if p := promote(t, tab); p.Rows != 2 || p.Rejected != len(values) {
 			t.Errorf("%s: %d rows and %d rejects, want 2 and %d", column, p.Rows, p.Rejected, len(values))
