@@ -275,3 +275,34 @@ func TestBucketsOfAnotherSeed(t *testing.T) {
 	want(t, "windows", len(seen), 30)
 	want(t, "afterwards", show(closeDue(t, w, 100)...), []string{})
 }
+
+// The sets stay in buckets while one of them has a name: from a bucket that is read again after the
+// next split, a key would come back with an old time, and its windows would be closed too early.
+func TestBucketsAreReadUntilAllAreEmpty(t *testing.T) {
+	t.Parallel()
+	c := servertest.Redis(t)
+	name := servertest.Prefix(t)
+	logger, _ := collect()
+	w := split(t, c, name, window.Config{Size: time.Second, Lateness: 24 * time.Hour, Remember: -1, Logger: logger})
+	prefix := "{" + name + "}:window:"
+	for b := range 65 { // all windows are at the end of their retention, and no key is idle yet
+		key := prefix + "expiry"
+		if b > 0 {
+			key += fmt.Sprint(".", b)
+		}
+		members, err := c.Do(t.Context(), c.B().Zrange().Key(key).Min("0").Max("-1").Build()).AsStrSlice()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range members {
+			if err := c.Do(t.Context(), c.B().Zadd().Key(key).ScoreMember().ScoreMember(1, m).Build()).Error(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	closeDue(t, w, 1)
+	closeDue(t, w, 1) // 50 windows at a time
+	if st := balanced(t, w); st.Windows != 0 || st.Keys != 30 {
+		t.Errorf("got %d windows and %d keys, want none and the 30 that are not idle yet", st.Windows, st.Keys)
+	}
+}

@@ -97,7 +97,10 @@ for _, window in ipairs(firstOf('due', '', clock, most)) do
     leased[#leased + 1] = {window, attempt, info[2] or 'unknown', n}
   end
 end
-if namesSplit and isEmpty('expiry', '') then
+local empty = namesSplit
+-- A key without windows may be left in idle: from its bucket it would come back with an old time.
+for _, kind in ipairs(KINDS) do empty = empty and isEmpty(kind, '') end
+if empty then
   call('HDEL', META, 'namessplit', 'kept')
   namesSplit = false
 end
