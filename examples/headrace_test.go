@@ -186,7 +186,7 @@ func windowsByName(t *testing.T, s stores, c cli) {
 	fillWindows(t, s, "sales")
 	c.shows("stats -window sales -window other", "sales: open keys 1, due 1 (for up to", "leased 0, dead 0, late events 1, events 2", "other: not used yet")
 	c.shows("audit -window sales", "sales: 2 windows are as their books have them")
-	c.shows("doctor -window sales", "✓ Windows sales layout 2, size 1m0s, sliding window none")
+	c.shows("doctor -window sales", "✓ Windows sales layout 3, size 1m0s, sliding window none")
 	redis := s.redis.Client(t)
 	if err := redis.Do(t.Context(), redis.B().Hincrby().Key("{sales}:window:meta").Field("added").Increment(3).Build()).Error(); err != nil {
 		t.Fatal(err)

@@ -62,6 +62,7 @@ func TestStandby(t *testing.T) {
 		t.Fatal(err)
 	}
 	servertest.Eventually(t, "the standby takes connections", func() bool { return pool.Ping(t.Context()) == nil })
+	servertest.Eventually(t, "the connection that the kill has closed is replaced", func() bool { return few.Ping(t.Context()) == nil })
 	one, err := pgxpool.New(t.Context(), s.URL+"&pool_max_conns=1")
 	if err != nil {
 		t.Fatal(err)
