@@ -149,15 +149,20 @@ func (l *lease) out() {
 	}
 }
 
-// leave is called when the caller's code has returned.
+// leave is called when the caller's code has returned. A suspect is marked as waiting before
+// another one may enter: that one may kill the process within waitDelay.
 func (l *lease) leave() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.out()
 	l.entered = time.Time{}
-	if !l.waiting {
+	switch {
+	case l.waiting:
+	case l.suspect():
+		_ = l.tell(true)
+	default:
 		l.settle.Reset(waitDelay)
 	}
+	l.out()
 }
 
 // finish is called before the batch is handed off or settled. From then on a lost lease does not
