@@ -262,16 +262,11 @@ func TestReadersPassAPromotionOfAGroupThatWaits(t *testing.T) {
 				t.Fatal(err)
 			}
 			slices := make(chan struct{}, 1000)
-			g.SetHook(func(p string) error {
-				if p == "between slices" {
-					slices <- struct{}{}
-				}
-				return nil
-			})
+			g.SetHook(signalAt("between slices", slices))
 			promoted := background(func() (staging.PromoteResult, error) { return g.Promote(t.Context(), staging.PromoteOptions{}) })
 			const rounds = 2
 			for i := range rounds {
-				<-slices // it waits again soon
+				awaitSlice(t, slices, promoted) // it waits again soon
 				groupFate(t, other.TableGroup, l.Batch.ID, staging.FateStaged)
 				for _, member := range []interface {
 					Stats(context.Context) (staging.Stats, error)

@@ -116,17 +116,12 @@ func TestReadersPassAPromotionThatWaits(t *testing.T) {
 				t.Fatal(err)
 			}
 			slices := make(chan struct{}, 1000)
-			tab.SetHook(func(p string) error {
-				if p == "between slices" {
-					slices <- struct{}{}
-				}
-				return nil
-			})
+			tab.SetHook(signalAt("between slices", slices))
 			promoted := promoting(t, tab)
 			untilWaiting(t, pool)
 			const rounds = 3
 			for i := range rounds {
-				<-slices // it waits again soon
+				awaitSlice(t, slices, promoted) // it waits again soon
 				if f := fates(t, other, l.Batch.ID); f[0] != staging.FateStaged {
 					t.Errorf("the batch is %v, want staged", f[0])
 				}
@@ -151,6 +146,29 @@ func TestReadersPassAPromotionThatWaits(t *testing.T) {
 			count(t, pool, 1+rounds)
 			balanced(t, tab)
 		})
+	}
+}
+
+// signalAt is a hook that signals each time that a point is reached.
+func signalAt(point string, signals chan<- struct{}) func(string) error {
+	return func(p string) error {
+		if p == point {
+			signals <- struct{}{}
+		}
+		return nil
+	}
+}
+
+// awaitSlice returns when a promotion has released its locks between two slices. A promotion that
+// waits for its locks in one piece fails the test here, and so does one that has ended.
+func awaitSlice(t *testing.T, slices <-chan struct{}, promoted <-chan result[staging.PromoteResult]) {
+	t.Helper()
+	select {
+	case <-slices:
+	case r := <-promoted:
+		t.Fatalf("the promotion has ended: %+v, %v, want one that waits in slices", r.v, r.err)
+	case <-time.After(30 * time.Second):
+		t.Fatal("the promotion has kept its place in the queue of the lock for 30 s, want a pause after each slice of 100 ms")
 	}
 }
 
