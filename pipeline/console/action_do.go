@@ -165,7 +165,7 @@ func (p *pipe) do(ctx context.Context, a Action, d *ActionResult) error {
 			return err
 		}
 		r, err := l.Refresh(ctx)
-		d.Records, d.Text = 1, fmt.Sprintf("Version %s with %s entries is current.", r.Version, exact(int64(r.Entries)))
+		d.Records, d.Text = 1, fmt.Sprintf("Version %s with %s is current.", r.Version, counted(int64(r.Entries), "entries"))
 		return err
 	case ActionKindPromote:
 		n, err := p.Promote(ctx)

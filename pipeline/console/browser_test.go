@@ -317,62 +317,114 @@ func byKeyboard(t *testing.T, b *browser) {
 	b.clean(t)
 }
 
-// pushToRow follows records through the console while they are pushed, rejected,
-// corrected in the browser and promoted, and clicks through the actions on the way.
+// pushToRow follows records through the console during a load, while they are pushed, rejected,
+// corrected in the browser and promoted, and does each action on the way.
 func pushToRow(t *testing.T, b *browser) {
 	r := newRig(t, rigOptions{})
 	r.pipe.Name = "orders"
 	r.serve(func(c *console.Config) { c.Authorize = allow })
+	l := r.startLoad()
+	defer l.stop()
 	b.of(t, r)
 	open := func(page string) {
+		t.Helper()
 		b.run(chromedp.Navigate(r.base+page), chromedp.WaitVisible("h1", chromedp.ByQuery))
 	}
 	click := func(selector string) {
+		t.Helper()
 		_, err := chromedp.RunResponse(b.ctx, chromedp.Click(selector, chromedp.ByQuery))
 		must(t, err)
 	}
-	confirm := func(want string) {
+	confirm := func(touches, want string) {
+		t.Helper()
+		contains(t, b.text(".touches"), touches)
 		click("main form button")
-		contains(t, b.text(".verdict"), want)
+		contains(t, b.text(".verdict.ok"), want)
+	}
+	poll := func(part, want string) { // the script loads the page again
+		t.Helper()
+		b.run(chromedp.Poll(fmt.Sprintf(`document.querySelector("[data-live=%s]").textContent.includes(%q)`, part, want), nil, patience))
 	}
 
-	r.push("order-17", "order-18 poison")
 	open("queue")
-	contains(t, b.text("[data-live=head]"), "order-17", "order-18 poison")
 	click(`a[href="do?action=pause"]`)
-	contains(t, b.text(".touches"), "2 records")
-	confirm("The queue is paused.")
+	confirm("record", "The queue is paused.")
+	eventually(t, func() error { // the producer fills the queue up, and no worker leases
+		if s := r.stats(); s.Ready < loadDepth || s.LeasedBatches > 0 {
+			return fmt.Errorf("got %+v, want a full queue and no leases", s)
+		}
+		return nil
+	})
+	r.push("order-16 odd", "order-17 odd", "order-18 poison", "order-19 poison")
+	open("find?id=order-17")
+	contains(t, b.text("[data-live=found]"), "ready", "Before it")
 	open("queue")
+	poll("figures", "paused")
+	contains(t, b.text("[data-live=head]"), "load-")
 	click(`a[href="do?action=resume"]`)
-	confirm("The queue is resumed.")
-	r.run()
+	confirm("record", "The queue is resumed.")
+	open("dead")
+	poll("count", "2 dead letters")
 
-	// The overview is loaded again by the script, until it has the end of both records.
-	open("")
-	b.run(chromedp.Poll(`document.querySelector("[data-live=rejected]").textContent.includes("malformed")`, nil, patience))
-
-	open("rejects")
-	click("tbody th a[href^='rejects?id=']")
-	contains(t, b.text("main pre"), "order-17")
+	rejects := make(map[string]int64)
+	eventually(t, func() error {
+		for _, reject := range read[console.RejectsPage](r, "rejects.json?code=odd").Rejects {
+			rejects[reject.Key] = reject.ID
+		}
+		if len(rejects) != 2 {
+			return fmt.Errorf("got the rejects %v, want both orders", rejects)
+		}
+		return nil
+	})
+	open("rejects?code=odd")
+	click(fmt.Sprintf("a[href='rejects?id=%d']", rejects["order-17"]))
+	contains(t, b.text("main pre"), "order-17 odd")
 	click(`a[href^="do?action=replay"]`)
 	b.run(chromedp.SetValue("textarea", "order-17 ok", chromedp.ByQuery), chromedp.Click("input[type=checkbox][name=edited]", chromedp.ByQuery))
-	confirm("The record was pushed into the queue, and the reject is resolved.")
+	confirm("1 reject", "The record was pushed into the queue, and the reject is resolved.")
+	open("rejects?code=odd")
+	b.run(chromedp.Click(fmt.Sprintf("input[name=id][value='%d']", rejects["order-16"]), chromedp.ByQuery))
+	click(`button[value=resolve]`)
+	confirm("1 reject", "1 reject was resolved.")
 
-	open("dead")
+	open("dead?reason=order-18")
 	b.run(chromedp.Click("tbody input[type=checkbox]", chromedp.ByQuery))
 	click(`button[value=discard]`)
-	contains(t, b.text(".touches"), "1 dead letter", "This cannot be undone.")
-	confirm("1 dead letter was discarded.")
+	contains(t, b.text(".touches"), "This cannot be undone.")
+	confirm("1 dead letter", "1 dead letter was discarded.")
+	open("dead?reason=order-19")
+	click("tbody th a")
+	click(`a[href^="do?action=requeue"]`)
+	confirm("1 dead letter", "1 dead letter was requeued.")
+	for _, a := range []struct{ page, link, touches, want string }{
+		{"tables", "refresh-lookup", "1 table", "1 entry is current."},
+		{"tables", "refresh-view", "1 view", "The refresh took"},
+		{"queue", "promote", "batch", "promoted."},
+		{"queue", "reconcile", "batch", "were compared with the table."},
+		{"queue", "audit", "batch", "0 differences from the books."},
+	} {
+		open(a.page)
+		click(fmt.Sprintf("a[href^='do?action=%s']", a.link))
+		confirm(a.touches, a.want)
+	}
+	l.stop()
 	r.run()
 
 	var kind string
-	must(t, r.pool.QueryRow(t.Context(), "SELECT kind FROM items WHERE id = 'order-17'").Scan(&kind))
-	if kind != "ok" {
-		t.Errorf("got the kind %q, want the corrected one", kind)
+	var rows int
+	must(t, r.pool.QueryRow(t.Context(), "SELECT kind, (SELECT count(*) FROM items) FROM items WHERE id = 'order-17'").Scan(&kind, &rows))
+	if want := l.rows + 1; kind != "ok" || rows != want {
+		t.Errorf("got the kind %q and %d rows, want the corrected one and %d: those of the load and one more", kind, rows, want)
+	}
+	q := r.stats()
+	if want := int64(l.pushed) + 3; q.Acked != want || q.Dead != 1 || q.Discarded != 1 || q.Balanced() != nil {
+		t.Errorf("got %+v (%v), want %d acknowledged, one dead and one discarded", q, q.Balanced(), want)
 	}
 	open("")
-	b.run(chromedp.Poll(`document.querySelector("[data-live=books]").textContent.includes("discarded 1")`, nil, patience))
-	contains(t, b.text("[data-live=verdict]"), "Nothing is lost and nothing is stuck.")
+	poll("books", "discarded 1")
+	poll("verdict", "Nothing is lost and nothing is stuck.")
+	open("dead")
+	contains(t, b.text("tbody"), "order-19")
 	open("find?id=order-17")
 	contains(t, b.text("main"), "promoted", "order-17")
 	b.clean(t)

@@ -57,6 +57,9 @@ func counted(n int64, several string) string {
 	if several == "batches" {
 		return "1 batch"
 	}
+	if one, ok := strings.CutSuffix(several, "ies"); ok {
+		return "1 " + one + "y"
+	}
 	return "1 " + strings.TrimSuffix(several, "s")
 }
 

@@ -49,6 +49,8 @@ func judge(v item) (item, error) {
 	switch v.Kind {
 	case "refuse":
 		return v, pipeline.Reject("refused", "as %s asked", v.ID)
+	case "odd":
+		return v, pipeline.Reject("odd", "%s is odd", v.ID)
 	case "poison":
 		panic("poison " + v.ID)
 	}
