@@ -52,7 +52,7 @@ func (s *Server) RunDurably(ctx context.Context, timeout time.Duration, c Call) 
 		for _, build := range []func(Call) rueidis.Completed{s.evalsha, s.Eval} {
 			var rs []rueidis.RedisResult
 			rs, aof = s.Durably(ctx, timeout, func() []rueidis.Completed { return []rueidis.Completed{build(c)} })
-			if r = rs[0]; !IsNoScript(r.Error()) {
+			if r = rs[0]; !s.needsText(r.Error()) {
 				break
 			}
 		}

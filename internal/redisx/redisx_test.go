@@ -51,6 +51,8 @@ func TestRefused(t *testing.T) {
 		"MASTERDOWN Link with MASTER is down", "READONLY You can't write against a read only replica.", "UNBLOCKED force unblock from blocking operation",
 		"BUSY Redis is busy running a script.", "MISCONF Redis is configured to save RDB snapshots", "NOREPLICAS Not enough good replicas to write.",
 		"MOVED 1 127.0.0.1:1", "ASK 1 127.0.0.1:1",
+		"Script attempted to execute a write command while the cluster is down and readonly script: f00, on @user_script:1.",
+		"Can not execute a write command 'hset' while the cluster is down and readonly script: on @user_script:1.",
 	} {
 		if err := refusal(t, c, text); !Refused(err) {
 			t.Errorf("Refused(%v) = false, want true", err)
@@ -173,6 +175,35 @@ func TestScriptRunsKnownOrNot(t *testing.T) {
 			t.Errorf("the command after it: got %d, %v, want 0", n, err)
 		}
 	})
+}
+
+// Scripts run by their text where EVALSHA was renamed or is not permitted, and after the first one
+// with no refused command before them.
+func TestScriptsWithoutEvalsha(t *testing.T) {
+	t.Parallel()
+	renamed, denied := servertest.OwnRedis(t, "--rename-command", "EVALSHA", "secret-evalsha"), servertest.OwnRedis(t)
+	admin := denied.Client(t)
+	must(t, admin.Do(t.Context(), admin.B().Arbitrary("ACL", "SETUSER", "default", "-evalsha").Build()).Error())
+	for what, url := range map[string]string{"renamed": renamed.URL, "not permitted": denied.URL} {
+		o := redisxtest.Options(t, url)
+		o.ClientSetInfo = rueidis.DisableClientSetInfo // Redis 7.0 refuses it, on each connection
+		c, err := rueidis.NewClient(o)
+		must(t, err)
+		t.Cleanup(c.Close)
+		s := open(t, c)
+		must(t, c.Do(t.Context(), c.B().Arbitrary("CONFIG", "RESETSTAT").Build()).Error())
+		for i := range int64(3) {
+			call := Call{Script: NewScript("return redis.call('INCR', KEYS[2])"), Keys: []string{s.guard, s.guard + "2"}}
+			if n, err := s.Run(t.Context(), call).AsInt64(); n != i+1 || err != nil {
+				t.Errorf("%s: got %d, %v, want %d", what, n, err, i+1)
+			}
+		}
+		stats, err := c.Do(t.Context(), c.B().Info().Section("stats").Build()).ToString()
+		must(t, err)
+		if got := infoField(stats, "total_error_replies"); got != "1" {
+			t.Errorf("%s: got %s refused commands, want 1", what, got)
+		}
+	}
 }
 
 // A server that refuses writes for the moment lacks nothing.

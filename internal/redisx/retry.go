@@ -42,6 +42,11 @@ func patienceFor(err error) time.Duration {
 	if _, ask := e.IsAsk(); ask {
 		return patience
 	}
+	// With cluster-allow-reads-when-down, a script runs in a cluster that is down until its first
+	// write. None of its writes has gone through: the cluster does not come up under a script.
+	if strings.Contains(e.Error(), clusterDown) {
+		return patience
+	}
 	code, _, _ := strings.Cut(e.Error(), " ")
 	switch code {
 	case "TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "UNBLOCKED", "BUSY":
@@ -51,6 +56,10 @@ func patienceFor(err error) time.Duration {
 	}
 	return 0
 }
+
+// clusterDown is in the error of a command of a script in a cluster that is down, in the words of
+// Redis and of Valkey.
+const clusterDown = "while the cluster is down"
 
 // IsReadOnly reports whether a replica refused a write.
 func IsReadOnly(err error) bool {

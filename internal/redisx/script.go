@@ -68,7 +68,7 @@ func (s *Server) Run(ctx context.Context, c Call) (r rueidis.RedisResult) {
 // with its text, so the commands of more must be reads.
 func (s *Server) Once(ctx context.Context, c Call, more func() []rueidis.Completed) []rueidis.RedisResult {
 	r := s.send(ctx, s.evalsha(c), more)
-	if IsNoScript(r[0].Error()) {
+	if s.needsText(r[0].Error()) {
 		r = s.send(ctx, s.Eval(c), more)
 	}
 	return r
@@ -88,7 +88,11 @@ func (s *Server) text(c Call) text {
 	return c.Script.plain
 }
 
+// evalsha builds the command that runs a script by its hash, if the server takes that.
 func (s *Server) evalsha(c Call) rueidis.Completed {
+	if s.textOnly.Load() {
+		return s.Eval(c)
+	}
 	return s.client.B().Evalsha().Sha1(s.text(c).sha).Numkeys(int64(len(c.Keys))).Key(c.Keys...).Arg(c.Args...).Build()
 }
 
@@ -98,8 +102,17 @@ func (s *Server) Eval(c Call) rueidis.Completed {
 	return s.client.B().Eval().Script(s.text(c).body).Numkeys(int64(len(c.Keys))).Key(c.Keys...).Arg(c.Args...).Build()
 }
 
-// IsNoScript reports whether the server does not know a script.
-func IsNoScript(err error) bool {
+// needsText reports whether a script did not run because the server has only its hash: it does not
+// know the script, or EVALSHA was renamed or is not permitted. In the second case all scripts run
+// by their text from then on.
+func (s *Server) needsText(err error) bool {
 	e, ok := rueidis.IsRedisErr(err)
-	return ok && e.IsNoScript()
+	if !ok {
+		return false
+	}
+	if lower := strings.ToLower(e.Error()); strings.Contains(lower, "'evalsha'") {
+		s.textOnly.Store(true)
+		return true
+	}
+	return e.IsNoScript()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -13,8 +14,9 @@ import (
 // concurrency safe.
 type Server struct {
 	client       rueidis.Client
-	guard        string // a key that never exists
-	takesHeaders bool   // scripts may begin with #!lua
+	guard        string      // a key that never exists
+	takesHeaders bool        // scripts may begin with #!lua
+	textOnly     atomic.Bool // scripts run by their text, never by their hash
 
 	reconnecting sync.Mutex
 
