@@ -72,7 +72,21 @@ func (r Rollup) contents() []contents {
 	for _, v := range r.distinct() {
 		out = append(out, v.contents())
 	}
-	return append(out, contents{table: r.table(), query: r.groups(ident(r.From) + " AS promoted")})
+	return append(out, contents{table: r.table(), query: r.inOwnCollations(r.groups(ident(r.From) + " AS promoted"))})
+}
+
+// inOwnCollations gives the keys of a query the collations of the roll-up's columns: the table's
+// may be others, and Postgres compares no rows of which one column has two collations.
+func (r Rollup) inOwnCollations(query string) string {
+	var list []string
+	for _, c := range r.GroupBy {
+		k := pgschema.Quote(c.Name)
+		if isText(c.Type) {
+			k += ` COLLATE "default" AS ` + k
+		}
+		list = append(list, k)
+	}
+	return "SELECT " + join(append(list, names(r.written(), "")...)) + " FROM (" + query + ") x"
 }
 
 // compared lists the columns that follow from the table. What the last promotion added to a value

@@ -1,7 +1,8 @@
 -- How the values of an expression are compared. The outer join gives one row, in which they are
 -- NULL: their types and collations are those of the expression all the same. pg_collation_for fails
--- for a type that has no collation.
-WITH e AS (
+-- for a type without a collation, so MATERIALIZED keeps the planner from evaluating it on a
+-- constant.
+WITH e AS MATERIALIZED (
     SELECT pg_typeof({expr}) AS type, pg_typeof(NULL::{type}) AS stored,
         CASE WHEN (SELECT t.typcollation <> 0 FROM pg_type t WHERE t.oid = pg_typeof({expr})) THEN pg_collation_for({expr}) END AS collated_as,
         CASE WHEN (SELECT t.typcollation <> 0 FROM pg_type t WHERE t.oid = pg_typeof(NULL::{type})) THEN pg_collation_for(NULL::{type}) END AS stored_as
@@ -12,5 +13,6 @@ SELECT type::text,
     stored::text,
     coalesce(collated_as, ''),
     EXISTS (SELECT FROM pg_collation c WHERE c.oid = to_regcollation(collated_as) AND NOT c.collisdeterministic),
-    coalesce(stored_as, '')
+    coalesce(stored_as, ''),
+    to_regoperator(format('=(%1$s,%1$s)', e.type)) IS NOT NULL
 FROM e

@@ -70,7 +70,7 @@ func (r Rollup) columnsOf(i int) []stored {
 		}
 	case AggregateDistinct:
 		return []stored{{
-			name: m.Name, typ: "bigint", all: "count(DISTINCT " + m.Expr + ")", change: "0", join: "sum", set: both(m.Name, " + "),
+			name: m.Name, typ: "bigint", all: "count(DISTINCT (" + m.Expr + ")::" + m.Type + ")", change: "0", join: "sum", set: both(m.Name, " + "),
 		}}
 	case AggregateSketch:
 		name := m.Name + "_sketch"
@@ -121,8 +121,15 @@ func (r Rollup) sumColumn(name, typ, expr string, i int, count string) stored {
 		set = "CASE WHEN " + both(count, " + ") + " > 0 THEN " + set + " END"
 	}
 	return stored{
-		name: name, typ: typ, all: "sum(" + expr + ")", change: "sum(" + change(i) + " * " + columnSign + ")", join: "sum", set: set,
+		name: name, typ: typ, all: "sum(" + expr + ")", change: signedSum(change(i)), join: "sum", set: set,
 	}
+}
+
+// signedSum adds what came and subtracts what went. The sums are subtracted, because the smallest
+// value of an integer type has no opposite.
+func signedSum(value string) string {
+	came, went := "sum("+value+") FILTER (WHERE "+columnSign+" > 0)", "sum("+value+") FILTER (WHERE "+columnSign+" < 0) * -1"
+	return "coalesce(" + join([]string{came + " + " + went, came, went}) + ")"
 }
 
 func (r Rollup) countColumn(name, typ, expr string, i int) stored {
@@ -184,12 +191,13 @@ func (r Rollup) recomputed() []stored {
 func (r Rollup) stale() string {
 	var lost []string
 	for i, m := range r.Measures {
-		q, gone := "r."+pgschema.Quote(m.Name), "("+change(i)+") FILTER (WHERE "+columnSign+" < 0)"
+		// The column may have rounded the value.
+		q, gone := "r."+pgschema.Quote(m.Name), "("+change(i)+") FILTER (WHERE "+columnSign+" < 0))::"+m.Type
 		switch m.Aggregate {
 		case AggregateMin:
-			lost = append(lost, "min"+gone+" <= "+q)
+			lost = append(lost, "(min"+gone+" <= "+q)
 		case AggregateMax:
-			lost = append(lost, "max"+gone+" >= "+q)
+			lost = append(lost, "(max"+gone+" >= "+q)
 		case AggregateSketch:
 			return "bool_or(" + columnSign + " < 0)"
 		default:

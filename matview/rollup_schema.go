@@ -111,6 +111,9 @@ func (r Rollup) ensure(ctx context.Context, db DB, what string, create bool) err
 		if err := r.checkGrouping(ctx, tx); err != nil {
 			return err
 		}
+		if err := r.checkExtremes(ctx, tx); err != nil {
+			return err
+		}
 		if err := r.checkSketches(ctx, tx); err != nil {
 			return err
 		}

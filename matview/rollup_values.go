@@ -3,6 +3,7 @@ package matview
 import (
 	_ "embed"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/headrace/headrace/internal/pgschema"
@@ -84,18 +85,33 @@ func isPlainText(typ string) bool {
 	return (t == "text" || strings.HasPrefix(t, "varchar") || strings.HasPrefix(t, "character varying")) && !strings.Contains(t, "collate")
 }
 
+// isText is true for a type of text, or of its arrays, whose collation is the default.
+func isText(typ string) bool {
+	t := strings.ToLower(strings.TrimSpace(typ))
+	return !strings.Contains(t, "collate") && slices.ContainsFunc([]string{"text", "varchar", "char", "bpchar"}, func(p string) bool { return strings.HasPrefix(t, p) })
+}
+
+// asStored gives an expression the collation of its column in the table of distinct values. The
+// target's may be another, and Postgres compares no rows of which one column has two collations.
+func asStored(typ string) string {
+	if c := collated(typ); c != "" || !isText(typ) {
+		return c
+	}
+	return ` COLLATE "default"`
+}
+
 // keyExprs are the key's expressions over rows of the table.
 func (v values) keyExprs() string {
 	var out []string
 	for _, c := range v.r.GroupBy {
-		out = append(out, c.expr()+"::"+c.Type+collated(c.Type)+" AS "+pgschema.Quote(c.Name))
+		out = append(out, c.expr()+"::"+c.Type+asStored(c.Type)+" AS "+pgschema.Quote(c.Name))
 	}
 	return join(out)
 }
 
 func (v values) value(expr string) string {
 	typ := v.measure().Type
-	return "(" + expr + ")::" + typ + collated(typ) + " AS " + columnValue
+	return "(" + expr + ")::" + typ + asStored(typ) + " AS " + columnValue
 }
 
 // all is the query of the values in a relation.
