@@ -219,6 +219,9 @@ func TestFlagsAndVariablesNameTheStores(t *testing.T) {
 			t.Errorf("worker with %s: exit code %d, %q; want 2 and %q", variable, r.code, r.err, want)
 		}
 	}
+	// The same variables, with the same texts, and an empty one is not set.
+	same := []string{"HEADRACE_REDIS=" + s.redis.URL, "HEADRACE_POSTGRES=" + s.pg.URL, "HEADRACE_LEASE=5", "HEADRACE_WORKERS=", "HEADRACE_QUEUE=", "HEADRACE_JSON="}
+	cli{t, append(same, wrong...)}.shows("process --empty", "processed 0 records")
 	if r := run(t, "headrace", []string{"HEADRACE_BATCH=0"}, "process"); r.code != 2 || !strings.Contains(r.err, "--batch is 0") {
 		t.Errorf("headrace process with HEADRACE_BATCH=0: exit code %d, %q", r.code, r.err)
 	}

@@ -128,6 +128,14 @@ func TestSchemaOfAnyTable(t *testing.T) {
 		t.Errorf("the promoter refreshes the views: %v", err)
 	}
 
+	// Programs with another lane.
+	c.fails("schema check --lanes 2", "Items_staging_a2")
+	execute(t, pool, c.ok("schema print --companions --lanes 2"))
+	c.shows("schema check --lanes 2", "as this program expects it")
+	check(worker, "worker", `"app_worker" needs`)
+	execute(t, pool, c.ok("grants print app_worker --role worker --lanes 2"))
+	check(worker, "worker --lanes 2", "")
+
 	// What has changed since.
 	layout := one[string](t, pool, `SELECT obj_description('shop."Items_control"'::regclass, 'pg_class')`)
 	for _, d := range []struct{ change, back, want string }{

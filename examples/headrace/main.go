@@ -11,13 +11,17 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
+	"os"
+	"reflect"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/alecthomas/kong"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -102,7 +106,10 @@ func run(ctx context.Context, p *program.Program, args []string) (err error) {
 		}
 	}()
 	var c commands
-	parser, err := kong.New(&c, kong.Name(p.Name), kong.Help(help),
+	if err := unsetEmpty(); err != nil {
+		return err
+	}
+	parser, err := kong.New(&c, kong.Name(p.Name), kong.Help(help), kong.TypeMapper(reflect.TypeFor[time.Duration](), kong.MapperFunc(durationFlag)),
 		kong.Writers(p.Out, p.Err), kong.Exit(func(int) { panic(helpShown{}) }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: program.DefaultWidth, NoExpandSubcommands: true}),
 		kong.ExplicitGroups([]kong.Group{{Key: "orders", Title: "The orders domain:"}, {Key: "any", Title: "Any pipeline:"}}),
@@ -114,7 +121,8 @@ func run(ctx context.Context, p *program.Program, args []string) (err error) {
 	if err != nil {
 		return &program.UsageError{Text: oneLine(err.Error()) + " (-h shows the help)"}
 	}
-	p.RedisURL, p.PostgresURL = c.RedisURL, c.PostgresURL
+	p.RedisURL = cmp.Or(c.RedisURL, os.Getenv(program.EnvPrefix+"REDIS"))
+	p.PostgresURL = cmp.Or(c.PostgresURL, os.Getenv(program.EnvPrefix+"POSTGRES"))
 	s := &session{Program: p, commands: &c}
 	defer s.close()
 	verb.BindTo(ctx, (*context.Context)(nil))
@@ -128,6 +136,33 @@ func help(options kong.HelpOptions, ctx *kong.Context) error {
 		return err
 	}
 	return kong.DefaultHelpPrinter(options, ctx)
+}
+
+// durationFlag parses a duration as the flags of the other programs do: 5s, 1m or 5.
+func durationFlag(flag *kong.DecodeContext, target reflect.Value) error {
+	var text string
+	if err := flag.Scan.PopValueInto("duration", &text); err != nil {
+		return err
+	}
+	d, err := program.ParseDuration(text)
+	if err != nil {
+		return fmt.Errorf("%q must be a duration such as 5s or 5 (seconds)", text)
+	}
+	target.SetInt(int64(d))
+	return nil
+}
+
+// unsetEmpty removes the variables of flags that are empty, which kong would take for values: an
+// env file has NAME= for a flag that is not set.
+func unsetEmpty() error {
+	for _, variable := range os.Environ() {
+		if name, value, _ := strings.Cut(variable, "="); value == "" && strings.HasPrefix(name, program.EnvPrefix) {
+			if err := os.Unsetenv(name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }

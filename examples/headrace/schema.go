@@ -15,8 +15,22 @@ type schema struct {
 	Check schemaCheck `cmd:"" help:"Compare the database with the expected schema; create nothing."`
 }
 
+// laneCount is a number of lanes, for programs with more of them than the table has.
+type laneCount struct {
+	Lanes int `placeholder:"N" help:"Lanes, 1 to 16 (those of the table)."`
+}
+
+// Validate is called by kong after parsing.
+func (v *laneCount) Validate() error {
+	if v.Lanes == 0 {
+		return nil
+	}
+	return between("--lanes", v.Lanes, 1, staging.MaxLanes)
+}
+
 type schemaPrint struct {
-	Companions bool     `help:"Only the companion tables of --table (staging, ledger, rejects); the table must exist. Implied for tables other than orders."`
+	laneCount
+	Companions bool     `help:"Only the companions (staging, ledger, rejects) of a --table that exists. Implied by --lanes and --columns, and for tables other than orders."`
 	Columns    []string `help:"Columns that the programs load (those of the staging tables, or else all)."`
 }
 
@@ -25,7 +39,7 @@ type schemaPrint struct {
 func (v *schemaPrint) Run(ctx context.Context, s *session) error {
 	var sql string
 	var err error
-	if s.names() == orders.Names && !v.Companions && v.Columns == nil {
+	if s.names() == orders.Names && !v.Companions && v.Columns == nil && v.Lanes == 0 {
 		if sql, err = orders.SQL(); err != nil {
 			return err
 		}
@@ -35,7 +49,7 @@ func (v *schemaPrint) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	if sql, err = ops.CompanionSQL(ctx, pool, s.Table, ops.Program{Columns: v.Columns}); err != nil {
+	if sql, err = ops.CompanionSQL(ctx, pool, s.Table, ops.Program{Columns: v.Columns, Lanes: v.Lanes}); err != nil {
 		return err
 	}
 	if s.names() != orders.Names && !v.Companions {
@@ -49,6 +63,7 @@ func (v *schemaPrint) Run(ctx context.Context, s *session) error {
 }
 
 type schemaCheck struct {
+	laneCount
 	Role string `default:"all" enum:"worker,promoter,reader,all" help:"worker, promoter, reader or all."`
 }
 
@@ -65,11 +80,11 @@ func (v *schemaCheck) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	role, views := ops.Roles[v.Role], true
+	program, views := ops.Program{Role: ops.Roles[v.Role], Lanes: v.Lanes}, true
 	if s.names() == orders.Names {
-		err = orders.Check(ctx, pool, role)
+		err = orders.Check(ctx, pool, program)
 	} else {
-		views, err = ops.Check(ctx, pool, s.names(), ops.Program{Role: role})
+		views, err = ops.Check(ctx, pool, s.names(), program)
 	}
 	if err != nil {
 		return err
@@ -77,7 +92,7 @@ func (v *schemaCheck) Run(ctx context.Context, s *session) error {
 	checked := checkedSchema{OK: true, Table: s.Table, Role: v.Role}
 	text := fmt.Sprintf("the schema of %s is as this program expects it\n", s.Table)
 	switch {
-	case role == staging.RoleWorker: // it has nothing to do with the views
+	case program.Role == staging.RoleWorker: // it has nothing to do with the views
 	case views:
 		checked.Views = s.Views
 	default:
@@ -92,6 +107,7 @@ type grants struct {
 }
 
 type grantsPrint struct {
+	laneCount
 	To      string   `arg:"" help:"The database role that gets them."`
 	Role    string   `default:"all" enum:"worker,promoter,reader,all" help:"worker, promoter, reader or all."`
 	Replace bool     `help:"The program replaces rows by their key."`
@@ -103,7 +119,7 @@ func (v *grantsPrint) Validate() error {
 	if n := len(v.To); n < 1 || n > 63 {
 		return fmt.Errorf("<to> has %d bytes, must be the name of a role, 1 to 63", n)
 	}
-	return nil
+	return v.laneCount.Validate()
 }
 
 // Run prints the SQL. It reads the catalogue, so the tables must exist.
@@ -113,10 +129,11 @@ func (v *grantsPrint) Run(ctx context.Context, s *session) error {
 		return err
 	}
 	var sql string
+	program := ops.Program{Role: ops.Roles[v.Role], Replace: v.Replace, Columns: v.Columns, Lanes: v.Lanes}
 	if s.names() == orders.Names && !v.Replace && v.Columns == nil {
-		sql, err = orders.Grants(ctx, pool, ops.Roles[v.Role], v.To)
+		sql, err = orders.Grants(ctx, pool, program, v.To)
 	} else {
-		sql, err = ops.Grants(ctx, pool, s.names(), ops.Program{Role: ops.Roles[v.Role], Replace: v.Replace, Columns: v.Columns}, v.To)
+		sql, err = ops.Grants(ctx, pool, s.names(), program, v.To)
 	}
 	if err != nil {
 		return err

@@ -35,7 +35,7 @@ func SQL() (string, error) {
 
 // Check compares the database with what a program of that role expects. It creates nothing. The
 // error names the first difference.
-func Check(ctx context.Context, pg *pgxpool.Pool, role staging.Role) error {
+func Check(ctx context.Context, pg *pgxpool.Pool, p ops.Program) error {
 	for _, name := range []string{Table, "product_catalog", "currency_rates", "zip_code_zones"} {
 		var found bool
 		if err := pg.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", name).Scan(&found); err != nil {
@@ -49,11 +49,11 @@ func Check(ctx context.Context, pg *pgxpool.Pool, role staging.Role) error {
 	if err != nil {
 		return err
 	}
-	cfg.NoCreate, cfg.Role = true, role
+	cfg.NoCreate, cfg.Role, cfg.Lanes = true, p.Role, p.Lanes
 	if _, err := staging.New[Row](ctx, pg, Table, cfg); err != nil {
 		return err
 	}
-	if role == staging.RoleWorker || role == staging.RoleReader {
+	if p.Role == staging.RoleWorker || p.Role == staging.RoleReader {
 		return nil // neither writes the roll-ups nor refreshes the views
 	}
 	for _, r := range Rollups() {
@@ -71,21 +71,21 @@ var createdTable = regexp.MustCompile(`(?m)^CREATE TABLE (\S+) `)
 
 // Grants returns the statements that give a database role what a program needs in tables that
 // exist. RolePromoter and RoleAll also read and refresh the views, which they must own.
-func Grants(ctx context.Context, pg *pgxpool.Pool, role staging.Role, to string) (string, error) {
+func Grants(ctx context.Context, pg *pgxpool.Pool, p ops.Program, to string) (string, error) {
 	cfg, err := tableConfig()
 	if err != nil {
 		return "", err
 	}
-	cfg.Role = role
+	cfg.Role, cfg.Lanes = p.Role, p.Lanes
 	sql, err := staging.Grants[Row](ctx, pg, Table, cfg, to)
 	if err != nil {
 		return "", err
 	}
 	grantee := pgx.Identifier{to}.Sanitize()
-	if role == staging.RoleWorker || role == staging.RoleAll {
+	if p.Role == staging.RoleWorker || p.Role == staging.RoleAll {
 		sql += "GRANT SELECT ON product_catalog, currency_rates, zip_code_zones TO " + grantee + ";\n"
 	}
-	if role == staging.RolePromoter || role == staging.RoleAll {
+	if p.Role == staging.RolePromoter || p.Role == staging.RoleAll {
 		for _, r := range Rollups() {
 			schema, err := r.SQL()
 			if err != nil {
@@ -96,6 +96,6 @@ func Grants(ctx context.Context, pg *pgxpool.Pool, role staging.Role, to string)
 			}
 		}
 	}
-	more, err := ops.MoreGrants(ctx, pg, Names, role, to)
+	more, err := ops.MoreGrants(ctx, pg, Names, p.Role, to)
 	return sql + more, err
 }

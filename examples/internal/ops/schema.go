@@ -25,11 +25,12 @@ type Program struct {
 	Role    staging.Role
 	Columns []string // that it loads; nil: those of the staging tables, or else all of the target
 	Replace bool     // it updates rows whose key is in the table
+	Lanes   int      // of staging tables; 0: as many as the table has
 }
 
 // config is a configuration for the table without its row type.
 func (p Program) config(ctx context.Context, pool *pgxpool.Pool, table string) (staging.Config[struct{}], error) {
-	cfg := staging.Config[struct{}]{NoCreate: true, Role: p.Role, Fill: func(*struct{}, *staging.Row) {}}
+	cfg := staging.Config[struct{}]{NoCreate: true, Role: p.Role, Lanes: p.Lanes, Fill: func(*struct{}, *staging.Row) {}}
 	columns := p.Columns
 	if columns == nil {
 		var err error
