@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"net"
+	"strings"
 	"syscall"
 	"time"
 
@@ -17,8 +18,8 @@ const (
 
 // Dialer returns a dialer whose connections notice a peer that has vanished within about 10 s: a
 // timeout for the dial, keepalive probes on an idle connection, and on Linux TCP_USER_TIMEOUT for
-// bytes that are not acknowledged. Without it the kernel retries for 15 minutes. It suits both
-// stores:
+// bytes that are not acknowledged. Without it the kernel retries for 15 minutes. It also dials Unix
+// sockets, which need none of this. It suits both stores:
 //
 //	option.Dialer = *pipeline.Dialer()                 // rueidis.ClientOption
 //	config.ConnConfig.DialFunc = pipeline.Dialer().DialContext // pgxpool.Config, see TunePool
@@ -30,7 +31,10 @@ func Dialer() *net.Dialer {
 		Timeout:         dialTimeout,
 		KeepAlive:       time.Second, // rueidis pings at this interval
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 3 * time.Second, Interval: time.Second, Count: 5},
-		Control: func(_, _ string, c syscall.RawConn) error {
+		Control: func(network, _ string, c syscall.RawConn) error {
+			if !strings.HasPrefix(network, "tcp") {
+				return nil // a Unix socket has no such option, and no peer that vanishes
+			}
 			var err error
 			if cerr := c.Control(func(fd uintptr) { err = setUserTimeout(fd, peerTimeout) }); cerr != nil {
 				return cerr

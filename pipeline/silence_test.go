@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -125,6 +126,16 @@ func TestDialer(t *testing.T) {
 		t.Fatalf("the options cannot be set: %v", err)
 	}
 	defer func() { _ = c.Close() }()
+	socket, err := net.Listen("unix", filepath.Join(t.TempDir(), "socket"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	local, err := d.DialContext(t.Context(), "unix", socket.Addr().String())
+	if err != nil {
+		t.Fatalf("a Unix socket: %v", err)
+	}
+	defer func() { _ = local.Close() }()
 	if !d.KeepAliveConfig.Enable || d.Timeout == 0 || d.KeepAlive <= 0 {
 		t.Errorf("dialer %+v, want keepalive and a timeout", d)
 	}

@@ -43,18 +43,58 @@ func Redis(env, url string) (Server, rueidis.ClientOption, error) {
 
 // Postgres reads the URL, or the keyword/value string, of a Postgres database.
 func Postgres(env, url string) (Server, *pgx.ConnConfig, error) {
+	const form = "postgres://user:password@host:5432/database"
+	if misplaced(url) {
+		return Server{}, nil, Unreadable(env, form)
+	}
 	c, err := pgx.ParseConfig(url)
+	if parse := new(pgconn.ParseConfigError); errors.As(err, &parse) {
+		anonymous := *parse
+		anonymous.ConnString = ""
+		if text := strings.TrimPrefix(anonymous.Error(), "cannot parse ``: "); url == "" || harmless(text) {
+			return Server{}, nil, fmt.Errorf("cannot use %s: %s", env, oneLine(text))
+		}
+	}
 	if err != nil {
-		return Server{}, nil, Unreadable(env, "postgres://user:password@host:5432/database")
+		return Server{}, nil, Unreadable(env, form)
 	}
 	name := cmp.Or(c.Database, c.User) // the server's own default
 	address := fmt.Sprintf("%s, database %s", net.JoinHostPort(c.Host, fmt.Sprint(c.Port)), name)
 	return Server{Env: env, Kind: "Postgres", Address: address, User: c.User, Name: name}, c, nil
 }
 
+// misplaced reports whether a password in a URL of Postgres has a character that ends the password
+// or the host: the parser would take the rest for the host or the database, which messages name.
+func misplaced(raw string) bool {
+	_, rest, ok := strings.Cut(raw, "://")
+	if !ok {
+		return false
+	}
+	end := strings.IndexAny(rest, "/?#")
+	if end < 0 {
+		end = len(rest)
+	}
+	if n := strings.Count(rest[:end], "@"); n > 0 {
+		return n > 1
+	}
+	before, _, ok := strings.Cut(rest[end:], "@")
+	return ok && !strings.Contains(before, "=") // a setting may have one
+}
+
+// harmless reports whether the reason why pgx cannot use a URL repeats no part of it that may be
+// the password.
+func harmless(reason string) bool {
+	for _, prefix := range []string{"failed to read service", "failed to configure TLS", "invalid port", "invalid connect_timeout", "could not match"} {
+		if strings.HasPrefix(reason, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
 // Unreadable replaces the error of a parser, which would repeat the URL with its password.
 func Unreadable(env, form string) error {
-	return fmt.Errorf("%s is not a valid URL: it must look like %s, with # ? / and %% of the password as %%23 %%3F %%2F and %%25", env, form)
+	return fmt.Errorf("%s is not a valid URL: it must look like %s, with # ? / @ and %% of the password as %%23 %%3F %%2F %%40 and %%25", env, form)
 }
 
 // Error reports why a server cannot be used.
@@ -97,7 +137,7 @@ func (s Server) Explain(err error) *Error {
 	if pg := new(pgconn.PgError); errors.As(err, &pg) {
 		code = pg.Code
 	} else if r := new(rueidis.RedisError); errors.As(err, &r) {
-		redis = r.Error()
+		redis = strings.TrimPrefix(r.Error(), "ERR ") // rueidis leaves it away, but not in all replies
 	}
 	says := func(prefixes ...string) bool {
 		for _, p := range prefixes {
@@ -111,23 +151,25 @@ func (s Server) Explain(err error) *Error {
 	switch {
 	case Starting(err):
 		problem, fix = "is starting up", "try again in a moment"
-	case code == "28P01", code == "28000", says("WRONGPASS", "NOAUTH", "ERR AUTH", "ERR invalid password", "ERR Client sent AUTH"):
+	case code == "28P01", code == "28000", says("WRONGPASS", "NOAUTH", "AUTH", "invalid password", "Client sent AUTH"):
 		problem, fix = "refuses the password", correct
 		if s.User != "" {
 			problem = fmt.Sprintf("refuses the user %q or the password", s.User)
 		}
 	case code == "3D000":
 		problem, fix = "does not have that database", fmt.Sprintf("create it (createdb %s) or %s", s.Name, correct)
-	case says("ERR DB index"):
+	case says("DB index", "invalid DB index"):
 		problem, fix = "does not have that database", correct
 	case code == "42501", says("NOPERM"):
 		problem, fix = fmt.Sprintf("does not let the user %q in", s.User), "grant the privilege or "+correct
-	case code == "53300", says("ERR max number of clients"):
+	case code == "53300", says("max number of clients"):
 		problem, fix = "has no connection left", "raise its limit or stop another client"
 	case errors.As(err, &dns):
 		problem, fix = "cannot be found: the host name is unknown", correct
 	case code == "42704": // pgx sends parameters that it does not know to the server
 		problem, fix = "does not know a parameter of the connection", correct
+	case err != nil && strings.Contains(err.Error(), "ValidateConnect failed"):
+		problem, fix = "is not the kind of server that target_session_attrs asks for", correct
 	case isTLS(err):
 		problem, fix = "and this program do not agree on TLS", correct+" (sslmode=… for Postgres, rediss:// for Redis)"
 	case code != "" || redis != "":

@@ -42,6 +42,7 @@ func TestExplainNamesTheProblemAndTheFix(t *testing.T) {
 		{pg, errors.Join(&pgconn.PgError{Code: "42704", Message: `unrecognized configuration parameter "sslmod"`}, errors.New("server refused TLS connection")), []string{"does not know a parameter", `"sslmod"`}},
 		{unnamed, &pgconn.PgError{Code: "3D000", Message: "no such database"}, []string{"database me does not have", "createdb me"}},
 		{pg, fmt.Errorf("first\n\tsecond: %w", refused), []string{"does not answer", "start it or correct DATABASE_URL"}},
+		{pg, errors.New("ValidateConnect failed: connection is not read only"), []string{"target_session_attrs"}},
 		{redis, refused, []string{"Redis at cache.example:6380, database 3", "does not answer", "start it or correct REDIS_URL"}},
 		{redis, &net.DNSError{Err: "no such host", Name: "cache.example"}, []string{"host name is unknown", "correct REDIS_URL"}},
 	} {
@@ -62,12 +63,34 @@ func TestUnreadableURLsAreNotRepeated(t *testing.T) {
 	for _, bad := range []string{
 		"://me:" + secret + "@host/1", "redis://me:" + secret + "@host:port:6379/x", "postgres://me:" + secret + "@host:port/x y",
 		"me:" + secret + "@host", "redis://me:" + secret + "%zz@host/0",
+		"postgres://me:first@" + secret + "@host/shop", "postgres://me:12/" + secret + "@host/shop", "postgres://me:12?" + secret + "@host/shop",
+		"postgres://me:12#" + secret + "@host/shop", "postgres://me:" + secret + "@host:port/shop",
 	} {
 		if _, _, err := Redis("REDIS_URL", bad); err == nil || strings.Contains(err.Error(), secret) || !strings.Contains(err.Error(), "REDIS_URL") {
 			t.Errorf("Redis: got %v, want an error that names REDIS_URL without the password", err)
 		}
 		if _, _, err := Postgres("DATABASE_URL", bad); err == nil || strings.Contains(err.Error(), secret) || !strings.Contains(err.Error(), "DATABASE_URL") {
 			t.Errorf("Postgres: got %v, want an error that names DATABASE_URL without the password", err)
+		}
+	}
+}
+
+// What cannot be used without being a fault of the URL's form has the reason.
+func TestReasonsThatAreNotTheForm(t *testing.T) {
+	t.Parallel()
+	for url, want := range map[string]string{
+		"postgres://me:" + secret + "@host/shop?service=none&servicefile=/nowhere":             "failed to read service",
+		"postgres://me:" + secret + "@host/shop?sslmode=bogus":                                 "sslmode is invalid",
+		"postgres://me:" + secret + "@host/shop?sslmode=verify-full&sslrootcert=/nowhere":      "open /nowhere",
+		"host=a,b port=1,2,3 user=me password=" + secret:                                       "3 port numbers to 2 hosts",
+		"postgres://me:" + secret + "@host/shop?connect_timeout=soon":                          "invalid connect_timeout",
+		"postgres://me:" + secret + "@host/shop?application_name=a@b&sslmode=disable":          "",
+		"postgres://host/shop?application_name=a@b&sslmode=disable&user=me&password=" + secret: "",
+		"host=/run/postgresql user=me application_name=a@b password=" + secret:                 "",
+	} {
+		_, _, err := Postgres("DATABASE_URL", url)
+		if got := fmt.Sprint(err); want == "" && err != nil || !strings.Contains(got, want) || want != "" && !strings.Contains(got, "cannot use DATABASE_URL") || strings.Contains(got, secret) {
+			t.Errorf("got %q, want %q without the password", got, want)
 		}
 	}
 }
