@@ -2,6 +2,7 @@ package program
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -102,6 +103,32 @@ func TestWrap(t *testing.T) {
 			if i > 0 && !strings.HasPrefix(line, strings.Repeat(" ", 12)) {
 				t.Errorf("%d columns: line %d is not indented: %q", width, i, line)
 			}
+		}
+	}
+}
+
+// A text that is replaced stays in its place on a terminal of any size, and after a resize.
+func TestScreen(t *testing.T) {
+	t.Parallel()
+	text := strings.Repeat("x", 39) + "\none\ntwo\nthree\n"
+	const up = "\033[%dA\033[J"
+	var s screen
+	for i, step := range []struct {
+		columns, rows int
+		want          string
+	}{
+		{80, 24, text},
+		{80, 24, fmt.Sprintf(up, 4) + text},
+		{80, 0, "\033[H\033[J" + text}, // a height that is unknown
+		{20, 24, "\033[H\033[J" + text},
+		{20, 24, fmt.Sprintf(up, 5) + text}, // the first line takes two
+		{40, 5, "\033[H\033[J" + text},
+		{40, 5, fmt.Sprintf(up, 4) + text},
+		{40, 4, "\033[H\033[J" + strings.Repeat("x", 39) + "\none\n… 2 more lines: enlarge the terminal\n"},
+		{40, 4, fmt.Sprintf(up, 3) + strings.Repeat("x", 39) + "\none\n… 2 more lines: enlarge the terminal\n"},
+	} {
+		if got := s.place(text, step.columns, step.rows); got != step.want {
+			t.Errorf("step %d, %d columns and %d rows: got %q, want %q", i, step.columns, step.rows, got, step.want)
 		}
 	}
 }

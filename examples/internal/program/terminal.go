@@ -14,20 +14,24 @@ const DefaultWidth = 80
 
 // Width returns the number of columns of a terminal, and whether w is one.
 func Width(w io.Writer) (columns int, terminal bool) {
+	columns, _, terminal = size(w)
+	return columns, terminal
+}
+
+// size is Width with the number of rows, which is 0 if it is unknown.
+func size(w io.Writer) (columns, rows int, terminal bool) {
 	f, ok := w.(*os.File)
 	if o, guarded := w.(*output); guarded {
 		f, ok = o.file, true
 	}
 	if !ok {
-		return DefaultWidth, false
+		return DefaultWidth, 0, false
 	}
-	if n, ok := columnsOf(f); ok {
-		if n > 0 {
-			return n, true
-		}
-		return DefaultWidth, true
+	columns, rows, terminal = sizeOf(f)
+	if columns <= 0 {
+		columns = DefaultWidth
 	}
-	return DefaultWidth, false
+	return columns, rows, terminal
 }
 
 // Clean returns text on one line, with Go escapes for characters that cannot be printed. Records,

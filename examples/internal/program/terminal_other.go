@@ -4,8 +4,8 @@ package program
 
 import "os"
 
-// columnsOf reports whether f is a character device. Its width is unknown.
-func columnsOf(f *os.File) (int, bool) {
+// sizeOf reports whether f is a character device. Its size is unknown.
+func sizeOf(f *os.File) (columns, rows int, terminal bool) {
 	info, err := f.Stat()
-	return 0, err == nil && info.Mode()&os.ModeCharDevice != 0
+	return 0, 0, err == nil && info.Mode()&os.ModeCharDevice != 0
 }

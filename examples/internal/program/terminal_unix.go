@@ -8,11 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// columnsOf returns the number of columns of a terminal, which may be 0, and whether f is one.
-func columnsOf(f *os.File) (int, bool) {
+// sizeOf returns the size of a terminal, which may be 0, and whether f is one.
+func sizeOf(f *os.File) (columns, rows int, terminal bool) {
 	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
 	if err != nil {
-		return 0, false
+		return 0, 0, false
 	}
-	return int(size.Col), true
+	return int(size.Col), int(size.Row), true
 }
