@@ -36,14 +36,14 @@ var (
 	//go:embed configure.lua
 	configureLua string
 
-	acquireScript = redisx.NewScript(redisx.NumberLua, redisx.CallLua, commonLua, writeLua, acquireLua)
-	releaseScript = redisx.NewScript(redisx.NumberLua, redisx.CallLua, commonLua, writeLua, releaseLua)
-	notifyScript  = redisx.NewScript(redisx.NumberLua, redisx.CallLua, commonLua, writeLua, notifyLua)
+	acquireScript = redisx.NewScript(redisx.NumberLua, redisx.RightsLua, redisx.CallLua, commonLua, writeLua, acquireLua)
+	releaseScript = redisx.NewScript(redisx.NumberLua, redisx.RightsLua, redisx.CallLua, commonLua, writeLua, releaseLua)
+	notifyScript  = redisx.NewScript(redisx.NumberLua, redisx.RightsLua, redisx.CallLua, commonLua, writeLua, notifyLua)
 	statsScript   = redisx.NewScript(redisx.NumberLua, redisx.CallLua, commonLua, statsLua)
 	auditScript   = redisx.NewScript(redisx.NumberLua, redisx.CallLua, commonLua, auditLua)
-	repairScript  = redisx.NewScript(redisx.NumberLua, redisx.CallLua, commonLua, writeLua, repairLua)
+	repairScript  = redisx.NewScript(redisx.NumberLua, redisx.RightsLua, redisx.CallLua, commonLua, writeLua, repairLua)
 
-	configureScript = redisx.NewScript(redisx.CallLua, configureLua)
+	configureScript = redisx.NewScript(redisx.RightsLua, redisx.CallLua, configureLua)
 )
 
 // request is what a script is asked with.

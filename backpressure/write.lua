@@ -1,5 +1,7 @@
 -- Every script that writes goes on with this.
 
+needs('EXISTS', 'HSET', 'HGET', 'PEXPIRE', 'ZADD', 'ZCARD', 'ZRANGE', 'ZRANGEBYSCORE', 'ZREM', 'ZSCORE')
+
 -- A server at maxmemory refuses the first write of a script if it needs memory, and no write after
 -- one that needs none. So this first write tells whether it is full, and a script that makes room
 -- can do its work all the same.

@@ -56,6 +56,8 @@ local function choose()
   end
 end
 
+needs('BITFIELD', 'BITFIELD_RO', 'DEL', 'EXISTS', 'GETRANGE', 'PEXPIRE', 'SET', 'SETRANGE')
+if GUARD then needs('HSET') end
 drop_lost()
 choose()
 local g = tables[1]

@@ -28,9 +28,9 @@ var stateLua string
 var mendLua string
 
 var (
-	claimScript = redisx.NewScript(redisx.NumberLua, tablesLua, claimLua)
-	findScript  = redisx.NewScript(redisx.NumberLua, tablesLua, findLua)
-	stateScript = redisx.NewScript(redisx.NumberLua, tablesLua, stateLua)
+	claimScript = redisx.NewScript(redisx.NumberLua, redisx.RightsLua, tablesLua, claimLua)
+	findScript  = redisx.NewScript(redisx.NumberLua, redisx.RightsLua, tablesLua, findLua)
+	stateScript = redisx.NewScript(redisx.NumberLua, redisx.RightsLua, tablesLua, stateLua)
 	mendScript  = redisx.NewScript(mendLua)
 )
 

@@ -15,6 +15,7 @@ if have ~= entries then
   return redis.error_reply('HEADRACE the new version has ' .. have .. ' of ' .. entries .. ' entries')
 end
 
+needs('PERSIST', 'PEXPIRE', 'SET')
 -- Checked. From here on it only writes.
 for i = FIRST_PART, FIRST_PART + parts - 1 do redis.call('PERSIST', KEYS[i]) end
 -- The old parts expire one after the other: the server frees each at once.

@@ -29,8 +29,8 @@ var lockLua string
 // refuses the whole script instead of running it until the first key that has moved.
 var (
 	askScript   = redisx.NewScript(askLua)
-	writeScript = redisx.NewScript(writeLua)
-	swapScript  = redisx.NewScript(swapLua)
+	writeScript = redisx.NewScript(redisx.RightsLua, writeLua)
+	swapScript  = redisx.NewScript(redisx.RightsLua, swapLua)
 	lockScript  = redisx.NewScript(lockLua)
 )
 

@@ -10,11 +10,12 @@ local function readBatches()
   local batches, broken, seen, i = {}, {}, {}, 2
   while ARGV[i] do
     local id, last = ARGV[i], i + 1 + 4 * ARGV[i + 1]
-    local meta = seen[id] and {} or redis.pcall('HMGET', metaOf(id), 'n', 'st')
+    local meta = seen[id] and {} or read('HMGET', metaOf(id), 'n', 'st')
     seen[id] = true
-    if meta.err or meta[1] and not (SET_OF[meta[2]] and number(meta[1])) then
+    if not meta or meta[1] and not (SET_OF[meta[2]] and number(meta[1])) then
       broken[#broken + 1] = id
     elseif meta[1] then
+      if last > i + 1 then needs('SETRANGE') end
       batches[#batches + 1] = {id = id, records = number(meta[1]), state = meta[2], undo = matchUndo(i + 2, last)}
     end
     i = last + 1
@@ -31,6 +32,7 @@ local function acknowledge(batch)
   redis.call('UNLINK', listOf(batch.id), metaOf(batch.id))
 end
 
+needs('ZREM', 'UNLINK', 'HSET', 'HINCRBY')
 local books = redis.call('HMGET', STAT, 'acked', 'inflight')
 local acked, records, handed = 0, 0, 0
 local batches, broken = readBatches()

@@ -10,9 +10,9 @@ local now = serverTime()
 local out = {sumReserved(), number(redis.call('HGET', STAT, 'reserved')) or 0}
 for i = 2, #ARGV do
   local id = ARGV[i]
-  local meta = redis.pcall('HMGET', metaOf(id), 'st', 'root', unpack(NUMBERS))
+  local meta = read('HMGET', metaOf(id), 'st', 'root', unpack(NUMBERS))
   local records, state, odd = -2, '', ''
-  if not meta.err then
+  if meta then
     local fields = {root = meta[2]}
     for k, field in ipairs(NUMBERS) do fields[field] = meta[2 + k] end
     local gone = not (meta[1] or meta[2] or fields.n)
@@ -26,6 +26,6 @@ for i = 2, #ARGV do
     if score then sets = sets .. set[2] end
     if score and odd == '' and not isTime(score, now) then odd = 'its score in the set ' .. set[2] .. ' = ' .. score end
   end
-  out[i + 1] = {records, state, pcallNumber('LLEN', listOf(id)) or -1, sets, odd}
+  out[i + 1] = {records, state, read('LLEN', listOf(id)) or -1, sets, odd}
 end
 return out

@@ -87,10 +87,12 @@ local function backoff(count, base, max, random)
   return math.min(base * 2 ^ math.min(count - 1, 40), max) * (1 - random / 2)
 end
 
--- pcallNumber runs a command that returns a number, and returns nil if it fails.
-local function pcallNumber(...)
+-- read runs a command that reads a key, and returns nil for a key of another type. Every other
+-- error ends the script: a user without a right must not make a batch look broken.
+local function read(...)
   local reply = redis.pcall(...)
-  return type(reply) == 'number' and reply or nil
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if not string.find(reply.err, 'WRONGTYPE', 1, true) then error(reply.err, 0) end
 end
 
 -- The fields of a meta hash that hold numbers: those that it must have, and those that count from
@@ -114,10 +116,10 @@ end
 -- cannot be delivered: the hash is gone, a field of it holds no number, or the list does not have
 -- the records that it should.
 local function readMeta(id)
-  local flat = redis.pcall('HGETALL', metaOf(id))
-  if flat.err or #flat == 0 then return nil end
+  local flat = read('HGETALL', metaOf(id))
+  if not flat or #flat == 0 then return nil end
   local meta = fieldsOf(flat)
-  if faultyField(meta) or pcallNumber('LLEN', listOf(id)) ~= number(meta.n) then return nil end
+  if faultyField(meta) or read('LLEN', listOf(id)) ~= number(meta.n) then return nil end
   return meta, flat
 end
 

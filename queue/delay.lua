@@ -6,6 +6,7 @@
 -- Returns how many records the list has, or 0 at the end if it does not have all of them.
 local operation, id, lastsMS = ARGV[2], ARGV[3], ARGV[4]
 local list = delayedListOf(id)
+needs('LPUSH', 'PEXPIRE', 'PERSIST', 'ZADD', 'ZREM', 'HINCRBY', 'HSET')
 checkTypes()
 if operation == 'begin' then
   redis.call('LPUSH', list, unpack(ARGV, 5))

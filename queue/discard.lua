@@ -1,5 +1,6 @@
 -- Discards dead records. Returns how many there were.
 -- ARGV: prefix, then the ids of dead records.
+needs('ZREM', 'UNLINK', 'HINCRBY')
 checkTypes()
 local done = 0
 for i = 2, #ARGV do

@@ -104,6 +104,9 @@
 //	  +eval +evalsha +time +type +hexists +hget +hmget +hgetall +llen +lrange +pttl +scan +zcard
 //	  +zrange +zrangebyscore +zscan +zscore +info
 //
+// A script checks the rights that it needs before it writes, so a missing one is an error that
+// names it and changes nothing. Without EVALSHA, scripts are sent as text.
+//
 // Without INFO and CONFIG GET, New cannot check whether the server evicts keys. Without SORT or
 // MEMORY USAGE, records move one by one, which is several times slower.
 //

@@ -39,6 +39,11 @@ end
 
 local heldState, heldAttempt, n, marked, fails = unpack(redis.call('HMGET', metaOf(id), 'st', 'att', 'n', 'waits', 'fails'))
 if heldState ~= state or heldAttempt ~= attempt then return -1 end
+if operation == 'extend' then
+  needs('ZADD', 'HSET', 'HDEL')
+else
+  needs('ZADD', 'ZREM', 'HSET', 'HINCRBY')
+end
 local now, records = begin(), number(n)
 if not records or fails and not number(fails) then
   setAside(id, now)

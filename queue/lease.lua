@@ -34,8 +34,8 @@ local function expireLeases()
   local expired = redis.call('ZRANGEBYSCORE', LEASES, '-inf', int(now), 'LIMIT', 0, MAX_EXPIRED)
   if expired[1] then redis.call('ZSCORE', REDO, '') end -- a wrong type ends the script here
   for i, x in ipairs(expired) do
-    local meta = redis.pcall('HMGET', metaOf(x), 'st', 'waits', 'crashes')
-    if meta.err or not meta[1] or meta[3] and not number(meta[3]) then
+    local meta = read('HMGET', metaOf(x), 'st', 'waits', 'crashes')
+    if not meta or not meta[1] or meta[3] and not number(meta[3]) then
       setAside(x, now)
     else
       local state, waits = meta[1], meta[2]
@@ -92,7 +92,7 @@ local function mergeDelayed()
   local moved, size, left = 0, 0, false
   local large, largeLength
   for _, x in ipairs(redis.call('ZRANGEBYSCORE', DELAYED, '-inf', int(now), 'LIMIT', 0, MAX_LISTS)) do
-    local length = pcallNumber('LLEN', delayedListOf(x))
+    local length = read('LLEN', delayedListOf(x))
     if not length or length == 0 then
       redis.call('ZREM', DELAYED, x) -- gone, or of a wrong type: Audit names it
     elseif length >= maxRecords then
@@ -239,6 +239,8 @@ end
 local stat = readStat()
 if stat.layout and stat.layout ~= LAYOUT then return {'layout', stat.layout} end
 if stat.paused then return {'paused'} end
+needs('HDEL', 'HGETALL', 'HINCRBY', 'HSET', 'LINDEX', 'LPUSH', 'LRANGE', 'LTRIM', 'RPOP', 'UNLINK', 'ZADD', 'ZCOUNT', 'ZREM',
+  fast and 'SORT' or 'LMOVE', fast and 'RENAME' or 'LMOVE')
 local length = redis.call('LLEN', READY)
 followClock(now, stat.clock)
 deadline = now + leaseMS

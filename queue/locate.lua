@@ -19,8 +19,8 @@ end
 
 local out = {redis.call('ZCARD', OPEN)}
 for _, id in ipairs(ids) do
-  local fields = redis.pcall('HMGET', metaOf(id), unpack(FIELDS))
-  local set = not fields.err and SET_OF[fields[1]]
+  local fields = read('HMGET', metaOf(id), unpack(FIELDS))
+  local set = fields and SET_OF[fields[1]]
   if set then
     for i = 1, #FIELDS do fields[i] = fields[i] or '' end
     out[#out + 1] = {id, redis.call('ZSCORE', set, id) or '', fields}

@@ -11,6 +11,7 @@ local function giveBack(x, call)
   local state, attempt, last = unpack(redis.call('HMGET', metaOf(x), 'st', 'att', 'call'))
   if (state ~= 'L' and state ~= 'S') or (last or x) ~= call then return end
   if not last and attempt ~= '1' then return end
+  needs('ZREM', 'ZADD', 'HSET')
   redis.call('ZREM', LEASES, x)
   redis.call('ZADD', REDO, int(begin()), x)
   redis.call('HSET', metaOf(x), 'st', 'R')

@@ -4,15 +4,16 @@
 -- early.
 -- ARGV: prefix, then for each record: id of the dead record, id of the new batch.
 local MAX_BYTES = 4194304 -- of payloads that pass through Lua in one call
+needs('HINCRBY', 'HMGET', 'HSET', 'HSTRLEN', 'LPUSH', 'UNLINK', 'ZADD', 'ZREM')
 local now = int(begin())
 local done, size, seen = 0, 0, 0
 for i = 2, #ARGV, 2 do
   local id, batch = ARGV[i], ARGV[i + 1]
-  size = size + (pcallNumber('HSTRLEN', deadKeyOf(id), 'p') or 0)
+  size = size + (read('HSTRLEN', deadKeyOf(id), 'p') or 0)
   if size > MAX_BYTES and seen > 0 then break end
   seen = seen + 1
-  local dead = redis.pcall('HMGET', deadKeyOf(id), 'p', 'root', 'off', 'first', 'att')
-  if not dead.err and dead[1] then
+  local dead = read('HMGET', deadKeyOf(id), 'p', 'root', 'off', 'first', 'att')
+  if dead and dead[1] then
     local payload, root, offset, first, attempts = dead[1], dead[2], number(dead[3]), number(dead[4]), number(dead[5])
     if not root or not offset then root, offset = batch, 0 end
     redis.call('LPUSH', listOf(batch), payload)

@@ -9,6 +9,7 @@ local FIRST_PAYLOAD, MAX_EXPIRED = 6, 100
 -- expire ends the reservations that producers have abandoned, and those that a clock which ran
 -- ahead has put too far off. A member is "id:records". It returns how many records they held.
 local function expire(now)
+  needs('ZREM', 'HINCRBY')
   local freed = 0
   for _, range in ipairs({{'-inf', int(now)}, {'(' .. int(now + 2 * lastsMS), '+inf'}}) do
     for _, member in ipairs(redis.call('ZRANGEBYSCORE', PUSHING, range[1], range[2], 'LIMIT', 0, MAX_EXPIRED)) do
@@ -31,6 +32,7 @@ end
 if ARGV[FIRST_PAYLOAD] then
   redis.call('LPUSH', READY, unpack(ARGV, FIRST_PAYLOAD))
 elseif max > 0 then
+  needs('HINCRBY')
   redis.call('ZADD', PUSHING, int(serverTime() + lastsMS), reservation .. ':' .. int(records))
   count('reserved', records)
 end

@@ -73,7 +73,7 @@ var (
 )
 
 func newScript(body string) *redisx.Script {
-	return redisx.NewScript("local LAYOUT = '"+layout+"'\n", redisx.NumberLua, commonLua, body)
+	return redisx.NewScript("local LAYOUT = '"+layout+"'\n", redisx.NumberLua, redisx.RightsLua, commonLua, body)
 }
 
 // drains and fills are the two kinds of scripts. One that frees memory in the end, or lets another

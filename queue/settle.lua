@@ -57,6 +57,8 @@ local function split(now, meta, attempts)
 end
 
 if redis.call('EXISTS', metaOf(id)) == 0 then return 0 end
+needs('HGETALL', 'HINCRBY', 'HSET', 'UNLINK', 'ZADD', 'ZREM', 'ZSCORE', children == 0 and 'LINDEX' or fast and 'SORT' or 'LMOVE')
+if children == 0 and ARGV[FIRST_CHILD] then needs('SETRANGE') end
 local meta = readMeta(id)
 if not meta or not SET_OF[meta.st] then
   setAside(id, begin())

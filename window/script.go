@@ -77,7 +77,7 @@ var (
 
 // newScript returns a script that begins with what all have.
 func newScript(parts ...string) *redisx.Script {
-	return redisx.NewScript(append([]string{redisx.NumberLua, redisx.CallLua, commonLua, setsLua, windowsLua}, parts...)...)
+	return redisx.NewScript(append([]string{redisx.NumberLua, redisx.RightsLua, redisx.CallLua, commonLua, setsLua, windowsLua}, parts...)...)
 }
 
 // maxJitter is how far apart the keys of windows of one age expire, so that Redis does not free

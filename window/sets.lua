@@ -43,9 +43,11 @@ local function checkShared()
   for _, set in pairs(SHARED) do call('ZCARD', set) end
 end
 
--- tick is called by each script that writes, before its other writes. A key of another type stops
--- the script here, before anything is written.
+-- tick is called by each script that writes, before its other writes. A key of another type or a
+-- missing right stops the script here, before anything is written.
 local function tick()
+  needs('HGET', 'HSET', 'HDEL', 'HINCRBY', 'ZADD', 'ZCOUNT', 'ZMSCORE', 'ZRANGE', 'ZRANGEBYSCORE', 'ZREM', 'ZREMRANGEBYRANK',
+    'ZSCORE', 'PEXPIRE', 'PTTL', 'UNLINK')
   checkShared()
   call('HSET', META, 'layout', LAYOUT, 'seed', SEED, 'size', int(size), 'clock', int(now), 'offset', int(offset))
   -- All windows are in EXPIRY, so it is the largest.

@@ -20,6 +20,12 @@
 // fails at the first other key that has moved away. One named key that is missing makes the node
 // refuse the whole script with TRYAGAIN.
 //
+// # Rights
+//
+// A script that lacks the right to one of its commands would end in its middle. Scripts that write
+// call needs (rights.lua) before their first write. It takes some tenths of a microsecond for each
+// command.
+//
 // # READONLY
 //
 // After a failover that keeps the address, the old primary is a replica. It keeps its connections

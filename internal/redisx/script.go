@@ -21,6 +21,11 @@ var NumberLua string
 //go:embed call.lua
 var CallLua string
 
+// RightsLua defines needs, which ends a script before its first write if the user lacks a right.
+//
+//go:embed rights.lua
+var RightsLua string
+
 // allowOOM is the header that lets a script write while Redis is at maxmemory.
 const allowOOM = "#!lua flags=allow-oom\n"
 
