@@ -11,10 +11,11 @@ import (
 
 // Defaults of a Config.
 const (
-	DefaultMaxRows      = 1_000_000
-	DefaultLockTimeout  = 5 * time.Second
-	DefaultIdleTimeout  = 10 * time.Second
-	DefaultStageTimeout = 3 * time.Second
+	DefaultMaxRows       = 1_000_000
+	DefaultLockTimeout   = 5 * time.Second
+	DefaultIdleTimeout   = 10 * time.Second
+	DefaultStageTimeout  = 3 * time.Second
+	DefaultCommitTimeout = time.Minute
 )
 
 // MaxLanes bounds Config.Lanes.
@@ -137,6 +138,11 @@ type Config[T any] struct {
 	// the promoter disconnects the worker. A COPY that makes progress is left alone. Default
 	// [DefaultStageTimeout].
 	StageTimeout time.Duration
+	// CommitTimeout is how long a COMMIT may take: a server with synchronous standbys waits for them
+	// without a limit of its own. Then the wait is cancelled, and the error is [ErrNotDurable]. The
+	// limit is at most three quarters of the time that the caller's context has left. Default
+	// [DefaultCommitTimeout].
+	CommitTimeout time.Duration
 }
 
 // colRecord is the staging tables' own column: the number of the batch, and in the lower 32 bits
@@ -234,7 +240,7 @@ func check(c *tableConfig) error {
 		name string
 		p    *time.Duration
 		def  time.Duration
-	}{{"LockTimeout", &c.LockTimeout, DefaultLockTimeout}, {"IdleTimeout", &c.IdleTimeout, DefaultIdleTimeout}, {"StageTimeout", &c.StageTimeout, DefaultStageTimeout}} {
+	}{{"LockTimeout", &c.LockTimeout, DefaultLockTimeout}, {"IdleTimeout", &c.IdleTimeout, DefaultIdleTimeout}, {"StageTimeout", &c.StageTimeout, DefaultStageTimeout}, {"CommitTimeout", &c.CommitTimeout, DefaultCommitTimeout}} {
 		*d.p = cmp.Or(*d.p, d.def)
 		if *d.p < time.Millisecond || *d.p > 24*time.Hour {
 			return bad("%s is %v, must be 1ms to 24h", d.name, *d.p)

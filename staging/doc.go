@@ -101,8 +101,11 @@
 //
 // When Postgres crashes, staged batches are gone and [Table.Epoch] changes. [Table.Fates] returns
 // which batches must be staged again. A failover to an asynchronous standby can lose acknowledged
-// commits; the guarantee does not cover that. If a promoter waits for a COPY that makes no progress
-// for Config.StageTimeout, it disconnects the worker.
+// commits; the guarantee does not cover that. It does cover a failover to a synchronous one:
+// Promote, Void, Fates and Stage report a commit when the standbys of synchronous_standby_names
+// have it. They return [ErrNotDurable] after Config.CommitTimeout, also if an administrator has
+// cancelled the wait. Staging and reading wait for no standby. If a promoter waits for a COPY that
+// makes no progress for Config.StageTimeout, it disconnects the worker.
 //
 // A bad row costs only that row. Staging rejects a row for text that Postgres cannot store (invalid
 // UTF-8, NUL, \u0000 in jsonb), for a number out of range, or for a value that only Postgres can

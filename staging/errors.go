@@ -50,6 +50,10 @@ var (
 	// ErrUnknown is wrapped by the error of a commit whose outcome is unknown. The calls of this
 	// package are idempotent: call again.
 	ErrUnknown = errors.New("staging: outcome of the commit is unknown")
+	// ErrNotDurable is wrapped, together with ErrUnknown, by the error of a commit that the server has
+	// done and no synchronous standby has confirmed. The loss of the server would lose it, so nothing
+	// of it may be acknowledged yet. Call again: the call succeeds when a standby has it.
+	ErrNotDurable = errors.New("staging: commit is not confirmed by a synchronous standby")
 	// ErrStuck is wrapped by the error of [Stats.Stuck].
 	ErrStuck = errors.New("staging: promotions fail")
 	// ErrImbalance is wrapped by the error of [Books.Balanced].

@@ -3,6 +3,7 @@ package staging
 import (
 	"context"
 	"strings"
+	"time"
 )
 
 // SetHook makes f run at the named points of Stage, Promote, Void and Fates.
@@ -76,3 +77,6 @@ func (t *table) LaneOf(id string) int { return t.laneOf(id) + 1 }
 
 // Bound is the number of rows that promotions have learned to take at once. 0: no bound.
 func (t *table) Bound() int64 { return t.bound.Load() }
+
+// SetCommitTimeout changes Config.CommitTimeout.
+func (t *table) SetCommitTimeout(d time.Duration) { t.cfg.CommitTimeout = d }

@@ -290,7 +290,7 @@ func (t *table) committed(ctx context.Context, q *pgx.Conn, ids []string) (batch
 // registeredAt reads the registry of one side. It waits so long for a promotion.
 func (t *table) registeredAt(ctx context.Context, q *pgx.Conn, s statement, ids []string, wait time.Duration) (result, error) {
 	defer t.rollback(q)
-	calls := append([]call{do(beginOwn)}, t.ownSettings(wait, t.cfg.IdleTimeout)...)
+	calls := append([]call{do(beginOwn)}, t.ownSettings(wait, t.cfg.IdleTimeout, commitsAtOnce)...)
 	res, err := send(ctx, q, append(calls, s.with(args{"ids": array(ids)}), do("commit"))...)
 	if err != nil {
 		return result{}, err

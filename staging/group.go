@@ -61,6 +61,10 @@ type groupTable interface {
 	registeredAt(ctx context.Context, q *pgx.Conn, s statement, ids []string, wait time.Duration) (result, error)
 	inOwn(ctx context.Context, q *pgx.Conn, durable bool, c call) (result, error)
 	rollback(q *pgx.Conn)
+	commit(ctx context.Context, q *pgx.Conn, last string) error
+	confirm(ctx context.Context, q *pgx.Conn) error
+	confirmed(ctx context.Context, u *unconfirmed) (PromoteResult, bool, error)
+	confirmOutcome(ctx context.Context, q *pgx.Conn, out Outcome) error
 	query(ctx context.Context, c call) (pgx.Rows, error)
 	mark(ctx context.Context, q *pgx.Conn) (string, error)
 	checkStage(ctx context.Context, q *pgx.Conn, s side, digest string) error
@@ -90,16 +94,17 @@ func (t *table) view() tableView {
 // kept in all or in none. It has the methods of a [Table], except StageTx. This type is concurrency
 // safe.
 type TableGroup[R any] struct {
-	members []member[R]
-	tables  []groupTable // of the members
-	views   []tableView
-	byName  []int                 // the tables in the order in which their locks are taken
-	leader  string                // begins the list of tables
-	list    string                // the tables, as the registries name them
-	err     error                 // of Group
-	parents atomic.Pointer[[]int] // the tables, parents before children, as Check has found them
-	hint    atomic.Int32          // the side that was open when this program last looked
-	bound   atomic.Int64          // rows of one promotion, as in Table
+	members     []member[R]
+	tables      []groupTable // of the members
+	views       []tableView
+	byName      []int                 // the tables in the order in which their locks are taken
+	leader      string                // begins the list of tables
+	list        string                // the tables, as the registries name them
+	err         error                 // of Group
+	parents     atomic.Pointer[[]int] // the tables, parents before children, as Check has found them
+	hint        atomic.Int32          // the side that was open when this program last looked
+	bound       atomic.Int64          // rows of one promotion, as in Table
+	unconfirmed unconfirmed           // as in Table
 
 	hook func(point string) error // tests stop, fail or kill here
 }

@@ -48,6 +48,7 @@ func (g *TableGroup[R]) void(ctx context.Context, q *pgx.Conn, b *Batch) (Fate, 
 	for _, v := range g.views { // each waits for a promoter that has inserted the batch, as in Table.void
 		run = append(run, v.sql.ledgerVoid.with(b.voided()))
 	}
+	run = append(run, barrier)
 	if _, err := send(ctx, q, run...); err != nil {
 		return 0, err
 	}
@@ -60,10 +61,14 @@ func (g *TableGroup[R]) void(ctx context.Context, q *pgx.Conn, b *Batch) (Fate, 
 	}
 	for _, of := range g.entriesOf(res) {
 		f, err := g.settled(b.ID, of)
-		if err != nil || f == FatePromoted {
-			return f, err
+		if err != nil {
+			return 0, err
 		}
-		return f, commit(ctx, q, "")
+		if f == FatePromoted { // what the other ledgers got is rolled back
+			g.lead().rollback(q)
+			return f, g.lead().confirm(ctx, q)
+		}
+		return f, g.lead().commit(ctx, q, "")
 	}
 	return 0, fmt.Errorf("the ledger rows were pruned in the meantime")
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -59,7 +58,7 @@ func (g *TableGroup[R]) Promote(ctx context.Context, o PromoteOptions) (PromoteR
 	if err := g.Check(ctx); err != nil {
 		return PromoteResult{}, err
 	}
-	out, err := attempts(ctx, o, &g.bound, g)
+	out, err := attempts(ctx, o, &g.bound, &g.unconfirmed, g)
 	err = nameStandby(ctx, g.views[0].pool, "promoting into "+g.views[0].names.target, err)
 	if !errors.Is(err, ErrConfig) {
 		g.lead().noteOutcome(ctx, 0, err)
@@ -106,12 +105,12 @@ func (p *groupPromotion[R]) learn() {
 }
 
 // resolve finds out whether a commit was done whose answer was lost.
-func (p *groupPromotion[R]) resolve(ctx context.Context) bool {
-	if len(p.batches) == 0 {
-		return false
-	}
-	fates, err := p.g.Fates(ctx, p.batches)
-	return err == nil && !slices.ContainsFunc(fates, func(f Fate) bool { return f != FatePromoted })
+func (p *groupPromotion[R]) resolve(ctx context.Context) (bool, error) {
+	return allPromoted(ctx, p.batches, p.g.Fates)
+}
+
+func (g *TableGroup[R]) confirmed(ctx context.Context, u *unconfirmed) (PromoteResult, bool, error) {
+	return g.lead().confirmed(ctx, u)
 }
 
 // endStalled disconnects workers whose COPY into a table of the group is stalled.
@@ -232,7 +231,7 @@ func (p *groupPromotion[R]) run(ctx context.Context, limit int64) error {
 		}
 		all.WriteString(last)
 	}
-	if err := commit(ctx, p.q, all.String()); err != nil {
+	if err := g.lead().commit(ctx, p.q, all.String()); err != nil {
 		return err
 	}
 	return g.at("after commit")

@@ -86,7 +86,7 @@ func (g *TableGroup[R]) Resolve(ctx context.Context, ids ...int64) (int, error) 
 	defer g.lead().rollback(c.Conn())
 	n, _, err := g.resolve(ctx, c.Conn(), ids)
 	if err == nil {
-		err = commit(ctx, c.Conn(), "")
+		err = g.lead().commit(ctx, c.Conn(), "")
 	}
 	if err != nil {
 		return 0, g.explain("resolving rejects", err)
@@ -225,7 +225,7 @@ func (g *TableGroup[R]) Replay(ctx context.Context, fixed []Correction[R]) (Prom
 	defer g.lead().rollback(c.Conn())
 	out, err := g.replay(ctx, c.Conn(), fixed)
 	if err == nil && len(out.Batches) > 0 {
-		err = commit(ctx, c.Conn(), "")
+		err = g.lead().commit(ctx, c.Conn(), "")
 	}
 	if err != nil {
 		return PromoteResult{}, g.explain("replaying rejects into "+g.Name(), err)

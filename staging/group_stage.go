@@ -253,7 +253,7 @@ func (g *TableGroup[R]) Stage(ctx context.Context, l Load[R]) (Outcome, error) {
 			continue
 		case sqlState(err) == "40P01" || sqlState(err) == "40001":
 			continue
-		case errors.Is(err, ErrUnknown) && try == 0:
+		case errors.Is(err, ErrUnknown) && !errors.Is(err, ErrNotDurable) && try == 0:
 			continue // the registries or the ledger know how the commit ended
 		}
 		if errors.Is(err, ErrTooOld) || errors.Is(err, ErrConfig) || errors.Is(err, ErrLoad) || errors.Is(err, ErrDrift) {
@@ -283,6 +283,9 @@ func (g *TableGroup[R]) stageOnce(ctx context.Context, x *groupLoad[R], try int,
 	defer g.lead().rollback(q)
 	s := side(g.hint.Load())
 	numbers, out, err := g.register(ctx, q, s, x, try == 0)
+	if err == nil && out != OutcomeStaged {
+		err = g.lead().confirmOutcome(ctx, q, out)
+	}
 	if err != nil || out != OutcomeStaged {
 		return out, nil, err
 	}
@@ -315,7 +318,7 @@ func (g *TableGroup[R]) stageOnce(ctx context.Context, x *groupLoad[R], try int,
 	if err := g.at("before commit"); err != nil {
 		return 0, nil, err
 	}
-	if err := commit(ctx, q, ""); err != nil {
+	if err := g.lead().commit(ctx, q, ""); err != nil {
 		return 0, nil, err
 	}
 	return OutcomeStaged, nil, g.at("after commit")

@@ -46,7 +46,10 @@ func (t *table) retire(ctx context.Context, q *pgx.Conn, keep int) (lanes int, e
 	if err := t.lockInstall(ctx, q); err != nil {
 		return 0, err
 	}
-	res, err := send(ctx, q, control("retire_lanes", keep).with(nil), t.sql.readControl.with(nil), do("commit"))
+	res, err := send(ctx, q, control("retire_lanes", keep).with(nil), t.sql.readControl.with(nil))
+	if err == nil {
+		err = t.commit(ctx, q, "")
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -91,5 +94,5 @@ func (t *table) dropLane(ctx context.Context, q *pgx.Conn, lane int, forget stat
 		return false, err
 	}
 	// In one message, for the reason that promotion.empty gives.
-	return true, commit(ctx, q, drop+forget.text+"; ")
+	return true, t.commit(ctx, q, drop+forget.text+"; ")
 }

@@ -34,7 +34,7 @@ func (t *table) Void(ctx context.Context, b Batch) (Fate, error) {
 
 func (t *table) void(ctx context.Context, q *pgx.Conn, b Batch) (Fate, error) {
 	// The unique index waits for a promoter that has inserted the batch and not committed yet.
-	if _, err := send(ctx, q, append(t.beginning(true), t.sql.ledgerVoid.with(b.voided()))...); err != nil {
+	if _, err := send(ctx, q, append(t.beginning(true), t.sql.ledgerVoid.with(b.voided()), barrier)...); err != nil {
 		return 0, err
 	}
 	if err := t.at("void inserted"); err != nil {
@@ -45,7 +45,7 @@ func (t *table) void(ctx context.Context, q *pgx.Conn, b Batch) (Fate, error) {
 		return 0, err
 	}
 	for _, f := range fatesOf(r) {
-		return f, commit(ctx, q, "")
+		return f, t.commit(ctx, q, "")
 	}
 	return 0, fmt.Errorf("the ledger row was pruned in the meantime")
 }
@@ -59,7 +59,8 @@ func (b *Batch) voided() args {
 // Fates returns the fates of batches, in the order of ids. It reads the registries first and then
 // the ledger, so it finds a batch that is promoted in between. A batch that is found nowhere may be
 // in a promotion under way: Fates waits for that, up to Config.LockTimeout, and returns [ErrBusy]
-// after it.
+// after it. A batch in the ledger is reported when the server's synchronous standbys have it, and
+// Fates returns [ErrNotDurable] otherwise.
 func (t *table) Fates(ctx context.Context, ids []string) ([]Fate, error) {
 	list := array(ids)
 	from := fateSource{ledgers: []call{t.sql.ledgerKinds.with(args{"ids": list}), t.sql.readControl.with(nil)},
@@ -133,9 +134,16 @@ func fatesFrom(ctx context.Context, ids []string, t groupTable, from fateSource)
 			return nil, err
 		}
 	}
+	settled := false
 	for i, id := range ids {
 		u, _ := parseUUID(id)
 		out[i] = known[formatUUID(u)]
+		settled = settled || out[i] == FatePromoted || out[i] == FateVoid
+	}
+	if settled {
+		if err := t.confirm(ctx, q); err != nil {
+			return nil, t.explain("reading the fates of batches", err)
+		}
 	}
 	return out, nil
 }

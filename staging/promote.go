@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -83,7 +84,9 @@ type staged struct {
 // With nothing staged, PromoteResult has no batches. Call Promote again while PromoteResult.More is
 // set. Promoters of one lane take turns; calls for different lanes run at the same time. A promoter
 // that gets no turn within Config.LockTimeout returns [ErrBusy]. A promotion that exceeds its
-// Timeout changes nothing, and the next one takes half as many rows.
+// Timeout changes nothing, and the next one takes half as many rows. If no synchronous standby
+// confirms the commit, Promote returns [ErrNotDurable]. The next call then returns the result of
+// this promotion, as soon as it is confirmed.
 func (t *table) Promote(ctx context.Context, o PromoteOptions) (PromoteResult, error) {
 	if o.Lane < 0 || o.Lane > len(t.lane) {
 		return PromoteResult{}, fmt.Errorf("%w: PromoteOptions.Lane is %d, must be 0 to %d", ErrConfig, o.Lane, len(t.lane))
@@ -99,7 +102,7 @@ func (t *table) Promote(ctx context.Context, o PromoteOptions) (PromoteResult, e
 		}
 	}
 	l := &laneTarget{table: t, lane: o.Lane - 1, last: max(0, o.Lane-1)}
-	out, err := attempts(ctx, o, &t.bound, l)
+	out, err := attempts(ctx, o, &t.bound, &t.unconfirmed, l)
 	err = nameStandby(ctx, t.pool, "promoting into "+t.target, err)
 	if !errors.Is(err, ErrConfig) {
 		t.noteOutcome(ctx, l.last, err)
@@ -137,13 +140,14 @@ type attempt struct {
 	gone    bool  // its lane was taken away before
 	waits   bool  // it has ended while it waited for promotions of other lanes
 	learn   func()
-	resolve func(ctx context.Context) bool // after a commit with an unknown outcome: whether it was done
+	resolve func(ctx context.Context) (done bool, err error) // after a commit with an unknown outcome; err: ErrNotDurable
 }
 
 // target is what is promoted into: a table, or the tables of a group.
 type target interface {
 	holder
 	promoteOnce(ctx context.Context, limit int64, byBatch bool) (attempt, error)
+	confirmed(ctx context.Context, u *unconfirmed) (PromoteResult, bool, error)
 }
 
 // holder is what a promotion may have to wait for.
@@ -155,8 +159,8 @@ type holder interface {
 }
 
 // attempts promotes until it has an outcome. bound is what earlier calls have learned about the
-// number of rows that one promotion can take.
-func attempts(ctx context.Context, o PromoteOptions, bound *atomic.Int64, t target) (PromoteResult, error) {
+// number of rows that one promotion can take. early are their results that were not confirmed.
+func attempts(ctx context.Context, o PromoteOptions, bound *atomic.Int64, early *unconfirmed, t target) (PromoteResult, error) {
 	if o.MaxRows < 0 || o.Timeout < 0 {
 		return PromoteResult{}, fmt.Errorf("%w: PromoteOptions.MaxRows is %d, Timeout %v, must not be negative", ErrConfig, o.MaxRows, o.Timeout)
 	}
@@ -170,10 +174,20 @@ func attempts(ctx context.Context, o PromoteOptions, bound *atomic.Int64, t targ
 		inner, cancel = context.WithTimeout(ctx, o.Timeout)
 		defer cancel()
 	}
+	switch out, ok, err := t.confirmed(inner, early); {
+	case err != nil:
+		return PromoteResult{}, t.explain("promoting into "+t.Name(), err)
+	case ok:
+		return out, nil
+	}
 	begun := time.Now()
 	byBatch := false
 	for try := 0; ; try++ {
 		a, err := t.promoteOnce(inner, limit, byBatch)
+		if errors.Is(err, ErrNotDurable) { // done, but nothing may be acknowledged yet
+			early.add(a.out)
+			return PromoteResult{}, t.explain("promoting into "+t.Name(), err)
+		}
 		switch {
 		case err == nil && a.settled == 0 && a.found > 0 && try < 5:
 			continue // another promoter has promoted them meanwhile
@@ -196,10 +210,15 @@ func attempts(ctx context.Context, o PromoteOptions, bound *atomic.Int64, t targ
 		case a.gone:
 			continue
 		case errors.Is(err, ErrUnknown):
-			if a.resolve(inner) {
+			done, rerr := a.resolve(inner)
+			if done {
 				return a.out, nil
 			}
-			continue
+			if rerr == nil {
+				continue
+			}
+			early.add(a.out)
+			err = rerr
 		case errors.Is(err, errRecount) && !byBatch:
 			byBatch = true
 			continue
@@ -321,7 +340,7 @@ func (p *promotion) run(ctx context.Context, limit int64) error {
 	}
 	last, err := p.empty(ctx)
 	if err == nil {
-		err = commit(ctx, p.q, last)
+		err = t.commit(ctx, p.q, last)
 	}
 	if err != nil {
 		return err
@@ -355,23 +374,22 @@ func (p *promotion) empty(ctx context.Context) (last string, err error) {
 }
 
 // resolve finds out how a commit ended whose answer was lost: the ledger has all of its batches, or
-// none. It returns true if the ledger has them.
-func (p *promotion) resolve(ctx context.Context) bool {
+// none. It returns true if the ledger has them, and [ErrNotDurable] if no standby has it.
+func (p *promotion) resolve(ctx context.Context) (bool, error) {
 	var ids []string
 	for _, x := range p.take {
 		ids = append(ids, x.id)
 	}
+	return allPromoted(ctx, ids, p.t.Fates)
+}
+
+func allPromoted(ctx context.Context, ids []string, read func(context.Context, []string) ([]Fate, error)) (bool, error) {
 	if len(ids) == 0 {
-		return false
+		return false, nil
 	}
-	fates, err := p.t.Fates(ctx, ids)
-	if err != nil {
-		return false
+	fates, err := read(ctx, ids)
+	if errors.Is(err, ErrNotDurable) {
+		return false, err
 	}
-	for _, f := range fates {
-		if f != FatePromoted {
-			return false
-		}
-	}
-	return true
+	return err == nil && !slices.ContainsFunc(fates, func(f Fate) bool { return f != FatePromoted }), nil
 }

@@ -153,11 +153,11 @@ func (p *promotion) enter(ctx context.Context, whole []*staged) error {
 		return nil
 	}
 	rest := slices.Sorted(maps.Keys(byID)) // in the ledger before us
-	r, err := sendOne(ctx, q, t.sql.ledgerKinds.with(args{"ids": array(rest)}))
+	res, err := send(ctx, q, t.sql.ledgerKinds.with(args{"ids": array(rest)}), barrier)
 	if err != nil {
 		return err
 	}
-	kinds := fatesOf(r)
+	kinds := fatesOf(res[0])
 	for _, id := range rest {
 		if f, ok := kinds[id]; ok {
 			p.out.Batches = append(p.out.Batches, PromotedBatch{ID: id, Fate: f})

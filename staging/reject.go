@@ -145,7 +145,7 @@ func (t *table) Resolve(ctx context.Context, ids ...int64) (int, error) {
 	defer t.rollback(c.Conn())
 	n, err := t.resolve(ctx, c.Conn(), ids)
 	if err == nil {
-		err = commit(ctx, c.Conn(), "")
+		err = t.commit(ctx, c.Conn(), "")
 	}
 	if err != nil {
 		return 0, t.explain("resolving rejects", err)
@@ -242,7 +242,7 @@ func (t *Table[T]) Replay(ctx context.Context, fixed []Correction[T]) (PromoteRe
 	if err != nil {
 		return fail(err)
 	}
-	if err := commit(ctx, q, ""); err != nil {
+	if err := t.commit(ctx, q, ""); err != nil {
 		return fail(err)
 	}
 	return p, nil

@@ -128,7 +128,7 @@ func (t *table) rewriteTable(ctx context.Context, q *pgx.Conn) error {
 			return err
 		}
 	}
-	return commit(ctx, q, "")
+	return t.commit(ctx, q, "")
 }
 
 func (t *table) rewriteSQL(name string) statement {
@@ -337,5 +337,5 @@ func (t *Table[T]) rewriteBatch(ctx context.Context, q *pgx.Conn, rows []T, step
 			return 0, err
 		}
 	}
-	return wrote, commit(ctx, q, "")
+	return wrote, t.commit(ctx, q, "")
 }

@@ -185,5 +185,5 @@ func (t *table) discard(ctx context.Context, q *pgx.Conn) (batches []string, err
 		truncate += sql.truncate.text + "; "
 	}
 	// In one message with the commit, for the reason that promotion.finish gives.
-	return batches, commit(ctx, q, "DELETE FROM "+t.epoch+"; INSERT INTO "+t.epoch+" DEFAULT VALUES; "+truncate)
+	return batches, t.commit(ctx, q, "DELETE FROM "+t.epoch+"; INSERT INTO "+t.epoch+" DEFAULT VALUES; "+truncate)
 }

@@ -54,8 +54,8 @@ func (t *table) install(ctx context.Context, q *pgx.Conn, target string) error {
 	if err := t.tables(ctx, q, missing); err != nil {
 		return err
 	}
-	if _, err := q.Exec(ctx, "commit"); err != nil {
-		return fmt.Errorf("staging: creating the tables of %s: %w", target, err)
+	if err := t.commit(ctx, q, ""); err != nil {
+		return t.explain("creating the tables of "+target, err)
 	}
 	return nil
 }
@@ -129,9 +129,9 @@ const installTimeout = time.Minute
 // lockInstall begins a transaction in which this program alone makes or checks tables in this
 // database.
 func (t *table) lockInstall(ctx context.Context, q *pgx.Conn) error {
-	calls := append([]call{do(beginOwn)}, t.ownSettings(installTimeout, t.cfg.IdleTimeout)...)
+	calls := append([]call{do(beginOwn)}, t.ownSettings(installTimeout, t.cfg.IdleTimeout, "")...)
 	calls = append(calls, installLock)
-	if _, err := send(ctx, q, append(calls, t.ownSettings(t.cfg.LockTimeout, t.cfg.IdleTimeout)...)...); err != nil {
+	if _, err := send(ctx, q, append(calls, t.ownSettings(t.cfg.LockTimeout, t.cfg.IdleTimeout, "")...)...); err != nil {
 		return t.explain("waiting for other programs that start", err)
 	}
 	return nil
@@ -340,7 +340,7 @@ func (t *table) tables(ctx context.Context, q *pgx.Conn, missing []string) error
 		}
 		// In one message with the commit, for the reason that promotion.finish gives. Then go on where
 		// we were.
-		if _, err := q.Exec(ctx, t.createSQL()+";\ncommit"); err != nil {
+		if err := t.commit(ctx, q, t.createSQL()+";\n"); err != nil {
 			return t.explain("creating the companion tables of "+t.target, err)
 		}
 		if err := t.lockInstall(ctx, q); err != nil {

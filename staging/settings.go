@@ -21,23 +21,27 @@ var (
 	ownLockTimeout = fill("own_lock_timeout", nil)
 	ownPlans       = fill("own_plans", nil).with(nil)
 	searchPath     = fill("search_path", nil).with(nil)
+	standbyNames   = fill("standby_names", nil).with(nil)
+	barrier        = fill("barrier", nil).with(nil)
 )
 
 // beginning opens a transaction with settings of its own, of which the time limits keep a frozen
-// program from holding up others. With durable, its commit waits for the disk whatever the server's
-// default is.
+// program from holding up others. With durable, its commit waits for the disk and for synchronous
+// standbys, whatever the server's default is. Without, it waits for neither.
 func (t *table) beginning(durable bool) []call {
-	out := append([]call{do(beginOwn)}, t.ownSettings(t.cfg.LockTimeout, t.cfg.IdleTimeout)...)
 	if durable {
-		out = append(out, ownDurability)
+		return append(append([]call{do(beginOwn)}, t.ownSettings(t.cfg.LockTimeout, t.cfg.IdleTimeout, "")...), ownDurability)
 	}
-	return out
+	return append([]call{do(beginOwn)}, t.ownSettings(t.cfg.LockTimeout, t.cfg.IdleTimeout, commitsAtOnce)...)
 }
 
+// commitsAtOnce is the synchronous_commit of a transaction that nothing depends on after a crash.
+const commitsAtOnce = "off"
+
 // ownSettings takes over the settings of the current transaction. Before New has read the search
-// path, it stays as it is.
-func (t *table) ownSettings(lock, idle time.Duration) []call {
-	own := ownSettings.with(args{"lock_timeout": millis(lock), "idle_timeout": millis(idle), "search_path": t.searchPath})
+// path, it stays as it is. So does synchronous_commit if commit is empty.
+func (t *table) ownSettings(lock, idle time.Duration, commit string) []call {
+	own := ownSettings.with(args{"lock_timeout": millis(lock), "idle_timeout": millis(idle), "search_path": t.searchPath, "commit": commit})
 	if utf, _ := textOK(t.searchPath); len(t.searchPath) > 0 && (!utf || !isASCII(t.searchPath)) {
 		// The search path is a parameter, and the server must read it in UTF-8 too.
 		return []call{do("SET LOCAL client_encoding TO 'UTF8'"), own}
@@ -69,12 +73,18 @@ func (t *table) readSearchPath(ctx context.Context, q *pgx.Conn) error {
 // inOwn runs one statement in a transaction of its own with its own settings.
 func (t *table) inOwn(ctx context.Context, q *pgx.Conn, durable bool, c call) (result, error) {
 	defer t.rollback(q)
-	calls := append(t.beginning(durable), c, do("commit"))
+	calls := append(t.beginning(durable), c)
+	if !durable {
+		calls = append(calls, do("commit"))
+	}
 	out, err := send(ctx, q, calls...)
 	if err != nil {
 		return result{}, err
 	}
-	return out[len(out)-2], nil
+	if !durable {
+		return out[len(out)-2], nil
+	}
+	return out[len(out)-1], t.commit(ctx, q, "")
 }
 
 // exec runs one statement on a connection of the pool, in a transaction of its own, and returns how

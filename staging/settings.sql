@@ -8,7 +8,8 @@
 -- constraints go on meaning what New has checked. The formats of dates, intervals, floating-point
 -- numbers and bytea are Postgres' defaults, in which no value of a reject loses anything. TimeZone
 -- and the order of day and month in input stay the session's: they are part of what rules, triggers
--- and defaults mean.
+-- and defaults mean. The commit waits for nothing where nothing has to survive a crash, as in the
+-- staging tables: an absent standby must not hold up workers.
 SELECT set_config('client_encoding', 'UTF8', true),
        set_config('lock_timeout', @lock_timeout::text, true),
        set_config('idle_in_transaction_session_timeout', @idle_timeout::text, true),
@@ -22,14 +23,24 @@ SELECT set_config('client_encoding', 'UTF8', true),
        set_config('standard_conforming_strings', 'on', true),
        set_config('quote_all_identifiers', 'off', true),
        set_config('row_security', 'on', true),
-       set_config('exit_on_error', 'off', true);
+       set_config('exit_on_error', 'off', true),
+       set_config('synchronous_commit', coalesce(nullif(@commit::text, ''), current_setting('synchronous_commit')), true);
 
 -- name: own_durability
 -- An acknowledgement must never outlive a commit that was lost. A server that
--- waits for its standbys goes on doing so.
+-- waits for its standbys goes on doing so. That the wait was cancelled is a warning.
 SELECT set_config('synchronous_commit',
                   CASE WHEN current_setting('synchronous_commit') IN ('off', 'local', 'remote_write') THEN 'on'
-                       ELSE current_setting('synchronous_commit') END, true);
+                       ELSE current_setting('synchronous_commit') END, true),
+       CASE WHEN current_setting('client_min_messages') = 'error' THEN set_config('client_min_messages', 'warning', true) END;
+
+-- name: standby_names
+SELECT current_setting('synchronous_standby_names') AS names;
+
+-- name: barrier
+-- A commit that has written nothing does not wait for the standbys. This one does, and so proves
+-- that they have everything before it.
+SELECT pg_logical_emit_message(true, 'headrace', '') IS NOT NULL AS emitted WHERE current_setting('synchronous_standby_names') <> '';
 
 -- name: own_memory
 -- A promotion sorts its rows, and Postgres' default of 4 MB would send 20,000 of them to disk.

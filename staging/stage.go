@@ -113,7 +113,7 @@ func (t *Table[T]) Stage(ctx context.Context, l Load[T]) (Outcome, error) {
 			continue
 		case sqlState(err) == "40P01" || sqlState(err) == "40001":
 			continue
-		case errors.Is(err, ErrUnknown) && try == 0:
+		case errors.Is(err, ErrUnknown) && !errors.Is(err, ErrNotDurable) && try == 0:
 			continue // the registry or the ledger knows how the commit ended
 		}
 		if errors.Is(err, ErrTooOld) || errors.Is(err, ErrConfig) || errors.Is(err, ErrLoad) || errors.Is(err, ErrDrift) {
@@ -144,13 +144,16 @@ func (t *Table[T]) stageOnce(ctx context.Context, l *Load[T], spans []span, orde
 	// The first try does not wait. A locked side is the one that a promoter works on: the hint is
 	// old.
 	out, err := t.stageIn(ctx, q, l, spans, order, stageHow{begin: true, nowait: try == 0, careful: careful})
+	if err == nil && out != OutcomeStaged {
+		err = t.confirmOutcome(ctx, q, out)
+	}
 	if err != nil || out != OutcomeStaged {
 		return out, err
 	}
 	if err := t.at("before commit"); err != nil {
 		return 0, err
 	}
-	if err := commit(ctx, q, ""); err != nil {
+	if err := t.commit(ctx, q, ""); err != nil {
 		return 0, err
 	}
 	return OutcomeStaged, t.at("after commit")
@@ -162,30 +165,6 @@ func (t *table) setHint(open string) {
 	for l := range t.lane {
 		t.lane[l].hint.Store(int32(sideOf(open, l)))
 	}
-}
-
-// commit ends the transaction, with a last statement in the same message. Any error but the
-// server's own answer leaves the outcome unknown. That includes an error that pgx marks as safe to
-// retry: it does so too when it finds the connection closed while it waits for the answer.
-func commit(ctx context.Context, q *pgx.Conn, last string) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	tag, err := q.Exec(ctx, last+"commit")
-	if err == nil && tag.String() != "COMMIT" {
-		return fmt.Errorf("staging: the server answered COMMIT with %s", tag)
-	}
-	if err == nil || sqlState(err) != "" && !lostConnection(err) {
-		return err
-	}
-	return fmt.Errorf("%w: %w", ErrUnknown, err)
-}
-
-// lostConnection reports whether an error from the server ends the connection. The commit may have
-// been done before it.
-func lostConnection(err error) bool {
-	code := sqlState(err)
-	return len(code) == 5 && (code[:2] == "08" || code[:3] == "57P")
 }
 
 type stageHow struct{ begin, nowait, careful bool }

@@ -203,6 +203,7 @@ type table struct {
 	whole         chan struct{} // held by a promotion of several lanes that locks the target, see alone
 	turns         atomic.Uint32 // calls of Promote that chose a lane
 	bound         atomic.Int64  // rows of one promotion, learned from promotions that took too long; 0: no bound
+	unconfirmed   unconfirmed   // results of promotions that no standby has confirmed
 	look          atomic.Int32  // so many promotions look for each key before they insert
 	guard         atomic.Int32  // so many promotions insert in parts, because a row was refused
 	drops         atomic.Int32  // so many promotions insert row by row, because a trigger dropped a row

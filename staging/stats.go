@@ -88,7 +88,7 @@ func (t *table) statsBy(ctx context.Context, leader string) (Stats, error) {
 // statsOf adds one side.
 func (t *table) statsOf(ctx context.Context, q *pgx.Conn, s *Stats, count call) error {
 	defer t.rollback(q)
-	calls := append([]call{do(beginOwn)}, t.ownSettings(statsWait, t.cfg.IdleTimeout)...)
+	calls := append([]call{do(beginOwn)}, t.ownSettings(statsWait, t.cfg.IdleTimeout, commitsAtOnce)...)
 	res, err := send(ctx, q, append(calls, count, do("commit"))...)
 	if err != nil {
 		return err
