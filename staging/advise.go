@@ -18,7 +18,7 @@ func (t *table) Advise(ctx context.Context) ([]Advice, error) {
 		return nil, t.explain("looking for advice on "+t.target, err)
 	}
 	defer conn.Release()
-	r, err := t.inOwn(ctx, conn.Conn(), false, t.sql.advise.with(nil))
+	r, err := t.inOwn(ctx, conn.Conn(), reads, t.sql.advise.with(nil))
 	if err != nil {
 		return nil, t.explain("looking for advice on "+t.target, err)
 	}

@@ -1,14 +1,11 @@
 package staging
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
 
-	"github.com/headrace/headrace/internal/pgschema"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 var (
@@ -143,18 +140,6 @@ func (t *table) explainSQL(field string, err error) error {
 		return fmt.Errorf("%w: %s: %w", ErrConfig, field, err)
 	}
 	return t.explain(field, err)
-}
-
-// nameStandby names the standby that has refused what was being done. It needs a connection of the
-// pool.
-func nameStandby(ctx context.Context, pool *pgxpool.Pool, doing string, err error) error {
-	if errors.Is(err, pgschema.ErrStandby) {
-		return err
-	}
-	if named := pgschema.NameStandby(ctx, pool, err); errors.Is(named, pgschema.ErrStandby) {
-		return &contextError{doing, named}
-	}
-	return err
 }
 
 // contextError is an error with what was being done. Its text begins with the package's name once.

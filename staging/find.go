@@ -3,10 +3,12 @@ package staging
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 
+	"github.com/headrace/headrace/internal/pgschema"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
@@ -120,7 +122,7 @@ func (t *table) FindKey(ctx context.Context, key string) (found FoundKey, err er
 	if ok, _ := textOK(key); !ok {
 		return found, fmt.Errorf("%w: the key %q is not text, must be UTF-8 without NUL", ErrLoad, key)
 	}
-	conn, err := t.begin(ctx, false)
+	conn, err := t.begin(ctx, reads)
 	if err != nil {
 		return found, t.explain("finding a key", err)
 	}
@@ -223,6 +225,10 @@ func (t *table) FindBatches(ctx context.Context, ids ...string) (found FoundBatc
 	staged := map[string]FoundBatch{}
 	from := func(s side) error {
 		r, err := t.registeredAt(ctx, q, t.ofRegistry(s, "find_registered"), ids, statsWait)
+		if errors.Is(err, pgschema.ErrStandby) {
+			found.Limits = append(found.Limits, "batches in "+t.name.With("_staging_"+s.String()).String()+": a standby does not have it")
+			return nil
+		}
 		if sqlState(err) == "55P03" {
 			found.Limits = append(found.Limits, "batches in "+t.name.With("_staging_"+s.String()).String()+": a promotion holds it")
 			return nil
@@ -275,7 +281,7 @@ func (t *table) FindBatches(ctx context.Context, ids ...string) (found FoundBatc
 // the open sides.
 func (t *table) committed(ctx context.Context, q *pgx.Conn, ids []string) (batches []FoundBatch, open string, err error) {
 	defer t.rollback(q)
-	calls := append(t.beginning(false), t.sql.findCommitted.with(args{"ids": array(ids), "limit": text(maxFoundBatches + 1)}), t.sql.readControl.with(nil), do("commit"))
+	calls := append(t.beginning(reads), t.sql.findCommitted.with(args{"ids": array(ids), "limit": text(maxFoundBatches + 1)}), t.sql.readControl.with(nil), do("commit"))
 	res, err := send(ctx, q, calls...)
 	if err != nil {
 		return nil, "", err
@@ -290,8 +296,7 @@ func (t *table) committed(ctx context.Context, q *pgx.Conn, ids []string) (batch
 // registeredAt reads the registry of one side. It waits so long for a promotion.
 func (t *table) registeredAt(ctx context.Context, q *pgx.Conn, s statement, ids []string, wait time.Duration) (result, error) {
 	defer t.rollback(q)
-	calls := append([]call{do(beginOwn)}, t.ownSettings(wait, t.cfg.IdleTimeout, commitsAtOnce)...)
-	res, err := send(ctx, q, append(calls, s.with(args{"ids": array(ids)}), do("commit"))...)
+	res, err := send(ctx, q, append(t.reading(wait), s.with(args{"ids": array(ids)}), do("commit"))...)
 	if err != nil {
 		return result{}, err
 	}
@@ -329,7 +334,7 @@ func (t *table) FindSealed(ctx context.Context, from, to time.Time, limit int) (
 	}
 	defer conn.Release()
 	defer t.rollback(conn.Conn())
-	res, err := send(ctx, conn.Conn(), append(t.beginning(false), t.sql.findFloor.with(nil), t.sql.findSealed.with(args{
+	res, err := send(ctx, conn.Conn(), append(t.beginning(reads), t.sql.findFloor.with(nil), t.sql.findSealed.with(args{
 		"first": uuidAt(from, 0), "last": uuidAt(to, 0xff), "limit": text(limit + 1),
 	}), do("commit"))...)
 	if err != nil {

@@ -56,10 +56,10 @@ type groupTable interface {
 	FindBatches(ctx context.Context, ids ...string) (FoundBatches, error)
 	FindSealed(ctx context.Context, from, to time.Time, limit int) (SealedBatches, error)
 	view() tableView
-	beginning(durable bool) []call
+	beginning(m mode) []call
 	inSlices(ctx context.Context, q *pgx.Conn, locks, calls []call, between func() error) ([]result, error)
 	registeredAt(ctx context.Context, q *pgx.Conn, s statement, ids []string, wait time.Duration) (result, error)
-	inOwn(ctx context.Context, q *pgx.Conn, durable bool, c call) (result, error)
+	inOwn(ctx context.Context, q *pgx.Conn, m mode, c call) (result, error)
 	rollback(q *pgx.Conn)
 	commit(ctx context.Context, q *pgx.Conn, last string) error
 	confirm(ctx context.Context, q *pgx.Conn) error
@@ -72,7 +72,7 @@ type groupTable interface {
 	statsBy(ctx context.Context, leader string) (Stats, error)
 	noteOutcome(ctx context.Context, lane int, outcome error)
 	Prune(ctx context.Context, before time.Time) (int, error)
-	begin(ctx context.Context, durable bool) (*pgxpool.Conn, error)
+	begin(ctx context.Context, m mode) (*pgxpool.Conn, error)
 	share(q *pgx.Conn, s side, leader string, byBatch bool) share
 }
 
@@ -204,7 +204,7 @@ func (g *TableGroup[R]) Check(ctx context.Context) error {
 		return fmt.Errorf("staging: %w", err)
 	}
 	defer c.Release()
-	r, err := g.lead().inOwn(ctx, c.Conn(), false, g.parentsCall())
+	r, err := g.lead().inOwn(ctx, c.Conn(), reads, g.parentsCall())
 	if err != nil {
 		return g.explain("reading the foreign keys of "+g.Name(), err)
 	}

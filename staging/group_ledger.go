@@ -44,7 +44,7 @@ func (g *TableGroup[R]) Void(ctx context.Context, b Batch) (Fate, error) {
 
 func (g *TableGroup[R]) void(ctx context.Context, q *pgx.Conn, b *Batch) (Fate, error) {
 	defer g.lead().rollback(q)
-	run := g.lead().beginning(true)
+	run := g.lead().beginning(durably)
 	for _, v := range g.views { // each waits for a promoter that has inserted the batch, as in Table.void
 		run = append(run, v.sql.ledgerVoid.with(b.voided()))
 	}
@@ -107,7 +107,7 @@ func (g *TableGroup[R]) Epoch(ctx context.Context) (string, error) {
 
 func (g *TableGroup[R]) epoch(ctx context.Context, q *pgx.Conn) (string, error) {
 	defer g.lead().rollback(q)
-	run := g.lead().beginning(false)
+	run := g.lead().beginning(reads)
 	begun := len(run)
 	for _, v := range g.views {
 		run = append(run, v.sql.readEpoch.with(nil))

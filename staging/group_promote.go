@@ -59,7 +59,6 @@ func (g *TableGroup[R]) Promote(ctx context.Context, o PromoteOptions) (PromoteR
 		return PromoteResult{}, err
 	}
 	out, err := attempts(ctx, o, &g.bound, &g.unconfirmed, g)
-	err = nameStandby(ctx, g.views[0].pool, "promoting into "+g.views[0].names.target, err)
 	if !errors.Is(err, ErrConfig) {
 		g.lead().noteOutcome(ctx, 0, err)
 	}
@@ -139,7 +138,7 @@ func (g *TableGroup[R]) busy(ctx context.Context, err error) error {
 // choose finds the side to promote, as Table.choose does. The leader decides which side is open; in
 // the other tables the same one is opened, for programs that stage into them alone.
 func (g *TableGroup[R]) choose(ctx context.Context, q *pgx.Conn) (side, string, error) {
-	run := g.lead().beginning(false)
+	run := g.lead().beginning(reads)
 	begun := len(run)
 	for _, i := range g.byName {
 		run = append(run, g.views[i].sql.lane[0].fullSides.with(args{"leader": g.leader}))
@@ -177,7 +176,7 @@ func (g *TableGroup[R]) choose(ctx context.Context, q *pgx.Conn) (side, string, 
 // flip seals a side, unless another promoter has done so.
 func (g *TableGroup[R]) flip(ctx context.Context, q *pgx.Conn, from side) error {
 	defer g.lead().rollback(q)
-	run := g.lead().beginning(false)
+	run := g.lead().beginning(writes)
 	for _, i := range g.byName {
 		if i == 0 {
 			run = append(run, g.views[i].sql.lane[0].flip.with(args{"to": from.other().String(), "from": from.String()}))

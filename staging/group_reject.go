@@ -330,5 +330,5 @@ func (g *TableGroup[R]) lockTargets(ctx context.Context, q *pgx.Conn) ([]int, er
 
 // begin opens a transaction that commits durably.
 func (g *TableGroup[R]) begin(ctx context.Context) (*pgxpool.Conn, error) {
-	return g.lead().begin(ctx, true)
+	return g.lead().begin(ctx, durably)
 }

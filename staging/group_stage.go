@@ -260,7 +260,7 @@ func (g *TableGroup[R]) Stage(ctx context.Context, l Load[R]) (Outcome, error) {
 			return 0, err
 		}
 		doing := "staging batch " + l.Batch.ID
-		return 0, nameStandby(ctx, g.views[0].pool, doing, g.explain(doing, err))
+		return 0, g.explain(doing, err)
 	}
 }
 
@@ -274,7 +274,7 @@ func (g *TableGroup[R]) stageOnce(ctx context.Context, x *groupLoad[R], try int,
 	defer c.Release()
 	q := c.Conn()
 	if try > 0 {
-		r, err := g.lead().inOwn(ctx, q, false, g.views[0].sql.readControl.with(nil))
+		r, err := g.lead().inOwn(ctx, q, reads, g.views[0].sql.readControl.with(nil))
 		if err != nil {
 			return 0, nil, err
 		}
@@ -340,7 +340,7 @@ func (g *TableGroup[R]) register(ctx context.Context, q *pgx.Conn, s side, x *gr
 		}
 		return run
 	}
-	run := g.lead().beginning(false)
+	run := g.lead().beginning(writes)
 	if nowait {
 		// The first try does not wait. A locked side is the one that a promoter works on: the hint is
 		// old.

@@ -258,7 +258,7 @@ func (t *table) waiting(ctx context.Context, backend int64) (bool, error) {
 	// Cancelling the query would close the connection, and it ends in a moment anyway.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
-	r, err := t.inOwn(ctx, c.Conn(), false, do(waitQuery, text(backend)))
+	r, err := t.inOwn(ctx, c.Conn(), reads, do(waitQuery, text(backend)))
 	if err != nil {
 		return false, err
 	}

@@ -71,7 +71,7 @@ func (t *table) dropLane(ctx context.Context, q *pgx.Conn, lane int, forget stat
 	for _, of := range []string{"_registry_", "_staging_", "_refused_"} { // in the order of lock_side
 		for _, s := range []side{side(2 * lane), side(2*lane + 1)} {
 			name := t.name.With(of + s.String())
-			r, err := t.inOwn(ctx, q, false, missingTables.with(args{"schema": name.Schema, "names": namesText([]string{name.Table})}))
+			r, err := t.inOwn(ctx, q, reads, missingTables.with(args{"schema": name.Schema, "names": namesText([]string{name.Table})}))
 			switch {
 			case err != nil:
 				return false, err

@@ -34,7 +34,7 @@ func (t *table) Void(ctx context.Context, b Batch) (Fate, error) {
 
 func (t *table) void(ctx context.Context, q *pgx.Conn, b Batch) (Fate, error) {
 	// The unique index waits for a promoter that has inserted the batch and not committed yet.
-	if _, err := send(ctx, q, append(t.beginning(true), t.sql.ledgerVoid.with(b.voided()), barrier)...); err != nil {
+	if _, err := send(ctx, q, append(t.beginning(durably), t.sql.ledgerVoid.with(b.voided()), barrier)...); err != nil {
 		return 0, err
 	}
 	if err := t.at("void inserted"); err != nil {
@@ -184,7 +184,7 @@ func (from *fateSource) readSide(ctx context.Context, q *pgx.Conn, t groupTable,
 
 // read takes over what the registries hold, and then what the ledgers have.
 func (from *fateSource) read(ctx context.Context, q *pgx.Conn, t groupTable, known map[string]Fate) error {
-	res, err := send(ctx, q, append(t.beginning(false), from.registries...)...)
+	res, err := send(ctx, q, append(t.beginning(reads), from.registries...)...)
 	if err != nil {
 		return t.explain("reading the fates of batches", err)
 	}
@@ -277,14 +277,14 @@ func (t *table) Epoch(ctx context.Context) (string, error) {
 // mark reads the marker, and sets one if a crash has emptied its table.
 func (t *table) mark(ctx context.Context, q *pgx.Conn) (epoch string, err error) {
 	for range 3 {
-		r, err := t.inOwn(ctx, q, false, t.sql.readEpoch.with(nil))
+		r, err := t.inOwn(ctx, q, reads, t.sql.readEpoch.with(nil))
 		if err != nil {
 			return "", err
 		}
 		if e := r.texts("epoch"); len(e) > 0 {
 			return e[0], nil
 		}
-		if _, err = t.inOwn(ctx, q, false, t.sql.setEpoch.with(nil)); err != nil {
+		if _, err = t.inOwn(ctx, q, writes, t.sql.setEpoch.with(nil)); err != nil {
 			return "", err
 		}
 	}

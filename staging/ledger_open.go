@@ -79,7 +79,7 @@ func (l *Ledger) Fates(ctx context.Context, ids []string) ([]Fate, error) {
 		}
 		plain[i] = formatUUID(u)
 	}
-	conn, err := l.t.begin(ctx, false)
+	conn, err := l.t.begin(ctx, reads)
 	if err != nil {
 		return nil, l.t.explain("reading the fates of batches", err)
 	}

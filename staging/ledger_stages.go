@@ -49,7 +49,7 @@ func (t *table) StageCounts(ctx context.Context, since time.Time) ([]StageCount,
 		return nil, fmt.Errorf("staging: %w", err)
 	}
 	defer c.Release()
-	r, err := t.inOwn(ctx, c.Conn(), false, t.sql.ledgerStages.with(args{"since": boundText(since)}))
+	r, err := t.inOwn(ctx, c.Conn(), reads, t.sql.ledgerStages.with(args{"since": boundText(since)}))
 	if err != nil {
 		return nil, t.explain("summing the stages in the ledger", err)
 	}
@@ -72,7 +72,7 @@ func (t *table) Clock(ctx context.Context) (time.Time, error) {
 		return time.Time{}, fmt.Errorf("staging: %w", err)
 	}
 	defer c.Release()
-	r, err := t.inOwn(ctx, c.Conn(), false, fill("clock", nil).with(nil))
+	r, err := t.inOwn(ctx, c.Conn(), reads, fill("clock", nil).with(nil))
 	if err != nil {
 		return time.Time{}, t.explain("reading the server's clock", err)
 	}

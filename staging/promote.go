@@ -103,7 +103,6 @@ func (t *table) Promote(ctx context.Context, o PromoteOptions) (PromoteResult, e
 	}
 	l := &laneTarget{table: t, lane: o.Lane - 1, last: max(0, o.Lane-1)}
 	out, err := attempts(ctx, o, &t.bound, &t.unconfirmed, l)
-	err = nameStandby(ctx, t.pool, "promoting into "+t.target, err)
 	if !errors.Is(err, ErrConfig) {
 		t.noteOutcome(ctx, l.last, err)
 	}

@@ -24,7 +24,7 @@ func (p *promotion) lock(ctx context.Context) error {
 // beginPromotion begins the transaction of a promotion. A deferred constraint would fail at the
 // commit, and the error would not tell which row it was.
 func (t *table) beginPromotion() []call {
-	return append(t.beginning(true), do("SET CONSTRAINTS ALL IMMEDIATE"), ownMemory, ownPlans)
+	return append(t.beginning(durably), do("SET CONSTRAINTS ALL IMMEDIATE"), ownMemory, ownPlans)
 }
 
 // readCalls read what is in the side, and what may refuse its rows.

@@ -69,7 +69,7 @@ func (t *table) busy(ctx context.Context, err error) error {
 		return t.explain(doing, err)
 	}
 	defer c.Release()
-	r, qerr := t.inOwn(ctx, c.Conn(), false, do(holdersQuery, namesText(slices.Concat(t.registry, t.staging, t.refused))))
+	r, qerr := t.inOwn(ctx, c.Conn(), reads, do(holdersQuery, namesText(slices.Concat(t.registry, t.staging, t.refused))))
 	if qerr != nil || len(r.Rows) == 0 {
 		return t.explain(doing, err)
 	}

@@ -40,7 +40,7 @@ type fullSides struct {
 // fails at once with 55P03.
 func (t *table) readLane(ctx context.Context, q *pgx.Conn, lane int, nowait bool) (f fullSides, err error) {
 	sql := &t.sql.lane[lane]
-	run := t.beginning(false)
+	run := t.beginning(reads)
 	if nowait {
 		run = append(run, sql.share.with(nil))
 	}
@@ -73,7 +73,7 @@ func (t *table) readLane(ctx context.Context, q *pgx.Conn, lane int, nowait bool
 // readGone is readLane for a lane whose tables are not there.
 func (t *table) readGone(ctx context.Context, q *pgx.Conn, lane int) (f fullSides, err error) {
 	t.rollback(q)
-	r, err := t.inOwn(ctx, q, false, t.sql.readControl.with(nil))
+	r, err := t.inOwn(ctx, q, reads, t.sql.readControl.with(nil))
 	if err != nil {
 		return f, err
 	}
@@ -96,7 +96,7 @@ func (t *table) seal(ctx context.Context, q *pgx.Conn, f fullSides) (choice, err
 	}
 	to := f.open.other()
 	t.lane[to.lane()].hint.Store(int32(to))
-	if _, err := t.inOwn(ctx, q, false, t.sql.lane[to.lane()].flip.with(args{"to": to.letter(), "from": f.open.letter()})); err != nil {
+	if _, err := t.inOwn(ctx, q, writes, t.sql.lane[to.lane()].flip.with(args{"to": to.letter(), "from": f.open.letter()})); err != nil {
 		return choice{s: noSide}, err
 	}
 	return choice{f.open, false, f.epoch}, t.at("after flip")
@@ -124,7 +124,7 @@ func (l *laneTarget) chooseFree(ctx context.Context, q *pgx.Conn) (choice, error
 			default:
 				epoch = f.epoch
 				if l.table.lane[lane].failing.Load() { // what failed there is gone
-					if _, err := l.inOwn(ctx, q, false, l.sql.lane[lane].noteSuccess.with(nil)); err != nil {
+					if _, err := l.inOwn(ctx, q, writes, l.sql.lane[lane].noteSuccess.with(nil)); err != nil {
 						return choice{s: noSide}, err
 					}
 					l.table.lane[lane].failing.Store(false)

@@ -137,7 +137,7 @@ func (r rejectRow) stored() StoredReject {
 // A record that a [TableGroup] promoted is resolved in every table of that group, and those rejects
 // count too. The role needs the privileges of [RolePromoter] in each of them.
 func (t *table) Resolve(ctx context.Context, ids ...int64) (int, error) {
-	c, err := t.begin(ctx, true)
+	c, err := t.begin(ctx, durably)
 	if err != nil {
 		return 0, t.explain("resolving rejects", err)
 	}
@@ -206,7 +206,7 @@ func (t *Table[T]) Replay(ctx context.Context, fixed []Correction[T]) (PromoteRe
 		}
 		ids[i] = c.Reject
 	}
-	conn, err := t.begin(ctx, true)
+	conn, err := t.begin(ctx, durably)
 	if err != nil {
 		return fail(err)
 	}
@@ -311,7 +311,7 @@ func (t *table) Prune(ctx context.Context, before time.Time) (int, error) {
 	if before.Before(time.Time{}) {
 		before = time.Time{} // the floor is a time that Go can read
 	}
-	n, err := t.exec(ctx, true, do("UPDATE "+t.control+" SET floor = greatest(floor, $1::timestamptz) WHERE $1::timestamptz <= clock_timestamp()", boundText(before)))
+	n, err := t.exec(ctx, durably, do("UPDATE "+t.control+" SET floor = greatest(floor, $1::timestamptz) WHERE $1::timestamptz <= clock_timestamp()", boundText(before)))
 	if err == nil && n == 0 {
 		return 0, fmt.Errorf("%w: Prune before %v, must not be later than the server's time", ErrConfig, before.Format(time.RFC3339Nano))
 	}
@@ -320,7 +320,7 @@ func (t *table) Prune(ctx context.Context, before time.Time) (int, error) {
 	}
 	total := 0
 	for { // in pieces, so that no lock and no transaction is long
-		n, err := t.exec(ctx, false, do("DELETE FROM "+t.ledger+" WHERE id IN (SELECT id FROM "+t.ledger+
+		n, err := t.exec(ctx, writes, do("DELETE FROM "+t.ledger+" WHERE id IN (SELECT id FROM "+t.ledger+
 			" WHERE committed_at < $1::timestamptz LIMIT 10000)", boundText(before.Add(-pruneMargin))))
 		if err != nil {
 			return total, t.explain("pruning the ledger", err)
@@ -330,7 +330,7 @@ func (t *table) Prune(ctx context.Context, before time.Time) (int, error) {
 			break
 		}
 	}
-	if _, err := t.exec(ctx, false, t.sql.pruneRejects.with(args{"before": boundText(before)})); err != nil {
+	if _, err := t.exec(ctx, writes, t.sql.pruneRejects.with(args{"before": boundText(before)})); err != nil {
 		return total, t.explain("pruning resolved rejects", err)
 	}
 	return total, nil

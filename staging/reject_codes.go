@@ -49,14 +49,14 @@ func companions(ctx context.Context, pool *pgxpool.Pool, target string, read fun
 		return nil, err
 	}
 	if err := t.readCompanions(ctx, name, target, read); err != nil {
-		return nil, nameStandby(ctx, pool, target, err)
+		return nil, err
 	}
 	t.prepare()
 	return t, nil
 }
 
 func (t *table) readCompanions(ctx context.Context, name pgschema.Name, target string, read func(*table, *pgx.Conn) error) error {
-	conn, err := t.begin(ctx, false)
+	conn, err := t.begin(ctx, reads)
 	if err != nil {
 		return t.explain("looking for the target "+target, err)
 	}

@@ -88,7 +88,7 @@ func (r Rewrite[In, Out]) run(ctx context.Context, t *Table[Out]) (RewriteProgre
 		return RewriteProgress{}, err
 	}
 	if r.Restart {
-		if _, err := t.inOwn(ctx, q, false, t.rewriteSQL("rewrite_forget").with(args{"name": r.Name})); err != nil {
+		if _, err := t.inOwn(ctx, q, writes, t.rewriteSQL("rewrite_forget").with(args{"name": r.Name})); err != nil {
 			return RewriteProgress{}, err
 		}
 	}
@@ -137,7 +137,7 @@ func (t *table) rewriteSQL(name string) statement {
 
 // progress reads how far all runs have come.
 func (r Rewrite[In, Out]) progress(ctx context.Context, t *Table[Out], q *pgx.Conn) (p RewriteProgress, err error) {
-	res, err := t.inOwn(ctx, q, false, t.rewriteSQL("rewrite_read").with(args{"name": r.Name}))
+	res, err := t.inOwn(ctx, q, reads, t.rewriteSQL("rewrite_read").with(args{"name": r.Name}))
 	if err != nil {
 		return p, err
 	}
@@ -189,7 +189,7 @@ func (r Rewrite[In, Out]) attempt(ctx context.Context, t *Table[Out], q *pgx.Con
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	done, err := t.inOwn(ctx, q, true, t.rewriteSQL("rewrite_done").with(args{"name": r.Name, "last": p.Last}))
+	done, err := t.inOwn(ctx, q, durably, t.rewriteSQL("rewrite_done").with(args{"name": r.Name, "last": p.Last}))
 	if err != nil {
 		return err
 	}
@@ -219,7 +219,7 @@ func (r Rewrite[In, Out]) keyType(ctx context.Context, q *pgx.Conn, key string) 
 // stream runs the query and hands its rows on in batches. The channel holds it up: memory is
 // bounded by its length.
 func (r Rewrite[In, Out]) stream(ctx context.Context, t *Table[Out], after string, out chan<- read[In]) error {
-	c, err := t.begin(ctx, false) // keys are printed and read in formats of our own
+	c, err := t.begin(ctx, writes) // keys are printed and read in formats of our own
 	if err != nil {
 		return err
 	}
@@ -316,7 +316,7 @@ type rewriteStep struct {
 func (t *Table[T]) rewriteBatch(ctx context.Context, q *pgx.Conn, rows []T, step rewriteStep) (wrote int64, err error) {
 	defer t.rollback(q)
 	claim := t.rewriteSQL("rewrite_claim").with(args{"name": step.name, "last": step.last, "previous": step.previous, "read": text(step.read)})
-	res, err := send(ctx, q, append(t.beginning(true), claim)...)
+	res, err := send(ctx, q, append(t.beginning(durably), claim)...)
 	if err != nil {
 		return 0, err
 	}

@@ -161,7 +161,7 @@ func DiscardStaged(ctx context.Context, pool *pgxpool.Pool, target string) (batc
 	if err != nil {
 		return nil, err
 	}
-	conn, err := t.begin(ctx, true)
+	conn, err := t.begin(ctx, durably)
 	if err != nil {
 		return nil, t.explain("discarding what is staged for "+target, err)
 	}

@@ -242,11 +242,11 @@ func describe[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg
 	if err != nil {
 		return err
 	}
-	return nameStandby(ctx, pool, "opening the target "+target, t.describe(ctx, target, f))
+	return t.describe(ctx, target, f)
 }
 
 func (t *Table[T]) describe(ctx context.Context, target string, f func(*table, *pgx.Conn) error) error {
-	conn, err := t.begin(ctx, false)
+	conn, err := t.begin(ctx, reads)
 	if err != nil {
 		return t.explain("reading the shape of "+target, err)
 	}

@@ -13,6 +13,18 @@ import (
 // batch whose COPY it waited for, and would truncate it unread.
 const beginOwn = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE NOT DEFERRABLE"
 
+// beginReading begins a transaction that only reads, also at a standby.
+const beginReading = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY NOT DEFERRABLE"
+
+// mode is what a transaction does.
+type mode uint8
+
+const (
+	reads   mode = iota // nothing but read, also at a standby
+	writes              // what no crash has to keep
+	durably             // write what the disk and the synchronous standbys must have
+)
+
 // The statements of settings.sql, which hold no names.
 var (
 	ownSettings    = fill("own_settings", nil)
@@ -26,13 +38,21 @@ var (
 )
 
 // beginning opens a transaction with settings of its own, of which the time limits keep a frozen
-// program from holding up others. With durable, its commit waits for the disk and for synchronous
-// standbys, whatever the server's default is. Without, it waits for neither.
-func (t *table) beginning(durable bool) []call {
-	if durable {
-		return append(append([]call{do(beginOwn)}, t.ownSettings(t.cfg.LockTimeout, t.cfg.IdleTimeout, "")...), ownDurability)
+// program from holding up others. If it writes durably, its commit waits for the disk and for
+// synchronous standbys, whatever the server's default is. Otherwise it waits for neither.
+func (t *table) beginning(m mode) []call {
+	switch m {
+	case reads:
+		return t.reading(t.cfg.LockTimeout)
+	case writes:
+		return append([]call{do(beginOwn)}, t.ownSettings(t.cfg.LockTimeout, t.cfg.IdleTimeout, commitsAtOnce)...)
 	}
-	return append([]call{do(beginOwn)}, t.ownSettings(t.cfg.LockTimeout, t.cfg.IdleTimeout, commitsAtOnce)...)
+	return append(append([]call{do(beginOwn)}, t.ownSettings(t.cfg.LockTimeout, t.cfg.IdleTimeout, "")...), ownDurability)
+}
+
+// reading opens a transaction that reads, with a time limit for its locks.
+func (t *table) reading(lock time.Duration) []call {
+	return append([]call{do(beginReading)}, t.ownSettings(lock, t.cfg.IdleTimeout, commitsAtOnce)...)
 }
 
 // commitsAtOnce is the synchronous_commit of a transaction that nothing depends on after a crash.
@@ -71,17 +91,17 @@ func (t *table) readSearchPath(ctx context.Context, q *pgx.Conn) error {
 }
 
 // inOwn runs one statement in a transaction of its own with its own settings.
-func (t *table) inOwn(ctx context.Context, q *pgx.Conn, durable bool, c call) (result, error) {
+func (t *table) inOwn(ctx context.Context, q *pgx.Conn, m mode, c call) (result, error) {
 	defer t.rollback(q)
-	calls := append(t.beginning(durable), c)
-	if !durable {
+	calls := append(t.beginning(m), c)
+	if m != durably {
 		calls = append(calls, do("commit"))
 	}
 	out, err := send(ctx, q, calls...)
 	if err != nil {
 		return result{}, err
 	}
-	if !durable {
+	if m != durably {
 		return out[len(out)-2], nil
 	}
 	return out[len(out)-1], t.commit(ctx, q, "")
@@ -89,7 +109,7 @@ func (t *table) inOwn(ctx context.Context, q *pgx.Conn, durable bool, c call) (r
 
 // exec runs one statement on a connection of the pool, in a transaction of its own, and returns how
 // many rows it wrote.
-func (t *table) exec(ctx context.Context, durable bool, c call) (int64, error) {
+func (t *table) exec(ctx context.Context, m mode, c call) (int64, error) {
 	var n int64
 	err := retryIdle(ctx, t.pool, func() error {
 		conn, err := t.pool.Acquire(ctx)
@@ -97,7 +117,7 @@ func (t *table) exec(ctx context.Context, durable bool, c call) (int64, error) {
 			return err
 		}
 		defer conn.Release()
-		r, err := t.inOwn(ctx, conn.Conn(), durable, c)
+		r, err := t.inOwn(ctx, conn.Conn(), m, c)
 		if err != nil {
 			return err
 		}
@@ -110,7 +130,7 @@ func (t *table) exec(ctx context.Context, durable bool, c call) (int64, error) {
 // query runs one statement in a transaction of its own and returns its rows, to be read by the
 // names of their columns. Closing the rows ends the transaction and gives the connection back.
 func (t *table) query(ctx context.Context, c call) (pgx.Rows, error) {
-	conn, err := t.begin(ctx, false)
+	conn, err := t.begin(ctx, reads)
 	if err != nil {
 		return nil, err
 	}
@@ -158,14 +178,14 @@ func (r *ownRows) Scan(dest ...any) error {
 }
 
 // begin opens a transaction of its own on a connection of the pool.
-func (t *table) begin(ctx context.Context, durable bool) (*pgxpool.Conn, error) {
+func (t *table) begin(ctx context.Context, m mode) (*pgxpool.Conn, error) {
 	var conn *pgxpool.Conn
 	err := retryIdle(ctx, t.pool, func() error {
 		c, err := t.pool.Acquire(ctx)
 		if err != nil {
 			return err
 		}
-		if _, err := send(ctx, c.Conn(), t.beginning(durable)...); err != nil {
+		if _, err := send(ctx, c.Conn(), t.beginning(m)...); err != nil {
 			t.rollback(c.Conn())
 			c.Release()
 			return err

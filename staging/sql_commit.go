@@ -169,7 +169,7 @@ func (t *table) confirm(ctx context.Context, q *pgx.Conn) error {
 		return err
 	}
 	defer t.rollback(q)
-	if _, err := send(ctx, q, append(t.beginning(true), barrier)...); err != nil {
+	if _, err := send(ctx, q, append(t.beginning(durably), barrier)...); err != nil {
 		return err
 	}
 	return t.commit(ctx, q, "")

@@ -52,6 +52,12 @@ func send(ctx context.Context, q *pgx.Conn, calls ...call) ([]result, error) {
 	if err != nil && len(out) == 0 && (closed || fresh && pgschema.IsEnded(err)) {
 		err = &idleEnd{err}
 	}
+	if pgschema.MayBeStandby(err) && (calls[0].sql == beginOwn || calls[0].sql == beginReading) {
+		// The transaction is this message's, so it can end here.
+		if _, rerr := q.Exec(ctx, "rollback"); rerr == nil {
+			err = pgschema.NameStandby(ctx, q, err)
+		}
+	}
 	return out, err
 }
 

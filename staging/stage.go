@@ -120,7 +120,7 @@ func (t *Table[T]) Stage(ctx context.Context, l Load[T]) (Outcome, error) {
 			return 0, err
 		}
 		doing := "staging batch " + l.Batch.ID
-		return 0, nameStandby(ctx, t.pool, doing, t.explain(doing, err))
+		return 0, t.explain(doing, err)
 	}
 }
 
@@ -134,7 +134,7 @@ func (t *Table[T]) stageOnce(ctx context.Context, l *Load[T], spans []span, orde
 	defer c.Release()
 	q := c.Conn()
 	if try > 0 {
-		control, err := t.inOwn(ctx, q, false, t.sql.readControl.with(nil))
+		control, err := t.inOwn(ctx, q, reads, t.sql.readControl.with(nil))
 		if err != nil {
 			return 0, err
 		}
@@ -181,7 +181,7 @@ func (t *Table[T]) stageIn(ctx context.Context, q *pgx.Conn, l *Load[T], spans [
 	sql := &t.sql.side[s]
 	var run []call
 	if how.begin {
-		run = append(run, t.beginning(false)...)
+		run = append(run, t.beginning(writes)...)
 	}
 	lock := do(sql.stageLock.text)
 	if how.nowait {

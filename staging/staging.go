@@ -224,7 +224,7 @@ func New[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg Conf
 		return nil, err
 	}
 	if err := t.installOn(ctx, pool, target); err != nil {
-		return nil, nameStandby(ctx, pool, "opening the target "+target, err)
+		return nil, err
 	}
 	return t, nil
 }

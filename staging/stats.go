@@ -65,7 +65,7 @@ func (t *table) statsBy(ctx context.Context, leader string) (Stats, error) {
 	if err != nil {
 		return Stats{}, t.explain("counting what is staged", err)
 	}
-	r, err := t.inOwn(ctx, c.Conn(), false, t.sql.failures.with(nil))
+	r, err := t.inOwn(ctx, c.Conn(), reads, t.sql.failures.with(nil))
 	if err != nil {
 		return Stats{}, t.explain("reading "+t.control, err)
 	}
@@ -88,8 +88,7 @@ func (t *table) statsBy(ctx context.Context, leader string) (Stats, error) {
 // statsOf adds one side.
 func (t *table) statsOf(ctx context.Context, q *pgx.Conn, s *Stats, count call) error {
 	defer t.rollback(q)
-	calls := append([]call{do(beginOwn)}, t.ownSettings(statsWait, t.cfg.IdleTimeout, commitsAtOnce)...)
-	res, err := send(ctx, q, append(calls, count, do("commit"))...)
+	res, err := send(ctx, q, append(t.reading(statsWait), count, do("commit"))...)
 	if err != nil {
 		return err
 	}
@@ -119,7 +118,7 @@ func (t *table) noteOutcome(ctx context.Context, lane int, outcome error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, noteWait)
 	defer cancel()
-	if _, err := t.exec(ctx, false, note); err == nil {
+	if _, err := t.exec(ctx, writes, note); err == nil {
 		t.lane[lane].failing.Store(outcome != nil)
 	}
 }

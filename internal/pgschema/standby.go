@@ -23,15 +23,22 @@ func NameStandby(ctx context.Context, q interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }, err error,
 ) error {
-	var pg *pgconn.PgError
-	if !errors.As(err, &pg) || !slices.Contains(standbyCodes, pg.Code) {
+	if !MayBeStandby(err) {
 		return err
 	}
+	var pg *pgconn.PgError
+	errors.As(err, &pg)
 	var standby bool
 	if q.QueryRow(ctx, "SELECT pg_is_in_recovery()", pgx.QueryExecModeSimpleProtocol).Scan(&standby) != nil || !standby {
 		return err
 	}
 	return &standbyError{pg, err}
+}
+
+// MayBeStandby reports whether a standby returns such an error, among others.
+func MayBeStandby(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && slices.Contains(standbyCodes, pg.Code)
 }
 
 type standbyError struct {

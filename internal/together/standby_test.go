@@ -3,10 +3,12 @@ package together_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -77,14 +79,6 @@ func TestStandby(t *testing.T) {
 			_, err := staging.New(ctx, pool, n, staging.Config[row]{NoCreate: true})
 			return err
 		},
-		"staging: OpenLedger": func(ctx context.Context, pool *pgxpool.Pool) error {
-			_, err := staging.OpenLedger(ctx, pool, n)
-			return err
-		},
-		"staging: NewFinder": func(ctx context.Context, pool *pgxpool.Pool) error {
-			_, err := staging.NewFinder(ctx, pool, n, "")
-			return err
-		},
 		"matview: New": func(ctx context.Context, pool *pgxpool.Pool) error {
 			_, err := matview.New(ctx, pool, n, views)
 			return err
@@ -102,8 +96,24 @@ func TestStandby(t *testing.T) {
 			_, err := staging.DiscardStaged(ctx, pool, n)
 			return err
 		},
-		"staging: SQL of a target": func(ctx context.Context, pool *pgxpool.Pool) error {
-			_, err := staging.SQL(ctx, pool, n, staging.Config[row]{})
+		"staging: RetireLanes": func(ctx context.Context, pool *pgxpool.Pool) error {
+			_, err := staging.RetireLanes(ctx, pool, n, 1)
+			return err
+		},
+		"staging: voiding batch": func(ctx context.Context, _ *pgxpool.Pool) error {
+			_, err := target.Void(ctx, staging.Batch{ID: staging.NewBatchID(), Records: 1})
+			return err
+		},
+		"staging: reading the fates": func(ctx context.Context, _ *pgxpool.Pool) error {
+			_, err := target.Fates(ctx, []string{staging.NewBatchID()})
+			return err
+		},
+		"staging: reading the epoch": func(ctx context.Context, _ *pgxpool.Pool) error { _, err := target.Epoch(ctx); return err },
+		"staging: counting":          func(ctx context.Context, _ *pgxpool.Pool) error { _, err := target.Stats(ctx); return err },
+		"staging: resolving":         func(ctx context.Context, _ *pgxpool.Pool) error { _, err := target.Resolve(ctx, 1); return err },
+		"staging: raising the floor": func(ctx context.Context, _ *pgxpool.Pool) error { _, err := target.Prune(ctx, time.Time{}); return err },
+		"staging: replaying": func(ctx context.Context, _ *pgxpool.Pool) error {
+			_, err := target.Replay(ctx, []staging.Correction[row]{{Reject: 1, Rows: []row{{1}}}})
 			return err
 		},
 	} {
@@ -112,6 +122,49 @@ func TestStandby(t *testing.T) {
 		if !errors.Is(err, pgschema.ErrStandby) || !strings.HasPrefix(err.Error(), name) || !strings.Contains(err.Error(), "the server is a standby: it accepts no writes (") ||
 			!strings.HasSuffix(err.Error(), "connect to the primary, for example with target_session_attrs=read-write") {
 			t.Errorf("%s: got %v, want the package and the standby", what, err)
+		}
+	}
+
+	// What the ledger, the rejects and the target hold can be read there.
+	ledger, err := staging.OpenLedger(t.Context(), one, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	finder, err := staging.NewFinder(t.Context(), one, n, "id")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, f := range map[string]func(ctx context.Context) error{
+		"SQL":         func(ctx context.Context) error { _, err := staging.SQL(ctx, one, n, staging.Config[row]{}); return err },
+		"Books":       func(ctx context.Context) error { _, err := ledger.Books(ctx); return err },
+		"StageCounts": func(ctx context.Context) error { _, err := ledger.StageCounts(ctx, time.Time{}); return err },
+		"CodeCounts":  func(ctx context.Context) error { _, err := ledger.CodeCounts(ctx); return err },
+		"Clock":       func(ctx context.Context) error { _, err := ledger.Clock(ctx); return err },
+		"Rejects":     func(ctx context.Context) error { _, err := ledger.Rejects(ctx, staging.RejectFilter{}); return err },
+		"Fates": func(ctx context.Context) error {
+			_, err := ledger.Fates(ctx, []string{staging.NewBatchID()})
+			return err
+		},
+		"RejectedKeys": func(ctx context.Context) error {
+			_, err := target.RejectedKeys(ctx, []string{staging.NewBatchID()})
+			return err
+		},
+		"Advise":  func(ctx context.Context) error { _, err := target.Advise(ctx); return err },
+		"FindKey": func(ctx context.Context) error { _, err := finder.FindKey(ctx, "1"); return err },
+		"FindSealed": func(ctx context.Context) error {
+			_, err := finder.FindSealed(ctx, time.Time{}, time.Now(), 1)
+			return err
+		},
+		"FindBatches": func(ctx context.Context) error {
+			found, err := finder.FindBatches(ctx, staging.NewBatchID())
+			if err == nil && (len(found.Limits) != 2 || !strings.Contains(found.Limits[0], "a standby does not have it")) {
+				err = fmt.Errorf("limits are %q, want both sides", found.Limits)
+			}
+			return err
+		},
+	} {
+		if err := f(t.Context()); err != nil {
+			t.Errorf("%s at a standby: %v", what, err)
 		}
 	}
 
