@@ -27,7 +27,7 @@ type Conflict uint8
 // The conflict policies.
 const (
 	ConflictSkip    Conflict = iota // keep the existing row; the new one counts as a conflict
-	ConflictReplace                 // the new row replaces it, see Config.Newer and ReplaceIf; a row that loses is a conflict
+	ConflictReplace                 // the new row replaces it, with its spelling of the key; see Config.Newer and ReplaceIf; a row that loses is a conflict
 	ConflictFail                    // the promotion fails with a ConflictError and changes nothing
 )
 

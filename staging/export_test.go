@@ -48,7 +48,7 @@ func (t *table) FindPlans(ctx context.Context, key, idType string, ids []string)
 	var plans []string
 	for _, c := range []call{
 		fill("find_rows", p).with(args{"key": key, "limit": "100"}),
-		t.sql.findRejects.with(args{"key": key, "limit": "100"}),
+		t.sql.findRejects.with(args{"keys": namesText([]string{key}), "limit": "100"}),
 		t.ofRegistry(sideA, "find_registered").with(args{"ids": array(ids)}),
 		t.sql.findCommitted.with(args{"ids": array(ids), "limit": "100"}),
 		t.sql.findSealed.with(args{"first": ids[0], "last": ids[0], "limit": "100"}),

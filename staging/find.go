@@ -116,8 +116,9 @@ func (f *Finder) FindSealed(ctx context.Context, from, to time.Time, limit int) 
 }
 
 // FindKey returns the rows of the target whose column Config.ID has the value of key, and the
-// rejects with that key. It uses indexes only. What has none, or what the role may not read, is
-// named in Limits and left out. A key that is no value of the column's type has no rows.
+// rejects with that key, as it is given or as Postgres prints it. It uses indexes only. What has
+// none, or what the role may not read, is named in Limits and left out. A key that is no value of
+// the column's type has no rows.
 func (t *table) FindKey(ctx context.Context, key string) (found FoundKey, err error) {
 	if ok, _ := textOK(key); !ok {
 		return found, fmt.Errorf("%w: the key %q is not text, must be UTF-8 without NUL", ErrLoad, key)
@@ -144,14 +145,20 @@ func (t *table) FindKey(ctx context.Context, key string) (found FoundKey, err er
 	case !row.bool("indexed"):
 		found.Limits = append(found.Limits, fmt.Sprintf("rows of %s: no index leads with the id column %q", t.target, t.cfg.ID))
 	default:
-		if found.Rows, err = t.findRows(ctx, q, key, row.text("type"), uint32(row.int("type_oid"))); err != nil {
+		if found.Rows, err = t.findRows(ctx, q, key, row); err != nil {
 			return found, t.explain("finding a key", err)
 		}
 	}
 	if !row.bool("rejects_indexed") {
 		found.Limits = append(found.Limits, fmt.Sprintf("rejects: no index on the key: CREATE INDEX ON %s USING hash (key) WHERE key <> ''", t.rejects))
-	} else if err = t.findRejects(ctx, q, key, &found); err != nil {
-		return found, t.explain("finding a key", err)
+	} else {
+		keys, err := t.formsOf(ctx, q, key, row)
+		if err == nil {
+			err = t.findRejects(ctx, q, keys, &found)
+		}
+		if err != nil {
+			return found, t.explain("finding a key", err)
+		}
 	}
 	if found.MoreRows = len(found.Rows) > MaxFound; found.MoreRows {
 		found.Rows = found.Rows[:MaxFound]
@@ -159,32 +166,58 @@ func (t *table) FindKey(ctx context.Context, key string) (found FoundKey, err er
 	return found, nil
 }
 
-// findRows looks a key up in the target. A savepoint keeps the transaction when the key is no value
-// of the column's type.
-func (t *table) findRows(ctx context.Context, q *pgx.Conn, key, idType string, oid uint32) (rows []FoundRow, err error) {
-	c, err := typeOfColumn(ctx, q, oid)
-	if err != nil {
+// findRows looks a key up in the target.
+func (t *table) findRows(ctx context.Context, q *pgx.Conn, key string, id record) (rows []FoundRow, err error) {
+	r, ok, err := t.withKey(ctx, q, "find_rows", id, args{"key": key, "limit": text(MaxFound + 1)})
+	if err != nil || !ok {
 		return nil, err
 	}
-	p := t.commonPieces()
-	p["id"], p["id_type"], p["equals"] = quote(t.cfg.ID), idType, c.compare.equal
-	call := fill("find_rows", p).with(args{"key": key, "limit": text(MaxFound + 1)})
-	res, err := send(ctx, q, do("SAVEPOINT hr_find"), call)
-	switch state := sqlState(err); {
-	case strings.HasPrefix(state, "22"), strings.HasPrefix(state, "23"):
-		_, err := sendOne(ctx, q, do("ROLLBACK TO SAVEPOINT hr_find"))
-		return nil, err
-	case err != nil:
-		return nil, err
-	}
-	for row := range res[1].each() {
+	for row := range r.each() {
 		rows = append(rows, FoundRow{row.text("key"), row.text("row")})
 	}
 	return rows, nil
 }
 
-func (t *table) findRejects(ctx context.Context, q *pgx.Conn, key string, found *FoundKey) error {
-	rows, err := q.Query(ctx, t.sql.findRejects.text, key, text(MaxFound+1))
+// formsOf returns the texts under which a reject may have the key.
+func (t *table) formsOf(ctx context.Context, q *pgx.Conn, key string, id record) ([]string, error) {
+	forms := []string{key}
+	if t.cfg.ID == "" {
+		return forms, nil
+	}
+	r, ok, err := t.withKey(ctx, q, "find_forms", id, args{"key": key})
+	if err != nil || !ok {
+		return forms, err
+	}
+	for _, form := range []string{"printed", "stored"} {
+		if row := r.row(0); !row.null(form) {
+			forms = append(forms, row.text(form))
+		}
+	}
+	return forms, nil
+}
+
+// withKey runs a statement that reads a key as a value of the id's column. It returns false if the
+// key is no such value. A savepoint keeps the transaction then.
+func (t *table) withKey(ctx context.Context, q *pgx.Conn, name string, id record, a args) (r result, ok bool, err error) {
+	c, err := typeOfColumn(ctx, q, uint32(id.int("type_oid")))
+	if err != nil {
+		return r, false, err
+	}
+	p := t.commonPieces()
+	p["id"], p["id_type"], p["id_full"], p["equals"] = quote(t.cfg.ID), id.text("type"), id.text("full_type"), c.compare.equal
+	res, err := send(ctx, q, do("SAVEPOINT hr_find"), fill(name, p).with(a))
+	switch state := sqlState(err); {
+	case strings.HasPrefix(state, "22"), strings.HasPrefix(state, "23"):
+		_, err := sendOne(ctx, q, do("ROLLBACK TO SAVEPOINT hr_find"))
+		return r, false, err
+	case err != nil:
+		return r, false, err
+	}
+	return res[1], true, nil
+}
+
+func (t *table) findRejects(ctx context.Context, q *pgx.Conn, keys []string, found *FoundKey) error {
+	rows, err := q.Query(ctx, t.sql.findRejects.text, namesText(keys), text(MaxFound+1))
 	if err != nil {
 		return err
 	}

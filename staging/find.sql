@@ -1,7 +1,7 @@
 -- name: find_id
 -- The type of the id's column (NULL: there is none), whether an index leads with it, and whether
 -- the rejects have an index on their key.
-SELECT format_type(a.atttypid, -1) AS type, a.atttypid::int8 AS type_oid,
+SELECT format_type(a.atttypid, -1) AS type, format_type(a.atttypid, a.atttypmod) AS full_type, a.atttypid::int8 AS type_oid,
        EXISTS (SELECT FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam
                WHERE i.indrelid = a.attrelid AND i.indisvalid AND i.indpred IS NULL AND i.indkey[0] = a.attnum
                  AND m.amname IN ('btree', 'hash')) AS indexed,
@@ -17,11 +17,17 @@ FROM {target} hr_row
 WHERE hr_row.{id} {equals} @key::text::{id_type}
 LIMIT @limit::int8;
 
+-- name: find_forms
+-- A key as Postgres prints it, and as the column has it: char(n) with its padding, numeric(p, s)
+-- with its decimals. A reject has the form of the program or that of Postgres.
+SELECT @key::text::{id_type}::text AS printed,
+       CASE WHEN @key::text::{id_type} {equals} @key::text::{id_full} THEN format('%s', @key::text::{id_full}) END AS stored;
+
 -- name: find_rejects
 -- Latest first. The index on the key leaves out records without one.
 SELECT id, batch::text AS batch, pos, key, code, reason, payload, bytes, row::text AS row, root::text AS root, place, source, whole, rejected_at, resolved_at
 FROM {rejects}
-WHERE key = @key::text AND key <> ''
+WHERE key = ANY(@keys::text[]) AND key <> ''
 ORDER BY id DESC
 LIMIT @limit::int8;
 

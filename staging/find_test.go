@@ -148,13 +148,15 @@ func TestFindUsesIndexes(t *testing.T) {
 func TestFindKeyOfAnyType(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)
-	for i, c := range []struct{ sqlType, value, key, none string }{
-		{"bigint", "7", "007", "x"},
-		{"uuid", "0197d8a2-0000-7000-8000-000000000001", "0197D8A200007000 8000000000000001", "1"},
-		{"varchar(3)", "abc", "abc", "abcd"},
-		{"char(3)", "ab", "ab", "abcd"},
-		{"numeric(10,2)", "1.5", "1.50", "1.501"},
-		{"timestamptz", "2026-01-02T03:04:05Z", "2026-01-02 03:04:05+00", "noon"},
+	for i, c := range []struct{ sqlType, value, key, none, rejected string }{
+		{"bigint", "7", "007", "x", "7"},
+		{"uuid", "0197d8a2-0000-7000-8000-000000000001", "0197D8A200007000 8000000000000001", "1", "0197d8a2-0000-7000-8000-000000000001"},
+		{"varchar(3)", "abc", "abc", "abcd", "abc"},
+		{"char(3)", "ab", "ab", "abcd", "ab "},
+		{"char(4)", "ab", "ab  ", "abcde", "ab"},
+		{"char(5)", "ab", "ab ", "abcdef", "ab   "},
+		{"numeric(10,2)", "1.5", "1.50", "1.501", "1.50"},
+		{"timestamptz", "2026-01-02T03:04:05Z", "2026-01-02 03:04:05+00", "noon", "2026-01-02 03:04:05+00"},
 	} {
 		target := fmt.Sprintf("t%d", i)
 		exec(t, pool, fmt.Sprintf("CREATE TABLE %s (id %s PRIMARY KEY); INSERT INTO %s VALUES ('%s')", target, c.sqlType, target, c.value))
@@ -162,10 +164,11 @@ func TestFindKeyOfAnyType(t *testing.T) {
 		if c.sqlType == "uuid" {
 			c.key = strings.ReplaceAll(c.key, " ", "")
 		}
-		if k, err := tab.FindKey(t.Context(), c.key); err != nil || len(k.Rows) != 1 {
-			t.Errorf("%s: got %+v, %v, want one row", c.sqlType, k, err)
+		exec(t, pool, fmt.Sprintf("INSERT INTO %s_rejects (batch, pos, key, code, reason, source, root, place, whole) SELECT gen_random_uuid(), 0, $1, 'x', '', 'insert', gen_random_uuid(), 0, true", target), c.rejected)
+		if k, err := tab.FindKey(t.Context(), c.key); err != nil || len(k.Rows) != 1 || len(k.Rejects) != 1 {
+			t.Errorf("%s: got %+v, %v, want one row and one reject", c.sqlType, k, err)
 		}
-		if k, err := tab.FindKey(t.Context(), c.none); err != nil || len(k.Rows) != 0 || k.Limits != nil {
+		if k, err := tab.FindKey(t.Context(), c.none); err != nil || len(k.Rows)+len(k.Rejects) != 0 || k.Limits != nil {
 			t.Errorf("%s: got %+v, %v, want none", c.sqlType, k, err)
 		}
 	}

@@ -36,9 +36,10 @@ func TestKeysOfAnExtensionOutsideTheSearchPath(t *testing.T) {
 		"skip":                {"ext.citext", "", staging.ConflictSkip, "Abc=there d=1 f=9"},
 		"skip, a domain":      {"ext.ci", "", staging.ConflictSkip, "Abc=there d=1 f=9"},
 		"skip, a trigger":     {"ext.citext", dropsRows, staging.ConflictSkip, "Abc=there d=1 f=9"},
-		"replace":             {"ext.citext", "", staging.ConflictReplace, "Abc=c d=A f=9"}, // newer by citext's order, not by text's
-		"replace, a trigger":  {"ext.citext", dropsRows, staging.ConflictReplace, "Abc=c d=A f=9"},
-		"replace, of a child": {"ext.citext", "CREATE TABLE child () INHERITS (rows)", staging.ConflictReplace, "Abc=c d=A f=9"},
+		"replace":             {"ext.citext", "", staging.ConflictReplace, "ABC=c D=A f=9"}, // newer by citext's order, not by text's
+		"replace, a domain":   {"ext.ci", "", staging.ConflictReplace, "ABC=c D=A f=9"},
+		"replace, a trigger":  {"ext.citext", dropsRows, staging.ConflictReplace, "ABC=c D=A f=9"},
+		"replace, of a child": {"ext.citext", "CREATE TABLE child () INHERITS (rows)", staging.ConflictReplace, "ABC=c D=A f=9"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -63,11 +64,53 @@ func TestKeysOfAnExtensionOutsideTheSearchPath(t *testing.T) {
 				t.Errorf("rejects: %v, want none", got)
 			}
 			found, err := tab.FindKey(t.Context(), "ABc")
-			if err != nil || len(found.Rows) != 1 || found.Rows[0].Key != "Abc" {
-				t.Errorf("FindKey: got %+v, %v, want the row Abc", found, err)
+			if err != nil || len(found.Rows) != 1 || found.Rows[0].Key != c.want[:3] {
+				t.Errorf("FindKey: got %+v, %v, want the row %s", found, err, c.want[:3])
 			}
 			balanced(t, tab)
 		})
+	}
+}
+
+// A row that replaces another one brings its spelling of the key, in one promotion as in two.
+func TestARowThatReplacesBringsItsSpelling(t *testing.T) {
+	t.Parallel()
+	type keyed struct {
+		K string `db:"k"`
+		N int64  `db:"n"`
+	}
+	for name, typ := range map[string]string{"an extension": "citext", "a collation": "text COLLATE folded", "a plain text": "text", "a number": "numeric"} {
+		for _, together := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, together %v", name, together), func(t *testing.T) {
+				t.Parallel()
+				pool := servertest.UTF8Postgres(t)
+				exec(t, pool, `CREATE EXTENSION citext; CREATE COLLATION folded (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+					CREATE TABLE rows (k `+typ+` PRIMARY KEY, n bigint); CREATE TABLE children (k `+typ+` REFERENCES rows ON UPDATE CASCADE)`)
+				tab := newTable(t, pool, "rows", staging.Config[keyed]{Key: []string{"k"}, Conflict: staging.ConflictReplace})
+				want := "ABC=2 ABC"
+				keys := []string{"abc", "ABC"}
+				switch typ {
+				case "text":
+					want, keys[0] = "ABC=2 ABC", "ABC"
+				case "numeric":
+					want, keys[0], keys[1] = "1.0=2 1.0", "1.0", "1.0"
+				}
+				stage(t, tab, load(keyed{keys[0], 1}), staging.OutcomeStaged)
+				if !together {
+					promote(t, tab)
+					exec(t, pool, "INSERT INTO children SELECT k FROM rows")
+				}
+				stage(t, tab, load(keyed{keys[1], 2}), staging.OutcomeStaged)
+				promote(t, tab)
+				if together {
+					exec(t, pool, "INSERT INTO children SELECT k FROM rows")
+				}
+				if got := query[string](t, pool, "SELECT string_agg(r.k || '=' || n || ' ' || c.k, ' ') FROM rows r, children c"); got != want {
+					t.Errorf("the target and its child have %s, want %s", got, want)
+				}
+				balanced(t, tab)
+			})
+		}
 	}
 }
 

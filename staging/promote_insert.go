@@ -413,7 +413,7 @@ func (t *table) onConflict() string {
 	on := "ON CONFLICT (" + list("", t.cfg.Key) + ") DO "
 	var set []string
 	for _, c := range t.colNames {
-		if !slices.Contains(t.cfg.Key, c) {
+		if !slices.Contains(t.cfg.Key, c) || t.respells(c) {
 			set = append(set, quote(c)+" = EXCLUDED."+quote(c))
 		}
 	}
@@ -432,6 +432,18 @@ func (t *table) onConflict() string {
 		on += " WHERE " + strings.Join(when, " AND ")
 	}
 	return on
+}
+
+// respells is true for a column of the key whose equal values may be different texts: of a type of
+// an extension, such as citext, or with a collation that ignores case. The row that replaces
+// another one brings its spelling, as it does within one promotion.
+func (t *table) respells(name string) bool {
+	for i := range t.cols {
+		if c := &t.cols[i]; c.name == name {
+			return c.identity == "" && (c.folding || c.compare.equal != "=")
+		}
+	}
+	return false
 }
 
 func (t *table) keyEquals(a, b string) string {

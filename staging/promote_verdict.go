@@ -31,6 +31,8 @@ func verdictOf(err error) verdict {
 		return verdictData
 	case pg.Routine == "ExecWithCheckOptions": // a policy of row-level security, which shares its code with missing privileges
 		return verdictData
+	case pg.Where != "" && slices.Contains([]string{"58P01", "58P02", "2200H"}, pg.Code): // a function met it, not the insert
+		return verdictUnlessAll
 	case slices.Contains([]string{"08", "25", "40", "53", "57", "58", "F0"}, pg.Code[:2]),
 		slices.Contains([]string{"55P03", "55006", "XX001", "XX002", "2200H"}, pg.Code): // 2200H: a sequence is exhausted
 		return verdictSurroundings

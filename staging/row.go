@@ -50,6 +50,8 @@ type column struct {
 	notNull, filled     bool // filled: an insert may leave it out
 	identity, generated string
 	def                 string // the default as an expression; "" without one
+	textOnly            bool   // its type has no binary input
+	folding             bool   // its collation treats different texts as equal
 	compare             comparison
 }
 

@@ -196,6 +196,8 @@ func (t *table) match(ctx context.Context, s *shape, q *pgx.Conn) error {
 		switch {
 		case c.generated != "":
 			return fmt.Errorf("%w: column %q of %s is GENERATED ALWAYS: leave it out of the columns", ErrConfig, w.Name, t.target)
+		case c.textOnly:
+			return fmt.Errorf("%w: column %q of %s is %s, which Postgres does not read in binary form, so COPY cannot load it: fill a text column, and let a trigger convert it", ErrConfig, w.Name, t.target, c.sqlType)
 		case c.identity == "a":
 			return fmt.Errorf("%w: column %q of %s is GENERATED ALWAYS AS IDENTITY: leave it out of the columns", ErrConfig, w.Name, t.target)
 		}

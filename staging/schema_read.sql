@@ -12,6 +12,7 @@ SELECT a.attname::text AS name, format_type(a.atttypid, a.atttypmod) AS type, a.
        a.attcollation::int8 AS collation_oid,
        a.attnotnull AS not_null, {filled} AS filled, a.attidentity::text AS identity, a.attgenerated::text AS generated,
        coalesce(' COLLATE ' || quote_ident(n.nspname) || '.' || quote_ident(o.collname), '') AS collation,
+       coalesce(NOT used.collisdeterministic, false) AS folding,
        coalesce(CASE WHEN a.attgenerated = '' AND q.name IS NOT NULL THEN format('nextval((%L::text)::regclass)', q.name) END,
                 CASE WHEN a.attgenerated = '' THEN pg_get_expr(d.adbin, d.adrelid) END,
                 CASE WHEN a.attidentity <> '' THEN format('nextval((%L::text)::regclass)', pg_get_serial_sequence(a.attrelid::regclass::text, a.attname)) END,
@@ -20,6 +21,7 @@ FROM pg_attribute a
 JOIN pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_collation o ON o.oid = a.attcollation AND a.attcollation <> t.typcollation
 LEFT JOIN pg_namespace n ON n.oid = o.collnamespace
+LEFT JOIN pg_collation used ON used.oid = a.attcollation
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 LEFT JOIN LATERAL (
     SELECT format('%I.%I', sn.nspname, s.relname) AS name
@@ -47,6 +49,7 @@ ORDER BY a.attnum;
 -- then takes one of another type in silence, as that of text for citext.
 SELECT t.oid::int8 AS oid, t.typbasetype::int8 AS base, t.typelem::int8 AS element, t.typtype::text AS kind, t.typcategory::text AS category,
        t.typname::text AS name, t.typtypmod AS typmod, t.typnotnull AS not_null,
+       t.typreceive::oid = 0 AS text_only,
        coalesce(o.at_most, '<=') AS at_most, coalesce(o.equal, '=') AS equal, coalesce(o.greater, '>') AS greater
 FROM pg_type t
 CROSS JOIN LATERAL (

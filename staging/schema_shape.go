@@ -16,6 +16,7 @@ type pgType struct {
 	kind, category, name string
 	typmod               int32
 	notNull              bool
+	textOnly             bool // it has no binary input
 	compare              comparison
 }
 
@@ -37,7 +38,7 @@ func (l *typeLoader) get(ctx context.Context, oid uint32) (pgType, error) {
 	}
 	row := r.row(0)
 	t := pgType{oid: uint32(row.int("oid")), base: uint32(row.int("base")), element: uint32(row.int("element")),
-		kind: row.text("kind"), category: row.text("category"), name: row.text("name"), typmod: int32(row.int("typmod")), notNull: row.bool("not_null"),
+		kind: row.text("kind"), category: row.text("category"), name: row.text("name"), typmod: int32(row.int("typmod")), notNull: row.bool("not_null"), textOnly: row.bool("text_only"),
 		compare: comparison{row.text("at_most"), row.text("equal"), row.text("greater")}}
 	l.known[oid] = t
 	return t, nil
@@ -64,7 +65,7 @@ func (l *typeLoader) fill(ctx context.Context, c *column, oid uint32, typmod int
 			return err
 		}
 	}
-	c.oid, c.compare = t.oid, t.compare
+	c.oid, c.compare, c.textOnly = t.oid, t.compare, t.textOnly
 	switch t.oid {
 	case pgtype.TextOID:
 		c.kind = kText
@@ -110,7 +111,9 @@ func (l *typeLoader) fill(ctx context.Context, c *column, oid uint32, typmod int
 		case t.category == "A" && t.element != 0:
 			c.kind = kArray
 			c.elem = &column{name: c.name, sqlType: c.sqlType}
-			return l.fill(ctx, c.elem, t.element, typmod)
+			err := l.fill(ctx, c.elem, t.element, typmod)
+			c.textOnly = c.textOnly || c.elem.textOnly
+			return err
 		}
 	}
 	return nil
@@ -174,7 +177,7 @@ func (s *shape) load(ctx context.Context, q *pgx.Conn) error {
 	l := typeLoader{q: q, known: map[uint32]pgType{}}
 	for row := range r.each() {
 		c := column{name: row.text("name"), sqlType: row.text("type"), typ: typeOf(row), notNull: row.bool("not_null"), filled: row.bool("filled"),
-			identity: row.text("identity"), generated: row.text("generated"), collate: row.text("collation"), def: row.text("default")}
+			identity: row.text("identity"), generated: row.text("generated"), collate: row.text("collation"), def: row.text("default"), folding: row.bool("folding")}
 		if err := l.fill(ctx, &c, uint32(row.int("type_oid")), int32(row.int("typmod"))); err != nil {
 			return err
 		}
