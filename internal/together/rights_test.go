@@ -3,6 +3,8 @@ package together_test
 import (
 	"context"
 	"errors"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -103,6 +105,49 @@ return out`
 		t.Fatal(err)
 	}
 	return keys
+}
+
+// The lines of docs/operations.md are the sums of the rights that the package comments document.
+func TestSumsOfDocumentedRights(t *testing.T) {
+	t.Parallel()
+	right := regexp.MustCompile(`\+[a-z_|]+`)
+	// rights returns the rights in a file from a text on, up to another text.
+	rights := func(file, from, to string) (list []string) {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, found := strings.Cut(string(text), from)
+		if !found {
+			t.Fatalf("%s has no %q", file, from)
+		}
+		part, _, _ := strings.Cut(rest, to)
+		return right.FindAllString(part, -1)
+	}
+	const acl = "ACL SETUSER "
+	roles := map[string][][]string{
+		"producer": {rights("../../queue/doc.go", acl+"producer", acl)},
+		"worker": {
+			rights("../../queue/doc.go", acl+"worker", acl), rights("../../dedup/doc.go", "# Access rights", "Audit"),
+			rights("../../lookup/doc.go", "# Access rights", ", and +scan"), {"+subscribe", "+publish"},
+		},
+		"promoter": {rights("../../queue/doc.go", acl+"promoter", acl), rights("../../dedup/doc.go", "# Access rights", "Audit")},
+	}
+	gate := rights("../../backpressure/doc.go", acl+"producer", "Consumers")
+	for role, parts := range roles {
+		sum := func(lists ...[]string) []string {
+			all := slices.Sorted(slices.Values(slices.Concat(lists...)))
+			return slices.Compact(slices.DeleteFunc(all, func(r string) bool { return strings.HasPrefix(r, "+@") || r == "+" }))
+		}
+		end := acl
+		if role == "promoter" {
+			end = "```"
+		}
+		got, want := sum(rights("../../docs/operations.md", acl+role, end)), sum(append(parts, gate)...)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: got %v, want %v", role, got, want)
+		}
+	}
 }
 
 // moreCalls opens a queue and windows with something in every state, and returns the calls that
