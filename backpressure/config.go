@@ -82,6 +82,10 @@ func (c Config) withDefaults() Config {
 // maxDepth keeps sums exact in Lua, whose only number is a double.
 const maxDepth = 1 << 52
 
+// minMemory is the least HighMemory. Scripts count memory in millionths of maxmemory, in which a
+// smaller bound would be none.
+const minMemory = 0.0001
+
 func invalid(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrConfig, fmt.Sprintf(format, args...))
 }
@@ -104,11 +108,11 @@ func (c Config) validate(name string) error {
 		return err
 	}
 	if c.HighMemory != 0 || c.LowMemory != 0 {
-		if !(c.HighMemory > 0 && c.HighMemory <= 1) {
-			return invalid("Config.HighMemory is %v, must be more than 0 and at most 1", c.HighMemory)
+		if !(c.HighMemory >= minMemory && c.HighMemory <= 1) {
+			return invalid("Config.HighMemory is %v, must be %v to 1", c.HighMemory, minMemory)
 		}
-		if !(c.LowMemory > 0 && c.LowMemory < c.HighMemory) {
-			return invalid("Config.LowMemory is %v, must be more than 0 and less than HighMemory, %v", c.LowMemory, c.HighMemory)
+		if !(c.LowMemory >= minMemory/2 && c.LowMemory < c.HighMemory) {
+			return invalid("Config.LowMemory is %v, must be %v to less than HighMemory, %v", c.LowMemory, minMemory/2, c.HighMemory)
 		}
 	}
 	for _, d := range []struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -580,6 +581,51 @@ func TestConfigErrors(t *testing.T) {
 		}
 	}
 	if _, err := backpressure.New(t.Context(), nil, "a{b}", backpressure.Config{Records: ready}); err == nil || !strings.Contains(err.Error(), `name is "a{b}", must have no brace`) {
+		t.Error(err)
+	}
+}
+
+// Durations, numbers and fractions that are far out of range are errors. None becomes no bound.
+func TestExtremes(t *testing.T) {
+	t.Parallel()
+	s := &stream{t: t, c: servertest.Redis(t), name: servertest.Prefix(t)}
+	ctx, ready := t.Context(), []backpressure.Source{{List: s.list()}}
+	refused := func(text string, cfg backpressure.Config) {
+		t.Helper()
+		if _, err := backpressure.New(ctx, s.c, s.name, cfg); !errors.Is(err, backpressure.ErrConfig) || !strings.Contains(err.Error(), text) {
+			t.Errorf("got %v, want ErrConfig with %q", err, text)
+		}
+	}
+	for _, d := range []time.Duration{math.MinInt64, -1, 1, time.Microsecond, math.MaxInt64} {
+		refused(fmt.Sprintf("Config.ReservationTTL is %v, must be", d), backpressure.Config{Records: ready, ReservationTTL: d})
+		refused(fmt.Sprintf("Config.PollInterval is %v, must be", d), backpressure.Config{Records: ready, PollInterval: d})
+		refused(fmt.Sprintf("Config.LagInterval is %v, must be", d), backpressure.Config{Records: ready, LagInterval: d})
+		if d < time.Second {
+			refused(fmt.Sprintf("Config.HighLag is %v", d), backpressure.Config{LagKey: s.list(), HighLag: d})
+		}
+	}
+	for _, n := range []int64{math.MinInt64, -1, 1, 1<<52 + 1, math.MaxInt64} {
+		refused(fmt.Sprintf("Config.High is %d, must be", n), backpressure.Config{Records: ready, High: n})
+		refused(fmt.Sprintf("Config.HighBytes is %d, must be", n), backpressure.Config{Bytes: ready, HighBytes: n})
+	}
+	for _, f := range []float64{math.NaN(), math.Inf(1), math.Inf(-1), -0.5, math.SmallestNonzeroFloat64, 1e-7, 1.01, math.MaxFloat64} {
+		refused(fmt.Sprintf("Config.HighMemory is %v, must be", f), backpressure.Config{HighMemory: f})
+		refused(fmt.Sprintf("Config.LowMemory is %v, must be", f), backpressure.Config{HighMemory: 0.5, LowMemory: f})
+	}
+	gate := s.other(backpressure.Config{Records: ready, Bytes: ready, HighBytes: 1 << 52, LagKey: "{" + s.name + "}:lag", HighLag: math.MaxInt64})
+	for _, n := range []int{math.MinInt, -1, 0, math.MaxInt} {
+		if _, err := gate.TryAcquire(ctx, n); !errors.Is(err, backpressure.ErrArgument) {
+			t.Errorf("%d records: got %v, want ErrArgument", n, err)
+		}
+		if _, err := gate.TryAcquireBytes(ctx, 1, int64(n)); !errors.Is(err, backpressure.ErrArgument) {
+			t.Errorf("%d bytes: got %v, want ErrArgument", n, err)
+		}
+	}
+	r, err := gate.TryAcquireBytes(ctx, 1, 1<<51)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Release(ctx); err != nil {
 		t.Error(err)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -326,6 +328,59 @@ func TestBadConfig(t *testing.T) {
 		if want := "dedup: invalid configuration: " + tc.want; !errors.Is(err, dedup.ErrConfig) || err.Error() != want {
 			t.Errorf("got  %v\nwant %s", err, want)
 		}
+	}
+}
+
+// Durations, numbers and places that are far out of range are errors. None wraps around to another
+// value.
+func TestExtremes(t *testing.T) {
+	t.Parallel()
+	c, ctx := servertest.Redis(t), t.Context()
+	for _, v := range []time.Duration{math.MinInt64, -1, 1, time.Microsecond, math.MaxInt64} {
+		for field, cfg := range map[string]dedup.Config{"Window": {Window: v}, "DurableTimeout": {DurableTimeout: v}} {
+			_, err := dedup.New(ctx, c, "w", cfg)
+			if text := fmt.Sprintf("Config.%s is %v, must be ", field, v); !errors.Is(err, dedup.ErrConfig) || !strings.Contains(err.Error(), text) {
+				t.Errorf("got %v, want ErrConfig with %q", err, text)
+			}
+		}
+	}
+	for _, n := range []int64{math.MinInt64, -1, dedup.MaxExpectedIDs + 1, math.MaxInt64} {
+		if _, err := dedup.New(ctx, c, "w", dedup.Config{ExpectedIDs: n}); !errors.Is(err, dedup.ErrConfig) {
+			t.Errorf("ExpectedIDs of %d: got %v, want ErrConfig", n, err)
+		}
+	}
+	d := open(t, c, servertest.Prefix(t), dedup.Config{ExpectedIDs: 1})
+	want(t, claim(t, d, dedup.Batch{Root: "a", Offset: 1<<32 - 2, Records: 1}, nil, "last"), fresh)
+	want(t, claim(t, d, dedup.Batch{Root: "a", Records: 2}, nil, "zero", "one"), fresh, fresh)
+	for _, n := range []int{math.MinInt, -1, dedup.MaxIDs + 1, math.MaxInt} {
+		if _, err := d.Claim(ctx, dedup.Batch{Root: "a", Records: n}, []int32{0}, []string{"x"}); !errors.Is(err, dedup.ErrBatch) {
+			t.Errorf("Records of %d: got %v, want ErrBatch", n, err)
+		}
+		if _, err := d.Claim(ctx, dedup.Batch{Root: "a", Offset: -max(n, -n), Records: 1}, nil, []string{"x"}); !errors.Is(err, dedup.ErrBatch) {
+			t.Errorf("Offset of %d: got %v, want ErrBatch", -max(n, -n), err)
+		}
+	}
+	for _, p := range []int32{math.MinInt32, -1, 2, math.MaxInt32} {
+		if _, err := d.Claim(ctx, dedup.Batch{Root: "a", Records: 2}, []int32{p}, []string{"x"}); !errors.Is(err, dedup.ErrBatch) {
+			t.Errorf("position %d: got %v, want ErrBatch", p, err)
+		}
+	}
+	for _, place := range []int{math.MinInt, math.MinInt + 1, -1 << 32, -1, 1 << 32, 1<<32 + 1, math.MaxInt} {
+		for _, id := range []string{"zero", "one", "last"} {
+			c := dedup.Claim{Root: "a", Place: place, ID: id}
+			if n, err := d.Release(ctx, c); !errors.Is(err, dedup.ErrBatch) {
+				t.Errorf("Release of place %d: got %d, %v, want ErrBatch", place, n, err)
+			}
+			if u, err := d.Undo(ctx, []dedup.Claim{c}); !errors.Is(err, dedup.ErrBatch) {
+				t.Errorf("Undo of place %d: got %v, %v, want ErrBatch", place, u, err)
+			}
+		}
+	}
+	if seen, err := d.Seen(ctx, "zero", "one", "last", "x"); err != nil || !slices.Equal(seen, []bool{true, true, true, false}) {
+		t.Errorf("got %v, %v, want the three claims", seen, err)
+	}
+	if n, err := d.Release(ctx, dedup.Claim{Root: "a", Place: 1<<32 - 2, ID: "last"}); n != 1 || err != nil {
+		t.Errorf("got %d, %v, want the claim of the last place to be released", n, err)
 	}
 }
 

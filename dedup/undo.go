@@ -32,6 +32,9 @@ type Undo struct {
 // its claim. A place claims an id only once, and no other claim ever reuses its bytes in Redis,
 // unless Redis forgets its last writes in between.
 func (d *Deduplicator) Undo(ctx context.Context, claims []Claim) (undo [][]Undo, err error) {
+	if err := checkPlaces(claims); err != nil {
+		return nil, err
+	}
 	undo = make([][]Undo, len(claims))
 	err = d.find(ctx, "where", ids(claims), places(claims), func(from int, fields []string, r rueidis.RedisMessage) error {
 		list, err := r.ToArray()
@@ -66,7 +69,21 @@ func (d *Deduplicator) Undo(ctx context.Context, claims []Claim) (undo [][]Undo,
 // back. Call it only after the commit, and not for batches of a queue: Undo does the same in one
 // step with the acknowledgement.
 func (d *Deduplicator) Release(ctx context.Context, claims ...Claim) (int, error) {
+	if err := checkPlaces(claims); err != nil {
+		return 0, err
+	}
 	return d.remove(ctx, ids(claims), places(claims))
+}
+
+// checkPlaces returns an error for a place that no claim can have. In four bytes it would be that
+// of another record.
+func checkPlaces(claims []Claim) error {
+	for i, c := range claims {
+		if c.Place < 0 || int64(c.Place) > maxPlace {
+			return fmt.Errorf("%w: claim %d: Place is %d, must be 0 to %d", ErrBatch, i, c.Place, int64(maxPlace))
+		}
+	}
+	return nil
 }
 
 func ids(claims []Claim) []string {
