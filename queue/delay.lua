@@ -8,6 +8,7 @@ local operation, id, lastsMS = ARGV[2], ARGV[3], ARGV[4]
 local list = delayedListOf(id)
 needs('LPUSH', 'PEXPIRE', 'PERSIST', 'ZADD', 'ZREM', 'HINCRBY', 'HSET')
 checkTypes()
+redis.call('ZCARD', PUSHING)
 if operation == 'begin' then
   redis.call('LPUSH', list, unpack(ARGV, 5))
   redis.call('PEXPIRE', list, lastsMS)

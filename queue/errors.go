@@ -132,11 +132,12 @@ func wrap(op string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if re, ok := rueidis.IsRedisErr(err); ok {
+	var re *rueidis.RedisError
+	if errors.As(err, &re) {
 		switch text := re.Error(); {
 		case strings.HasPrefix(text, "OOM "), strings.Contains(text, "-OOM "), strings.Contains(text, "OOM command not allowed"):
 			return fmt.Errorf("queue: %s: %w: %w", op, ErrMemory, err)
-		case redisx.IsWrongType(err):
+		case redisx.IsWrongType(re):
 			return fmt.Errorf("queue: %s: %w: %w", op, ErrWrongType, err)
 		}
 	}
