@@ -6,6 +6,6 @@ FROM (SELECT {key_exprs}, {value}, true AS headrace_found FROM {from} AS promote
 FULL JOIN {values} n ON n.headrace_value = p.headrace_value
 WHERE {small} AND coalesce(p.headrace_found, false)
 UNION ALL
-SELECT p.*, (SELECT n.headrace_number FROM {values} n WHERE n.headrace_value = p.headrace_value)
+SELECT {p_keys}, p.headrace_value, (SELECT n.headrace_number FROM {values} n WHERE n.headrace_value = p.headrace_value)
 FROM (SELECT {key_exprs}, {value} FROM {from} AS promoted WHERE ({expr}) IS DISTINCT FROM NULL) p
 WHERE NOT {small}
