@@ -46,9 +46,9 @@
 // owner needs SELECT on all that the views read. If a view has a unique index, the owner also needs
 // TEMPORARY on the database, because a concurrent refresh in Postgres creates a temporary table. A
 // role that promotes needs SELECT, INSERT and UPDATE on the roll-ups and on their tables of
-// distinct values (roll-up "sales", measure "customers": sales_customers, sales_customers_values),
-// with Rollup.Replaces also DELETE. New, Create and Verify list everything that is missing in one
-// error.
+// distinct values (roll-up "sales", measure "customers": sales_customers, and
+// sales_customers_values or the Measure.Dictionary), with Rollup.Replaces also DELETE. New, Create
+// and Verify list everything that is missing in one error.
 //
 // Each transaction runs in READ COMMITTED with time limits of its own, whatever the defaults of the
 // server, the database or the role are. Locks are transaction-scoped advisory locks, so everything

@@ -213,6 +213,38 @@ func ExampleRollup_Merges() {
 	// [none 1 1.00] <nil>
 }
 
+// Two roll-ups that count the same customers share a dictionary, so that a promotion looks up each
+// customer once.
+func ExampleMerges() {
+	customers := matview.Measure{
+		Name: "customers", Expr: "customer", Type: "text", Aggregate: matview.AggregateDistinct, Dictionary: "all_customers",
+	}
+	merges, err := matview.Merges(
+		matview.Rollup{
+			Table: "by_day", From: "orders",
+			GroupBy: []matview.Column{{Name: "day", Type: "date"}}, Measures: []matview.Measure{customers},
+		},
+		matview.Rollup{
+			Table: "by_shop", From: "orders",
+			GroupBy: []matview.Column{{Name: "shop", Type: "text"}}, Measures: []matview.Measure{customers},
+		},
+	)
+	if err != nil {
+		fmt.Println(err)
+	}
+	for _, m := range merges {
+		fmt.Println(m.Name)
+	}
+	// Output:
+	// all_customers found
+	// all_customers numbered
+	// all_customers known
+	// by_day customers
+	// by_day
+	// by_shop customers
+	// by_shop
+}
+
 // A sum that would be rounded is refused: the rounded sums of two promotions do not add up to the
 // rounded sum.
 func ExampleRollup_Create() {

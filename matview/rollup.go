@@ -26,7 +26,7 @@ const (
 	// sum(name_count).
 	AggregateAverage
 	// AggregateDistinct counts the distinct values of Expr, exactly. Each value gets a number, once
-	// for the whole roll-up, in the companion table table_name_values: about 100 bytes. The table
+	// for the whole roll-up, in a table named by Measure.Dictionary: about 100 bytes. The table
 	// table_name holds the numbers of each group as bits, 1,024 to a row. A promotion looks up each
 	// value and writes the rows whose bits change, so repeated values are cheap. With
 	// Rollup.Replaces, or a type that is not built in, table_name holds one row for each value of
@@ -66,6 +66,12 @@ type Measure struct {
 	// each row: Expr "round(price * rate, 2)::numeric(12,2)".
 	Type      string
 	Aggregate Aggregate
+	// Dictionary is the table in which AggregateDistinct numbers the values. Default: the roll-up's
+	// table with _name_values appended. Roll-ups of one table that count the same values may share
+	// it: pass them to [Merges] together, and a promotion looks up each value once instead of once
+	// for each roll-up. A value that leaves the table keeps its number. With Rollup.Replaces, or a
+	// type that is not built in, there is none.
+	Dictionary string
 	// Precision of a sketch: it has 2^Precision rows of 24 bits. Default [DefaultPrecision].
 	Precision int
 }
@@ -143,6 +149,9 @@ func (r Rollup) Validate() error {
 		if err := m.check(field); err != nil {
 			return err
 		}
+		if err := r.checkDictionary(m, field); err != nil {
+			return err
+		}
 		for _, s := range r.columnsOf(i) {
 			if seen[s.name] {
 				return invalid("%s.Name is %q, must be another than that of an earlier column", field, m.Name)
@@ -150,11 +159,12 @@ func (r Rollup) Validate() error {
 			seen[s.name] = true
 		}
 	}
-	tables := map[string]bool{}
+	tables := map[string]bool{mustParse(r.Table).String(): true, mustParse(r.From).String(): true}
 	for _, v := range r.distinct() {
 		for _, p := range v.parts() {
-			if tables[p.name.String()] {
-				return invalid("%s.Name is %q, must be another: the table %s would be that of two measures", v.field(), v.measure().Name, p.name)
+			if name := p.name.String(); tables[name] {
+				return invalid("%s (column %s) needs a table %s, must have another Name or Dictionary: that table is in use",
+					v.field(), v.measure().Name, name)
 			}
 			tables[p.name.String()] = true
 		}
@@ -176,6 +186,20 @@ func (m Measure) check(field string) error {
 	case m.Precision != 0 && (m.Aggregate != AggregateSketch || m.Precision < minPrecision || m.Precision > maxPrecision):
 		return invalid("%s.Precision (column %s) is %d, must be %d to %d for a sketch and 0 otherwise",
 			field, m.Name, m.Precision, minPrecision, maxPrecision)
+	}
+	return nil
+}
+
+func (r Rollup) checkDictionary(m Measure, field string) error {
+	if m.Dictionary == "" {
+		return nil
+	}
+	if m.Aggregate != AggregateDistinct || !hasSets(r, m) {
+		return invalid("%s.Dictionary (column %s) is %s, must be empty: only AggregateDistinct of a built-in type, without Rollup.Replaces, numbers values",
+			field, m.Name, m.Dictionary)
+	}
+	if _, err := pgschema.ParseName(m.Dictionary); err != nil {
+		return invalid("%s.Dictionary (column %s) is %q, %w", field, m.Name, m.Dictionary, err)
 	}
 	return nil
 }

@@ -84,20 +84,39 @@ func grouped(columns []string, from string, keys int) string {
 	return trim(pgschema.Fill(groupsSQL, "columns", join(columns), "from", from, "key_ordinals", ordinals(keys)))
 }
 
-// Merges returns the statements that merge one promotion's rows into the roll-up, in order: those
-// that keep its distinct values, then the one that writes the roll-up itself. They write in the
-// order of the key, so that two promoters cannot deadlock.
-func (r Rollup) Merges() ([]Merge, error) {
-	if err := r.Validate(); err != nil {
+// Merges returns the statements that merge one promotion's rows into the roll-up: [Merges] of this
+// one alone.
+func (r Rollup) Merges() ([]Merge, error) { return Merges(r) }
+
+// Merges returns the statements that merge one promotion's rows into the roll-ups of one table, in
+// order: for each those that keep its distinct values, then the one that writes the roll-up itself.
+// They write in the order of the key, so that two promoters cannot deadlock. Roll-ups with a common
+// Measure.Dictionary look each value up once.
+func Merges(rollups ...Rollup) ([]Merge, error) {
+	for _, r := range rollups {
+		if err := r.Validate(); err != nil {
+			return nil, err
+		}
+	}
+	dictionaries, err := dictionariesOf(rollups)
+	if err != nil {
 		return nil, err
 	}
 	var out []Merge
-	if r.Replaces {
-		out = append(out, Merge{Name: r.changes(), SQL: r.changesSQL(), Replaced: true})
+	for _, r := range rollups {
+		if r.Replaces {
+			out = append(out, Merge{Name: r.changes(), SQL: r.changesSQL(), Replaced: true})
+		}
+		for _, v := range r.distinct() {
+			out = append(out, v.merges(dictionaries)...)
+		}
+		out = append(out, r.mainMerge())
 	}
-	for _, v := range r.distinct() {
-		out = append(out, v.merges()...)
-	}
+	return out, nil
+}
+
+// mainMerge writes the roll-up itself.
+func (r Rollup) mainMerge() Merge {
 	var set []string
 	for _, s := range r.written() {
 		set = append(set, pgschema.Quote(s.name)+" = "+s.set)
@@ -106,7 +125,7 @@ func (r Rollup) Merges() ([]Merge, error) {
 	if r.Replaces {
 		main.Then = r.settle()
 	}
-	return append(out, main), nil
+	return main
 }
 
 // changes is the name of the statement that lists what came and what went.

@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -76,6 +77,9 @@ func (r Rollup) ensure(ctx context.Context, db DB, what string, create bool) err
 		return err
 	}
 	return r.tx(ctx, db, what, func(tx pgx.Tx) error {
+		if err := r.lockDictionaries(ctx, tx); err != nil {
+			return err
+		}
 		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended($1, 0))`, "headrace/rollup/"+r.Table); err != nil {
 			return &contextError{"wait for another process that creates roll-up " + r.Table, err}
 		}
@@ -133,6 +137,20 @@ func (r Rollup) ensure(ctx context.Context, db DB, what string, create bool) err
 		}
 		return nil
 	})
+}
+
+// lockDictionaries waits for another process that creates a roll-up with the same dictionary.
+func (r Rollup) lockDictionaries(ctx context.Context, tx pgx.Tx) error {
+	shared, err := dictionariesOf([]Rollup{r})
+	if err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(shared)) {
+		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended($1, 0))`, "headrace/dictionary/"+name); err != nil {
+			return &contextError{"wait for another process that creates dictionary " + name, err}
+		}
+	}
+	return nil
 }
 
 // part is one of the roll-up's tables.

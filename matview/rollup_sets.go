@@ -9,10 +9,6 @@ import (
 )
 
 var (
-	//go:embed rollup_sets_found.sql
-	setsFoundSQL string
-	//go:embed rollup_sets_number.sql
-	setsNumberSQL string
 	//go:embed rollup_sets.sql
 	setsSQL string
 	//go:embed rollup_sets_recompute.sql
@@ -21,20 +17,13 @@ var (
 	setsMissingSQL string
 	//go:embed rollup_sets_check.sql
 	setsCheckSQL string
-	//go:embed rollup_numbers.sql
-	numbersSQL string
 )
 
-const (
-	// setWidth is the number of values of one row of a set. Wider rows cost more for a group that has
-	// few values, narrower ones for a group that has many.
-	setWidth = 1024
-	// smallNumbers is the number of values for each promoted row up to which all numbers are hashed:
-	// a lookup in the index takes about as long as hashing eight rows.
-	smallNumbers = 8
-)
+// setWidth is the number of values of one row of a set. Wider rows cost more for a group that has
+// few values, narrower ones for a group that has many.
+const setWidth = 1024
 
-// sets keep the distinct values of one measure. Each value has a number, in a table of its own, and
+// sets keep the distinct values of one measure. Each value has a number, in a [dictionary], and
 // each group the set of its numbers: a row for each setWidth numbers of which it has some. Most
 // values of a promotion are in few rows, so it writes few.
 //
@@ -61,20 +50,16 @@ var ownTypes = func() map[string]bool {
 	return own
 }()
 
-// numbers is the name of the table that numbers the values.
-func (s sets) numbers() pgschema.Name {
-	n := s.name()
-	return n.With("_values")
+// dictionary is the table that numbers the values.
+func (s sets) dictionary() pgschema.Name {
+	if name := s.measure().Dictionary; name != "" {
+		return mustParse(name)
+	}
+	return s.name().With("_values")
 }
 
 func (s sets) table() table {
 	return table{ident: s.name().String(), keys: append(s.r.keys(""), columnChunk), columns: []string{columnBits, columnChange}}
-}
-
-// found and numbered are names among the merges.
-func (s sets) found() string { return pgschema.Derived(s.r.name(), " "+s.measure().Name+" found") }
-func (s sets) numbered() string {
-	return pgschema.Derived(s.r.name(), " "+s.measure().Name+" numbered")
 }
 
 // fill fills a template with what most of them name.
@@ -84,24 +69,24 @@ func (s sets) fill(template, from string, pairs ...string) string {
 	bits := "bit_or(set_bit(B'0'::" + typ + ", (" + columnNumber + " % " + width + ")::int, 1))"
 	all := []string{
 		"key_exprs", s.keyExprs(), "keys", join(s.r.keys("")), "value", s.value(s.measure().Expr), "expr", s.measure().Expr, "from", from,
-		"values", s.numbers().String(), "chunk", columnNumber + " / " + width, "bits", bits, "width", width,
-		"key_ordinals", ordinals(len(s.r.GroupBy) + 1), "found", pgschema.Quote(s.found()), "numbered", pgschema.Quote(s.numbered()),
+		"values", s.dictionary().String(), "chunk", columnNumber + " / " + width, "bits", bits, "width", width,
+		"key_ordinals", ordinals(len(s.r.GroupBy) + 1),
 	}
 	return trim(pgschema.Fill(template, append(all, pairs...)...))
 }
 
-func (s sets) merges() []Merge {
-	small := "(SELECT coalesce(max(" + columnNumber + "), 0) FROM " + s.numbers().String() + ") <= " + strconv.Itoa(smallNumbers) +
-		" * (SELECT count(*) FROM promoted)"
+func (s sets) merges(all dictionaries) []Merge {
+	d := all[s.dictionary().String()]
+	user := d.user(s)
+	var out []Merge
+	if user == 0 {
+		out = d.merges()
+	}
 	gained := "excluded." + columnBits + " & ~r." + columnBits
 	set := columnBits + " = r." + columnBits + " | excluded." + columnBits + ", " + columnChange + " = bit_count(" + gained + ")" +
 		" WHERE bit_count(" + gained + ") > 0"
-	query := s.fill(setsSQL, "promoted", "nulls", strings.TrimSuffix(strings.Repeat("NULL, ", len(s.r.GroupBy)), ", "))
-	return []Merge{
-		{Name: s.found(), SQL: s.fill(setsFoundSQL, "promoted", "p_keys", join(s.r.keys("p.")), "small", "("+small+")")},
-		{Name: s.numbered(), SQL: s.fill(setsNumberSQL, "promoted")},
-		{Name: s.merge(), SQL: s.table().upsert(query, "UPDATE SET "+set) + " RETURNING " + join(append(s.r.keys(""), columnChange))},
-	}
+	query := s.fill(setsSQL, "promoted", "known", pgschema.Quote(d.step("known")), "known_keys", join(d.keys(user)))
+	return append(out, Merge{Name: s.merge(), SQL: s.table().upsert(query, "UPDATE SET "+set) + " RETURNING " + join(append(s.r.keys(""), columnChange))})
 }
 
 func (s sets) gained() string { return "sum(" + columnChange + ")" }
@@ -110,14 +95,8 @@ func (s sets) parts() []part {
 	keys := s.keyColumns()
 	typ := "bit(" + strconv.Itoa(setWidth) + ")"
 	create := createTable(s.table(), append(keys, columnChunk+" bigint NOT NULL", columnBits+" "+typ+" NOT NULL", columnChange+" bigint NOT NULL"), "50", false)
-	valueType := s.measure().Type + collated(s.measure().Type)
-	numbers := table{ident: s.numbers().String(), keys: []string{columnValue}}
 	return []part{
-		{
-			what: "table of distinct values", name: s.numbers(), table: numbers,
-			create: trim(pgschema.Fill(numbersSQL, "table", numbers.ident, "type", valueType)) + "\n",
-			nulls:  "SELECT NULL::bigint AS " + columnNumber + ", NULL::" + s.measure().Type + " AS " + columnValue,
-		},
+		dictionary{s}.part(),
 		{
 			what: "table of sets of distinct values", name: s.name(), table: s.table(), create: create,
 			nulls: "SELECT " + join(append(s.nullKeys(), "NULL::bigint AS "+columnChunk, "NULL::"+typ+" AS "+columnBits, "NULL::bigint AS "+columnChange)),

@@ -36,7 +36,11 @@ func daily() matview.Rollup {
 
 // promotionSQL is one statement that inserts and merges, as a promotion does it.
 func promotionSQL(r matview.Rollup, insert string) (string, error) {
-	merges, err := r.Merges()
+	return promotionOf([]matview.Rollup{r}, insert)
+}
+
+func promotionOf(rollups []matview.Rollup, insert string) (string, error) {
+	merges, err := matview.Merges(rollups...)
 	sql := "WITH promoted AS (" + insert + " RETURNING *), replaced AS (SELECT * FROM promoted WHERE false)"
 	for _, m := range merges {
 		sql += ", " + pgx.Identifier{m.Name}.Sanitize() + " AS (" + m.SQL + ")"
@@ -358,7 +362,7 @@ func TestRollupErrors(t *testing.T) {
 		`Rollup.Measures[0].Aggregate (column n) is 0, must be AggregateSum`:               func(r *matview.Rollup) { r.Measures[0].Aggregate = 0 },
 		`Rollup.Measures[2].Expr (column total) is empty, must be an expression`:           func(r *matview.Rollup) { r.Measures[2].Expr = "" },
 		`Rollup.Measures[3].Type (column low) is empty, must be an SQL type`:               func(r *matview.Rollup) { r.Measures[3].Type = "" },
-		`Rollup.Measures[1].Name is "low_values", must be another: the table`: func(r *matview.Rollup) {
+		`Rollup.Measures[1] (column low_values) needs a table`: func(r *matview.Rollup) {
 			r.Measures = []matview.Measure{
 				{Name: "low", Expr: "amount", Type: "numeric", Aggregate: matview.AggregateDistinct},
 				{Name: "low_values", Expr: "amount", Type: "numeric", Aggregate: matview.AggregateDistinct},

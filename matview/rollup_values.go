@@ -18,7 +18,7 @@ type distinct interface {
 	field() string // for error texts
 	// merges come before that of the roll-up. The last one, called merge, returns the groups to which
 	// values were added.
-	merges() []Merge
+	merges(all dictionaries) []Merge
 	merge() string
 	gained() string // the number of values that a group has gained, over what the last merge returns
 	parts() []part
@@ -53,11 +53,16 @@ func (v values) field() string { return fmt.Sprintf("Rollup.Measures[%d]", v.i) 
 
 // name of the table.
 func (v values) name() pgschema.Name {
-	n, err := pgschema.ParseName(v.r.Table)
+	return mustParse(v.r.Table).With("_" + v.measure().Name)
+}
+
+// mustParse splits a name that Validate has checked.
+func mustParse(name string) pgschema.Name {
+	n, err := pgschema.ParseName(name)
 	if err != nil {
-		panic("matview: a name was not checked: " + v.r.Table)
+		panic("matview: a name was not checked: " + name)
 	}
-	return n.With("_" + v.measure().Name)
+	return n
 }
 
 // merge is the name of the statement among the merges.
@@ -141,7 +146,7 @@ func (v values) merged() string {
 	return t.upsert(query, "UPDATE SET "+set) + " RETURNING " + join([]string{keys, columnCount, columnChange})
 }
 
-func (v values) merges() []Merge {
+func (v values) merges(dictionaries) []Merge {
 	m := Merge{Name: v.merge(), SQL: v.merged(), Replaced: v.r.Replaces}
 	if v.r.Replaces {
 		m.Then = "DELETE FROM " + v.table().ident + " WHERE " + columnStale

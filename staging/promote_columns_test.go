@@ -3,6 +3,8 @@ package staging
 import (
 	"slices"
 	"testing"
+
+	"github.com/headrace/headrace/matview"
 )
 
 // A merge gets the columns that it names, however it names them, and all columns where it may read
@@ -42,6 +44,38 @@ func TestMergesGetTheColumnsTheyName(t *testing.T) {
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: got %q, want %q", sql, got, want)
+		}
+	}
+}
+
+// The statements of roll-ups name the columns that they read, whatever they measure: a promotion
+// never returns whole rows for them.
+func TestRollUpsNameTheirColumns(t *testing.T) {
+	t.Parallel()
+	tab := &table{targetColumns: []string{"id", "amount", "category", "buyer", "raw"}}
+	for _, replaces := range []bool{false, true} {
+		r := matview.Rollup{
+			Table: "sums", From: "orders", Replaces: replaces, GroupBy: []matview.Column{{Name: "category", Type: "text"}},
+			Measures: []matview.Measure{
+				{Name: "n", Aggregate: matview.AggregateCount},
+				{Name: "sum", Expr: "amount", Aggregate: matview.AggregateSum},
+				{Name: "mean", Expr: "amount", Aggregate: matview.AggregateAverage},
+				{Name: "most", Expr: "amount", Type: "numeric", Aggregate: matview.AggregateMax},
+				{Name: "buyers", Expr: "buyer", Type: "text", Aggregate: matview.AggregateDistinct},
+				{Name: "values", Expr: "buyer", Type: "citext", Aggregate: matview.AggregateDistinct},
+				{Name: "about", Expr: "buyer", Aggregate: matview.AggregateSketch},
+			},
+		}
+		list, err := r.Merges()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var merges []Merge
+		for _, m := range list {
+			merges = append(merges, Merge(m))
+		}
+		if got, known := tab.returned(merges); !known || !slices.Equal(got, []string{"amount", "category", "buyer"}) {
+			t.Errorf("replaces %t: got %q (known: %t), want amount, category and buyer", replaces, got, known)
 		}
 	}
 }

@@ -118,15 +118,13 @@ func (a *App) openTable(ctx context.Context, pg *pgxpool.Pool, o Options) error 
 
 // tableConfig is the staged loading of the orders table.
 func tableConfig() (staging.Config[Row], error) {
+	list, err := matview.Merges(Rollups()...)
+	if err != nil {
+		return staging.Config[Row]{}, err
+	}
 	var merges []staging.Merge
-	for _, r := range Rollups() {
-		list, err := r.Merges()
-		if err != nil {
-			return staging.Config[Row]{}, err
-		}
-		for _, m := range list {
-			merges = append(merges, staging.Merge(m))
-		}
+	for _, m := range list {
+		merges = append(merges, staging.Merge(m))
 	}
 	return staging.Config[Row]{
 		Key:    []string{"order_id"},

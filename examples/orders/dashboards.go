@@ -18,7 +18,7 @@ func Rollups() []matview.Rollup {
 	units := matview.Measure{Name: "units", Expr: "quantity", Type: "bigint", Aggregate: matview.AggregateSum}
 	revenue := matview.Measure{Name: "revenue_usd", Expr: "total_usd", Type: "numeric", Aggregate: matview.AggregateSum}
 	average := matview.Measure{Name: "average_usd", Expr: "total_usd", Aggregate: matview.AggregateAverage}
-	customers := matview.Measure{Name: "customers", Expr: "customer_id", Type: "text", Aggregate: matview.AggregateDistinct}
+	customers := matview.Measure{Name: "customers", Expr: "customer_id", Type: "text", Aggregate: matview.AggregateDistinct, Dictionary: "orders_customers"}
 	return []matview.Rollup{
 		{
 			Table: "sales_hourly_rollup", From: Table,

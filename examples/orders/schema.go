@@ -67,7 +67,7 @@ func Check(ctx context.Context, pg *pgxpool.Pool, p ops.Program) error {
 	return err
 }
 
-var createdTable = regexp.MustCompile(`(?m)^CREATE TABLE (\S+) `)
+var createdTable = regexp.MustCompile(`(?m)^CREATE TABLE (?:IF NOT EXISTS )?(\S+) `)
 
 // Grants returns the statements that give a database role what a program needs in tables that
 // exist. RolePromoter and RoleAll also read and refresh the views, which they must own.
