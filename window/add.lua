@@ -204,8 +204,12 @@ if late > 0 then
   if not lateSplit and call('ZCARD', setKey('late', '', 0)) > SPLIT_ABOVE then call('HSET', META, 'latesplit', '1') end
   trim('late', '', lateSplit, clock - RETENTION)
 end
-call('PEXPIRE', marksKey(key), int(2 * RETENTION + keep + ahead))
+local marksLife = 2 * RETENTION + keep + ahead
+if openSplit[key] then
+  keepNames('open', key)
+  marksLife = math.max(marksLife, bucketsLife()) -- they state that there are buckets
+end
+call('PEXPIRE', marksKey(key), int(marksLife))
 call('PEXPIRE', openKey(key), int(2 * RETENTION))
-if openSplit[key] then keepNames('open', key) end
 keepShared(keep > 0 and keep + ahead)
 return {done, added, repeated, late}

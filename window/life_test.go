@@ -78,8 +78,9 @@ func TestEachCallProlongsWhatItUses(t *testing.T) {
 	first, second := windowName(0, time.Second, "k"), windowName(time.Second, time.Second, "k")
 	step("add", adds("k", at(0, "a")), "meta", "expiry", "idle", "marks:k", "open:k", "info:"+first, "events:"+first)
 	step("add again", adds("k", at(1, "b")), "meta", "expiry", "idle", "marks:k", "open:k", "info:"+first, "events:"+first)
-	step("slide", adds("now", window.Event{At: time.Now(), Data: "a"}), "slide:now", "marks:now")
-	step("slide again", adds("now", window.Event{At: time.Now(), Data: "b"}), "slide:now", "marks:now")
+	now := time.Now() // of both, or the second one may close a window
+	step("slide", adds("now", window.Event{At: now, Data: "a"}), "slide:now", "marks:now")
+	step("slide again", adds("now", window.Event{At: now, Data: "b"}), "slide:now", "marks:now")
 	step("close by an add", adds("k", at(time.Second, "c")), "info:"+first, "due", "events:"+second)
 	step("late", adds("k", at(0, "late")), "late:", "marks:k")
 	step("late again", adds("k", at(0, "late too")), "late:", "marks:k")
@@ -112,6 +113,19 @@ func TestEachCallProlongsWhatItUses(t *testing.T) {
 	}, "events.1:"+windowName(0, time.Second, "large"), "events.64:"+windowName(0, time.Second, "large"), "events:"+windowName(0, time.Second, "large"))
 	hset(t, c, prefix+"marks:large", "opensplit", "1")
 	step("add a window in a bucket", adds("large", at(time.Second, "x")), "marks:large")
+	// The marks state that there are buckets, so they outlive them.
+	inBuckets, all := 0, lives(t, c, prefix)
+	for key, life := range all {
+		if strings.HasPrefix(key, "open.") {
+			inBuckets++
+			if marks := all["marks:large"]; life > marks {
+				t.Errorf("key %s lives for %v, want at most the %v of the marks", key, life, marks)
+			}
+		}
+	}
+	if inBuckets == 0 {
+		t.Error("no set of open windows is in buckets, want one")
+	}
 
 	// An idle key is closed.
 	cfg.Idle = time.Millisecond

@@ -33,6 +33,11 @@ local function namesLife(kind, bucket)
   return int(2.25 * RETENTION + SLACK + JITTER + (place * BUCKETS + bucket) * SPREAD)
 end
 
+-- bucketsLife returns a time that is longer than any of these.
+local function bucketsLife()
+  return 2.25 * RETENTION + 2 * SLACK + MAX_JITTER + (#KINDS + 1) * BUCKETS * SPREAD
+end
+
 -- keepNames sets when the buckets of a set of names expire.
 local function keepNames(kind, name)
   for bucket = 1, BUCKETS do call('PEXPIRE', setKey(kind, name, bucket), namesLife(kind, bucket)) end
@@ -64,7 +69,7 @@ local function keepShared(slide)
   for _, kind in ipairs(KINDS) do call('PEXPIRE', setKey(kind, '', 0), int(2 * RETENTION)) end
   local ms = math.max(2 * RETENTION, slide or 0)
   if namesSplit then
-    ms = math.max(ms, 2.25 * RETENTION + 2 * SLACK + MAX_JITTER + (#KINDS + 1) * BUCKETS * SPREAD)
+    ms = math.max(ms, bucketsLife())
     if math.abs(clock - (number(meta[8]) or 0)) > RETENTION / 4 then
       for _, kind in ipairs(KINDS) do keepNames(kind, '') end
       call('HSET', META, 'kept', int(clock))
