@@ -61,10 +61,13 @@ type Stage[In, Out any] struct {
 	lacks string // what the constructor of the stage, or of a part of it, got as nil
 }
 
-// lacking is the stage, with a note if a function of it is nil. Workers and promoters refuse such a
-// chain. Otherwise the panic of each call would bury every record.
+// lacking is the stage, with a note if a function of it is nil or if it has no name. Workers and
+// promoters refuse such a chain. Otherwise the panic of each call would bury every record.
 func (s Stage[In, Out]) lacking(what string, isNil bool) Stage[In, Out] {
-	if isNil {
+	switch {
+	case s.name == "":
+		s.lacks = "a stage in Flow.Chain has no name, must have one for errors and counts"
+	case isNil:
 		s.lacks = fmt.Sprintf("the %s of stage %q in Flow.Chain is nil, must be a function", what, s.name)
 	}
 	return s

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/rueidis"
+
 	"github.com/headrace/headrace/dedup"
 	"github.com/headrace/headrace/queue"
 	"github.com/headrace/headrace/staging"
@@ -25,6 +27,7 @@ func TestStagesWithoutAFunctionAreRefused(t *testing.T) {
 		`snapshot of stage "rates"`:      Then(Decode(atoi), Lookup[int]("rates", nil, func(n, _ int) (int, error) { return n, nil })),
 		`function of stage "prices"`:     Then(Decode(atoi), Lookup[int, int, int]("prices", func(context.Context) (int, error) { return 0, nil }, nil)),
 		`id function of stage "dedup"`:   Then(Decode(atoi), Dedup[int](brokenWindow{}, nil)),
+		"a stage in Flow.Chain has no":   Then(Decode(atoi), Map("", func(n int) (int, error) { return n, nil })),
 		"a stage in Flow.Chain is empty": Then(Decode(atoi), Stage[int, int]{}),
 	} {
 		err := flow(Flow[int]{Queue: named{}, Table: someTable{}, Chain: chain})()
@@ -36,6 +39,9 @@ func TestStagesWithoutAFunctionAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// anyClient is a client that no call reaches.
+type anyClient struct{ rueidis.Client }
 
 // Every configuration error wraps ErrConfig and names the field, its value and the range.
 func TestConfigErrorsNameTheField(t *testing.T) {
@@ -66,7 +72,17 @@ func TestConfigErrorsNameTheField(t *testing.T) {
 		"the window of the Dedup stage in Flow.Chain is nil, must":         flow(Flow[int]{Queue: named{}, Table: someTable{}, Chain: deduped((*dedup.Deduplicator)(nil))}),
 		`Dedup stage in Flow.Chain is named "", must be "orders" like the`: flow(Flow[int]{Queue: named{}, Table: someTable{}, Chain: deduped(brokenWindow{})}),
 		"Flow.Signals is empty, must come from NewSignals":                 flow(Flow[int]{Queue: named{}, Table: someTable{}, Chain: Decode(atoi), Signals: &Signals{}}),
-		"the client of NewSignals is nil":                                  func() error { _, err := NewSignals(nil, "orders"); return err },
+		"NewSignals: name is empty":                                        func() error { _, err := NewSignals(anyClient{}, ""); return err },
+		"NewSignals: name has 201 bytes":                                   func() error { _, err := NewSignals(anyClient{}, strings.Repeat("n", 201)); return err },
+		`NewSignals: name is "a b"`:                                        func() error { _, err := NewSignals(anyClient{}, "a b"); return err },
+		"the function of Listen is nil": func() error {
+			s, err := NewSignals(anyClient{}, "orders")
+			if err != nil {
+				return err
+			}
+			return s.Listen(context.Background(), nil)
+		},
+		"the client of NewSignals is nil": func() error { _, err := NewSignals(nil, "orders"); return err },
 	} {
 		if err := validate(); !errors.Is(err, ErrConfig) || !strings.HasPrefix(err.Error(), "pipeline: invalid configuration: ") || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want ErrConfig with %q", err, want)

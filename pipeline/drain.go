@@ -39,12 +39,12 @@ func (f Flow[T]) Drain(ctx context.Context) error {
 	}
 	tick := time.NewTicker(drainInterval)
 	defer tick.Stop()
-	var last queue.Stats
+	var last *queue.Stats // nil: the queue has not answered
 	var failed error // the last answer of the queue
 	for {
 		var s queue.Stats
 		if s, failed = f.Queue.Stats(ctx); failed == nil {
-			if last = s; s.Depth() == 0 {
+			if last = &s; s.Depth() == 0 {
 				return nil
 			}
 		} else if isPermanent(failed) {
@@ -60,8 +60,12 @@ func (f Flow[T]) Drain(ctx context.Context) error {
 }
 
 // undrained describes what is left when a drain was cut off.
-func (f Flow[T]) undrained(ctx context.Context, s queue.Stats, failed error) error {
-	err := fmt.Errorf("pipeline: not drained: %d ready, %d delayed, %d in flight: %w", s.Ready, s.Delayed, s.InFlight, ctx.Err())
+func (f Flow[T]) undrained(ctx context.Context, s *queue.Stats, failed error) error {
+	left := "the queue has not answered"
+	if s != nil {
+		left = fmt.Sprintf("%d ready, %d delayed, %d in flight", s.Ready, s.Delayed, s.InFlight)
+	}
+	err := fmt.Errorf("pipeline: not drained: %s: %w", left, ctx.Err())
 	if failed != nil && !errors.Is(failed, ctx.Err()) {
 		return errors.Join(err, failed)
 	}

@@ -47,6 +47,18 @@ func TestDrainStatesWhatIsLeft(t *testing.T) {
 	}
 }
 
+// A drain that has read nothing does not report that nothing is left.
+func TestDrainWithoutAnAnswer(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	q := &failingStats{Queue: pipelinetest.NewQueue("orders"), errs: []error{context.Canceled}}
+	flow := pipeline.Flow[item]{Queue: q, Table: pipelinetest.NewTable[item](), Chain: pipeline.Decode(decodeItem)}
+	if err := flow.Drain(ctx); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "the queue has not answered") {
+		t.Errorf("got %v, want that the queue has not answered", err)
+	}
+}
+
 // Without a deadline, a drain waits for a Redis that is away, and ends when waiting cannot help.
 func TestDrainEndsOnAPermanentError(t *testing.T) {
 	t.Parallel()

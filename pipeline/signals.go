@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -48,8 +47,8 @@ func NewSignals(client rueidis.Client, name string) (*Signals, error) {
 	if redisx.IsNil(client) {
 		return nil, fmt.Errorf("%w: the client of NewSignals is nil, must be a rueidis.Client", ErrConfig)
 	}
-	if name == "" || strings.ContainsAny(name, "{}") {
-		return nil, fmt.Errorf("%w: the name of NewSignals is %q, must be non-empty without braces", ErrConfig, name)
+	if err := redisx.CheckName(name); err != nil {
+		return nil, fmt.Errorf("%w: NewSignals: %w", ErrConfig, err)
 	}
 	return &Signals{client: client, channel: "{" + name + "}:signals", stalls: "{" + name + "}:signals:stalls"}, nil
 }
@@ -95,6 +94,9 @@ func (s *Signals) Send(ctx context.Context, sig Signal) error {
 // Listen calls f for each signal until ctx is done, then returns the error of ctx. It reconnects.
 // Signals sent while it is not connected are lost. It calls f from one goroutine at a time.
 func (s *Signals) Listen(ctx context.Context, f func(Signal)) error {
+	if f == nil {
+		return fmt.Errorf("%w: the function of Listen is nil, must receive the signals", ErrConfig)
+	}
 	if s.shards == nil {
 		return s.listen(ctx, f)
 	}
