@@ -40,7 +40,7 @@ func (f Flow[T]) Drain(ctx context.Context) error {
 	tick := time.NewTicker(drainInterval)
 	defer tick.Stop()
 	var last *queue.Stats // nil: the queue has not answered
-	var failed error // the last answer of the queue
+	var failed error      // the last answer of the queue
 	for {
 		var s queue.Stats
 		if s, failed = f.Queue.Stats(ctx); failed == nil {

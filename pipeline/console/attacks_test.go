@@ -128,16 +128,30 @@ func noAddressLeadsElsewhere(t *testing.T, r *rig) {
 	}
 }
 
+// everyAction has a form of each kind of action.
+func everyAction(letter string) map[console.ActionKind]url.Values {
+	all := map[console.ActionKind]url.Values{
+		console.ActionKindRequeue: {"id": {letter}}, console.ActionKindDiscard: {"id": {letter}},
+		console.ActionKindReplay: {"id": {"1"}}, console.ActionKindResolve: {"id": {"1"}},
+	}
+	for _, kind := range []console.ActionKind{
+		console.ActionKindPause, console.ActionKindResume, console.ActionKindRefreshView, console.ActionKindRefreshLookup,
+		console.ActionKindPromote, console.ActionKindReconcile, console.ActionKindAudit,
+	} {
+		all[kind] = url.Values{}
+	}
+	for kind, form := range all {
+		form.Set("action", string(kind))
+	}
+	return all
+}
+
 func TestReadOnlyIsEnforcedByTheServer(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{})
 	r.bury("d1 dead")
 	letter := read[console.DeadPage](r, "dead.json").Letters[0]
-	for _, kind := range []string{"pause", "requeue", "discard", "resolve", "replay", "refresh-view", "promote", "reconcile", "audit"} {
-		form := url.Values{"action": {kind}, "id": {letter.ID}}
-		if kind == "resolve" || kind == "replay" {
-			form.Set("id", "1")
-		}
+	for kind, form := range everyAction(letter.ID) {
 		for _, method := range []string{http.MethodGet, http.MethodPost} {
 			address, body := r.base+"do?"+form.Encode(), strings.NewReader("")
 			if method == http.MethodPost {
@@ -168,13 +182,20 @@ func TestOtherSitesCannotAct(t *testing.T) {
 		"a subdomain":    {"Sec-Fetch-Site": {"same-site"}},
 		"no origin":      {"Origin": {"null"}},
 	} {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, r.base+"do", strings.NewReader("action=pause"))
-		must(t, err)
-		req.Header = header
-		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-		if got := r.do(req); got.status != http.StatusForbidden {
-			t.Errorf("%s: got %d, want 403", name, got.status)
+		for kind, form := range everyAction("x") {
+			for _, page := range []string{"do", "do.json"} {
+				req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, r.base+page, strings.NewReader(form.Encode()))
+				must(t, err)
+				req.Header = header.Clone()
+				req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+				if got := r.do(req); got.status != http.StatusForbidden {
+					t.Errorf("%s, %s of %s: got %d, want 403", name, page, kind, got.status)
+				}
+			}
 		}
+	}
+	if done := read[console.HealthPage](r, "health.json").Actions; len(done) > 0 {
+		t.Errorf("got the actions %+v, want none", done)
 	}
 	// The address of a POST decides nothing, and a GET does nothing.
 	if got := r.request(http.MethodPost, r.base+"do?action=pause", strings.NewReader("")); got.status != http.StatusBadRequest {
