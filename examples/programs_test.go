@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -255,6 +256,28 @@ func TestBadCommandLines(t *testing.T) {
 		}
 		if !strings.Contains(r.err, c.want) || strings.Count(r.err, "\n") != 1 || !strings.HasPrefix(r.err, args[0]+": ") || r.out != "" {
 			t.Errorf("%s: got %q and %q, want one line on standard error that contains %q", c.line, r.out, r.err, c.want)
+		}
+	}
+}
+
+// A reader that has gone away, as that of "| true", ends each program without a message. Help texts
+// are no exception.
+func TestWithoutAReader(t *testing.T) {
+	t.Parallel()
+	for _, line := range []string{"headrace -h", "headrace stats -h", "headrace schema print", "worker -h"} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Close()
+		args := strings.Fields(line)
+		cmd := command(t, args[0], nil, args[1:]...)
+		var problem strings.Builder
+		cmd.Stdout, cmd.Stderr = w, &problem
+		err = cmd.Run() // the exit code is checked
+		w.Close()
+		if code := cmd.ProcessState.ExitCode(); code != 128+int(syscall.SIGPIPE) || problem.String() != "" {
+			t.Errorf("%s: got %v, exit code %d and %q; want %d and no message", line, err, code, problem.String(), 128+int(syscall.SIGPIPE))
 		}
 	}
 }

@@ -89,13 +89,13 @@ func Run(name string, args []string, run func(ctx context.Context, p *Program, a
 	var ended endedError
 	stopped := errors.As(context.Cause(ctx), &ended)
 	switch usage := new(UsageError); {
+	case stopped && (ended.sig == syscall.SIGPIPE || ended.sig == syscall.SIGHUP):
+		return 128 + int(ended.sig) // there is no reader for a message
 	case errors.Is(err, flag.ErrHelp):
 		return ExitOK
 	case errors.As(err, &usage):
 		p.Say("%s", usage.Text)
 		return ExitUsage
-	case stopped && (ended.sig == syscall.SIGPIPE || ended.sig == syscall.SIGHUP):
-		return 128 + int(ended.sig) // there is no reader for a message
 	case err == nil:
 		return ExitOK
 	case stopped && errors.Is(err, context.Canceled):
