@@ -2,6 +2,7 @@ package window_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -111,6 +112,18 @@ func TestEachCallProlongsWhatItUses(t *testing.T) {
 		}
 		return adds("large", events...)(ctx)
 	}, "events.1:"+windowName(0, time.Second, "large"), "events.64:"+windowName(0, time.Second, "large"), "events:"+windowName(0, time.Second, "large"))
+	// Once in a while an event prolongs all buckets of its window, also those that got nothing. The
+	// window remembers when.
+	large := windowName(0, time.Second, "large")
+	hset(t, c, prefix+"info:"+large, "kept", "1")
+	var every []string
+	for b := range 64 {
+		every = append(every, fmt.Sprintf("events.%d:%s", b+1, large))
+	}
+	step("add one to it", adds("large", at(0, "one")), every...)
+	if kept, err := c.Do(ctx, c.B().Hget().Key(prefix+"info:"+large).Field("kept").Build()).AsInt64(); err != nil || kept == 1 {
+		t.Errorf("the buckets were last prolonged at %d, %v, want a time of now", kept, err)
+	}
 	hset(t, c, prefix+"marks:large", "opensplit", "1")
 	step("add a window in a bucket", adds("large", at(time.Second, "x")), "marks:large")
 	// The marks state that there are buckets, so they outlive them.
