@@ -79,7 +79,8 @@ type PushConfig struct {
 	// that would exceed it fails as a whole, with ErrFull. 0: no bound.
 	MaxDepth int64
 	// Durable makes Push wait until the records are in the server's append-only file on disk
-	// (WAITAOF). It needs Redis 7.2 or Valkey with appendonly yes: otherwise New returns ErrNoAOF.
+	// (WAITAOF). It needs Redis 7.2 or Valkey with appendonly yes and appendfsync everysec or always:
+	// otherwise New returns ErrNoAOF.
 	Durable bool
 	// DurableTimeout bounds the wait for the disk.
 	DurableTimeout time.Duration

@@ -61,6 +61,16 @@ func (s *Server) RunDurably(ctx context.Context, timeout time.Duration, c Call) 
 	return r, aof
 }
 
+// checkFsync returns ErrNoAOF for a server that leaves the sync to its operating system: it never
+// confirms a write. Where the server does not report its settings, it returns nil.
+func (s *Server) checkFsync(ctx context.Context) error {
+	policy, err := s.Setting(ctx, "appendfsync")
+	if err == nil && policy == "no" {
+		err = fmt.Errorf("%w: appendfsync is no: set it to everysec or always", ErrNoAOF)
+	}
+	return err
+}
+
 func (s *Server) waitAOF(timeout time.Duration) rueidis.Completed {
 	return s.client.B().Waitaof().Numlocal(1).Numreplicas(0).Timeout(max(timeout.Milliseconds(), 1)).Build()
 }
@@ -75,7 +85,7 @@ func onDisk(r rueidis.RedisResult, timeout time.Duration) error {
 	case len(n) != 2:
 		return fmt.Errorf("WAITAOF: unexpected reply: got %d elements, want 2", len(n))
 	case n[0] < 1:
-		return fmt.Errorf("%w within %v", errUnconfirmed, timeout)
+		return fmt.Errorf("%w within %v: the disk is slow, or appendfsync is no", errUnconfirmed, timeout)
 	}
 	return nil
 }
@@ -97,8 +107,8 @@ func (s *Server) ProbeAOF(ctx context.Context) error {
 	})
 	_, isReply := rueidis.IsRedisErr(err)
 	switch {
-	case errors.Is(err, errUnconfirmed):
-		return nil
+	case err == nil || errors.Is(err, errUnconfirmed):
+		return s.checkFsync(ctx)
 	case !isReply || Refused(err):
 		return err
 	case strings.Contains(err.Error(), "appendonly"):

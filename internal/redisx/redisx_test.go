@@ -258,6 +258,10 @@ func TestAOF(t *testing.T) {
 			t.Errorf("got %d, %v, on disk: %v, want 1 on disk", n, err, aof)
 		}
 	}
+	never := open(t, servertest.OwnRedis(t, "--appendonly", "yes", "--appendfsync", "no").Client(t))
+	if err := never.ProbeAOF(t.Context()); !errors.Is(err, ErrNoAOF) || has && !strings.Contains(err.Error(), "appendfsync") {
+		t.Errorf("with appendfsync no: got %v, want %v and the setting", err, ErrNoAOF)
+	}
 	without := open(t, servertest.OwnRedis(t, "--appendonly", "no").Client(t))
 	if err := without.ProbeAOF(t.Context()); !errors.Is(err, ErrNoAOF) {
 		t.Errorf("without an append-only file: got %v, want %v", err, ErrNoAOF)
