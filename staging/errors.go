@@ -148,8 +148,14 @@ type contextError struct {
 	err   error
 }
 
+// Where Postgres gives a hint, such as the setting to change, the text ends with it.
 func (e *contextError) Error() string {
-	return "staging: " + e.doing + ": " + strings.TrimPrefix(e.err.Error(), "staging: ")
+	text := "staging: " + e.doing + ": " + strings.TrimPrefix(e.err.Error(), "staging: ")
+	var pg *pgconn.PgError
+	if errors.As(e.err, &pg) && pg.Hint != "" {
+		text += " (hint: " + pg.Hint + ")"
+	}
+	return text
 }
 
 func (e *contextError) Unwrap() error { return e.err }

@@ -204,7 +204,7 @@ func attempts(ctx context.Context, o PromoteOptions, bound *atomic.Int64, early 
 			return PromoteResult{}, fmt.Errorf("%w: promoting into %s: a promotion of another lane writes into it: %w", ErrBusy, t.Name(), err)
 		case tookTooLong(err) || o.Timeout > 0 && inner.Err() != nil && ctx.Err() == nil:
 			bound.Store(max(1, min(limit, max(a.expect, 2))/2))
-			return PromoteResult{}, fmt.Errorf("staging: promoting into %s took too long; the next promotion takes fewer rows: %w", t.Name(), err)
+			return PromoteResult{}, &contextError{"promoting into " + t.Name() + " took too long, or too much of the server; the next promotion takes fewer rows", err}
 		case try >= 5 || ctx.Err() != nil:
 		case a.gone:
 			continue
@@ -239,11 +239,11 @@ func attempts(ctx context.Context, o PromoteOptions, bound *atomic.Int64, early 
 	}
 }
 
-// tookTooLong is true for the server's own timeouts and for a limit on temporary files: fewer rows
-// help.
+// tookTooLong is true for the server's own timeouts and for limits on temporary files, memory and
+// locks: fewer rows help, and fewer partitions are locked.
 func tookTooLong(err error) bool {
 	switch sqlState(err) {
-	case "57014", "25P04", "53400":
+	case "57014", "25P04", "53400", "53200":
 		return verdictOf(err) == verdictSurroundings
 	}
 	return false

@@ -12,6 +12,7 @@ import (
 	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/staging"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -241,5 +242,67 @@ func TestAWorkerOfAnotherRoleStandsStill(t *testing.T) {
 	}
 	if r := <-copied; r.err == nil {
 		t.Error("the worker's COPY ended well")
+	}
+}
+
+// A partition that no row goes to may be locked for long, by VACUUM FULL, say. Neither a promotion
+// nor New waits for it.
+func TestAPromotionWaitsForNoOtherPartition(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	for target, cfg := range map[string]staging.Config[judged]{
+		"unkeyed":  {},
+		"keyed":    {Key: []string{"id"}, Rules: []staging.Rule{{Code: "none", Where: "n = 9"}}},
+		"replaced": {Key: []string{"id"}, Conflict: staging.ConflictReplace, ReplaceIf: "EXCLUDED.n > old.n"},
+	} {
+		cfg.LockTimeout = 100 * time.Millisecond
+		exec(t, pool, fmt.Sprintf(`CREATE TABLE %[1]s (id bigint PRIMARY KEY, v text CHECK (v <> 'no'), n bigint) PARTITION BY RANGE (id);
+			CREATE TABLE %[1]s_low PARTITION OF %[1]s FOR VALUES FROM (0) TO (10); CREATE TABLE %[1]s_high PARTITION OF %[1]s FOR VALUES FROM (10) TO (20) PARTITION BY RANGE (id);
+			CREATE TABLE %[1]s_leaf PARTITION OF %[1]s_high DEFAULT`, target))
+		tab := newTable(t, pool, target, cfg)
+		tx, err := pool.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // nothing to undo
+		if _, err := tx.Exec(t.Context(), fmt.Sprintf("LOCK TABLE ONLY %[1]s_high, %[1]s_leaf IN ACCESS EXCLUSIVE MODE", target)); err != nil {
+			t.Fatal(err)
+		}
+		newTable(t, pool, target, cfg)
+		stage(t, tab, load(row(1, "", 1), row(2, "no", 1), row(3, "", 1)), staging.OutcomeStaged)
+		p, err := tab.Promote(t.Context(), staging.PromoteOptions{})
+		if err != nil || p.Rows != 2 || p.RejectedByRule != 1 {
+			t.Errorf("%s: promoted %d rows, %d rejected, %v, want 2 and 1", target, p.Rows, p.RejectedByRule, err)
+		}
+		if err := tx.Rollback(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Where the server lacks memory or locks, a smaller promotion may pass. The error has Postgres'
+// hint.
+func TestALackOfLocksHalvesThePromotion(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	tab := itemTable(t, pool)
+	for i := range 8 {
+		stage(t, tab, load(items(fmt.Sprint("b", i), 10)...), staging.OutcomeStaged)
+	}
+	full := &pgconn.PgError{Severity: "ERROR", Code: "53200", Message: "out of shared memory", Hint: "increase max_locks_per_transaction"}
+	tab.SetHook(func(point string) error {
+		if point == "after insert" {
+			return full
+		}
+		return nil
+	})
+	for range 2 {
+		if _, err := tab.Promote(t.Context(), staging.PromoteOptions{}); !errors.Is(err, full) || !strings.Contains(err.Error(), "increase max_locks_per_transaction") {
+			t.Errorf("got %v, want the error with its hint", err)
+		}
+	}
+	tab.SetHook(nil)
+	if p, err := tab.Promote(t.Context(), staging.PromoteOptions{}); err != nil || p.Rows != 20 || !p.More {
+		t.Errorf("promoted %d rows, more %v, %v, want 20 of 80 and more", p.Rows, p.More, err)
 	}
 }

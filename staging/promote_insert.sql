@@ -73,7 +73,7 @@ ORDER BY a.attnum
 
 -- name: replace_into
 INSERT INTO {target} AS old ({columns})
-SELECT {columns} FROM {target}
+SELECT {columns} FROM ONLY {target}
 {on_conflict}
 
 -- name: key_there

@@ -90,7 +90,7 @@ func (t *table) ruleCases() (verdict, code, reason string) {
 
 // tryRules lets Postgres plan the rules, the condition of a replacement and the merges, so that a
 // mistake in one is found now and by its name. The target takes the place of the staging table,
-// which may not exist yet.
+// which may not exist yet, without its partitions, which need not be locked.
 func (t *table) tryRules(ctx context.Context, q *pgx.Conn) error {
 	plan := func(sql string) error {
 		rows, err := q.Query(ctx, "EXPLAIN "+sql, pgx.QueryExecModeSimpleProtocol)
@@ -101,7 +101,7 @@ func (t *table) tryRules(ctx context.Context, q *pgx.Conn) error {
 		return rows.Err()
 	}
 	for _, r := range t.rules {
-		if err := plan("SELECT FROM " + t.target + " s WHERE (" + r.Where + "\n)"); err != nil {
+		if err := plan("SELECT FROM ONLY " + t.target + " s WHERE (" + r.Where + "\n)"); err != nil {
 			return t.explainSQL(fmt.Sprintf("Config.Rules, the rule %q (%s)", r.Code, r.Where), err)
 		}
 	}
@@ -126,7 +126,7 @@ func (t *table) tryRules(ctx context.Context, q *pgx.Conn) error {
 
 func (t *table) tryMerges(plan func(sql string) error) error {
 	cols := list("", t.colNames)
-	if err := plan(t.merged(statement{text: "INSERT INTO " + t.target + " (" + cols + ") SELECT " + cols + " FROM " + t.target}).text); err != nil {
+	if err := plan(t.merged(statement{text: "INSERT INTO " + t.target + " (" + cols + ") SELECT " + cols + " FROM ONLY " + t.target}).text); err != nil {
 		return t.explainSQL("Config.Merges, planning the insert into "+t.target+" with them", err)
 	}
 	for _, m := range t.cfg.Merges {

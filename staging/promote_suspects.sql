@@ -3,8 +3,7 @@
 -- promotion inserts in parts. Also whether the key still has its index, and which tables a crash
 -- would empty.
 WITH tree AS (
-    SELECT {target_text}::regclass::oid AS oid
-    UNION SELECT relid::oid FROM pg_partition_tree({target_text}::regclass)
+    SELECT relid AS oid FROM {partitions} hr_partitions
 )
 SELECT {target_text}::regclass::oid::int8 AS target,
        EXISTS (SELECT FROM pg_trigger g JOIN tree ON g.tgrelid = tree.oid

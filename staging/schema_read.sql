@@ -96,8 +96,17 @@ AND NOT EXISTS (SELECT FROM unnest(i.indkey::int2[], i.indcollation::oid[]) WITH
 SELECT c.oid::regclass::text AS name
 FROM pg_class c
 WHERE c.relpersistence = 'u'
-  AND (c.oid = {target_text}::regclass OR c.oid IN (SELECT relid::oid FROM pg_partition_tree({target_text}::regclass)))
+  AND c.oid IN {partitions}
 ORDER BY 1;
+
+-- name: partitions
+-- The target and its partitions, from the catalogue. pg_partition_tree locks all of them: a
+-- promotion would wait for whatever is done to a partition that none of its rows goes to.
+(WITH RECURSIVE hr_tree (relid) AS (
+    SELECT {target_text}::regclass::oid
+    UNION
+    SELECT i.inhrelid FROM hr_tree p JOIN pg_class c ON c.oid = p.relid AND c.relkind = 'p' JOIN pg_inherits i ON i.inhparent = c.oid AND NOT i.inhdetachpending
+) SELECT relid FROM hr_tree)
 
 -- name: unfit
 -- Why a table cannot be a target: a rule rewrites the promotion's insert, so that its counts mean
@@ -111,8 +120,8 @@ coalesce((
         WHERE r.ev_class = {target_text}::regclass AND {rule_fires} AND (r.ev_type = '3' OR r.ev_type = '2' AND {replaces})
         UNION ALL
         SELECT format('the partition %s is a foreign table, which commits in a transaction of its own', c.oid::regclass)
-        FROM pg_partition_tree({target_text}::regclass) p JOIN pg_class c ON c.oid = p.relid
-        WHERE c.relkind = 'f'
+        FROM pg_class c
+        WHERE c.oid IN {partitions} AND c.relkind = 'f'
         UNION ALL
         SELECT format('the trigger %I may store rows in a child table, where they are found by Config.Key alone, which is not set', g.tgname)
         FROM pg_trigger g
@@ -123,7 +132,7 @@ coalesce((
         SELECT format('%s is published and has no replica identity, so none of its rows can be replaced (ALTER TABLE %1$s REPLICA IDENTITY FULL)', c.oid::regclass)
         FROM pg_class c
         WHERE {replaces} AND c.relkind = 'r'
-          AND (c.oid = {target_text}::regclass OR c.oid IN (SELECT relid::oid FROM pg_partition_tree({target_text}::regclass)))
+          AND c.oid IN {partitions}
           AND CASE WHEN c.relreplident = 'f'
                      OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid
                                 AND CASE c.relreplident WHEN 'd' THEN i.indisprimary AND i.indimmediate WHEN 'i' THEN i.indisreplident ELSE false END)

@@ -323,6 +323,7 @@ func (t *table) commonPieces() pieces {
 	p["row_columns"], p["key_is_row"] = list("hr__row.", t.colNames), t.keyEquals("hr_there.", "hr__row.")
 	p["same_as_row"] = t.same("hr__row.")
 	p["key_names"], p["column_names"], p["nullable_names"] = textArray(slices.Sorted(slices.Values(t.cfg.Key))), textArray(t.colNames), textArray(t.nullable)
+	p["partitions"] = fill("partitions", p).text
 	p["unfit"] = fill("unfit", p).text
 	p["rule_verdict"], p["rule_code"], p["rule_reason"] = t.ruleCases()
 	return p
