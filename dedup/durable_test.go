@@ -92,11 +92,11 @@ func durableWaitsForTheDisk(t *testing.T, s *servers.RedisServer, c rueidis.Clie
 	b := dedup.Batch{Guard: guard(t, c, name, "b"), Root: "b", Records: 2}
 	ids := []string{"x", "y"}
 
+	other := open(t, s.Client(t), name, cfg)
 	set(t, c, "appendfsync", "no") // from now on nothing is synced
 	if v, err := d.Claim(t.Context(), b, nil, ids); !errors.Is(err, dedup.ErrNotDurable) || v != nil {
 		t.Fatalf("claim that is not on disk: %v, %v, want ErrNotDurable", v, err)
 	}
-	other := open(t, s.Client(t), name, cfg)
 	if v, err := other.Claim(t.Context(), b, nil, ids); !errors.Is(err, dedup.ErrNotDurable) || v != nil {
 		t.Fatalf("kept verdicts that are not on disk, asked for by another worker: %v, %v, want ErrNotDurable", v, err)
 	}
@@ -121,9 +121,9 @@ func durableLargeCall(t *testing.T, _ *servers.RedisServer, c rueidis.Client) {
 			t.Errorf("%d ids were followed by %d WAITAOF, want 1", len(ids), waits)
 		}
 	}
+	short := open(t, c, name, dedup.Config{Durable: true, DurableTimeout: 50 * time.Millisecond})
 	set(t, c, "appendfsync", "no") // from now on nothing is synced
-	cfg := dedup.Config{Durable: true, DurableTimeout: 50 * time.Millisecond}
-	if v, err := open(t, c, name, cfg).Claim(t.Context(), dedup.Batch{Root: "c", Records: len(ids)}, nil, ids); !errors.Is(err, dedup.ErrNotDurable) {
+	if v, err := short.Claim(t.Context(), dedup.Batch{Root: "c", Records: len(ids)}, nil, ids); !errors.Is(err, dedup.ErrNotDurable) {
 		t.Errorf("claims that are not on disk: got %d verdicts, %v, want ErrNotDurable", len(v), err)
 	}
 }
