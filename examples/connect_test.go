@@ -197,6 +197,8 @@ func TestFlagsAndVariablesNameTheStores(t *testing.T) {
 	password, _ := u.User.Password()
 	vars := []string{"REDIS_URL=" + s.redis.URL, "PGHOST=" + u.Hostname(), "PGPORT=" + u.Port(), "PGUSER=" + u.User.Username(), "PGPASSWORD=" + password,
 		"PGDATABASE=" + strings.TrimPrefix(u.Path, "/"), "PGSSLMODE=disable"}
+	unnamed := slices.DeleteFunc(slices.Clone(vars), func(v string) bool { return strings.HasPrefix(v, "PGDATABASE=") })
+	cli{t, unnamed}.fails("rejects codes", "the database "+u.User.Username()+" has no table orders")
 	if r := run(t, "stats", vars); r.code != 0 {
 		t.Errorf("with the PG variables: exit code %d\n%s", r.code, r.err)
 	}

@@ -15,8 +15,8 @@ import (
 func TestConsoleServesItsPages(t *testing.T) {
 	t.Parallel()
 	name := servertest.Prefix(t)
-	p := start(t, "headrace", []string{"REDIS_URL=" + servertest.RedisURL(t), "DATABASE_URL=" + servertest.PostgresURL(t)},
-		"console", "--queue", name, "--listen", "127.0.0.1:0", "--host", "Proxy.example")
+	stores := env(servertest.RedisURL(t), servertest.PostgresURL(t))
+	p := start(t, "headrace", stores, "console", "--queue", name, "--listen", "127.0.0.1:0", "--host", "Proxy.example")
 	p.reports("http://127.0.0.1:")
 	url := strings.Fields(p.errors.text()[strings.Index(p.errors.text(), "http://"):])[0]
 	for page, want := range map[string]string{"index.json": name, "p/" + name + "/queue.json": `"can_promote": false`, "livez": "ok"} {
@@ -46,6 +46,8 @@ func TestConsoleServesItsPages(t *testing.T) {
 		_ = resp.Body.Close()
 		equal(t, "status for the host "+host, resp.StatusCode, want)
 	}
+	taken := strings.Trim(strings.TrimPrefix(url, "http://"), "/")
+	cli{t, stores}.fails("console --listen "+taken, "cannot listen at "+taken+": choose another --listen")
 	http.DefaultClient.CloseIdleConnections()
 	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)

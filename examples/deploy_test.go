@@ -139,6 +139,42 @@ func TestComposeFile(t *testing.T) {
 	}
 }
 
+// The units start programs that exist, with flags that they know, and systemd accepts them.
+func TestSystemdUnits(t *testing.T) {
+	t.Parallel()
+	start := regexp.MustCompile(`(?m)^ExecStart=/usr/local/bin/(\S+)(.*)$`)
+	if out, err := build(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	args := []string{"verify"}
+	for file, unit := range map[string]string{"headrace-promoter.service": "headrace-promoter.service", "headrace-worker@.service": "headrace-worker@01.service"} {
+		text, err := os.ReadFile(filepath.Join("deploy/systemd", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := start.FindStringSubmatch(string(text))
+		if m == nil {
+			t.Fatalf("%s starts no program in /usr/local/bin", file)
+		}
+		flags := strings.Fields(strings.ReplaceAll(m[2], "%i", "01"))
+		if r := run(t, m[1], nil, append(flags, "-h")...); r.code != 0 {
+			t.Errorf("%s: %s: exit code %d\n%s", file, m[0], r.code, r.err)
+		}
+		unit = filepath.Join(t.TempDir(), unit)
+		if err := os.WriteFile(unit, []byte(strings.ReplaceAll(string(text), "/usr/local/bin", binaries)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, unit)
+	}
+	analyze, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		return // checked above by its own means
+	}
+	if out, err := exec.Command(analyze, args...).CombinedOutput(); err != nil {
+		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+	}
+}
+
 // containers are those of one test.
 type containers struct {
 	t       *testing.T

@@ -57,7 +57,7 @@ func (v *serveConsole) Run(ctx context.Context, s *session) error {
 	defer h.Close()
 	l, err := net.Listen("tcp", v.Listen)
 	if err != nil {
-		return err
+		return fmt.Errorf("cannot listen at %s: choose another --listen (%w)", v.Listen, err)
 	}
 	url := fmt.Sprintf("http://%s/", l.Addr())
 	if err := s.print(map[string]string{"url": url}, ""); err != nil {

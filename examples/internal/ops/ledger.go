@@ -1,6 +1,7 @@
 package ops
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,7 +19,8 @@ var ErrNoTable = errors.New("ops: no such pipeline")
 const remedy = "correct --table, or start a worker, which creates what is missing"
 
 func noTable(pool *pgxpool.Pool, table string) error {
-	return fmt.Errorf("%w: the database %s has no table %s: %s", ErrNoTable, pool.Config().ConnConfig.Database, table, remedy)
+	at := pool.Config().ConnConfig
+	return fmt.Errorf("%w: the database %s has no table %s: %s", ErrNoTable, cmp.Or(at.Database, at.User), table, remedy)
 }
 
 // Ledger reads what package staging keeps about a table, and takes the place of the table in a
