@@ -178,3 +178,18 @@ func TestEachCallProlongsWhatItUses(t *testing.T) {
 	}
 	want(t, "buckets that were prolonged", used, map[string]int{"expiry": 1, "idle": 1})
 }
+
+// The failure that a closer reports stays with a window that is delivered again.
+func TestFailureIsKept(t *testing.T) {
+	t.Parallel()
+	w := named(t, servertest.Redis(t), servertest.Prefix(t), window.Config{Size: time.Second, Lateness: -1})
+	add(t, w, "k", at(0, "a"), at(time.Second, "b"))
+	closed := closeDue(t, w, 1)
+	if err := w.Release(t.Context(), closed[0], window.ReleaseOptions{Failure: "the disk is full"}); err != nil {
+		t.Fatal(err)
+	}
+	due, _, err := w.Windows(t.Context(), window.PhaseDue, "", 10)
+	if err != nil || len(due) != 1 || due[0].Failure != "the disk is full" || due[0].Failures != 1 {
+		t.Errorf("got %+v, %v, want a window that failed once, with the failure", due, err)
+	}
+}
