@@ -218,6 +218,29 @@ func TestGroupEpoch(t *testing.T) {
 	}
 }
 
+// A parent that comes with its child is found in a partitioned table too, also in a partition of a
+// partition.
+func TestGroupParentIsPartitioned(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	exec(t, pool, `CREATE TABLE heads (id text, kind text, cust bigint, PRIMARY KEY (id)) PARTITION BY RANGE (id);
+		CREATE TABLE heads_low PARTITION OF heads FOR VALUES FROM (MINVALUE) TO ('m');
+		CREATE TABLE heads_high PARTITION OF heads FOR VALUES FROM ('m') TO (MAXVALUE) PARTITION BY HASH (id);
+		CREATE TABLE heads_high_0 PARTITION OF heads_high FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+		CREATE TABLE lines (head text REFERENCES heads, no bigint, sku text, n bigint, PRIMARY KEY (head, no));
+		CREATE TABLE notes (head text REFERENCES heads, text text)`)
+	g := openSales(t, pool)
+	orphan := goodSale("o", 1)
+	orphan.Lines[0].Head = "nowhere"
+	stageGroup(t, g.TableGroup, salesLoad(goodSale("a", 2), goodSale("z", 2), orphan), staging.OutcomeStaged)
+	if p := promoteGroup(t, g.TableGroup); p.Rows != 8 || p.RejectedByRule != 3 {
+		t.Errorf("promoted %+v, want 8 rows and 3 rejected", p)
+	}
+	if rows := rowsOf(t, pool, "lines"); !cmp.Equal(rows, map[string]int{"a": 2, "z": 2}) {
+		t.Errorf("got lines %v, want two of each sale", rows)
+	}
+}
+
 // Void, a late worker, and a batch in both sides are as for one table.
 func TestGroupLedgerDecides(t *testing.T) {
 	t.Parallel()

@@ -70,6 +70,9 @@ CROSS JOIN LATERAL (
     JOIN pg_namespace ns ON ns.oid = o.oprnamespace
 ) x
 WHERE c.conrelid = {target_text}::regclass AND c.contype = 'f' AND c.confmatchtype = 's' AND x.staged
+  -- A key to a partitioned table has a constraint for each partition too. No row has its parent in
+  -- all of them.
+  AND NOT EXISTS (SELECT FROM pg_constraint up WHERE up.oid = c.conparentid AND up.conrelid = c.conrelid)
   AND (c.confrelid <> c.conrelid OR x.parent_staged)
   AND has_table_privilege(c.confrelid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AND NOT row_security_active(c.confrelid)
   AND pg_get_constraintdef(c.oid) NOT LIKE '%PERIOD%'
