@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"gopkg.in/yaml.v3"
@@ -159,6 +160,9 @@ func TestSystemdUnits(t *testing.T) {
 		flags := strings.Fields(strings.ReplaceAll(m[2], "%i", "01"))
 		if r := run(t, m[1], nil, append(flags, "-h")...); r.code != 0 {
 			t.Errorf("%s: %s: exit code %d\n%s", file, m[0], r.code, r.err)
+		}
+		if status := fmt.Sprintf("\nSuccessExitStatus=%d\n", 128+int(syscall.SIGTERM)); !strings.Contains(string(text), status) {
+			t.Errorf("%s: a stopped program counts as failed: it lacks %q", file, status)
 		}
 		unit = filepath.Join(t.TempDir(), unit)
 		if err := os.WriteFile(unit, []byte(strings.ReplaceAll(string(text), "/usr/local/bin", binaries)), 0o600); err != nil {
