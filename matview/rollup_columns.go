@@ -171,7 +171,8 @@ func (r Rollup) written() []stored {
 	return out
 }
 
-// recomputed are the columns that a row which goes cannot be taken out of.
+// recomputed are the columns that a row which goes cannot be taken out of: a sum only if the row's
+// value was NaN or infinite.
 func (r Rollup) recomputed() []stored {
 	var out []stored
 	for i, m := range r.Measures {
@@ -180,16 +181,20 @@ func (r Rollup) recomputed() []stored {
 			out = append(out, r.columnsOf(i)...)
 		case AggregateSketch:
 			out = append(out, r.columnsOf(i)[1])
+		case AggregateSum:
+			out = append(out, r.columnsOf(i)[0])
+		case AggregateAverage:
+			out = append(out, r.columnsOf(i)[1])
 		default:
 		}
 	}
 	return out
 }
 
-// stale is true for the changes of a group that take away its minimum or its maximum, or anything
-// from a sketch.
+// stale is true for the changes of a group that take away its minimum or its maximum, a value from
+// a sketch, or from a sum one that is not finite: NaN - NaN is not 0.
 func (r Rollup) stale() string {
-	var lost []string
+	var lost, odd []string
 	for i, m := range r.Measures {
 		// The column may have rounded the value.
 		q, gone := "r."+pgschema.Quote(m.Name), "("+change(i)+") FILTER (WHERE "+columnSign+" < 0))::"+m.Type
@@ -200,14 +205,19 @@ func (r Rollup) stale() string {
 			lost = append(lost, "(max"+gone+" >= "+q)
 		case AggregateSketch:
 			return "bool_or(" + columnSign + " < 0)"
+		case AggregateSum, AggregateAverage:
+			odd = append(odd, "coalesce((sum("+change(i)+") FILTER (WHERE "+columnSign+" < 0))::text IN ('NaN', 'Infinity', '-Infinity'), false)")
 		default:
 		}
 	}
-	if len(lost) == 0 {
+	if len(lost) > 0 {
+		odd = append(odd, "EXISTS (SELECT FROM "+ident(r.Table)+" r WHERE "+
+			sameKey(r.keys("r."), r.keys("changes."))+" AND ("+strings.Join(lost, " OR ")+"))")
+	}
+	if len(odd) == 0 {
 		return "false"
 	}
-	return "bool_or(" + columnSign + " < 0) AND EXISTS (SELECT FROM " + ident(r.Table) + " r WHERE " +
-		sameKey(r.keys("r."), r.keys("changes.")) + " AND (" + strings.Join(lost, " OR ") + "))"
+	return "bool_or(" + columnSign + " < 0) AND (" + strings.Join(odd, " OR ") + ")"
 }
 
 // Tests of an expression. IS NULL is true of a composite value with nothing but NULLs in it, and IS

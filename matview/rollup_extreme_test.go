@@ -149,3 +149,29 @@ func TestRebuildKeysOfAnotherCollation(t *testing.T) {
 		}
 	}
 }
+
+// A sum is recomputed when a value is replaced that was not finite: NaN - NaN is not 0.
+func TestReplacedValuesThatAreNotFinite(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	exec(t, pool, `CREATE TABLE orders (id int PRIMARY KEY, at timestamptz, product text, amount numeric)`)
+	r := matview.Rollup{
+		Table: "sums", From: "orders", GroupBy: []matview.Column{{Name: "product", Type: "text"}}, Replaces: true,
+		Measures: []matview.Measure{
+			{Name: "total", Expr: "amount", Aggregate: matview.AggregateSum},
+			{Name: "mean", Expr: "amount", Aggregate: matview.AggregateAverage},
+		},
+	}
+	if err := r.Create(t.Context(), pool); err != nil {
+		t.Fatal(err)
+	}
+	ink, two := "ink", "2.5"
+	for _, amount := range []string{"NaN", "1", "Infinity", "2", "-Infinity", "3"} {
+		if err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
+			return replaceRows(t.Context(), tx, r, []int32{1, 2}, []*string{nil, nil}, []*string{&ink, &ink}, []*string{&amount, &two})
+		}); err != nil {
+			t.Fatal(err)
+		}
+		same(t, pool, r)
+	}
+}
