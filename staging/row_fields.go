@@ -54,10 +54,14 @@ func taggedFields(t reflect.Type) ([]field, error) {
 			at := append(append([]int{}, index...), i)
 			tag, ok := f.Tag.Lookup("db")
 			if !ok || tag == "" {
-				if f.Anonymous && f.Type.Kind() == reflect.Struct {
+				switch {
+				case !f.Anonymous:
+				case f.Type.Kind() == reflect.Struct:
 					if err := walk(f.Type, base+f.Offset, at); err != nil {
 						return err
 					}
+				case f.Type.Kind() == reflect.Pointer && f.Type.Elem().Kind() == reflect.Struct && tagged(f.Type.Elem(), 0):
+					return fmt.Errorf("%w: %v embeds %v, whose fields have `db` tags: embed the struct itself, not a pointer", ErrConfig, t, f.Type)
 				}
 				continue
 			}
@@ -95,7 +99,27 @@ func taggedFields(t reflect.Type) ([]field, error) {
 	return out, nil
 }
 
-// defaultType is the SQL type of a Go type, for a target that is created.
+// tagged is true if a field of a struct, or of one that it embeds, has a `db` tag. A struct may
+// embed a pointer to itself.
+func tagged(t reflect.Type, depth int) bool {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		if tag := f.Tag.Get("db"); tag != "" && tag != "-" {
+			return true
+		}
+		inner := f.Type
+		if inner.Kind() == reflect.Pointer {
+			inner = inner.Elem()
+		}
+		if f.Anonymous && inner.Kind() == reflect.Struct && depth < 10 && tagged(inner, depth+1) {
+			return true
+		}
+	}
+	return false
+}
+
+// defaultType is the SQL type of a Go type, for a target that is created. "" means that the program
+// has to name one.
 func defaultType(t reflect.Type) string {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
@@ -107,6 +131,15 @@ func defaultType(t reflect.Type) string {
 		return "jsonb"
 	case t.Implements(decimalType):
 		return "numeric"
+	case t.Kind() == reflect.Struct && t.PkgPath() == "database/sql":
+		return defaultType(t.Field(0).Type) // NullString and the like: the value, then Valid
+	case t.Kind() == reflect.Struct:
+		if known, ok := pgtype.NewMap().TypeForValue(reflect.Zero(t).Interface()); ok {
+			return known.Name
+		}
+		if t.Implements(valuerType) {
+			return ""
+		}
 	}
 	switch t.Kind() {
 	case reflect.String:

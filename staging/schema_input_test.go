@@ -2,7 +2,10 @@ package staging_test
 
 import (
 	"context"
+	"database/sql"
+	"database/sql/driver"
 	"errors"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +15,7 @@ import (
 	"github.com/headrace/headrace/internal/uid"
 	"github.com/headrace/headrace/staging"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -288,3 +292,72 @@ func TestRetention(t *testing.T) {
 	count(t, pool, 10)
 	balanced(t, tab)
 }
+
+// A target that is created gets the types that the rows have in Postgres, whatever Go type carries
+// them. What has no such type, and rows whose columns would be lost, are refused by name.
+func TestCreatedTargetHasTheTypesOfTheRows(t *testing.T) {
+	t.Parallel()
+	type row struct {
+		ID      int64                    `db:"id"`
+		Name    sql.NullString           `db:"name"`
+		Seen    sql.NullTime             `db:"seen"`
+		Count   sql.Null[int32]          `db:"count"`
+		Price   pgtype.Numeric           `db:"price"`
+		Tag     pgtype.UUID              `db:"tag"`
+		From    netip.Addr               `db:"from"`
+		Doc     struct{ A int }          `db:"doc"`
+		Details map[string]any           `db:"details"`
+		Tags    pgtype.FlatArray[string] `db:"tags"`
+	}
+	pool := servertest.Postgres(t)
+	if _, err := staging.New(t.Context(), pool, "rows", staging.Config[row]{Create: true, Key: []string{"id"}}); err != nil {
+		t.Fatal(err)
+	}
+	var got string
+	if err := pool.QueryRow(t.Context(), `SELECT string_agg(format_type(atttypid, atttypmod), ', ' ORDER BY attnum)
+		FROM pg_attribute WHERE attrelid = 'rows'::regclass AND attnum > 0`).Scan(&got); err != nil {
+		t.Fatal(err)
+	}
+	if want := "bigint, text, timestamp with time zone, integer, numeric, uuid, inet, jsonb, jsonb, text[]"; got != want {
+		t.Errorf("got %s\nwant %s", got, want)
+	}
+
+	type Base struct {
+		ID int64 `db:"id"`
+	}
+	type deep struct{ *Base }
+	refused := func(name string, err error, part string) {
+		if !errors.Is(err, staging.ErrConfig) || !strings.Contains(err.Error(), part) {
+			t.Errorf("%s: got %v, want an ErrConfig with %q", name, err, part)
+		}
+	}
+	_, err := staging.New(t.Context(), pool, "none", staging.Config[struct {
+		*Base
+		Name string `db:"name"`
+	}]{Create: true})
+	refused("an embedded pointer", err, "*staging_test.Base")
+	_, err = staging.New(t.Context(), pool, "none", staging.Config[struct {
+		*deep
+		Name string `db:"name"`
+	}]{Create: true})
+	refused("an embedded pointer further in", err, "*staging_test.deep")
+	_, err = staging.New(t.Context(), pool, "none", staging.Config[Base]{Create: true, Key: []string{"ID"}})
+	refused("a key that is no column", err, `Key[0] is "ID"`)
+	_, err = staging.New(t.Context(), pool, "none", staging.Config[Base]{
+		Create: true, Columns: []staging.Column{{Name: strings.Repeat("x", 64), Type: "int"}}, Fill: func(b *Base, r *staging.Row) { r.Int(b.ID) },
+	})
+	refused("a long name", err, "64 bytes")
+	_, err = staging.New(t.Context(), pool, "none", staging.Config[struct {
+		V driverValue `db:"v"`
+	}]{Create: true})
+	refused("a Valuer", err, `column "v"`)
+	var there bool
+	if err := pool.QueryRow(t.Context(), `SELECT to_regclass('none') IS NOT NULL`).Scan(&there); err != nil || there {
+		t.Errorf("a refused configuration has created the target: %t, %v", there, err)
+	}
+}
+
+// driverValue is a type of the program's own.
+type driverValue struct{ n int64 }
+
+func (v driverValue) Value() (driver.Value, error) { return v.n, nil }

@@ -141,6 +141,11 @@ func (t *table) createTarget(ctx context.Context, q *pgx.Conn, name pgschema.Nam
 	if !t.cfg.Create {
 		return nil, fmt.Errorf("%w: %s (set Config.Create to create it)", ErrNoTarget, name)
 	}
+	for i, k := range t.cfg.Key {
+		if !slices.ContainsFunc(t.wanted, func(c Column) bool { return c.Name == k }) {
+			return nil, fmt.Errorf("%w: Key[%d] is %q, must be a column of the rows: Config.Create makes the target of them", ErrConfig, i, k)
+		}
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "CREATE TABLE IF NOT EXISTS %s (", name)
 	for i, c := range t.wanted {

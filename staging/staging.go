@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/headrace/headrace/internal/pgschema"
 	"github.com/headrace/headrace/internal/uid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -261,6 +262,11 @@ func newTable[T any](pool *pgxpool.Pool, cfg Config[T]) (*Table[T], error) {
 		t.fields = fields
 		for i := range fields {
 			t.wanted = append(t.wanted, fields[i].Column)
+		}
+	}
+	for _, c := range t.wanted {
+		if len(c.Name) > pgschema.MaxName {
+			return nil, fmt.Errorf("%w: column %q has a name of %d bytes, must be at most %d: Postgres would cut it", ErrConfig, c.Name, len(c.Name), pgschema.MaxName)
 		}
 	}
 	return t, nil
