@@ -126,3 +126,34 @@ func TestTableFromPostgres(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A Load function that panics is an error like any other, and the current version stays.
+func TestLoadThatPanics(t *testing.T) {
+	t.Parallel()
+	panics := false
+	tab, err := lookup.New(t.Context(), servertest.Redis(t), servertest.Prefix(t), lookup.Config[string, int]{
+		Load: func(_ context.Context, put func(string, int) error) error {
+			if panics {
+				panic("no such column")
+			}
+			return put("EUR", 7)
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tab.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	panics = true
+	if _, err := tab.Refresh(t.Context()); err == nil || !strings.Contains(err.Error(), "the Load function panicked: no such column") {
+		t.Errorf("got %v, want an error with the text of the panic", err)
+	}
+	s, err := tab.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, ok := s.Get("EUR"); v != 7 || !ok {
+		t.Errorf("got %d, %t after the panic, want the version before it", v, ok)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"sync/atomic"
@@ -129,6 +130,16 @@ func (w *writer[K, V]) each(ctx context.Context, cmd func(key string) rueidis.Co
 	return errors.Join(errs...)
 }
 
+// load calls Load. Its panic is an error, with the stack.
+func (t *Table[K, V]) load(ctx context.Context, w *writer[K, V]) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the Load function panicked: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return t.cfg.Load(ctx, func(k K, v V) error { return w.put(ctx, k, v) })
+}
+
 // write loads the source into a new version, makes it current in place of old, and returns it as it
 // reads back.
 func (t *Table[K, V]) write(ctx context.Context, w *writer[K, V], token string, old version) (s *Snapshot[K, V], err error) {
@@ -144,7 +155,7 @@ func (t *Table[K, V]) write(ctx context.Context, w *writer[K, V], token string, 
 		}
 	}()
 	w.seen = make(map[K]struct{})
-	if err = t.cfg.Load(ctx, func(k K, v V) error { return w.put(ctx, k, v) }); err != nil {
+	if err = t.load(ctx, w); err != nil {
 		return nil, err
 	}
 	if err = w.flush(ctx); err != nil {

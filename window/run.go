@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -22,11 +23,11 @@ const (
 type Handler func(ctx context.Context, c ClosedWindow) error
 
 // Run closes windows until ctx is done, and calls handle for each, one after the other. When handle
-// returns nil, the window is done. An error counts as a failure: the window is due again after
-// Config.Backoff, and moves to the dead-letter list after Config.MaxFailures. When ctx ends, Run
-// finishes the current window, releases the others and returns nil. Any number of programs may call
-// Run. It returns an error only for a configuration without tumbling windows. It logs other errors
-// to Config.Logger and continues.
+// returns nil, the window is done. An error or a panic counts as a failure: the window is due again
+// after Config.Backoff, and moves to the dead-letter list after Config.MaxFailures. When ctx ends,
+// Run finishes the current window, releases the others and returns nil. Any number of programs may
+// call Run. It returns an error only for a configuration without tumbling windows. It logs other
+// errors to Config.Logger and continues.
 func (s *Store) Run(ctx context.Context, handle Handler) error {
 	if handle == nil {
 		return fmt.Errorf("%w: Run: the Handler is nil, must be a function", ErrConfig)
@@ -73,7 +74,7 @@ func (s *Store) handle(ctx context.Context, c ClosedWindow, handle Handler) {
 	}
 	l := newLeaseContext(ctx, c.Deadline)
 	s.leases.Store(c.lease(), l)
-	err := handle(l.ctx, c)
+	err := called(l.ctx, handle, c)
 	s.leases.Delete(c.lease())
 	l.stop()
 	if err == nil {
@@ -90,6 +91,16 @@ func (s *Store) handle(ctx context.Context, c ClosedWindow, handle Handler) {
 		text = "a handler failed for the last time: the window is in the dead-letter list"
 	}
 	s.log(ctx, c, text, err)
+}
+
+// called calls the handler. Its panic is an error, with the stack.
+func called(ctx context.Context, handle Handler, c ClosedWindow) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the handler panicked: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return handle(ctx, c)
 }
 
 func (s *Store) log(ctx context.Context, c ClosedWindow, text string, err error) {

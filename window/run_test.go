@@ -86,6 +86,35 @@ func TestHandlerThatExtendsKeepsItsContext(t *testing.T) {
 	})
 }
 
+// A handler that panics fails its window as an error does, and the closer goes on.
+func TestHandlerThatPanics(t *testing.T) {
+	t.Parallel()
+	logger, _ := collect()
+	w := newStore(t, servertest.Redis(t), window.Config{Size: time.Second, Lateness: -1, MaxFailures: 2, Backoff: time.Millisecond, PollInterval: time.Millisecond, Logger: logger})
+	for _, key := range []string{"bad", "good"} {
+		add(t, w, key, at(0, "x"), at(time.Second, "y"))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	calls := map[string]int{}
+	if err := w.Run(ctx, func(_ context.Context, x window.ClosedWindow) error {
+		if calls[x.Key]++; calls["bad"] == 2 && calls["good"] == 1 {
+			cancel()
+		}
+		if x.Key == "bad" {
+			var none map[string]int
+			none["x"]++
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	dead, _, err := w.DeadWindows(t.Context(), "", 10)
+	if err != nil || len(dead) != 1 || dead[0].Key != "bad" || !strings.Contains(dead[0].Failure, "panicked: assignment to entry in nil map") {
+		t.Errorf("got %+v, %v, want the window bad with the text of its panic", dead, err)
+	}
+}
+
 // Windows at which every closer fails hold back no others, wait longer each time, and end in the
 // dead-letter list with the last failure.
 func TestPoisonWindows(t *testing.T) {
