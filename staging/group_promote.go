@@ -94,7 +94,9 @@ func (p *groupPromotion[R]) once(ctx context.Context, limit int64, byBatch bool)
 		p.shares = append(p.shares, t.share(p.q, p.s, g.leader, byBatch))
 	}
 	p.found = 1
-	return p.run(ctx, limit)
+	err = p.run(ctx, limit)
+	endStale(ctx, p.q, err)
+	return err
 }
 
 func (p *groupPromotion[R]) learn() {

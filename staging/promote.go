@@ -221,7 +221,7 @@ func attempts(ctx context.Context, o PromoteOptions, bound *atomic.Int64, early 
 		case errors.Is(err, errRecount) && !byBatch:
 			byBatch = true
 			continue
-		case sqlState(err) == "40P01", sqlState(err) == "40001", errors.Is(err, errUnjudged):
+		case sqlState(err) == "40P01", sqlState(err) == "40001", errors.Is(err, errUnjudged), staleSession(err):
 			continue
 		case sqlState(err) == "55P03" && a.locked:
 			return PromoteResult{}, fmt.Errorf("%w: promoting into %s: another transaction has written one of its batches, keys or groups, and has not ended: %w", ErrBusy, t.Name(), err)
@@ -282,7 +282,9 @@ func (p *promotion) once(ctx context.Context, l *laneTarget, limit int64) error 
 	t.lane[l.last].working.Add(1)
 	defer t.lane[l.last].working.Add(-1)
 	p.found = 1
-	return p.run(ctx, limit)
+	err = p.run(ctx, limit)
+	endStale(ctx, p.q, err)
+	return err
 }
 
 // learn remembers what the promotion has met, for the next ones.

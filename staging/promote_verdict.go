@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -31,6 +32,8 @@ func verdictOf(err error) verdict {
 		return verdictData
 	case pg.Routine == "ExecWithCheckOptions": // a policy of row-level security, which shares its code with missing privileges
 		return verdictData
+	case staleSession(err):
+		return verdictSurroundings
 	case pg.Where != "" && slices.Contains([]string{"58P01", "58P02", "2200H"}, pg.Code): // a function met it, not the insert
 		return verdictUnlessAll
 	case slices.Contains([]string{"08", "25", "40", "53", "57", "58", "F0"}, pg.Code[:2]),
@@ -40,6 +43,23 @@ func verdictOf(err error) verdict {
 		return verdictUnlessAll
 	}
 	return verdictData
+}
+
+// staleSession is true if a function in PL/pgSQL expects the type that a column had when this
+// session first ran it. It does so until the session ends.
+func staleSession(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "42804" && strings.HasPrefix(pg.Routine, "plpgsql_param_eval")
+}
+
+// endStale ends the session of such an error, at the server: a PgBouncer would hand it out again.
+func endStale(ctx context.Context, q *pgx.Conn, err error) {
+	if !staleSession(err) || q.IsClosed() {
+		return
+	}
+	q.Exec(ctx, "rollback")                                      //nolint:errcheck // the next statement ends the session
+	q.Exec(ctx, "SELECT pg_terminate_backend(pg_backend_pid())") //nolint:errcheck // its answer is that the connection has ended
+	q.Close(ctx)                                                 //nolint:errcheck // it has ended
 }
 
 // mayBeData returns nil if an error may be due to the rows, or the error that the promotion fails

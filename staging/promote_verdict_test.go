@@ -79,3 +79,38 @@ func TestATypeWithoutBinaryInput(t *testing.T) {
 		}
 	}
 }
+
+// A function in PL/pgSQL expects the type that a column had when the session first ran it. After an
+// ALTER COLUMN the promoter's session ends, and the next one promotes. No row is rejected for it.
+func TestATriggerThatKnowsAnOldType(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	exec(t, pool, `CREATE TABLE rows (id bigint PRIMARY KEY, v text, n bigint, seen text);
+		CREATE FUNCTION tr() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.id > 1 THEN NEW.seen := NEW.n * 2; END IF; RETURN NEW; END $$;
+		CREATE TRIGGER tr BEFORE INSERT ON rows FOR EACH ROW EXECUTE FUNCTION tr()`)
+	promote := func(tab *staging.Table[judged], ids ...int64) {
+		t.Helper()
+		var rows []judged
+		for _, id := range ids {
+			rows = append(rows, row(id, "v", 1))
+		}
+		stage(t, tab, load(rows...), staging.OutcomeStaged)
+		if p, err := tab.Promote(t.Context(), staging.PromoteOptions{}); err != nil || p.Rows != len(ids) {
+			t.Fatalf("promoted %d rows, %v, want %d", p.Rows, err, len(ids))
+		}
+	}
+	cfg := pool.Config().Copy()
+	cfg.MaxConns = 1 // one session
+	single, err := pgxpool.NewWithConfig(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(single.Close)
+	promote(newTable(t, single, "rows", staging.Config[judged]{Key: []string{"id"}}), 1, 2)
+	exec(t, pool, `ALTER TABLE rows ALTER COLUMN n TYPE numeric`)
+	tab := newTable(t, single, "rows", staging.Config[judged]{Key: []string{"id"}})
+	promote(tab, 0, 3, 4)
+	if diff := cmp.Diff(map[string]string{}, codes(t, tab)); diff != "" {
+		t.Errorf("codes (-want +got):\n%s", diff)
+	}
+}

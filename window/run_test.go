@@ -102,15 +102,14 @@ func TestHandlerThatPanics(t *testing.T) {
 			cancel()
 		}
 		if x.Key == "bad" {
-			var none map[string]int
-			none["x"]++
+			panic("no such sensor")
 		}
 		return nil
 	}); err != nil {
 		t.Fatal(err)
 	}
 	dead, _, err := w.DeadWindows(t.Context(), "", 10)
-	if err != nil || len(dead) != 1 || dead[0].Key != "bad" || !strings.Contains(dead[0].Failure, "panicked: assignment to entry in nil map") {
+	if err != nil || len(dead) != 1 || dead[0].Key != "bad" || !strings.Contains(dead[0].Failure, "panicked: no such sensor") {
 		t.Errorf("got %+v, %v, want the window bad with the text of its panic", dead, err)
 	}
 }
