@@ -85,8 +85,7 @@ func (j *fullJob) empty() {
 	for _, r := range j.app.Rollups {
 		tables = append(tables, r.Table)
 	}
-	tables = append(tables, "sales_hourly_rollup_customers", "sales_hourly_rollup_customers_values",
-		"shipping_zone_stats_rollup_customers", "shipping_zone_stats_rollup_customers_values")
+	tables = append(tables, "sales_hourly_rollup_customers", "shipping_zone_stats_rollup_customers", "orders_customers")
 	j.exec("TRUNCATE " + strings.Join(tables, ", ") + " RESTART IDENTITY")
 	if err := j.app.Window.Clear(j.b.Context()); err != nil {
 		j.b.Fatal(err)
