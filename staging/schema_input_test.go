@@ -314,7 +314,7 @@ func TestCreatedTargetHasTheTypesOfTheRows(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got string
-	if err := pool.QueryRow(t.Context(), `SELECT string_agg(format_type(atttypid, atttypmod), ', ' ORDER BY attnum)
+	if err := pool.QueryRow(t.Context(), `SELECT replace(string_agg(format_type(atttypid, atttypmod), ', ' ORDER BY attnum), '"', '') -- quote_all_identifiers
 		FROM pg_attribute WHERE attrelid = 'rows'::regclass AND attnum > 0`).Scan(&got); err != nil {
 		t.Fatal(err)
 	}
