@@ -563,13 +563,7 @@ func (s groupStory) smaller() (out []groupStory) {
 // run.
 func TestGroupStories(t *testing.T) {
 	t.Parallel()
-	stories, seed := 2, uint64(1)
-	if s := os.Getenv("HEADRACE_GROUPS"); s != "" {
-		stories, _ = strconv.Atoi(s)
-	}
-	if s := os.Getenv("HEADRACE_SEED"); s != "" {
-		seed, _ = strconv.ParseUint(s, 10, 64)
-	}
+	stories, seed := storiesOf(t, "HEADRACE_GROUPS")
 	pool := servertest.Postgres(t)
 	exec(t, pool, "CREATE SCHEMA other;"+groupFunctions)
 	tries := 0

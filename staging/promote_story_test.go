@@ -556,13 +556,7 @@ func (s tableStory) smaller() (out []tableStory) {
 // the seed, which is otherwise the same in each run. A failure is made smaller and printed.
 func TestTableStories(t *testing.T) {
 	t.Parallel()
-	stories, seed := 2, uint64(1)
-	if s := os.Getenv("HEADRACE_STORIES"); s != "" {
-		stories, _ = strconv.Atoi(s)
-	}
-	if s := os.Getenv("HEADRACE_SEED"); s != "" {
-		seed, _ = strconv.ParseUint(s, 10, 64)
-	}
+	stories, seed := storiesOf(t, "HEADRACE_STORIES")
 	admin := servertest.Postgres(t)
 	role := strings.ReplaceAll("r"+uid.New(), "-", "")
 	exec(t, admin, "CREATE ROLE "+role+"; GRANT CREATE, USAGE ON SCHEMA public TO "+role)
@@ -598,4 +592,21 @@ func TestTableStories(t *testing.T) {
 		}
 		t.Errorf("seed %d, story %d: %v\n%v", seed, i, err, s)
 	}
+}
+
+// storiesOf reads how many stories to draw, and from which seed.
+func storiesOf(t *testing.T, variable string) (stories int, seed uint64) {
+	t.Helper()
+	stories, seed = 2, 1
+	var err1, err2 error
+	if s := os.Getenv(variable); s != "" {
+		stories, err1 = strconv.Atoi(s)
+	}
+	if s := os.Getenv("HEADRACE_SEED"); s != "" {
+		seed, err2 = strconv.ParseUint(s, 10, 64)
+	}
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	return stories, seed
 }
