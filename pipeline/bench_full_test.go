@@ -41,12 +41,13 @@ func fullJobOrders() int {
 	return 20_000
 }
 
-func newFullJob(b *testing.B) *fullJob {
+// newFullJob expects that many ids in a window.
+func newFullJob(b *testing.B, ids int) *fullJob {
 	b.Helper()
 	ctx := b.Context()
 	j := &fullJob{b: b, redis: servertest.Redis(b), pool: servertest.Postgres(b)}
 	var err error
-	if j.app, err = orders.Open(ctx, j.redis, j.pool, servertest.Prefix(b)); err != nil {
+	if j.app, err = orders.OpenAs(ctx, j.redis, j.pool, servertest.Prefix(b), orders.Options{ExpectedIDs: int64(ids)}); err != nil {
 		b.Fatal(err)
 	}
 	if err := j.app.Refresh(ctx); err != nil {
@@ -153,7 +154,7 @@ func (j *fullJob) run(payloads [][]byte) {
 // sets the number of orders.
 func figureFullJob(b *testing.B) {
 	n := fullJobOrders()
-	j := newFullJob(b)
+	j := newFullJob(b, n)
 	j.exec("CREATE UNLOGGED TABLE bare_staging (LIKE orders)")
 	j.exec("CREATE TABLE bare_target (LIKE orders INCLUDING ALL)")
 	for i := range orders.Views() {
@@ -206,7 +207,7 @@ func BenchmarkLargeTable(b *testing.B) {
 	if millions < 2 {
 		return
 	}
-	j := newFullJob(b)
+	j := newFullJob(b, millions*1_000_000)
 	var first float64
 	for i := range millions {
 		payloads := j.payloads(uint64(i+1), 1_000_000)
