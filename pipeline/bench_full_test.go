@@ -199,9 +199,11 @@ func figureFullJob(b *testing.B) {
 	bench.Note(b, "pipeline/full-job: %d orders, CPU of the bare tools: %s", n, sides[1])
 }
 
-// BenchmarkLargeTable prints the rate of the first million orders and that of the last, with the
-// time that a refresh of the three views takes in the end. HEADRACE_AT_MILLIONS=20 sets the number
-// of millions; without it there is nothing to measure.
+// BenchmarkLargeTable prints the rate of each million orders against that of the first. After the
+// first and after the last one it compares the two ways to keep the dashboards current: how long
+// 5,000 more orders take through the whole pipeline, roll-ups included, and how long a concurrent
+// refresh of the three views takes. HEADRACE_AT_MILLIONS=20 sets the number of millions; without it
+// there is nothing to measure.
 func BenchmarkLargeTable(b *testing.B) {
 	millions, _ := strconv.Atoi(os.Getenv("HEADRACE_AT_MILLIONS"))
 	if millions < 2 {
@@ -219,7 +221,30 @@ func BenchmarkLargeTable(b *testing.B) {
 		}
 		spent := cpuSeconds{}.plus(j.cpu.read(b).minus(before), len(payloads))
 		bench.Note(b, "pipeline/at-20m: million %d: %.0f/s, %.2f of the first; CPU %s", i+1, rate, rate/first, spent)
+		if i == 0 || i == millions-1 {
+			j.keepCurrent(i + 1)
+		}
 	}
+}
+
+// keepCurrent prints what it takes to bring the dashboards up to date, by roll-ups and by views.
+func (j *fullJob) keepCurrent(million int) {
+	const more = 5000
+	var merged latencies
+	for round := range bench.MinRounds {
+		payloads := j.payloads(uint64(1_000*million+round), more)
+		begun := time.Now()
+		j.run(payloads)
+		merged = append(merged, time.Since(begun))
+	}
+	begun := time.Now()
+	if err := j.app.RefreshViews(j.b.Context()); err != nil {
+		j.b.Fatal(err)
+	}
+	refreshed := time.Since(begun)
+	median := merged.at(0.5)
+	bench.Note(j.b, "pipeline/at-20m: after million %d: %d orders through the pipeline, roll-ups included, %v (median of %d); a refresh of the views %v, %.0f times that",
+		million, more, median.Round(time.Millisecond), bench.MinRounds, refreshed.Round(time.Millisecond), refreshed.Seconds()/median.Seconds())
 }
 
 func (j *fullJob) copyOut() []byte {
