@@ -3,6 +3,7 @@ package matview
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -67,19 +68,20 @@ func (r *Refresher) compareView(ctx context.Context, tx pgx.Tx, v View) error {
 
 // compareQueries has Postgres print both queries.
 func compareQueries(ctx context.Context, tx pgx.Tx, schema string, v View) (diffs []string, err error) {
-	sub, err := tx.Begin(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer sub.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // nothing of it is to stay
 	// A name of this connection alone: another process may be comparing too.
 	wanted := fmt.Sprintf("%s.headrace_wanted_%d", schema, tx.Conn().PgConn().PID())
-	if _, err := sub.Exec(ctx, "CREATE VIEW "+wanted+" AS "+v.query()); err != nil {
-		return nil, err
-	}
 	var have, want string
-	const printed = `SELECT pg_get_viewdef(to_regclass($1)), pg_get_viewdef(to_regclass($2))`
-	if err := sub.QueryRow(ctx, printed, v.ident(), wanted).Scan(&have, &want); err != nil {
+	err = attempt(ctx, tx, func() error {
+		if _, err := tx.Exec(ctx, "CREATE VIEW "+wanted+" AS "+v.query()); err != nil {
+			return err
+		}
+		const printed = `SELECT pg_get_viewdef(to_regclass($1)), pg_get_viewdef(to_regclass($2))`
+		if err := tx.QueryRow(ctx, printed, v.ident(), wanted).Scan(&have, &want); err != nil {
+			return err
+		}
+		return errUndo // nothing of it is to stay
+	})
+	if !errors.Is(err, errUndo) {
 		return nil, err
 	}
 	if have != want {

@@ -3,7 +3,7 @@
 -- is none of this very view.
 SELECT CASE WHEN has_database_privilege(current_database(), 'TEMPORARY') THEN 'pg_temp'
         WHEN has_schema_privilege(c.relnamespace, 'CREATE') THEN quote_ident(n.nspname) ELSE '' END,
-    s.definition
+    nullif(s.definition, '')
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN {state} s ON s.name = $2 AND s.view = c.oid

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -135,9 +136,17 @@ func (v View) check(field string) error {
 	if v.query() == "" {
 		return invalid("%s.SQL is empty, must be a query", field)
 	}
+	if n := len(v.UniqueIndex); n > maxKeyColumns {
+		return invalid("%s.UniqueIndex has %d columns, must have 0 to %d", field, n, maxKeyColumns)
+	}
 	for i, c := range v.UniqueIndex {
-		if c == "" {
+		switch {
+		case c == "":
 			return invalid("%s.UniqueIndex[%d] is empty, must be a column of the view", field, i)
+		case len(c) > pgschema.MaxName || strings.ContainsRune(c, 0):
+			return invalid("%s.UniqueIndex[%d] is %q, must be 1 to %d bytes without NUL", field, i, c, pgschema.MaxName)
+		case slices.Contains(v.UniqueIndex[:i], c):
+			return invalid("%s.UniqueIndex[%d] is %q, must be another than an earlier column", field, i, c)
 		}
 	}
 	return nil

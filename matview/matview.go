@@ -93,8 +93,8 @@ func (r *Refresher) begin(ctx context.Context, f func(tx pgx.Tx) error) error {
 }
 
 // ownTx sees what others have committed after it waited for a lock. A default of REPEATABLE READ
-// would hide it.
-var ownTx = pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite}
+// would hide it. The server's own limit for idle transactions may be shorter than a round trip.
+var ownTx = pgx.TxOptions{BeginQuery: "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL idle_in_transaction_session_timeout = '1min'"}
 
 // limit sets the time limits of a transaction.
 func limit(ctx context.Context, tx pgx.Tx, statement, lock time.Duration) error {

@@ -87,3 +87,24 @@ func TestOpenNeedsLittle(t *testing.T) {
 		t.Errorf("another layout: got %v, want ErrDrift", err)
 	}
 }
+
+// A view that was made by hand under the name of one of the set is refreshed. The query of the one
+// that it replaced is not taken for its own.
+func TestAViewThatWasReplacedByHand(t *testing.T) {
+	t.Parallel()
+	pool := newSales(t)
+	cfg := matview.Config{Views: twoViews()}
+	r := newRefresher(t, pool, cfg)
+	exec(t, pool, `DROP MATERIALIZED VIEW totals CASCADE`, `CREATE MATERIALIZED VIEW totals AS SELECT product, max(amount) AS total FROM sales GROUP BY product`)
+	refresh(t, r, "totals")
+	recorded := `SELECT definition FROM dashboard_views WHERE name = 'totals'`
+	want(t, "its query", one[string](t, pool, recorded), "")
+	refresh(t, r, "totals")
+	want(t, "its query", one[string](t, pool, recorded), "")
+	if _, err := matview.New(t.Context(), pool, "dashboard", cfg); !errors.Is(err, matview.ErrDrift) {
+		t.Errorf("got %v, want a drift", err)
+	}
+	exec(t, pool, `DROP MATERIALIZED VIEW totals`)
+	newRefresher(t, pool, cfg)
+	want(t, "its query", one[string](t, pool, recorded) != "", true)
+}

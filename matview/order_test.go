@@ -2,6 +2,7 @@ package matview_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -54,6 +55,26 @@ func TestCreateNeedsWhatItReads(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	want(t, "nothing is left", one[bool](t, pool, `SELECT to_regclass('dashboard_views') IS NULL`), true)
+}
+
+// Many views that are given from the top down, each of which reads the next one.
+func TestManyViewsFromTheTopDown(t *testing.T) {
+	t.Parallel()
+	pool := newSales(t)
+	var views []matview.View
+	for i := range 60 {
+		from := fmt.Sprintf("v%d", i+1)
+		if i == 59 {
+			from = "sales"
+		}
+		views = append(views, matview.View{Name: fmt.Sprintf("v%d", i), SQL: "SELECT product FROM " + from})
+	}
+	cfg := matview.Config{Views: views}
+	newRefresher(t, pool, cfg)
+	rep, err := newRefresher(t, pool, cfg).Refresh(t.Context(), "v40")
+	if err != nil || len(rep.Views) != 20 || rep.Views[0].View != "v59" {
+		t.Errorf("refreshed %d views, %v; want 20 from v59 on", len(rep.Views), err)
+	}
 }
 
 // The error about a column that is not unique has the value that is there twice.

@@ -301,6 +301,6 @@ func (r *Refresher) refresh(ctx context.Context, tx pgx.Tx, v View, oid uint32, 
 		}
 	}
 	res.Action = ActionRefreshed
-	_, err := tx.Exec(ctx, pgschema.Fill(refreshRecordSQL, "state", r.state), v.Name, oid, v.query(), version, s.at, s.xid, time.Since(begun))
+	_, err := tx.Exec(ctx, pgschema.Fill(refreshRecordSQL, "state", r.state), v.Name, oid, version, s.at, s.xid, time.Since(begun))
 	return err
 }

@@ -476,6 +476,7 @@ func TestConfigErrors(t *testing.T) {
 		`Config.Views[0].DependsOn[0] is "w", must be the Name of a view`:                {Views: []matview.View{onW}},
 		"Config.Views[].DependsOn has the cycle v → w → v, must have none":               {Views: []matview.View{onW, w}},
 		"Config.Views[0].UniqueIndex[0] is empty, must be a column of the view":          {Views: []matview.View{{Name: "v", SQL: "SELECT 1", UniqueIndex: []string{""}}}},
+		`Config.Views[0].UniqueIndex[1] is "a", must be another than an earlier column`:  {Views: []matview.View{{Name: "v", SQL: "SELECT 1 AS a", UniqueIndex: []string{"a", "a"}}}},
 		"pool is nil, must be a *pgxpool.Pool":                                           {Views: []matview.View{ok}},
 	} {
 		if _, err := matview.New(t.Context(), nil, "dashboard", cfg); !errors.Is(err, matview.ErrConfig) || !strings.HasPrefix(err.Error(), "matview: invalid configuration: ") || !strings.Contains(err.Error(), want) {

@@ -274,11 +274,11 @@ func (r *Refresher) createViews(ctx context.Context, tx pgx.Tx, objects []object
 		var failed []View
 		var cause error
 		for _, v := range todo {
-			err := pgx.BeginFunc(ctx, tx, func(sub pgx.Tx) error {
-				if _, err := sub.Exec(ctx, createView(v)); err != nil {
+			err := attempt(ctx, tx, func() error {
+				if _, err := tx.Exec(ctx, createView(v)); err != nil {
 					return err
 				}
-				_, err := sub.Exec(ctx, define(r.state, v))
+				_, err := tx.Exec(ctx, define(r.state, v))
 				return err
 			})
 			switch {
@@ -294,6 +294,7 @@ func (r *Refresher) createViews(ctx context.Context, tx pgx.Tx, objects []object
 		if len(failed) == len(todo) {
 			return nil, cause
 		}
+		slices.Reverse(failed) // views that were given from the top down are created in two rounds
 		todo = failed
 	}
 	return created, nil

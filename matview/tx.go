@@ -2,6 +2,7 @@ package matview
 
 import (
 	"context"
+	"errors"
 
 	"github.com/headrace/headrace/internal/pgschema"
 	"github.com/jackc/pgx/v5"
@@ -68,4 +69,25 @@ func (t unnamedTx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Ro
 // described puts the mode before the arguments.
 func described(args []any) []any {
 	return append([]any{pgx.QueryExecModeDescribeExec}, args...)
+}
+
+// errUndo makes attempt roll back what went well.
+var errUndo = errors.New("matview: roll back")
+
+// attempt runs a part of a transaction. If f fails, what it did is rolled back and the transaction
+// goes on. Nothing of the part is left: nested transactions of pgx stay open after their rollback,
+// and hundreds of them, each in the one before, exhaust the server's table of locks.
+func attempt(ctx context.Context, tx pgx.Tx, f func() error) error {
+	if _, err := tx.Exec(ctx, `SAVEPOINT headrace`); err != nil {
+		return err
+	}
+	err := f()
+	end := `RELEASE SAVEPOINT headrace`
+	if err != nil {
+		end = `ROLLBACK TO SAVEPOINT headrace; RELEASE SAVEPOINT headrace`
+	}
+	if _, e := tx.Exec(ctx, end); e != nil {
+		return errors.Join(err, e)
+	}
+	return err
 }
