@@ -52,17 +52,21 @@
 //
 // Each transaction runs in READ COMMITTED with time limits of its own, whatever the defaults of the
 // server, the database or the role are. Locks are transaction-scoped advisory locks, so everything
-// works through PgBouncer in transaction mode. Queries and expressions see the search path,
-// TimeZone and DateStyle of the session, as in any other program.
+// works through PgBouncer in transaction mode. Queries of views see the search path, TimeZone and
+// DateStyle of the session, as in any other program. The expressions of a roll-up print dates,
+// intervals, floating-point numbers and bytea as a promotion of package staging does.
 //
 // # Failure modes
 //
 // A failed refresh leaves the view and its token as they were. A view without a unique index on
 // plain columns is refreshed under an exclusive lock: its readers wait, and the report gives the
 // reason. A sum that exceeds its type fails the promotion, and the batches stay staged: choose
-// numeric. An expression that depends on the session, such as date_trunc('hour', t) of a
-// timestamptz, creates two sets of groups from sessions in two time zones: write date_trunc('hour',
-// t, 'UTC').
+// numeric. Since PostgreSQL 17 a refresh runs functions with a search path of pg_catalog and
+// pg_temp: a function that names tables without a schema needs SET search_path, or it fails.
+//
+// The comment of a roll-up's table records the definition. Create and Verify refuse a roll-up that
+// holds rows of another one, until Rebuild has made it this one. A dictionary that was dropped or
+// emptied is refused too: every roll-up that counts with it needs a Rebuild.
 //
 // The numbers of distinct values come from a sequence, which logical replication leaves out. On a
 // subscriber that takes over, the first promotion with a new value fails with a unique violation,

@@ -130,3 +130,30 @@ func TestPublicationForAllTables(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The partitions of a roll-up need a replica identity each: they do not inherit it.
+func TestPublicationOfAPartitionedRollup(t *testing.T) {
+	t.Parallel()
+	pool := newTarget(t)
+	exec(t, pool, `ALTER TABLE orders REPLICA IDENTITY FULL`, `CREATE PUBLICATION everything FOR ALL TABLES`,
+		`CREATE TABLE totals (product text, total numeric) PARTITION BY LIST (product)`,
+		`CREATE TABLE totals_a PARTITION OF totals FOR VALUES IN ('p0', 'p1') PARTITION BY LIST (product)`,
+		`CREATE TABLE "totals A" PARTITION OF totals_a DEFAULT`, `CREATE TABLE totals_rest PARTITION OF totals DEFAULT`)
+	r := matview.Rollup{
+		Table: "totals", From: "orders", GroupBy: []matview.Column{{Name: "product", Type: "text"}},
+		Measures: []matview.Measure{{Name: "total", Expr: "amount", Aggregate: matview.AggregateSum}},
+	}
+	if err := r.Create(t.Context(), pool); err != nil {
+		t.Fatal(err)
+	}
+	for seed := range uint64(2) {
+		if err := promote(t.Context(), pool, r, newRand(seed), 30, 4); err != nil {
+			t.Fatal(err)
+		}
+	}
+	same(t, pool, r)
+	exec(t, pool, `ALTER TABLE "totals A" REPLICA IDENTITY DEFAULT`)
+	if err := r.Verify(t.Context(), pool); !errors.Is(err, matview.ErrDrift) || !strings.Contains(err.Error(), `ALTER TABLE "totals A" REPLICA IDENTITY FULL`) {
+		t.Errorf("got %v, want a drift that names the partition", err)
+	}
+}

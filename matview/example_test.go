@@ -296,10 +296,10 @@ func ExampleRollup_SQL() {
 	}
 	table, rest, _ := strings.Cut(schema[strings.Index(schema, "CREATE"):], " WITH ")
 	fmt.Println(table)
-	fmt.Println(strings.Count(rest, ";"), "statements, then:", rest[strings.Index(rest, "ALTER"):])
+	fmt.Println(strings.Count(rest, ";"), "statements, then:", rest[strings.Index(rest, "COMMENT"):])
 	// Output:
 	// CREATE TABLE "sales" ("category" text, "orders" bigint, "revenue" numeric)
-	// 3 statements, then: ALTER TABLE "sales" REPLICA IDENTITY FULL;
+	// 4 statements, then: COMMENT ON TABLE "sales" IS E'headrace roll-up schema 2: {"from":"\\"orders\\"","columns":{"category":"\\"category\\"","orders":"count(*)","revenue":"sum(total)"}}';
 }
 
 func ExampleRollup_Validate() {

@@ -44,8 +44,10 @@ type Column struct {
 	// Name of the column in the roll-up.
 	Name string
 	// Expr over the columns of the promoted row. Default: the column of the same name. It is code:
-	// never build it from input. It must not depend on the session: write date_trunc('hour', t,
-	// 'UTC'), or sessions in two time zones fill two sets of hours.
+	// never build it from input. It must not depend on the session's TimeZone or DateStyle: write
+	// date_trunc('hour', t, 'UTC'), because date_trunc('hour', t) begins hours elsewhere in another
+	// zone. [Rollup.Create] refuses an expression, or a cast to Type, that gives other values for
+	// sample times in another zone.
 	Expr string
 	// Type of the column, as SQL writes it. It must group as the table's own column does: a text with
 	// a nondeterministic collation needs that collation (text COLLATE "folded"), citext stays citext.

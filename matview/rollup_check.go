@@ -102,7 +102,9 @@ func (c contents) compared() []string {
 }
 
 // Rebuild recomputes the roll-up from Rollup.From and returns how many rows it had to change. It is
-// exact while promotions run. In a transaction of the caller's it needs READ COMMITTED.
+// exact while promotions run. In a transaction of the caller's it needs READ COMMITTED. It also
+// records the definition, which [Rollup.Create] compares with its own; a definition other than the
+// recorded one needs the owner of the table.
 //
 // Readers never wait. Whether promotions wait depends on the roll-up:
 //
@@ -127,21 +129,38 @@ func (r Rollup) Rebuild(ctx context.Context, db DB) (changed int64, err error) {
 			return fmt.Errorf("the transaction is %s: Rebuild must see what was committed while it waited, so it needs READ COMMITTED",
 				strings.ToUpper(isolation))
 		}
+		if err := r.checkVisible(ctx, tx); err != nil {
+			return err
+		}
 		// Two that fill at once would both add.
 		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended($1, 0))`, "headrace/rebuild/"+r.Table); err != nil {
 			return &contextError{"wait for another process that rebuilds roll-up " + r.Table, err}
 		}
-		if changed, err = r.fill(ctx, tx); err != nil || changed > 0 {
+		record, err := r.record(ctx, tx)
+		if err != nil {
 			return err
 		}
-		differences, err := r.compare(ctx, tx, 1)
-		if err != nil || len(differences) == 0 {
+		if changed, err = r.rebuild(ctx, tx); err != nil {
 			return err
 		}
-		changed, err = r.repair(ctx, tx)
-		return err
+		return record()
 	})
 	return changed, err
+}
+
+// rebuild does as much of the work as is needed.
+func (r Rollup) rebuild(ctx context.Context, tx pgx.Tx) (changed int64, err error) {
+	if err := r.restoreDictionaries(ctx, tx); err != nil {
+		return 0, err
+	}
+	if changed, err = r.fill(ctx, tx); err != nil || changed > 0 {
+		return changed, err
+	}
+	differences, err := r.compare(ctx, tx, 1)
+	if err != nil || len(differences) == 0 {
+		return 0, err
+	}
+	return r.repair(ctx, tx)
 }
 
 // fill merges the whole table into an empty roll-up, as one promotion of all its rows would. Its
@@ -247,6 +266,9 @@ func (r Rollup) Check(ctx context.Context, db DB, limit int) (differences []Diff
 		limit = DefaultDifferences
 	}
 	err = r.tx(ctx, db, "check", func(tx pgx.Tx) (err error) {
+		if err := r.checkVisible(ctx, tx); err != nil {
+			return err
+		}
 		differences, err = r.compare(ctx, tx, limit)
 		return err
 	})
@@ -342,11 +364,11 @@ func (r Rollup) tx(ctx context.Context, db DB, what string, f func(tx pgx.Tx) er
 				return err
 			}
 		}
-		return f(tx)
+		return withFormats(ctx, tx, func() error { return f(tx) })
 	}
 	var err error
 	if pool, ok := db.(*pgxpool.Pool); ok {
-		err = beginOn(ctx, pool, pgx.TxOptions{}, work)
+		err = beginOn(ctx, pool, ownTx, work)
 	} else {
 		err = pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error { return work(unnamed(tx)) })
 	}

@@ -118,7 +118,8 @@ func both(name, by string) string {
 func (r Rollup) sumColumn(name, typ, expr string, i int, count string) stored {
 	set := "coalesce(" + both(name, " + ") + ", " + both(name, ", ") + ")"
 	if r.Replaces {
-		set = "CASE WHEN " + both(count, " + ") + " > 0 THEN " + set + " END"
+		// The sum of a stale group is recomputed. That of infinite intervals cannot be added to.
+		set = "CASE WHEN excluded." + columnStale + " THEN r." + pgschema.Quote(name) + " WHEN " + both(count, " + ") + " > 0 THEN " + set + " END"
 	}
 	return stored{
 		name: name, typ: typ, all: "sum(" + expr + ")", change: signedSum(change(i)), join: "sum", set: set,
@@ -126,10 +127,17 @@ func (r Rollup) sumColumn(name, typ, expr string, i int, count string) stored {
 }
 
 // signedSum adds what came and subtracts what went. The sums are subtracted, because the smallest
-// value of an integer type has no opposite.
+// value of an integer type has no opposite. One that is not finite is left out: its group is stale.
 func signedSum(value string) string {
-	came, went := "sum("+value+") FILTER (WHERE "+columnSign+" > 0)", "sum("+value+") FILTER (WHERE "+columnSign+" < 0) * -1"
+	came, went := "sum("+value+") FILTER (WHERE "+columnSign+" > 0)", "sum("+value+") FILTER (WHERE "+columnSign+" < 0)"
+	went = "CASE WHEN NOT " + notFinite(went) + " THEN (" + went + ") * -1 END"
 	return "coalesce(" + join([]string{came + " + " + went, came, went}) + ")"
+}
+
+// notFinite is true for a sum from which nothing can be taken out again. Since PostgreSQL 17
+// intervals are infinite too.
+func notFinite(sum string) string {
+	return "coalesce(lower((" + sum + ")::text) IN ('nan', 'infinity', '-infinity'), false)"
 }
 
 func (r Rollup) countColumn(name, typ, expr string, i int) stored {
@@ -206,7 +214,7 @@ func (r Rollup) stale() string {
 		case AggregateSketch:
 			return "bool_or(" + columnSign + " < 0)"
 		case AggregateSum, AggregateAverage:
-			odd = append(odd, "coalesce((sum("+change(i)+") FILTER (WHERE "+columnSign+" < 0))::text IN ('NaN', 'Infinity', '-Infinity'), false)")
+			odd = append(odd, notFinite("sum("+change(i)+") FILTER (WHERE "+columnSign+" < 0)"))
 		default:
 		}
 	}

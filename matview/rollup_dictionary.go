@@ -1,12 +1,14 @@
 package matview
 
 import (
+	"context"
 	_ "embed"
 	"fmt"
 	"slices"
 	"strconv"
 
 	"github.com/headrace/headrace/internal/pgschema"
+	"github.com/jackc/pgx/v5"
 )
 
 var (
@@ -18,6 +20,8 @@ var (
 	dictionaryNumberSQL string
 	//go:embed rollup_dictionary_known.sql
 	dictionaryKnownSQL string
+	//go:embed rollup_dictionary_lost.sql
+	dictionaryLostSQL string
 )
 
 // smallDictionary is the number of values for each promoted row up to which all numbers are hashed:
@@ -104,10 +108,61 @@ func (d dictionary) part() part {
 		what: "dictionary of distinct values", name: s.dictionary(), table: t,
 		create: trim(pgschema.Fill(dictionarySQL, "table", t.ident, "type", typ+collated(typ))) + "\n",
 		nulls:  "SELECT NULL::bigint AS " + columnNumber + ", NULL::" + typ + " AS " + columnValue,
+		types:  []column{s.valueType()}, sets: s.name().String(),
 	}
 }
 
 // user is the position of a set among the users.
 func (d dictionary) user(s sets) int {
 	return slices.IndexFunc(d, func(u sets) bool { return u.r.Table == s.r.Table && u.i == s.i })
+}
+
+// checkDictionaries refuses sets whose numbers are not those of their dictionary: it was dropped or
+// emptied, and would give numbers that are in use to other values. One that does not exist is an
+// oid of 0 in objects, which are those of the parts. Some rows of the sets are looked at.
+func (r Rollup) checkDictionaries(ctx context.Context, tx pgx.Tx, parts []part, objects []object) error {
+	for i, p := range parts {
+		if p.sets == "" {
+			continue
+		}
+		dictionary, rows := objects[i], objects[i+1]
+		if rows.OID == 0 {
+			continue
+		}
+		sql := "SELECT EXISTS (SELECT FROM " + p.sets + ")"
+		if dictionary.OID != 0 {
+			sql = trim(pgschema.Fill(dictionaryLostSQL, "sets", p.sets, "values", p.table.ident, "width", strconv.Itoa(setWidth)))
+		}
+		var lost bool
+		if err := tx.QueryRow(ctx, sql).Scan(&lost); err != nil {
+			return err
+		}
+		if lost {
+			return &DriftError{
+				Object: p.String(), Differences: []string{"it lacks numbers that table " + p.sets + " holds: it was dropped or emptied"},
+				Fix: "call Rebuild for every roll-up that counts with it, while no promotion runs",
+			}
+		}
+	}
+	return nil
+}
+
+// restoreDictionaries creates the dictionaries that were dropped.
+func (r Rollup) restoreDictionaries(ctx context.Context, tx pgx.Tx) error {
+	for _, v := range r.distinct() {
+		s, ok := v.(sets)
+		if !ok {
+			continue
+		}
+		found, err := lookUp(ctx, tx, []pgschema.Name{s.dictionary()})
+		if err != nil {
+			return err
+		}
+		if found[0].OID == 0 {
+			if _, err := tx.Exec(ctx, dictionary{s}.part().create); err != nil {
+				return &contextError{"create dictionary " + s.dictionary().String(), err}
+			}
+		}
+	}
+	return nil
 }

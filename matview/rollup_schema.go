@@ -19,6 +19,8 @@ var (
 	rollupStaleSQL string
 	//go:embed rollup_identity.sql
 	rollupIdentitySQL string
+	//go:embed rollup_collations.sql
+	rollupCollationsSQL string
 )
 
 // SQL returns the schema of the roll-up for a migration tool. [Rollup.Verify] accepts what it
@@ -29,7 +31,7 @@ func (r Rollup) SQL() (string, error) {
 		return "", err
 	}
 	var b strings.Builder
-	b.WriteString("-- headrace roll-up schema 2: " + r.Table + "\n" + r.create())
+	b.WriteString("-- " + definitionPrefix + r.Table + "\n" + r.create())
 	for _, v := range r.distinct() {
 		for _, p := range v.parts() {
 			b.WriteString(p.create)
@@ -50,7 +52,7 @@ func (r Rollup) create() string {
 		}
 		columns = append(columns, column)
 	}
-	return createTable(r.table(), columns, "80", r.Replaces)
+	return createTable(r.table(), columns, "80", r.Replaces) + r.comment()
 }
 
 func createTable(t table, columns []string, fill string, stale bool) string {
@@ -83,7 +85,7 @@ func (r Rollup) ensure(ctx context.Context, db DB, what string, create bool) err
 		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended($1, 0))`, "headrace/rollup/"+r.Table); err != nil {
 			return &contextError{"wait for another process that creates roll-up " + r.Table, err}
 		}
-		tables := []part{{what: "roll-up", table: r.table(), create: r.create(), nulls: r.nulls()}}
+		tables := []part{{what: "roll-up", table: r.table(), create: r.create(), nulls: r.nulls(), types: r.types()}}
 		var err error
 		if tables[0].name, err = pgschema.ParseName(r.Table); err != nil {
 			return err
@@ -109,34 +111,49 @@ func (r Rollup) ensure(ctx context.Context, db DB, what string, create bool) err
 		if objects[0].OID == 0 {
 			return fmt.Errorf("%w: table %s, from which roll-up %s is computed", ErrMissing, from, r.Table)
 		}
-		if err := r.checkExact(ctx, tx); err != nil {
-			return err
+		checks := []func(context.Context, pgx.Tx) error{r.checkExact, r.checkGrouping, r.checkExtremes, r.checkSketches, r.checkSession}
+		if r.Replaces { // its merges recompute groups from the table
+			checks = append(checks, r.checkVisible)
 		}
-		if err := r.checkGrouping(ctx, tx); err != nil {
-			return err
-		}
-		if err := r.checkExtremes(ctx, tx); err != nil {
-			return err
-		}
-		if err := r.checkSketches(ctx, tx); err != nil {
-			return err
-		}
-		for i, p := range tables {
-			if objects[i+1].OID == 0 {
-				if _, err := tx.Exec(ctx, p.create); err != nil {
-					return err
-				}
-				continue
-			}
-			if err := r.compareTable(ctx, tx, p); err != nil {
-				return err
-			}
-			if err := p.ensureKeyAndIdentity(ctx, tx, objects[i+1].Owner && create); err != nil {
+		for _, check := range checks {
+			if err := check(ctx, tx); err != nil {
 				return err
 			}
 		}
-		return nil
+		return r.ensureTables(ctx, tx, tables, objects[1:], create)
 	})
+}
+
+// ensureTables creates what is missing and compares the rest.
+func (r Rollup) ensureTables(ctx context.Context, tx pgx.Tx, tables []part, objects []object, create bool) error {
+	for i, p := range tables {
+		if objects[i].OID == 0 {
+			continue
+		}
+		if err := r.compareTable(ctx, tx, p); err != nil {
+			return err
+		}
+		if i == 0 {
+			if err := r.checkDefinition(ctx, tx, objects[0], create); err != nil {
+				return err
+			}
+		}
+	}
+	if err := r.checkDictionaries(ctx, tx, tables, objects); err != nil {
+		return err
+	}
+	for i, p := range tables {
+		var err error
+		if objects[i].OID == 0 {
+			_, err = tx.Exec(ctx, p.create)
+		} else {
+			err = p.ensureKeyAndIdentity(ctx, tx, objects[i].Owner && create)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // lockDictionaries waits for another process that creates a roll-up with the same dictionary.
@@ -160,7 +177,12 @@ type part struct {
 	table  table
 	create string
 	nulls  string // a query that has its columns
+	types  []column
+	sets   string // of a dictionary: the table that holds its numbers, which is the next part
 }
+
+// column is a column with its type, which may name a collation.
+type column struct{ name, typ string }
 
 func (p part) String() string { return p.what + " " + p.name.String() }
 
@@ -201,13 +223,66 @@ func (r Rollup) compareTable(ctx context.Context, tx pgx.Tx, p part) error {
 	if err != nil {
 		return err
 	}
-	if diffs := columnDiffs(have, want); len(diffs) > 0 {
+	diffs := columnDiffs(have, want)
+	if len(diffs) == 0 {
+		if diffs, err = p.collationDiffs(ctx, tx); err != nil {
+			return err
+		}
+	}
+	if len(diffs) > 0 {
 		return &DriftError{
 			Object: p.String(), Differences: diffs,
 			Fix: "DROP TABLE " + p.table.ident + ", then Create and Rebuild, or change the definition back",
 		}
 	}
 	return nil
+}
+
+// collationDiffs names the columns whose collation is another than that of their type: the unique
+// index compares keys by it.
+func (p part) collationDiffs(ctx context.Context, tx pgx.Tx) (diffs []string, err error) {
+	var columns, collations []string
+	for _, c := range p.types {
+		columns = append(columns, c.name)
+		collations = append(collations, "CASE WHEN (SELECT t.typcollation <> 0 FROM pg_type t WHERE t.oid = pg_typeof(NULL::"+c.typ+
+			")) THEN pg_collation_for(NULL::"+c.typ+") END")
+	}
+	var have, want []*string
+	sql := pgschema.Fill(rollupCollationsSQL, "collations", join(collations))
+	if err := tx.QueryRow(ctx, sql, p.table.ident, columns).Scan(&have, &want); err != nil {
+		return nil, err
+	}
+	for i, c := range p.types {
+		if h, w := have[i], want[i]; h != nil && w != nil && *h != *w {
+			diffs = append(diffs, fmt.Sprintf("column %s has the collation %s, the definition has %s", pgschema.Quote(c.name), *h, *w))
+		}
+	}
+	return diffs, nil
+}
+
+// types are the types of the columns.
+func (r Rollup) types() []column {
+	var out []column
+	for _, c := range r.GroupBy {
+		out = append(out, column{c.Name, c.Type})
+	}
+	for _, s := range r.allColumns() {
+		out = append(out, column{s.name, s.typ})
+	}
+	return out
+}
+
+// types are those of the key and of the value.
+func (v values) types() []column {
+	var out []column
+	for _, c := range v.r.GroupBy {
+		out = append(out, column{c.Name, c.Type + collated(c.Type)})
+	}
+	return append(out, v.valueType())
+}
+
+func (v values) valueType() column {
+	return column{columnValue, v.measure().Type + collated(v.measure().Type)}
 }
 
 // nulls is a query that has the columns of the roll-up.
@@ -234,11 +309,16 @@ func (v values) nulls() string {
 // identity that a publication needs. Without NULLS NOT DISTINCT each promotion would add one more
 // row for the group whose key is NULL.
 func (p part) ensureKeyAndIdentity(ctx context.Context, tx pgx.Tx, change bool) error {
-	var key, identity bool
+	var key bool
 	if err := tx.QueryRow(ctx, hasUniqueSQL, p.table.ident, slices.Sorted(slices.Values(unquoted(p.table.keys))), true).Scan(&key); err != nil {
 		return err
 	}
-	if err := tx.QueryRow(ctx, rollupIdentitySQL, p.table.ident).Scan(&identity); err != nil {
+	rows, err := tx.Query(ctx, rollupIdentitySQL, p.table.ident)
+	if err != nil {
+		return err
+	}
+	without, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
 		return err
 	}
 	var diffs, fixes []string
@@ -246,9 +326,11 @@ func (p part) ensureKeyAndIdentity(ctx context.Context, tx pgx.Tx, change bool) 
 		diffs = append(diffs, "it has no unique index on ("+join(p.table.keys)+") that takes two NULLs for equal")
 		fixes = append(fixes, "CREATE UNIQUE INDEX ON "+p.table.ident+" ("+join(p.table.keys)+") NULLS NOT DISTINCT")
 	}
-	if !identity {
-		diffs = append(diffs, "it has no replica identity, so a publication of its updates would refuse every merge")
-		fixes = append(fixes, "ALTER TABLE "+p.table.ident+" REPLICA IDENTITY FULL")
+	if len(without) > 0 {
+		diffs = append(diffs, "without a replica identity ("+join(without)+"), a publication of its updates would refuse every merge")
+	}
+	for _, table := range without {
+		fixes = append(fixes, "ALTER TABLE "+table+" REPLICA IDENTITY FULL")
 	}
 	if len(fixes) > 0 && change {
 		_, err := tx.Exec(ctx, strings.Join(fixes, "; "))

@@ -99,6 +99,7 @@ func (s sets) parts() []part {
 		dictionary{s}.part(),
 		{
 			what: "table of sets of distinct values", name: s.name(), table: s.table(), create: create,
+			types: s.types()[:len(s.r.GroupBy)],
 			nulls: "SELECT " + join(append(s.nullKeys(), "NULL::bigint AS "+columnChunk, "NULL::"+typ+" AS "+columnBits, "NULL::bigint AS "+columnChange)),
 		},
 	}

@@ -3,7 +3,7 @@ package matview
 import (
 	_ "embed"
 	"fmt"
-	"slices"
+	"regexp"
 	"strings"
 
 	"github.com/headrace/headrace/internal/pgschema"
@@ -85,16 +85,16 @@ func collated(typ string) string {
 	return ""
 }
 
-func isPlainText(typ string) bool {
-	t := strings.ToLower(strings.TrimSpace(typ))
-	return (t == "text" || strings.HasPrefix(t, "varchar") || strings.HasPrefix(t, "character varying")) && !strings.Contains(t, "collate")
-}
+func isPlainText(typ string) bool { return plainText.MatchString(strings.TrimSpace(typ)) }
 
 // isText is true for a type of text, or of its arrays, whose collation is the default.
-func isText(typ string) bool {
-	t := strings.ToLower(strings.TrimSpace(typ))
-	return !strings.Contains(t, "collate") && slices.ContainsFunc([]string{"text", "varchar", "char", "bpchar"}, func(p string) bool { return strings.HasPrefix(t, p) })
-}
+func isText(typ string) bool { return anyText.MatchString(strings.TrimSpace(typ)) }
+
+// A type of the user's own may begin like one of these: chart, text_kind.
+var (
+	plainText = regexp.MustCompile(`(?i)^(pg_catalog\s*\.\s*)?(text|varchar|(national\s+)?char(acter)?\s+varying|nchar\s+varying)\s*(\(\s*\d+\s*\))?$`)
+	anyText   = regexp.MustCompile(`(?i)^(pg_catalog\s*\.\s*)?(text|varchar|bpchar|nchar(\s+varying)?|(national\s+)?char(acter)?(\s+varying)?)\s*(\(\s*\d+\s*\))?\s*(array\s*)?(\[\s*\d*\s*\]\s*)*$`)
+)
 
 // asStored gives an expression the collation of its column in the table of distinct values. The
 // target's may be another, and Postgres compares no rows of which one column has two collations.
@@ -201,7 +201,7 @@ func (v values) nullKeys() []string {
 }
 
 func (v values) parts() []part {
-	return []part{{what: "table of distinct values", name: v.name(), table: v.table(), create: v.create(), nulls: v.nulls()}}
+	return []part{{what: "table of distinct values", name: v.name(), table: v.table(), create: v.create(), nulls: v.nulls(), types: v.types()}}
 }
 
 func (v values) contents() contents {

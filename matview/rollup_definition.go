@@ -1,0 +1,127 @@
+package matview
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/headrace/headrace/internal/pgschema"
+)
+
+// definitionPrefix begins the comment of a roll-up's table. The rest is a [definition].
+const definitionPrefix = "headrace roll-up schema 2: "
+
+// definition is what a roll-up's columns hold. The comment of its table records it: two definitions
+// may have the same columns, and rows of one do not add up with rows of the other. Types are not
+// part of it: the columns have them.
+type definition struct {
+	From    string            `json:"from"`
+	Columns map[string]string `json:"columns"`
+}
+
+func (r Rollup) definition() definition {
+	d := definition{From: mustParse(r.From).String(), Columns: map[string]string{}}
+	for _, c := range r.GroupBy {
+		d.Columns[c.Name] = cmp.Or(strings.TrimSpace(c.Expr), pgschema.Quote(c.Name))
+	}
+	for _, m := range r.Measures {
+		d.Columns[m.Name] = fmt.Sprintf("%s(%s)", aggregateNames[m.Aggregate], cmp.Or(strings.TrimSpace(m.Expr), "*"))
+	}
+	for _, v := range r.distinct() {
+		if s, ok := v.(sets); ok {
+			d.Columns[s.measure().Name] += " numbered by " + s.dictionary().String()
+		}
+	}
+	return d
+}
+
+var aggregateNames = map[Aggregate]string{
+	AggregateSum: "sum", AggregateCount: "count", AggregateMin: "min", AggregateMax: "max", AggregateAverage: "average",
+	AggregateDistinct: "distinct", AggregateSketch: "sketch",
+}
+
+// comment is the statement that records the definition.
+func (r Rollup) comment() string {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false) // a DBA reads it
+	if err := e.Encode(r.definition()); err != nil {
+		panic("matview: a definition of texts cannot be encoded: " + err.Error())
+	}
+	return "COMMENT ON TABLE " + ident(r.Table) + " IS " + pgschema.Literal(definitionPrefix+strings.TrimSpace(b.String())) + ";\n"
+}
+
+// redefined names the columns that the recorded definition computes otherwise. known is false if
+// nothing is recorded.
+func (r Rollup) redefined(comment string) (diffs []string, known bool) {
+	text, ok := strings.CutPrefix(comment, definitionPrefix)
+	var have definition
+	if !ok || json.Unmarshal([]byte(text), &have) != nil {
+		return nil, false
+	}
+	want := r.definition()
+	if have.From != want.From {
+		diffs = append(diffs, fmt.Sprintf("it aggregates table %s, the definition has %s", have.From, want.From))
+	}
+	for _, name := range slices.Sorted(maps.Keys(want.Columns)) {
+		if h, w := have.Columns[name], want.Columns[name]; h != w {
+			diffs = append(diffs, fmt.Sprintf("column %s holds %s, the definition has %s", pgschema.Quote(name), h, w))
+		}
+	}
+	return diffs, true
+}
+
+// checkDefinition refuses a roll-up that holds rows of another definition. The owner records the
+// definition where none is, and where the roll-up is empty.
+func (r Rollup) checkDefinition(ctx context.Context, tx pgx.Tx, o object, create bool) error {
+	diffs, known := r.redefined(o.Comment)
+	if known && len(diffs) == 0 || !known && o.Comment != "" { // a comment of the user's own stays
+		return nil
+	}
+	mayRecord := create && o.Owner
+	if mayRecord && known {
+		if err := tx.QueryRow(ctx, "SELECT NOT EXISTS (SELECT FROM "+ident(r.Table)+")").Scan(&mayRecord); err != nil {
+			return err
+		}
+	}
+	switch {
+	case mayRecord:
+		_, err := tx.Exec(ctx, r.comment())
+		return err
+	case known:
+		return &DriftError{
+			Object: "roll-up " + ident(r.Table), Differences: diffs,
+			Fix: "stop the programs with the old definition and call Rebuild as the owner, which recomputes the roll-up and records this one, " +
+				"or change the definition back",
+		}
+	}
+	return nil
+}
+
+// record records the definition after a Rebuild, which makes it true. A role that cannot is refused
+// before the work.
+func (r Rollup) record(ctx context.Context, tx pgx.Tx) (record func() error, err error) {
+	objects, err := lookUp(ctx, tx, []pgschema.Name{mustParse(r.Table)})
+	if err != nil {
+		return nil, err
+	}
+	o := objects[0]
+	diffs, known := r.redefined(o.Comment)
+	switch {
+	case known && len(diffs) == 0, !known && (o.Comment != "" || !o.Owner):
+		return func() error { return nil }, nil
+	case !o.Owner:
+		return nil, lacking(o.Role, nil, []string{"TABLE " + ident(r.Table)})
+	}
+	return func() error {
+		_, err := tx.Exec(ctx, r.comment())
+		return err
+	}, nil
+}
