@@ -36,6 +36,8 @@ func whenItWaits(t *testing.T, pool *pgxpool.Pool, call func(ctx context.Context
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
+	// Not the sessions of earlier calls, if any wait.
+	before := query[[]int32](t, pool, "SELECT coalesce(array_agg(pid), '{}') FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
 	done := background(func() (struct{}, error) { return struct{}{}, call(ctx) })
 	for {
 		select {
@@ -43,7 +45,7 @@ func whenItWaits(t *testing.T, pool *pgxpool.Pool, call func(ctx context.Context
 			return r.err
 		default:
 		}
-		if query[bool](t, pool, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')") {
+		if query[bool](t, pool, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND pid <> ALL ($1))", before) {
 			do(cancel)
 			return (<-done).err
 		}
