@@ -142,7 +142,7 @@ func refused(err error) bool { return redisx.Refused(err) }
 // asked. After a broken connection the outcome is unknown.
 func answered(err error) bool {
 	_, isReply := rueidis.IsRedisErr(err)
-	return err == nil || isReply || refused(err)
+	return err == nil || isReply || refused(err) || redisx.NotSent(err)
 }
 
 func size(payloads [][]byte) (n int) {

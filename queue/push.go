@@ -33,7 +33,7 @@ func (q *Queue) Push(ctx context.Context, payloads ...[]byte) error {
 }
 
 // checkPayloads returns an error if a push has no records, or one that is too large for the queue
-// or for the server.
+// or for the server, or if ctx is done: the outcome of a push that is never sent is known.
 func (q *Queue) checkPayloads(ctx context.Context, payloads [][]byte) error {
 	if len(payloads) == 0 {
 		return ErrEmptyPush
@@ -46,6 +46,9 @@ func (q *Queue) checkPayloads(ctx context.Context, payloads [][]byte) error {
 		if len(p) > len(payloads[largest]) {
 			largest = i
 		}
+	}
+	if err := ctx.Err(); err != nil {
+		return wrap("push", err)
 	}
 	err := q.server.CheckSize(ctx, len(payloads[largest]))
 	var size *redisx.SizeError

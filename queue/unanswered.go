@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/headrace/headrace/internal/redisx"
 )
 
 // unanswered are calls of the lease script whose reply was lost. Each may have leased a batch that
@@ -87,7 +89,7 @@ func (q *Queue) reclaim(ctx context.Context) error {
 	switch {
 	case err == nil:
 		q.unanswered.remove(found)
-	case !answered(err):
+	case !answered(err) || redisx.NotSent(err):
 		q.unanswered.again()
 		return err
 	}

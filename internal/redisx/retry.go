@@ -2,7 +2,9 @@ package redisx
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"net"
 	"strings"
 	"time"
 
@@ -55,6 +57,15 @@ func patienceFor(err error) time.Duration {
 		return shortPatience
 	}
 	return 0
+}
+
+// NotSent reports whether err shows that the client has sent nothing: it had no connection, and got
+// none. The address does not resolve, the server refuses connections or does not answer, or its
+// certificate is not trusted.
+func NotSent(err error) bool {
+	var network *net.OpError
+	var certificate *tls.CertificateVerificationError
+	return errors.As(err, &network) && network.Op == "dial" || errors.As(err, &certificate)
 }
 
 // clusterDown is in the error of a command of a script in a cluster that is down, in the words of
