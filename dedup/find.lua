@@ -11,6 +11,7 @@ local what, lengths, places, ids, n = ARGV[6], list(ARGV[7]), ARGV[8], ARGV[9], 
 local AT_ONCE = 1000 -- ids of one BITFIELD
 local PLACE = 12 -- bytes of a place
 
+if what == 'remove' then needs('SETRANGE') end
 if not place_ids(11) then return again() end
 
 -- holder returns the key and the offset of the entry of id j in the newest table that has it, the
@@ -28,7 +29,7 @@ local function holder(j, want, newest)
   end
 end
 
-local found, out, at = 0, {}, 1
+local found, out, gone, at = 0, {}, {}, 1
 for first = 1, n, AT_ONCE do
   local last, newest = min(first + AT_ONCE - 1, n), {}
   for i = 1, #tables do newest[i] = read_slots(tables[i], first, last) end
@@ -36,9 +37,9 @@ for first = 1, n, AT_ONCE do
     local size = 2 + (lengths[j] or lengths[1])
     local key, offset, root, place, claimed = holder(j, sub(ids, at, at + size - 1), newest)
     at = at + size
-    if key then
+    if key and not gone[key .. ' ' .. offset] then
       found = found + 1
-      if what == 'remove' then call('SETRANGE', key, offset, '\0\0') end
+      if what == 'remove' then gone[key .. ' ' .. offset] = { key, offset } end -- an id may come twice
     end
     if what == 'seen' then
       out[j] = key and '1' or '0'
@@ -50,6 +51,8 @@ for first = 1, n, AT_ONCE do
   end
 end
 if what == 'where' or what == 'holder' then return { 'ok', out } end
+-- All were read: a key of another type has ended the script before this.
+for _, entry in pairs(gone) do call('SETRANGE', entry[1], entry[2], '\0\0') end
 if what == 'remove' then return { 'ok', found } end
 local parts = {}
 for i = 1, n, AT_ONCE do parts[#parts + 1] = table.concat(out, '', i, min(i + AT_ONCE - 1, n)) end

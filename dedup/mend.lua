@@ -2,6 +2,7 @@
 -- exists, ARGV[1] = what to do, ARGV[2] = the key, ARGV[3] = see there. Replies 1 if it changed
 -- something.
 local what, key, detail = ARGV[1], ARGV[2], ARGV[3]
+needs('PEXPIRE', 'RENAME', 'SETRANGE')
 local kind = redis.call('TYPE', key).ok
 
 if what == 'aside' then -- a key of another type than string makes way; ARGV[3] = its new name

@@ -31,7 +31,7 @@ var (
 	claimScript = redisx.NewScript(redisx.NumberLua, redisx.RightsLua, tablesLua, claimLua)
 	findScript  = redisx.NewScript(redisx.NumberLua, redisx.RightsLua, tablesLua, findLua)
 	stateScript = redisx.NewScript(redisx.NumberLua, redisx.RightsLua, tablesLua, stateLua)
-	mendScript  = redisx.NewScript(mendLua)
+	mendScript  = redisx.NewScript(redisx.RightsLua, mendLua)
 )
 
 // layout is the layout of the keys in Redis, LAYOUT in tables.lua.

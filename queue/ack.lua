@@ -15,7 +15,6 @@ local function readBatches()
     if not meta or meta[1] and not (SET_OF[meta[2]] and number(meta[1])) then
       broken[#broken + 1] = id
     elseif meta[1] then
-      if last > i + 1 then needs('SETRANGE') end
       batches[#batches + 1] = {id = id, records = number(meta[1]), state = meta[2], undo = matchUndo(i + 2, last)}
     end
     i = last + 1

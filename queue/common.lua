@@ -53,6 +53,7 @@ end
 -- to 1 that a length changes by a few millionths.
 local function followClock(now, seen)
   if seen - now <= CLOCK_TOLERANCE_MS or seen - now > MAX_AHEAD_MS then return end
+  needs('HINCRBY', 'HSET', 'ZCARD', 'ZUNIONSTORE')
   local factor = string.format('%.17g', now / seen)
   for _, set in ipairs({LEASES, REDO, HANDED, OPEN}) do
     if redis.call('ZCARD', set) > 0 then
@@ -150,6 +151,7 @@ end
 -- setAside takes a batch that cannot be delivered out of circulation, for Audit and Repair. A set
 -- of a wrong type ends the script before it writes.
 local function setAside(id, now)
+  needs('HINCRBY', 'HMGET', 'HSET', 'TYPE', 'ZADD', 'ZREM', 'ZSCORE')
   for _, set in ipairs({LEASES, REDO, HANDED, BROKEN}) do redis.call('ZSCORE', set, id) end
   for _, set in ipairs({LEASES, REDO, HANDED}) do redis.call('ZREM', set, id) end
   redis.call('ZADD', BROKEN, int(now), id)
@@ -169,12 +171,14 @@ local function isLeft(id)
 end
 
 -- matchUndo returns which of the undos in ARGV[from] to ARGV[to] find what they expect. Each is a
--- key, an offset, the bytes that must be there and those that replace them.
+-- key, an offset, the bytes that must be there and those that replace them. It ends the script if
+-- the user may not write one of them.
 local function matchUndo(from, to)
   local matches = {}
   for i = from, to, 4 do
     local key, offset, old = ARGV[i], ARGV[i + 1], ARGV[i + 2]
     if redis.call('GETRANGE', key, offset, offset + #old - 1) == old then
+      needsKey(key, 'SETRANGE', key, offset, ARGV[i + 3])
       matches[#matches + 1] = i
     end
   end

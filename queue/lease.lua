@@ -239,8 +239,8 @@ end
 local stat = readStat()
 if stat.layout and stat.layout ~= LAYOUT then return {'layout', stat.layout} end
 if stat.paused then return {'paused'} end
-needs('HDEL', 'HGETALL', 'HINCRBY', 'HSET', 'LINDEX', 'LPUSH', 'LRANGE', 'LTRIM', 'RPOP', 'UNLINK', 'ZADD', 'ZCOUNT', 'ZREM',
-  fast and 'SORT' or 'LMOVE', fast and 'RENAME' or 'LMOVE')
+needs('HDEL', 'HGETALL', 'HINCRBY', 'HSET', 'LINDEX', 'LPUSH', 'LRANGE', 'LTRIM', 'RPOP', 'UNLINK', 'ZADD', 'ZCOUNT', 'ZRANGE', 'ZREM',
+  fast and 'SORT' or 'LMOVE', fast and 'RENAME' or 'LMOVE', fast and 'MEMORY USAGE' or 'LMOVE')
 local length = redis.call('LLEN', READY)
 followClock(now, stat.clock)
 deadline = now + leaseMS

@@ -160,7 +160,7 @@ local function recount()
   return recountReserved()
 end
 
-needs('HSET', 'HDEL', 'ZADD', 'ZREM', 'UNLINK', 'HINCRBY', 'RPOP', 'RENAME', 'SETRANGE')
+needs('HSET', 'HDEL', 'ZADD', 'ZREM', 'UNLINK', 'HINCRBY', 'RPOP', 'RENAME')
 local now = begin()
 if operation == 'resume' then
   return resume(now)

@@ -16,7 +16,7 @@ if at == to then return {2, ''} end
 if at ~= from then return {-2, at} end
 if max > 0 and damaged then return {-3, damaged} end
 if max > 0 and depth + #ARGV - FIRST_PAYLOAD + 1 > max then return {0, depth} end
-needs('HSET')
+needs('LPUSH', 'HSET')
 for i = FIRST_PAYLOAD, #ARGV, AT_ONCE do
   redis.call('LPUSH', READY, unpack(ARGV, i, math.min(i + AT_ONCE - 1, #ARGV)))
 end

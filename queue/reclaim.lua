@@ -12,8 +12,9 @@ local function giveBack(x, call)
   if (state ~= 'L' and state ~= 'S') or (last or x) ~= call then return end
   if not last and attempt ~= '1' then return end
   needs('ZREM', 'ZADD', 'HSET')
+  local now = int(begin())
   redis.call('ZREM', LEASES, x)
-  redis.call('ZADD', REDO, int(begin()), x)
+  redis.call('ZADD', REDO, now, x)
   redis.call('HSET', metaOf(x), 'st', 'R')
   found[#found + 1] = call
 end

@@ -1,7 +1,7 @@
 -- Ends a reservation, when its records are in the ready list or will never be.
 -- ARGV: prefix, records, reservation.
 local records, reservation = tonumber(ARGV[2]), ARGV[3]
-needs('HINCRBY')
+needs('ZREM', 'HINCRBY')
 redis.call('HLEN', STAT)
 if redis.call('ZREM', PUSHING, reservation .. ':' .. int(records)) == 1 then
   count('reserved', -records)

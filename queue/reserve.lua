@@ -25,6 +25,7 @@ local depth, held, layout, damaged = readDepth()
 if layout and layout ~= LAYOUT then return {-1, layout} end
 if max > 0 and damaged then return {-3, damaged} end
 redis.call('ZCARD', PUSHING)
+needs(ARGV[FIRST_PAYLOAD] and 'LPUSH' or 'ZADD')
 if max > 0 and depth + held + records > max then
   if held > 0 then held = held - expire(serverTime()) end
   if depth + held + records > max then return {0, depth + held} end

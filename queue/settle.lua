@@ -10,8 +10,7 @@ local id, attempt, reason, fast = ARGV[2], ARGV[3], ARGV[4], ARGV[5] == '1'
 local children, FIRST_CHILD = tonumber(ARGV[6]), 7
 
 -- bury moves the only record to the dead-letter list.
-local function bury(now, meta, attempts)
-  local undo = matchUndo(FIRST_CHILD + children, #ARGV)
+local function bury(now, meta, attempts, undo)
   local payload = redis.call('LINDEX', listOf(id), 0)
   applyUndo(undo)
   redis.call('HSET', deadKeyOf(id), 'p', payload, 'root', meta.root, 'off', meta.off, 'reason', reason,
@@ -58,7 +57,6 @@ end
 
 if redis.call('EXISTS', metaOf(id)) == 0 then return 0 end
 needs('HGETALL', 'HINCRBY', 'HSET', 'UNLINK', 'ZADD', 'ZREM', 'ZSCORE', children == 0 and 'LINDEX' or fast and 'SORT' or 'LMOVE')
-if children == 0 and ARGV[FIRST_CHILD] then needs('SETRANGE') end
 local meta = readMeta(id)
 if not meta or not SET_OF[meta.st] then
   setAside(id, begin())
@@ -69,10 +67,11 @@ local n = number(meta.n)
 if (n == 1) ~= (children == 0) or children > n then
   return redis.error_reply('HEADRACE batch ' .. id .. ' has ' .. n .. ' records and ' .. children .. ' children')
 end
+local undo = n == 1 and matchUndo(FIRST_CHILD, #ARGV)
 local now = begin()
 local attempts = (number(meta.past) or 0) + number(meta.att)
 if n == 1 then
-  bury(now, meta, attempts)
+  bury(now, meta, attempts, undo)
 else
   split(now, meta, attempts)
 end

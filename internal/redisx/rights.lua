@@ -1,12 +1,24 @@
+-- rightsCheck is the server's own check of a command. An emulation has none.
+local hasCheck, rightsCheck = pcall(function() return redis.acl_check_cmd end)
+
 -- needs ends the script if the user may not run one of the commands. A script has no rollback, so
--- it calls this before its first write. An emulation cannot tell, and goes on.
+-- it calls this before its first write. Each is a command, or one and a subcommand. An emulation
+-- cannot tell, and goes on.
 local function needs(...)
-  local known, check = pcall(function() return redis.acl_check_cmd end)
-  if not known or not check then return end
+  if not hasCheck or not rightsCheck then return end
   for _, command in ipairs({...}) do
-    local exists, may = pcall(check, command)
+    local name, subcommand = string.match(command, '^(%S+) (%S+)$')
+    local exists, may
+    if name then exists, may = pcall(rightsCheck, name, subcommand) else exists, may = pcall(rightsCheck, command) end
     if not exists then error({err = 'ERR unknown command \'' .. command .. '\': the script needs it'}) end
     if not may then error({err = 'NOPERM the user may not run \'' .. command .. '\': the script needs it'}) end
   end
+end
+
+-- needsKey does the same for a command on a key, which the user may be allowed to read only.
+local function needsKey(key, ...)
+  if not hasCheck or not rightsCheck then return end
+  local exists, may = pcall(rightsCheck, ...)
+  if exists and not may then error({err = 'NOPERM the user may not run \'' .. ({...})[1] .. '\' on the key ' .. key .. ': the script needs it'}) end
 end
 
