@@ -37,3 +37,36 @@ func TestClaimOnAFullRedis(t *testing.T) {
 		t.Errorf("Mark: %v, want the server's refusal", err)
 	}
 }
+
+// A part of the log that was deleted or evicted is made again by the next claim, and expires.
+func TestDeletedPartOfTheLogExpiresAgain(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		name, ctx := servertest.Prefix(t), t.Context()
+		d := open(t, c, name, dedup.Config{ExpectedIDs: 1000})
+		keys := func() []string {
+			t.Helper()
+			all, err := c.Do(ctx, c.B().Keys().Pattern("{"+name+"}:dedup:*").Build()).AsStrSlice()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return all
+		}
+		for _, id := range []string{"a", "b"} {
+			if _, err := d.Mark(ctx, id); err != nil {
+				t.Fatal(err)
+			}
+			for _, key := range keys() {
+				ttl, err := c.Do(ctx, c.B().Pttl().Key(key).Build()).AsInt64()
+				if err != nil || ttl <= 0 {
+					t.Errorf("after %s: %s has a time to live of %d, %v, want one", id, key, ttl, err)
+				}
+				if strings.HasSuffix(key, ":0") {
+					if err := c.Do(ctx, c.B().Del().Key(key).Build()).Error(); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+	})
+}

@@ -2,10 +2,12 @@ package queue_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/redis/rueidis"
 
@@ -104,6 +106,10 @@ func TestRequeueKeepsThePlace(t *testing.T) {
 			if string(again.Payloads[0]) != string(d.Payload) {
 				continue
 			}
+			must(t, q.Settle(ctx, again, queue.Resolution{}))
+			if buried, err := q.DeadLetter(ctx, again.ID); err != nil || buried.Attempts != d.Attempts+1 {
+				t.Errorf("got %+v, %v, want %d attempts: one more than before the requeue", buried, err, d.Attempts+1)
+			}
 			if again.Root != b.ID || again.Offset != d.Offset || again.Annotated || again.ID == d.ID || !again.FirstSeen.Equal(b.FirstSeen) {
 				t.Fatalf("%+v", again)
 			}
@@ -192,4 +198,24 @@ func deadPages(t *testing.T, q target) (got, unreadable []string) {
 	}
 	t.Fatal("the pages do not end")
 	return nil, nil
+}
+
+// A record that is larger than what one call of the script requeues comes back alone.
+func TestRequeueOfLargeRecords(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		q := open(t, c, queue.Config{Push: queue.PushConfig{MaxPayload: 8 << 20}})
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // or it would go on for ever
+		defer cancel()
+		for range 2 {
+			must(t, q.Push(ctx, make([]byte, 5<<20)))
+			must(t, q.Settle(ctx, lease(t, q, queue.LeaseOptions{}), queue.Resolution{}))
+		}
+		if n, err := q.RequeueAll(ctx); n != 2 || err != nil {
+			t.Errorf("requeued %d, %v, want 2", n, err)
+		}
+		if s := books(t, q); s.Dead != 0 || s.InFlight != 2 {
+			t.Errorf("got %+v, want 2 records in flight", s)
+		}
+	})
 }

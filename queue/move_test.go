@@ -3,6 +3,7 @@ package queue_test
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/redis/rueidis"
 
@@ -38,5 +39,44 @@ func TestPushFrom(t *testing.T) {
 		audit, err := q.Audit(ctx)
 		must(t, err)
 		must(t, audit.Balanced())
+	})
+}
+
+// The bound of the depth holds to the record, for each kind of push.
+func TestDepthBoundIsExact(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		const bound = 100
+		ctx := t.Context()
+		for what, push := range map[string]func(q *queue.Queue, n int) error{
+			"push":         func(q *queue.Queue, n int) error { return q.Push(ctx, records(0, n)...) },
+			"delayed push": func(q *queue.Queue, n int) error { return q.PushAt(ctx, time.Now(), records(0, n)...) },
+			"push from":    func(q *queue.Queue, n int) error { return q.PushFrom(ctx, "source", "", "1", records(0, n)...) },
+		} {
+			for _, before := range []int{0, 40, 98} {
+				q := open(t, c, queue.Config{Push: queue.PushConfig{MaxDepth: bound}})
+				if before > 0 {
+					must(t, q.Push(ctx, records(0, before)...))
+				}
+				wantErr(t, push(q, bound-before+1), queue.ErrFull)
+				if err := push(q, bound-before); err != nil {
+					t.Errorf("%s of the %d records that fit: %v", what, bound-before, err)
+				}
+			}
+		}
+	})
+}
+
+// The first delayed push records the layout, as the first batch does.
+func TestDelayedPushRecordsTheLayout(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		ctx := t.Context()
+		q := open(t, c, queue.Config{})
+		must(t, q.PushAt(ctx, time.Now().Add(time.Hour), []byte("x")))
+		layout, err := c.Do(ctx, c.B().Hget().Key("{"+q.Name()+"}:queue:stat").Field("layout").Build()).ToString()
+		if layout == "" || err != nil {
+			t.Errorf("got layout %q, %v, want one", layout, err)
+		}
 	})
 }

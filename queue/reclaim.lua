@@ -8,9 +8,8 @@ local found = {}
 
 -- giveBack gives a batch back that was leased and nothing else since.
 local function giveBack(x, call)
-  local state, attempt, last = unpack(redis.call('HMGET', metaOf(x), 'st', 'att', 'call'))
+  local state, last = unpack(redis.call('HMGET', metaOf(x), 'st', 'call'))
   if (state ~= 'L' and state ~= 'S') or (last or x) ~= call then return end
-  if not last and attempt ~= '1' then return end
   needs('ZREM', 'ZADD', 'HSET')
   local now = int(begin())
   redis.call('ZREM', LEASES, x)

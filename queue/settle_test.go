@@ -314,3 +314,56 @@ func TestAckOfOneBatchTwice(t *testing.T) {
 		}
 	})
 }
+
+// overtaken is a client before whose next single script something else happens.
+type overtaken struct {
+	rueidis.Client
+	by func(script func() rueidis.RedisResult) rueidis.RedisResult
+}
+
+func (c *overtaken) Do(ctx context.Context, cmd rueidis.Completed) rueidis.RedisResult {
+	by := c.by
+	if name := cmd.Commands()[0]; by == nil || name != "EVALSHA" && name != "EVAL" {
+		return c.Client.Do(ctx, cmd)
+	}
+	c.by = nil
+	return by(func() rueidis.RedisResult { return c.Client.Do(ctx, cmd) })
+}
+
+// Without a ledger only the holder of the settling lease splits a batch: one that slept past its
+// lease leaves it to the next holder.
+func TestSettlingLeaseIsFenced(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		client, cfg, ctx := &overtaken{Client: c}, quick, t.Context()
+		cfg.Lease.MaxFailures = 1
+		q := open(t, client, cfg)
+		other := openAs(t, c, q.Name(), cfg)
+		must(t, q.Push(ctx, records(4, 5)...))
+		must(t, other.Settle(ctx, lease(t, q, queue.LeaseOptions{}), queue.Resolution{})) // the server knows the scripts then
+		must(t, q.Push(ctx, records(0, 4)...))
+		b := lease(t, other, queue.LeaseOptions{})
+		must(t, other.Release(ctx, b, queue.ReleaseOptions{Failure: "bad"}))
+		overtook := errors.New("another holder")
+		client.by = func(split func() rueidis.RedisResult) (late rueidis.RedisResult) {
+			servertest.Eventually(t, "the settling lease expires", func() bool {
+				_, err := other.TryLease(ctx, queue.LeaseOptions{Settle: func(_ context.Context, again *queue.Batch) (queue.Resolution, error) {
+					late = split()
+					if _, err := other.Get(ctx, again.ID); err != nil {
+						t.Errorf("the batch of the new holder: %v", err)
+					}
+					return queue.Resolution{}, overtook
+				}})
+				return errors.Is(err, overtook)
+			})
+			return late
+		}
+		servertest.Eventually(t, "the first holder settles the batch", func() bool {
+			_, err := q.TryLease(ctx, queue.LeaseOptions{Duration: time.Millisecond})
+			if err != nil && !errors.Is(err, queue.ErrEmpty) {
+				t.Errorf("got %v, want no error: another process settles the batch", err)
+			}
+			return client.by == nil
+		})
+	})
+}

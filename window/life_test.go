@@ -97,13 +97,20 @@ func TestEachCallProlongsWhatItUses(t *testing.T) {
 	step("extend", func(ctx context.Context) error { return w.Extend(ctx, x, time.Hour) }, "leases", "expiry", "info:"+first, "events:"+first)
 	step("release", func(ctx context.Context) error { return w.Release(ctx, x, window.ReleaseOptions{}) }, "due", "info:"+first, "events:"+first)
 	step("lease again", take, "leases", "info:"+first)
-	step("bury", func(ctx context.Context) error {
+	step("release after a failure", func(ctx context.Context) error {
 		if err := w.Release(ctx, x, window.ReleaseOptions{Failure: "x"}); err != nil {
 			return err
 		}
 		_, err := w.CloseDue(ctx, 1) // not due yet
 		return err
 	}, "due", "info:"+first, "events:"+first)
+	step("add to windows of another key", adds("buried", at(0, "a"), at(time.Second, "b")))
+	step("lease one of them", take)
+	cfg.MaxFailures = 1
+	strict, buried := named(t, c, name, cfg), windowName(0, time.Second, "buried")
+	cfg.MaxFailures = 2
+	step("bury", func(ctx context.Context) error { return strict.Release(ctx, x, window.ReleaseOptions{Failure: "x"}) },
+		"dead", "expiry", "info:"+buried, "events:"+buried)
 	step("add to a large window", adds("large", many(2500, 900*time.Millisecond)...), "marks:large")
 	step("add more to it", func(ctx context.Context) error {
 		events := many(2500, 900*time.Millisecond)
@@ -156,6 +163,9 @@ func TestEachCallProlongsWhatItUses(t *testing.T) {
 	w = named(t, c, name, cfg)
 	hset(t, c, prefix+"meta", "namessplit", "1")
 	step("add in buckets", adds("b0", at(0, "a")), "meta", "expiry")
+	for i := range 9 { // names in more buckets than one call uses
+		step("add in more buckets", adds(fmt.Sprint("more", i), at(0, "a")))
+	}
 	buckets := func() (keys []string) {
 		for key := range lives(t, c, prefix) {
 			if strings.HasPrefix(key, "expiry.") || strings.HasPrefix(key, "idle.") {
