@@ -232,8 +232,8 @@ func TestFlagsAndVariablesNameTheStores(t *testing.T) {
 // The same programs run on a cluster, from the address of one node.
 func TestOnACluster(t *testing.T) {
 	t.Parallel()
-	pg := servertest.OwnPostgres(t)
 	servertest.EachCluster(t, func(t *testing.T, cl *servertest.Cluster) {
+		pg := servertest.OwnPostgres(t) // the books of two clusters do not belong in one
 		nodes := cl.Client.Nodes()
 		addresses := make([]string, 0, len(nodes))
 		for a := range nodes {

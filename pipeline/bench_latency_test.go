@@ -20,7 +20,7 @@ func BenchmarkLatency(b *testing.B) {
 	if b.N > 1 {
 		return
 	}
-	j := newFullJob(b)
+	j := newFullJob(b, 0)
 	ctx, stop := context.WithCancel(context.WithoutCancel(b.Context()))
 	worker, err := pipeline.NewWorker(j.app.Flow(), pipeline.WorkerConfig{Logger: quiet})
 	if err != nil {

@@ -37,7 +37,7 @@ func BenchmarkMixed(b *testing.B) {
 	if b.N > 1 {
 		return
 	}
-	j := newFullJob(b)
+	j := newFullJob(b, 0)
 	n := fullJobOrders()
 	j.run(j.payloads(1, n)) // so that there is something to read
 	if err := j.app.RefreshViews(b.Context()); err != nil {

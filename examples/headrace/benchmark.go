@@ -81,7 +81,7 @@ func (v *benchmark) Run(ctx context.Context, s *session) (err error) {
 		return err
 	}
 	defer own.Close()
-	app, err := orders.Open(ctx, redis, own, name)
+	app, err := orders.OpenAs(ctx, redis, own, name, orders.Options{ExpectedIDs: int64(v.Total)})
 	if err != nil {
 		return err
 	}

@@ -49,10 +49,12 @@ func Open(ctx context.Context, redis rueidis.Client, pg *pgxpool.Pool, name stri
 	return OpenAs(ctx, redis, pg, name, Options{})
 }
 
-// Options say how a program uses Postgres. The zero value creates what is missing.
+// Options configure an App. The zero value creates what is missing.
 type Options struct {
 	NoCreate bool         // create nothing: the schema is there, and the role may not run DDL
 	Role     staging.Role // what the program does
+	// ExpectedIDs is roughly how many orders come in a [DedupWindow], 0: the default of package dedup.
+	ExpectedIDs int64
 }
 
 // OpenAs is Open with options.
@@ -66,7 +68,7 @@ func OpenAs(ctx context.Context, redis rueidis.Client, pg *pgxpool.Pool, name st
 	if a.Producer, err = OpenProducer(ctx, redis, name); err != nil {
 		return nil, err
 	}
-	if a.Window, err = dedup.New(ctx, redis, name, dedup.Config{Window: DedupWindow}); err != nil {
+	if a.Window, err = dedup.New(ctx, redis, name, dedup.Config{Window: DedupWindow, ExpectedIDs: o.ExpectedIDs}); err != nil {
 		return nil, err
 	}
 	if a.Signals, err = pipeline.NewSignals(redis, name); err != nil {

@@ -19,6 +19,9 @@ const (
 	MinRounds = 5
 	// DefaultUnit is records per second.
 	DefaultUnit = "/s"
+	// EnvCheck names an environment variable. Set to 1, it makes Run measure one round instead of
+	// Figure.Rounds: enough to see that a benchmark works, too little for a figure.
+	EnvCheck = "HEADRACE_BENCH_CHECK"
 )
 
 // Figure is one comparison.
@@ -37,7 +40,8 @@ type Figure struct {
 	// handled. The harness times the call; b.Fatal works in it.
 	Bare, Ours func(round int) int
 
-	now func() time.Time // nil: time.Now
+	now   func() time.Time // nil: time.Now
+	first int              // round
 }
 
 // Result is what a figure came to.
@@ -99,7 +103,7 @@ func (f *Figure) check() error {
 	if !nameForm.MatchString(f.Name) {
 		return fmt.Errorf("bench: Figure.Name is %q, must be lower-case words joined by '/'", f.Name)
 	}
-	f.Rounds = cmp.Or(f.Rounds, DefaultRounds)
+	f.first, f.Rounds = -1, cmp.Or(f.Rounds, DefaultRounds)
 	f.Unit = cmp.Or(f.Unit, DefaultUnit)
 	if f.now == nil {
 		f.now = time.Now
@@ -110,6 +114,9 @@ func (f *Figure) check() error {
 	if f.Bare == nil || f.Ours == nil {
 		return fmt.Errorf("bench: %s: Figure.Bare and Figure.Ours must both be set", f.Name)
 	}
+	if os.Getenv(EnvCheck) == "1" {
+		f.first, f.Rounds = 0, 1 // no warm-up
+	}
 	return nil
 }
 
@@ -117,7 +124,7 @@ func (f *Figure) check() error {
 // stop it).
 func (f *Figure) measure(failed func() bool) (Result, error) {
 	var bare, ours, ratios []float64
-	for round := -1; round < f.Rounds; round++ { // -1 warms up
+	for round := f.first; round < f.Rounds; round++ { // -1 warms up
 		var rb, ro float64
 		var err error
 		bareFirst := round%2 == 0

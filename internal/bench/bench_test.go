@@ -40,6 +40,22 @@ func TestRoundsAreInterleavedAndAlternateWhoGoesFirst(t *testing.T) {
 	}
 }
 
+func TestCheckRunsOneRoundWithoutWarmUp(t *testing.T) {
+	t.Setenv(EnvCheck, "1")
+	var rounds []int
+	side := func(r int) int { rounds = append(rounds, r); return 1 }
+	f := Figure{Name: "a/b", Bare: side, Ours: side}
+	if err := f.check(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.measure(never); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]int{0, 0}, rounds); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestRatioIsTheMedianOfTheRoundsRatios(t *testing.T) {
 	t.Parallel()
 	// The machine slows down in the middle of the run, and both sides with it: the ratio must not

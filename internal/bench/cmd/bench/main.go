@@ -4,6 +4,7 @@
 //	go run ./internal/bench/cmd/bench                 # all
 //	go run ./internal/bench/cmd/bench queue dedup     # of these packages
 //	go run ./internal/bench/cmd/bench -json queue     # one JSON object a line
+//	go run ./internal/bench/cmd/bench -check          # one round of each: do they work?
 //
 // The exit code is 1 when a benchmark failed; its last words are on standard error.
 package main
@@ -24,18 +25,19 @@ import (
 
 func main() {
 	asJSON := flag.Bool("json", false, "print one JSON object a line")
+	check := flag.Bool("check", false, "run each benchmark for one round, to see that it works; its figures mean nothing")
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "usage: bench [-json] [package ...]     (queue, ./queue and ./... are all understood)")
+		fmt.Fprintln(flag.CommandLine.Output(), "usage: bench [-json] [-check] [package ...]     (queue, ./queue and ./... are all understood)")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
-	if err := run(flag.Args(), printer{os.Stdout, *asJSON}); err != nil {
+	if err := run(flag.Args(), *check, printer{os.Stdout, *asJSON}); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(args []string, out printer) (err error) {
+func run(args []string, check bool, out printer) (err error) {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer cancel()
 	packages, err := withFigures(ctx, args)
@@ -53,6 +55,10 @@ func run(args []string, out printer) (err error) {
 	for _, line := range set.Chosen() {
 		out.note(line)
 	}
+	env := []string{bench.EnvJSON + "=1"}
+	if check {
+		env = append(env, bench.EnvCheck+"=1")
+	}
 	start := time.Now()
 	var failed []error
 	for _, p := range packages {
@@ -62,7 +68,7 @@ func run(args []string, out printer) (err error) {
 		f := &filter{out: out}
 		code, err := set.Run([]string{
 			"go", "test", "-run=^$", "-bench=^" + function + "$", "-benchtime=1x", "-count=1", "-timeout=10m", p,
-		}, f, bench.EnvJSON+"=1")
+		}, f, env...)
 		f.flush()
 		switch {
 		case err != nil:
