@@ -1,10 +1,10 @@
 // Package headrace is a catalogue of data-pipeline patterns on Redis and Postgres, and nothing
 // else. Each pattern is a package that you can import alone; package pipeline composes them.
 //
-// The promise: every record is accounted for. A record that a producer was told is accepted ends in
-// exactly one place: promoted into its durable table once, dropped as the duplicate of a record
-// that is itself accounted for, filtered by a stage, rejected with a reason and its payload, or in
-// the dead-letter list.
+// The promise: every record is accounted for. Once a push has succeeded, its record ends in exactly
+// one place: promoted into its table once, dropped as the duplicate of a record that is itself
+// accounted for, filtered by a stage, rejected with a reason and its payload, or in the dead-letter
+// list.
 //
 // # Which package to use
 //
@@ -40,6 +40,6 @@
 //	books, err := flow.Books(ctx)
 //	err = books.Balanced() // nil, or an error that names the line that is off
 //
-// The README has a complete program; the programs under examples/ show each package where a service
+// The README has a complete program; the programs under examples/ show each package as a service
 // would use it.
 package headrace

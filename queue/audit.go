@@ -30,7 +30,7 @@ func (a AuditReport) Balanced() error {
 	if len(a.Differences) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%w: %d differences; the first: %s", ErrImbalance, len(a.Differences), a.Differences[0])
+	return fmt.Errorf("%w: %d differences, the first: %s", ErrImbalance, len(a.Differences), a.Differences[0])
 }
 
 // auditTries is how often Audit counts anew when something moved.

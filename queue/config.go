@@ -86,7 +86,8 @@ type PushConfig struct {
 	DurableTimeout time.Duration
 }
 
-// LeaseConfig holds the settings of a consumer. LeaseOptions override the first five for one call.
+// LeaseConfig holds the settings of a consumer. [LeaseOptions] override Records, Bytes, Linger,
+// Idle and Duration for one call.
 type LeaseConfig struct {
 	// Records and Bytes bound a batch. A record larger than Bytes gets a batch of its own. A
 	// redelivered batch is always whole, even if it exceeds the current bounds. A large batch may stay

@@ -131,7 +131,8 @@ func (q *Queue) listDead(ctx context.Context, cursor string, n int) (listed []de
 }
 
 // Requeue delivers dead letters again, each as a batch of its own at its old place, with all
-// counters at zero. It returns how many of the ids were dead letters.
+// counters at zero. It returns how many of the ids were dead letters. A Redis at maxmemory rejects
+// it (ErrMemory).
 func (q *Queue) Requeue(ctx context.Context, ids ...string) (int, error) {
 	total := 0
 	for len(ids) > 0 {

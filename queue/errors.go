@@ -17,12 +17,12 @@ var (
 	ErrConfig = errors.New("queue: invalid configuration")
 	// ErrEmptyPush reports a push without records.
 	ErrEmptyPush = errors.New("queue: nothing to push")
-	// ErrTooLarge reports a record over PushConfig.MaxPayload, or over what the server reads; the
+	// ErrTooLarge reports a record over PushConfig.MaxPayload, or over a limit of the server; the
 	// error is a *TooLargeError.
 	ErrTooLarge = errors.New("queue: payload too large")
 	// ErrFull reports a push over PushConfig.MaxDepth; the error is a *FullError.
 	ErrFull = errors.New("queue: full")
-	// ErrMemory reports a push that Redis refused because it is at maxmemory.
+	// ErrMemory reports a push that Redis rejected because it is at maxmemory.
 	ErrMemory = errors.New("queue: Redis is at maxmemory")
 	// ErrEmpty reports that TryLease found no batch.
 	ErrEmpty = errors.New("queue: nothing to lease")
@@ -34,12 +34,12 @@ var (
 	ErrGone = errors.New("queue: no such batch")
 	// ErrBroken reports a batch whose keys are inconsistent. It was set aside; see Repair.
 	ErrBroken = errors.New("queue: broken batch")
-	// ErrWrongType reports that a key of the queue, or of an undo, holds another type. The error is a
-	// *WrongTypeError if the key was found.
+	// ErrWrongType reports a key of the queue, or of an undo, that is not of the type that it must
+	// have. The error is a *WrongTypeError if the key was found.
 	ErrWrongType = errors.New("queue: key holds another type")
 	// ErrLayout reports data in the layout of another version of this package; the error is a
 	// *LayoutError.
-	ErrLayout = errors.New("queue: unknown layout of the data")
+	ErrLayout = errors.New("queue: layout of the data differs")
 	// ErrEviction reports a server that may evict the keys of the queue.
 	ErrEviction = errors.New("queue: Redis may evict keys")
 	// ErrNoAOF reports that PushConfig.Durable is set and the server has no append-only file.
@@ -48,8 +48,8 @@ var (
 	ErrNotDurable = errors.New("queue: not confirmed on disk")
 	// ErrUndo reports an Undo that cannot be applied.
 	ErrUndo = errors.New("queue: invalid undo")
-	// ErrCounter reports that a counter of the depth holds no number, so the bound of a push cannot be
-	// checked: another program has overwritten it. Repair recounts it.
+	// ErrCounter reports that another program has overwritten a counter of the depth with a text that
+	// is no number, so the bound of a push cannot be checked. Repair recounts it.
 	ErrCounter = errors.New("queue: a counter holds no number")
 	// ErrReplyLimit reports a record that the server cannot send: its client-output-buffer-limit is
 	// smaller. The record stays in its batch.

@@ -16,7 +16,7 @@ const (
 
 // Extend makes the lease of b last d from now (0: Config.Lease.Duration). It returns ErrLeaseLost
 // if the caller no longer holds the lease. Extend does not change b, so a heartbeat may run
-// concurrently with its worker.
+// concurrently with its worker. It takes one round trip, as do Handoff and Release.
 func (q *Queue) Extend(ctx context.Context, b *Batch, d time.Duration) error {
 	return q.extend(ctx, b, d, false)
 }
@@ -39,12 +39,13 @@ func (q *Queue) extend(ctx context.Context, b *Batch, d time.Duration, waits boo
 }
 
 // Handoff passes b from the worker to the promoter. From then on b has no deadline: only Reconcile
-// redelivers it.
+// redelivers it. It returns ErrLeaseLost if the caller no longer holds the lease.
 func (q *Queue) Handoff(ctx context.Context, b *Batch) error {
 	return q.hold(ctx, "handoff", stateLeased, b)
 }
 
-// Release returns b to the queue, to be redelivered whole.
+// Release returns b to the queue, to be redelivered whole. It returns ErrLeaseLost if the caller no
+// longer holds the lease.
 func (q *Queue) Release(ctx context.Context, b *Batch, o ReleaseOptions) error {
 	return q.release(ctx, stateLeased, b, o)
 }

@@ -48,9 +48,9 @@ func (q *Queue) Position(ctx context.Context, source string) (string, error) {
 // same arguments. It pushes nothing a second time. The positions of the sources are in the hash
 // {name}:queue:positions.
 //
-// If the source is at another position, another program reads it too, and the error is an
-// ErrPosition. With MaxDepth the whole push is accepted or rejected (ErrFull). With
-// Config.Push.Durable the records and the position are on disk when it returns.
+// If another program has moved the source to another position, the error is a *[PositionError].
+// With MaxDepth the whole push is accepted or rejected (ErrFull). With Config.Push.Durable the
+// records and the position are on disk when it returns. It takes one round trip.
 func (q *Queue) PushFrom(ctx context.Context, source, from, to string, payloads ...[]byte) error {
 	if err := q.checkPayloads(ctx, payloads); err != nil {
 		return err

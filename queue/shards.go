@@ -20,8 +20,8 @@ const MaxShards = 256
 // Shards is a queue spread over several slots of a Redis Cluster, and so over its nodes. Each shard
 // is a complete [Queue] with its own books, and a batch comes from one shard. The id of a batch
 // holds the slot of its shard, so every call about a batch goes to one node, however many there
-// are. Calls about the whole queue, such as Stats, go to all shards at once; a shard that fails
-// does not keep the others from their part.
+// are. Calls about the whole queue, such as Stats, go to all shards at once; a failed shard does
+// not stop the others.
 //
 // Where equal ids must meet, as in front of a dedup window, a record belongs to the shard of its
 // id: see NewShards. pipeline.NewShards opens the windows, gates and signals of the shards too.
@@ -119,8 +119,8 @@ func (s *Shards) Of(b *Batch) *Queue {
 // ShardOf returns the index of the shard for key. It is the same in every process.
 func (s *Shards) ShardOf(key string) int { return slot(key) * len(s.queues) / slots }
 
-// OfID returns the shard in which the batch or dead letter with an id was made, by the slot that
-// the id holds. It returns nil if no shard of s made it.
+// OfID returns the shard of a batch or dead letter, by the slot that its id holds. It returns nil
+// if that is no shard of s.
 func (s *Shards) OfID(id string) *Queue {
 	tag, err := uid.Tag(id)
 	if err != nil {

@@ -89,7 +89,7 @@ func (s *Shards) HandedOff(ctx context.Context) ([]HandedOff, error) {
 }
 
 // Reconcile reconciles every shard, all at once: known and settle must be safe for concurrent use.
-// A shard that fails does not keep the others from it.
+// A failed shard does not stop the others.
 func (s *Shards) Reconcile(ctx context.Context, known FatesFunc, settle SettleFunc) (ReconcileResult, error) {
 	all := make([]ReconcileResult, len(s.queues))
 	err := s.each(func(i int, q *Queue) (err error) {
@@ -115,7 +115,7 @@ func (s *Shards) Audit(ctx context.Context) ([]AuditReport, error) {
 }
 
 // Repair is Queue.Repair for each shard, all at once: settle must be safe for concurrent use. The
-// reports are in the order of Queues. A shard that fails does not keep the others from it.
+// reports are in the order of Queues. A failed shard does not stop the others.
 func (s *Shards) Repair(ctx context.Context, settle SettleFunc) ([]RepairReport, error) {
 	all := make([]RepairReport, len(s.queues))
 	err := s.each(func(i int, q *Queue) (err error) {

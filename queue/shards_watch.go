@@ -37,8 +37,8 @@ func (s *Shards) layout() *shardsLayout {
 	return w.found.Load()
 }
 
-// readLayout reads the layout of the shards once. A layout that someone has deleted changes
-// nothing: the next NewShards records it again.
+// readLayout reads the layout of the shards once. A deleted layout changes nothing: the next
+// NewShards records it again.
 func (s *Shards) readLayout(ctx context.Context) {
 	w := &s.watch
 	text, err := w.server.Client().Do(ctx, w.server.Command("GET", w.key)).ToString()

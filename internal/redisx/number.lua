@@ -1,5 +1,5 @@
--- The head of every script that reads numbers. A key may hold anything: someone may have
--- edited it by hand.
+-- The head of every script that reads numbers. A key may hold anything, because it may have been
+-- edited by hand.
 
 -- MAX_NUMBER is the largest number up to which Lua holds each integer exactly.
 local MAX_NUMBER = 9007199254740992
