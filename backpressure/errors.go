@@ -7,7 +7,7 @@ import (
 )
 
 var (
-	// ErrConfig reports an invalid name or Config. The text names the field, its value and its
+	// ErrConfig reports a bad name or Config. The text names the field, its value and the allowed
 	// range.
 	ErrConfig = errors.New("backpressure: invalid configuration")
 	// ErrLayout reports data in the layout of another version of this package. The text names both

@@ -12,8 +12,8 @@ type Reservation struct {
 	// Records and Bytes are the requested amounts.
 	Records int
 	Bytes   int64
-	// Deadline is when the reservation expires, by this process's clock, never too late. Push
-	// before it, or acquire again.
+	// Deadline is when the reservation expires, by this process's clock. It is measured from before
+	// the call, so it is early rather than late. Push before it, or acquire again.
 	Deadline time.Time
 
 	gate   *Gate

@@ -92,7 +92,7 @@ func (g *Gate) run(ctx context.Context, script *redisx.Script, lag time.Duration
 	}
 	if e, ok := rueidis.IsRedisErr(err); ok {
 		if _, version, ok := strings.Cut(e.Error(), "HEADRACE layout "); ok {
-			return r, fmt.Errorf("%w: the data has version %s, this program has %s", ErrLayout, version, Layout)
+			return r, fmt.Errorf("%w: the data has layout %s, this program needs layout %s", ErrLayout, version, Layout)
 		}
 		if _, text, ok := strings.Cut(e.Error(), "HEADRACE source "); ok {
 			return r, fmt.Errorf("%w: %s", ErrSource, text)

@@ -13,7 +13,7 @@ import (
 	"github.com/headrace/headrace/internal/redisx"
 )
 
-// AuditReport is what the keys of a window hold.
+// AuditReport is the result of Audit.
 type AuditReport struct {
 	// Stats are those of the window, zero if its state is damaged.
 	Stats Stats
@@ -59,8 +59,8 @@ type fault struct {
 const actAside, actState, actExpire, actLength = "aside", "state", "expire", "length"
 
 // Audit reads every key of the window, and compares them with its state. It changes nothing. It
-// takes a round trip for every 100 keys, and one for every 1,000 keys of the server. A difference
-// that is gone when it is looked at again, because the window moved, does not count.
+// takes a round trip for every 100 keys, and one for every 1,000 keys of the server. Audit reads
+// each difference again; one that is gone, because the window moved, does not count.
 func (d *Deduplicator) Audit(ctx context.Context) (AuditReport, error) {
 	first, err := d.audit(ctx)
 	if err != nil || len(first.found) == 0 {
@@ -78,12 +78,12 @@ func (d *Deduplicator) Audit(ctx context.Context) (AuditReport, error) {
 	return second, nil
 }
 
-// Repair mends what Audit finds. Claims that are lost stay lost: their ids are fresh again. Every
-// later claim is right.
+// Repair mends what Audit finds. Lost claims stay lost: their ids are fresh again. Every later
+// claim is correct.
 //
 //   - A key of another type, or a state that cannot be read, is renamed to {name}:dedup:aside:….
-//   - A table whose index is gone is given up with all its claims, by the next claim.
-//   - A part of an index or of the log that is gone or too short is made anew, without its claims.
+//   - The next claim abandons a table whose index is gone, with all claims in it.
+//   - A part of an index or of the log that is gone or too short is recreated, without its claims.
 //   - A key without a time to live gets one.
 //
 // Several processes may call it, and repeat it.

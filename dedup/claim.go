@@ -237,7 +237,7 @@ func (d *Deduplicator) checkBatch(b Batch, pos []int32, ids []string) ([]int32, 
 			return nil, nil, nil, fmt.Errorf("%w: position %d is not in a batch of %d records", ErrBatch, p, b.Records)
 		}
 		if i > 0 && pos[i-1] == p {
-			return nil, nil, nil, fmt.Errorf("%w: position %d comes twice", ErrBatch, p)
+			return nil, nil, nil, fmt.Errorf("%w: position %d occurs twice", ErrBatch, p)
 		}
 	}
 	return pos, ids, order, nil

@@ -63,7 +63,7 @@ func TestLayoutIsUnknown(t *testing.T) {
 		do(t, c, c.B().Set().Key(key).Value(later).Build())
 		refused := func(what string, err error) {
 			t.Helper()
-			text := fmt.Sprintf("the window %q has layout 2, this program knows layout 1", name)
+			text := fmt.Sprintf("the window %q has layout 2, this program needs layout 1", name)
 			if !errors.Is(err, dedup.ErrLayout) || !strings.Contains(err.Error(), text) {
 				t.Errorf("%s: got %v, want ErrLayout with %q", what, err, text)
 			}

@@ -72,7 +72,7 @@ func (d *Deduplicator) checkEviction(ctx context.Context) error {
 		return nil
 	}
 	if d.cfg.Eviction == EvictionRefuse {
-		return fmt.Errorf("%w: maxmemory-policy is %s: set it to noeviction", ErrEviction, policy)
+		return fmt.Errorf("%w: maxmemory-policy is %s, must be noeviction", ErrEviction, policy)
 	}
 	d.cfg.Logger.Warn("dedup: Redis may evict claims when its memory is full, and then duplicates pass: set maxmemory-policy to noeviction",
 		"name", d.name, "maxmemory-policy", policy)

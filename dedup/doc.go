@@ -38,10 +38,10 @@
 //
 // # Cost
 //
-// A call takes one round trip for every 1,000 ids, and is as fast as pipelined HSETNX of the same
-// ids. The server is busy for 1.3 to 2 µs for each new id, 3 to 5 µs for a known one (a duplicate,
-// or a batch that is redelivered without a guard), and 50 µs for each command. So no command takes
-// longer than about 7 ms.
+// A call takes one round trip for every 1,000 ids. On Redis 8 it is about as fast as pipelined
+// HSETNX of the same ids, on Redis 7.0 at about 0.7 of that rate. The server is busy for 1.3 to 2
+// µs for each new id, 3 to 5 µs for a known one (a duplicate, or a batch that is redelivered
+// without a guard), and 50 µs for each command. So no command takes longer than about 7 ms.
 //
 // An id of 16 characters takes 36 to 40 bytes, if the window has as many ids as Config.ExpectedIDs
 // or as the previous window had. An id of another length takes 20 to 30 bytes more than its length.
@@ -51,8 +51,7 @@
 // searched for one window.
 //
 // SipHash with a secret seed per table spreads the ids, so a sender who chooses ids cannot make
-// them share a slot. A table with more than 32 ids in one slot is replaced by one with another
-// seed.
+// them share a slot. A table with more than 32 ids in one slot is replaced by one with a new seed.
 //
 // # Rejected records
 //
@@ -89,7 +88,7 @@
 //
 // # Repair
 //
-// [Deduplicator.Audit] names keys that someone deleted, overwrote or kept from expiring.
+// [Deduplicator.Audit] names keys that were deleted, overwritten or kept from expiring by hand.
 // [Deduplicator.Repair] mends them or abandons their claims, and every later claim is correct.
 //
 // # Access rights

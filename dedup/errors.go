@@ -7,7 +7,7 @@ import (
 
 // The errors of this package; test with errors.Is.
 var (
-	// ErrConfig reports a bad name or Config. The message names the field, its value and the allowed
+	// ErrConfig reports a bad name or Config. The text names the field, its value and the allowed
 	// range.
 	ErrConfig = errors.New("dedup: invalid configuration")
 	// ErrGone reports that the batch of the guard key no longer exists, because another worker has
@@ -25,9 +25,9 @@ var (
 	// ErrEviction reports a server that may evict claims when its memory is full; duplicates would
 	// pass.
 	ErrEviction = errors.New("dedup: Redis may evict claims")
-	// ErrLayout reports a window in the layout of another version of this package. The message names
-	// both layouts.
-	ErrLayout = errors.New("dedup: unknown layout")
+	// ErrLayout reports a window in the layout of another version of this package. The text names both
+	// versions.
+	ErrLayout = errors.New("dedup: layout of the data differs")
 	// ErrDamaged reports that another program has changed a key of the window: the state is not one
 	// that this package writes, or a key has another type. Repair mends it; Clear empties the window
 	// instead.

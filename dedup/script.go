@@ -130,12 +130,12 @@ func (d *Deduplicator) scriptErr(ctx context.Context, err error, guard string) e
 	kind, detail, _ := strings.Cut(text, " ")
 	switch kind {
 	case "LAYOUT":
-		return fmt.Errorf("%w: the window %q has layout %s, this program knows layout %d", ErrLayout, d.name, detail, layout)
+		return fmt.Errorf("%w: the window %q has layout %s, this program needs layout %d", ErrLayout, d.name, detail, layout)
 	case "DIGEST":
 		return fmt.Errorf("%w: the ids in it were stored with Config.Digest = %v; use that, Clear the window, or wait until it has expired",
 			configErr("Digest", d.cfg.Digest, "%v in window %q", !d.cfg.Digest, d.name), !d.cfg.Digest)
 	case "VERDICTS":
-		return fmt.Errorf("%w: %s: remove the field, and the batch claims its ids anew", ErrDamaged, detail)
+		return fmt.Errorf("%w: %s: remove the field, and the batch claims its ids again", ErrDamaged, detail)
 	case "DAMAGED":
 		return fmt.Errorf("%w: %s", ErrDamaged, detail)
 	}

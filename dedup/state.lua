@@ -1,11 +1,10 @@
 -- ARGV[6] = 'read', 'clear', or 'mend', which gives up tables that are lost. Replies the estimated
--- number of ids in the window, how many ms its clock is ahead of the server's, how many tables
--- were lost, the version of the server (0 if unknown), and for each table: its id, seed, slots,
+-- number of ids in the window, how many ms its clock is ahead of the server's, how many tables were
+-- lost, the version of the server (0 if unknown), and for each table: its id, seed, slots,
 -- segments, the prefix of its keys, its segments that were built, its chunks, the bytes of a chunk,
 -- where the log ends, from where on its entries are surely in the window, the time to live of its
--- keys.
--- Clearing leaves one empty table with an id of its own, so that a later one cannot take an old
--- name, and begins anew with the server's clock.
+-- keys. Clearing leaves one empty table with an id of its own, so that a later one cannot take an
+-- old name, and begins again with the server's clock.
 local what = ARGV[6]
 
 -- alive returns the offset of the log from where on all entries are in the window.

@@ -10,8 +10,7 @@ import (
 // table.
 var (
 	// ErrConfig reports a bad name or configuration, or a query whose columns do not match the types
-	// of the table. A retry cannot succeed. The message names the field, its value and the allowed
-	// range.
+	// of the table. A retry cannot succeed. The text names the field, its value and the allowed range.
 	ErrConfig = errors.New("lookup: invalid configuration")
 	// ErrNotLoaded reports that there is no version yet. The table was never refreshed, or this
 	// process has not read it.
@@ -40,9 +39,9 @@ var (
 	// ErrOvertaken reports that the refresh lost its lock, because it could not renew it in time.
 	// Nothing was changed.
 	ErrOvertaken = errors.New("lookup: the refresh lost its lock")
-	// ErrLayout reports a table in the layout of another version of this package. The message names
-	// both layouts.
-	ErrLayout = errors.New("lookup: unknown layout")
+	// ErrLayout reports a table in the layout of another version of this package. The text names both
+	// versions.
+	ErrLayout = errors.New("lookup: layout of the data differs")
 )
 
 // EntryError describes an entry that cannot be encoded or decoded.

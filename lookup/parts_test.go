@@ -278,7 +278,7 @@ func TestLayoutIsUnknown(t *testing.T) {
 		_, refreshed := table.Refresh(t.Context())
 		_, counted := table.Stats(t.Context())
 		for what, err := range map[string]error{"Refresh": refreshed, "Sync": table.Sync(t.Context()), "Stats": counted} {
-			const text = `the table has layout 2, this program knows layout 1`
+			const text = `the table has layout 2, this program needs layout 1`
 			if !errors.Is(err, lookup.ErrLayout) || !strings.Contains(err.Error(), text) {
 				t.Errorf("%s: got %v, want ErrLayout with %q", what, err, text)
 			}

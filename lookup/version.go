@@ -80,7 +80,7 @@ func parseVersion(text string) (version, error) {
 	f := strings.Fields(text)
 	if len(f) > 0 {
 		if n, err := strconv.Atoi(f[0]); err == nil && n != layout {
-			return version{}, fmt.Errorf("%w: the table has layout %d, this program knows layout %d", ErrLayout, n, layout)
+			return version{}, fmt.Errorf("%w: the table has layout %d, this program needs layout %d", ErrLayout, n, layout)
 		}
 	}
 	if len(f) == 5 {

@@ -47,7 +47,8 @@ type ClosedWindow struct {
 	// Attempt counts the leases of the window, this one included. It is the fencing token of the
 	// lease.
 	Attempt int64
-	// Deadline is when the lease expires, by this process's clock and on the safe side.
+	// Deadline is when the lease expires, by this process's clock. It is measured from before the
+	// call, so it is early rather than late.
 	Deadline time.Time
 	// Events in the order of time and data.
 	Events []Event

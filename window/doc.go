@@ -18,7 +18,7 @@
 //
 // A window that closers fail on waits longer each time, and moves to the dead-letter list after
 // Config.MaxFailures. It does not delay other windows. Late events, and events too far ahead of the
-// clock, are set aside with the reason and the window that they missed.
+// clock, are set aside, with the reason and the window that they missed.
 //
 // # Keys
 //

@@ -3,7 +3,7 @@ package window
 import "errors"
 
 var (
-	// ErrConfig reports an invalid name or Config. The text names the field, its value and its
+	// ErrConfig reports a bad name or Config. The text names the field, its value and the allowed
 	// range.
 	ErrConfig = errors.New("window: invalid configuration")
 	// ErrLayout reports data in the layout of another version of this package. The text names both

@@ -22,16 +22,16 @@ type ReleaseOptions struct {
 	Failure string
 }
 
-// Done ends the lease of a window whose result is safe. It returns [ErrLeaseLost] if another closer
-// holds the window, or has held it and is done. The same events then have two results, which share
-// the idempotency key of [ClosedWindow].
+// Done ends the lease of a window whose result is safe. It takes one round trip, as do Extend and
+// Release. It returns [ErrLeaseLost] if another closer holds the window, or has held it and is
+// done. The same events then have two results, which share the idempotency key of [ClosedWindow].
 func (s *Store) Done(ctx context.Context, c ClosedWindow) error {
 	_, err := s.settle(ctx, "done", c, s.cfg.Remember, "")
 	return err
 }
 
 // Extend makes the lease expire d from now. In a handler of [Store.Run] it also extends the
-// handler's context.
+// handler's context. It returns [ErrLeaseLost] if the caller no longer holds the lease.
 func (s *Store) Extend(ctx context.Context, c ClosedWindow, d time.Duration) error {
 	if d < time.Millisecond || d > s.cfg.Retention {
 		return s.argument("extend by %v, must be 1ms to Config.Retention, %v", d, s.cfg.Retention)
@@ -47,7 +47,7 @@ func (s *Store) Extend(ctx context.Context, c ClosedWindow, d time.Duration) err
 }
 
 // Release gives a window back. A window that has failed Config.MaxFailures times moves to the
-// dead-letter list.
+// dead-letter list. It returns [ErrLeaseLost] if the caller no longer holds the lease.
 func (s *Store) Release(ctx context.Context, c ClosedWindow, o ReleaseOptions) error {
 	if o.Delay < 0 || o.Delay > s.cfg.Retention {
 		return s.argument("release after %v, must be 0 to Config.Retention, %v", o.Delay, s.cfg.Retention)

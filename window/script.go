@@ -109,7 +109,7 @@ func (s *Store) run(ctx context.Context, script *redisx.Script, frees bool, args
 }
 
 func layoutError(version string) error {
-	return fmt.Errorf("%w: the data has version %s, this program has %s", ErrLayout, version, Layout)
+	return fmt.Errorf("%w: the data has layout %s, this program needs layout %s", ErrLayout, version, Layout)
 }
 
 // errSeed reports that the seed was another one, and is known now.

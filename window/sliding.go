@@ -8,7 +8,8 @@ import (
 
 func slide(key string) eventSet { return eventSet{"slide", key} }
 
-// Count counts the key's events at from or later and before to, in what the sliding window keeps.
+// Count counts the events of the key in the sliding window, at from or later and before to. Without
+// Config.Keep it returns [ErrNoSliding], as do Range, RangePage, Last and LastCount.
 func (s *Store) Count(ctx context.Context, key string, from, to time.Time) (int64, error) {
 	if err := s.sliding(key); err != nil {
 		return 0, err
@@ -20,9 +21,9 @@ func (s *Store) Count(ctx context.Context, key string, from, to time.Time) (int6
 	return n, nil
 }
 
-// Range returns the key's events at from or later and before to, in the order of time and data,
-// from what the sliding window keeps. An event that is there during the whole call is returned
-// once. [Store.RangePage] takes less memory.
+// Range returns the events of the key in the sliding window, at from or later and before to, in the
+// order of time and data. An event that is there during the whole call is returned once.
+// [Store.RangePage] takes less memory.
 func (s *Store) Range(ctx context.Context, key string, from, to time.Time) ([]Event, error) {
 	if err := s.sliding(key); err != nil {
 		return nil, err
@@ -35,8 +36,8 @@ func (s *Store) Range(ctx context.Context, key string, from, to time.Time) ([]Ev
 }
 
 // RangePage returns up to n events of a [Store.Range], and the cursor of the next page. The first
-// cursor is "", and "" comes back with the last page. A page may have fewer events than n. The
-// cursor is a place in time: events that are added or leave meanwhile shift nothing.
+// cursor is ""; the last page returns "". A page may have fewer events than n. The cursor is a
+// place in time: events that are added or leave meanwhile shift nothing.
 func (s *Store) RangePage(ctx context.Context, key string, from, to time.Time, cursor string, n int) (page []Event, next string, err error) {
 	if err := s.sliding(key); err != nil {
 		return nil, "", err

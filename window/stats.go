@@ -12,7 +12,7 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// Stats counts what is where, in one step.
+// Stats are the counts of a [Store], read in one step.
 type Stats struct {
 	// Keys counts the keys with open windows. Due windows wait for a closer, Leased ones are held by
 	// one, and Dead ones failed too often.
@@ -114,7 +114,7 @@ func (s *Store) Audit(ctx context.Context) (AuditReport, error) { return s.audit
 // Repair audits and mends what it can; call it until it finds nothing. A window returns to the set
 // of its state. A window that lost events moves to the dead-letter list, and its Failure states how
 // many. A window without a record is abandoned. A key of another type is deleted, and so is a
-// member of a set that names no window. Numbers that were overwritten are counted anew.
+// member of a set that names no window. Overwritten numbers are recounted.
 func (s *Store) Repair(ctx context.Context) (AuditReport, error) { return s.audit(ctx, true) }
 
 func (s *Store) audit(ctx context.Context, repair bool) (a AuditReport, err error) {

@@ -101,7 +101,7 @@ func (s *Store) checkEviction(ctx context.Context) error {
 		return nil
 	}
 	if s.cfg.Eviction == EvictionRefuse {
-		return fmt.Errorf("%w: maxmemory-policy is %s: set it to noeviction", ErrEviction, policy)
+		return fmt.Errorf("%w: maxmemory-policy is %s, must be noeviction", ErrEviction, policy)
 	}
 	s.cfg.Logger.WarnContext(ctx, "window: Redis may evict windows when its memory is full: set maxmemory-policy to noeviction",
 		"window", s.name, "maxmemory-policy", policy)

@@ -46,8 +46,8 @@ type Summary struct {
 // Windows returns up to n windows of one phase, and the cursor of the next page. The first cursor
 // is ""; the last page returns "". Due, leased and dead windows come in the order of At. Open
 // windows come key by key, beginning with the key whose last event arrived first; when a key
-// receives events meanwhile, its windows may come twice. A page of open windows takes one round
-// trip. A page of others takes one, and one for every 100 windows. No events are read.
+// receives events meanwhile, its windows may be listed twice. A page of open windows takes one
+// round trip. A page of others takes one, and one for every 100 windows. No events are read.
 func (s *Store) Windows(ctx context.Context, phase Phase, cursor string, n int) (page []Summary, next string, err error) {
 	switch phase {
 	case PhaseOpen:
