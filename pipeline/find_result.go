@@ -18,9 +18,9 @@ const (
 	LocationReady                         // in the ready list; Position: the records before it
 	LocationWaiting                       // its batch waits for redelivery; At: from when on
 	LocationLeased                        // a worker holds its batch; At: the deadline of the lease
-	LocationSettling                      // its batch has failed too often and is about to be split or buried
-	LocationHandedOff                     // its batch was handed off, and neither staging nor the ledger has it
-	LocationBroken                        // its batch was set aside: keys of it were deleted or overwritten
+	LocationSettling                      // its batch failed too often and will be split or buried
+	LocationHandedOff                     // handed off, but in no registry and not in the ledger
+	LocationBroken                        // its batch was set aside: its keys are inconsistent
 	LocationStaged                        // its batch waits for a promotion; At: when it was staged
 	LocationPromoted                      // committed; At: when
 	LocationRejected                      // in the table of rejects; At: when

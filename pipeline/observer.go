@@ -19,10 +19,10 @@ const (
 	OpRelease   Op = "release"   // a batch was released or lost; Err holds the reason
 	OpPromote   Op = "promote"   // staged batches were promoted; Rows went into the target
 	OpAck       Op = "ack"       // promoted batches were acknowledged
-	OpReconcile Op = "reconcile" // handed-off batches were compared with Postgres; Batches were redelivered
+	OpReconcile Op = "reconcile" // handed-off batches were compared with Postgres
 	OpRefresh   Op = "refresh"   // views were refreshed
 	OpPrune     Op = "prune"     // Batches were deleted from the ledger
-	OpStuck     Op = "stuck"     // a step fails again and again; reported at growing intervals with Failures and Since
+	OpStuck     Op = "stuck"     // a step fails again and again; see Event.Failures and Event.Since
 	OpRecovered Op = "recovered" // the step works again
 )
 
@@ -37,7 +37,8 @@ type Event struct {
 	Attempt int64     // of the batch
 	// IDs are the batches that OpPromote found, or that OpAck acknowledged, if there are several.
 	IDs []string
-	// Batches, Records and Rows count what the step concerned.
+	// Batches, Records and Rows count what the step concerned; the Batches of OpReconcile were
+	// redelivered.
 	Batches int
 	Records int
 	Rows    int64
@@ -53,7 +54,7 @@ type Event struct {
 	// InProgress is the total of the batches that the worker holds.
 	InProgress InProgress
 	// Step names the step that fails in OpStuck or works again in OpRecovered, such as "promoting".
-	// Failures counts the failures, which began at Since.
+	// Failures counts the failures, which began at Since. OpStuck comes at growing intervals.
 	Step     string
 	Failures int
 	Since    time.Time

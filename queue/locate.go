@@ -21,7 +21,7 @@ type BatchState uint8
 // The states of a sealed batch.
 const (
 	BatchStateLeased    BatchState = iota + 1 // a worker holds it
-	BatchStateSettling                        // it has failed too often and is about to be split or buried
+	BatchStateSettling                        // it failed too often; it will be split or buried
 	BatchStateWaiting                         // it waits for redelivery
 	BatchStateHandedOff                       // it waits for a promoter
 	BatchStateBroken                          // set aside: its keys are inconsistent

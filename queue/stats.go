@@ -18,7 +18,7 @@ type Stats struct {
 	Dead      int64 // records in the dead-letter list
 
 	LeasedBatches, WaitingBatches, HandedOffBatches int64 // sealed batches by state
-	BrokenBatches                                   int64 // batches set aside because their keys are inconsistent
+	BrokenBatches                                   int64 // set aside: their keys are inconsistent
 
 	Taken     int64 // records ever sealed
 	Acked     int64 // records acknowledged

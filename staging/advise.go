@@ -4,7 +4,9 @@ import "context"
 
 // An Advice is one thing that makes promotions slow and that an administrator can change.
 type Advice struct {
-	Code string // stable, for programs: "collation", "unanalyzed", "autovacuum", "max_wal_size" or "shared_buffers"
+	// Code is for programs and stable: "collation", "unanalyzed", "autovacuum", "max_wal_size" or
+	// "shared_buffers".
+	Code string
 	Text string // for people, with the figure where one was measured
 }
 

@@ -26,15 +26,21 @@ type Conflict uint8
 
 // The conflict policies.
 const (
-	ConflictSkip    Conflict = iota // keep the existing row; the new one counts as a conflict
-	ConflictReplace                 // the new row replaces it, with its spelling of the key; see Config.Newer and ReplaceIf; a row that loses is a conflict
-	ConflictFail                    // the promotion fails with a ConflictError and changes nothing
+	// ConflictSkip keeps the existing row; the new one counts as a conflict.
+	ConflictSkip Conflict = iota
+	// ConflictReplace puts the new row in its place, with the new spelling of the key. Config.Newer and
+	// Config.ReplaceIf decide which row wins; one that loses counts as a conflict.
+	ConflictReplace
+	// ConflictFail makes the promotion fail with a [ConflictError]. Nothing is changed.
+	ConflictFail
 )
 
 // A Rule rejects the rows for which Where is true. They go to the rejects table with Code, Reason
 // and the row as JSON. The first rule that is true, in the given order, decides.
 type Rule struct {
-	Code   string // stable, for programs: "negative_amount"; a to z, 0 to 9 and _, from a letter on, up to 64; not sqlstate_…
+	// Code is for programs and stable: "negative_amount". It has up to 64 characters of a to z, 0 to 9
+	// and _, begins with a letter, and does not begin with sqlstate_.
+	Code   string
 	Reason string // for people: "the amount is below zero"
 	Where  string // SQL over the columns of the staged row (alias s); trusted text, never user input
 }
@@ -44,8 +50,11 @@ type Rule struct {
 // updated, as they are now. Only the columns that the merges name are kept for them. A column is
 // named by its own name, so avoid * and the name of the rows alone: they keep all columns.
 type Merge struct {
-	Name string // a name for the CTE, unique among the merges; a later merge may read what SQL returns
-	SQL  string // INSERT … SELECT … FROM promoted … ON CONFLICT … DO UPDATE …, or a SELECT for later merges
+	// Name is the name of the common table expression, unique among the merges. A later merge may read
+	// what SQL returns.
+	Name string
+	// SQL is INSERT … SELECT … FROM promoted … ON CONFLICT … DO UPDATE …, or a SELECT for later merges.
+	SQL string
 	// Replaced is true if SQL also takes out the values of the common table expression "replaced": the
 	// rows that the promoted ones have replaced, as they were. ConflictReplace needs it of every
 	// merge, or a row that replaces another would count twice. Other writers of the target wait while
@@ -108,10 +117,10 @@ type Config[T any] struct {
 	// works in a lane, so with two lanes two backends of Postgres promote at once. Each batch has
 	// its lane by its id. 0: as many as the target has, at first one.
 	//
-	// New adds lanes, and takes none away: [RetireLanes] does. With a smaller number than the target
-	// has, Stage uses the first lanes, and the others are promoted too. A program that was started
-	// before the number grew promotes nothing and returns [ErrDrift] until it is started again. See
-	// "Lanes" in the package comment for what lanes change.
+	// New adds lanes; only [RetireLanes] removes them. With a smaller number than the target has,
+	// Stage uses the first lanes, and all lanes are promoted. A program that was started before the
+	// number grew promotes nothing and returns [ErrDrift] until it is restarted. See "Lanes" in the
+	// package comment for what lanes change.
 	Lanes int
 
 	// Rules reject rows at promotion. NOT NULL, CHECK and foreign key constraints of the target act as
@@ -134,14 +143,14 @@ type Config[T any] struct {
 	// IdleTimeout is how long a transaction may be idle before Postgres ends it. Default
 	// [DefaultIdleTimeout].
 	IdleTimeout time.Duration
-	// StageTimeout is how long a COPY may make no progress while a promotion waits for its lock. Then
-	// the promoter disconnects the worker. A COPY that makes progress is left alone. Default
+	// StageTimeout is how long a COPY may make no progress while a promotion waits for its lock. After
+	// this time the promoter disconnects the worker. A COPY that makes progress is left alone. Default
 	// [DefaultStageTimeout].
 	StageTimeout time.Duration
 	// CommitTimeout is how long a COMMIT may take: a server with synchronous standbys waits for them
-	// without a limit of its own. Then the wait is cancelled, and the error is [ErrNotDurable]. The
-	// limit is at most three quarters of the time that the caller's context has left. Default
-	// [DefaultCommitTimeout].
+	// without a limit of its own. After this time the wait is cancelled, and the error is
+	// [ErrNotDurable]. The limit is at most three quarters of the time that the caller's context has
+	// left. Default [DefaultCommitTimeout].
 	CommitTimeout time.Duration
 }
 

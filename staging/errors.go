@@ -47,9 +47,9 @@ var (
 	// ErrUnknown is wrapped by the error of a commit whose outcome is unknown. The calls of this
 	// package are idempotent: call again.
 	ErrUnknown = errors.New("staging: outcome of the commit is unknown")
-	// ErrNotDurable is wrapped, together with ErrUnknown, by the error of a commit that the server has
-	// done and no synchronous standby has confirmed. The loss of the server would lose it, so nothing
-	// of it may be acknowledged yet. Call again: the call succeeds when a standby has it.
+	// ErrNotDurable is wrapped, together with ErrUnknown, by the error of a commit that is done on the
+	// server and that no synchronous standby has confirmed. Losing the server would lose the commit,
+	// so nothing in it may be acknowledged yet. Call again: the call succeeds when a standby has it.
 	ErrNotDurable = errors.New("staging: commit is not confirmed by a synchronous standby")
 	// ErrStuck is wrapped by the error of [Stats.Stuck].
 	ErrStuck = errors.New("staging: promotions fail")
@@ -100,8 +100,10 @@ func (e *DriftError) Unwrap() error { return ErrDrift }
 // first one whose key the target has, or an earlier row. Void its batch, or correct the target.
 type ConflictError struct {
 	Table string
-	Rows  int    // rows of the promotion whose key is there
-	Key   string // of the record: a JSON object of the key's columns; "" if its row in the target has gone meanwhile
+	Rows  int // rows of the promotion whose key the target has
+	// Key is the record's key, a JSON object of the key's columns. It is "" if the target's row has
+	// gone meanwhile.
+	Key   string
 	Batch string
 	Pos   int32  // index of the record in the batch
 	Root  string // the batch that the record was sealed in first

@@ -41,7 +41,7 @@ type FoundBatch struct {
 	Fate                                          Fate // FateStaged, FatePromoted or FateVoid
 	Attempt                                       int64
 	Worker                                        string
-	Sealed, Staged, Committed                     time.Time // Staged and Committed: zero if they do not apply
+	Sealed, Staged, Committed                     time.Time // zero if not staged, not committed
 }
 
 // Holds reports whether the batch holds the record at a place of a root batch.
@@ -69,7 +69,7 @@ type SealedBatches struct {
 type Finder struct{ t *table }
 
 // NewFinder returns a Finder. id is the column that holds the record's id ([Config].ID); "" takes
-// the column of the primary key, if it has one only. The pool stays the caller's.
+// the column of the primary key, if that is one column. NewFinder never closes the pool.
 func NewFinder(ctx context.Context, pool *pgxpool.Pool, target, id string) (*Finder, error) {
 	t, err := companions(ctx, pool, target, func(t *table, q *pgx.Conn) error {
 		missing, err := t.missingTables(ctx, q)
@@ -116,9 +116,9 @@ func (f *Finder) FindSealed(ctx context.Context, from, to time.Time, limit int) 
 }
 
 // FindKey returns the rows of the target whose column Config.ID has the value of key, and the
-// rejects with that key, as it is given or as Postgres prints it. It uses indexes only. What has
-// none, or what the role may not read, is named in Limits and left out. A key that is no value of
-// the column's type has no rows.
+// rejects with that key, as it is given or as Postgres prints it. It uses indexes only. A column
+// without an index, and a table that the role may not read, are left out and named in Limits. A key
+// that is not a value of the column's type has no rows.
 func (t *table) FindKey(ctx context.Context, key string) (found FoundKey, err error) {
 	if ok, _ := textOK(key); !ok {
 		return found, fmt.Errorf("%w: the key %q is not text, must be UTF-8 without NUL", ErrLoad, key)

@@ -216,8 +216,8 @@ func (x *groupLoad[R]) stagesOf(i int) string {
 // the records; the functions of [Into] make the rows of them. A record without a row in any table
 // counts as filtered. If one table cannot take a row of a record, the record is rejected in all.
 //
-// It is otherwise as [Table.Stage]. A call costs two round trips, and a COPY for each table that
-// gets rows.
+// It is otherwise as [Table.Stage]. A call takes two round trips, and two more for the COPY into
+// each table that gets rows.
 func (g *TableGroup[R]) Stage(ctx context.Context, l Load[R]) (Outcome, error) {
 	if err := g.Check(ctx); err != nil {
 		return 0, err

@@ -9,16 +9,16 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// RetireLanes takes lanes of a target away: those behind the first keep. They take no new batches
-// from then on, promoters empty them, and RetireLanes drops the tables of each one that is empty.
-// It returns the number of lanes that are left. While that is more than keep, let promoters run and
+// RetireLanes removes the lanes of a target after the first keep. From then on these take no new
+// batches, promoters empty them, and RetireLanes drops the tables of each one that is empty. It
+// returns the number of lanes that are left. While that is more than keep, let promoters run and
 // call RetireLanes again. It waits for a promotion or a program that reads a lane, for at most
 // [DefaultLockTimeout], and returns [ErrBusy] after that.
 //
-// Programs may run meanwhile, and need not be started again. A batch that is delivered again may be
-// staged into another lane; it is promoted once. New with a greater [Config].Lanes uses retired
-// lanes again, so deploy the smaller number first. RetireLanes also mends a target of which the
-// tables of lanes were dropped by hand. The role must own the tables.
+// Programs may run meanwhile and need no restart. A redelivered batch may be staged into another
+// lane; it is promoted once. New with a greater [Config].Lanes uses retired lanes again, so deploy
+// the smaller number first. RetireLanes also mends a target whose lane tables were dropped by hand.
+// The role must own the tables.
 func RetireLanes(ctx context.Context, pool *pgxpool.Pool, target string, keep int) (lanes int, err error) {
 	if keep < 1 || keep > MaxLanes {
 		return 0, fmt.Errorf("%w: RetireLanes keeps %d lanes, must be 1 to %d", ErrConfig, keep, MaxLanes)

@@ -17,8 +17,8 @@ import (
 type Ledger struct{ t *table }
 
 // OpenLedger returns the Ledger of a target. The target must exist, and so must the tables that
-// [New] creates for it: otherwise the error is [ErrNoTarget] or [ErrMissing]. The pool stays the
-// caller's.
+// [New] creates for it: otherwise the error is [ErrNoTarget] or [ErrMissing]. OpenLedger never
+// closes the pool.
 func OpenLedger(ctx context.Context, pool *pgxpool.Pool, target string) (*Ledger, error) {
 	t, err := companions(ctx, pool, target, func(t *table, q *pgx.Conn) error {
 		missing, err := t.missingTables(ctx, q)

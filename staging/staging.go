@@ -30,20 +30,20 @@ type Batch struct {
 func NewBatchID() string { return uid.New() }
 
 // MaxRow bounds a row in bytes, as COPY carries it. A row that the target refuses is stored as JSON
-// with its reason. JSON takes up to six bytes for one, and Postgres stores no value over 1 GiB: a
-// larger row could neither be promoted nor rejected. A record with one is rejected with its payload
-// in Load.Payloads; without one there, Stage returns ErrLoad.
+// with its reason. JSON may take six bytes for one byte, and Postgres stores no value over 1 GiB: a
+// larger row could neither be promoted nor rejected. A record with such a row is rejected with its
+// payload from Load.Payloads; without that, Stage returns ErrLoad.
 const MaxRow = 160 << 20
 
 // MaxReason bounds the stored reason of a reject, and of a promotion that failed, in characters. A
-// longer one is cut: what a trigger raises may be of any length.
+// longer one is cut, because a trigger may raise a text of any length.
 const MaxReason = 1000
 
 // A Reject is a record, or a row of it, that does not go into the target.
 type Reject struct {
 	Pos     int32  // index of the record in the batch
 	Key     string // the record's id in the dedup window; "" if unknown
-	Code    string // stable, for programs: a word as [Rule] describes; Stage converts any other text into one
+	Code    string // for programs and stable: a word as in [Rule]; Stage converts any other text
 	Reason  string // for people; stored up to MaxReason
 	Payload []byte // the rejected record, or the row as JSON under the names of its columns
 	Root    string // place in the root batch; filled when rejects are read
@@ -81,7 +81,7 @@ const (
 	OutcomeStaged          Outcome = iota + 1 // written now: hand the batch off
 	OutcomeAlreadyStaged                      // written before: hand the batch off
 	OutcomeAlreadyPromoted                    // committed: acknowledge the batch
-	OutcomeAlreadyVoid                        // declared void: finish its split or burial, never acknowledge it
+	OutcomeAlreadyVoid                        // void: split or bury it, and never acknowledge it
 )
 
 func (o Outcome) String() string {
@@ -123,7 +123,9 @@ func (f Fate) String() string {
 
 // PromoteOptions bound one promotion.
 type PromoteOptions struct {
-	MaxRows int           // rows of one transaction, in whole batches (at least one batch); default 1,000,000
+	// MaxRows bounds the rows of one transaction, in whole batches and at least one. Default
+	// [DefaultMaxRows].
+	MaxRows int
 	Timeout time.Duration // of the whole call; 0: only ctx bounds it
 	// Lane is the lane to promote, from 1 to [Table.Lanes]. 0: one that has staged batches and
 	// where no promoter is at work. A group has no lanes and ignores it.
@@ -139,8 +141,10 @@ type PromotedBatch struct {
 // A PromoteResult is the result of one call of Promote. The counts are those of the batches that
 // this call committed.
 type PromoteResult struct {
-	Batches    []PromotedBatch
-	Mismatched []string // set aside, because staged rows differ from the registry's count: redeliver them
+	Batches []PromotedBatch
+	// Mismatched batches were set aside because their staged rows differ from the registry's count:
+	// redeliver them.
+	Mismatched []string
 	TooOld     []string // set aside, because they were sealed before the ledger's floor
 
 	Records        int // records of the batches

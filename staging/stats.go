@@ -23,7 +23,7 @@ type Stats struct {
 	// [DiscardStaged].
 	Foreign int64
 
-	FailingSince time.Time // when promotions of this target began to fail; zero if the last one succeeded
+	FailingSince time.Time // when promotions began to fail; zero if the last one succeeded
 	Failures     int64     // failed promotions since then
 	Failure      string    // the last error
 }

@@ -20,12 +20,12 @@ const (
 	ActionKindResume        ActionKind = "resume"         // workers lease again
 	ActionKindRequeue       ActionKind = "requeue"        // dead letters get another chance
 	ActionKindDiscard       ActionKind = "discard"        // dead letters are removed for good
-	ActionKindReplay        ActionKind = "replay"         // a reject is pushed again, edited or as it was, and resolved
+	ActionKindReplay        ActionKind = "replay"         // a reject is pushed again and resolved
 	ActionKindResolve       ActionKind = "resolve"        // rejects are marked as done with
 	ActionKindRefreshView   ActionKind = "refresh-view"   // a view is refreshed, or all are
 	ActionKindRefreshLookup ActionKind = "refresh-lookup" // a lookup table is loaded again
 	ActionKindPromote       ActionKind = "promote"        // what is staged is promoted now
-	ActionKindReconcile     ActionKind = "reconcile"      // batches handed off are compared with the table
+	ActionKindReconcile     ActionKind = "reconcile"      // handed-off batches are compared
 	ActionKindAudit         ActionKind = "audit"          // the queue is recounted; nothing changes
 )
 
