@@ -72,8 +72,8 @@ type Config struct {
 	// SkipAnalyze leaves out the ANALYZE after a refresh. Then neither the planner nor
 	// [Refresher.Freshness] knows how many rows a view has until autovacuum analyzes it.
 	SkipAnalyze bool
-	// Logger receives what no caller can: the failure of a refresh whose callers have all left, and a
-	// definition that New could not compare. nil: slog.Default().
+	// Logger receives what no caller receives: the failure of a refresh whose callers have all left,
+	// and a warning about a definition that New could not compare. nil: slog.Default().
 	Logger *slog.Logger
 }
 
@@ -102,7 +102,7 @@ func (c Config) check() error {
 			return err
 		}
 		if seen[v.ident()] {
-			return invalid("Config.Views[%d].Name is %q, must be another than that of an earlier view", i, v.Name)
+			return invalid("Config.Views[%d].Name is %q, must differ from that of every earlier view", i, v.Name)
 		}
 		seen[v.ident()] = true
 	}

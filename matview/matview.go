@@ -11,8 +11,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// DB is what a [Rollup] needs: a *pgxpool.Pool, a *pgx.Conn, or a pgx.Tx whose transaction the
-// roll-up's work joins.
+// DB runs the statements of a [Rollup]: a *pgxpool.Pool, a *pgx.Conn, or a pgx.Tx whose transaction
+// the roll-up's work joins.
 type DB interface {
 	Begin(ctx context.Context) (pgx.Tx, error)
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)

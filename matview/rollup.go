@@ -136,7 +136,7 @@ func (r Rollup) Validate() error {
 			return err
 		}
 		if seen[c.Name] {
-			return invalid("%s.Name is %q, must be another than that of an earlier column", field, c.Name)
+			return invalid("%s.Name is %q, must differ from that of every earlier column", field, c.Name)
 		}
 		seen[c.Name] = true
 		if c.Type == "" {
@@ -156,7 +156,7 @@ func (r Rollup) Validate() error {
 		}
 		for _, s := range r.columnsOf(i) {
 			if seen[s.name] {
-				return invalid("%s.Name is %q, must be another than that of an earlier column", field, m.Name)
+				return invalid("%s.Name is %q, must differ from that of every earlier column", field, m.Name)
 			}
 			seen[s.name] = true
 		}

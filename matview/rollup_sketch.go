@@ -78,8 +78,8 @@ var sketchSQL string
 // The argument is an SQL expression: the column of an [AggregateSketch], or bit_or of it over
 // several groups.
 //
-// A matrix with c bits for each of its k rows has seen about k·2^c·0.794 values from c = 5 on.
-// Below, a polynomial fits the exact inverse within 0.02 %.
+// If the k rows of a sketch have c set bits each on average, it has seen about k·2^c·0.794 values,
+// for c of 5 and more. Below that, a polynomial fits the exact inverse within 0.02 %.
 func SketchCount(sketch string) string {
 	rows := "(length(" + sketch + ") / " + strconv.Itoa(sketchRanks) + ")"
 	c := "(bit_count(" + sketch + ")::float8 / " + rows + ")"

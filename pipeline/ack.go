@@ -110,7 +110,7 @@ func (f Flow[T]) undoOfBurial(ctx context.Context, qb *queue.Batch, log *slog.Lo
 		if isUnavailable(err) || ctx.Err() != nil {
 			return queue.Resolution{}, err // a stage before Dedup cannot work now; the queue asks again
 		}
-		log.Warn("could not find the id of a dead record; its claim remains until the window has passed", "batch", qb.ID, "err", oneLine(err))
+		log.Warn("pipeline: could not find the id of a dead record; its claim remains until the window has passed", "batch", qb.ID, "error", oneLine(err))
 	}
 	if b == nil || b.keys == nil || b.keys[0] == "" {
 		return queue.Resolution{}, nil

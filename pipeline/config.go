@@ -52,10 +52,10 @@ type WorkerConfig struct {
 	// exceeds it loses its batch, which counts as a crash. It does not bound the wait for Postgres.
 	// Default [DefaultBatchTimeout], or LeaseDuration if that is longer.
 	BatchTimeout time.Duration
-	// CallTimeout is how long one call to a store may take. A store that does not answer, on a
-	// connection that TCP keeps alive, is left after that time and tried again on another
-	// connection. For one that is only slow, the limit doubles after each call that was cut off.
-	// Default [DefaultCallTimeout].
+	// CallTimeout is how long one call to a store may take. If the store has not answered by then,
+	// although TCP keeps the connection alive, the call is retried on another connection. For a store
+	// that is only slow, the limit doubles after each call that was cut off. Default
+	// [DefaultCallTimeout].
 	CallTimeout time.Duration
 	// ShutdownTimeout is how long a worker may take to finish its batches after its context has ended.
 	// Default [DefaultShutdownTimeout].
@@ -116,7 +116,7 @@ type PromoterConfig struct {
 	// the ledger, even without an error. It also does so at start and after every error. Default
 	// [DefaultReconcileInterval].
 	ReconcileInterval time.Duration
-	// Promote bounds one promotion. With Promote.Lane, the promoter promotes that lane only.
+	// Promote bounds one promotion. With its Lane set, the promoter promotes that lane only.
 	Promote staging.PromoteOptions
 	// Refresh is called after promotions, at most once per RefreshInterval, and once more on shutdown
 	// if rows were promoted since. Calls never overlap, and promotions continue during a call. A
@@ -130,10 +130,10 @@ type PromoterConfig struct {
 	// same program: views are then refreshed in the pauses of the load, and not again and again during
 	// it. Nil: no call.
 	Notify func()
-	// CallTimeout is how long one call to a store may take. A store that does not answer, on a
-	// connection that TCP keeps alive, is left after that time and tried again on another
-	// connection. For one that is only slow, the limit doubles after each call that was cut off.
-	// Default [DefaultCallTimeout].
+	// CallTimeout is how long one call to a store may take. If the store has not answered by then,
+	// although TCP keeps the connection alive, the call is retried on another connection. For a store
+	// that is only slow, the limit doubles after each call that was cut off. Default
+	// [DefaultCallTimeout].
 	CallTimeout time.Duration
 	// Retention is how long the ledger and resolved rejects are kept. The promoter deletes older
 	// entries, at most once an hour, and never any that are younger than the oldest record in flight

@@ -43,8 +43,8 @@
 //
 // # Keys and tables
 //
-// Those of the queue, the dedup window and the table in the [Flow]. [Signals] add the Pub/Sub
-// channel "{name}:signals" and the hash "{name}:signals:stalls".
+// They are those of the queue, the dedup window and the table in the [Flow]. [Signals] add the
+// Pub/Sub channel "{name}:signals" and the hash "{name}:signals:stalls".
 //
 // # Cost
 //

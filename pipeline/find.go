@@ -38,8 +38,8 @@ type TableFinder interface {
 	FindSealed(ctx context.Context, from, to time.Time, limit int) (staging.SealedBatches, error)
 }
 
-// FindSources are the places in which [Find] looks. What is nil is left out, and named in
-// Found.Limits.
+// FindSources are the places in which [Find] looks. A nil source is left out, and named in
+// [FindResult.Limits].
 type FindSources struct {
 	Queue  QueueFinder
 	Window WindowFinder
@@ -95,7 +95,7 @@ func (f Flow[T]) keysOf(ctx context.Context, payloads [][]byte) []string {
 // By index it finds: the place that holds the id in the dedup window, and its batch in the queue,
 // the registries or the ledger; the rows and rejects with that key; a dead letter by its batch.
 // Ready, delayed and dead records, and copies in batches in flight, have no index by id: Find reads
-// some of each (FindSources.Scan). Found.Limits names what it did not look through.
+// some of each ([FindSources.Scan]). [FindResult.Limits] names what it did not look through.
 //
 // A copy that was dropped as a duplicate leaves no trace but a count. Find reports the record whose
 // duplicate it was.

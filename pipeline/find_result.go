@@ -46,7 +46,7 @@ func (s Location) MarshalText() ([]byte, error) { return []byte(s.String()), nil
 // WholeBatch is the Position of a FoundPlace that is about a batch, or a row of unknown batch.
 const WholeBatch = -1
 
-// FindResult is what [Find] has found.
+// FindResult is the result of [Find].
 type FindResult struct {
 	ID     string       `json:"id"`
 	At     time.Time    `json:"at"`

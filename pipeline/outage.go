@@ -81,14 +81,14 @@ func (o *outage) fail(who string, err error, args []any) (state outageState, due
 			state.batch = id
 		}
 	}
-	args = slices.Concat([]any{"err", oneLine(err)}, args, o.args)
+	args = slices.Concat([]any{"error", oneLine(err)}, args, o.args)
 	if !o.logged && o.failures == 1 {
 		o.logged = true
-		o.log.Warn(o.what+" failed; retrying", args...)
+		o.log.Warn("pipeline: "+o.what+" failed; retrying", args...)
 		return state, false // once is not stuck
 	}
 	o.logged, o.reported = true, true
-	o.log.Warn(o.what+" still fails; retrying", append(args, "failures", o.failures, "since", now.Sub(o.begun).Round(time.Millisecond))...)
+	o.log.Warn("pipeline: "+o.what+" still fails; retrying", append(args, "failures", o.failures, "since", now.Sub(o.begun).Round(time.Millisecond))...)
 	return state, true
 }
 
@@ -119,7 +119,7 @@ func (o *outage) end(who string, works bool) (state outageState, over bool) {
 	}
 	o.owed = o.reported && !works
 	if works {
-		o.log.Info(o.what+" works again", slices.Concat([]any{"after", o.now().Sub(o.begun).Round(time.Millisecond), "failures", o.failures}, o.args)...)
+		o.log.Info("pipeline: "+o.what+" works again", slices.Concat([]any{"after", o.now().Sub(o.begun).Round(time.Millisecond), "failures", o.failures}, o.args)...)
 	}
 	return outageState{over: true, works: works, since: o.begun, failures: o.failures}, o.reported
 }

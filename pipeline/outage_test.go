@@ -47,11 +47,11 @@ func TestOutageIsLoggedOnceAndAtGrowingIntervals(t *testing.T) {
 	o.succeeded("batch 2")
 	o.succeeded("batch 2")
 	want := []string{
-		`level=WARN msg="staging failed; retrying" err="refused: dial one dial two"`,
-		`level=WARN msg="staging still fails; retrying" err="refused: dial one dial two" failures=21 since=5s`,
-		`level=WARN msg="staging still fails; retrying" err="refused: dial one dial two" failures=61 since=15s`,
-		`level=WARN msg="staging still fails; retrying" err="refused: dial one dial two" failures=141 since=35s`,
-		`level=INFO msg="staging works again" after=1m0s failures=240`,
+		`level=WARN msg="pipeline: staging failed; retrying" error="refused: dial one dial two"`,
+		`level=WARN msg="pipeline: staging still fails; retrying" error="refused: dial one dial two" failures=21 since=5s`,
+		`level=WARN msg="pipeline: staging still fails; retrying" error="refused: dial one dial two" failures=61 since=15s`,
+		`level=WARN msg="pipeline: staging still fails; retrying" error="refused: dial one dial two" failures=141 since=35s`,
+		`level=INFO msg="pipeline: staging works again" after=1m0s failures=240`,
 	}
 	if diff := cmp.Diff(want, linesOf(out)); diff != "" {
 		t.Error(diff)

@@ -118,7 +118,7 @@ func (p *Promoter[T]) listen(ctx context.Context) {
 		}
 	})
 	if ctx.Err() == nil {
-		p.cfg.Logger.Warn("no more signals; the promoter only polls", "queue", p.flow.Queue.Name(), "err", oneLine(err))
+		p.cfg.Logger.Warn("pipeline: no more signals; the promoter only polls", "queue", p.flow.Queue.Name(), "error", oneLine(err))
 	}
 }
 
@@ -135,7 +135,7 @@ func (p *Promoter[T]) promoteLoop(ctx context.Context, lane int, round func() er
 	for ctx.Err() == nil {
 		err := round()
 		if err != nil && ctx.Err() != nil {
-			p.cfg.Logger.Warn("stopped during a promotion; the next start reconciles", "queue", p.flow.Queue.Name(), "err", oneLine(err))
+			p.cfg.Logger.Warn("pipeline: stopped during a promotion; the next start reconciles", "queue", p.flow.Queue.Name(), "error", oneLine(err))
 			return
 		}
 		if err != nil {
@@ -182,7 +182,7 @@ func (p *Promoter[T]) round(ctx, work context.Context, dirty chan<- struct{}) er
 	}
 	if epoch != p.epoch {
 		if p.epoch != "" {
-			p.cfg.Logger.Warn("Postgres has crashed and emptied staging; its batches are redelivered", "queue", p.flow.Queue.Name())
+			p.cfg.Logger.Warn("pipeline: Postgres has crashed and emptied staging; its batches are redelivered", "queue", p.flow.Queue.Name())
 		}
 		p.reconcileAfter(0)
 	}
@@ -305,10 +305,10 @@ func (p *Promoter[T]) promote(ctx context.Context, lane int) (int, error) {
 		Duplicates: prom.Duplicates, Filtered: prom.Filtered, Rejected: prom.Rejected, Duration: took,
 	})
 	if len(prom.Mismatched) > 0 {
-		p.cfg.Logger.Error("staged rows differ from the registry's count; the batches are redelivered", "batches", prom.Mismatched)
+		p.cfg.Logger.Error("pipeline: staged rows differ from the registry's count; the batches are redelivered", "batches", prom.Mismatched)
 	}
 	if len(prom.TooOld) > 0 {
-		p.cfg.Logger.Error("batches are older than the ledger's floor; they are not promoted and end in the dead-letter list", "batches", prom.TooOld)
+		p.cfg.Logger.Error("pipeline: batches are older than the ledger's floor; they are not promoted and end in the dead-letter list", "batches", prom.TooOld)
 	}
 	if len(promoted) < found {
 		p.reconcileAfter(0) // the split of a void batch must be finished, and one set aside redelivered
@@ -352,7 +352,7 @@ func (p *Promoter[T]) Reconcile(ctx context.Context) error {
 		return err
 	}
 	if done.Redelivered > 0 {
-		p.cfg.Logger.Info("reconciled", "queue", p.flow.Queue.Name(), "redelivered", done.Redelivered, "acknowledged", done.Acked)
+		p.cfg.Logger.Info("pipeline: reconciled", "queue", p.flow.Queue.Name(), "redelivered", done.Redelivered, "acknowledged", done.Acked)
 	}
 	if done.Acked > 0 {
 		p.events.emit(ctx, Event{Op: OpAck, Batches: done.Acked})

@@ -205,7 +205,7 @@ func TestOutageLogsTwoLines(t *testing.T) {
 	defer cancel()
 	wait := r.startWorker(ctx, pipeline.WorkerConfig{Logger: slog.New(log), Concurrency: 4})
 	await(t, table.enough, "twelve failures")
-	if got := log.all(); len(got) != 1 || !strings.Contains(got[0], `msg="staging failed; retrying"`) || strings.Contains(got[0], `\n`) {
+	if got := log.all(); len(got) != 1 || !strings.Contains(got[0], `msg="pipeline: staging failed; retrying"`) || strings.Contains(got[0], `\n`) {
 		t.Errorf("log of twelve failures: %q, want one line", got)
 	}
 	if err := pg.Start(); err != nil {
@@ -215,7 +215,7 @@ func TestOutageLogsTwoLines(t *testing.T) {
 	cancel()
 	wait()
 	got := log.all()
-	if len(log.with("failed; retrying")) != 1 || len(log.with(`msg="staging works again"`)) != 1 || !strings.Contains(got[len(got)-1], "after=") {
+	if len(log.with("failed; retrying")) != 1 || len(log.with(`msg="pipeline: staging works again"`)) != 1 || !strings.Contains(got[len(got)-1], "after=") {
 		t.Errorf("log %q, want one line at the beginning and one at the end", got)
 	}
 }

@@ -17,7 +17,7 @@ type ShardsConfig struct {
 	// Key returns the id of a payload: the one that the chain's [Dedup] stage claims after it has
 	// decoded the record. It decides the shard, so that equal ids meet in one window. Every producer
 	// must place a record by its id; Dedup rejects a record that it meets in another shard, with the
-	// code "wrong_shard". Of a payload that the chain refuses anyway, any result will do.
+	// code "wrong_shard". For a payload that the chain rejects anyway, any result will do.
 	//
 	// Nil, together with NoWindow: payloads go to the shards in turn.
 	Key func(payload []byte) string
@@ -31,8 +31,8 @@ type ShardsConfig struct {
 	NoWindow, NoGate bool
 }
 
-// Shards are all parts of a sharded pipeline on Redis: a queue over several slots of a cluster, and
-// for each shard a dedup window, a gate and a signal channel in the slot of the shard. So every
+// Shards holds all parts of a sharded pipeline on Redis: a queue over several slots of a cluster,
+// and for each shard a dedup window, a gate and a signal channel in the slot of the shard. So every
 // script stays on one node, and a batch and its records cost the same however many nodes there are.
 //
 // The fields fit into one [Flow], whose workers lease from all shards and whose promoter

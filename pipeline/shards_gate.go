@@ -11,9 +11,9 @@ import (
 	"github.com/headrace/headrace/queue"
 )
 
-// ShardGate are the gates of a sharded pipeline, one in front of each shard. [Shards.Push] asks
-// them for room. Within one push, a full shard holds back the records of that shard alone; the
-// push returns when the last shard has its part.
+// ShardGate holds the gates of a sharded pipeline, one in front of each shard. [Shards.Push] asks
+// them for room. Within one push, a full shard holds back the records of that shard alone; the push
+// returns when the last shard has its part.
 type ShardGate struct {
 	gates []*backpressure.Gate
 	of    map[string]*backpressure.Gate // by name of the shard

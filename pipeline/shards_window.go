@@ -43,8 +43,8 @@ func (w *ShardWindow) only(i int) *ShardWindow {
 	return &one
 }
 
-// Name returns the name of the queue: that of all shards, or of the one that [Shards.Shard] has
-// returned the window with.
+// Name returns the name of the queue: that of all shards, or, for a window from [Shards.Shard],
+// that of its shard.
 func (w *ShardWindow) Name() string { return w.name }
 
 // Of returns the window in which an id is claimed.
@@ -92,8 +92,8 @@ func (w *ShardWindow) Undo(ctx context.Context, claims []dedup.Claim) ([][]dedup
 	return out, err
 }
 
-// Holders is [dedup.Deduplicator.Holders] in the windows of the ids; that of a single shard knows
-// the ids of the shard.
+// Holders is [dedup.Deduplicator.Holders] in the windows of the ids; the window of a single shard
+// finds only ids of that shard.
 func (w *ShardWindow) Holders(ctx context.Context, ids ...string) ([]dedup.Holder, error) {
 	out := make([]dedup.Holder, len(ids))
 	err := w.byShard(len(ids), func(i int) string { return ids[i] }, func(window *dedup.Deduplicator, part []int) error {

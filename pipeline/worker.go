@@ -15,9 +15,9 @@ import (
 // batches off to the promoter. Any number of workers, in any number of processes, may work on one
 // queue. A Worker is safe for concurrent use, but only one Run may be in progress.
 //
-// A record that kills the process is found: its batch is split until the record is alone, and dead.
-// To spare other batches, one that has crashed before runs the chain and the encoding alone in its
-// process. The others wait meanwhile, up to a second for each such batch.
+// A record that kills the process is found: its batch is split until the record is alone in the
+// dead-letter list. To spare other batches, one that has crashed before runs the chain and the
+// encoding alone in its process. The others wait meanwhile, up to a second for each such batch.
 type Worker[T any] struct {
 	flow   Flow[T]
 	cfg    WorkerConfig
@@ -170,29 +170,29 @@ func (w *Worker[T]) handle(work context.Context, qb *queue.Batch, loop string) e
 		return nil
 	case errors.Is(err, queue.ErrLeaseLost), errors.Is(err, errBatchGone), errors.Is(cause, queue.ErrLeaseLost):
 		// Another worker has the batch, or it is finished. There is nothing to give back.
-		log.Info("lost a batch to another worker")
+		log.Info("pipeline: lost a batch to another worker")
 		w.emit(work, qb, Event{Op: OpRelease, Err: queue.ErrLeaseLost})
 		return err
 	case errors.Is(cause, errBatchTimeout):
 		// The transform hangs. Whatever it does now, the lease expires, and that counts as a crash.
-		log.Error("the chain hangs; the lease of its batch is left to expire", "timeout", w.cfg.BatchTimeout)
+		log.Error("pipeline: the chain hangs; the lease of its batch is left to expire", "timeout", w.cfg.BatchTimeout)
 		w.emit(work, qb, Event{Op: OpRelease, Err: errBatchTimeout})
 		return err
 	}
 	release := queue.ReleaseOptions{}
 	switch {
 	case work.Err() != nil:
-		log.Info("gave back a batch on shutdown", "err", oneLine(err))
+		log.Info("pipeline: gave back a batch on shutdown", "error", oneLine(err))
 	case isUnavailable(err), isMisconfigured(err):
 		w.chain.failed(loop, err, "batch", qb.ID)
 	default:
 		release.Failure = oneLine(err)
-		args := []any{"failures", qb.Failures + 1, "err", oneLine(err)}
+		args := []any{"failures", qb.Failures + 1, "error", oneLine(err)}
 		var p *panicError
 		if errors.As(err, &p) {
 			args = append(args, "stack", string(p.stack))
 		}
-		log.Warn("a batch failed", args...)
+		log.Warn("pipeline: a batch failed", args...)
 	}
 	w.emit(work, qb, Event{Op: OpRelease, Err: err})
 	w.release(last, qb, release)

@@ -139,7 +139,7 @@ func (s *Shards) note(ctx context.Context, i int, err error, lasted time.Duratio
 	q := s.queues[i]
 	switch changed := s.resting[i].end(err); {
 	case changed && err != nil:
-		q.cfg.Logger.WarnContext(ctx, "queue: a shard fails; the others go on", "queue", s.name, "shard", q.name, "err", err)
+		q.cfg.Logger.WarnContext(ctx, "queue: a shard fails; the others go on", "queue", s.name, "shard", q.name, "error", err)
 	case changed:
 		q.cfg.Logger.InfoContext(ctx, "queue: a shard works again", "queue", s.name, "shard", q.name)
 	}

@@ -137,7 +137,7 @@ func (s Server) Explain(err error) *Error {
 	if pg := new(pgconn.PgError); errors.As(err, &pg) {
 		code = pg.Code
 	} else if r := new(rueidis.RedisError); errors.As(err, &r) {
-		redis = strings.TrimPrefix(r.Error(), "ERR ") // rueidis leaves it away, but not in all replies
+		redis = strings.TrimPrefix(r.Error(), "ERR ") // rueidis strips it, but not from all replies
 	}
 	says := func(prefixes ...string) bool {
 		for _, p := range prefixes {

@@ -84,7 +84,7 @@ func (p *pipe) plan(ctx context.Context, a Action) (plan Plan, err error) {
 	case ActionKindPause:
 		s := stats()
 		plan.Title, plan.Records = "Pause the queue", s.Ready+s.Delayed
-		plan.Text = "Workers lease nothing more, in all processes. What they hold goes on to the table. Producers go on. The records that wait stay where they are until the queue is resumed."
+		plan.Text = "Workers lease nothing more, in all processes. The batches that they hold still go to the table. Producers can still push. Waiting records stay where they are until the queue is resumed."
 	case ActionKindResume:
 		s := stats()
 		plan.Title, plan.Records = "Resume the queue", s.Ready+s.Delayed

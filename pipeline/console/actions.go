@@ -21,7 +21,7 @@ const (
 	ActionKindRequeue       ActionKind = "requeue"        // dead letters get another chance
 	ActionKindDiscard       ActionKind = "discard"        // dead letters are removed for good
 	ActionKindReplay        ActionKind = "replay"         // a reject is pushed again and resolved
-	ActionKindResolve       ActionKind = "resolve"        // rejects are marked as done with
+	ActionKindResolve       ActionKind = "resolve"        // rejects are marked as resolved
 	ActionKindRefreshView   ActionKind = "refresh-view"   // a view is refreshed, or all are
 	ActionKindRefreshLookup ActionKind = "refresh-lookup" // a lookup table is loaded again
 	ActionKindPromote       ActionKind = "promote"        // what is staged is promoted now

@@ -220,7 +220,7 @@ func badConfigurations(t *testing.T, r *rig) {
 		"Config.Pipelines[0].Postgres is nil":              func(c *console.Config) { c.Pipelines[0].Postgres = nil },
 		`Config.Pipelines[0].Table is ""`:                  func(c *console.Config) { c.Pipelines[0].Table = "" },
 		"Config.Pipelines[0].High is -1":                   func(c *console.Config) { c.Pipelines[0].High = -1 },
-		"must be another than that of an earlier pipeline": func(c *console.Config) { c.Pipelines = append(c.Pipelines, c.Pipelines[0]) },
+		"must differ from that of every earlier pipeline": func(c *console.Config) { c.Pipelines = append(c.Pipelines, c.Pipelines[0]) },
 		"Config.Interval is 1ns, must be 100ms to 1m0s":    func(c *console.Config) { c.Interval = 1 },
 		"Config.Timeout is 1h0m0s, must be 50ms to 10s":    func(c *console.Config) { c.Timeout = 3600e9 },
 	} {

@@ -99,7 +99,7 @@ func New(cfg Config) (*Handler, error) {
 			return nil, err
 		}
 		if seen[p.Name] {
-			return nil, fmt.Errorf("%w: %s.Name is %q, must be another than that of an earlier pipeline", ErrConfig, field, p.Name)
+			return nil, fmt.Errorf("%w: %s.Name is %q, must differ from that of every earlier pipeline", ErrConfig, field, p.Name)
 		}
 		seen[p.Name] = true
 		pipe, err := h.newPipe(p)

@@ -157,9 +157,9 @@ func (w *watch) note(store string, err error) {
 	log := w.o.cfg.Logger.With("queue", w.stores.Name, "store", store)
 	switch {
 	case err != nil && !before:
-		log.Warn("cannot read a store for its metrics", "err", err)
+		log.Warn("otelpipeline: cannot read a store for its metrics", "error", err)
 	case err == nil && before:
-		log.Info("can read the store for its metrics again")
+		log.Info("otelpipeline: can read the store for its metrics again")
 	}
 }
 

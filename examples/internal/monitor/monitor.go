@@ -181,6 +181,6 @@ func (m *Monitor) Close() {
 		err = errors.Join(err, stop())
 	}
 	if err = errors.Join(err, m.observer.Close(), m.provider.Shutdown(ctx)); err != nil {
-		slog.Warn("could not end the metrics", "err", err)
+		slog.Warn("could not end the metrics", "error", err)
 	}
 }
