@@ -469,7 +469,7 @@ func TestConfigErrors(t *testing.T) {
 		"Config.Views is empty, must have at least 1 view":                               {},
 		"Config.Timeout is -1ns, must be 1ms to 24h":                                     {Views: []matview.View{ok}, Timeout: -1},
 		"Config.LockTimeout is 48h0m0s, must be 1ms to 24h":                              {Views: []matview.View{ok}, LockTimeout: 48 * time.Hour},
-		`Config.Views[1].Name is "\"v\"", must differ from that of every earlier view`:  {Views: []matview.View{ok, {Name: `"v"`, SQL: "SELECT 1"}}},
+		`Config.Views[1].Name is "\"v\"", must differ from that of every earlier view`:   {Views: []matview.View{ok, {Name: `"v"`, SQL: "SELECT 1"}}},
 		"Config.Views[0].SQL is empty, must be a query":                                  {Views: []matview.View{{Name: "v", SQL: " ;\n"}}},
 		`Config.Views[0].Name is "", must be name or schema.name, each of 1 to 63 bytes`: {Views: []matview.View{{SQL: "SELECT 1"}}},
 		`x", must be name or schema.name, each of 1 to 63 bytes`:                         {Views: []matview.View{{Name: strings.Repeat("x", 64), SQL: "SELECT 1"}}},

@@ -352,16 +352,16 @@ func TestRollupCreate(t *testing.T) {
 func TestRollupErrors(t *testing.T) {
 	t.Parallel()
 	for want, change := range map[string]func(r *matview.Rollup){
-		`Rollup.Table is "", must be name or schema.name`:                                  func(r *matview.Rollup) { r.Table = "" },
-		`Rollup.From is "", must be name or schema.name`:                                   func(r *matview.Rollup) { r.From = "" },
-		`Rollup.GroupBy has 0 columns, must have 1 to 32`:                                  func(r *matview.Rollup) { r.GroupBy = nil },
-		`Rollup.Measures has 0 columns, must have 1 to 500`:                                func(r *matview.Rollup) { r.Measures = nil },
-		`Rollup.GroupBy[1].Type (column product) is empty, must be an SQL type`:            func(r *matview.Rollup) { r.GroupBy[1].Type = "" },
+		`Rollup.Table is "", must be name or schema.name`:                                 func(r *matview.Rollup) { r.Table = "" },
+		`Rollup.From is "", must be name or schema.name`:                                  func(r *matview.Rollup) { r.From = "" },
+		`Rollup.GroupBy has 0 columns, must have 1 to 32`:                                 func(r *matview.Rollup) { r.GroupBy = nil },
+		`Rollup.Measures has 0 columns, must have 1 to 500`:                               func(r *matview.Rollup) { r.Measures = nil },
+		`Rollup.GroupBy[1].Type (column product) is empty, must be an SQL type`:           func(r *matview.Rollup) { r.GroupBy[1].Type = "" },
 		`Rollup.Measures[0].Name is "day", must differ from that of every earlier column`: func(r *matview.Rollup) { r.Measures[0].Name = "day" },
-		`Rollup.Measures[0].Name is "", must be 1 to 63 bytes without NUL`:                 func(r *matview.Rollup) { r.Measures[0].Name = "" },
-		`Rollup.Measures[0].Aggregate (column n) is 0, must be AggregateSum`:               func(r *matview.Rollup) { r.Measures[0].Aggregate = 0 },
-		`Rollup.Measures[2].Expr (column total) is empty, must be an expression`:           func(r *matview.Rollup) { r.Measures[2].Expr = "" },
-		`Rollup.Measures[3].Type (column low) is empty, must be an SQL type`:               func(r *matview.Rollup) { r.Measures[3].Type = "" },
+		`Rollup.Measures[0].Name is "", must be 1 to 63 bytes without NUL`:                func(r *matview.Rollup) { r.Measures[0].Name = "" },
+		`Rollup.Measures[0].Aggregate (column n) is 0, must be AggregateSum`:              func(r *matview.Rollup) { r.Measures[0].Aggregate = 0 },
+		`Rollup.Measures[2].Expr (column total) is empty, must be an expression`:          func(r *matview.Rollup) { r.Measures[2].Expr = "" },
+		`Rollup.Measures[3].Type (column low) is empty, must be an SQL type`:              func(r *matview.Rollup) { r.Measures[3].Type = "" },
 		`Rollup.Measures[1] (column low_values) needs a table`: func(r *matview.Rollup) {
 			r.Measures = []matview.Measure{
 				{Name: "low", Expr: "amount", Type: "numeric", Aggregate: matview.AggregateDistinct},

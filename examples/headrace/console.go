@@ -17,9 +17,9 @@ import (
 // serveConsole serves the web page of package console until it is interrupted.
 type serveConsole struct {
 	Listen  string   `default:"localhost:8080" help:"Address to listen on."`
-	Actions bool     `help:"Let everyone who reaches the page act."`
+	Actions bool     `help:"Allow actions to all who can reach the page."`
 	Hide    bool     `name:"hide-payloads" help:"Show no payloads."`
-	Hosts   []string `name:"host" sep:"none" placeholder:"NAME" help:"A name that a proxy has for the page."`
+	Hosts   []string `name:"host" sep:"none" placeholder:"NAME" help:"Host name under which a proxy serves the page."`
 
 	windowNames
 	Lookups []string `placeholder:"NAME" help:"Lookup tables (those of orders)."`

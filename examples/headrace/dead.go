@@ -13,7 +13,7 @@ import (
 // dead is the dead-letter list.
 type dead struct {
 	List    deadList    `cmd:"" help:"List dead letters, oldest first."`
-	Show    deadShow    `cmd:"" help:"Show one with its payload."`
+	Show    deadShow    `cmd:"" help:"Show a dead letter with its payload."`
 	Requeue deadRequeue `cmd:"" help:"Deliver dead letters again."`
 	Discard deadDiscard `cmd:"" aliases:"drop" help:"Remove dead letters for good."`
 }

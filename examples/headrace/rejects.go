@@ -18,7 +18,7 @@ import (
 type rejects struct {
 	List    rejectList    `cmd:"" help:"List open rejects, oldest first."`
 	Codes   rejectCodes   `cmd:"" help:"Count open rejects by code."`
-	Show    rejectShow    `cmd:"" help:"Show one with its payload."`
+	Show    rejectShow    `cmd:"" help:"Show a reject with its payload."`
 	Resolve rejectResolve `cmd:"" help:"Mark rejects as resolved."`
 	Replay  rejectReplay  `cmd:"" help:"Push a reject again, corrected or as it was, and resolve it."`
 }
@@ -133,7 +133,7 @@ func (v *rejectResolve) Run(ctx context.Context, s *session) error {
 
 type rejectReplay struct {
 	rejectShow
-	File string `help:"A file with the corrected record; the rejected one is pushed without it."`
+	File string `help:"File with the corrected record. Without it, the rejected record is pushed."`
 }
 
 // Run pushes the record first and resolves the reject then: a crash in between leaves the reject

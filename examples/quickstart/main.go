@@ -1,5 +1,5 @@
 // Command quickstart is the program of the README: three JSON readings go from Redis to Postgres,
-// and the books say what became of each.
+// and the books show what became of each.
 //
 //	export REDIS_URL=redis://localhost:6379 DATABASE_URL=postgres://localhost/shop
 //	go run ./examples/quickstart

@@ -214,15 +214,15 @@ func TestAuthorizeDecidesAboutEachAction(t *testing.T) {
 
 func badConfigurations(t *testing.T, r *rig) {
 	for want, change := range map[string]func(*console.Config){
-		"Config.Pipelines is empty":                        func(c *console.Config) { c.Pipelines = nil },
-		"Config.Pipelines[0].Queue is nil":                 func(c *console.Config) { c.Pipelines[0].Queue = nil },
-		"Config.Pipelines[0].Redis is nil":                 func(c *console.Config) { c.Pipelines[0].Redis = nil },
-		"Config.Pipelines[0].Postgres is nil":              func(c *console.Config) { c.Pipelines[0].Postgres = nil },
-		`Config.Pipelines[0].Table is ""`:                  func(c *console.Config) { c.Pipelines[0].Table = "" },
-		"Config.Pipelines[0].High is -1":                   func(c *console.Config) { c.Pipelines[0].High = -1 },
+		"Config.Pipelines is empty":                       func(c *console.Config) { c.Pipelines = nil },
+		"Config.Pipelines[0].Queue is nil":                func(c *console.Config) { c.Pipelines[0].Queue = nil },
+		"Config.Pipelines[0].Redis is nil":                func(c *console.Config) { c.Pipelines[0].Redis = nil },
+		"Config.Pipelines[0].Postgres is nil":             func(c *console.Config) { c.Pipelines[0].Postgres = nil },
+		`Config.Pipelines[0].Table is ""`:                 func(c *console.Config) { c.Pipelines[0].Table = "" },
+		"Config.Pipelines[0].High is -1":                  func(c *console.Config) { c.Pipelines[0].High = -1 },
 		"must differ from that of every earlier pipeline": func(c *console.Config) { c.Pipelines = append(c.Pipelines, c.Pipelines[0]) },
-		"Config.Interval is 1ns, must be 100ms to 1m0s":    func(c *console.Config) { c.Interval = 1 },
-		"Config.Timeout is 1h0m0s, must be 50ms to 10s":    func(c *console.Config) { c.Timeout = 3600e9 },
+		"Config.Interval is 1ns, must be 100ms to 1m0s":   func(c *console.Config) { c.Interval = 1 },
+		"Config.Timeout is 1h0m0s, must be 50ms to 10s":   func(c *console.Config) { c.Timeout = 3600e9 },
 	} {
 		cfg := console.Config{Pipelines: []console.Pipeline{r.pipe}}
 		change(&cfg)

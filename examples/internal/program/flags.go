@@ -185,7 +185,7 @@ func (f *Flags) environment() error {
 	f.set.Visit(func(fl *flag.Flag) { given[fl.Name] = true })
 	var failed error
 	f.set.VisitAll(func(fl *flag.Flag) {
-		env := EnvPrefix + strings.ToUpper(strings.ReplaceAll(fl.Name, "-", "_"))
+		env := variable(fl.Name)
 		value := os.Getenv(env)
 		if given[fl.Name] || value == "" || failed != nil {
 			return
@@ -197,6 +197,11 @@ func (f *Flags) environment() error {
 	return failed
 }
 
+// variable is the environment variable of a flag.
+func variable(name string) string {
+	return EnvPrefix + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+}
+
 // Help is what -h prints.
 func (f *Flags) Help() string {
 	var b strings.Builder
@@ -206,7 +211,8 @@ func (f *Flags) Help() string {
 		width = max(width, len(r[0]))
 	}
 	if len(f.rows) > 0 {
-		b.WriteString("\nFlags; the variable HEADRACE_NAME sets -name, too:\n")
+		first, _, _ := strings.Cut(f.rows[0][0], " ")
+		fmt.Fprintf(&b, "\nFlags, each with a variable, such as %s for %s:\n", variable(first[1:]), first)
 	}
 	for _, r := range f.rows {
 		fmt.Fprintf(&b, "  %-*s  %s\n", width, r[0], r[1])
