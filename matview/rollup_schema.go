@@ -66,9 +66,9 @@ func createTable(t table, columns []string, fill string, stale bool) string {
 // Create creates the table and its unique key if they are missing, and checks existing ones: a
 // difference is a [*DriftError]. It also checks that every sum is exact, that Postgres can hash the
 // values of every sketch, and that the role has the privileges to merge. Rollup.From must exist: if
-// it is a target that staging makes (its Config.Create), call Create after staging.New and before
-// the first promotion. A new roll-up is empty: if From already has rows, call [Rollup.Rebuild]
-// once.
+// it is a target that staging creates (staging.Config.Create), call Create after staging.New and
+// before the first promotion. A new roll-up is empty: if From already has rows, call
+// [Rollup.Rebuild] once.
 func (r Rollup) Create(ctx context.Context, db DB) error { return r.ensure(ctx, db, "create", true) }
 
 // Verify checks what Create checks, and creates nothing: a missing object is an [ErrMissing].

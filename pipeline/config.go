@@ -120,15 +120,16 @@ type PromoterConfig struct {
 	Promote staging.PromoteOptions
 	// Refresh is called after promotions, at most once per RefreshInterval, and once more on shutdown
 	// if rows were promoted since. Calls never overlap, and promotions continue during a call. A
-	// typical function calls [matview.Refresher.Refresh] for a small view. Nil: nothing is refreshed.
+	// typical function calls Refresh of a matview.Refresher for a small view. Nil: nothing is
+	// refreshed.
 	Refresh func(ctx context.Context) error
 	// RefreshInterval is the least time between two calls of Refresh. Default
 	// [DefaultRefreshInterval].
 	RefreshInterval time.Duration
-	// Notify is called when Run begins and after each promotion, between promotions. It must return
-	// at once. A typical function is [matview.Refresher.Notify], with [matview.Refresher.Run] in the
-	// same program: views are then refreshed in the pauses of the load, and not again and again during
-	// it. Nil: no call.
+	// Notify is called when Run begins and after each promotion, between promotions. It must return at
+	// once. A typical function is the method Notify of a matview.Refresher whose method Run runs in
+	// the same program: views are then refreshed in the pauses of the load, and not again and again
+	// during it. Nil: no call.
 	Notify func()
 	// CallTimeout is how long one call to a store may take. If the store has not answered by then,
 	// although TCP keeps the connection alive, the call is retried on another connection. For a store

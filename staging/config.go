@@ -28,8 +28,8 @@ type Conflict uint8
 const (
 	// ConflictSkip keeps the existing row; the new one counts as a conflict.
 	ConflictSkip Conflict = iota
-	// ConflictReplace puts the new row in its place, with the new spelling of the key. Config.Newer and
-	// Config.ReplaceIf decide which row wins; one that loses counts as a conflict.
+	// ConflictReplace puts the new row in its place, with the new spelling of the key. Config.Newer
+	// and Config.ReplaceIf decide which row wins; one that loses counts as a conflict.
 	ConflictReplace
 	// ConflictFail makes the promotion fail with a [ConflictError]. Nothing is changed.
 	ConflictFail
@@ -53,7 +53,8 @@ type Merge struct {
 	// Name is the name of the common table expression, unique among the merges. A later merge may read
 	// what SQL returns.
 	Name string
-	// SQL is INSERT … SELECT … FROM promoted … ON CONFLICT … DO UPDATE …, or a SELECT for later merges.
+	// SQL is INSERT … SELECT … FROM promoted … ON CONFLICT … DO UPDATE …, or a SELECT for later
+	// merges.
 	SQL string
 	// Replaced is true if SQL also takes out the values of the common table expression "replaced": the
 	// rows that the promoted ones have replaced, as they were. ConflictReplace needs it of every

@@ -161,3 +161,62 @@ func parse(t *testing.T, src map[string]string) *Package {
 	}
 	return p
 }
+
+func TestReferences(t *testing.T) {
+	t.Parallel()
+	a := parse(t, map[string]string{"a.go": "package a\ntype Config struct{ Size int; Push Limits }\ntype Limits struct{ Depth int }\n" +
+		"type Both struct{ Config }\nfunc New() {}\nfunc (c *Config) Check() {}\n"})
+	b := parse(t, map[string]string{"b.go": "package b\ntype Config struct{ Idle int }\ntype Store interface{ Get() }\n"})
+	s := NewSymbols(a, b)
+	for _, c := range []struct {
+		pkg, file, src string
+		want           []int // lines
+	}{
+		{"a", "a.go", "package a\n// Config.Size and a.New are, Config.Idle is not, nor is a.Old.\n", []int{2, 2}},
+		{"b", "b.go", "package b\n// Config.Idle, a.Config.Size, Store.Get\n// a.Config.Idle\nvar x = \"Config.None\"\n", []int{3}},
+		{"a", "a.go", "package a\n// Found.Limits\n// Both.Any has it from Config. Push.Depth is that of a field.\n", []int{2}},
+		{"", "a.md", "`Config.Check`, `Config.Idle`, rueidis.Client, README.md, C.UTF-8, e.g. PostgreSQL 15.2\n`b.Store.Put`\n", []int{2}},
+	} {
+		var got []int
+		for _, p := range s.References(c.pkg, c.file, []byte(c.src)) {
+			got = append(got, p.Line)
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%q: lines (-want +got):\n%s", c.src, diff)
+		}
+	}
+}
+
+func TestComments(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("word ", 30)
+	links := func(p *Package) []Problem {
+		out, err := DocLinks(p, "example.com/a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	for _, c := range []struct {
+		check func(p *Package, src string) []Problem
+		src   string
+		want  []int
+	}{
+		{func(p *Package, _ string) []Problem { return links(p) },
+			"import \"time\"\n// T is like [time.Duration] and [T.F], with Flow[Row] and values[i].\ntype T struct {\n// F is not [U], nor [queue.Queue].\nF time.Time }\n", []int{5, 5}},
+		{func(p *Package, src string) []Problem {
+			return Trailing(p, func(string) []string { return strings.Split(src, "\n") }, 100)
+		}, "type T struct {\nA int // short\nB int // " + long + "\nc int // " + long + "\n}\nconst D = 1 // " + long + "\n", []int{4, 7}},
+		{func(p *Package, _ string) []Problem { return Logs(p) },
+			"func f() {\nl.Warn(\"a: is fine\", \"error\", e)\nl.WarnContext(ctx, \"is not\", \"err\", e)\nl.Error(\"a: \" + s, \"x\", 1)\nl.Info(s)\nt.Error(\"a test\")\n}\n", []int{4, 4}},
+	} {
+		src := "package a\n" + c.src
+		var got []int
+		for _, x := range c.check(parse(t, map[string]string{"a.go": src}), src) {
+			got = append(got, x.Line)
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%q: lines (-want +got):\n%s", c.src, diff)
+		}
+	}
+}

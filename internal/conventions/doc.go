@@ -1,7 +1,8 @@
 // Package conventions checks what the compiler and the linters do not: the words of comments and
-// error texts, the shape of names that are the same in all packages, examples, and the links of the
-// documents. Its test applies every check to this repository, so `go test ./...` fails where a
-// convention is broken; CONTRIBUTING.md states them.
+// error texts, the shape of names that are the same in all packages, the names that comments and
+// documents refer to, log lines, examples, and the links of the documents. Its test applies every
+// check to this repository, so `go test ./...` fails where a convention is broken; CONTRIBUTING.md
+// states them.
 package conventions
 
 import "fmt"

@@ -53,6 +53,15 @@ func read(t *testing.T, file string) []byte {
 	return src
 }
 
+func lines(t *testing.T, path string) []string {
+	t.Helper()
+	src, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Split(string(src), "\n")
+}
+
 func report(t *testing.T, problems []Problem) {
 	t.Helper()
 	for _, p := range problems {
@@ -99,6 +108,13 @@ func TestRepositoryNames(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			links, err := DocLinks(p, "github.com/headrace/headrace/"+name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			report(t, links)
+			report(t, Trailing(p, func(file string) []string { return lines(t, file) }, Columns))
+			report(t, Logs(p))
 			report(t, Retired(p))
 			report(t, Sentinels(p))
 			report(t, Constants(p))
@@ -106,6 +122,30 @@ func TestRepositoryNames(t *testing.T) {
 				report(t, Constructors(p))
 			}
 		})
+	}
+}
+
+func TestRepositoryReferences(t *testing.T) {
+	t.Parallel()
+	var loaded []*Package
+	folders := map[string]string{".": "headrace"} // of the packages that users import
+	for _, name := range slices.Concat(packages, beside) {
+		p, err := Load(filepath.Join(root, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		loaded = append(loaded, p)
+		folders[name] = p.Name
+	}
+	s := NewSymbols(loaded...)
+	for _, f := range files(t, ".go", ".md") {
+		pkg, public := folders[filepath.ToSlash(filepath.Dir(f))]
+		switch {
+		case filepath.Ext(f) == ".md":
+			report(t, s.References("", f, read(t, f)))
+		case public && !strings.HasSuffix(f, "_test.go"):
+			report(t, s.References(pkg, f, read(t, f)))
+		}
 	}
 }
 

@@ -242,7 +242,7 @@ type Reject struct {
 	ID       int64      `json:"id"`
 	Batch    string     `json:"batch"`
 	Place    int64      `json:"place"`
-	Source   string     `json:"source"` // "stage": before it was staged; "rule"; "insert": the table refused it
+	Source   string     `json:"source"` // as in staging.StoredReject
 	Key      string     `json:"key"`
 	Code     string     `json:"code"`
 	Reason   string     `json:"reason"`
