@@ -273,7 +273,7 @@ func TestLayout(t *testing.T) {
 		_, opened := backpressure.New(t.Context(), c, s.name, backpressure.Config{Records: []backpressure.Source{{List: s.list()}}})
 		_, stats := s.gate.Stats(t.Context())
 		for call, err := range map[string]error{"new": opened, "try": s.ask(1, false), "release": r.Release(t.Context()), "notify": s.gate.Notify(t.Context()), "stats": stats} {
-			if !errors.Is(err, backpressure.ErrLayout) || !strings.Contains(err.Error(), "version 77, this program has "+backpressure.Layout) {
+			if !errors.Is(err, backpressure.ErrLayout) || !strings.Contains(err.Error(), "layout 77, this program needs layout "+backpressure.Layout) {
 				t.Errorf("%s: got %v, want %v with both versions", call, err, backpressure.ErrLayout)
 			}
 		}

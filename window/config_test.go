@@ -115,7 +115,7 @@ func TestLayout(t *testing.T) {
 				"late":    func() error { _, _, err := w.Late(ctx, "", 1); return err }(),
 				"dead":    func() error { _, _, err := w.DeadWindows(ctx, "", 1); return err }(),
 			} {
-				if !errors.Is(err, window.ErrLayout) || !strings.Contains(err.Error(), "version "+version+", this program has "+window.Layout) {
+				if !errors.Is(err, window.ErrLayout) || !strings.Contains(err.Error(), "layout "+version+", this program needs layout "+window.Layout) {
 					t.Errorf("%s: got %v, want %v with both versions", call, err, window.ErrLayout)
 				}
 			}

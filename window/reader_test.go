@@ -105,7 +105,7 @@ func TestOpen(t *testing.T) {
 			want(t, "size of "+text, open().Size(), time.Duration(0))
 		}
 		hset(t, c, meta, "layout", "9")
-		if _, err := window.Open(ctx, c, name); !errors.Is(err, window.ErrLayout) || !strings.Contains(err.Error(), "version 9, this program has "+window.Layout) {
+		if _, err := window.Open(ctx, c, name); !errors.Is(err, window.ErrLayout) || !strings.Contains(err.Error(), "layout 9, this program needs layout "+window.Layout) {
 			t.Errorf("another layout: got %v, want ErrLayout with both versions", err)
 		}
 		if _, err := r.Stats(ctx); !errors.Is(err, window.ErrLayout) {
