@@ -3,6 +3,7 @@ package redisx
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,11 +32,26 @@ type Server struct {
 func Open(ctx context.Context, client rueidis.Client, guard string) (*Server, error) {
 	s := &Server{client: client, guard: guard, now: time.Now, sleep: Sleep}
 	headers, err := s.Probe(ctx, allowOOM+"return 1")
+	if err == nil && !headers {
+		err = s.checkEval(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}
 	s.takesHeaders = headers
 	return s, nil
+}
+
+// checkEval returns an error if the server runs no script at all: EVAL is renamed or not permitted.
+// It does not repeat what the server prints of the script.
+func (s *Server) checkEval(ctx context.Context) error {
+	err := s.Retry(ctx, func() error {
+		return s.client.Do(ctx, s.client.B().Eval().Script("return 1").Numkeys(1).Key(s.guard).Build()).Error()
+	})
+	if _, isReply := rueidis.IsRedisErr(err); !isReply || Refused(err) || !strings.Contains(strings.ToLower(err.Error()), "'eval'") {
+		return nil // the first script that is used shows it
+	}
+	return fmt.Errorf("the server runs no scripts: EVAL must have its own name, and the user the right to it: %w", err)
 }
 
 // Client returns the client given to Open.
