@@ -143,3 +143,16 @@ func TestReservationAndClock(t *testing.T) {
 	x.m.HSet("{clock}:queue:stat", "reserved", "8")
 	wantErr(t, x.Push(ctx, records(0, 5)...), queue.ErrFull)
 }
+
+// The children of a split are as old as the batch that they come from.
+func TestChildrenAreAsOldAsTheirBatch(t *testing.T) {
+	t.Parallel()
+	x := newClocked(t, quick)
+	must(t, x.Push(t.Context(), records(0, 4)...))
+	b := lease(t, x.Queue, queue.LeaseOptions{Duration: 24 * time.Hour})
+	x.pass(time.Hour)
+	must(t, x.Settle(t.Context(), b, queue.Resolution{}))
+	if s := books(t, x.Queue); s.OldestAge < time.Hour {
+		t.Errorf("the oldest batch is %v old, want an hour", s.OldestAge)
+	}
+}

@@ -2,6 +2,7 @@ package window_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -202,4 +203,59 @@ func TestFailureIsKept(t *testing.T) {
 	if err != nil || len(due) != 1 || due[0].Failure != "the disk is full" || due[0].Failures != 1 {
 		t.Errorf("got %+v, %v, want a window that failed once, with the failure", due, err)
 	}
+}
+
+// A dead window that is requeued has failed never, so its next failure does not bury it again.
+func TestRequeuedWindowStartsAnew(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		ctx := t.Context()
+		logger, _ := collect()
+		w := newStore(t, c, window.Config{Size: time.Second, Lateness: -1, MaxFailures: 2, Backoff: time.Millisecond, MaxBackoff: time.Millisecond, Logger: logger})
+		add(t, w, "k", at(0, "a"), at(time.Second, "b"))
+		fail := func(wantDead int64) {
+			t.Helper()
+			var closed []window.ClosedWindow
+			servertest.Eventually(t, "the window is due", func() bool {
+				var err error
+				closed, err = w.CloseDue(ctx, 1)
+				return err == nil && len(closed) == 1
+			})
+			if err := w.Release(ctx, closed[0], window.ReleaseOptions{Failure: "bad"}); err != nil {
+				t.Fatal(err)
+			}
+			s, err := w.Stats(ctx)
+			if err != nil || s.Dead != wantDead {
+				t.Errorf("got %d dead windows, %v, want %d", s.Dead, err, wantDead)
+			}
+		}
+		fail(0)
+		fail(1)
+		dead, _, err := w.DeadWindows(ctx, "", 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := w.Requeue(ctx, dead...); n != 1 || err != nil {
+			t.Fatalf("requeued %d, %v, want 1", n, err)
+		}
+		fail(0)
+	})
+}
+
+// A lease that is in no set any more is lost, whatever the record of the window states.
+func TestLeaseWithoutItsEntryIsLost(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		ctx := t.Context()
+		name := servertest.Prefix(t)
+		w := named(t, c, name, window.Config{Size: time.Second, Lateness: -1})
+		add(t, w, "k", at(0, "a"), at(time.Second, "b"))
+		closed := closeDue(t, w, 1)
+		if err := c.Do(ctx, c.B().Del().Key("{"+name+"}:window:leases").Build()).Error(); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Done(ctx, closed[0]); !errors.Is(err, window.ErrLeaseLost) {
+			t.Errorf("got %v, want ErrLeaseLost", err)
+		}
+	})
 }
