@@ -79,7 +79,9 @@ func TestPlacesAfterAnOverwrittenCounter(t *testing.T) {
 		}
 		cancel()
 		for _, done := range all {
-			_ = <-done // the error of its context
+			if err := <-done; err == nil {
+				t.Error("a producer was let through a full queue")
+			}
 		}
 	})
 }
