@@ -62,6 +62,7 @@ type groupTable interface {
 	inOwn(ctx context.Context, q *pgx.Conn, m mode, c call) (result, error)
 	rollback(q *pgx.Conn)
 	commit(ctx context.Context, q *pgx.Conn, last string) error
+	commitDurably(ctx context.Context, q *pgx.Conn, last string) error
 	confirm(ctx context.Context, q *pgx.Conn) error
 	confirmed(ctx context.Context, u *unconfirmed) (PromoteResult, bool, error)
 	confirmOutcome(ctx context.Context, q *pgx.Conn, out Outcome) error

@@ -20,7 +20,7 @@ type share interface {
 	applyRules(ctx context.Context) error
 	rejectSuspects(ctx context.Context) error
 	insert(ctx context.Context) error
-	everyRowRefused() error
+	everyRowRefused(ctx context.Context) error
 	finishMerges(ctx context.Context) error
 	settle(ctx context.Context) error
 	empty(ctx context.Context) (last string, err error)
@@ -232,7 +232,7 @@ func (p *groupPromotion[R]) run(ctx context.Context, limit int64) error {
 		}
 		all.WriteString(last)
 	}
-	if err := g.lead().commit(ctx, p.q, all.String()); err != nil {
+	if err := g.lead().commitDurably(ctx, p.q, all.String()); err != nil {
 		return err
 	}
 	return g.at("after commit")

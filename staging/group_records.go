@@ -44,7 +44,7 @@ func (p *groupPromotion[R]) write(ctx context.Context) error {
 			}
 		}
 		for _, x := range p.shares {
-			if err := x.everyRowRefused(); err != nil {
+			if err := x.everyRowRefused(ctx); err != nil {
 				return err
 			}
 		}

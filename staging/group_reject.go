@@ -225,7 +225,7 @@ func (g *TableGroup[R]) Replay(ctx context.Context, fixed []Correction[R]) (Prom
 	defer g.lead().rollback(c.Conn())
 	out, err := g.replay(ctx, c.Conn(), fixed)
 	if err == nil && len(out.Batches) > 0 {
-		err = g.lead().commit(ctx, c.Conn(), "")
+		err = g.lead().commitDurably(ctx, c.Conn(), "")
 	}
 	if err != nil {
 		return PromoteResult{}, g.explain("replaying rejects into "+g.Name(), err)

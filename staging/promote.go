@@ -341,7 +341,7 @@ func (p *promotion) run(ctx context.Context, limit int64) error {
 	}
 	last, err := p.empty(ctx)
 	if err == nil {
-		err = t.commit(ctx, p.q, last)
+		err = t.commitDurably(ctx, p.q, last)
 	}
 	if err != nil {
 		return err

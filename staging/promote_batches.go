@@ -24,8 +24,11 @@ func (p *promotion) lock(ctx context.Context) error {
 // beginPromotion begins the transaction of a promotion. A deferred constraint would fail at the
 // commit, and the error would not tell which row it was.
 func (t *table) beginPromotion() []call {
-	return append(t.beginning(durably), do("SET CONSTRAINTS ALL IMMEDIATE"), ownMemory, ownPlans)
+	return append(t.beginning(durably), checkAtOnce, ownMemory, ownPlans)
 }
+
+// checkAtOnce has deferred constraints checked now, and from now on at the end of each statement.
+var checkAtOnce = do("SET CONSTRAINTS ALL IMMEDIATE")
 
 // readCalls read what is in the side, and what may refuse its rows.
 func (p *promotion) readCalls() []call {
@@ -203,7 +206,7 @@ func idsOf(ctx context.Context, q *pgx.Conn, n int, c call) ([]string, error) {
 // settle finds out, batch by batch, which rows were written, rejected, or left out because of their
 // key. It writes the counts into the ledger.
 func (p *promotion) settle(ctx context.Context) error {
-	if err := p.everyRowRefused(); err != nil {
+	if err := p.everyRowRefused(ctx); err != nil {
 		return err
 	}
 	remaining := make(map[int32]int64, len(p.take))

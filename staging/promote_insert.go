@@ -345,11 +345,24 @@ func (t *table) between(lo, hi string) string {
 
 // execPlain runs the insert without merges and returns how many rows it wrote.
 func (p *promotion) execPlain(ctx context.Context, c call) (int64, error) {
-	r, err := sendOne(ctx, p.q, c)
+	r, err := p.sendInsert(ctx, c)
 	if err != nil {
 		return 0, err
 	}
 	return r.affected(), nil
+}
+
+// sendInsert runs an insert. A trigger may have deferred constraints (SET CONSTRAINTS): they are
+// checked here, not in the commit, where nothing tells which row has broken one.
+func (p *promotion) sendInsert(ctx context.Context, c call) (result, error) {
+	if !p.triggers {
+		return sendOne(ctx, p.q, c)
+	}
+	out, err := send(ctx, p.q, c, checkAtOnce)
+	if err != nil {
+		return result{}, err
+	}
+	return out[0], nil
 }
 
 // exec runs the insert with its merges and returns how many rows the insert wrote.
@@ -357,7 +370,7 @@ func (p *promotion) exec(ctx context.Context, c call) (int64, error) {
 	if len(p.t.cfg.Merges) == 0 {
 		return p.execPlain(ctx, c)
 	}
-	r, err := sendOne(ctx, p.q, c)
+	r, err := p.sendInsert(ctx, c)
 	if err != nil {
 		return 0, err
 	}

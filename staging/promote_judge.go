@@ -26,13 +26,14 @@ type judgeMode struct{ alone, undo, postpone, suppress bool }
 const softStops = 8
 
 // modePieces are in the judge statement until its mode is known.
-var modePieces = pieces{"alone": "\x01alone\x01", "undo": "\x01undo\x01", "postpone": "\x01postpone\x01", "suppress": "\x01suppress\x01", "soft": "\x01soft\x01"}
+var modePieces = pieces{"alone": "\x01alone\x01", "undo": "\x01undo\x01", "postpone": "\x01postpone\x01", "suppress": "\x01suppress\x01", "soft": "\x01soft\x01", "defers": "\x01defers\x01"}
 
 // judge runs a judge statement over the rows of a condition.
 func (p *promotion) judge(ctx context.Context, s statement, condition string, m judgeMode) (judgement, error) {
 	var j judgement
 	s.text = strings.NewReplacer(modePieces["alone"], strconv.FormatBool(m.alone), modePieces["undo"], strconv.FormatBool(m.undo),
-		modePieces["postpone"], strconv.FormatBool(m.postpone), modePieces["suppress"], strconv.FormatBool(m.suppress), modePieces["soft"], strconv.FormatBool(p.softOK())).Replace(s.text)
+		modePieces["postpone"], strconv.FormatBool(m.postpone), modePieces["suppress"], strconv.FormatBool(m.suppress), modePieces["soft"], strconv.FormatBool(p.softOK()),
+		modePieces["defers"], strconv.FormatBool(p.triggers)).Replace(s.text)
 	_, err := p.try(ctx, func() (int64, error) {
 		res, err := send(ctx, p.q, s.where(condition).with(nil), p.t.sql.judged.with(nil))
 		if err != nil {

@@ -15,6 +15,8 @@
 -- soft:     a SQLSTATE that may be due to the surroundings (a missing privilege in a trigger)
 --      rejects the record.
 --
+-- defers:   a trigger may have deferred constraints. They are checked after each row.
+--
 -- Another SQLSTATE that may be due to the surroundings stops the run. The program then tries this
 -- record itself: the error that a program receives shows more.
 DO $headrace$
@@ -50,6 +52,7 @@ DECLARE
     hr__reasons  text[] := '{}';
     hr__length   bigint := 0;      -- of the reasons: a trigger's messages may be long
     hr__state    text;
+    hr__perhaps  boolean;          -- the surroundings may be at fault
     hr__message  text;
     hr__detail   text;
     hr__name     text;
@@ -80,6 +83,9 @@ BEGIN
                             END IF;
                             {try_row};
                             GET DIAGNOSTICS hr__n = ROW_COUNT;
+                            IF {defers} THEN
+                                SET CONSTRAINTS ALL IMMEDIATE;
+                            END IF;
                             IF {suppress} THEN
                                 IF hr__n = 0 AND {row_place} <> coalesce(hr__there, '') THEN
                                     hr__n := 1; -- a trigger has written the row
@@ -132,9 +138,8 @@ BEGIN
                     hr__reasons := hr__reasons || array_fill({suppressed_reason}::text, ARRAY[cardinality(hr__dropped)]);
                 END IF;
                 CONTINUE WHEN cardinality(hr__skipped) = 0;
-                IF left(hr__state, 2) IN ('08', '25', '40', '53', '57', '58', 'F0')
-                   OR hr__state IN ('55P03', '55006', 'XX001', 'XX002', '2200H')
-                   OR left(hr__state, 2) IN ('0A', '28', '2D', '3D', '3F', '42', '55', 'XX') AND NOT {soft} THEN
+                hr__perhaps := left(hr__state, 2) = ANY({perhaps_classes}) OR hr__state = ANY({perhaps_codes});
+                IF left(hr__state, 2) = ANY({surroundings_classes}) OR hr__state = ANY({surroundings_codes}) OR hr__perhaps AND NOT {soft} THEN
                     hr__stop := hr__skip;
                     CONTINUE;
                 END IF;
@@ -142,7 +147,7 @@ BEGIN
                     hr__later := hr__later || hr__skipped;
                     CONTINUE;
                 END IF;
-                IF left(hr__state, 2) IN ('0A', '28', '2D', '3D', '3F', '42', '55', 'XX') THEN
+                IF hr__perhaps THEN
                     hr__soft := hr__soft + cardinality(hr__skipped);
                 END IF;
                 IF hr__name <> '' AND strpos(hr__message, hr__name) = 0 THEN
@@ -252,3 +257,10 @@ SELECT count(*) AS n FROM {array} s WHERE {absent}
 
 -- name: rows_of
 SELECT s.{record} AS record, s.ctid::text AS place FROM {staging} s WHERE {which} ORDER BY s.{record}
+
+-- name: share_side
+LOCK TABLE {staging} IN ACCESS SHARE MODE NOWAIT
+
+-- name: some_records
+-- Some records of a side, to be tried.
+SELECT DISTINCT s.{record} AS record FROM (SELECT s.{record} FROM {staging} s WHERE {which} LIMIT 64) s

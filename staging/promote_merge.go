@@ -102,7 +102,7 @@ func (p *promotion) blameMerge(ctx context.Context, condition string, refusal er
 	}
 	attempt := func(s statement) error {
 		_, err := p.try(ctx, func() (int64, error) {
-			if _, err := sendOne(ctx, p.q, s.where(condition).with(nil)); err != nil {
+			if _, err := p.sendInsert(ctx, s.where(condition).with(nil)); err != nil {
 				return 0, err
 			}
 			return 0, errRollBack

@@ -20,6 +20,15 @@ const (
 	verdictUnlessAll                   // the rows', unless every row is refused so: a missing privilege in a trigger, say
 )
 
+// The SQLSTATEs, and classes of them, that name the surroundings, and those that may. The judge
+// statement has the same lists.
+var (
+	surroundingsClasses = []string{"08", "25", "40", "53", "57", "58", "F0"}
+	surroundingsCodes   = []string{"55P03", "55006", "XX001", "XX002", "2200H", "HV00N"} // 2200H: a sequence is exhausted; HV00N: a foreign server is away
+	perhapsClasses      = []string{"0A", "28", "2D", "2F", "3D", "3F", "42", "55", "HV", "XX"}
+	perhapsCodes        = []string{"54001"} // max_stack_depth
+)
+
 // verdictOf judges an error by its SQLSTATE. Whatever a trigger raises on purpose is data: RAISE
 // may use any SQLSTATE.
 func verdictOf(err error) verdict {
@@ -36,10 +45,9 @@ func verdictOf(err error) verdict {
 		return verdictSurroundings
 	case pg.Where != "" && slices.Contains([]string{"58P01", "58P02", "2200H"}, pg.Code): // a function met it, not the insert
 		return verdictUnlessAll
-	case slices.Contains([]string{"08", "25", "40", "53", "57", "58", "F0"}, pg.Code[:2]),
-		slices.Contains([]string{"55P03", "55006", "XX001", "XX002", "2200H"}, pg.Code): // 2200H: a sequence is exhausted
+	case slices.Contains(surroundingsClasses, pg.Code[:2]), slices.Contains(surroundingsCodes, pg.Code):
 		return verdictSurroundings
-	case slices.Contains([]string{"0A", "28", "2D", "3D", "3F", "42", "55", "XX"}, pg.Code[:2]):
+	case slices.Contains(perhapsClasses, pg.Code[:2]), slices.Contains(perhapsCodes, pg.Code):
 		return verdictUnlessAll
 	}
 	return verdictData
@@ -80,12 +88,73 @@ func (p *promotion) mayBeData(ctx context.Context, w *work, err error) error {
 }
 
 // everyRowRefused fails a promotion of which every row was refused for a reason that may be the
-// surroundings': a trigger that lacks a privilege or a table.
-func (p *promotion) everyRowRefused() error {
+// surroundings': a trigger that lacks a privilege or a table. If the target accepts a row of
+// another promotion, the rows are at fault: a few bad rows alone must not keep the target from all
+// others.
+func (p *promotion) everyRowRefused(ctx context.Context) error {
 	if p.softErr == nil || p.written > 0 || p.soft < p.expect-p.dropped {
 		return nil
 	}
+	accepts, err := p.acceptsOthers(ctx)
+	if accepts || err != nil {
+		return err
+	}
 	return fmt.Errorf("staging: every row was refused, probably not because of the rows: %w", p.softErr)
+}
+
+// othersTried is how many records of other promotions acceptsOthers tries.
+const othersTried = 64
+
+// acceptsOthers is true if the target accepts a staged record that this promotion does not take.
+// What it writes is rolled back.
+func (p *promotion) acceptsOthers(ctx context.Context) (bool, error) {
+	left := othersTried
+	for s := range p.t.sql.side {
+		other, condition := &p.t.sql.side[s], everyRow
+		if side(s) == p.s {
+			condition = "NOT (" + p.which() + ")"
+		}
+		records, err := p.othersOf(ctx, other, condition)
+		if err != nil {
+			return false, err
+		}
+		for _, record := range records[:min(left, len(records))] {
+			left--
+			n, err := p.try(ctx, func() (int64, error) {
+				n, err := p.execPlain(ctx, other.insertPlain.where("s."+colRecord+" = "+text(record)+" AND "+condition).with(nil))
+				if err == nil {
+					err = errRollBack
+				}
+				return n, err
+			})
+			switch accepted := errors.Is(err, errRollBack); {
+			case accepted && n > 0:
+				return true, nil
+			case !accepted && verdictOf(err) == verdictSurroundings:
+				return false, err
+			}
+		}
+	}
+	return false, nil
+}
+
+// othersOf lists some records of a side. One that another promotion works on has none, nor has one
+// that was taken away with its lane.
+func (p *promotion) othersOf(ctx context.Context, other *sideStatements, condition string) (records []int64, err error) {
+	_, err = p.try(ctx, func() (int64, error) {
+		res, err := send(ctx, p.q, other.share.with(nil), other.someRecords.where(condition).with(nil))
+		if err != nil {
+			return 0, err
+		}
+		for row := range res[1].each() {
+			records = append(records, row.int("record"))
+		}
+		return 0, nil
+	})
+	if code := sqlState(err); code == "55P03" || code == undefinedTable {
+		return nil, nil
+	}
+	return records, err
 }
 
 // isData is true if Postgres refused a value, and not the transaction.

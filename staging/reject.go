@@ -242,7 +242,7 @@ func (t *Table[T]) Replay(ctx context.Context, fixed []Correction[T]) (PromoteRe
 	if err != nil {
 		return fail(err)
 	}
-	if err := t.commit(ctx, q, ""); err != nil {
+	if err := t.commitDurably(ctx, q, ""); err != nil {
 		return fail(err)
 	}
 	return p, nil

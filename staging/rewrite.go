@@ -337,5 +337,5 @@ func (t *Table[T]) rewriteBatch(ctx context.Context, q *pgx.Conn, rows []T, step
 			return 0, err
 		}
 	}
-	return wrote, t.commit(ctx, q, "")
+	return wrote, t.commitDurably(ctx, q, "")
 }

@@ -214,6 +214,8 @@ type sideStatements struct {
 	firstConflict statement
 	keyThere      statement
 
+	share        statement // fails where a promoter is at work
+	someRecords  statement
 	anyAbsent    statement
 	rowsOf       statement
 	insertPlain  statement // insert without merges
@@ -292,6 +294,7 @@ func (t *table) prepare() {
 		x.registeredAs, x.leftOfRecords, x.rejectRecords = get("registered_as"), get("left_of_records"), get("reject_records")
 		x.postpone, x.resume = get("postpone_record"), get("resume_postponed")
 		x.rejectRecord, x.spans, x.remaining, x.suspects = get("reject_record"), get("spans"), get("remaining"), get("suspects")
+		x.share, x.someRecords = get("share_side"), get("some_records")
 		x.anyAbsent, x.rowsOf = get("any_absent"), get("rows_of")
 		if len(t.cfg.Key) > 0 {
 			x.conflicts, x.firstConflict, x.keyThere = get("conflicts"), get("first_conflict"), get("key_there")
@@ -335,6 +338,8 @@ func (t *table) judgeStatement(p pieces, source, try string) statement {
 	p["source"], p["try_row"] = literal(source), fill(try, p).text
 	p["suppressed_code"], p["suppressed_reason"] = literal(CodeSuppressed), literal(suppressedReason)
 	p["row_place"], p["row_kept"], p["max_reason"] = "NULL", "true", strconv.Itoa(MaxReason)
+	p["surroundings_classes"], p["surroundings_codes"] = textArray(surroundingsClasses), textArray(surroundingsCodes)
+	p["perhaps_classes"], p["perhaps_codes"] = textArray(perhapsClasses), textArray(perhapsCodes)
 	if len(t.cfg.Key) > 0 {
 		p["row_place"] = fill("row_place", p).text
 	}

@@ -59,6 +59,12 @@ func (t *table) commit(ctx context.Context, q *pgx.Conn, last string) error {
 	return fmt.Errorf("%w: %w", ErrUnknown, a.err)
 }
 
+// commitDurably is commit for a transaction in which SQL of others has run: triggers, merges. They
+// may have set synchronous_commit for the rest of the transaction.
+func (t *table) commitDurably(ctx context.Context, q *pgx.Conn, last string) error {
+	return t.commit(ctx, q, last+ownDurability.sql+"; ")
+}
+
 // lostConnection reports whether an error from the server ends the connection. The commit may have
 // been done before it.
 func lostConnection(err error) bool {
