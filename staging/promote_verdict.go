@@ -157,8 +157,21 @@ func (p *promotion) othersOf(ctx context.Context, other *sideStatements, conditi
 	return records, err
 }
 
-// isData is true if Postgres refused a value, and not the transaction.
-func isData(err error) bool { return verdictOf(err) == verdictData }
+// isData is true if a COPY failed because of a value. Where Postgres names a line, a function of a
+// domain or of a default may have met what looks like a missing object.
+func isData(err error) bool {
+	var pg *pgconn.PgError
+	v := verdictOf(err)
+	return v == verdictData || v == verdictUnlessAll && errors.As(err, &pg) && pg.Where != ""
+}
+
+// isMissing is true for the errors of such a function that may be due to the surroundings: a
+// privilege, a relation or a function that is missing, another server.
+func isMissing(err error) bool {
+	code := sqlState(err)
+	return slices.Contains([]string{"42501", "42P01", "42883", "42704"}, code) ||
+		verdictOf(err) == verdictUnlessAll && slices.Contains([]string{"28", "2F", "3D", "3F", "55", "58", "HV"}, code[:2])
+}
 
 // refusalOf makes code and reason of a reject from Postgres' error.
 func refusalOf(err error) (code, reason string) {

@@ -265,6 +265,9 @@ func (t *Table[T]) copyAll(ctx context.Context, q *pgx.Conn, s side, l *Load[T],
 	var err error
 	if careful {
 		err = t.carefully(ctx, q, s, e)
+		if err == nil && e.kept == 0 && e.missing != nil {
+			err = fmt.Errorf("every record was refused, probably not because of the records: %w", e.missing)
+		}
 	} else {
 		err = t.copyRows(ctx, q, s, e)
 	}

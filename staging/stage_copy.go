@@ -49,6 +49,7 @@ type encoder[T any] struct {
 	spill   []byte
 	state   int // 0 head, 1 rows, 2 done
 	err     error
+	missing error // refused a record, and may be due to the surroundings
 	halfway func() error
 }
 
@@ -314,6 +315,9 @@ func (t *Table[T]) carefully(ctx context.Context, q *pgx.Conn, s side, e *encode
 	e.rows, e.kept, *e.rejects = rows, kept, (*e.rejects)[:rejects]
 	if to-from == 1 {
 		sp := e.span(from)
+		if isMissing(err) {
+			e.missing = err
+		}
 		code, reason := refusalOf(err)
 		*e.rejects = append(*e.rejects, t.reject(e.load, sp.pos, e.rowOf(sp.lo), code, reason))
 		return nil
