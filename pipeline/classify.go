@@ -42,6 +42,9 @@ func isTransient(err error) bool {
 	}
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
+		if pg.Routine == "GetNewTransactionId" || pg.Routine == "GetNewMultiXactId" { // no more ids until a vacuum; the class is 54
+			return true
+		}
 		for _, class := range dataClasses {
 			if strings.HasPrefix(pg.Code, class) {
 				return false

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/headrace/headrace/pipeline"
 	"github.com/headrace/headrace/queue"
 	"github.com/headrace/headrace/staging"
@@ -98,30 +100,44 @@ func (q *noExtend) Lease(ctx context.Context, o queue.LeaseOptions) (*queue.Batc
 // goes through when it is back.
 func TestOutageOfPostgresIsNoFault(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, rigOptions{lease: queue.LeaseConfig{MaxFailures: 1, MaxCrashes: 1}})
-	away := &awayTable{Table: r.table}
-	away.left.Store(8)
-	r.flow.Table = away
-	records := numbered("a", 200, "good")
-	r.push(records...)
-	stop := r.start(pipeline.WorkerConfig{Records: 20, LeaseDuration: 200 * time.Millisecond, BatchTimeout: 300 * time.Millisecond}, pipeline.PromoterConfig{})
-	defer stop()
-	r.settled()
-	stop()
-	if away.left.Load() > 0 {
-		t.Errorf("the outage was not met: %d left", away.left.Load())
+	for name, err := range map[string]error{
+		"it is away":                   pipeline.Unavailable(errors.New("connection refused")),
+		"it gives no transaction ids":  &pgconn.PgError{Severity: "ERROR", Code: "54000", Routine: "GetNewTransactionId"},
+		"it gives no multixact ids":    &pgconn.PgError{Severity: "ERROR", Code: "54000", Routine: "GetNewMultiXactId"},
+		"it takes no more connections": &pgconn.PgError{Severity: "FATAL", Code: "53300"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, rigOptions{lease: queue.LeaseConfig{MaxFailures: 1, MaxCrashes: 1}})
+			away := &awayTable{Table: r.table, err: err}
+			away.left.Store(8)
+			r.flow.Table = away
+			records := numbered("a", 200, "good")
+			r.push(records...)
+			stop := r.start(pipeline.WorkerConfig{Records: 20, LeaseDuration: 200 * time.Millisecond, BatchTimeout: 300 * time.Millisecond}, pipeline.PromoterConfig{})
+			defer stop()
+			r.settled()
+			stop()
+			if away.left.Load() > 0 {
+				t.Errorf("the outage was not met: %d left", away.left.Load())
+			}
+			r.check(want{rows: idsOf(records)})
+			if st, err := r.queue.Stats(context.Background()); err != nil || st.Splits > 0 {
+				t.Errorf("%d batches were split, %v, want none", st.Splits, err)
+			}
+		})
 	}
-	r.check(want{rows: idsOf(records)})
 }
 
 type awayTable struct {
 	*staging.Table[item]
 	left atomic.Int64
+	err  error
 }
 
 func (a *awayTable) Stage(ctx context.Context, l staging.Load[item]) (staging.Outcome, error) {
 	if a.left.Add(-1) >= 0 {
-		return 0, pipeline.Unavailable(errors.New("connection refused"))
+		return 0, a.err
 	}
 	return a.Table.Stage(ctx, l)
 }
