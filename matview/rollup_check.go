@@ -150,7 +150,7 @@ func (r Rollup) Rebuild(ctx context.Context, db DB) (changed int64, err error) {
 
 // rebuild does as much of the work as is needed.
 func (r Rollup) rebuild(ctx context.Context, tx pgx.Tx) (changed int64, err error) {
-	if err := r.restoreDictionaries(ctx, tx); err != nil {
+	if err := r.restoreTables(ctx, tx); err != nil {
 		return 0, err
 	}
 	if changed, err = r.fill(ctx, tx); err != nil || changed > 0 {

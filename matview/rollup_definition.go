@@ -22,12 +22,13 @@ const definitionPrefix = "headrace roll-up schema 2: "
 // may have the same columns, and rows of one do not add up with rows of the other. Types are not
 // part of it: the columns have them.
 type definition struct {
-	From    string            `json:"from"`
-	Columns map[string]string `json:"columns"`
+	From         string            `json:"from"`
+	Columns      map[string]string `json:"columns"`
+	Dictionaries map[string]string `json:"dictionaries,omitempty"`
 }
 
 func (r Rollup) definition() definition {
-	d := definition{From: mustParse(r.From).String(), Columns: map[string]string{}}
+	d := definition{From: mustParse(r.From).String(), Columns: map[string]string{}, Dictionaries: map[string]string{}}
 	for _, c := range r.GroupBy {
 		d.Columns[c.Name] = cmp.Or(strings.TrimSpace(c.Expr), pgschema.Quote(c.Name))
 	}
@@ -36,7 +37,7 @@ func (r Rollup) definition() definition {
 	}
 	for _, v := range r.distinct() {
 		if s, ok := v.(sets); ok {
-			d.Columns[s.measure().Name] += " numbered by " + s.dictionary().String()
+			d.Dictionaries[s.measure().Name] = s.dictionary().String()
 		}
 	}
 	return d
@@ -60,28 +61,44 @@ func (r Rollup) comment() string {
 
 // redefined names the columns that the recorded definition computes otherwise. known is false if
 // nothing is recorded.
-func (r Rollup) redefined(comment string) (diffs []string, known bool) {
+func (r Rollup) redefined(ctx context.Context, tx pgx.Tx, comment string) (diffs []string, known bool, err error) {
 	text, ok := strings.CutPrefix(comment, definitionPrefix)
 	var have definition
 	if !ok || json.Unmarshal([]byte(text), &have) != nil {
-		return nil, false
+		return nil, false, nil
 	}
 	want := r.definition()
-	if have.From != want.From {
+	// Two spellings of a table are one: with and without its schema.
+	another := func(a, b string) (is bool) {
+		if a == "" || b == "" {
+			return a != b
+		}
+		if a != b && err == nil {
+			err = tx.QueryRow(ctx, `SELECT to_regclass($1) IS NULL OR to_regclass($1) IS DISTINCT FROM to_regclass($2)`, a, b).Scan(&is)
+		}
+		return is
+	}
+	if another(have.From, want.From) {
 		diffs = append(diffs, fmt.Sprintf("it aggregates table %s, the definition has %s", have.From, want.From))
 	}
 	for _, name := range slices.Sorted(maps.Keys(want.Columns)) {
 		if h, w := have.Columns[name], want.Columns[name]; h != w {
 			diffs = append(diffs, fmt.Sprintf("column %s holds %s, the definition has %s", pgschema.Quote(name), h, w))
 		}
+		if h, w := have.Dictionaries[name], want.Dictionaries[name]; another(h, w) {
+			diffs = append(diffs, fmt.Sprintf("the values of column %s are numbered by %s, the definition has %s", pgschema.Quote(name), h, w))
+		}
 	}
-	return diffs, true
+	return diffs, true, err
 }
 
 // checkDefinition refuses a roll-up that holds rows of another definition. The owner records the
 // definition where none is, and where the roll-up is empty.
 func (r Rollup) checkDefinition(ctx context.Context, tx pgx.Tx, o object, create bool) error {
-	diffs, known := r.redefined(o.Comment)
+	diffs, known, err := r.redefined(ctx, tx, o.Comment)
+	if err != nil {
+		return err
+	}
 	if known && len(diffs) == 0 || !known && o.Comment != "" { // a comment of the user's own stays
 		return nil
 	}
@@ -113,8 +130,10 @@ func (r Rollup) record(ctx context.Context, tx pgx.Tx) (record func() error, err
 		return nil, err
 	}
 	o := objects[0]
-	diffs, known := r.redefined(o.Comment)
+	diffs, known, err := r.redefined(ctx, tx, o.Comment)
 	switch {
+	case err != nil:
+		return nil, err
 	case known && len(diffs) == 0, !known && (o.Comment != "" || !o.Owner):
 		return func() error { return nil }, nil
 	case !o.Owner:

@@ -35,12 +35,15 @@ func TestRedefined(t *testing.T) {
 		change func(r *matview.Rollup)
 		drift  string
 	}{
-		"an expression":          {func(r *matview.Rollup) { r.Measures[0].Expr = "amount * 2" }, `column "total" holds sum(amount), the definition has sum(amount * 2)`},
-		"an aggregate":           {func(r *matview.Rollup) { r.Measures[0].Aggregate, r.Measures[0].Type = matview.AggregateMax, "numeric" }, `holds sum(amount), the definition has max(amount)`},
-		"a key":                  {func(r *matview.Rollup) { r.GroupBy[0].Expr = "upper(product)" }, `column "product" holds "product", the definition has upper(product)`},
-		"distinct values":        {func(r *matview.Rollup) { r.Measures[1].Expr = "(amount + 1)::text" }, `the definition has distinct((amount + 1)::text)`},
-		"a dictionary":           {func(r *matview.Rollup) { r.Measures[1].Dictionary = "numbers" }, `the definition has distinct(amount::text) numbered by "numbers"`},
-		"a table":                {func(r *matview.Rollup) { r.From = "returns" }, `it aggregates table "orders", the definition has "returns"`},
+		"an expression":   {func(r *matview.Rollup) { r.Measures[0].Expr = "amount * 2" }, `column "total" holds sum(amount), the definition has sum(amount * 2)`},
+		"an aggregate":    {func(r *matview.Rollup) { r.Measures[0].Aggregate, r.Measures[0].Type = matview.AggregateMax, "numeric" }, `holds sum(amount), the definition has max(amount)`},
+		"a key":           {func(r *matview.Rollup) { r.GroupBy[0].Expr = "upper(product)" }, `column "product" holds "product", the definition has upper(product)`},
+		"distinct values": {func(r *matview.Rollup) { r.Measures[1].Expr = "(amount + 1)::text" }, `the definition has distinct((amount + 1)::text)`},
+		"a dictionary":    {func(r *matview.Rollup) { r.Measures[1].Dictionary = "numbers" }, `are numbered by "by_product_amounts_values", the definition has "numbers"`},
+		"a table":         {func(r *matview.Rollup) { r.From = "returns" }, `it aggregates table "orders", the definition has "returns"`},
+		"distinct values no more": {func(r *matview.Rollup) {
+			r.Measures = []matview.Measure{r.Measures[0], {Name: "amounts", Expr: "amount", Aggregate: matview.AggregateCount}}
+		}, `column "amounts" holds distinct(amount::text), the definition has count(amount)`},
 		"a blank within a value": {func(r *matview.Rollup) { r.GroupBy[0].Expr = "product || ' '" }, `the definition has product || ' '`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -82,6 +85,54 @@ func TestRedefined(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A count that becomes one of distinct values needs more tables, which Rebuild creates.
+func TestACountBecomesOneOfDistinctValues(t *testing.T) {
+	t.Parallel()
+	pool := newTarget(t)
+	r := byProduct()
+	r.Measures[1] = matview.Measure{Name: "amounts", Expr: "amount", Aggregate: matview.AggregateCount}
+	if err := r.Create(t.Context(), pool); err != nil {
+		t.Fatal(err)
+	}
+	if err := promote(t.Context(), pool, r, newRand(1), 30, 3); err != nil {
+		t.Fatal(err)
+	}
+	next := byProduct()
+	drift(t, "Create", next.Create(t.Context(), pool), "the definition has distinct(amount::text)")
+	if _, err := next.Rebuild(t.Context(), pool); err != nil {
+		t.Fatal(err)
+	}
+	if err := promote(t.Context(), pool, next, newRand(2), 30, 3); err != nil {
+		t.Fatal(err)
+	}
+	if err := next.Verify(t.Context(), pool); err != nil {
+		t.Error(err)
+	}
+	same(t, pool, next)
+}
+
+// A table with and without its schema is one table.
+func TestDefinitionInAnotherSpelling(t *testing.T) {
+	t.Parallel()
+	pool := newTarget(t)
+	r := byProduct()
+	if err := r.Create(t.Context(), pool); err != nil {
+		t.Fatal(err)
+	}
+	if err := promote(t.Context(), pool, r, newRand(1), 30, 3); err != nil {
+		t.Fatal(err)
+	}
+	r.Table, r.From = "public.by_product", `public."orders"`
+	if err := r.Verify(t.Context(), pool); err != nil {
+		t.Error(err)
+	}
+	r.Measures[1].Dictionary = "by_product_amounts_values"
+	if err := r.Verify(t.Context(), pool); err != nil {
+		t.Error(err)
+	}
+	same(t, pool, r)
 }
 
 // An empty roll-up takes any definition. A comment of the user's own stays, and then the definition

@@ -147,20 +147,20 @@ func (r Rollup) checkDictionaries(ctx context.Context, tx pgx.Tx, parts []part, 
 	return nil
 }
 
-// restoreDictionaries creates the dictionaries that were dropped.
-func (r Rollup) restoreDictionaries(ctx context.Context, tx pgx.Tx) error {
+// restoreTables creates the tables of distinct values that were dropped, or that the recorded
+// definition had no need of.
+func (r Rollup) restoreTables(ctx context.Context, tx pgx.Tx) error {
 	for _, v := range r.distinct() {
-		s, ok := v.(sets)
-		if !ok {
-			continue
-		}
-		found, err := lookUp(ctx, tx, []pgschema.Name{s.dictionary()})
-		if err != nil {
-			return err
-		}
-		if found[0].OID == 0 {
-			if _, err := tx.Exec(ctx, dictionary{s}.part().create); err != nil {
-				return &contextError{"create dictionary " + s.dictionary().String(), err}
+		for _, p := range v.parts() {
+			found, err := lookUp(ctx, tx, []pgschema.Name{p.name})
+			if err != nil {
+				return err
+			}
+			if found[0].OID != 0 {
+				continue
+			}
+			if _, err := tx.Exec(ctx, p.create); err != nil {
+				return &contextError{"create " + p.String(), err}
 			}
 		}
 	}

@@ -68,6 +68,12 @@ var drawnTypes = []drawnType{
 	{"mood", []string{"sad", "glad"}, "", true, true, []string{`text`}},
 	{"pair", []string{"(1,a)", "(,)", "(1,)", "(,a)", "(2,A)"}, "", false, true, nil},
 	{"grade", []string{"1", "1.0", "2"}, "%s", true, true, []string{`numeric`, `numeric(5,0)`}},
+	{"money", []string{"1.00", "0", "-0.01", "123456.78"}, "%s", true, false, []string{`numeric`, `text`}},
+	{"timetz", []string{"12:00+00", "13:00+01", "24:00Z", "00:00-15:59"}, "", true, true, []string{`time`, `text`}},
+	{"bit varying", []string{"", "0", "00", "1"}, "", false, false, []string{`text`, `bit(2)`}},
+	{"macaddr", []string{"08:00:2b:01:02:03", "08002b010203", "ff:ff:ff:ff:ff:ff"}, "", false, true, nil},
+	{"int4multirange", []string{"{}", "{[1,3)}", "{[1,2],[5,6)}", "{[1,2],[2,3)}"}, "", false, true, nil},
+	{"charge", []string{"card", "cash"}, "", true, true, []string{`text`, `character(5)`}},
 	{"int4range", []string{"empty", "[1,3)", "[1,2]", "(,)"}, "", false, true, nil},
 }
 
@@ -82,7 +88,7 @@ func (t drawnType) stored(r *rand.Rand) string {
 const drawnSchema = `
 	CREATE SCHEMA ext; CREATE EXTENSION citext SCHEMA ext;
 	CREATE COLLATION folded (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
-	CREATE TYPE mood AS ENUM ('sad', 'glad'); CREATE TYPE pair AS (n int, t text); CREATE DOMAIN grade AS numeric CHECK (value >= 0);`
+	CREATE TYPE mood AS ENUM ('sad', 'glad'); CREATE TYPE charge AS ENUM ('card', 'cash'); CREATE TYPE pair AS (n int, t text); CREATE DOMAIN grade AS numeric CHECK (value >= 0);`
 
 // story is a table with a roll-up, and what happens to them.
 type story struct {
@@ -98,8 +104,11 @@ type story struct {
 // drawnByHand are what a user may do to the tables.
 var drawnByHand = []string{
 	"TRUNCATE target", "DELETE FROM target WHERE id % 3 = 0", "UPDATE target SET k_text = NULL WHERE id % 2 = 0",
-	"DELETE FROM roll WHERE ctid = (SELECT min(ctid) FROM roll)", "TRUNCATE roll",
+	"DELETE FROM roll WHERE ctid = (SELECT min(ctid) FROM roll)", "TRUNCATE roll", redeclare,
 }
+
+// redeclare is another definition with the same columns.
+const redeclare = "another definition"
 
 // step is something that happens: rows that are promoted, or a statement on the target by hand.
 type step struct {
@@ -191,8 +200,8 @@ func drawMeasure(r *rand.Rand, name, column string, t drawnType) matview.Measure
 			}
 			m.Expr = fmt.Sprintf(t.sum, column)
 			m.Aggregate = []matview.Aggregate{matview.AggregateSum, matview.AggregateAverage}[r.IntN(2)]
-			if t.name == "interval" {
-				m.Type = "interval"
+			if t.name == "interval" || t.name == "money" {
+				m.Type = t.name
 			}
 			return m
 		case 4:
@@ -279,8 +288,38 @@ func (s story) play(ctx context.Context, pool *pgxpool.Pool, schema string) erro
 	return nil
 }
 
+// redeclare gives the roll-up another key, with which it is refused and rebuilt, and then its own
+// again.
+func (s story) redeclare(ctx context.Context, pool *pgxpool.Pool, r matview.Rollup) error {
+	other := r
+	other.GroupBy = slices.Clone(r.GroupBy)
+	other.GroupBy[0].Expr = "CASE WHEN id % 2 = 0 THEN k END"
+	var filled bool
+	if err := pool.QueryRow(ctx, "SELECT EXISTS (SELECT FROM roll)").Scan(&filled); err != nil {
+		return err
+	}
+	if err := other.Create(ctx, pool); filled != errors.Is(err, matview.ErrDrift) || !filled && err != nil {
+		return fmt.Errorf("Create with another key, roll-up filled %v: %w", filled, err)
+	}
+	for _, d := range []matview.Rollup{other, r} {
+		if _, err := d.Rebuild(ctx, pool); err != nil {
+			return fmt.Errorf("Rebuild by %s: %w", d.GroupBy[0].Expr, err)
+		}
+		if err := d.Verify(ctx, pool); err != nil {
+			return err
+		}
+		if diffs, err := d.Check(ctx, pool, 5); err != nil || len(diffs) > 0 {
+			return fmt.Errorf("Check by %s: %v, %w", d.GroupBy[0].Expr, diffs, err)
+		}
+	}
+	return s.equal(ctx, pool, r)
+}
+
 // byHand changes the target or the roll-up. Check reports it, and Rebuild mends it.
 func (s story) byHand(ctx context.Context, pool *pgxpool.Pool, r matview.Rollup, sql string) error {
+	if sql == redeclare {
+		return s.redeclare(ctx, pool, r)
+	}
 	if _, err := pool.Exec(ctx, sql); err != nil {
 		return err
 	}

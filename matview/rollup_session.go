@@ -92,7 +92,7 @@ func (r Rollup) sampleRows(ctx context.Context, tx pgx.Tx) (string, error) {
 			if s, ok := samples[base]; ok {
 				value = pgschema.Literal(s[i])
 			}
-			rows[i] = append(rows[i], value+"::"+c.typ+" AS "+pgschema.Quote(c.name))
+			rows[i] = append(rows[i], value+"::"+c.typ+" AS "+pgschema.Quote(c.name)) // of a domain, its base
 		}
 	}
 	return "SELECT " + join(rows[0]) + " UNION ALL SELECT " + join(rows[1]), nil

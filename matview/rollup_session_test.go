@@ -15,7 +15,7 @@ import (
 func TestExpressionsOfASessionAreRefused(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)
-	exec(t, pool, `CREATE TABLE visits (id int, at timestamptz, day date, clock timestamp(3), noted text, seen timestamptz(0)[], "time" timestamp with time zone)`,
+	exec(t, pool, `CREATE DOMAIN given AS int NOT NULL`, `CREATE TABLE visits (id int, part given, at timestamptz, day date, clock timestamp(3), noted text, seen timestamptz(0)[], "time" timestamp with time zone)`,
 		`CREATE FUNCTION fails(timestamptz) RETURNS date LANGUAGE plpgsql AS $$ BEGIN IF $1 IS NOT NULL THEN RAISE 'no'; END IF; RETURN NULL; END $$`)
 	for _, c := range []struct{ expr, typ, setting string }{
 		{"date_trunc('minute', at)", "timestamptz", ""},
@@ -24,6 +24,7 @@ func TestExpressionsOfASessionAreRefused(t *testing.T) {
 		{"date_trunc('day', at, 'UTC')", "timestamptz", ""},
 		{"at", "date", "TimeZone"},
 		{"at", "timestamp", "TimeZone"},
+		{"CASE WHEN part IS NULL THEN at END", "date", "TimeZone"},
 		{"", "text", "TimeZone"}, // the column "time"
 		{"(at AT TIME ZONE 'UTC')::date", "date", ""},
 		{"extract(dow FROM at)", "numeric", "TimeZone"},
