@@ -133,6 +133,30 @@ func TestAwaitWaitsForStores(t *testing.T) {
 	})
 }
 
+// A server that crashes between two statements of open ends the connection. pgx reports that as an
+// error of its own, and no longer as that of the network.
+func TestAwaitRetriesAfterALostConnection(t *testing.T) {
+	t.Parallel()
+	dbURL := servertest.PostgresURL(t)
+	tries := 0
+	err := pipeline.Await(t.Context(), quiet, func(ctx context.Context) error {
+		tries++
+		c, err := pgconn.Connect(ctx, dbURL)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = c.Close(ctx) }()
+		if tries < 3 {
+			_, _ = c.Exec(ctx, "SELECT pg_terminate_backend(pg_backend_pid())").ReadAll()
+		}
+		_, err = c.Exec(ctx, "SELECT 1").ReadAll()
+		return err
+	})
+	if err != nil || tries != 3 {
+		t.Errorf("%d tries, %v, want the third one to succeed", tries, err)
+	}
+}
+
 // Errors that waiting does not mend are returned at once.
 func TestAwaitReturnsLastingErrors(t *testing.T) {
 	t.Parallel()

@@ -21,9 +21,9 @@ import (
 const attemptTimeout = 10 * time.Second
 
 // Await calls open until it succeeds. It retries, with growing pauses, while a store is not ready:
-// the connection is refused or times out, the host name does not resolve yet, Postgres is starting
-// up, recovering or still a standby, or Redis is loading its data. Any other error, such as a
-// wrong password or a bad configuration, is returned at once. When ctx ends, Await returns the
+// the connection is refused, ends or times out, the host name does not resolve yet, Postgres is
+// starting up, recovering or still a standby, or Redis is loading its data. Any other error, such as
+// a wrong password or a bad configuration, is returned at once. When ctx ends, Await returns the
 // last error of open joined with that of ctx.
 //
 // The constructors of the patterns fail when their store is unavailable, although Run would wait
@@ -71,6 +71,9 @@ func isNotReady(err error) bool {
 	}
 	if re, ok := rueidis.IsRedisErr(err); ok {
 		return re.IsLoading() || re.IsClusterDown() || re.IsTryAgain() || strings.HasPrefix(re.Error(), "MASTERDOWN")
+	}
+	if pgconn.SafeToRetry(err) {
+		return true // pgx has noticed before the statement that the server has ended the connection
 	}
 	var network net.Error // covers refused and reset connections, timeouts, and unknown hosts
 	return errors.As(err, &network) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) ||
