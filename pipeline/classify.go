@@ -13,6 +13,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/headrace/headrace/dedup"
+	"github.com/headrace/headrace/internal/pgschema"
 	"github.com/headrace/headrace/internal/redisx"
 	"github.com/headrace/headrace/queue"
 	"github.com/headrace/headrace/staging"
@@ -37,7 +38,8 @@ var dataClasses = []string{"21", "22", "23", "44", "54"}
 // never pays for a Postgres that is unreachable, full, restarting, locked or set up wrongly. Of the
 // errors that Postgres itself returns, only those of dataClasses count against the batch.
 func isTransient(err error) bool {
-	if isUnavailable(err) || errors.Is(err, staging.ErrBusy) || errors.Is(err, staging.ErrUnknown) {
+	var unconnected *pgschema.UnconnectedError // by a hook of the pool, it may have any cause
+	if errors.As(err, &unconnected) || isUnavailable(err) || errors.Is(err, staging.ErrBusy) || errors.Is(err, staging.ErrUnknown) {
 		return true
 	}
 	var pg *pgconn.PgError

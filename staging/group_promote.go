@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/headrace/headrace/internal/pgschema"
 )
 
 // share is one table's part in the promotion of a group.
@@ -80,7 +82,7 @@ func (g *TableGroup[R]) promoteOnce(ctx context.Context, limit int64, byBatch bo
 
 func (p *groupPromotion[R]) once(ctx context.Context, limit int64, byBatch bool) error {
 	g := p.g
-	c, err := g.views[0].pool.Acquire(ctx)
+	c, err := pgschema.Acquire(ctx, g.views[0].pool)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/headrace/headrace/internal/pgschema"
 )
 
 // memberLoad is what a member stages of a batch.
@@ -267,7 +269,7 @@ func (g *TableGroup[R]) Stage(ctx context.Context, l Load[R]) (Outcome, error) {
 // stageOnce is one try to stage. It returns the records of which a table cannot take a row; then
 // nothing is staged.
 func (g *TableGroup[R]) stageOnce(ctx context.Context, x *groupLoad[R], try int, careful bool) (Outcome, []Reject, error) {
-	c, err := g.views[0].pool.Acquire(ctx)
+	c, err := pgschema.Acquire(ctx, g.views[0].pool)
 	if err != nil {
 		return 0, nil, err
 	}

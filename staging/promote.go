@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/headrace/headrace/internal/pgschema"
 )
 
 // promotion is one promotion transaction.
@@ -266,7 +268,7 @@ func (l *laneTarget) promoteOnce(ctx context.Context, limit int64, byBatch bool)
 
 func (p *promotion) once(ctx context.Context, l *laneTarget, limit int64) error {
 	t := p.t
-	conn, err := t.pool.Acquire(ctx)
+	conn, err := pgschema.Acquire(ctx, t.pool)
 	if err != nil {
 		return err
 	}

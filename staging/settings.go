@@ -6,6 +6,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/headrace/headrace/internal/pgschema"
 )
 
 // beginOwn begins a transaction that sees what was committed while it waited for a lock, and may
@@ -112,7 +114,7 @@ func (t *table) inOwn(ctx context.Context, q *pgx.Conn, m mode, c call) (result,
 func (t *table) exec(ctx context.Context, m mode, c call) (int64, error) {
 	var n int64
 	err := retryIdle(ctx, t.pool, func() error {
-		conn, err := t.pool.Acquire(ctx)
+		conn, err := pgschema.Acquire(ctx, t.pool)
 		if err != nil {
 			return err
 		}
@@ -181,7 +183,7 @@ func (r *ownRows) Scan(dest ...any) error {
 func (t *table) begin(ctx context.Context, m mode) (*pgxpool.Conn, error) {
 	var conn *pgxpool.Conn
 	err := retryIdle(ctx, t.pool, func() error {
-		c, err := t.pool.Acquire(ctx)
+		c, err := pgschema.Acquire(ctx, t.pool)
 		if err != nil {
 			return err
 		}

@@ -5,6 +5,8 @@ import (
 	"errors"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/headrace/headrace/internal/pgschema"
 )
 
 // The server ends idle connections: by idle_session_timeout, by an administrator's
@@ -34,7 +36,7 @@ func retryIdle(ctx context.Context, pool *pgxpool.Pool, f func() error) error {
 // promoting use retryIdle.
 func acquire(ctx context.Context, pool *pgxpool.Pool) (conn *pgxpool.Conn, err error) {
 	err = retryIdle(ctx, pool, func() error {
-		c, err := pool.Acquire(ctx)
+		c, err := pgschema.Acquire(ctx, pool)
 		if err != nil {
 			return err
 		}

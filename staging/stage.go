@@ -127,7 +127,7 @@ func (t *Table[T]) Stage(ctx context.Context, l Load[T]) (Outcome, error) {
 var errRetry = errors.New("read the hint again")
 
 func (t *Table[T]) stageOnce(ctx context.Context, l *Load[T], spans []span, order []int, try int, careful bool) (Outcome, error) {
-	c, err := t.pool.Acquire(ctx)
+	c, err := pgschema.Acquire(ctx, t.pool)
 	if err != nil {
 		return 0, err
 	}
