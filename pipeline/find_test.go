@@ -153,7 +153,7 @@ func TestFind(t *testing.T) {
 			t.Errorf("%s: got %+v, want the code %s", id, p, code)
 		}
 	}
-	if p := r.wantFound("r4", "promoted").Places[0]; p.Row != "" || !strings.Contains(p.String(), "no row has its key") {
+	if p := r.wantFound("r4", "promoted").Places[0]; p.Row != "" || !strings.Contains(p.String(), "no row with its key was found") {
 		t.Errorf("filtered: got %v, want no row", p)
 	}
 	if f := r.wantFound(b.ID, "promoted"); f.Places[0].Position != pipeline.WholeBatch || f.Places[0].Records != 2 {

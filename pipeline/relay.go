@@ -44,7 +44,9 @@ type RelayConfig struct {
 	//	  AND (tx, id) > (split_part($1, '/', 1)::xid8, split_part($1, '/', 2)::bigint)
 	//	ORDER BY tx, id LIMIT $2
 	//
-	// A transaction that stays open anywhere on the server then holds back what is newer than it.
+	// A transaction that stays open anywhere on the server then holds back what is newer than it. A
+	// default is for inserts: a row that is updated, also by staging.ConflictReplace, keeps its tx and
+	// is passed over. To copy updates too, set tx in a BEFORE UPDATE trigger.
 	DB  Querier
 	SQL string
 	// Start is the position before the first record, such as "0" or "0/0".

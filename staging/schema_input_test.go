@@ -231,6 +231,17 @@ func TestDriftIsExplained(t *testing.T) {
 	if !errors.As(err, &drift) || drift.Drifts[0].Expected != "varchar(5)" || drift.Drifts[0].Found != "text" {
 		t.Errorf("%v", err)
 	}
+	// A Go type that has no binary form for the column.
+	exec(t, pool, "ALTER TABLE items ADD COLUMN ip inet")
+	type textual struct {
+		ID string  `db:"id"`
+		IP *string `db:"ip" dbtype:"inet"`
+	}
+	_, err = staging.New(t.Context(), pool, "items", staging.Config[textual]{})
+	if !errors.As(err, &drift) || drift.Drifts[0].Found != "inet" || !strings.Contains(err.Error(), "netip.Addr") {
+		t.Errorf("got %v, want an error that names a type for inet", err)
+	}
+	exec(t, pool, "ALTER TABLE items DROP COLUMN ip")
 	// The staging tables' own column.
 	for _, change := range []string{"ALTER COLUMN hr_record TYPE integer", "DROP COLUMN hr_record"} {
 		exec(t, pool, "ALTER TABLE items_staging_b "+change)

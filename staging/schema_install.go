@@ -174,6 +174,7 @@ func (t *table) createTarget(ctx context.Context, q *pgx.Conn, name pgschema.Nam
 // match compares the columns of T with those of the target.
 func (t *table) match(ctx context.Context, s *shape, q *pgx.Conn) error {
 	var drifts []Drift
+	fix := ""
 	for i, w := range t.wanted {
 		c := s.column(w.Name)
 		if c == nil {
@@ -210,6 +211,7 @@ func (t *table) match(ctx context.Context, s *shape, q *pgx.Conn) error {
 			f := &t.fields[i]
 			if f.put = f.putter(c, q.TypeMap()); f.put == nil {
 				drifts = append(drifts, Drift{Column: w.Name, Expected: "a type that takes a Go " + f.typ.String(), Found: c.sqlType})
+				fix = "COPY takes the binary form: give the field a type that pgx writes so, such as netip.Addr for inet or one of package pgtype"
 				continue
 			}
 		}
@@ -217,7 +219,7 @@ func (t *table) match(ctx context.Context, s *shape, q *pgx.Conn) error {
 		t.colNames = append(t.colNames, w.Name)
 	}
 	if len(drifts) > 0 {
-		return &DriftError{Table: t.target, Drifts: drifts}
+		return &DriftError{Table: t.target, Drifts: drifts, Fix: fix}
 	}
 	for _, c := range s.columns {
 		if c.notNull && !c.filled && c.generated == "" && !slices.Contains(t.colNames, c.name) {
