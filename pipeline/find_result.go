@@ -72,9 +72,9 @@ type FoundPlace struct {
 	Duplicate bool `json:"duplicate,omitempty"`
 	// Unacked reports that the queue still has the batch in flight.
 	Unacked bool `json:"unacked,omitempty"`
-	// Row is the row of a promoted record as JSON. Empty: no row with its key was found. The record was
-	// filtered then, or the row is deleted or changed, or [FindResult].Limits names the rows as not
-	// looked through. If a row with the key was there before, it is that one.
+	// Row is the row of a promoted record as JSON. Empty: no row with its key was found. The record
+	// was filtered then, or the row is deleted or changed, or [FindResult].Limits names the rows as
+	// not looked through. If a row with the key was there before, it is that one.
 	Row string `json:"row,omitempty"`
 	// Code, Reason, Source and Resolved are those of a reject, Reason also of a dead letter and of a
 	// batch that has failed.

@@ -22,8 +22,8 @@ const attemptTimeout = 10 * time.Second
 
 // Await calls open until it succeeds. It retries, with growing pauses, while a store is not ready:
 // the connection is refused, ends or times out, the host name does not resolve yet, Postgres is
-// starting up, recovering or still a standby, or Redis is loading its data. Any other error, such as
-// a wrong password or a bad configuration, is returned at once. When ctx ends, Await returns the
+// starting up, recovering or still a standby, or Redis is loading its data. Any other error, such
+// as a wrong password or a bad configuration, is returned at once. When ctx ends, Await returns the
 // last error of open joined with that of ctx.
 //
 // The constructors of the patterns fail when their store is unavailable, although Run would wait

@@ -12,8 +12,8 @@ import (
 	"github.com/headrace/headrace/internal/redisx"
 )
 
-// ShardName returns the name of shard i of n, from 0. It panics if there is no such shard, or if n is
-// not 1 to MaxShards.
+// ShardName returns the name of shard i of n, from 0. It panics if there is no such shard, or if
+// n is not 1 to MaxShards.
 func ShardName(name string, i, n int) string {
 	if n < 1 || n > MaxShards || i < 0 || i >= n {
 		panic(fmt.Sprintf("queue: ShardName: i is %d of %d, must be 0 to n-1, and n 1 to %d", i, n, MaxShards))

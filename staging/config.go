@@ -127,8 +127,8 @@ type Config[T any] struct {
 	// Rules reject rows at promotion. NOT NULL, CHECK and foreign key constraints of the target act as
 	// rules without being listed.
 	Rules []Rule
-	// Merges are statements that run inside the promotion. The tables that they write exist before New,
-	// unless Create is set.
+	// Merges are statements that run inside the promotion. The tables that they write exist before
+	// New, unless Create is set.
 	Merges []Merge
 
 	// ID names the column with the record's id in the dedup window. Default: the key, if it is one
