@@ -65,7 +65,8 @@
 // pg_temp: a function that names tables without a schema needs SET search_path, or it fails.
 //
 // The comment of a roll-up's table records the definition. Create and Verify refuse a roll-up that
-// holds rows of another one, until Rebuild has made it this one. A dictionary that was dropped or
+// holds rows of another one, until Rebuild has made it this one. Where an expression depends on the
+// session's TimeZone or DateStyle, so does the definition: see [Column]. A dictionary that was dropped or
 // emptied is refused too: every roll-up that counts with it needs a Rebuild.
 //
 // The numbers of distinct values come from a sequence, which logical replication leaves out. On a

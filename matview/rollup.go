@@ -44,10 +44,11 @@ type Column struct {
 	// Name of the column in the roll-up.
 	Name string
 	// Expr over the columns of the promoted row. Default: the column of the same name. It is code:
-	// never build it from input. It must not depend on the session's TimeZone or DateStyle: write
-	// date_trunc('hour', t, 'UTC'), because date_trunc('hour', t) begins hours elsewhere in another
-	// zone. [Rollup.Create] refuses an expression, or a cast to Type, that gives other values for
-	// sample times in another zone.
+	// never build it from input. Name the time zone: date_trunc('day', t, 'UTC'), because
+	// date_trunc('day', t) begins days elsewhere in a session with another one. [Rollup.Create] records
+	// the TimeZone, and the order of day and month in DateStyle, where an expression or a cast to Type
+	// gives other values for sample times in another session. Create, Verify and Check then return an
+	// [ErrDrift] in such a session, until [Rollup.Rebuild] has made the roll-up one of it.
 	Expr string
 	// Type of the column, as SQL writes it. It must group as the table's own column does: a text with
 	// a nondeterministic collation needs that collation (text COLLATE "folded"), citext stays citext.

@@ -269,6 +269,9 @@ func (r Rollup) Check(ctx context.Context, db DB, limit int) (differences []Diff
 		if err := r.checkVisible(ctx, tx); err != nil {
 			return err
 		}
+		if err := r.checkOwnSession(ctx, tx); err != nil {
+			return err
+		}
 		differences, err = r.compare(ctx, tx, limit)
 		return err
 	})

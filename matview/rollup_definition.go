@@ -25,10 +25,12 @@ type definition struct {
 	From         string            `json:"from"`
 	Columns      map[string]string `json:"columns"`
 	Dictionaries map[string]string `json:"dictionaries,omitempty"`
+	// Session has the settings on which the expressions depend, as they were.
+	Session map[string]string `json:"session,omitempty"`
 }
 
-func (r Rollup) definition() definition {
-	d := definition{From: mustParse(r.From).String(), Columns: map[string]string{}, Dictionaries: map[string]string{}}
+func (r Rollup) definition(session map[string]string) definition {
+	d := definition{From: mustParse(r.From).String(), Columns: map[string]string{}, Dictionaries: map[string]string{}, Session: session}
 	for _, c := range r.GroupBy {
 		d.Columns[c.Name] = cmp.Or(strings.TrimSpace(c.Expr), pgschema.Quote(c.Name))
 	}
@@ -49,25 +51,30 @@ var aggregateNames = map[Aggregate]string{
 }
 
 // comment is the statement that records the definition.
-func (r Rollup) comment() string {
+func (r Rollup) comment(session map[string]string) string {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false) // a DBA reads it
-	if err := e.Encode(r.definition()); err != nil {
+	if err := e.Encode(r.definition(session)); err != nil {
 		panic("matview: a definition of texts cannot be encoded: " + err.Error())
 	}
 	return "COMMENT ON TABLE " + ident(r.Table) + " IS " + pgschema.Literal(definitionPrefix+strings.TrimSpace(b.String())) + ";\n"
 }
 
+// recorded is the definition in a comment.
+func recorded(comment string) (d definition, ok bool) {
+	text, ok := strings.CutPrefix(comment, definitionPrefix)
+	return d, ok && json.Unmarshal([]byte(text), &d) == nil
+}
+
 // redefined names the columns that the recorded definition computes otherwise. known is false if
 // nothing is recorded.
 func (r Rollup) redefined(ctx context.Context, tx pgx.Tx, comment string) (diffs []string, known bool, err error) {
-	text, ok := strings.CutPrefix(comment, definitionPrefix)
-	var have definition
-	if !ok || json.Unmarshal([]byte(text), &have) != nil {
+	have, ok := recorded(comment)
+	if !ok {
 		return nil, false, nil
 	}
-	want := r.definition()
+	want := r.definition(nil)
 	// Two spellings of a table are one: with and without its schema.
 	another := func(a, b string) (is bool) {
 		if a == "" || b == "" {
@@ -92,34 +99,54 @@ func (r Rollup) redefined(ctx context.Context, tx pgx.Tx, comment string) (diffs
 	return diffs, true, err
 }
 
-// checkDefinition refuses a roll-up that holds rows of another definition. The owner records the
-// definition where none is, and where the roll-up is empty.
+// checkDefinition refuses a roll-up that holds rows of another definition, or of a session in which
+// its expressions have other values. The owner records the definition where none is, and where the
+// roll-up is empty.
 func (r Rollup) checkDefinition(ctx context.Context, tx pgx.Tx, o object, create bool) error {
-	diffs, known, err := r.redefined(ctx, tx, o.Comment)
+	have, known := recorded(o.Comment)
+	if !known && o.Comment != "" { // a comment of the user's own stays
+		return nil
+	}
+	diffs, _, err := r.redefined(ctx, tx, o.Comment)
 	if err != nil {
 		return err
 	}
-	if known && len(diffs) == 0 || !known && o.Comment != "" { // a comment of the user's own stays
-		return nil
-	}
-	mayRecord := create && o.Owner
-	if mayRecord && known {
-		if err := tx.QueryRow(ctx, "SELECT NOT EXISTS (SELECT FROM "+ident(r.Table)+")").Scan(&mayRecord); err != nil {
-			return err
-		}
-	}
-	switch {
-	case mayRecord:
-		_, err := tx.Exec(ctx, r.comment())
+	sessions, err := otherSession(ctx, tx, have.Session)
+	if err != nil {
 		return err
-	case known:
-		return &DriftError{
-			Object: "roll-up " + ident(r.Table), Differences: diffs,
-			Fix: "stop the programs with the old definition and call Rebuild as the owner, which recomputes the roll-up and records this one, " +
-				"or change the definition back",
+	}
+	if create && o.Owner {
+		same := known && len(diffs)+len(sessions) == 0
+		mayRecord := !known || same && len(have.Session) == 0
+		if !mayRecord && !same {
+			if err := tx.QueryRow(ctx, "SELECT NOT EXISTS (SELECT FROM "+ident(r.Table)+")").Scan(&mayRecord); err != nil {
+				return err
+			}
 		}
+		if mayRecord {
+			return r.recordNow(ctx, tx, same)
+		}
+	}
+	fix := fixSession
+	if len(diffs) > 0 {
+		fix = "stop the programs with the old definition and call Rebuild as the owner, which recomputes the roll-up and records this one, " +
+			"or change the definition back"
+	}
+	if diffs = append(diffs, sessions...); len(diffs) > 0 {
+		return &DriftError{Object: "roll-up " + ident(r.Table), Differences: diffs, Fix: fix}
 	}
 	return nil
+}
+
+// recordNow records the definition. If only the session's settings may be missing, it does so where
+// an expression depends on them.
+func (r Rollup) recordNow(ctx context.Context, tx pgx.Tx, onlySession bool) error {
+	session, err := r.session(ctx, tx)
+	if err != nil || onlySession && len(session) == 0 {
+		return err
+	}
+	_, err = tx.Exec(ctx, r.comment(session))
+	return err
 }
 
 // record records the definition after a Rebuild, which makes it true. A role that cannot is refused
@@ -131,6 +158,12 @@ func (r Rollup) record(ctx context.Context, tx pgx.Tx) (record func() error, err
 	}
 	o := objects[0]
 	diffs, known, err := r.redefined(ctx, tx, o.Comment)
+	if err == nil && known {
+		have, _ := recorded(o.Comment)
+		var sessions []string
+		sessions, err = otherSession(ctx, tx, have.Session)
+		diffs = append(diffs, sessions...)
+	}
 	switch {
 	case err != nil:
 		return nil, err
@@ -139,8 +172,5 @@ func (r Rollup) record(ctx context.Context, tx pgx.Tx) (record func() error, err
 	case !o.Owner:
 		return nil, lacking(o.Role, nil, []string{"TABLE " + ident(r.Table)})
 	}
-	return func() error {
-		_, err := tx.Exec(ctx, r.comment())
-		return err
-	}, nil
+	return func() error { return r.recordNow(ctx, tx, false) }, nil
 }

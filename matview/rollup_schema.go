@@ -52,7 +52,7 @@ func (r Rollup) create() string {
 		}
 		columns = append(columns, column)
 	}
-	return createTable(r.table(), columns, "80", r.Replaces) + r.comment()
+	return createTable(r.table(), columns, "80", r.Replaces) + r.comment(nil)
 }
 
 func createTable(t table, columns []string, fill string, stale bool) string {
@@ -111,7 +111,7 @@ func (r Rollup) ensure(ctx context.Context, db DB, what string, create bool) err
 		if objects[0].OID == 0 {
 			return fmt.Errorf("%w: table %s, from which roll-up %s is computed", ErrMissing, from, r.Table)
 		}
-		checks := []func(context.Context, pgx.Tx) error{r.checkExact, r.checkGrouping, r.checkExtremes, r.checkSketches, r.checkSession}
+		checks := []func(context.Context, pgx.Tx) error{r.checkExact, r.checkGrouping, r.checkExtremes, r.checkSketches}
 		if r.Replaces { // its merges recompute groups from the table
 			checks = append(checks, r.checkVisible)
 		}
@@ -145,7 +145,9 @@ func (r Rollup) ensureTables(ctx context.Context, tx pgx.Tx, tables []part, obje
 	for i, p := range tables {
 		var err error
 		if objects[i].OID == 0 {
-			_, err = tx.Exec(ctx, p.create)
+			if _, err = tx.Exec(ctx, p.create); err == nil && i == 0 {
+				err = r.recordNow(ctx, tx, true)
+			}
 		} else {
 			err = p.ensureKeyAndIdentity(ctx, tx, objects[i].Owner && create)
 		}

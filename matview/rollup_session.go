@@ -5,6 +5,8 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -35,45 +37,90 @@ var samples = map[string][2]string{
 	"character varying":           {"2025-12-31 23:30:45", "01/02/2026"},
 }
 
-// checkSession refuses an expression that has another value in a session with another time zone or
-// date style: two programs would make two groups of one. Postgres does not tell which expressions
-// are so, because PostgreSQL 15 counts date_trunc with a zone among them. So two made-up rows are
-// computed under different settings. An expression that fails for them is let through.
-func (r Rollup) checkSession(ctx context.Context, tx pgx.Tx) error {
+// session returns the settings on which the roll-up's expressions depend, and their values: with
+// others, two programs would make two groups of one. Postgres does not tell which expressions do,
+// because PostgreSQL 15 counts date_trunc with a zone among them. So two made-up rows are computed
+// under different settings. An expression that fails for them counts as one that depends on none.
+func (r Rollup) session(ctx context.Context, tx pgx.Tx) (map[string]string, error) {
 	from, err := r.sampleRows(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	exprs := make([]string, 0, len(r.GroupBy)+len(r.Measures))
+	for _, c := range r.GroupBy {
+		exprs = append(exprs, c.expr()+"::"+c.Type)
+	}
+	for _, m := range r.Measures {
+		switch {
+		case m.Expr == "":
+		case m.Type != "" && m.Aggregate != AggregateSum && m.Aggregate != AggregateAverage && m.Aggregate != AggregateCount:
+			exprs = append(exprs, "("+m.Expr+")::"+m.Type)
+		default:
+			exprs = append(exprs, "("+m.Expr+")")
+		}
+	}
+	settings := map[string]string{}
+	for _, expr := range exprs {
+		setting, err := dependsOnSession(ctx, tx, expr, from)
+		if err != nil {
+			return nil, err
+		}
+		if setting == "" || settings[setting] != "" {
+			continue
+		}
+		if settings[setting], err = sessionSetting(ctx, tx, setting); err != nil {
+			return nil, err
+		}
+	}
+	return settings, nil
+}
+
+// utc are other names of the zone UTC.
+var utc = map[string]bool{"etc/utc": true, "gmt": true, "etc/gmt": true, "zulu": true, "etc/zulu": true, "uct": true, "etc/uct": true, "universal": true, "etc/universal": true, "utc": true}
+
+// sessionSetting reads a setting. Of DateStyle only the order of day and month matters: promotions
+// of package staging set the rest.
+func sessionSetting(ctx context.Context, tx pgx.Tx, name string) (value string, err error) {
+	err = tx.QueryRow(ctx, `SELECT current_setting($1)`, name).Scan(&value)
+	switch _, order, _ := strings.Cut(value, ", "); {
+	case name == "DateStyle":
+		return order, err
+	case utc[strings.ToLower(value)]:
+		return "UTC", err
+	}
+	return value, err
+}
+
+// otherSession names the settings that differ from those with which the roll-up was filled.
+func otherSession(ctx context.Context, tx pgx.Tx, recorded map[string]string) (diffs []string, err error) {
+	for _, name := range slices.Sorted(maps.Keys(recorded)) {
+		now, err := sessionSetting(ctx, tx, name)
+		if err != nil {
+			return nil, err
+		}
+		if was := recorded[name]; now != was {
+			diffs = append(diffs, fmt.Sprintf("its expressions depend on the session's %s, with which it was filled as %q and which is %q here", name, was, now))
+		}
+	}
+	return diffs, nil
+}
+
+// checkOwnSession refuses to compare a roll-up in a session in which its expressions have other
+// values.
+func (r Rollup) checkOwnSession(ctx context.Context, tx pgx.Tx) error {
+	objects, err := lookUp(ctx, tx, []pgschema.Name{mustParse(r.Table)})
 	if err != nil {
 		return err
 	}
-	check := func(field, column, expr string) error {
-		depends, err := dependsOnSession(ctx, tx, expr, from)
-		if err != nil || depends == "" {
-			return err
-		}
-		fix := "name the zone, as in date_trunc('day', at, 'UTC') or (at AT TIME ZONE 'UTC')::date"
-		if depends == "DateStyle" {
-			fix = "name the order, as in to_date(day, 'DD/MM/YYYY')"
-		}
-		return invalid("%s (column %s) is %s, must not depend on the session's %s: %s", field, column, expr, depends, fix)
+	have, _ := recorded(objects[0].Comment)
+	diffs, err := otherSession(ctx, tx, have.Session)
+	if err != nil || len(diffs) == 0 {
+		return err
 	}
-	for i, c := range r.GroupBy {
-		if err := check(fmt.Sprintf("Rollup.GroupBy[%d]", i), c.Name, c.expr()+"::"+c.Type); err != nil {
-			return err
-		}
-	}
-	for i, m := range r.Measures {
-		if m.Expr == "" {
-			continue
-		}
-		expr := "(" + m.Expr + ")"
-		if m.Type != "" && m.Aggregate != AggregateSum && m.Aggregate != AggregateAverage && m.Aggregate != AggregateCount {
-			expr += "::" + m.Type
-		}
-		if err := check(fmt.Sprintf("Rollup.Measures[%d]", i), m.Name, expr); err != nil {
-			return err
-		}
-	}
-	return nil
+	return &DriftError{Object: "roll-up " + ident(r.Table), Differences: diffs, Fix: fixSession}
 }
+
+const fixSession = "connect with the same setting, or name the zone in the expression, as in date_trunc('day', at, 'UTC'), and call Rebuild"
 
 // sampleRows is a query of two rows as Rollup.From may have them.
 func (r Rollup) sampleRows(ctx context.Context, tx pgx.Tx) (string, error) {
