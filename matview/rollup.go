@@ -45,10 +45,11 @@ type Column struct {
 	Name string
 	// Expr over the columns of the promoted row. Default: the column of the same name. It is code:
 	// never build it from input. Name the time zone: date_trunc('day', t, 'UTC'), because
-	// date_trunc('day', t) begins days elsewhere in a session with another one. [Rollup.Create] records
-	// the TimeZone, and the order of day and month in DateStyle, where an expression or a cast to Type
-	// gives other values for sample times in another session. Create, Verify and Check then return an
-	// [ErrDrift] in such a session, until [Rollup.Rebuild] has made the roll-up one of it.
+	// date_trunc('day', t) begins days elsewhere in a session with another zone. If an expression, or
+	// its cast to Type, gives other values for sample times in another session, [Rollup.Create]
+	// records the TimeZone, or the order of day and month in DateStyle. Create, Verify and Check
+	// return an [ErrDrift] in a session that differs, until [Rollup.Rebuild] has recomputed the
+	// roll-up in it.
 	Expr string
 	// Type of the column, as SQL writes it. It must group as the table's own column does: a text with
 	// a nondeterministic collation needs that collation (text COLLATE "folded"), citext stays citext.
