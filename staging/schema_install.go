@@ -40,6 +40,9 @@ func (t *table) install(ctx context.Context, q *pgx.Conn, target string) error {
 			return err
 		}
 	}
+	if err := t.checkCompanions(ctx, q); err != nil {
+		return err
+	}
 	if len(missing) > 0 && t.cfg.NoCreate {
 		return fmt.Errorf("%w: %s (Config.NoCreate is set: apply the schema that SQL returns)", ErrMissing, strings.Join(missing, ", "))
 	}

@@ -214,3 +214,11 @@ SELECT min(a.attname)::text AS id
 FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey::int2[])
 WHERE i.indrelid = {target_text}::regclass AND i.indisprimary AND array_position(i.indkey::int2[], a.attnum) < i.indnkeyatts
 HAVING count(*) = 1;
+
+-- name: strange_companions
+-- The columns that those of the tables lack that exist.
+SELECT w.name, w.col, w.type
+FROM unnest({tables}, {columns}, {types}) WITH ORDINALITY AS w (name, col, type, n)
+WHERE to_regclass(w.name) IS NOT NULL
+  AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = to_regclass(w.name) AND a.attname = w.col AND a.attnum > 0 AND NOT a.attisdropped)
+ORDER BY w.name, w.n;
