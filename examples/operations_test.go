@@ -1,11 +1,14 @@
 package examples_test
 
 import (
+	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 var (
@@ -31,7 +34,7 @@ func TestCommandsOfTheOperationsGuide(t *testing.T) {
 		commands = append(commands, m[1])
 	}
 	for _, m := range inlineVerbs.FindAllStringSubmatch(strings.ReplaceAll(string(guide), "\n", " "), -1) {
-		if strings.Contains(m[1], "--watch") || m[1] == "headrace grants print" || m[1] == "headrace clear dedup" || m[1] == "headrace find ID" {
+		if strings.Contains(m[1], "--watch") || m[1] == "headrace console" || m[1] == "headrace grants print" || m[1] == "headrace clear dedup" || m[1] == "headrace find ID" {
 			continue // it goes on until Ctrl-C, lacks its argument, or asks: all are among the other tests
 		}
 		commands = append(commands, m[1])
@@ -48,11 +51,13 @@ func TestCommandsOfTheOperationsGuide(t *testing.T) {
 		if out, err := build(); err != nil {
 			t.Fatalf("go build: %v\n%s", err, out)
 		}
-		cmd := exec.Command("sh", "-c", line)
-		cmd.Dir = dir
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // a command that goes on until Ctrl-C hangs
+		cmd := exec.CommandContext(ctx, "sh", "-c", line)
+		cmd.Dir, cmd.WaitDelay = dir, time.Second
 		cmd.Env = append(s.env(), "PATH="+binaries+":"+os.Getenv("PATH"))
 		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Errorf("%s: %v\n%s", line, err, out)
+			t.Errorf("%s: %v\n%s", line, errors.Join(err, ctx.Err()), out)
 		}
+		cancel()
 	}
 }
