@@ -64,7 +64,8 @@ func (r Rollup) comment(session map[string]string) string {
 // recorded is the definition in a comment.
 func recorded(comment string) (d definition, ok bool) {
 	text, ok := strings.CutPrefix(comment, definitionPrefix)
-	return d, ok && json.Unmarshal([]byte(text), &d) == nil
+	ok = ok && json.Unmarshal([]byte(text), &d) == nil // before d is read for the return
+	return d, ok
 }
 
 // redefined names the columns that the recorded definition computes otherwise. known is false if
