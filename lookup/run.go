@@ -19,8 +19,9 @@ const (
 
 // Run keeps the snapshot current until ctx is done, and then returns nil. It subscribes to the
 // signal that every refresh sends, polls Redis twice in MaxAge, and refreshes the table when it is
-// older than RefreshInterval. Errors that it retries go to Config.Logger. Several calls of Run may
-// be active for one table, in this process and in others.
+// older than RefreshInterval. Errors that it retries go to Config.Logger. Only a client that the
+// program has closed ends Run early, with an error. Several calls of Run may be active for one
+// table, in this process and in others.
 //
 // The signal is Pub/Sub on a connection of its own. That works on every server and with the
 // caller's client as it is, even without client-side caching. A lost signal delays a new version by
@@ -41,6 +42,7 @@ func (t *Table[K, V]) Run(ctx context.Context) error {
 
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	var client redisx.Closed
 	for {
 		select {
 		case <-ctx.Done():
@@ -48,13 +50,17 @@ func (t *Table[K, V]) Run(ctx context.Context) error {
 		case <-wake:
 		case <-timer.C:
 		}
-		timer.Reset(t.poll(ctx))
+		next, err := t.poll(ctx)
+		if client.By(err) {
+			return fmt.Errorf("lookup: Run of %s has stopped: %w", t.name, err)
+		}
+		timer.Reset(next)
 	}
 }
 
 // poll makes the current version this process's snapshot, refreshes it if it is due, and returns
-// the pause to the next poll.
-func (t *Table[K, V]) poll(ctx context.Context) (next time.Duration) {
+// the pause to the next poll. It has logged the error of the poll.
+func (t *Table[K, V]) poll(ctx context.Context) (next time.Duration, err error) {
 	next = t.cfg.MaxAge / 2
 	age, err := t.sync(ctx, nil)
 	if t.cfg.RefreshInterval > 0 && (err == nil && t.due(age) || err != nil && replaceable(err)) {
@@ -63,16 +69,16 @@ func (t *Table[K, V]) poll(ctx context.Context) (next time.Duration) {
 		}
 	}
 	if ctx.Err() != nil {
-		return next
+		return next, ctx.Err()
 	}
 	t.log.report("polling", err)
 	if err != nil {
-		return min(next, retryAfter)
+		return min(next, retryAfter), err
 	}
 	if t.cfg.RefreshInterval > 0 {
 		next = min(next, max(t.cfg.RefreshInterval-age, time.Millisecond))
 	}
-	return next
+	return next, nil
 }
 
 // due reports whether a version of this age must be refreshed. A negative age means that the

@@ -2,10 +2,13 @@ package matview
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/headrace/headrace/internal/pgschema"
 )
 
 // schedule is when Run refreshes next. Its zero value has nothing to do.
@@ -102,7 +105,8 @@ func (r *Refresher) Notify() { r.schedule.note(time.Now()) }
 //
 // Errors go to Config.Logger. Run retries the views that failed, with those that they read, after
 // Config.Debounce. Each further failure doubles that pause, up to Config.MaxStaleness. The other
-// views are not refreshed again. A notice ends the pause: all views are refreshed after it.
+// views are not refreshed again. A notice ends the pause: all views are refreshed after it. Only a
+// pool that the program has closed ends Run early, with an error.
 func (r *Refresher) Run(ctx context.Context) error {
 	r.Notify()
 	for {
@@ -124,6 +128,9 @@ func (r *Refresher) Run(ctx context.Context) error {
 		report, err := r.Refresh(ctx, slices.Collect(maps.Keys(retry))...)
 		var again map[string]bool
 		if err != nil && ctx.Err() == nil {
+			if pgschema.IsClosed(err) {
+				return fmt.Errorf("matview: the refresher has stopped: %w", err)
+			}
 			r.cfg.Logger.ErrorContext(ctx, "matview: refresh failed", "error", err)
 			again = r.again(report)
 		}

@@ -2,9 +2,13 @@ package matview
 
 import (
 	"context"
+	"io"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headrace/headrace/internal/servers/servertest"
 )
@@ -201,5 +205,27 @@ func TestRunRefreshes(t *testing.T) {
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+}
+
+// No retry helps a refresher whose pool the program has closed.
+func TestRunEndsWhenItsPoolIsClosed(t *testing.T) {
+	t.Parallel()
+	pool, err := pgxpool.NewWithConfig(t.Context(), servertest.Postgres(t).Config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	r, err := New(t.Context(), pool, "dashboard", Config{
+		Views: []View{{Name: "v", SQL: "SELECT 1 AS n"}}, Debounce: time.Millisecond, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := r.Run(ctx); err == nil || !strings.Contains(err.Error(), "the refresher has stopped: ") {
+		t.Errorf("Run returned %v", err)
 	}
 }

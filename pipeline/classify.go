@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -73,6 +74,30 @@ func isPermanent(err error) bool {
 	}
 	var reply *rueidis.RedisError
 	return errors.As(err, &reply) && !redisx.Refused(reply)
+}
+
+// closings finds out that the program has closed a client or a pool while a Run still uses it. No
+// retry mends that. It takes in the errors of one kind of call in their order.
+type closings struct{ redis redisx.Closed }
+
+func (c *closings) by(err error) bool { return c.redis.By(err) || pgschema.IsClosed(err) }
+
+// closedError ends a Run whose client or pool the program has closed.
+type closedError struct{ err error }
+
+func (e *closedError) Error() string {
+	return "pipeline: the program has closed a client or a pool that Run still uses: " + oneLine(e.err)
+}
+
+func (e *closedError) Unwrap() error { return e.err }
+
+// closedStore returns the closedError that has ended ctx, or nil.
+func closedStore(ctx context.Context) error {
+	var closed *closedError
+	if errors.As(context.Cause(ctx), &closed) {
+		return closed
+	}
+	return nil
 }
 
 // panicError is a panic in the caller's code. Its text is one line. The stack goes to the log.

@@ -72,13 +72,16 @@ func NewPromoter[T any](flow Flow[T], cfg PromoterConfig) (*Promoter[T], error) 
 
 // Run promotes whenever a batch is staged, until ctx is done. Then it finishes the current
 // promotion, refreshes if that is due, and returns nil, all within ShutdownTimeout. While a store
-// is unavailable, Run retries. A second Run at the same time returns ErrRunning.
+// is unavailable, Run retries. When the program has closed a client or a pool of the flow, Run ends
+// with an error. A second Run at the same time returns ErrRunning.
 func (p *Promoter[T]) Run(ctx context.Context) error {
 	if !p.run.TryLock() {
 		return ErrRunning
 	}
 	defer p.run.Unlock()
 	defer p.events.start(ctx)()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
 	work, cancel := withGrace(ctx, p.cfg.ShutdownTimeout) // for what is in hand
 	defer cancel()
 	var wg sync.WaitGroup
@@ -101,12 +104,12 @@ func (p *Promoter[T]) Run(ctx context.Context) error {
 	var lanes sync.WaitGroup
 	for lane := 2; lane <= len(p.wake) && p.cfg.Promote.Lane == 0; lane++ {
 		lanes.Go(func() {
-			p.promoteLoop(ctx, lane, func() error { return p.drainLane(ctx, work, dirty, lane) })
+			p.promoteLoop(ctx, stop, lane, func() error { return p.drainLane(ctx, work, dirty, lane) })
 		})
 	}
-	p.promoteLoop(ctx, 1, func() error { return p.round(ctx, work, dirty) })
+	p.promoteLoop(ctx, stop, 1, func() error { return p.round(ctx, work, dirty) })
 	lanes.Wait()
-	return nil
+	return closedStore(ctx)
 }
 
 func (p *Promoter[T]) listen(ctx context.Context) {
@@ -123,7 +126,7 @@ func (p *Promoter[T]) listen(ctx context.Context) {
 }
 
 // promoteLoop calls round for a lane when something may be staged there.
-func (p *Promoter[T]) promoteLoop(ctx context.Context, lane int, round func() error) {
+func (p *Promoter[T]) promoteLoop(ctx context.Context, stop context.CancelCauseFunc, lane int, round func() error) {
 	who := ""
 	if lane > 1 {
 		who = fmt.Sprintf("lane %d", lane)
@@ -132,6 +135,7 @@ func (p *Promoter[T]) promoteLoop(ctx context.Context, lane int, round func() er
 	tick := time.NewTicker(p.cfg.PollInterval)
 	defer tick.Stop()
 	pause := backoff{}
+	var rounds closings
 	for ctx.Err() == nil {
 		err := round()
 		if err != nil && ctx.Err() != nil {
@@ -140,12 +144,16 @@ func (p *Promoter[T]) promoteLoop(ctx context.Context, lane int, round func() er
 		}
 		if err != nil {
 			p.promoting.failed(who, err)
+			if rounds.by(err) {
+				stop(&closedError{err})
+				return
+			}
 			p.reconcileAfter(0) // nothing is certain after an error
 			_ = sleep(ctx, pause.next())
 			continue
 		}
 		p.promoting.succeeded(who)
-		pause = backoff{}
+		pause, rounds = backoff{}, closings{}
 		select {
 		case <-ctx.Done():
 		case <-p.wake[lane-1]:

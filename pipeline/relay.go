@@ -144,7 +144,8 @@ func (r *Relay) page(ctx context.Context, at string) (to string, payloads [][]by
 	return to, payloads, rows.Err()
 }
 
-// Run copies records until ctx is done, and returns nil. It retries after errors.
+// Run copies records until ctx is done, and returns nil. It retries after errors. When the program
+// has closed the client or the pool, it ends with an error.
 func (r *Relay) Run(ctx context.Context) error {
 	wake := make(chan struct{}, 1)
 	if r.cfg.Signals != nil {
@@ -163,6 +164,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	tick := time.NewTicker(r.cfg.PollInterval)
 	defer tick.Stop()
 	pause := backoff{}
+	var steps closings
 	for ctx.Err() == nil {
 		n, err := r.Step(ctx)
 		switch {
@@ -172,11 +174,14 @@ func (r *Relay) Run(ctx context.Context) error {
 			// There is no room now, or another relay of this name has just pushed the page.
 		case err != nil:
 			r.failed.failed("", err)
+			if steps.by(err) {
+				return &closedError{err}
+			}
 			_ = sleep(ctx, pause.next())
 			continue
 		default:
 			r.failed.succeeded("")
-			pause = backoff{}
+			pause, steps = backoff{}, closings{}
 			if n == r.cfg.Records {
 				continue
 			}

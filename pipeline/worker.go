@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/headrace/headrace/internal/pgschema"
 	"github.com/headrace/headrace/queue"
 	"github.com/headrace/headrace/staging"
 )
@@ -66,26 +67,29 @@ const (
 // releases batches that are not finished within ShutdownTimeout. If a function in the chain neither
 // returns nor checks its context, Run abandons it 5 s later and returns ErrStageHangs. While Redis
 // or Postgres is unavailable, Run waits and retries. An unavailable Postgres never counts against a
-// batch. An outage of Redis that outlasts a lease counts as a crash. A second Run at the same time
-// returns ErrRunning.
+// batch. An outage of Redis that outlasts a lease counts as a crash. When the program has closed a
+// client or a pool of the flow, which no waiting mends, Run ends with an error. A second Run at the
+// same time returns ErrRunning.
 func (w *Worker[T]) Run(ctx context.Context) error {
 	if !w.run.TryLock() {
 		return ErrRunning
 	}
 	defer w.run.Unlock()
 	defer w.events.start(ctx)()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
 	work, cancel := withGrace(ctx, w.cfg.ShutdownTimeout) // for what is in hand
 	defer cancel()
 
 	var wg sync.WaitGroup
 	for i := range w.cfg.Concurrency {
-		wg.Go(func() { w.loop(ctx, work, "loop "+strconv.Itoa(i)) })
+		wg.Go(func() { w.loop(ctx, work, stop, "loop "+strconv.Itoa(i)) })
 	}
 	ended := make(chan struct{})
 	go func() { wg.Wait(); close(ended) }()
 	select {
 	case <-ended:
-		return nil
+		return closedStore(ctx)
 	case <-work.Done():
 	}
 	// The time is up, and functions that check their context return now. Nothing can stop the
@@ -94,7 +98,7 @@ func (w *Worker[T]) Run(ctx context.Context) error {
 	defer t.Stop()
 	select {
 	case <-ended:
-		return nil
+		return closedStore(ctx)
 	case <-t.C:
 		return ErrStageHangs
 	}
@@ -102,11 +106,12 @@ func (w *Worker[T]) Run(ctx context.Context) error {
 
 // loop holds one batch at a time. While Postgres is unavailable it keeps the batch that it could
 // not stage, and so leases no other.
-func (w *Worker[T]) loop(ctx, work context.Context, name string) {
+func (w *Worker[T]) loop(ctx, work context.Context, stop context.CancelCauseFunc, name string) {
 	defer w.redis.gone(name)
 	defer w.chain.gone(name)
 	opts := queue.LeaseOptions{Records: w.cfg.Records, Bytes: w.cfg.Bytes, Linger: w.cfg.Linger, Idle: w.cfg.Linger, Duration: w.cfg.LeaseDuration, Settle: w.settle, Worker: w.cfg.Name}
 	leasing, processing := backoff{}, backoff{}
+	var leases, steps closings
 	for ctx.Err() == nil {
 		if w.hand.reserve(ctx, w.cfg.Records, w.cfg.Bytes) != nil {
 			return
@@ -120,16 +125,24 @@ func (w *Worker[T]) loop(ctx, work context.Context, name string) {
 			}
 			w.events.emit(ctx, Event{Op: OpLease, Duration: time.Since(start), InProgress: w.hand.now(), Err: err})
 			w.redis.failed(name, err, "step", "lease")
+			if leases.by(err) {
+				stop(&closedError{err})
+				return
+			}
 			if sleep(ctx, leasing.next()) == nil {
 				w.probe(ctx, name)
 			}
 			continue
 		}
-		leasing = backoff{}
+		leasing, leases = backoff{}, closings{}
 		w.redis.succeeded(name)
 		w.emit(ctx, b, Event{Op: OpLease, Duration: time.Since(start)})
 		err = w.handle(work, b, name)
 		w.hand.put(b)
+		if steps.by(err) {
+			stop(&closedError{err})
+			return
+		}
 		if err != nil {
 			if isUnavailable(err) || isMisconfigured(err) {
 				_ = sleep(ctx, processing.next())
@@ -204,6 +217,7 @@ func (w *Worker[T]) handle(work context.Context, qb *queue.Batch, loop string) e
 func (w *Worker[T]) release(last context.Context, qb *queue.Batch, o queue.ReleaseOptions) {
 	defer w.redis.gone(qb.ID)
 	pause := backoff{}
+	var calls closings
 	for start := time.Now(); ; {
 		err := w.flow.Queue.Release(last, qb, o)
 		if err == nil || errors.Is(err, queue.ErrLeaseLost) {
@@ -211,7 +225,7 @@ func (w *Worker[T]) release(last context.Context, qb *queue.Batch, o queue.Relea
 			return
 		}
 		w.redis.failed(qb.ID, err, "step", "release", "batch", qb.ID)
-		if time.Since(start) > w.cfg.LeaseDuration || sleep(last, pause.next()) != nil {
+		if calls.by(err) || time.Since(start) > w.cfg.LeaseDuration || sleep(last, pause.next()) != nil {
 			return
 		}
 	}
@@ -262,6 +276,7 @@ func (w *Worker[T]) process(last context.Context, held *lease, b *Batch) error {
 func (w *Worker[T]) handoff(ctx, last context.Context, b *Batch) error {
 	defer w.redis.gone(b.ID)
 	pause := backoff{}
+	var calls closings
 	for tries := 1; ; tries++ {
 		err := w.flow.Queue.Handoff(ctx, b.Batch)
 		lost := errors.Is(err, queue.ErrLeaseLost)
@@ -275,7 +290,7 @@ func (w *Worker[T]) handoff(ctx, last context.Context, b *Batch) error {
 		if ctx.Err() == nil {
 			w.redis.failed(b.ID, err, "step", "handoff", "batch", b.ID)
 		}
-		if sleep(ctx, pause.next()) != nil {
+		if calls.by(err) || sleep(ctx, pause.next()) != nil {
 			if w.handedOff(last, b) {
 				return nil
 			}
@@ -347,7 +362,7 @@ func (w *Worker[T]) stage(ctx context.Context, load staging.Load[T]) (staging.Ou
 			return outcome, err
 		}
 		w.postgres.failed(id, err, "batch", id)
-		if sleep(ctx, pause.next()) != nil {
+		if pgschema.IsClosed(err) || sleep(ctx, pause.next()) != nil {
 			return outcome, Unavailable(err)
 		}
 	}

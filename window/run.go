@@ -26,8 +26,8 @@ type Handler func(ctx context.Context, c ClosedWindow) error
 // returns nil, the window is done. An error or a panic counts as a failure: the window is due again
 // after Config.Backoff, and moves to the dead-letter list after Config.MaxFailures. When ctx ends,
 // Run finishes the current window, releases the others and returns nil. Any number of programs may
-// call Run. It returns an error only for a configuration without tumbling windows. It logs other
-// errors to Config.Logger and continues.
+// call Run. It returns an error for a configuration without tumbling windows, and when the program
+// has closed the client. It logs other errors to Config.Logger and continues.
 func (s *Store) Run(ctx context.Context, handle Handler) error {
 	if handle == nil {
 		return fmt.Errorf("%w: Run: the Handler is nil, must be a function", ErrConfig)
@@ -35,8 +35,12 @@ func (s *Store) Run(ctx context.Context, handle Handler) error {
 	if err := s.tumbling(); err != nil {
 		return err
 	}
+	var client redisx.Closed
 	for ctx.Err() == nil {
 		closed, err := s.CloseDue(ctx, runBatch)
+		if client.By(err) {
+			return fmt.Errorf("window: the closer of %s has stopped: %w", s.name, err)
+		}
 		if ctx.Err() == nil && err != nil {
 			s.cfg.Logger.ErrorContext(ctx, "window: could not close windows", "window", s.name, "error", err)
 		}

@@ -2,8 +2,10 @@ package pgschema
 
 import (
 	"context"
+	"errors"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/puddle/v2"
 )
 
 // UnconnectedError is the error of a pool that has handed out no connection: the server cannot be
@@ -23,3 +25,6 @@ func Acquire(ctx context.Context, pool *pgxpool.Pool) (*pgxpool.Conn, error) {
 	}
 	return c, nil
 }
+
+// IsClosed reports whether a call failed because its pool is closed, which no retry changes.
+func IsClosed(err error) bool { return errors.Is(err, puddle.ErrClosedPool) }
