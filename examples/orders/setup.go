@@ -17,13 +17,16 @@ const Table = "orders"
 
 // A Beginner starts a transaction. A *pgxpool.Pool is one, and so is a *pgx.Conn.
 type Beginner interface {
-	Begin(ctx context.Context) (pgx.Tx, error)
+	BeginTx(ctx context.Context, options pgx.TxOptions) (pgx.Tx, error)
 }
 
 // Setup creates the tables and loads the lookup data. It may run any number of times and in
 // several programs at once; lookup rows that are there already stay as they are.
 func Setup(ctx context.Context, db Beginner) error {
-	err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
+	// READ COMMITTED sees what the program before has committed: under a stricter default of the
+	// database, a snapshot from before the wait for the lock would end in 40001.
+	options := pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite}
+	err := pgx.BeginTxFunc(ctx, db, options, func(tx pgx.Tx) error {
 		// CREATE TABLE IF NOT EXISTS fails when two programs run it at the same moment. The lock
 		// ends with the transaction, so it works through a transaction pooler.
 		const settings = `
