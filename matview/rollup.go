@@ -67,7 +67,9 @@ type Measure struct {
 	// and a maximum need one. For AggregateDistinct it is the type of the values, which it needs too.
 	// A sketch has none. A sum must be exact: [Rollup.Create] refuses a type that rounds what Expr
 	// yields, and an Expr of a floating-point type. Round when you read: round(revenue, 2). Or round
-	// each row: Expr "round(price * rate, 2)::numeric(12,2)".
+	// each row: Expr "round(price * rate, 2)::numeric(12,2)". What one promotion adds to a sum must
+	// fit into its type too, unless Rollup.Replaces is set: numeric has no limit. A domain with a
+	// constraint is refused for sums and counts.
 	Type      string
 	Aggregate Aggregate
 	// Dictionary is the table in which AggregateDistinct numbers the values. Default: the roll-up's

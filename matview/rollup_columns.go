@@ -122,7 +122,7 @@ func (r Rollup) sumColumn(name, typ, expr string, i int, count string) stored {
 		set = "CASE WHEN excluded." + columnStale + " THEN r." + pgschema.Quote(name) + " WHEN " + both(count, " + ") + " > 0 THEN " + set + " END"
 	}
 	return stored{
-		name: name, typ: typ, all: "sum(" + expr + ")", change: signedSum(change(i)), join: "sum", set: set,
+		name: name, typ: typ, all: "sum(" + expr + ")", change: fitting(signedSum(change(i)), typ), join: "sum", set: set,
 	}
 }
 
@@ -200,9 +200,10 @@ func (r Rollup) recomputed() []stored {
 }
 
 // stale is true for the changes of a group that take away its minimum or its maximum, a value from
-// a sketch, or from a sum one that is not finite: NaN - NaN is not 0.
+// a sketch, or from a sum one that is not finite: NaN - NaN is not 0. So it is for a change that
+// does not fit into the column of a sum.
 func (r Rollup) stale() string {
-	var lost, odd []string
+	var lost, odd, unfit []string
 	for i, m := range r.Measures {
 		// The column may have rounded the value.
 		q, gone := "r."+pgschema.Quote(m.Name), "("+change(i)+") FILTER (WHERE "+columnSign+" < 0))::"+m.Type
@@ -212,8 +213,11 @@ func (r Rollup) stale() string {
 		case AggregateMax:
 			lost = append(lost, "(max"+gone+" >= "+q)
 		case AggregateSketch:
-			return "bool_or(" + columnSign + " < 0)"
+			odd = append(odd, "true")
 		case AggregateSum, AggregateAverage:
+			if sum := signedSum(change(i)); fits(sum, m.sqlType()) != "" {
+				unfit = append(unfit, "NOT coalesce("+fits(sum, m.sqlType())+", true)")
+			}
 			odd = append(odd, notFinite("sum("+change(i)+") FILTER (WHERE "+columnSign+" < 0)"))
 		default:
 		}
@@ -222,10 +226,10 @@ func (r Rollup) stale() string {
 		odd = append(odd, "EXISTS (SELECT FROM "+ident(r.Table)+" r WHERE "+
 			sameKey(r.keys("r."), r.keys("changes."))+" AND ("+strings.Join(lost, " OR ")+"))")
 	}
-	if len(odd) == 0 {
-		return "false"
+	if len(odd) > 0 {
+		unfit = append(unfit, "bool_or("+columnSign+" < 0) AND ("+strings.Join(odd, " OR ")+")")
 	}
-	return "bool_or(" + columnSign + " < 0) AND (" + strings.Join(odd, " OR ") + ")"
+	return cmp.Or(strings.Join(unfit, " OR "), "false")
 }
 
 // Tests of an expression. IS NULL is true of a composite value with nothing but NULLs in it, and IS

@@ -2,12 +2,49 @@ package matview
 
 import (
 	"context"
+	_ "embed"
 	"fmt"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/headrace/headrace/internal/pgschema"
 )
+
+//go:embed rollup_domains.sql
+var domainsSQL string
+
+// checkDomains refuses a domain with a constraint for a sum, an average or a count. What one
+// promotion adds is a value of that type before it is added, and the constraint may hold for the
+// sum alone: a change is negative where rows are replaced. Each promotion of such a change would
+// fail.
+func (r Rollup) checkDomains(ctx context.Context, tx pgx.Tx) error {
+	var types, nulls []string
+	var added []int
+	for i, m := range r.Measures {
+		if m.Aggregate == AggregateSum || m.Aggregate == AggregateAverage || m.Aggregate == AggregateCount {
+			column := fmt.Sprintf("t%d", i)
+			types, nulls, added = append(types, "pg_typeof("+column+")"), append(nulls, "NULL::"+m.sqlType()+" AS "+column), append(added, i)
+		}
+	}
+	if len(added) == 0 {
+		return nil
+	}
+	var found []int
+	if err := tx.QueryRow(ctx, pgschema.Fill(domainsSQL, "types", join(types), "nulls", join(nulls))).Scan(&found); err != nil {
+		return err
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	i := added[found[0]-1]
+	m := r.Measures[i]
+	return invalid("Rollup.Measures[%d].Type (column %s) is %s, a domain with a constraint: it would be checked for what each promotion adds too; "+
+		"take its base type", i, m.Name, m.Type)
+}
 
 // checkExact refuses a measure that would be rounded: the sum of what each promotion rounded is not
 // the rounded sum, and the sum of floating-point numbers depends on the order in which they are
@@ -105,4 +142,41 @@ func scaleOf(f field) int32 {
 		return 0
 	}
 	return scale(f)
+}
+
+// integerTypes are the types of integers, with the smallest number of each.
+var integerTypes = map[string]string{
+	"smallint": "-32768", "int2": "-32768", "integer": "-2147483648", "int": "-2147483648", "int4": "-2147483648",
+	"bigint": "-9223372036854775808", "int8": "-9223372036854775808",
+}
+
+// limitedNumeric has the precision and the scale.
+var limitedNumeric = regexp.MustCompile(`^(?:numeric|decimal|dec)\s*\(\s*(\d+)\s*(?:,\s*([+-]?\d+)\s*)?\)$`)
+
+// fits is the condition that the change of a sum fits into a column of the type: from -900 to 900
+// is 1800, which numeric(5,2) does not hold. It is "" for a type of which no limit is known.
+func fits(change, typ string) string {
+	typ = strings.TrimSpace(strings.TrimPrefix(strings.ToLower(strings.TrimSpace(typ)), "pg_catalog."))
+	change = "(" + change + ")::numeric"
+	if smallest, ok := integerTypes[typ]; ok {
+		return change + " BETWEEN " + smallest + " AND -1 - (" + smallest + ")"
+	}
+	m := limitedNumeric.FindStringSubmatch(typ)
+	if m == nil {
+		return ""
+	}
+	precision, err := strconv.Atoi(m[1])
+	decimals, _ := strconv.Atoi(m[2]) // 0 if there are none
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf("(%[1]s = 'NaN' OR abs(%[1]s) < 1e%[2]d)", change, precision-decimals)
+}
+
+// fitting is a change of a sum, or NULL if the column cannot hold it. Then the group is stale.
+func fitting(change, typ string) string {
+	if condition := fits(change, typ); condition != "" {
+		return "CASE WHEN " + condition + " THEN " + change + " END"
+	}
+	return change
 }

@@ -178,3 +178,69 @@ func TestReplacedValuesThatAreNotFinite(t *testing.T) {
 		same(t, pool, r)
 	}
 }
+
+// From one end of a type to the other is a change that the type does not hold, and the sum fits.
+// The group is recomputed. A sum that does not fit fails the promotion.
+func TestReplacedSumsAcrossTheType(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	exec(t, pool, `CREATE TABLE orders (id int PRIMARY KEY, at timestamptz, product text, amount numeric(12,2))`)
+	r := matview.Rollup{
+		Table: "wide", From: "orders", GroupBy: []matview.Column{{Name: "product", Type: "text"}}, Replaces: true,
+		Measures: []matview.Measure{
+			{Name: "tiny", Expr: "(32767 * amount)::smallint", Type: "pg_catalog.int2", Aggregate: matview.AggregateSum},
+			{Name: "whole", Expr: "(2147483647 * amount)::int", Type: "Integer", Aggregate: matview.AggregateAverage},
+			{Name: "big", Expr: "(9223372036854775807 * amount)::bigint", Type: "bigint", Aggregate: matview.AggregateSum},
+			{Name: "cents", Expr: "(900 * amount)::numeric(5,2)", Type: "numeric (5, 2)", Aggregate: matview.AggregateSum},
+			{Name: "coarse", Expr: "(900 * amount)::numeric(1,-2)", Type: "decimal(1,-2)", Aggregate: matview.AggregateSum},
+			{Name: "fine", Expr: "(0.09 * amount)::numeric(1,2)", Type: "numeric(1,2)", Aggregate: matview.AggregateAverage},
+			{Name: "values", Expr: "amount", Type: "numeric", Aggregate: matview.AggregateDistinct},
+		},
+	}
+	if err := r.Create(t.Context(), pool); err != nil {
+		t.Fatal(err)
+	}
+	ink := "ink"
+	put := func(ids []int32, amounts ...string) error {
+		var values, products, times []*string
+		for i := range amounts {
+			values, products, times = append(values, &amounts[i]), append(products, &ink), append(times, nil)
+		}
+		return pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
+			return replaceRows(t.Context(), tx, r, ids, times, products, values)
+		})
+	}
+	for _, step := range [][]string{{"-1"}, {"1"}, {"-1"}, {"-1", "1"}, {"1", "-1"}, {"0", "1"}, {"0", "-1"}} {
+		if err := put([]int32{1, 2}[:len(step)], step...); err != nil {
+			t.Fatalf("rows %v: %v", step, err)
+		}
+		same(t, pool, r)
+	}
+	if err := put([]int32{1, 2}, "1", "1"); err == nil || !strings.Contains(err.Error(), "22003") {
+		t.Errorf("a sum that does not fit: got %v, want 22003", err)
+	}
+	same(t, pool, r)
+}
+
+// A domain with a constraint is refused where values are added up: a part of a sum, or a change,
+// need not keep it.
+func TestSumsInADomain(t *testing.T) {
+	t.Parallel()
+	pool := newTarget(t)
+	exec(t, pool, `CREATE DOMAIN plain AS numeric`, `CREATE DOMAIN paid AS plain CHECK (value >= 0)`, `CREATE DOMAIN sure AS bigint NOT NULL`, `CREATE DOMAIN rich AS paid`)
+	for i, c := range []struct {
+		typ     string
+		refused bool
+	}{{"plain", false}, {"paid", true}, {"sure", true}, {"rich", true}} {
+		for _, a := range []matview.Aggregate{matview.AggregateSum, matview.AggregateAverage, matview.AggregateCount} {
+			r := matview.Rollup{
+				Table: fmt.Sprintf("in_domain%d_%d", i, a), From: "orders", GroupBy: []matview.Column{{Name: "product", Type: "text"}},
+				Measures: []matview.Measure{{Name: "n", Aggregate: matview.AggregateCount}, {Name: "v", Expr: "amount::bigint", Type: c.typ, Aggregate: a}},
+			}
+			err := r.Create(t.Context(), pool)
+			if c.refused != (errors.Is(err, matview.ErrConfig) && strings.Contains(err.Error(), "Measures[1].Type (column v)")) || !c.refused && err != nil {
+				t.Errorf("aggregate %d as %s: got %v, want a refusal: %v", a, c.typ, err, c.refused)
+			}
+		}
+	}
+}

@@ -111,7 +111,7 @@ func (r Rollup) ensure(ctx context.Context, db DB, what string, create bool) err
 		if objects[0].OID == 0 {
 			return fmt.Errorf("%w: table %s, from which roll-up %s is computed", ErrMissing, from, r.Table)
 		}
-		checks := []func(context.Context, pgx.Tx) error{r.checkExact, r.checkGrouping, r.checkExtremes, r.checkSketches}
+		checks := []func(context.Context, pgx.Tx) error{r.checkDomains, r.checkExact, r.checkGrouping, r.checkExtremes, r.checkSketches}
 		if r.Replaces { // its merges recompute groups from the table
 			checks = append(checks, r.checkVisible)
 		}
