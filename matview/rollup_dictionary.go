@@ -14,6 +14,8 @@ import (
 var (
 	//go:embed rollup_dictionary.sql
 	dictionarySQL string
+	//go:embed rollup_dictionary_start.sql
+	dictionaryStartSQL string
 	//go:embed rollup_dictionary_found.sql
 	dictionaryFoundSQL string
 	//go:embed rollup_dictionary_number.sql
@@ -89,7 +91,7 @@ func (d dictionary) merges() []Merge {
 	}
 	first := d[0]
 	values := first.dictionary().String()
-	small := "(SELECT coalesce(max(" + columnNumber + "), 0) FROM " + values + ") <= " + strconv.Itoa(smallDictionary) +
+	small := "(SELECT coalesce(max(" + columnNumber + ") - min(" + columnNumber + "), 0) FROM " + values + ") <= " + strconv.Itoa(smallDictionary) +
 		" * (SELECT count(*) FROM promoted)"
 	merge := func(step, template string) Merge {
 		return Merge{Name: d.step(step), SQL: trim(pgschema.Fill(template,
@@ -100,13 +102,20 @@ func (d dictionary) merges() []Merge {
 	return []Merge{merge("found", dictionaryFoundSQL), merge("numbered", dictionaryNumberSQL), merge("known", dictionaryKnownSQL)}
 }
 
+// start is the statement that chooses the first number of an empty dictionary. Only the owner may
+// run it.
+func (d dictionary) start() string {
+	name := d[0].dictionary().String()
+	return trim(pgschema.Fill(dictionaryStartSQL, "name", pgschema.Literal(name), "table", name, "width", strconv.Itoa(setWidth)))
+}
+
 func (d dictionary) part() part {
 	s := d[0]
 	typ := s.measure().Type
 	t := table{ident: s.dictionary().String(), keys: []string{columnValue}}
 	return part{
 		what: "dictionary of distinct values", name: s.dictionary(), table: t,
-		create: trim(pgschema.Fill(dictionarySQL, "table", t.ident, "type", typ+collated(typ))) + "\n",
+		create: trim(pgschema.Fill(dictionarySQL, "table", t.ident, "type", typ+collated(typ))) + "\n" + d.start() + "\n",
 		nulls:  "SELECT NULL::bigint AS " + columnNumber + ", NULL::" + typ + " AS " + columnValue,
 		types:  []column{s.valueType()}, sets: s.name().String(),
 	}
@@ -148,7 +157,7 @@ func (r Rollup) checkDictionaries(ctx context.Context, tx pgx.Tx, parts []part, 
 }
 
 // restoreTables creates the tables of distinct values that were dropped, or that the recorded
-// definition had no need of.
+// definition had no need of. A dictionary that was emptied begins with other numbers.
 func (r Rollup) restoreTables(ctx context.Context, tx pgx.Tx) error {
 	for _, v := range r.distinct() {
 		for _, p := range v.parts() {
@@ -157,6 +166,11 @@ func (r Rollup) restoreTables(ctx context.Context, tx pgx.Tx) error {
 				return err
 			}
 			if found[0].OID != 0 {
+				if s, ok := v.(sets); ok && p.sets != "" && found[0].Owner {
+					if _, err := tx.Exec(ctx, dictionary{s}.start()); err != nil {
+						return err
+					}
+				}
 				continue
 			}
 			if _, err := tx.Exec(ctx, p.create); err != nil {

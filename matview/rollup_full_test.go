@@ -344,7 +344,7 @@ func TestOnlyTheValuesAreWrong(t *testing.T) {
 			`["by_product_prices" (ink, NULL): have (), want none]`,
 		},
 		{
-			"one bit too few", "numeric", `UPDATE by_product_prices SET headrace_bits = set_bit(headrace_bits, 1, 0)`,
+			"one bit too few", "numeric", `UPDATE by_product_prices SET headrace_bits = set_bit(headrace_bits, 0, 0)`,
 			`["by_product_prices" (ink, 1.00): have none, want ()]`,
 		},
 		{
