@@ -51,10 +51,12 @@
 // and Verify list everything that is missing in one error.
 //
 // Each transaction runs in READ COMMITTED with time limits of its own, whatever the defaults of the
-// server, the database or the role are. Locks are transaction-scoped advisory locks, so everything
-// works through PgBouncer in transaction mode. Queries of views see the search path, TimeZone and
-// DateStyle of the session, as in any other program. The expressions of a roll-up print dates,
-// intervals, floating-point numbers and bytea as a promotion of package staging does.
+// server, the database or the role are. Its commit waits for no synchronous standby. A failover may
+// lose the newest Refresh or Rebuild, but none from before a promotion that the standby has. Locks
+// are transaction-scoped advisory locks, so everything works through PgBouncer in transaction mode.
+// Queries of views see the search path, TimeZone and DateStyle of the session, as in any other
+// program. The expressions of a roll-up print dates, intervals, floating-point numbers and bytea as
+// a promotion of package staging does.
 //
 // # Failure modes
 //

@@ -11,7 +11,9 @@ import (
 // longest wait for a lock, the longest time that the transaction may be idle. "0" is no limit, ""
 // leaves a setting as it is. The transaction as a whole has no limit (transaction_timeout is new in
 // PostgreSQL 17). quote_all_identifiers is off: with it, PostgreSQL 15's own REFRESH … CONCURRENTLY
-// fails at a name that it has quoted and then extended.
+// fails at a name that it has quoted and then extended. The commit waits for no standby: what the
+// transaction writes follows from the tables, and a commit that a standby has brings all earlier
+// ones along.
 //
 //go:embed settings.sql
 var Settings string
