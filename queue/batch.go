@@ -53,7 +53,7 @@ type LeaseOptions struct {
 	// bytes.
 	Worker string
 	// Settle is called before a batch that keeps failing is split or buried. nil: there is no ledger,
-	// so a worker that still holds the batch may go on to use it.
+	// so a worker that still holds the batch may continue to use it.
 	Settle SettleFunc
 }
 

@@ -33,7 +33,7 @@
 //	{name}:queue:redo      zset  batches to redeliver, by due time
 //	{name}:queue:handed    zset  handed-off batches, by hand-off time; they have no deadline
 //	{name}:queue:broken    zset  batches set aside because their keys are inconsistent
-//	{name}:queue:open      zset  all of these batches, by the time their records came into flight
+//	{name}:queue:open      zset  all of these batches, by the time of their seal or requeue
 //	{name}:queue:delayed   zset  delayed pushes by due time; their records are in {name}:queue:l:<id>
 //	{name}:queue:dead      zset  dead letters by time, each in a hash {name}:queue:d:<id>
 //	{name}:queue:pushing   zset  reservations of bounded pushes in progress, by expiry

@@ -49,7 +49,7 @@ var (
 	// ErrUndo reports an Undo that cannot be applied.
 	ErrUndo = errors.New("queue: invalid undo")
 	// ErrCounter reports that another program has overwritten a counter of the depth with a text that
-	// is no number, so the bound of a push cannot be checked. Repair recounts it.
+	// is not a number, so the bound of a push cannot be checked. Repair recounts it.
 	ErrCounter = errors.New("queue: a counter holds no number")
 	// ErrReplyLimit reports a record that the server cannot send: its client-output-buffer-limit is
 	// smaller. The record stays in its batch.

@@ -31,7 +31,8 @@ func (q *Queue) TryLease(ctx context.Context, o LeaseOptions) (*Batch, error) {
 //
 // Cancelling ctx never loses a record. If the script has already run, Lease still returns the
 // batch; if its reply is lost too, the lease expires. An error of the connection while the script
-// runs is returned: call Lease again. A batch that it leased comes back with the next call.
+// runs is returned: call Lease again. The next call first gives back a batch that the failed one
+// has leased.
 func (q *Queue) Lease(ctx context.Context, o LeaseOptions) (*Batch, error) {
 	o, err := q.options(o)
 	if err != nil {

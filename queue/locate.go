@@ -224,7 +224,7 @@ const (
 	DefaultScanBytes   = 8 << 20
 )
 
-// ScanCount is how far a Scan came in one place.
+// ScanCount is how far a Scan got in one place.
 type ScanCount struct {
 	Place Place
 	// Scanned records were passed on, of Total that were there when the Scan began.
@@ -234,13 +234,13 @@ type ScanCount struct {
 	Moved bool
 }
 
-// Complete reports whether Scan looked through the whole place.
+// Complete reports whether Scan read the whole place.
 func (c ScanCount) Complete() bool { return c.Scanned >= c.Total && !c.Moved }
 
 // Scan reads payloads without leasing them, oldest first: delayed ones, those of the ready list, of
 // batches in flight, and dead letters. It passes them to visit in parts. A part has records of one
 // place, and of one batch if they are in flight. Scan stops when visit returns an error, and
-// returns that error. It also returns how far it came in each place.
+// returns that error. It also returns how far it got in each place.
 //
 // Scan visits the places in the order in which records move, so it may visit a record that moves
 // during the scan twice. It can miss a record that is requeued or delayed during the scan. It can
@@ -250,7 +250,7 @@ func (c ScanCount) Complete() bool { return c.Scanned >= c.Total && !c.Moved }
 // bounds keep it cheap: about one command for 500 records or 256 KiB.
 //
 // A record over the server's client-output-buffer-limit ends the scan with [ErrReplyLimit]. A dead
-// letter over that limit is passed over, and does not count as scanned.
+// letter over that limit is skipped, and does not count as scanned.
 func (q *Queue) Scan(ctx context.Context, o ScanOptions, visit func([]ScannedRecord) error) ([]ScanCount, error) {
 	if visit == nil {
 		return nil, fmt.Errorf("%w: Scan: visit is nil, must be a function", ErrConfig)

@@ -108,7 +108,7 @@ func (q *Queue) DepthKeys() (lists []string, hash string, plus, minus []string) 
 }
 
 // LagKey returns the key of the sorted set of batches in flight, scored by the Unix time in
-// milliseconds at which their records came into flight. Its first element is the oldest.
+// milliseconds at which their records were sealed or requeued. Its first element is the oldest.
 func (q *Queue) LagKey() string { return q.keys[keyOpen] }
 
 func (q *Queue) checkTypes(ctx context.Context) error {

@@ -60,18 +60,18 @@ type Shards struct {
 // shard, and otherwise returns a *ShardsError: the shards that would be abandoned must be empty,
 // and all of them where a key places the records. To change the number, requeue or discard the dead
 // letters, stop the producers, let consumers with the old number drain the shards, stop them, and
-// start both with the new number. A program that goes on with the old number notices the change
-// within about a second of its calls. From then on its pushes return a *ShardsError, and it leases
-// only what is left in shards that the new number abandons; when they are empty, its leases return
-// the error too.
+// start both with the new number. A program that continues with the old number notices the change
+// within about a second, if it makes calls. From then on its pushes return a *ShardsError, and it
+// leases only what is left in shards that the new number abandons; when they are empty, its leases
+// return the error too.
 //
 // by may be introduced while all shards are empty. Once a program has opened the queue with by, a
 // program without it may do everything but push: Push would scatter equal ids, so it returns
 // ErrConfig.
 //
-// The name itself is no queue: [New] returns ErrConfig for it, and NewShards does so while a queue
-// without shards has records under it. NewShards logs a warning if a producer has pushed to
-// {name}:ready of a queue with shards.
+// The name alone is not a queue: [New] returns ErrConfig for it, and so does NewShards while a
+// queue without shards has records under that name. NewShards logs a warning if a producer has
+// pushed to {name}:ready of a queue with shards.
 func NewShards(
 	ctx context.Context, client rueidis.Client, name string, n int, by func(payload []byte) string, cfg Config,
 ) (*Shards, error) {

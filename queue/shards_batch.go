@@ -62,8 +62,8 @@ func (s *Shards) Ack(ctx context.Context, ids ...string) (int, error) {
 }
 
 // AckWith is Queue.AckWith for batches of any shards. Each shard gets its own batches, all shards
-// at once, so a batch costs the same however many shards there are. It passes over batches of other
-// queues. When a shard fails, the batches of the others are acknowledged all the same.
+// at once, so a batch costs the same however many shards there are. It skips batches of other
+// queues. When a shard fails, the batches of the others are acknowledged anyway.
 func (s *Shards) AckWith(ctx context.Context, acks ...Ack) (int, error) {
 	parts := map[*Queue][]Ack{}
 	for _, a := range acks {

@@ -61,8 +61,8 @@ type ShardsError struct {
 	Name       string
 	Have, Want int
 	// Records are those in the shards that this program would abandon. Where a key places the records,
-	// another number moves keys between shards, so they are those in all shards. 0: the user has no
-	// right to change the number, or the number was changed.
+	// another number moves keys between shards, so Records counts those in all shards. 0: the user has
+	// no right to change the number, or the number was changed.
 	Records int64
 	// Running reports that the number was changed while this program ran, or began to run.
 	Running bool

@@ -9,9 +9,9 @@ import (
 )
 
 // TryLease leases a batch from the next shard that has one. It starts with another shard each time,
-// so none starves. It returns the error of a shard only if no other shard has a batch, logs it, and
-// leaves that shard alone for a second, and for up to half a minute while it goes on to fail.
-// Meanwhile it returns the same error in place of ErrEmpty: that shard may have batches.
+// so none starves. It returns the error of a shard only if no other shard has a batch, and logs it.
+// It then leaves that shard alone for a second, and for longer each time it fails again, up to half
+// a minute. Meanwhile it returns the same error in place of ErrEmpty: that shard may have batches.
 func (s *Shards) TryLease(ctx context.Context, o LeaseOptions) (*Batch, error) {
 	r, err := s.round(ctx, o, nil, s.stay)
 	if r.resting != nil {
@@ -151,7 +151,8 @@ func (s *Shards) note(ctx context.Context, i int, err error, lasted time.Duratio
 //
 // When a shard stops answering, each consumer that asks it in the first second is delayed by a
 // second. After that the consumers get the batches of the other shards. If the silent shard leases
-// a batch in the end, that goes to the next consumer with the same options, or back if none comes.
+// a batch after all, the next consumer with the same options gets it; if none comes, the batch goes
+// back to the queue.
 func (s *Shards) Lease(ctx context.Context, o LeaseOptions) (*Batch, error) {
 	if r, err := s.round(ctx, o, nil, s.leave); !waits(err) {
 		return r.batch, err

@@ -47,8 +47,8 @@ type Rule struct {
 
 // A Merge is a statement that runs inside the promotion. It reads the common table expression
 // "promoted": the rows of the target that this promotion inserted or, with ConflictReplace,
-// updated, as they are now. Only the columns that the merges name are kept for them. A column is
-// named by its own name, so avoid * and the name of the rows alone: they keep all columns.
+// updated, as they are now. Only the columns that the merges name are kept for them. So name each
+// column: * or the name of the rows alone keeps all columns.
 type Merge struct {
 	// Name is the name of the common table expression, unique among the merges. A later merge may read
 	// what SQL returns.
@@ -57,7 +57,7 @@ type Merge struct {
 	// merges.
 	SQL string
 	// Replaced is true if SQL also takes out the values of the common table expression "replaced": the
-	// rows that the promoted ones have replaced, as they were. ConflictReplace needs it of every
+	// rows that the promoted ones have replaced, as they were. ConflictReplace requires it for every
 	// merge, or a row that replaces another would count twice. Other writers of the target wait while
 	// such a promotion is under way.
 	Replaced bool
@@ -114,9 +114,9 @@ type Config[T any] struct {
 	// the rows are divided into promotions, so the condition must not depend on that.
 	ReplaceIf string
 
-	// Lanes is the number of pairs of staging tables, up to [MaxLanes]. One promoter at a time
-	// works in a lane, so with two lanes two backends of Postgres promote at once. Each batch has
-	// its lane by its id. 0: as many as the target has, at first one.
+	// Lanes is the number of pairs of staging tables, up to [MaxLanes]. One promoter at a time works
+	// in a lane, so with two lanes two backends of Postgres promote at once. The id of a batch decides
+	// its lane. 0: as many as the target has; a new target has one.
 	//
 	// New adds lanes; only [RetireLanes] removes them. With a smaller number than the target has,
 	// Stage uses the first lanes, and all lanes are promoted. A program that was started before the

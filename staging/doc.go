@@ -59,11 +59,10 @@
 // # Lanes
 //
 // One backend of Postgres promotes a lane, however many cores the server has. With Config.Lanes a
-// target has several pairs of staging tables. Promotions of different lanes run at the same time; a
-// batch belongs to one lane by its id. Everything else stays one for the target: the ledger, the
-// rejects, the books. A batch that is staged into two lanes, because the number of lanes has grown
-// between two deliveries, is promoted once: the ledger takes the first, and the other promotion
-// drops its rows.
+// target has several pairs of staging tables. Promotions of different lanes run at the same time.
+// The id of a batch decides its lane. The lanes of a target share its ledger, its rejects and its
+// books. A batch that is staged into two lanes, because the number of lanes has grown between two
+// deliveries, is promoted once: the ledger takes the first, and the other promotion drops its rows.
 //
 // Promotions of two lanes wait for each other at batch ids, at keys, and at the groups that merges
 // write, always in this order and each sorted, so they do not deadlock. A merge of your own has to
@@ -78,12 +77,12 @@
 //
 // Batches of two lanes have no order. So [ConflictReplace] needs Newer or ReplaceIf, and a target
 // that refers to itself by a foreign key has one lane: New returns [ErrConfig]. If such a key is
-// added later, Promote returns [ErrDrift] and rejects nothing. Of rows with one key, ConflictSkip
-// keeps that of the promotion that comes first. The tables of a group have one lane.
+// added later, Promote returns [ErrDrift] and rejects nothing. Of several rows with one key,
+// ConflictSkip keeps the one that is promoted first. The tables of a group have one lane.
 //
-// [RetireLanes] goes back to fewer lanes while programs run. Start them with the smaller
-// Config.Lanes first. Where promotions return ErrDrift for a foreign key, stop the programs, give
-// back what is staged by [DiscardStaged], and retire the lanes then.
+// [RetireLanes] reduces the number of lanes while programs run. First start them with a smaller
+// Config.Lanes. If promotions return ErrDrift for a foreign key, stop the programs, give the staged
+// batches back with [DiscardStaged], and then retire the lanes.
 //
 // # Cost
 //

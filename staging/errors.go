@@ -96,8 +96,8 @@ func (e *DriftError) Error() string {
 // Unwrap makes errors.Is(err, ErrDrift) true.
 func (e *DriftError) Unwrap() error { return ErrDrift }
 
-// A ConflictError names the record because of which a promotion under ConflictFail has failed: the
-// first one whose key the target has, or an earlier row. Void its batch, or correct the target.
+// A ConflictError names the record that made a promotion under ConflictFail fail: the first one
+// whose key the target has, or an earlier row has. Void its batch, or correct the target.
 type ConflictError struct {
 	Table string
 	Rows  int // rows of the promotion whose key the target has
@@ -106,7 +106,7 @@ type ConflictError struct {
 	Key   string
 	Batch string
 	Pos   int32  // index of the record in the batch
-	Root  string // the batch that the record was sealed in first
+	Root  string // the batch in which the record was first sealed
 	Place int    // index of the record in Root
 }
 

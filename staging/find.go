@@ -20,7 +20,7 @@ type FoundKey struct {
 	// Rejects are the rejected records and rows, latest first, also those that are resolved.
 	Rejects     []StoredReject
 	MoreRejects bool // there are more than MaxFound
-	// Limits name what was not looked through, and why.
+	// Limits name what was not searched, and why.
 	Limits []string
 }
 
@@ -52,7 +52,7 @@ func (b FoundBatch) Holds(root string, place int) bool {
 // FoundBatches is the result of [Table.FindBatches].
 type FoundBatches struct {
 	Batches []FoundBatch
-	// Limits name what was not looked through, and why.
+	// Limits name what was not searched, and why.
 	Limits []string
 }
 
@@ -238,7 +238,7 @@ const maxFoundBatches = 10_000
 
 // FindBatches describes those of the given batches that are staged or in the ledger, and the parts
 // of those that were split, in the order of their offsets. It uses indexes only, and does not wait
-// for a promotion: a side that one holds is named in Limits. It reads the registries first, then
+// for a promotion: Limits names a side that a promotion holds. It reads the registries first, then
 // the ledger.
 func (t *table) FindBatches(ctx context.Context, ids ...string) (found FoundBatches, err error) {
 	if len(ids) == 0 {

@@ -17,8 +17,8 @@ import (
 // returns one.
 type Member[R any] struct{ in member[R] }
 
-// Into makes a table a member of a group: rows returns the rows of a record in it, none, one or
-// several. It runs on the hot path, once for each record of a batch that is staged.
+// Into makes a table a member of a group: rows returns the rows that a record has in it: none, one
+// or several. It runs on the hot path, once for each record of a batch that is staged.
 func Into[R, T any](table *Table[T], rows func(R) []T) Member[R] {
 	return Member[R]{&into[R, T]{table, rows}}
 }
@@ -125,9 +125,9 @@ const mostMembers = 64
 // another one lead. Registries and ledgers record for which tables each batch was staged. A batch
 // that was staged for other tables and missed by the drain is not treated as complete: Stage and
 // Void return [ErrConfig] with both lists of tables, and it stays in the queue. Programs with the
-// previous members can still process it. What is staged and not promoted goes back to the queue by
-// [DiscardStaged]. A group with only some of the tables treats as promoted what was promoted into
-// all of them.
+// previous members can still process it. [DiscardStaged] gives what is staged and not promoted back
+// to the queue. A group with only some of the tables treats as promoted what was promoted into all
+// of them.
 func Group[R any](members ...Member[R]) *TableGroup[R] {
 	g := &TableGroup[R]{}
 	bad := func(format string, args ...any) *TableGroup[R] {

@@ -17,7 +17,7 @@ func rejectID(id int64, i int) int64            { return id*mostMembers + int64(
 func tableReject(id int64) (of int64, i int)    { return id / mostMembers, int(id % mostMembers) }
 func afterReject(after int64, i int) (of int64) { return (after-int64(i)+mostMembers)/mostMembers - 1 }
 
-// Rejects is [Table.Rejects] over all tables, in the order of their ids. The ids are good for this
+// Rejects is [Table.Rejects] over all tables, in the order of their ids. The ids are valid for this
 // group only. Every row of a rejected record is a reject of its table.
 //
 // The ids of the tables are independent of each other, so the order is not that of time. Paging

@@ -58,9 +58,9 @@ func (b *Batch) voided() args {
 
 // Fates returns the fates of batches, in the order of ids. It reads the registries first and then
 // the ledger, so it finds a batch that is promoted in between. A batch that is found nowhere may be
-// in a promotion under way: Fates waits for that, up to Config.LockTimeout, and returns [ErrBusy]
-// after it. A batch in the ledger is reported when the server's synchronous standbys have it, and
-// Fates returns [ErrNotDurable] otherwise.
+// in a promotion under way: Fates waits for its end, up to Config.LockTimeout, and then returns
+// [ErrBusy]. A batch in the ledger is reported only if the server's synchronous standbys have it;
+// otherwise Fates returns [ErrNotDurable].
 func (t *table) Fates(ctx context.Context, ids []string) ([]Fate, error) {
 	list := array(ids)
 	from := fateSource{ledgers: []call{t.sql.ledgerKinds.with(args{"ids": list}), t.sql.readControl.with(nil)},

@@ -23,7 +23,7 @@ type StoredReject struct {
 	Source string
 	Whole  bool // every row of the record was rejected
 	At     time.Time
-	// Resolved is when the reject was corrected and replayed, or given up; zero: it is open.
+	// Resolved is when the reject was corrected and replayed, or abandoned; zero: it is open.
 	Resolved time.Time
 }
 

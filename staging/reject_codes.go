@@ -12,7 +12,7 @@ import (
 // A CodeCount is how many rejects of one code the rejects table holds.
 type CodeCount struct {
 	Code     string
-	Open     int64 // to be corrected or given up
+	Open     int64 // to be corrected or abandoned
 	Resolved int64 // and not pruned yet
 }
 
