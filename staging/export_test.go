@@ -76,10 +76,13 @@ var FormatUUID = formatUUID
 func (t *table) LaneOf(id string) int { return t.laneOf(id) + 1 }
 
 // Bound is the number of rows that promotions have learned to take at once. 0: no bound.
-func (t *table) Bound() int64 { return t.bound.Load() }
+func (t *table) Bound() int64 { return t.pace.bound.Load() }
 
 // A busy machine may take longer to cancel a commit, and the outcome would be unknown.
 func init() { commitGrace = time.Minute }
 
 // SetCommitTimeout changes Config.CommitTimeout.
 func (t *table) SetCommitTimeout(d time.Duration) { t.cfg.CommitTimeout = d }
+
+// SearchSlow lets the next promotion look for slow records.
+func (t *table) SearchSlow() { t.pace.search.Store(1) }

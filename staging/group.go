@@ -74,7 +74,7 @@ type groupTable interface {
 	noteOutcome(ctx context.Context, lane int, outcome error)
 	Prune(ctx context.Context, before time.Time) (int, error)
 	begin(ctx context.Context, m mode) (*pgxpool.Conn, error)
-	share(q *pgx.Conn, s side, leader string, byBatch bool) share
+	share(q *pgx.Conn, s side, leader string, how manner) share
 }
 
 // tableView is what a group reads of a table.
@@ -104,8 +104,8 @@ type TableGroup[R any] struct {
 	err         error                 // of Group
 	parents     atomic.Pointer[[]int] // the tables, parents before children, as Check has found them
 	hint        atomic.Int32          // the side that was open when this program last looked
-	bound       atomic.Int64          // rows of one promotion, as in Table
-	unconfirmed unconfirmed           // as in Table
+	pace        pace
+	unconfirmed unconfirmed // as in Table
 
 	hook func(point string) error // tests stop, fail or kill here
 }

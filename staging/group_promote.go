@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -29,8 +30,8 @@ type share interface {
 	learn()
 }
 
-func (t *table) share(q *pgx.Conn, s side, leader string, byBatch bool) share {
-	return &promotion{t: t, progress: progress{q: q, s: s, leader: leader, byBatch: byBatch, multi: true, wroteBy: map[int32]int64{}}}
+func (t *table) share(q *pgx.Conn, s side, leader string, how manner) share {
+	return &promotion{t: t, progress: progress{q: q, s: s, leader: leader, byBatch: how.byBatch, times: how.times, multi: true, wroteBy: map[int32]int64{}}}
 }
 
 func (p *promotion) state() *progress { return &p.progress }
@@ -60,27 +61,27 @@ func (g *TableGroup[R]) Promote(ctx context.Context, o PromoteOptions) (PromoteR
 	if err := g.Check(ctx); err != nil {
 		return PromoteResult{}, err
 	}
-	out, err := attempts(ctx, o, &g.bound, &g.unconfirmed, g)
+	out, err := attempts(ctx, o, &g.pace, &g.unconfirmed, g)
 	if !errors.Is(err, ErrConfig) {
 		g.lead().noteOutcome(ctx, 0, err)
 	}
 	return out, err
 }
 
-func (g *TableGroup[R]) promoteOnce(ctx context.Context, limit int64, byBatch bool) (attempt, error) {
+func (g *TableGroup[R]) promoteOnce(ctx context.Context, how manner) (attempt, error) {
 	var p *groupPromotion[R]
 	err := retryIdle(ctx, g.views[0].pool, func() error {
 		p = &groupPromotion[R]{g: g, gone: map[recordKey]cause{}}
-		return p.once(ctx, limit, byBatch)
+		return p.once(ctx, how)
 	})
-	a := attempt{out: p.out, found: p.found, settled: p.settled, expect: p.expect, learn: p.learn, resolve: p.resolve, locked: p.locked}
+	a := attempt{out: p.out, found: p.found, settled: p.settled, expect: p.expect, learn: p.learn, resolve: p.resolve, locked: p.locked, slow: p.slow()}
 	if err != nil {
 		a.settled = 0
 	}
 	return a, err
 }
 
-func (p *groupPromotion[R]) once(ctx context.Context, limit int64, byBatch bool) error {
+func (p *groupPromotion[R]) once(ctx context.Context, how manner) error {
 	g := p.g
 	c, err := pgschema.Acquire(ctx, g.views[0].pool)
 	if err != nil {
@@ -93,12 +94,17 @@ func (p *groupPromotion[R]) once(ctx context.Context, limit int64, byBatch bool)
 		return err
 	}
 	for _, t := range g.tables {
-		p.shares = append(p.shares, t.share(p.q, p.s, g.leader, byBatch))
+		p.shares = append(p.shares, t.share(p.q, p.s, g.leader, how))
 	}
 	p.found = 1
-	err = p.run(ctx, limit)
+	err = p.run(ctx, how.limit)
 	endStale(ctx, p.q, err)
 	return err
+}
+
+// slow is true if one of the tables has rejected records that took too long.
+func (p *groupPromotion[R]) slow() bool {
+	return slices.ContainsFunc(p.shares, func(x share) bool { return x.state().slow })
 }
 
 func (p *groupPromotion[R]) learn() {

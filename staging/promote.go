@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -66,6 +65,12 @@ type progress struct {
 	byBatch   bool            // batch by batch, to count each batch's conflicts
 	wroteBy   map[int32]int64 // rows written, by batch
 
+	times   statementTimes // of a promotion that looks for slow records
+	late    []recordSpan   // records that were too slow alone, to be tried again
+	lastTry bool           // this is done now
+	inTime  int            // statements that kept to the limit
+	slow    bool           // one of them was rejected
+
 	soft     int64 // rows rejected for a reason that may be the surroundings'
 	softSeen int   // records that the program has tried itself
 	softErr  error // one of their errors
@@ -86,7 +91,9 @@ type staged struct {
 // With nothing staged, PromoteResult has no batches. Call Promote again while PromoteResult.More is
 // set. Promoters of one lane take turns; calls for different lanes run at the same time. A promoter
 // that gets no turn within Config.LockTimeout returns [ErrBusy]. A promotion that exceeds its
-// Timeout changes nothing, and the next one takes half as many rows. If no synchronous standby
+// Timeout changes nothing, and the next one takes half as many rows. After two such promotions in a
+// row, the next ones with a Timeout of at least 8 s look for records that take too long alone, such
+// as those on which a trigger never ends, and reject them. If no synchronous standby
 // confirms the commit, Promote returns [ErrNotDurable]. The next call then returns the result of
 // this promotion, as soon as it is confirmed.
 func (t *table) Promote(ctx context.Context, o PromoteOptions) (PromoteResult, error) {
@@ -104,7 +111,7 @@ func (t *table) Promote(ctx context.Context, o PromoteOptions) (PromoteResult, e
 		}
 	}
 	l := &laneTarget{table: t, lane: o.Lane - 1, last: max(0, o.Lane-1)}
-	out, err := attempts(ctx, o, &t.bound, &t.unconfirmed, l)
+	out, err := attempts(ctx, o, &t.pace, &t.unconfirmed, l)
 	if !errors.Is(err, ErrConfig) {
 		t.noteOutcome(ctx, l.last, err)
 	}
@@ -140,6 +147,7 @@ type attempt struct {
 	locked  bool  // it has taken the locks on its side
 	gone    bool  // its lane was taken away before
 	waits   bool  // it has ended while it waited for promotions of other lanes
+	slow    bool  // it has rejected records that took too long
 	learn   func()
 	resolve func(ctx context.Context) (done bool, err error) // after a commit with an unknown outcome; err: ErrNotDurable
 }
@@ -147,8 +155,15 @@ type attempt struct {
 // target is what is promoted into: a table, or the tables of a group.
 type target interface {
 	holder
-	promoteOnce(ctx context.Context, limit int64, byBatch bool) (attempt, error)
+	promoteOnce(ctx context.Context, how manner) (attempt, error)
 	confirmed(ctx context.Context, u *unconfirmed) (PromoteResult, bool, error)
+}
+
+// manner is how one try to promote goes about it.
+type manner struct {
+	limit   int64 // rows
+	byBatch bool  // batch by batch, to count each batch's conflicts
+	times   statementTimes
 }
 
 // holder is what a promotion may have to wait for.
@@ -159,13 +174,14 @@ type holder interface {
 	explain(doing string, err error) error
 }
 
-// attempts promotes until it has an outcome. bound is what earlier calls have learned about the
-// number of rows that one promotion can take. early are their results that were not confirmed.
-func attempts(ctx context.Context, o PromoteOptions, bound *atomic.Int64, early *unconfirmed, t target) (PromoteResult, error) {
+// attempts promotes until it has an outcome. pace is what earlier calls have learned. early are
+// their results that were not confirmed.
+func attempts(ctx context.Context, o PromoteOptions, pace *pace, early *unconfirmed, t target) (PromoteResult, error) {
 	if o.MaxRows < 0 || o.Timeout < 0 {
 		return PromoteResult{}, fmt.Errorf("%w: PromoteOptions.MaxRows is %d, Timeout %v, must not be negative", ErrConfig, o.MaxRows, o.Timeout)
 	}
 	limit := int64(cmp.Or(o.MaxRows, DefaultMaxRows))
+	bound := &pace.bound
 	if b := bound.Load(); b > 0 {
 		limit = min(limit, b)
 	}
@@ -182,9 +198,9 @@ func attempts(ctx context.Context, o PromoteOptions, bound *atomic.Int64, early 
 		return out, nil
 	}
 	begun := time.Now()
-	byBatch := false
+	how := manner{limit: limit, times: pace.statementTimes(inner, o.Timeout)}
 	for try := 0; ; try++ {
-		a, err := t.promoteOnce(inner, limit, byBatch)
+		a, err := t.promoteOnce(inner, how)
 		if errors.Is(err, ErrNotDurable) { // done, but nothing may be acknowledged yet
 			early.add(a.out)
 			return PromoteResult{}, t.explain("promoting into "+t.Name(), err)
@@ -201,11 +217,14 @@ func attempts(ctx context.Context, o PromoteOptions, bound *atomic.Int64, early 
 				bound.Store(b * 2)
 			}
 			a.learn()
+			pace.passed(a.slow)
 			return a.out, nil
 		case a.waits && ctx.Err() == nil && (sqlState(err) == "55P03" || tookTooLong(err) || inner.Err() != nil):
 			return PromoteResult{}, fmt.Errorf("%w: promoting into %s: a promotion of another lane writes into it: %w", ErrBusy, t.Name(), err)
+		case errors.Is(err, errAllSlow), how.times.record > 0 && errors.Is(err, ErrMerge):
+			pace.giveTime()
 		case tookTooLong(err) || o.Timeout > 0 && inner.Err() != nil && ctx.Err() == nil:
-			bound.Store(max(1, min(limit, max(a.expect, 2))/2))
+			pace.tookTooLong(max(1, min(limit, max(a.expect, 2))/2))
 			return PromoteResult{}, &contextError{"promoting into " + t.Name() + " took too long, or too much of the server; the next promotion takes fewer rows", err}
 		case try >= 5 || ctx.Err() != nil:
 		case a.gone:
@@ -220,8 +239,8 @@ func attempts(ctx context.Context, o PromoteOptions, bound *atomic.Int64, early 
 			}
 			early.add(a.out)
 			err = rerr
-		case errors.Is(err, errRecount) && !byBatch:
-			byBatch = true
+		case errors.Is(err, errRecount) && !how.byBatch:
+			how.byBatch = true
 			continue
 		case sqlState(err) == "40P01", sqlState(err) == "40001", errors.Is(err, errUnjudged), staleSession(err):
 			continue
@@ -252,14 +271,14 @@ func tookTooLong(err error) bool {
 }
 
 // promoteOnce finds a side that is not empty and promotes it.
-func (l *laneTarget) promoteOnce(ctx context.Context, limit int64, byBatch bool) (attempt, error) {
+func (l *laneTarget) promoteOnce(ctx context.Context, how manner) (attempt, error) {
 	var p *promotion
 	err := retryIdle(ctx, l.pool, func() error {
-		p = &promotion{t: l.table, progress: progress{byBatch: byBatch, wroteBy: map[int32]int64{}}}
-		return p.once(ctx, l, limit)
+		p = &promotion{t: l.table, progress: progress{byBatch: how.byBatch, times: how.times, wroteBy: map[int32]int64{}}}
+		return p.once(ctx, l, how.limit)
 	})
 	a := attempt{out: p.out, found: p.found, settled: len(p.chosen), expect: p.expect, learn: p.learn, resolve: p.resolve,
-		locked: p.locked, gone: !p.locked && isGone(err, p.s.lane()), waits: p.waits}
+		locked: p.locked, gone: !p.locked && isGone(err, p.s.lane()), waits: p.waits, slow: p.slow}
 	if err != nil {
 		a.settled = 0
 	}

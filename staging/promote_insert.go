@@ -78,7 +78,7 @@ func (p *promotion) insert(ctx context.Context) error {
 // part and not all.
 func (p *promotion) insertRows(ctx context.Context) error {
 	t, w := p.t, p.insertWork()
-	if !p.byBatch && !p.guarded && t.guard.Load() == 0 {
+	if !p.byBatch && !p.guarded && t.guard.Load() == 0 && !p.searches() {
 		done, err := p.insertAtOnce(ctx, w)
 		if err != nil {
 			return err
@@ -153,8 +153,11 @@ func (p *promotion) postpones(w *work) bool {
 }
 
 // insertLater tries the postponed records again, as long as some of them are accepted: together,
-// then one by one.
+// then one by one. Before and after, it tries those that were too slow.
 func (p *promotion) insertLater(ctx context.Context, w *work) error {
+	if err := p.retryLate(ctx, w); err != nil {
+		return err
+	}
 	for pass := 1; p.postponed > 0; pass++ {
 		before := p.postponed
 		p.postponed = 0
@@ -167,7 +170,7 @@ func (p *promotion) insertLater(ctx context.Context, w *work) error {
 			set = append(set, row.int("record"))
 		}
 		if len(set) == 0 {
-			return nil // they went with their records
+			break // they went with their records
 		}
 		slices.Sort(set)
 		set = slices.Compact(set)
@@ -178,7 +181,7 @@ func (p *promotion) insertLater(ctx context.Context, w *work) error {
 		}
 		p.lastPass = p.postponed == before || pass >= laterPasses
 	}
-	return nil
+	return p.retryLate(ctx, w)
 }
 
 // together divides records by batch, where what is written is counted by batch.
@@ -200,13 +203,15 @@ func (p *promotion) insertAgain(ctx context.Context, w *work, records []int64) e
 	base := "s." + colRecord + " = ANY('" + array(records) + "'::int8[])"
 	all := recordSpan{first: slices.Min(records), last: slices.Max(records), rows: int64(len(records)), lastPage: lastPage}
 	if !p.lastPass && !p.suppressed(w) {
-		n, err := p.try(ctx, func() (int64, error) { return w.run(ctx, base+" AND "+p.which()) })
+		n, err := p.limited(ctx, p.partTime(all), func() (int64, error) { return w.run(ctx, base+" AND "+p.which()) })
 		if err == nil {
 			w.done([]recordSpan{all}, n)
 			return nil
 		}
-		if err := p.mayBeData(ctx, w, err); err != nil {
-			return err
+		if !p.tooSlow(ctx, err) {
+			if err := p.mayBeData(ctx, w, err); err != nil {
+				return err
+			}
 		}
 	}
 	if p.judges() {

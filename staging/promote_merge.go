@@ -101,7 +101,7 @@ func (p *promotion) blameMerge(ctx context.Context, condition string, refusal er
 		return nil
 	}
 	attempt := func(s statement) error {
-		_, err := p.try(ctx, func() (int64, error) {
+		_, err := p.limited(ctx, p.times.record, func() (int64, error) {
 			if _, err := p.sendInsert(ctx, s.where(condition).with(nil)); err != nil {
 				return 0, err
 			}

@@ -40,12 +40,14 @@ func (p *promotion) applyRules(ctx context.Context) error {
 	}
 	w := &work{source: "rule", run: run, plain: run, judge: p.sql().judgeRules, judgeThenRun: true, done: func([]recordSpan, int64) {},
 		blame: func(context.Context, string, error) error { return nil }}
-	_, err := p.try(ctx, func() (int64, error) { return run(ctx, p.which()) })
-	if err == nil {
-		return nil
-	}
-	if err := p.mayBeData(ctx, w, err); err != nil {
-		return err
+	if !p.searches() {
+		_, err := p.try(ctx, func() (int64, error) { return run(ctx, p.which()) })
+		if err == nil {
+			return nil
+		}
+		if err := p.mayBeData(ctx, w, err); err != nil {
+			return err
+		}
 	}
 	batches, err := p.spans(ctx)
 	if err != nil {
@@ -56,7 +58,7 @@ func (p *promotion) applyRules(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return p.retryLate(ctx, w)
 }
 
 // idSQL is the record's id as text.

@@ -148,13 +148,19 @@ func (p *promotion) descend(ctx context.Context, w *work, spans []recordSpan) er
 			return err
 		}
 	}
-	n, err := p.try(ctx, func() (int64, error) { return w.run(ctx, p.of(whole)) })
+	n, err := p.limited(ctx, p.partTime(whole), func() (int64, error) { return w.run(ctx, p.of(whole)) })
 	if err == nil {
 		w.done(spans, n)
 		return nil
 	}
-	if err := p.mayBeData(ctx, w, err); err != nil {
-		return err
+	slow := p.tooSlow(ctx, err)
+	if slow && whole.single() {
+		return p.slowRecord(ctx, w, whole, err)
+	}
+	if !slow {
+		if err := p.mayBeData(ctx, w, err); err != nil {
+			return err
+		}
 	}
 	if err := p.t.at("refused"); err != nil {
 		return err
@@ -179,8 +185,11 @@ func (p *promotion) descend(ctx context.Context, w *work, spans []recordSpan) er
 	return nil
 }
 
-// judges is true where the judge statement can run.
-func (p *promotion) judges() bool { return p.t.sizes.judged > 0 && !p.t.noJudge.Load() }
+// judges is true where the judge statement can run. It tries many records, so it tells of none that
+// it is the slow one.
+func (p *promotion) judges() bool {
+	return p.t.sizes.judged > 0 && !p.t.noJudge.Load() && !p.searches()
+}
 
 // of is the condition on the rows of a span that this promotion takes.
 func (p *promotion) of(s recordSpan) string { return s.condition() + " AND " + p.which() }
@@ -220,13 +229,17 @@ func (p *promotion) rejectOne(ctx context.Context, w *work, s recordSpan, refusa
 		return err // countConflicts finds its row missing
 	}
 	code, reason := refusalOf(refusal)
+	slow := p.tooSlow(ctx, refusal)
+	if slow {
+		reason = p.slowReason(reason)
+	}
 	n, err := p.rejectRows(ctx, p.of(s), rejection{s.first, true, w.source, code, plain(reason)})
 	if err != nil {
 		return err
 	}
 	p.refused += n
 	p.softSeen++
-	if verdictOf(refusal) == verdictUnlessAll {
+	if slow || verdictOf(refusal) == verdictUnlessAll {
 		p.soft, p.softErr = p.soft+n, refusal
 	}
 	return nil

@@ -142,7 +142,7 @@ func (p *promotion) insertEach(ctx context.Context, w *work, batch recordSpan) e
 func (p *promotion) insertRecord(ctx context.Context, w *work, one recordSpan, places []string) error {
 	at := func(places []string) string { return p.of(one) + " AND s.ctid = ANY('" + tids(places) + "'::tid[])" }
 	var dropped []string
-	written, err := p.try(ctx, func() (written int64, err error) {
+	written, err := p.limited(ctx, p.times.record, func() (written int64, err error) {
 		for i, place := range places {
 			fresh, err := p.anyAbsent(ctx, at(places[i:i+1]))
 			if err != nil {
@@ -167,6 +167,9 @@ func (p *promotion) insertRecord(ctx context.Context, w *work, one recordSpan, p
 		}
 		return written, nil
 	})
+	if p.tooSlow(ctx, err) {
+		return p.slowRecord(ctx, w, one, err)
+	}
 	if err != nil {
 		if err := p.mayBeData(ctx, w, err); err != nil {
 			return err

@@ -96,8 +96,11 @@ func (p *promotion) everyRowRefused(ctx context.Context) error {
 		return nil
 	}
 	accepts, err := p.acceptsOthers(ctx)
-	if accepts || err != nil {
+	switch {
+	case accepts || err != nil:
 		return err
+	case p.slow:
+		return allSlow(p.softErr)
 	}
 	return fmt.Errorf("staging: every row was refused, probably not because of the rows: %w", p.softErr)
 }
@@ -109,6 +112,9 @@ const othersTried = 64
 // What it writes is rolled back.
 func (p *promotion) acceptsOthers(ctx context.Context) (bool, error) {
 	left := othersTried
+	if p.searches() {
+		left = slowOthersTried
+	}
 	for s := range p.t.sql.side {
 		other, condition := &p.t.sql.side[s], everyRow
 		if side(s) == p.s {
@@ -120,7 +126,7 @@ func (p *promotion) acceptsOthers(ctx context.Context) (bool, error) {
 		}
 		for _, record := range records[:min(left, len(records))] {
 			left--
-			n, err := p.try(ctx, func() (int64, error) {
+			n, err := p.limited(ctx, p.times.record, func() (int64, error) {
 				n, err := p.execPlain(ctx, other.insertPlain.where("s."+colRecord+" = "+text(record)+" AND "+condition).with(nil))
 				if err == nil {
 					err = errRollBack
@@ -130,7 +136,7 @@ func (p *promotion) acceptsOthers(ctx context.Context) (bool, error) {
 			switch accepted := errors.Is(err, errRollBack); {
 			case accepted && n > 0:
 				return true, nil
-			case !accepted && verdictOf(err) == verdictSurroundings:
+			case !accepted && verdictOf(err) == verdictSurroundings && !p.tooSlow(ctx, err):
 				return false, err
 			}
 		}

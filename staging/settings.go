@@ -33,6 +33,7 @@ var (
 	ownDurability  = fill("own_durability", nil).with(nil)
 	ownMemory      = fill("own_memory", nil).with(nil)
 	ownLockTimeout = fill("own_lock_timeout", nil)
+	ownTimes       = fill("own_times", nil)
 	ownPlans       = fill("own_plans", nil).with(nil)
 	searchPath     = fill("search_path", nil).with(nil)
 	standbyNames   = fill("standby_names", nil).with(nil)

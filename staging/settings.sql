@@ -53,5 +53,8 @@ SELECT set_config('work_mem', '64MB', true) WHERE pg_size_bytes(current_setting(
 -- the statement (jit) for seconds before it ran.
 SELECT set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true);
 
+-- name: own_times
+SELECT set_config('lock_timeout', @lock_timeout::text, true), set_config('statement_timeout', @statement_timeout::text, true);
+
 -- name: own_lock_timeout
 SELECT set_config('lock_timeout', @lock_timeout::text, true);

@@ -207,12 +207,12 @@ type table struct {
 	used          atomic.Int32  // lanes into which batches are staged, as this program last saw
 	whole         chan struct{} // held by a promotion of several lanes that locks the target, see alone
 	turns         atomic.Uint32 // calls of Promote that chose a lane
-	bound         atomic.Int64  // rows of one promotion, learned from promotions that took too long; 0: no bound
-	unconfirmed   unconfirmed   // results of promotions that no standby has confirmed
-	look          atomic.Int32  // so many promotions look for each key before they insert
-	guard         atomic.Int32  // so many promotions insert in parts, because a row was refused
-	drops         atomic.Int32  // so many promotions insert row by row, because a trigger dropped a row
-	noJudge       atomic.Bool   // no PL/pgSQL for this role, or a trigger raises what it cannot catch
+	pace          pace
+	unconfirmed   unconfirmed  // results of promotions that no standby has confirmed
+	look          atomic.Int32 // so many promotions look for each key before they insert
+	guard         atomic.Int32 // so many promotions insert in parts, because a row was refused
+	drops         atomic.Int32 // so many promotions insert row by row, because a trigger dropped a row
+	noJudge       atomic.Bool  // no PL/pgSQL for this role, or a trigger raises what it cannot catch
 	sizes         partSizes
 	maxRow        int      // MaxRow, less in a test
 	sequences     []string // of columns of the target that are left out
