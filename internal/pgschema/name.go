@@ -94,19 +94,23 @@ func firstPart(s string) (part, after string, err error) {
 }
 
 // Derived appends a suffix to a name. A result that would be too long is cut and marked with a hash
-// of the whole name, so two long names with one beginning stay two.
+// of the whole name, so two long names with one beginning stay two. So is a suffix that is nearly as
+// long as a name.
 func Derived(name, suffix string) string {
 	if len(name)+len(suffix) <= MaxName {
 		return name + suffix
 	}
+	const marked = 1 + 8 // _ and the hash
+	if len(suffix)+marked > MaxName {
+		name, suffix = name+suffix, ""
+	}
 	h := fnv.New32a()
 	h.Write([]byte(name)) //nolint:errcheck // never fails
-	mark := fmt.Sprintf("_%08x", h.Sum32())
-	cut := name[:MaxName-len(suffix)-len(mark)]
+	cut := name[:MaxName-len(suffix)-marked]
 	for !utf8.ValidString(cut) {
 		cut = cut[:len(cut)-1]
 	}
-	return cut + mark + suffix
+	return cut + fmt.Sprintf("_%08x", h.Sum32()) + suffix
 }
 
 // Quote quotes one name.

@@ -3,6 +3,7 @@ package pgschema
 import (
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 func TestParseName(t *testing.T) {
@@ -35,6 +36,23 @@ func TestDerivedNamesStayTwo(t *testing.T) {
 	a, b := Derived(strings.Repeat("ü", 30)+"a", "_staging_a"), Derived(strings.Repeat("ü", 30)+"b", "_staging_a")
 	if a == b || len(a) > MaxName || len(b) > MaxName || !strings.HasSuffix(a, "_staging_a") {
 		t.Errorf("derived names are %q and %q, want two of at most %d bytes", a, b, MaxName)
+	}
+}
+
+// A suffix may be as long as a name.
+func TestDerivedNamesOfALongSuffix(t *testing.T) {
+	t.Parallel()
+	seen := map[string]bool{}
+	for _, name := range []string{"a", "b", strings.Repeat("ü", 31)} {
+		for n := 50; n <= 63; n++ {
+			for _, last := range []string{"x", "y"} {
+				d := Derived(name, "_"+strings.Repeat("m", n-1)+last)
+				if seen[d] || len(d) > MaxName || !utf8.ValidString(d) {
+					t.Errorf("a suffix of %d bytes gives %q: want a name of its own of at most %d bytes", n+1, d, MaxName)
+				}
+				seen[d] = true
+			}
+		}
 	}
 }
 
