@@ -127,7 +127,6 @@ func TestDictionaryErrors(t *testing.T) {
 	for name, change := range map[string]func(r *matview.Rollup, m *matview.Measure){
 		"another expression": func(_ *matview.Rollup, m *matview.Measure) { m.Expr = "buyer" },
 		"another type":       func(_ *matview.Rollup, m *matview.Measure) { m.Type = "varchar(9)" },
-		"another table":      func(r *matview.Rollup, _ *matview.Measure) { r.From = "returns" },
 		"replacements":       func(r *matview.Rollup, _ *matview.Measure) { r.Replaces = true },
 		"a sketch":           func(_ *matview.Rollup, m *matview.Measure) { m.Aggregate, m.Type = matview.AggregateSketch, "" },
 		"citext":             func(_ *matview.Rollup, m *matview.Measure) { m.Type = "citext" },

@@ -98,6 +98,9 @@ func Merges(rollups ...Rollup) ([]Merge, error) {
 			return nil, err
 		}
 	}
+	if err := checkTogether(rollups); err != nil {
+		return nil, err
+	}
 	dictionaries, err := dictionariesOf(rollups)
 	if err != nil {
 		return nil, err

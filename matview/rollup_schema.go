@@ -111,6 +111,9 @@ func (r Rollup) ensure(ctx context.Context, db DB, what string, create bool) err
 		if objects[0].OID == 0 {
 			return fmt.Errorf("%w: table %s, from which roll-up %s is computed", ErrMissing, from, r.Table)
 		}
+		if err := r.checkSource(objects[0]); err != nil {
+			return err
+		}
 		checks := []func(context.Context, pgx.Tx) error{r.checkDomains, r.checkExact, r.checkGrouping, r.checkExtremes, r.checkSketches}
 		if r.Replaces { // its merges recompute groups from the table
 			checks = append(checks, r.checkVisible)
@@ -132,6 +135,14 @@ func (r Rollup) ensureTables(ctx context.Context, tx pgx.Tx, tables []part, obje
 		}
 		if err := r.compareTable(ctx, tx, p); err != nil {
 			return err
+		}
+		if err := r.checkFit(ctx, tx, p); err != nil {
+			return err
+		}
+		if i > 0 && p.sets == "" {
+			if err := r.checkNeighbors(ctx, tx, p); err != nil {
+				return err
+			}
 		}
 		if i == 0 {
 			if err := r.checkDefinition(ctx, tx, objects[0], create); err != nil {

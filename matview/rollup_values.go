@@ -15,7 +15,8 @@ var valuesAllSQL string
 // distinct is a measure that counts distinct values exactly: [values] or [sets].
 type distinct interface {
 	measure() Measure
-	field() string // for error texts
+	name() pgschema.Name // of the table that has the values, or the sets
+	field() string       // for error texts
 	// merges come before that of the roll-up. The last one, called merge, returns the groups to which
 	// values were added.
 	merges(all dictionaries) []Merge

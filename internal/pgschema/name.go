@@ -94,8 +94,8 @@ func firstPart(s string) (part, after string, err error) {
 }
 
 // Derived appends a suffix to a name. A result that would be too long is cut and marked with a hash
-// of the whole name, so two long names with one beginning stay two. So is a suffix that is nearly as
-// long as a name.
+// of the whole name, so two long names with one beginning stay two. That holds for a suffix of any
+// length.
 func Derived(name, suffix string) string {
 	if len(name)+len(suffix) <= MaxName {
 		return name + suffix
