@@ -16,7 +16,7 @@ demo: ## the main job on throwaway servers (ORDERS=10000; more: go run ./example
 	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && GO=$(GO) ./.ci/build "$$dir/demo" ./examples/demo && "$$dir/demo" -orders $(ORDERS)
 
 test: ## all tests on real servers; installs or starts what is missing (PKG=./queue for one package)
-	@$(WITH) -install -memory -- $(GO) test -timeout 15m $(TESTFLAGS) $(PKG)
+	@$(WITH) -install -memory -- $(GO) test -timeout 30m $(TESTFLAGS) $(PKG)
 
 race: ## the same with the race detector
 	@$(WITH) -install -memory -- env CGO_ENABLED=1 $(GO) test -race -timeout 30m $(TESTFLAGS) $(PKG)
