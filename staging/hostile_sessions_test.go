@@ -379,3 +379,50 @@ func TestLongReasons(t *testing.T) {
 		balanced(t, tab)
 	})
 }
+
+// A function or an operator of the user fits a column of type varchar better than that of text
+// does, wherever the search path has it. Keys are compared as their index compares them.
+func TestOperatorsOfTheUser(t *testing.T) {
+	t.Parallel()
+	type part struct {
+		ID   string `db:"id" dbtype:"varchar(40)"`
+		N    int64  `db:"n"`
+		Code string `db:"code" dbtype:"varchar(5)"`
+	}
+	for name, c := range map[string]struct {
+		conflict staging.Conflict
+		want     string
+	}{
+		"skip":    {staging.ConflictSkip, "u 1 b,w 2 b,x 1 a"},
+		"replace": {staging.ConflictReplace, "u 1 b,w 2 b,x 5 b"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pool := servertest.Postgres(t)
+			exec(t, pool, `CREATE TABLE codes (code varchar(5) PRIMARY KEY); INSERT INTO codes VALUES ('a'), ('b');
+				CREATE TABLE items (id varchar(40) PRIMARY KEY, n bigint CHECK (n <> 7), code varchar(5) REFERENCES codes);
+				CREATE FUNCTION never(varchar, varchar) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT false';
+				CREATE OPERATOR = (LEFTARG = varchar, RIGHTARG = varchar, FUNCTION = never);
+				CREATE OPERATOR <= (LEFTARG = varchar, RIGHTARG = varchar, FUNCTION = never);
+				CREATE OPERATOR >= (LEFTARG = varchar, RIGHTARG = varchar, FUNCTION = never);
+				CREATE FUNCTION min(varchar) RETURNS varchar LANGUAGE sql AS 'SELECT NULL::varchar';
+				CREATE FUNCTION max(varchar) RETURNS varchar LANGUAGE sql AS 'SELECT NULL::varchar'`)
+			tab := newTable(t, pool, "items", staging.Config[part]{Key: []string{"id"}, Conflict: c.conflict})
+			for _, rows := range [][]part{
+				{{"x", 1, "a"}, {"y", 7, "a"}, {"z", 1, "c"}, {"w", 2, "b"}},
+				{{"x", 3, "a"}, {"v", 7, "a"}, {"u", 1, "b"}},
+				{{"x", 4, "a"}, {"x", 5, "b"}},
+			} {
+				stage(t, tab, load(rows...), staging.OutcomeStaged)
+				promote(t, tab)
+			}
+			if got := query[string](t, pool, "SELECT string_agg(concat_ws(' ', id, n, code), ',' ORDER BY id::text) FROM items"); got != c.want {
+				t.Errorf("got rows %s, want %s", got, c.want)
+			}
+			if got, want := query[string](t, pool, "SELECT string_agg(key, ',' ORDER BY key) FROM items_rejects"), "v,y,z"; got != want {
+				t.Errorf("got rejects %s, want %s", got, want)
+			}
+			balanced(t, tab)
+		})
+	}
+}

@@ -313,8 +313,8 @@ func (t *table) spread() string {
 	if t.lead.kind == kUUID { // min knows no uuid in older servers; as text it sorts the same
 		k += `::text COLLATE "C"`
 	}
-	const once = ", CASE WHEN row_number() OVER () = 1 AND octet_length((%[1]s)::text) < 2700 THEN to_json(%[1]s) #>> '{}' END AS %[2]s"
-	return fmt.Sprintf(once, "min(min("+k+")) OVER ()", "least") + fmt.Sprintf(once, "max(max("+k+")) OVER ()", "greatest")
+	const once = ", CASE WHEN row_number() OVER () = 1 AND octet_length((%[1]s)::text) < 2700 THEN pg_catalog.to_json(%[1]s) #>> '{}' END AS %[2]s"
+	return fmt.Sprintf(once, "pg_catalog.min(pg_catalog.min("+k+")) OVER ()", "least") + fmt.Sprintf(once, "pg_catalog.max(pg_catalog.max("+k+")) OVER ()", "greatest")
 }
 
 // baseName is the type in which the column's values are compared; a domain could bring a collation
@@ -458,7 +458,7 @@ func (t *table) onConflict() string {
 func (t *table) respells(name string) bool {
 	for i := range t.cols {
 		if c := &t.cols[i]; c.name == name {
-			return c.identity == "" && (c.folding || c.compare.equal != "=")
+			return c.identity == "" && (c.folding || c.compare.own)
 		}
 	}
 	return false
@@ -480,5 +480,5 @@ func (t *table) compares(name string) comparison {
 			return t.cols[i].compare
 		}
 	}
-	return comparison{"<=", "=", ">"}
+	return comparison{atMost: "<=", equal: "=", greater: ">"}
 }

@@ -46,11 +46,13 @@ ORDER BY a.attnum;
 
 -- name: type
 -- An operator of an extension is named with its schema: the search path may lack it, and Postgres
--- then takes one of another type in silence, as that of text for citext.
+-- then takes one of another type in silence, as that of text for citext. So is one of Postgres'
+-- own types: an operator of the user may fit varchar better than that of text does.
 SELECT t.oid::int8 AS oid, t.typbasetype::int8 AS base, t.typelem::int8 AS element, t.typtype::text AS kind, t.typcategory::text AS category,
        t.typname::text AS name, t.typtypmod AS typmod, t.typnotnull AS not_null,
        t.typreceive::oid = 0 AS text_only,
-       coalesce(o.at_most, '<=') AS at_most, coalesce(o.equal, '=') AS equal, coalesce(o.greater, '>') AS greater
+       coalesce(o.at_most, b.schema || '<=)', '<=') AS at_most, coalesce(o.equal, b.schema || '=)', '=') AS equal,
+       coalesce(o.greater, b.schema || '>)', '>') AS greater, o.equal IS NOT NULL AS own_order
 FROM pg_type t
 CROSS JOIN LATERAL (
     SELECT max(x.name) FILTER (WHERE x.strategy = 2) AS at_most, max(x.name) FILTER (WHERE x.strategy = 3) AS equal, max(x.name) FILTER (WHERE x.strategy = 5) AS greater
@@ -64,6 +66,7 @@ CROSS JOIN LATERAL (
         WHERE c.opcintype = t.oid AND c.opcdefault
     ) x
 ) o
+CROSS JOIN LATERAL (SELECT CASE WHEN t.typnamespace = 'pg_catalog'::regnamespace THEN 'OPERATOR(pg_catalog.' END AS schema) b
 WHERE t.oid = @oid::int8::oid;
 
 -- name: type_name

@@ -21,7 +21,10 @@ type pgType struct {
 }
 
 // comparison has the operators of a type's default order.
-type comparison struct{ atMost, equal, greater string }
+type comparison struct {
+	atMost, equal, greater string
+	own                    bool // a type of an extension brings them
+}
 
 type typeLoader struct {
 	q     *pgx.Conn
@@ -39,7 +42,7 @@ func (l *typeLoader) get(ctx context.Context, oid uint32) (pgType, error) {
 	row := r.row(0)
 	t := pgType{oid: uint32(row.int("oid")), base: uint32(row.int("base")), element: uint32(row.int("element")),
 		kind: row.text("kind"), category: row.text("category"), name: row.text("name"), typmod: int32(row.int("typmod")), notNull: row.bool("not_null"), textOnly: row.bool("text_only"),
-		compare: comparison{row.text("at_most"), row.text("equal"), row.text("greater")}}
+		compare: comparison{row.text("at_most"), row.text("equal"), row.text("greater"), row.bool("own_order")}}
 	l.known[oid] = t
 	return t, nil
 }
