@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -336,15 +337,12 @@ func TestProducerWaitsForRoomAndForRedis(t *testing.T) {
 	t.Parallel()
 	redis := servertest.OwnRedis(t, "--appendfsync", "always")
 	c := redis.Client(t)
-	filler := make([]string, 0, orders.Depth)
-	for range orders.Depth {
-		filler = append(filler, "x")
-	}
-	if err := c.Do(t.Context(), c.B().Lpush().Key("{orders}:ready").Element(filler...).Build()).Error(); err != nil {
+	const depth = 3000
+	if err := c.Do(t.Context(), c.B().Lpush().Key("{orders}:ready").Element(slices.Repeat([]string{"x"}, depth)...).Build()).Error(); err != nil {
 		t.Fatal(err)
 	}
-	p := start(t, "producer", env(redis.URL, ""), "-orders", "2000", "-bad", "0", "-duplicates", "0")
-	p.reports("the queue is full (records: 100000, the limit is 100000); waiting for the workers")
+	p := start(t, "producer", env(redis.URL, ""), "-orders", "2000", "-bad", "0", "-duplicates", "0", "-depth", "3000")
+	p.reports("the queue is full (records: 3000, the limit is 3000); waiting for the workers")
 	if err := redis.Kill(); err != nil {
 		t.Fatal(err)
 	}

@@ -47,7 +47,8 @@ func newFullJob(b *testing.B, ids int) *fullJob {
 	ctx := b.Context()
 	j := &fullJob{b: b, redis: servertest.Redis(b), pool: servertest.Postgres(b)}
 	var err error
-	if j.app, err = orders.OpenAs(ctx, j.redis, j.pool, servertest.Prefix(b), orders.Options{ExpectedIDs: int64(ids)}); err != nil {
+	depth, _ := strconv.Atoi(os.Getenv("HEADRACE_DEPTH"))
+	if j.app, err = orders.OpenAs(ctx, j.redis, j.pool, servertest.Prefix(b), orders.Options{ExpectedIDs: int64(ids), Depth: depth}); err != nil {
 		b.Fatal(err)
 	}
 	if err := j.app.Refresh(ctx); err != nil {
@@ -203,7 +204,7 @@ func figureFullJob(b *testing.B) {
 // first and after the last one it compares the two ways to keep the dashboards current: how long
 // 5,000 more orders take through the whole pipeline, roll-ups included, and how long a concurrent
 // refresh of the three views takes. HEADRACE_AT_MILLIONS=20 sets the number of millions; without it
-// there is nothing to measure.
+// there is nothing to measure. HEADRACE_DEPTH sets the depth of the gate.
 func BenchmarkLargeTable(b *testing.B) {
 	millions, _ := strconv.Atoi(os.Getenv("HEADRACE_AT_MILLIONS"))
 	if millions < 2 {

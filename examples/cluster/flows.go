@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"iter"
@@ -21,12 +22,12 @@ func orderID(payload []byte) string {
 	return o.ID
 }
 
-// openShards opens a shard for each master.
-func openShards(ctx context.Context, n *nodes) (*pipeline.Shards, error) {
+// openShards opens a shard for each master. depth is the limit of each gate, 0: orders.Depth.
+func openShards(ctx context.Context, n *nodes, depth int) (*pipeline.Shards, error) {
 	return pipeline.NewShards(ctx, n.client, orders.Name, masters, pipeline.ShardsConfig{
 		Key:    orderID,
 		Window: dedup.Config{Window: orders.DedupWindow},
-		Gate:   backpressure.Config{High: orders.Depth},
+		Gate:   backpressure.Config{High: int64(cmp.Or(depth, orders.Depth))},
 	})
 }
 

@@ -25,7 +25,7 @@ func run(ctx context.Context, p *program.Program, o options) error {
 		return err
 	}
 	defer n.stop()
-	shards, err := openShards(ctx, n)
+	shards, err := openShards(ctx, n, o.Depth)
 	if err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ func run(ctx context.Context, p *program.Program, job orders.Job) error {
 	}
 	defer s.close()
 
-	app, err := orders.OpenAs(ctx, s.redis, s.pg, s.name, orders.Options{ExpectedIDs: int64(job.Orders.Orders)})
+	app, err := orders.OpenAs(ctx, s.redis, s.pg, s.name, orders.Options{ExpectedIDs: int64(job.Orders.Orders), Depth: job.Depth})
 	if err != nil {
 		return err
 	}

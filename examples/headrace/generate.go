@@ -79,7 +79,7 @@ func (v *generate) Run(ctx context.Context, s *session) error {
 		return err
 	}
 	producer, err := program.Open(ctx, s.Program, func(ctx context.Context) (*orders.Producer, error) {
-		return orders.OpenProducer(ctx, redis, s.Queue)
+		return orders.OpenProducer(ctx, redis, s.Queue, orders.Depth)
 	})
 	if err != nil {
 		return err

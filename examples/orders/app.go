@@ -55,6 +55,7 @@ type Options struct {
 	Role     staging.Role // what the program does
 	// ExpectedIDs is roughly how many orders come in a [DedupWindow], 0: the default of package dedup.
 	ExpectedIDs int64
+	Depth       int // of the gate, 0: Depth
 }
 
 // OpenAs is Open with options.
@@ -65,7 +66,7 @@ func OpenAs(ctx context.Context, redis rueidis.Client, pg *pgxpool.Pool, name st
 			return nil, err
 		}
 	}
-	if a.Producer, err = OpenProducer(ctx, redis, name); err != nil {
+	if a.Producer, err = OpenProducer(ctx, redis, name, o.Depth); err != nil {
 		return nil, err
 	}
 	if a.Window, err = dedup.New(ctx, redis, name, dedup.Config{Window: DedupWindow, ExpectedIDs: o.ExpectedIDs}); err != nil {

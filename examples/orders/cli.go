@@ -52,6 +52,11 @@ func GeneratorFlags(f *program.Flags, cfg *Config) {
 	f.Uint64(&cfg.Seed, "seed", "the same seed makes the same orders (default "+seed+")")
 }
 
+// DepthFlag defines the limit of the gate.
+func DepthFlag(f *program.Flags, depth *int) {
+	f.Int(depth, "depth", Depth, 1, 100_000_000, "records that may wait")
+}
+
 // WorkerFlags defines the flags of a program that runs a worker.
 func WorkerFlags(f *program.Flags, cfg *pipeline.WorkerConfig) {
 	f.Int(&cfg.Concurrency, "workers", pipeline.DefaultConcurrency, 1, 64, "batches processed at once")
@@ -63,6 +68,7 @@ func WorkerFlags(f *program.Flags, cfg *pipeline.WorkerConfig) {
 // generate, and how to work.
 type Job struct {
 	Orders Config
+	Depth  int // of the gate
 	Worker pipeline.WorkerConfig
 }
 
@@ -73,6 +79,7 @@ func MainJob(name, help string, run func(ctx context.Context, p *program.Program
 		job := Job{Orders: Config{Seed: 1}}
 		flags := program.NewFlags(p.Name, help)
 		GeneratorFlags(flags, &job.Orders)
+		DepthFlag(flags, &job.Depth)
 		WorkerFlags(flags, &job.Worker)
 		if err := flags.Parse(p, args); err != nil {
 			return err

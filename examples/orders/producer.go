@@ -16,7 +16,9 @@ import (
 	"github.com/headrace/headrace/queue"
 )
 
-// Depth is how many records may wait or be under way before the gate holds producers back.
+// Depth is how many records may wait or be under way before the gate holds producers back: one and
+// a half seconds of work. A load that has no readers yet takes five seconds of its rate: promotions
+// then find more rows on each page of the index.
 const Depth = 100_000
 
 // PushSize is the number of records that PushAll pushes at once, if Producer.Chunk is 0.
@@ -33,16 +35,16 @@ type Producer struct {
 	Chunk int
 }
 
-// OpenProducer opens the queue of that name and its gate. It creates nothing and does not close
-// redis.
-func OpenProducer(ctx context.Context, redis rueidis.Client, name string) (*Producer, error) {
+// OpenProducer opens the queue of that name and its gate. depth is the limit of the gate, 0: Depth.
+// It creates nothing and does not close redis.
+func OpenProducer(ctx context.Context, redis rueidis.Client, name string, depth int) (*Producer, error) {
 	q, err := queue.New(ctx, redis, name, queue.Config{})
 	if err != nil {
 		return nil, err
 	}
 	gate, err := backpressure.New(ctx, redis, name, backpressure.Config{
 		Records: backpressure.SourcesOf(q),
-		High:    Depth,
+		High:    int64(cmp.Or(depth, Depth)),
 	})
 	if err != nil {
 		return nil, err

@@ -18,7 +18,7 @@ func TestPushAllSurvivesACrashOfRedis(t *testing.T) {
 	t.Parallel()
 	redis := servertest.OwnRedis(t, "--appendfsync", "always") // what it acknowledged is there after the crash
 	client := redis.Client(t)
-	p, err := orders.OpenProducer(t.Context(), client, "crash")
+	p, err := orders.OpenProducer(t.Context(), client, "crash", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +66,7 @@ func TestPushAllSurvivesACrashOfRedis(t *testing.T) {
 func TestPushAllReturnsFinalErrors(t *testing.T) {
 	t.Parallel()
 	client, name := servertest.Redis(t), servertest.Prefix(t)
-	p, err := orders.OpenProducer(t.Context(), client, name)
+	p, err := orders.OpenProducer(t.Context(), client, name, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

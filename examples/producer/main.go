@@ -31,6 +31,8 @@ func run(ctx context.Context, p *program.Program, args []string) error {
 	var cfg orders.Config
 	flags := program.NewFlags(p.Name, help)
 	orders.GeneratorFlags(flags, &cfg)
+	depth := 0
+	orders.DepthFlag(flags, &depth)
 	var listen string
 	flags.Text(&p.RedisURL, "redis", "URL", "the Redis server (default $REDIS_URL)")
 	flags.Listen(&listen)
@@ -47,7 +49,7 @@ func run(ctx context.Context, p *program.Program, args []string) error {
 	}
 	defer redis.Close()
 	producer, err := program.Open(ctx, p, func(ctx context.Context) (*orders.Producer, error) {
-		return orders.OpenProducer(ctx, redis, orders.Name)
+		return orders.OpenProducer(ctx, redis, orders.Name, depth)
 	})
 	if err != nil {
 		return err
