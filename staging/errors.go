@@ -13,13 +13,15 @@ var (
 	ErrConfig = errors.New("staging: invalid configuration")
 	// ErrLoad is wrapped by every error about a Load whose counts do not add up. Nothing was written.
 	ErrLoad = errors.New("staging: invalid load")
-	// ErrDrift is wrapped by a [DriftError]: an existing table does not have the expected shape.
+	// ErrDrift is wrapped by a [DriftError]: an existing table does not have the expected shape. So is
+	// something that was removed from the companion tables, or that keeps them from holding what is
+	// written; the text names it and what helps.
 	ErrDrift = errors.New("staging: table has another shape")
 	// ErrNotTable is returned when the target is a view, a foreign table or another relation that
 	// cannot be a target.
 	ErrNotTable = errors.New("staging: not a table")
 	// ErrUnlogged is returned when the target, or a partition of it, is UNLOGGED and
-	// Config.AllowUnlogged is not set.
+	// Config.AllowUnlogged is not set; and always if the ledger, the rejects or the control table is.
 	ErrUnlogged = errors.New("staging: a crash of the server would empty the target")
 	// ErrUnfit is returned when the target has a rule that rewrites an insert, a foreign table as a
 	// partition, or, without Config.Key, child tables by inheritance and a trigger that may store rows
@@ -133,7 +135,7 @@ func (t *table) explain(doing string, err error) error {
 	case "55P03":
 		return fmt.Errorf("%w: %s: %w", ErrBusy, doing, err)
 	}
-	return &contextError{doing, err}
+	return &contextError{doing, err, t.removedFix(err)}
 }
 
 // explainSQL does the same for SQL of the configuration: an ErrConfig if Postgres cannot read it.
@@ -148,6 +150,7 @@ func (t *table) explainSQL(field string, err error) error {
 type contextError struct {
 	doing string
 	err   error
+	fix   string // if known
 }
 
 // Where Postgres gives a hint, such as the setting to change, the text ends with it.
@@ -156,6 +159,9 @@ func (e *contextError) Error() string {
 	var pg *pgconn.PgError
 	if errors.As(e.err, &pg) && pg.Hint != "" {
 		text += " (hint: " + pg.Hint + ")"
+	}
+	if e.fix != "" {
+		text += "; " + e.fix
 	}
 	return text
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -323,7 +324,8 @@ func (t *table) committed(ctx context.Context, q *pgx.Conn, ids []string) (batch
 	for row := range res[0].each() {
 		batches = append(batches, foundBatch(row))
 	}
-	return batches, res[1].row(0).text("open"), nil
+	open, err = t.openSides(res[1])
+	return batches, open, err
 }
 
 // registeredAt reads the registry of one side. It waits so long for a promotion.
@@ -368,12 +370,16 @@ func (t *table) FindSealed(ctx context.Context, from, to time.Time, limit int) (
 	defer conn.Release()
 	defer t.rollback(conn.Conn())
 	res, err := send(ctx, conn.Conn(), append(t.beginning(reads), t.sql.findFloor.with(nil), t.sql.findSealed.with(args{
-		"first": uuidAt(from, 0), "last": uuidAt(to, 0xff), "limit": text(limit + 1),
+		"first": uuidAt(from, 0), "last": uuidAt(to, 0xff), "limit": text(min(limit, math.MaxInt-1) + 1),
 	}), do("commit"))...)
 	if err != nil {
 		return found, t.explain("finding batches", err)
 	}
-	found.Floor = res[len(res)-3].row(0).micros("floor")
+	control, err := t.controlRow(res[len(res)-3])
+	if err != nil {
+		return found, err
+	}
+	found.Floor = control.micros("floor")
 	found.IDs = res[len(res)-2].texts("id")
 	if found.More = len(found.IDs) > limit; found.More {
 		found.IDs = found.IDs[:limit]

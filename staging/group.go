@@ -69,6 +69,8 @@ type groupTable interface {
 	query(ctx context.Context, c call) (pgx.Rows, error)
 	mark(ctx context.Context, q *pgx.Conn) (string, error)
 	checkStage(ctx context.Context, q *pgx.Conn, s side, digest string) error
+	controlRow(r result) (record, error)
+	openSides(r result) (string, error)
 	copyRejects(ctx context.Context, q *pgx.Conn, s side, no int32, rejects []Reject) error
 	statsBy(ctx context.Context, leader string) (Stats, error)
 	noteOutcome(ctx context.Context, lane int, outcome error)

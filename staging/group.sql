@@ -41,10 +41,12 @@ WITH bad AS (
           b (hr__no, hr__pos, hr__source, hr__code, hr__reason)
     WHERE {batch_no} = b.hr__no AND {position} = b.hr__pos
     RETURNING s.*, b.hr__source, b.hr__code, b.hr__reason
+), moved AS (
+    INSERT INTO {rejects} (batch, root, place, pos, whole, source, key, code, reason, row, tables)
+    SELECT r.id, r.root, r.root_offset + {position}, {position}, true, s.hr__source, {record_id}, s.hr__code, s.hr__reason, {row_json}, r.tables
+    FROM bad s JOIN {registry} r ON r.no = {batch_no}
 )
-INSERT INTO {rejects} (batch, root, place, pos, whole, source, key, code, reason, row, tables)
-SELECT r.id, r.root, r.root_offset + {position}, {position}, true, s.hr__source, {record_id}, s.hr__code, s.hr__reason, {row_json}, r.tables
-FROM bad s JOIN {registry} r ON r.no = {batch_no};
+SELECT count(*) AS n FROM bad;
 
 -- name: rejects_whole
 -- A record of a group is rejected in every table.

@@ -160,7 +160,10 @@ func (g *TableGroup[R]) choose(ctx context.Context, q *pgx.Conn) (side, string, 
 	var full [2]bool
 	var s side
 	for n, i := range g.byName {
-		row := res[begun+n].row(0)
+		row, err := g.tables[i].controlRow(res[begun+n])
+		if err != nil {
+			return noSide, "", err
+		}
 		full[sideA], full[sideB] = full[sideA] || row.bool("full_a"), full[sideB] || row.bool("full_b")
 		if i == 0 {
 			s = sideOf(row.text("open"), 0)

@@ -226,7 +226,7 @@ func (p *groupPromotion[R]) reject(ctx context.Context, records map[recordKey]ca
 			if err != nil {
 				return rows, err
 			}
-			n := r.affected()
+			n := r.row(0).int("n")
 			st.refused, st.dropped, rows = st.refused+n, st.dropped+n, rows+n
 		}
 	}

@@ -280,7 +280,11 @@ func (g *TableGroup[R]) stageOnce(ctx context.Context, x *groupLoad[R], try int,
 		if err != nil {
 			return 0, nil, err
 		}
-		g.hint.Store(int32(sideOf(r.row(0).text("open"), 0)))
+		open, err := g.lead().openSides(r)
+		if err != nil {
+			return 0, nil, err
+		}
+		g.hint.Store(int32(sideOf(open, 0)))
 	}
 	defer g.lead().rollback(q)
 	s := side(g.hint.Load())
@@ -371,7 +375,11 @@ func (g *TableGroup[R]) register(ctx context.Context, q *pgx.Conn, s side, x *gr
 		return nil, 0, err
 	}
 	looked := res[locked:registered]
-	g.hint.Store(int32(sideOf(looked[0].row(0).text("open"), 0)))
+	open, err := g.lead().openSides(looked[0])
+	if err != nil {
+		return nil, 0, err
+	}
+	g.hint.Store(int32(sideOf(open, 0)))
 	if out, err := g.found(b, looked); err != nil || out != OutcomeStaged {
 		return nil, out, err
 	}
@@ -396,8 +404,12 @@ func (g *TableGroup[R]) found(b *Batch, looked []result) (Outcome, error) {
 	of := make([]ledgerEntry, len(looked))
 	tooOld := false
 	for i, r := range looked {
-		of[i] = entryOf(r.row(0))
-		tooOld = tooOld || r.row(0).bool("too_old") // its ledger may have lost the entry
+		row, err := g.tables[i].controlRow(r)
+		if err != nil {
+			return 0, err
+		}
+		of[i] = entryOf(row)
+		tooOld = tooOld || row.bool("too_old") // its ledger may have lost the entry
 	}
 	f, err := g.settled(b.ID, of)
 	switch {

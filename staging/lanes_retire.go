@@ -53,8 +53,12 @@ func (t *table) retire(ctx context.Context, q *pgx.Conn, keep int) (lanes int, e
 	if err != nil {
 		return 0, err
 	}
+	open, err := t.openSides(res[1])
+	if err != nil {
+		return 0, err
+	}
 	// A lane may have tables and no letter, or a letter and no tables.
-	lanes = max(len(t.lane), len(res[1].row(0).text("open")))
+	lanes = max(len(t.lane), len(open))
 	for ; lanes > keep; lanes-- {
 		dropped, err := t.dropLane(ctx, q, lanes-1, control("forget_lanes", lanes-1))
 		if err != nil || !dropped {

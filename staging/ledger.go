@@ -65,7 +65,10 @@ func (t *table) Fates(ctx context.Context, ids []string) ([]Fate, error) {
 	list := array(ids)
 	from := fateSource{ledgers: []call{t.sql.ledgerKinds.with(args{"ids": list}), t.sql.readControl.with(nil)},
 		settled: func(res []result, missing []int) (map[string]Fate, error) {
-			open := res[1].row(0).text("open")
+			open, err := t.openSides(res[1])
+			if err != nil {
+				return nil, err
+			}
 			return fatesOf(res[0]), errors.Join(t.outgrown(open), t.gone(open, missing))
 		}, at: t.at,
 	}

@@ -225,7 +225,7 @@ func attempts(ctx context.Context, o PromoteOptions, pace *pace, early *unconfir
 			pace.giveTime()
 		case tookTooLong(err) || o.Timeout > 0 && inner.Err() != nil && ctx.Err() == nil:
 			pace.tookTooLong(max(1, min(limit, max(a.expect, 2))/2))
-			return PromoteResult{}, &contextError{"promoting into " + t.Name() + " took too long, or too much of the server; the next promotion takes fewer rows", err}
+			return PromoteResult{}, &contextError{"promoting into " + t.Name() + " took too long, or too much of the server; the next promotion takes fewer rows", err, ""}
 		case try >= 5 || ctx.Err() != nil:
 		case a.gone:
 			continue
@@ -242,7 +242,7 @@ func attempts(ctx context.Context, o PromoteOptions, pace *pace, early *unconfir
 		case errors.Is(err, errRecount) && !how.byBatch:
 			how.byBatch = true
 			continue
-		case sqlState(err) == "40P01", sqlState(err) == "40001", errors.Is(err, errUnjudged), staleSession(err):
+		case sqlState(err) == "40P01", sqlState(err) == "40001", errors.Is(err, errUnjudged), errors.Is(err, errNotKept), staleSession(err):
 			continue
 		case sqlState(err) == "55P03" && a.locked:
 			return PromoteResult{}, fmt.Errorf("%w: promoting into %s: another transaction has written one of its batches, keys or groups, and has not ended: %w", ErrBusy, t.Name(), err)

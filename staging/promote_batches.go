@@ -62,7 +62,7 @@ func (p *promotion) read(res []result) (err error) {
 		return err
 	}
 	g := res[4].row(0)
-	if err := t.checkGuards(g); err != nil {
+	if err := errors.Join(t.checkGuards(g), t.checkBookkeeping(g)); err != nil {
 		return err
 	}
 	p.beforeRow, p.children = g.bool("before_row"), g.bool("children")
@@ -162,9 +162,11 @@ func (p *promotion) enter(ctx context.Context, whole []*staged) error {
 	}
 	kinds := fatesOf(res[0])
 	for _, id := range rest {
-		if f, ok := kinds[id]; ok {
-			p.out.Batches = append(p.out.Batches, PromotedBatch{ID: id, Fate: f})
+		f, ok := kinds[id]
+		if !ok { // or pruned a moment ago: then the next attempt enters it
+			return fmt.Errorf("%w: %s has not kept batch %s: it must not have a trigger or a rule that drops rows", errNotKept, t.ledger, id)
 		}
+		p.out.Batches = append(p.out.Batches, PromotedBatch{ID: id, Fate: f})
 	}
 	return nil
 }
@@ -248,19 +250,29 @@ func (p *promotion) settle(ctx context.Context) error {
 	return err
 }
 
-// countRejects brings the counts by code up to date.
+// countRejects brings the counts by code up to date. It fails if a reject was not kept: a trigger or
+// a rule of the rejects may drop rows without an error, and the record would be lost. There may be
+// more rejects, where a batch was promoted before and the ledger has lost it.
 func (p *promotion) countRejects(ctx context.Context) error {
 	var ids []string
+	var want int64
 	for _, no := range p.numbers() {
 		if x := p.take[no]; x.rejected > 0 || x.ruled > 0 {
 			ids = append(ids, x.id)
+			want += x.rejected + x.ruled
 		}
 	}
 	if len(ids) == 0 {
 		return nil
 	}
-	_, err := sendOne(ctx, p.q, p.t.sql.countRejects.with(args{"batches": array(ids), "most": text(mostCounts)}))
-	return err
+	r, err := sendOne(ctx, p.q, p.t.sql.countRejects.with(args{"batches": array(ids), "most": text(mostCounts)}))
+	if err != nil {
+		return err
+	}
+	if found := r.row(0).int("found"); found < want {
+		return fmt.Errorf("%w: %s has kept %d of %d rejects: it must not have a trigger, a rule or a policy that drops rows", ErrDrift, p.t.rejects, found, want)
+	}
+	return nil
 }
 
 // countConflicts fills in the conflicts of each batch: the rows that are left in the side and were
@@ -326,3 +338,6 @@ func (p *promotion) conflictError(ctx context.Context, conflicts int64) error {
 }
 
 var errRecount = errors.New("staging: conflicts do not add up")
+
+// errNotKept is an insert into the ledger that left no row there.
+var errNotKept = fmt.Errorf("%w", ErrDrift)

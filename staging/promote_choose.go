@@ -52,7 +52,10 @@ func (t *table) readLane(ctx context.Context, q *pgx.Conn, lane int, nowait bool
 		return f, err
 	}
 	res = res[len(res)-3:]
-	row := res[0].row(0)
+	row, err := t.controlRow(res[0])
+	if err != nil {
+		return f, err
+	}
 	if err := t.outgrown(row.text("open")); err != nil {
 		return f, err
 	}
@@ -77,7 +80,11 @@ func (t *table) readGone(ctx context.Context, q *pgx.Conn, lane int) (f fullSide
 	if err != nil {
 		return f, err
 	}
-	if err := t.gone(r.row(0).text("open"), []int{lane}); err != nil {
+	open, err := t.openSides(r)
+	if err != nil {
+		return f, err
+	}
+	if err := t.gone(open, []int{lane}); err != nil {
 		return f, err
 	}
 	t.lane[lane].failing.Store(false)

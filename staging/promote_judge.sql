@@ -176,11 +176,12 @@ BEGIN
             DELETE FROM {staging} s USING unnest(hr__bad, hr__wholes, hr__codes, hr__reasons) b(hr__tid, hr__whole, hr__code, hr__reason)
             WHERE s.ctid = b.hr__tid
             RETURNING s.*, b.hr__whole, b.hr__code, b.hr__reason
-        )
+        ), moved AS (
         INSERT INTO {rejects} (batch, root, place, pos, whole, source, key, code, reason, row, tables)
         SELECT r.id, r.root, r.root_offset + {position}, {position}, s.hr__whole, {source}, {record_id}, s.hr__code, s.hr__reason, {row_json}, r.tables
-        FROM bad s JOIN {registry} r ON r.no = {batch_no};
-        GET DIAGNOSTICS hr__n = ROW_COUNT;
+        FROM bad s JOIN {registry} r ON r.no = {batch_no}
+        )
+        SELECT count(*) INTO hr__n FROM bad;
         hr__refused := hr__refused + hr__n;
         UPDATE {staging} s SET {record} = s.{record} | {postponed} FROM unnest(hr__later) l(hr__tid) WHERE s.ctid = l.hr__tid;
         GET DIAGNOSTICS hr__n = ROW_COUNT;
@@ -227,10 +228,12 @@ EXISTS (SELECT FROM {target} hr_there WHERE {key_is_row} AND {same_as_row})
 -- Rejects rows of one record that the program has judged itself: all of them, or one.
 WITH bad AS (
     DELETE FROM {staging} s WHERE s.{record} = @record::int8 AND {which} RETURNING s.*
+), moved AS (
+    INSERT INTO {rejects} (batch, root, place, pos, whole, source, key, code, reason, row, tables)
+    SELECT r.id, r.root, r.root_offset + {position}, {position}, @whole::bool, @source::text, {record_id}, @code::text, @reason::text, {row_json}, r.tables
+    FROM bad s JOIN {registry} r ON r.no = {batch_no}
 )
-INSERT INTO {rejects} (batch, root, place, pos, whole, source, key, code, reason, row, tables)
-SELECT r.id, r.root, r.root_offset + {position}, {position}, @whole::bool, @source::text, {record_id}, @code::text, @reason::text, {row_json}, r.tables
-FROM bad s JOIN {registry} r ON r.no = {batch_no}
+SELECT count(*) AS n FROM bad
 
 -- name: postpone_record
 UPDATE {staging} s SET {record} = s.{record} | {postponed} WHERE s.{record} = @record::int8 AND {which}

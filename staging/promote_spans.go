@@ -259,7 +259,7 @@ func (p *promotion) rejectRows(ctx context.Context, condition string, x rejectio
 	if err != nil {
 		return 0, err
 	}
-	return r.affected(), nil
+	return r.row(0).int("n"), nil
 }
 
 // conflicts is true if a record was refused alone because the target has its key. That is for the

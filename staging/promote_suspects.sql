@@ -4,6 +4,8 @@
 -- would empty.
 WITH tree AS (
     SELECT relid AS oid FROM {partitions} hr_partitions
+), bookkeeping AS (
+    {bookkeeping}
 )
 SELECT {target_text}::regclass::oid::int8 AS target,
        EXISTS (SELECT FROM pg_trigger g JOIN tree ON g.tgrelid = tree.oid
@@ -32,7 +34,17 @@ SELECT {target_text}::regclass::oid::int8 AS target,
                  = {key_names}
        ) AS arbiter,
        coalesce((SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_class c JOIN tree ON c.oid = tree.oid WHERE c.relpersistence = 'u'), '') AS unlogged,
-       {unfit} AS unfit
+       {unfit} AS unfit, forgetful, ledger_key
+FROM bookkeeping
+
+-- name: bookkeeping
+-- Whether a crash would empty the ledger, the rejects or the floor, and whether the ledger still
+-- refuses a batch that it has.
+SELECT coalesce((SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_class c
+                 WHERE c.relpersistence = 'u' AND c.oid = ANY(ARRAY[{ledger_text}, {rejects_text}, {control_text}]::regclass[])), '') AS forgetful,
+       EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+               WHERE i.indrelid = {ledger_text}::regclass AND i.indisunique AND i.indisvalid AND i.indimmediate
+                 AND i.indnkeyatts = 1 AND i.indpred IS NULL AND i.indexprs IS NULL AND a.attname = 'id') AS ledger_key
 
 -- name: suspects
 -- Conditions over a staged row (alias s) that the target's constraints of this moment will probably

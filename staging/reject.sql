@@ -45,7 +45,7 @@ SELECT code, 0, -count(*) FROM pruned GROUP BY code;
 
 -- name: count_rejects
 -- Counts what a promotion has rejected, and joins the rows of the counts when they are many. A row
--- that another promotion is joining is left to that one.
+-- that another promotion is joining is left to that one. Returns how many rejects the table has.
 WITH fresh AS (
     SELECT code, count(*) AS open, 0 AS resolved FROM {rejects} WHERE batch = ANY(@batches::text[]::uuid[]) GROUP BY code
 ), many AS (
@@ -54,12 +54,14 @@ WITH fresh AS (
     FOR UPDATE SKIP LOCKED
 ), joined AS (
     DELETE FROM {reject_counts} c USING many WHERE c.ctid = many.place RETURNING c.code, c.open, c.resolved
+), counted AS (
+    INSERT INTO {reject_counts} (code, open, resolved)
+    SELECT code, sum(open), sum(resolved)
+    FROM (SELECT * FROM fresh UNION ALL SELECT * FROM joined) x
+    GROUP BY code
+    HAVING sum(open) <> 0 OR sum(resolved) <> 0
 )
-INSERT INTO {reject_counts} (code, open, resolved)
-SELECT code, sum(open), sum(resolved)
-FROM (SELECT * FROM fresh UNION ALL SELECT * FROM joined) x
-GROUP BY code
-HAVING sum(open) <> 0 OR sum(resolved) <> 0;
+SELECT coalesce(sum(open), 0)::int8 AS found FROM fresh;
 
 -- name: reject_counts
 SELECT code, sum(open)::int8 AS open, sum(resolved)::int8 AS resolved

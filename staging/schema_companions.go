@@ -3,6 +3,7 @@ package staging
 import (
 	"context"
 	"regexp"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -33,7 +34,7 @@ func (t *table) checkCompanions(ctx context.Context, q *pgx.Conn) error {
 	if err != nil {
 		return t.explain("reading the companion tables of "+t.target, err)
 	}
-	drift := &DriftError{Fix: "it has the name of a companion table of " + t.target + ": if it belongs to another program, rename it or the target"}
+	drift := &DriftError{}
 	for row := range r.each() {
 		if len(drift.Drifts) > 0 && drift.Table != row.text("name") {
 			break // one table an error
@@ -41,8 +42,13 @@ func (t *table) checkCompanions(ctx context.Context, q *pgx.Conn) error {
 		drift.Table = row.text("name")
 		drift.Drifts = append(drift.Drifts, Drift{Column: row.text("col"), Expected: row.text("type")})
 	}
-	if len(drift.Drifts) > 0 {
-		return drift
+	if len(drift.Drifts) == 0 {
+		return nil
 	}
-	return nil
+	back := "add it again as SQL returns it"
+	if slices.Contains(slices.Concat(t.registry, t.staging, t.refused, []string{t.epoch}), drift.Table) {
+		back = "drop the table, and start the program again: New creates it, and the queue delivers what was staged"
+	}
+	drift.Fix = "it has the name of a companion table of " + t.target + ": if it belongs to another program, rename it or the target; if a column was removed by hand, " + back
+	return drift
 }

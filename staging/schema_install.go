@@ -425,10 +425,17 @@ func (t *table) checkControl(ctx context.Context, q *pgx.Conn) error {
 	if err != nil {
 		return t.explain("reading "+t.control, err)
 	}
-	if len(r.Rows) == 0 {
-		return fmt.Errorf("staging: %s is empty: its one row names the open side", t.control)
+	row, err := t.controlRow(r)
+	if err != nil {
+		return err
 	}
-	row := r.row(0)
+	kept, err := sendOne(ctx, q, t.sql.bookkeeping.with(nil))
+	if err != nil {
+		return t.explain("reading the indexes of "+t.ledger, err)
+	}
+	if err := t.checkBookkeeping(kept.row(0)); err != nil {
+		return err
+	}
 	if owner := row.text("target"); owner != t.target {
 		return fmt.Errorf("%w: %s belongs to the target %s", ErrDrift, t.control, owner)
 	}
@@ -441,7 +448,9 @@ func (t *table) checkControl(ctx context.Context, q *pgx.Conn) error {
 		if err != nil {
 			return t.explain("adding lanes to "+t.target, err)
 		}
-		open = r[1].row(0).text("open")
+		if open, err = t.openSides(r[1]); err != nil {
+			return err
+		}
 	}
 	t.setHint(open)
 	return nil

@@ -156,6 +156,7 @@ type statements struct {
 	pruneRejects    statement
 	replaceInto     statement // the target into itself, to be planned; empty without ConflictReplace
 	guards          statement
+	bookkeeping     statement
 	advise          statement
 	judged          statement
 	failures        statement
@@ -252,7 +253,7 @@ func (t *table) prepare() {
 	q.rejectsByBatch, q.rejectedKeys, q.rejectsList = get("rejects_by_batch"), get("rejected_keys"), get("rejects_list")
 	q.rejectCounts, q.countRejects = get("reject_counts"), get("count_rejects")
 	q.resolveRejects, q.pruneRejects = get("resolve_rejects"), get("prune_rejects")
-	q.guards, q.judged = get("guards"), get("judged")
+	q.guards, q.bookkeeping, q.judged = get("guards"), get("bookkeeping"), get("judged")
 	q.advise = get("advise")
 	q.groupFollow, q.groupRegistered = get("group_follow"), get("group_registered")
 	q.rejectsWhole, q.rejectedRecords, q.rejectsPlaces, q.resolvePlaces = get("rejects_whole"), get("rejected_records"), get("rejects_places"), get("resolve_places")
@@ -314,7 +315,7 @@ func (t *table) prepare() {
 func (t *table) commonPieces() pieces {
 	key := list("s.", t.cfg.Key)
 	p := pieces{
-		"target": t.target, "target_text": literal(t.target), "ledger": t.ledger, "rejects": t.rejects, "rejects_text": literal(t.rejects), "reject_counts": t.rejectCounts,
+		"target": t.target, "target_text": literal(t.target), "ledger": t.ledger, "ledger_text": literal(t.ledger), "rejects": t.rejects, "rejects_text": literal(t.rejects), "reject_counts": t.rejectCounts,
 		"control": t.control, "control_text": literal(t.control), "epoch": t.epoch, "arbiter": arbiter(), "filled": filled(), "fires": fires("g.tgenabled"), "rule_fires": fires("r.ev_enabled"), "ours": fill("ours", nil).text,
 		"array": fill("array", pieces{"staging_a": t.staging[sideA]}).text, "staging_a_text": literal(t.staging[sideA]),
 		"registry_a": t.registry[sideA], "registry_b": t.registry[sideB],
@@ -327,6 +328,7 @@ func (t *table) commonPieces() pieces {
 	p["same_as_row"] = t.same("hr__row.")
 	p["key_names"], p["column_names"], p["nullable_names"] = textArray(slices.Sorted(slices.Values(t.cfg.Key))), textArray(t.colNames), textArray(t.nullable)
 	p["partitions"] = fill("partitions", p).text
+	p["bookkeeping"] = fill("bookkeeping", p).text
 	p["unfit"] = fill("unfit", p).text
 	p["rule_verdict"], p["rule_code"], p["rule_reason"] = t.ruleCases()
 	return p

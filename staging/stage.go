@@ -138,7 +138,11 @@ func (t *Table[T]) stageOnce(ctx context.Context, l *Load[T], spans []span, orde
 		if err != nil {
 			return 0, err
 		}
-		t.setHint(control.row(0).text("open"))
+		open, err := t.openSides(control)
+		if err != nil {
+			return 0, err
+		}
+		t.setHint(open)
 	}
 	defer t.rollback(q)
 	// The first try does not wait. A locked side is the one that a promoter works on: the hint is
@@ -202,7 +206,11 @@ func (t *Table[T]) stageIn(ctx context.Context, q *pgx.Conn, l *Load[T], spans [
 		}
 		return 0, err
 	}
-	seen, registered := res[looked].row(0), res[len(res)-1]
+	registered := res[len(res)-1]
+	seen, err := t.controlRow(res[looked])
+	if err != nil {
+		return 0, err
+	}
 	t.setHint(seen.text("open"))
 	switch {
 	case seen.text("kind") == "void":
@@ -293,7 +301,11 @@ func (t *Table[T]) StageTx(ctx context.Context, tx pgx.Tx, l Load[T]) (Outcome, 
 	if err != nil {
 		return 0, t.explain("staging batch "+l.Batch.ID, err)
 	}
-	t.setHint(found[1].row(0).text("open"))
+	open, err := t.openSides(found[1])
+	if err != nil {
+		return 0, err
+	}
+	t.setHint(open)
 	for _, careful := range []bool{false, true} {
 		sp, err := tx.Begin(ctx) // a savepoint: what fails here leaves the caller's work alone
 		if err != nil {

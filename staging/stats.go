@@ -69,7 +69,10 @@ func (t *table) statsBy(ctx context.Context, leader string) (Stats, error) {
 	if err != nil {
 		return Stats{}, t.explain("reading "+t.control, err)
 	}
-	row := r.row(0)
+	row, err := t.controlRow(r)
+	if err != nil {
+		return Stats{}, err
+	}
 	if err := t.gone(row.text("open"), missing); err != nil {
 		return Stats{}, err
 	}
