@@ -280,29 +280,31 @@ func TestAPromotionWaitsForNoOtherPartition(t *testing.T) {
 	}
 }
 
-// Where the server lacks memory or locks, a smaller promotion may pass. The error has Postgres'
-// hint.
-func TestALackOfLocksHalvesThePromotion(t *testing.T) {
+// Where the server lacks memory, locks or room on the disk, a smaller promotion may pass. The error
+// has Postgres' hint.
+func TestALackOfLocksOrRoomHalvesThePromotion(t *testing.T) {
 	t.Parallel()
-	pool := servertest.Postgres(t)
-	tab := itemTable(t, pool)
-	for i := range 8 {
-		stage(t, tab, load(items(fmt.Sprint("b", i), 10)...), staging.OutcomeStaged)
-	}
-	full := &pgconn.PgError{Severity: "ERROR", Code: "53200", Message: "out of shared memory", Hint: "increase max_locks_per_transaction"}
-	tab.SetHook(func(point string) error {
-		if point == "after insert" {
-			return full
+	for code, hint := range map[string]string{"53200": "increase max_locks_per_transaction", "53100": "Check free disk space."} {
+		pool := servertest.Postgres(t)
+		tab := itemTable(t, pool)
+		for i := range 8 {
+			stage(t, tab, load(items(fmt.Sprint("b", i), 10)...), staging.OutcomeStaged)
 		}
-		return nil
-	})
-	for range 2 {
-		if _, err := tab.Promote(t.Context(), staging.PromoteOptions{}); !errors.Is(err, full) || !strings.Contains(err.Error(), "increase max_locks_per_transaction") {
-			t.Errorf("got %v, want the error with its hint", err)
+		full := &pgconn.PgError{Severity: "ERROR", Code: code, Message: "out of something", Hint: hint}
+		tab.SetHook(func(point string) error {
+			if point == "after insert" {
+				return full
+			}
+			return nil
+		})
+		for range 2 {
+			if _, err := tab.Promote(t.Context(), staging.PromoteOptions{}); !errors.Is(err, full) || !strings.Contains(err.Error(), hint) {
+				t.Errorf("%s: got %v, want the error with its hint", code, err)
+			}
 		}
-	}
-	tab.SetHook(nil)
-	if p, err := tab.Promote(t.Context(), staging.PromoteOptions{}); err != nil || p.Rows != 20 || !p.More {
-		t.Errorf("promoted %d rows, more %v, %v, want 20 of 80 and more", p.Rows, p.More, err)
+		tab.SetHook(nil)
+		if p, err := tab.Promote(t.Context(), staging.PromoteOptions{}); err != nil || p.Rows != 20 || !p.More {
+			t.Errorf("%s: promoted %d rows, more %v, %v, want 20 of 80 and more", code, p.Rows, p.More, err)
+		}
 	}
 }
