@@ -179,6 +179,12 @@ func isMissing(err error) bool {
 		verdictOf(err) == verdictUnlessAll && slices.Contains([]string{"28", "2F", "3D", "3F", "55", "58", "HV"}, code[:2])
 }
 
+// isTooWide is true if a row does not fit a page, even with its long values elsewhere.
+func isTooWide(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "54000" && pg.Routine == "RelationGetBufferForTuple"
+}
+
 // refusalOf makes code and reason of a reject from Postgres' error.
 func refusalOf(err error) (code, reason string) {
 	var pg *pgconn.PgError

@@ -319,6 +319,9 @@ func (t *Table[T]) carefully(ctx context.Context, q *pgx.Conn, s side, e *encode
 			e.missing = err
 		}
 		code, reason := refusalOf(err)
+		if isTooWide(err) {
+			reason += "; a staged row is 8 bytes longer than in the target: one that fits there can be replayed"
+		}
 		*e.rejects = append(*e.rejects, t.reject(e.load, sp.pos, e.rowOf(sp.lo), code, reason))
 		return nil
 	}
