@@ -209,6 +209,9 @@ func check(c *tableConfig) error {
 	if c.Conflict > ConflictFail {
 		return bad("Conflict is %d, must be ConflictSkip, ConflictReplace or ConflictFail", c.Conflict)
 	}
+	if c.Role > RoleReader {
+		return bad("Role is %d, must be RoleAll, RoleWorker, RolePromoter or RoleReader", uint8(c.Role))
+	}
 	if c.Lanes < 0 || c.Lanes > MaxLanes {
 		return bad("Lanes is %d, must be 0 to %d", c.Lanes, MaxLanes)
 	}

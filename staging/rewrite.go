@@ -243,11 +243,12 @@ func (r Rewrite[In, Out]) stream(ctx context.Context, t *Table[Out], after strin
 	}
 	defer rows.Close()
 	h := &hideLast{Rows: rows}
-	b := read[In]{rows: make([]In, 0, r.Rows)}
+	room := min(r.Rows, DefaultRewriteRows) // Rows may be more than fits into memory
+	b := read[In]{rows: make([]In, 0, room)}
 	send := func() error {
 		select {
 		case out <- b:
-			b = read[In]{rows: make([]In, 0, r.Rows)}
+			b = read[In]{rows: make([]In, 0, room)}
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()

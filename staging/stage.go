@@ -11,6 +11,9 @@ import (
 	"github.com/headrace/headrace/internal/pgschema"
 )
 
+// lastYear is the last whole year that a timestamp of Postgres holds.
+const lastYear = 294_275
+
 // checkBatch fills in Root and Sealed.
 func checkBatch(b *Batch) error {
 	id, ok := parseUUID(b.ID)
@@ -33,6 +36,9 @@ func checkBatch(b *Batch) error {
 		ms := int64(id[0])<<40 | int64(id[1])<<32 | int64(id[2])<<24 | int64(id[3])<<16 | int64(id[4])<<8 | int64(id[5])
 		b.Sealed = time.UnixMilli(ms)
 	}
+	if y := b.Sealed.UTC().Year(); y < 1 || y > lastYear {
+		return fmt.Errorf("%w: Batch.Sealed is %v, must be in the years 1 to %d", ErrLoad, b.Sealed, lastYear)
+	}
 	b.Worker = plain(b.Worker)
 	return nil
 }
@@ -52,14 +58,15 @@ func (l *Load[T]) check(spans []span) error {
 			return fmt.Errorf("%w: a row has position %d or %d in a batch of %d records", ErrLoad, spans[0].pos, spans[kept-1].pos, l.Batch.Records)
 		}
 	}
-	if l.Duplicates < 0 || l.Filtered < 0 || kept+l.Duplicates+l.Filtered+len(l.Rejects) != l.Batch.Records {
+	most := l.Batch.Records // the sum of greater numbers could overflow
+	if l.Duplicates < 0 || l.Filtered < 0 || l.Duplicates > most || l.Filtered > most || kept+l.Duplicates+l.Filtered+len(l.Rejects) != l.Batch.Records {
 		return fmt.Errorf("%w: batch %s: %d records are not %d kept + %d duplicates + %d filtered + %d rejected",
 			ErrLoad, l.Batch.ID, l.Batch.Records, kept, l.Duplicates, l.Filtered, len(l.Rejects))
 	}
 	for _, s := range l.Stages {
-		if s.Duplicates < 0 || s.Filtered < 0 || s.Rejected < 0 {
-			return fmt.Errorf("%w: batch %s: stage %q dropped %d duplicates, %d filtered and %d rejected, must not be negative",
-				ErrLoad, l.Batch.ID, s.Stage, s.Duplicates, s.Filtered, s.Rejected)
+		if min(s.Duplicates, s.Filtered, s.Rejected) < 0 || max(s.Duplicates, s.Filtered, s.Rejected) > most {
+			return fmt.Errorf("%w: batch %s: stage %q dropped %d duplicates, %d filtered and %d rejected, must be 0 to %d, the records of the batch",
+				ErrLoad, l.Batch.ID, s.Stage, s.Duplicates, s.Filtered, s.Rejected, most)
 		}
 	}
 	if len(l.Rejects) > 0 {
