@@ -83,7 +83,7 @@ func (t *table) checkGuards(g record) error {
 	if unlogged := g.text("unlogged"); unlogged != "" && !t.cfg.AllowUnlogged {
 		return volatileError(t.target, []string{unlogged})
 	}
-	if err := unfitError(t.target, g.text("unfit")); err != nil {
+	if err := errors.Join(unfitError(t.target, g.text("unfit")), closedError(t.target, g.bool("closed"))); err != nil {
 		return err
 	}
 	if lanes := g.int("lanes"); lanes > 1 && g.bool("tree") {

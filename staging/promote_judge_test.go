@@ -246,6 +246,32 @@ func TestRowLevelSecurity(t *testing.T) {
 	})
 }
 
+// An administrator turns row-level security on, and creates the policy later. Until then the target
+// refuses every row, and none is at fault.
+func TestRowLevelSecurityBeforeItsPolicy(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	role := strings.ReplaceAll("r"+uid.New(), "-", "")
+	exec(t, pool, "CREATE ROLE "+role+"; CREATE TABLE rows (id bigint PRIMARY KEY, v text, n bigint); GRANT CREATE, USAGE ON SCHEMA public TO "+role+"; GRANT ALL ON rows TO "+role)
+	t.Cleanup(func() { exec(t, pool, "DROP OWNED BY "+role+"; DROP ROLE "+role) })
+	cfg := staging.Config[judged]{Key: []string{"id"}}
+	tab := newTable(t, as(t, pool, role), "rows", cfg)
+	stage(t, tab, load(row(1, "", 1), row(2, "", 1)), staging.OutcomeStaged)
+	exec(t, pool, "ALTER TABLE rows ENABLE ROW LEVEL SECURITY; CREATE POLICY readers ON rows FOR SELECT USING (true)")
+	if p, err := tab.Promote(t.Context(), staging.PromoteOptions{}); !errors.Is(err, staging.ErrPrivilege) || !strings.Contains(err.Error(), "FOR INSERT") {
+		t.Errorf("rejected %d rows, %v, want ErrPrivilege with the statement that helps", p.RejectedByRule, err)
+	}
+	if _, err := staging.New(t.Context(), as(t, pool, role), "rows", cfg); !errors.Is(err, staging.ErrPrivilege) {
+		t.Errorf("New: %v, want ErrPrivilege", err)
+	}
+	cfg.Role = staging.RoleWorker // writes nothing there
+	newTable(t, as(t, pool, role), "rows", cfg)
+	exec(t, pool, "CREATE POLICY writers ON rows FOR INSERT TO "+role+" WITH CHECK (id <> 2)")
+	if p := promote(t, tab); p.Rows != 1 || p.RejectedByRule != 1 {
+		t.Errorf("promoted %d rows, rejected %d, want 1 and 1", p.Rows, p.RejectedByRule)
+	}
+}
+
 // What refuses the statement without rows, or every row for a reason of the surroundings, fails the
 // promotion and rejects nothing.
 func TestTheSurroundingsRefuse(t *testing.T) {

@@ -34,7 +34,7 @@ SELECT {target_text}::regclass::oid::int8 AS target,
                  = {key_names}
        ) AS arbiter,
        coalesce((SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_class c JOIN tree ON c.oid = tree.oid WHERE c.relpersistence = 'u'), '') AS unlogged,
-       {unfit} AS unfit, forgetful, ledger_key
+       {unfit} AS unfit, {closed} AS closed, forgetful, ledger_key
 FROM bookkeeping
 
 -- name: bookkeeping

@@ -389,7 +389,16 @@ func (t *table) refuseUnfit(ctx context.Context, q *pgx.Conn) error {
 	if err != nil {
 		return t.explain("reading the shape of "+t.target, err)
 	}
-	return unfitError(t.target, r.row(0).text("unfit"))
+	return errors.Join(unfitError(t.target, r.row(0).text("unfit")), closedError(t.target, t.cfg.Role.onTarget() && r.row(0).bool("closed")))
+}
+
+// closedError is the error of a target of which row-level security refuses every row. The rows are
+// not at fault: a policy may follow a moment later.
+func closedError(target string, closed bool) error {
+	if !closed {
+		return nil
+	}
+	return fmt.Errorf("%w: row-level security of %s is on, and no policy lets this role insert: CREATE POLICY … ON %s FOR INSERT …", ErrPrivilege, target, target)
 }
 
 func unfitError(target, why string) error {

@@ -150,7 +150,14 @@ coalesce((
 ), '')
 
 -- name: unfit_target
-SELECT {unfit} AS unfit;
+SELECT {unfit} AS unfit, {closed} AS closed;
+
+-- name: closed
+-- Row-level security without a policy for this role's inserts refuses every row.
+(row_security_active({target_text}::regclass)
+ AND NOT EXISTS (SELECT FROM pg_policy y
+                 WHERE y.polrelid = {target_text}::regclass AND y.polpermissive AND y.polcmd IN ('*', 'a')
+                   AND EXISTS (SELECT FROM unnest(y.polroles) r(oid) WHERE r.oid = 0 OR pg_has_role(r.oid, 'USAGE'))))
 
 -- name: refers_to_itself
 SELECT conname::text AS name FROM pg_constraint

@@ -329,7 +329,7 @@ func (t *table) commonPieces() pieces {
 	p["key_names"], p["column_names"], p["nullable_names"] = textArray(slices.Sorted(slices.Values(t.cfg.Key))), textArray(t.colNames), textArray(t.nullable)
 	p["partitions"] = fill("partitions", p).text
 	p["bookkeeping"] = fill("bookkeeping", p).text
-	p["unfit"] = fill("unfit", p).text
+	p["unfit"], p["closed"] = fill("unfit", p).text, fill("closed", p).text
 	p["rule_verdict"], p["rule_code"], p["rule_reason"] = t.ruleCases()
 	return p
 }
