@@ -218,7 +218,7 @@ func (t *table) withKey(ctx context.Context, q *pgx.Conn, name string, id record
 }
 
 func (t *table) findRejects(ctx context.Context, q *pgx.Conn, keys []string, found *FoundKey) error {
-	rows, err := q.Query(ctx, t.sql.findRejects.text, namesText(keys), text(MaxFound+1))
+	rows, err := q.Query(ctx, t.sql.findRejects.text, unnamed(q, namesText(keys), text(MaxFound+1))...)
 	if err != nil {
 		return err
 	}

@@ -2,13 +2,16 @@ package staging_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/headrace/headrace/internal/servers/servertest"
+	"github.com/headrace/headrace/internal/uid"
 	"github.com/headrace/headrace/staging"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -87,20 +90,46 @@ func TestEveryModeOfPgx(t *testing.T) {
 
 func TestPgBouncer(t *testing.T) {
 	t.Parallel()
-	run := func(url string, prepared bool) {
+	run := func(url string) {
 		for i, m := range modes {
-			if m == pgx.QueryExecModeCacheStatement && !prepared {
-				continue // pgx itself needs them in this mode, whatever is sent
-			}
 			everything(t, poolIn(t, url, m, 4), fmt.Sprintf("items%d", i))
 		}
 	}
+	url := servertest.PgBouncer(t, servertest.PostgresURL(t), "default_pool_size=5")
+	run(url)
+	if hasPrepared(t, consoleOf(t, url)) {
+		run(servertest.PgBouncer(t, servertest.PostgresURL(t), "default_pool_size=5", "max_prepared_statements=0"))
+	}
+}
+
+// Two programs share connections of the server through a PgBouncer that does not follow prepared
+// statements. A statement that one prepares by name is in the way of the other.
+func TestTwoProgramsShareAConnectionOfTheServer(t *testing.T) {
+	t.Parallel()
 	database := servertest.PostgresURL(t)
-	url := servertest.PgBouncer(t, database, "default_pool_size=5")
-	new := hasPrepared(t, consoleOf(t, url))
-	run(url, new)
-	if new {
-		run(servertest.PgBouncer(t, servertest.PostgresURL(t), "default_pool_size=5", "max_prepared_statements=0"), false)
+	settings := []string{"default_pool_size=2"}
+	if hasPrepared(t, consoleOf(t, servertest.PgBouncer(t, database, settings...))) {
+		settings = append(settings, "max_prepared_statements=0")
+	}
+	url := servertest.PgBouncer(t, database, settings...)
+	for range 2 {
+		pool := poolIn(t, url, pgx.QueryExecModeCacheStatement, 2)
+		tab := newTable(t, pool, "items", staging.Config[item]{Create: true, Key: []string{"id"}, Rules: []staging.Rule{{Code: "low", Where: "n < 2"}}})
+		l := load(items("a", 3)...)
+		stage(t, tab, l, staging.OutcomeStaged)
+		promote(t, tab)
+		balanced(t, tab)
+		_, rerr := tab.Rejects(t.Context(), staging.RejectFilter{})
+		_, berr := tab.RejectsByBatch(t.Context(), []string{l.Batch.ID})
+		_, kerr := tab.RejectedKeys(t.Context(), []string{l.Batch.ID})
+		_, cerr := tab.CodeCounts(t.Context())
+		_, ferr := tab.FindKey(t.Context(), "a-0000")
+		_, serr := tab.StageCounts(t.Context(), time.Time{})
+		_, werr := staging.Rewrite[item, item]{Name: uid.New(), Source: "SELECT * FROM items", Key: "id",
+			Transform: func(_ context.Context, in []item) ([]item, error) { return in, nil }}.Run(t.Context(), tab)
+		if err := errors.Join(rerr, berr, kerr, cerr, ferr, serr, werr); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

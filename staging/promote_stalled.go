@@ -4,6 +4,8 @@ import (
 	"context"
 	"slices"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // stallQuery lists the workers that wait for their client in the middle of a COPY into the tables
@@ -37,7 +39,7 @@ func (t *table) endStalled(ctx context.Context) (ended int, err error) {
 			continue
 		}
 		var done bool
-		if err := t.pool.QueryRow(ctx, "SELECT pg_terminate_backend($1::int4)", pid).Scan(&done); err != nil {
+		if err := t.pool.QueryRow(ctx, "SELECT pg_terminate_backend($1::int4)", pgx.QueryExecModeExec, pid).Scan(&done); err != nil {
 			if sqlState(err) == "42501" { // a worker of another role: busy names it, and the GRANT that helps
 				continue
 			}

@@ -237,7 +237,7 @@ func (r Rewrite[In, Out]) stream(ctx context.Context, t *Table[Out], after strin
 	if r.UpTo != "" {
 		sql += sep + key + " " + compare.atMost + " " + literal(r.UpTo) + "::" + typ
 	}
-	rows, err := c.Query(ctx, sql+" ORDER BY "+key)
+	rows, err := c.Query(ctx, sql+" ORDER BY "+key, unnamed(c.Conn())...)
 	if err != nil {
 		return err
 	}

@@ -142,12 +142,23 @@ func (t *table) query(ctx context.Context, c call) (pgx.Rows, error) {
 		values[i] = string(a)
 	}
 	end := func() { t.rollback(conn.Conn()); conn.Release() }
-	rows, err := conn.Query(ctx, c.sql, values...)
+	rows, err := conn.Query(ctx, c.sql, unnamed(conn.Conn(), values...)...)
 	if err != nil {
 		end()
 		return nil, err
 	}
 	return &ownRows{Rows: rows, end: end}, nil
+}
+
+// unnamed puts a mode of pgx before the arguments of a query inside a transaction: it prepares no
+// named statement. Behind a pooler that does not follow those, the server's connection may have the
+// statement of another client. A mode of the pool that prepares nothing stays.
+func unnamed(q *pgx.Conn, args ...any) []any {
+	switch q.Config().DefaultQueryExecMode {
+	case pgx.QueryExecModeCacheStatement, pgx.QueryExecModeCacheDescribe:
+		return append([]any{pgx.QueryExecModeDescribeExec}, args...)
+	}
+	return args
 }
 
 // ownRows are rows whose end is also the end of their transaction.
