@@ -260,9 +260,9 @@ func attempts(ctx context.Context, o PromoteOptions, pace *pace, early *unconfir
 	}
 }
 
-// tookTooLong is true for the server's own timeouts and for limits on temporary files, memory, locks
-// and the disk: fewer rows help, and fewer partitions are locked. Where the disk is full, a smaller
-// sort may still fit, and the next failure leaves fewer dead rows.
+// tookTooLong is true for the server's own timeouts and for limits on temporary files, memory,
+// locks and the disk: fewer rows help, and fewer partitions are locked. Where the disk is full, a
+// smaller sort may still fit, and the next failure leaves fewer dead rows.
 func tookTooLong(err error) bool {
 	switch sqlState(err) {
 	case "57014", "25P04", "53400", "53200", "53100":

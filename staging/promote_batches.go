@@ -250,9 +250,9 @@ func (p *promotion) settle(ctx context.Context) error {
 	return err
 }
 
-// countRejects brings the counts by code up to date. It fails if a reject was not kept: a trigger or
-// a rule of the rejects may drop rows without an error, and the record would be lost. There may be
-// more rejects, where a batch was promoted before and the ledger has lost it.
+// countRejects brings the counts by code up to date. It fails if a reject was not kept: a trigger
+// or a rule of the rejects may drop rows without an error, and the record would be lost. There may
+// be more rejects, where a batch was promoted before and the ledger has lost it.
 func (p *promotion) countRejects(ctx context.Context) error {
 	var ids []string
 	var want int64

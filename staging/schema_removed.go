@@ -20,8 +20,8 @@ func (t *table) controlRow(r result) (record, error) {
 		ErrDrift, t.control, t.control, literal(t.target), literal(strings.Repeat("a", len(t.lane))))
 }
 
-// openSides returns the letters of the open sides, one a lane, from the result of a statement on the
-// control table.
+// openSides returns the letters of the open sides, one a lane, from the result of a statement on
+// the control table.
 func (t *table) openSides(r result) (string, error) {
 	row, err := t.controlRow(r)
 	if err != nil {
@@ -30,8 +30,8 @@ func (t *table) openSides(r result) (string, error) {
 	return row.text("open"), nil
 }
 
-// removedFix is what helps if Postgres misses a table, a column or an index that a statement of this
-// package names.
+// removedFix is what helps if Postgres misses a table, a column or an index that a statement of
+// this package names.
 func (t *table) removedFix(err error) string {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) || pg.Where != "" || errors.Is(err, ErrMerge) { // in a function of the user, or in a merge

@@ -11,7 +11,8 @@ import (
 
 var negatives = []staging.Rule{{Code: "negative", Where: "n < 0"}}
 
-// mixed is a batch with a good row, a row that breaks a rule, and a record that was rejected before.
+// mixed is a batch with a good row, a row that breaks a rule, and a record that was rejected
+// before.
 func mixed(id string) staging.Load[item] {
 	l := load(items(id, 2)...)
 	l.Rows[1].N = -1
@@ -152,7 +153,7 @@ func TestUnloggedBookkeeping(t *testing.T) {
 	}
 }
 
-// A trigger of somebody else that drops rows of the companion tables costs no record: the promotion
+// A trigger that drops rows of the companion tables costs no record: the promotion
 // fails, names the table, and goes on once the trigger is gone.
 func TestATriggerDropsOurOwnRows(t *testing.T) {
 	t.Parallel()
