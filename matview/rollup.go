@@ -61,7 +61,8 @@ type Column struct {
 type Measure struct {
 	Name string
 	// Expr is the aggregated expression, without the aggregate: "quantity * price", not "sum(quantity
-	// * price)". It is code: never build it from input.
+	// * price)". It is code: never build it from input. Like that of a [Column], it must follow from
+	// the row alone: now(), random() or another table have other values later.
 	Expr string
 	// Type of the column. Default bigint for a count and numeric for a sum and an average; a minimum
 	// and a maximum need one. For AggregateDistinct it is the type of the values, which it needs too.

@@ -14,6 +14,24 @@ import (
 	"github.com/headrace/headrace/internal/pgschema"
 )
 
+// checkExpressions refuses what is no expression: "DISTINCT v" counts the distinct values of each
+// promotion, and adds them up.
+func (r Rollup) checkExpressions(ctx context.Context, tx pgx.Tx) error {
+	for i, m := range r.Measures {
+		if m.Expr == "" {
+			continue
+		}
+		_, err := tx.Conn().PgConn().Prepare(ctx, "", "SELECT ("+m.Expr+") FROM "+ident(r.From)+" AS promoted", nil)
+		if strings.HasPrefix(sqlState(err), "42") {
+			return invalid("Rollup.Measures[%d].Expr (column %s) is %s, must be an expression over the columns of a row: %w", i, m.Name, m.Expr, err)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 //go:embed rollup_domains.sql
 var domainsSQL string
 

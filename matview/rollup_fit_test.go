@@ -105,3 +105,38 @@ func TestRollupsThatAreNotTogether(t *testing.T) {
 		}
 	}
 }
+
+// A column that is not generated any more is refused: no merge writes it.
+func TestGeneratedColumns(t *testing.T) {
+	t.Parallel()
+	pool := newTarget(t)
+	r := full(false)
+	for _, column := range []string{"mean", "about"} {
+		if err := r.Create(t.Context(), pool); err != nil {
+			t.Fatal(err)
+		}
+		exec(t, pool, `ALTER TABLE "odd ""Daily" ALTER `+column+` DROP EXPRESSION`)
+		drift(t, "Create", r.Create(t.Context(), pool), `column "`+column+`" is not generated`)
+		drift(t, "Verify", r.Verify(t.Context(), pool), `column "`+column+`" is not generated`)
+		exec(t, pool, `DROP TABLE "odd ""Daily"`)
+	}
+}
+
+// What stands inside the aggregate and is no expression is refused: counts of distinct values of
+// two promotions do not add up.
+func TestExpressionsOfMeasures(t *testing.T) {
+	t.Parallel()
+	pool := newTarget(t)
+	for _, expr := range []string{"DISTINCT product", "amount ORDER BY amount", "amount) FILTER (WHERE amount > 1", "amount -- of money", "ALL amount", "no_column"} {
+		for a := matview.AggregateSum; a <= matview.AggregateSketch; a++ {
+			m := matview.Measure{Name: "v", Expr: expr, Aggregate: a}
+			if a == matview.AggregateMin || a == matview.AggregateMax || a == matview.AggregateDistinct {
+				m.Type = "text"
+			}
+			r := matview.Rollup{Table: "odd", From: "orders", GroupBy: []matview.Column{{Name: "product", Type: "text"}}, Measures: []matview.Measure{m}}
+			if err := r.Create(t.Context(), pool); !errors.Is(err, matview.ErrConfig) || !strings.Contains(err.Error(), "Rollup.Measures[0].Expr (column v) is "+expr) {
+				t.Errorf("aggregate %d of %s: got %v, want an ErrConfig that names the column", a, expr, err)
+			}
+		}
+	}
+}

@@ -114,7 +114,7 @@ func (r Rollup) ensure(ctx context.Context, db DB, what string, create bool) err
 		if err := r.checkSource(objects[0]); err != nil {
 			return err
 		}
-		checks := []func(context.Context, pgx.Tx) error{r.checkDomains, r.checkExact, r.checkGrouping, r.checkExtremes, r.checkSketches}
+		checks := []func(context.Context, pgx.Tx) error{r.checkExpressions, r.checkDomains, r.checkExact, r.checkGrouping, r.checkExtremes, r.checkSketches}
 		if r.Replaces { // its merges recompute groups from the table
 			checks = append(checks, r.checkVisible)
 		}
@@ -241,6 +241,11 @@ func (r Rollup) compareTable(ctx context.Context, tx pgx.Tx, p part) error {
 		if diffs, err = p.collationDiffs(ctx, tx); err != nil {
 			return err
 		}
+		generated, err := r.generatedDiffs(ctx, tx, p)
+		if err != nil {
+			return err
+		}
+		diffs = append(diffs, generated...)
 	}
 	if len(diffs) > 0 {
 		return &DriftError{
@@ -271,6 +276,30 @@ func (p part) collationDiffs(ctx context.Context, tx pgx.Tx) (diffs []string, er
 		}
 	}
 	return diffs, nil
+}
+
+// generatedDiffs names the columns that the roll-up would generate and that are plain ones: no
+// merge writes them.
+func (r Rollup) generatedDiffs(ctx context.Context, tx pgx.Tx, p part) (diffs []string, err error) {
+	var generated []string
+	for _, s := range r.allColumns() {
+		if s.generated != "" {
+			generated = append(generated, s.name)
+		}
+	}
+	if p.table.ident != ident(r.Table) || len(generated) == 0 {
+		return nil, nil
+	}
+	rows, err := tx.Query(ctx, `SELECT attname::text FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = ANY ($2) AND attgenerated = '' ORDER BY attnum`,
+		p.table.ident, generated)
+	if err != nil {
+		return nil, err
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	for _, n := range names {
+		diffs = append(diffs, "column "+pgschema.Quote(n)+" is not generated any more")
+	}
+	return diffs, err
 }
 
 // types are the types of the columns.
