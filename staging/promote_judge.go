@@ -100,7 +100,38 @@ func (p *promotion) judgeRows(ctx context.Context, w *work, base string, spans [
 	if berr := w.blame(ctx, condition, err); berr != nil {
 		return false, berr
 	}
-	return false, err
+	if hull(spans).single() || w.source != "insert" || p.mayBeData(ctx, w, err) != nil {
+		return false, err
+	}
+	return true, p.inOrderOfArrival(ctx, w, base, spans)
+}
+
+// inOrderOfArrival inserts records that were judged and that one statement is refused for. The
+// statement takes them in the order of their keys: a row may come before the one that makes room
+// for it in a further unique index.
+func (p *promotion) inOrderOfArrival(ctx context.Context, w *work, base string, spans []recordSpan) error {
+	for _, part := range split(spans) {
+		whole := hull(part)
+		n, err := p.try(ctx, func() (int64, error) { return w.run(ctx, base+" AND "+p.of(whole)) })
+		if err == nil {
+			w.done(part, n)
+			continue
+		}
+		if err := p.mayBeData(ctx, w, err); err != nil {
+			return err
+		}
+		if !whole.single() {
+			err = p.inOrderOfArrival(ctx, w, base, part)
+		} else if berr := w.blame(ctx, p.of(whole), err); berr != nil {
+			return berr
+		} else {
+			err = p.rejectOne(ctx, w, whole, err)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // errUnjudged is the error of a promotion that has to be done again without the judge statement.

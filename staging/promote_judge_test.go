@@ -338,6 +338,32 @@ func TestAMergeThatFailsIsNamed(t *testing.T) {
 	})
 }
 
+// A row may take the place that another one of the promotion has left in a further unique index.
+// The statement with the merges takes rows in the order of their keys, and the record after it is
+// refused alone.
+func TestARowMakesRoom(t *testing.T) {
+	judges(t, func(t *testing.T, pool *pgxpool.Pool, set func(*staging.Table[judged])) {
+		exec(t, pool, sumsTable+`CREATE TABLE rows (id bigint PRIMARY KEY, v text UNIQUE, n bigint)`)
+		tab := newTable(t, pool, "rows", staging.Config[judged]{Key: []string{"id"}, Conflict: staging.ConflictReplace, Merges: []staging.Merge{sumsReplaced}})
+		set(tab)
+		stage(t, tab, load(row(17, "a", 1), row(18, "b", 2), row(19, "c", 3)), staging.OutcomeStaged)
+		promote(t, tab)
+		stage(t, tab, load(row(19, "d", 4), row(17, "e", 5), row(10, "a", 6), row(11, "b", 7), row(18, "f", 8), row(12, "b", 9)), staging.OutcomeStaged)
+		if p := promote(t, tab); p.Rows != 5 || p.RejectedByRule != 1 {
+			t.Errorf("%d rows and %d rejects, want 5 and 1", p.Rows, p.RejectedByRule)
+		}
+		if got, want := codes(t, tab), map[string]string{"11": "sqlstate_23505"}; !maps.Equal(got, want) {
+			t.Errorf("rejects %v, want %v", got, want)
+		}
+		sums := `SELECT string_agg(concat_ws(' ', g, rows, sum), ', ' ORDER BY g) FROM `
+		have, want := query[string](t, pool, sums+"sums WHERE rows <> 0"), query[string](t, pool, sums+"(SELECT n % 5 AS g, count(*) AS rows, sum(n) AS sum FROM rows GROUP BY 1) x")
+		if have != want || idsIn(t, pool, "rows") != "10 12 17 18 19" {
+			t.Errorf("sums %s, want %s; rows %s", have, want, idsIn(t, pool, "rows"))
+		}
+		balanced(t, tab)
+	})
+}
+
 // A rule that raises for a row costs that row.
 func TestARuleThatRaises(t *testing.T) {
 	judges(t, func(t *testing.T, pool *pgxpool.Pool, set func(*staging.Table[judged])) {
