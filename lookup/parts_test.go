@@ -388,3 +388,48 @@ func TestLockAfterClockSetBack(t *testing.T) {
 		t.Errorf("got %v, want %v", err, context.Canceled)
 	}
 }
+
+// An operator makes another version current while a refresh is under way. The refresh leaves it in
+// place: the script knows the parts of the version that it read at first, and those of the other one
+// would never expire.
+func TestVersionChangesDuringARefresh(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		ctx, name := t.Context(), servertest.Prefix(t)
+		current := "{" + name + "}:lookup:current"
+		describe := func() string {
+			t.Helper()
+			text, err := c.Do(ctx, c.B().Get().Key(current).Build()).ToString()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return text
+		}
+		during := func() {}
+		table := newTable(t, c, name, lookup.Config[string, int]{Chunk: 10, Load: func(ctx context.Context, put func(string, int) error) error {
+			during()
+			return numbers(25)(ctx, put)
+		}})
+		refresh(t, table)
+		first := describe()
+		refresh(t, table)
+		during = func() {
+			if err := c.Do(ctx, c.B().Set().Key(current).Value(first).Build()).Error(); err != nil {
+				t.Error(err)
+			}
+		}
+		if _, err := table.Refresh(ctx); !errors.Is(err, lookup.ErrOvertaken) {
+			t.Errorf("got %v, want %v", err, lookup.ErrOvertaken)
+		}
+		if got := describe(); got != first {
+			t.Errorf("current is %q, want that of the operator, %q", got, first)
+		}
+		during = func() {}
+		refresh(t, table)
+		for _, key := range partsOf(t, c, name, strings.Fields(first)[1]) {
+			if ttl := ttlOf(t, c, key); ttl == -1 {
+				t.Errorf("%s of a former version never expires", key)
+			}
+		}
+	})
+}

@@ -215,3 +215,34 @@ func TestRepairAppliesTheUndo(t *testing.T) {
 		}
 	})
 }
+
+// While Repair asks the ledger, a promoter acknowledges the damaged batch and gives its claim back,
+// and another record makes the same claim. Repair leaves that claim alone.
+func TestRepairOfABatchThatIsAcknowledgedMeanwhile(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		ctx, d := t.Context(), newDamaged(t, c)
+		must(t, c.Do(ctx, c.B().Rpop().Key(d.key("b:"+d.handed.ID)).Build()).Error())
+		claims := "{" + d.q.Name() + "}:claims"
+		claim := func() { must(t, c.Do(ctx, c.B().Set().Key(claims).Value("mine").Build()).Error()) }
+		claim()
+		promoted := queue.Resolution{Promoted: true, Undo: []queue.Undo{{Key: claims, Old: "mine", New: "free"}}}
+		_, err := d.q.Repair(ctx, func(_ context.Context, b *queue.Batch) (queue.Resolution, error) {
+			n, err := d.q.AckWith(ctx, queue.Ack{ID: b.ID, Undo: promoted.Undo})
+			if n != 1 || err != nil {
+				t.Errorf("acknowledged: got %d batches, %v, want 1", n, err)
+			}
+			claim()
+			return promoted, nil
+		})
+		must(t, err)
+		got, err := c.Do(ctx, c.B().Get().Key(claims).Build()).ToString()
+		must(t, err)
+		if got != "mine" {
+			t.Errorf("the claim of another record: got %q, want %q", got, "mine")
+		}
+		if err := books(t, d.q).Balanced(); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -367,3 +367,28 @@ func TestSettlingLeaseIsFenced(t *testing.T) {
 		})
 	})
 }
+
+// A batch is never split into more parts than it has records: a part without records would never be
+// delivered. A caller who passes other records than the queue holds gets an error.
+func TestSplitIntoMorePartsThanRecords(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		q := open(t, c, quick)
+		ctx := t.Context()
+		must(t, q.Push(ctx, records(0, 3)...))
+		b := lease(t, q, queue.LeaseOptions{})
+		larger := *b
+		larger.Payloads = records(0, 100)
+		if err := q.Settle(ctx, &larger, queue.Resolution{}); err == nil {
+			t.Error("3 records were split into 10 parts")
+		}
+		got, err := q.Get(ctx, b.ID)
+		must(t, err)
+		if !slices.Equal(texts(got.Payloads), texts(b.Payloads)) {
+			t.Errorf("got records %q, want %q", texts(got.Payloads), texts(b.Payloads))
+		}
+		if a, err := q.Audit(ctx); err != nil || a.Balanced() != nil {
+			t.Errorf("got %v, %v, want a sound queue", a.Differences, err)
+		}
+	})
+}

@@ -204,3 +204,25 @@ func TestDeletedRecordOfALeasedWindow(t *testing.T) {
 		t.Errorf("got log %q, want one line", l)
 	}
 }
+
+// Late events leave at the end of the retention, even if no event arrives late any more.
+func TestLateEventsLeaveWithoutAnAdd(t *testing.T) {
+	t.Parallel()
+	k, c := newClock(t)
+	w := named(t, c, "w", window.Config{Size: time.Minute, Lateness: -1, Retention: time.Hour})
+	add(t, w, "k", at(time.Hour, "1"))
+	want(t, "late", add(t, w, "k", at(0, "2")), window.AddResult{Late: 1})
+	late := func() int {
+		t.Helper()
+		closeDue(t, w, 10)
+		page, _, err := w.Late(t.Context(), "", 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(page)
+	}
+	k.Advance(time.Hour - time.Millisecond)
+	want(t, "late events before the end of the retention", late(), 1)
+	k.Advance(time.Millisecond)
+	want(t, "late events after it", late(), 0)
+}
