@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/redis/rueidis"
 
@@ -39,8 +40,8 @@ const auditTries = 3
 // Audit recounts the queue and compares it with the books: every batch, every dead and delayed
 // record, and the keys under the queue's prefix that belong to nothing. It reads in pages and
 // blocks no other client for long, but it walks the key space of the server: it is for an operator
-// or a test, not for a dashboard. A shared key of another type ends it with a *WrongTypeError.
-// Repair mends what it finds.
+// or a test, not for a dashboard. A shared key of another type ends it with a *WrongTypeError, and
+// data of another version with a *LayoutError. Repair mends what it finds.
 func (q *Queue) Audit(ctx context.Context) (AuditReport, error) {
 	for try := 1; ; try++ {
 		a, err := q.audit(ctx)
@@ -75,6 +76,8 @@ const (
 	unlistedDelay             // a complete list that is not in the set
 	oddDead                   // a dead letter with a field that holds no number
 	reservedSum               // the sum of the reservations is off
+	oddDelay                  // a delayed push that is due at no time
+	expiringKey               // a key, which is the id, with a time to live
 )
 
 // differ records a difference.
@@ -89,7 +92,13 @@ func (q *Queue) audit(ctx context.Context) (*auditRun, error) {
 	if err != nil {
 		return a, err
 	}
+	if err := q.checkLayout(ctx); err != nil {
+		return a, err
+	}
 	if a.report.Stats, err = q.Stats(ctx); err != nil {
+		return a, err
+	}
+	if err := q.auditExpiry(ctx, a); err != nil {
 		return a, err
 	}
 	keys, err := q.auditKeys(ctx)
@@ -142,6 +151,8 @@ type auditedBatch struct {
 	length  int64  // of its list; -1: not a list
 	sets    string // a letter for each set that has it
 	odd     string // its first field or score that is no number, with its text
+
+	listExpires, hashExpires int64 // in ms; negative: never
 }
 
 // gone reports whether nothing is left of the batch.
@@ -192,6 +203,8 @@ func (q *Queue) auditBatches(ctx context.Context, a *auditRun, keys auditKeys) e
 			if fault := b.fault(); fault != "" {
 				a.differ(finding{brokenBatch, ids[i]}, "batch %s: %s", ids[i], fault)
 			}
+			a.expires(q.listType(ids[i]).Key, b.listExpires)
+			a.expires(q.metaKey(ids[i]), b.hashExpires)
 		}
 	}
 	return nil
@@ -218,24 +231,50 @@ func (q *Queue) readAudited(ctx context.Context, a *auditRun, ids []string) ([]a
 		if err != nil {
 			return nil, wrap("audit", err)
 		}
-		if len(v) != 5 {
-			return nil, unexpected("audit", len(v), 5)
+		if len(v) != 7 {
+			return nil, unexpected("audit", len(v), 7)
 		}
 		b := &out[i]
-		if b.records, err = v[0].AsInt64(); err == nil {
-			if b.state, err = v[1].ToString(); err == nil {
-				if b.length, err = v[2].AsInt64(); err == nil {
-					if b.sets, err = v[3].ToString(); err == nil {
-						b.odd, err = v[4].ToString()
-					}
-				}
+		for j, field := range []any{&b.records, &b.state, &b.length, &b.sets, &b.odd, &b.listExpires, &b.hashExpires} {
+			switch field := field.(type) {
+			case *string:
+				*field, err = v[j].ToString()
+			case *int64:
+				*field, err = v[j].AsInt64()
 			}
-		}
-		if err != nil {
-			return nil, wrap("audit", err)
+			if err != nil {
+				return nil, wrap("audit", err)
+			}
 		}
 	}
 	return out, nil
+}
+
+// expires records that a key expires in ms milliseconds; negative: it does not.
+func (a *auditRun) expires(key string, ms int64) {
+	if ms >= 0 {
+		a.differ(finding{expiringKey, key}, "key %s: it expires in %v, must stay", key, time.Duration(ms)*time.Millisecond)
+	}
+}
+
+// auditExpiry looks for a time to live of the keys that all batches share.
+func (q *Queue) auditExpiry(ctx context.Context, a *auditRun) error {
+	keys := q.sharedKeys()
+	results := q.server.ReadAll(ctx, func() []rueidis.Completed {
+		var cmds []rueidis.Completed
+		for _, key := range keys {
+			cmds = append(cmds, q.server.Command("PTTL", key))
+		}
+		return cmds
+	})
+	for i, key := range keys {
+		ms, err := results[i].AsInt64()
+		if err != nil {
+			return wrap("audit", err)
+		}
+		a.expires(key, ms)
+	}
+	return nil
 }
 
 func (q *Queue) auditDead(ctx context.Context, a *auditRun, keys auditKeys) error {
@@ -245,12 +284,12 @@ func (q *Queue) auditDead(ctx context.Context, a *auditRun, keys auditKeys) erro
 			var cmds []rueidis.Completed
 			for _, id := range ids {
 				cmds = append(cmds, q.server.Command("HEXISTS", q.deadKey(id), "p"),
-					q.server.Command("HMGET", q.deadKey(id), append([]string{"root"}, deadNumbers...)...))
+					q.server.Command("HMGET", q.deadKey(id), append([]string{"root"}, deadNumbers...)...), q.server.Command("PTTL", q.deadKey(id)))
 			}
 			return cmds
 		})
 		for i, id := range ids {
-			has, err := results[2*i].AsInt64()
+			has, err := results[3*i].AsInt64()
 			_, isReply := rueidis.IsRedisErr(err)
 			switch {
 			case isReply:
@@ -263,9 +302,14 @@ func (q *Queue) auditDead(ctx context.Context, a *auditRun, keys auditKeys) erro
 				a.differ(finding{unlistedDead, id}, "dead letter %s: it is not in the dead-letter list", id)
 			}
 			if has == 1 {
-				if err := auditLetter(a, id, results[2*i+1]); err != nil {
+				if err := auditLetter(a, id, results[3*i+1]); err != nil {
 					return err
 				}
+				ms, err := results[3*i+2].AsInt64()
+				if err != nil {
+					return wrap("audit", err)
+				}
+				a.expires(q.deadKey(id), ms)
 			}
 		}
 	}
@@ -303,18 +347,22 @@ func isNumber(text string) bool {
 	return err == nil && n >= 0 && n <= 1<<53 && strconv.FormatInt(n, 10) == text
 }
 
+// maxDue is the last time that PushAt writes, in milliseconds: the last integer that a score holds
+// exactly.
+const maxDue = 1 << 53
+
 func (q *Queue) auditDelayed(ctx context.Context, a *auditRun, keys auditKeys) error {
 	for ids := range slices.Chunk(sorted(union(keys.delayed, keys.delayedLists)), page) {
 		results := q.server.ReadAll(ctx, func() []rueidis.Completed {
 			var cmds []rueidis.Completed
 			for _, id := range ids {
 				key := q.prefix + "l:" + id
-				cmds = append(cmds, q.server.Command("LLEN", key), q.server.Command("PTTL", key))
+				cmds = append(cmds, q.server.Command("LLEN", key), q.server.Command("PTTL", key), q.server.Command("ZSCORE", q.keys[keyDelayed], id))
 			}
 			return cmds
 		})
 		for i, id := range ids {
-			n, err := results[2*i].AsInt64()
+			n, err := results[3*i].AsInt64()
 			if _, isReply := rueidis.IsRedisErr(err); isReply {
 				a.differ(finding{lostDelayed, id}, "delayed push %s: its list is of another type", id)
 				continue
@@ -322,8 +370,12 @@ func (q *Queue) auditDelayed(ctx context.Context, a *auditRun, keys auditKeys) e
 			if err != nil {
 				return wrap("audit", err)
 			}
-			ttl, err := results[2*i+1].AsInt64()
+			ttl, err := results[3*i+1].AsInt64()
 			if err != nil {
+				return wrap("audit", err)
+			}
+			due, err := results[3*i+2].AsFloat64()
+			if err != nil && !rueidis.IsRedisNil(err) {
 				return wrap("audit", err)
 			}
 			switch listed := keys.delayed[id]; {
@@ -333,6 +385,10 @@ func (q *Queue) auditDelayed(ctx context.Context, a *auditRun, keys auditKeys) e
 				a.differ(finding{unlistedDelay, id}, "delayed push %s: %d records that are not in the set", id, n)
 			case listed:
 				a.report.Delayed += n
+				if due > maxDue {
+					a.differ(finding{oddDelay, id}, "delayed push %s: it is due at %g, which is no time", id, due)
+				}
+				a.expires(q.prefix+"l:"+id, ttl)
 			}
 		}
 	}

@@ -10,6 +10,11 @@ local PREFIX = ARGV[1]
 -- waiting for redelivery, handed off, broken (its keys are inconsistent).
 local SET_OF = {L = LEASES, S = LEASES, R = REDO, H = HANDED, B = BROKEN}
 
+-- How far ahead of the clock the times of each set may be: a lease or a delay lasts 30 days at most,
+-- and the others are times of the past. Clocks differ by a little.
+local DAY_MS = 86400000
+local AHEAD_MS = {[LEASES] = 31 * DAY_MS, [REDO] = 31 * DAY_MS, [HANDED] = 60000, [OPEN] = 60000}
+
 -- A clock that is behind the last time seen by more than this was set back.
 local CLOCK_TOLERANCE_MS = 1000
 
@@ -106,11 +111,17 @@ local function faultyField(meta)
   if not meta.root then return 'root' end
   if meta.n == '0' then return 'n' end -- no batch is empty
   for _, field in ipairs(NUMBER_FIELDS) do
-    if (number(meta[field]) or -1) < 0 then return field end
+    if not natural(meta[field]) then return field end
   end
   for _, field in ipairs(COUNTER_FIELDS) do
-    if meta[field] and (number(meta[field]) or -1) < 0 then return field end
+    if meta[field] and not natural(meta[field]) then return field end
   end
+end
+
+-- isScore reports whether a score of a set is a time that a script may have written there. A batch
+-- with a later one would stay where it is for years.
+local function isScore(set, score, now)
+  return isTime(score, now) and (not AHEAD_MS[set] or tonumber(score) <= now + AHEAD_MS[set])
 end
 
 -- readMeta returns the meta hash of a batch as a table and as a flat list, or nil if the batch

@@ -21,19 +21,21 @@ local function remove(state, records)
 end
 
 -- resume puts a whole batch back into the sets of its state. A broken one is delivered again. Its
--- counters that hold no number start at 0.
+-- counters that hold no number start at 0, and its keys no longer expire.
 local function resume(now)
   local fields = meta()
   for _, field in ipairs(COUNTER_FIELDS) do
-    if fields[field] and not number(fields[field]) then redis.call('HDEL', metaOf(id), field) end
+    if fields[field] and not natural(fields[field]) then redis.call('HDEL', metaOf(id), field) end
   end
   local m = readMeta(id)
   if not m then return 0 end
+  redis.call('PERSIST', listOf(id))
+  redis.call('PERSIST', metaOf(id))
   local state = m.st == 'H' and 'H' or 'R'
   for _, set in ipairs({LEASES, REDO, HANDED, BROKEN}) do redis.call('ZREM', set, id) end
   redis.call('ZADD', SET_OF[state], int(now), id)
   local since = redis.call('ZSCORE', OPEN, id)
-  if not since or not isTime(since, now) then redis.call('ZADD', OPEN, m.first, id) end
+  if not since or not isScore(OPEN, since, now) then redis.call('ZADD', OPEN, m.first, id) end
   redis.call('HSET', metaOf(id), 'st', state)
   return number(m.n)
 end
@@ -60,7 +62,7 @@ local function bury(now)
   local left = typeOf(listOf(id)) == 'list' and redis.call('LLEN', listOf(id)) or 0
   local buried = math.min(left, #ARGV - 4)
   local function field(name) return math.max(number(m[name]) or 0, 0) end
-  local at, first = field('buried'), number(m.first) or now
+  local at, first = field('buried'), natural(m.first) or now
   for i = 1, buried do
     local dead = ARGV[4 + i]
     redis.call('HSET', deadKeyOf(dead), 'p', redis.call('RPOP', listOf(id)), 'root', m.root or id,
@@ -106,12 +108,12 @@ end
 -- a root of its own.
 local function mendDead(now)
   local dead = redis.call('HMGET', deadKeyOf(id), 'root', 'off', 'att', 'fails', 'crashes', 'first', 'died')
-  if not dead[1] or not number(dead[2]) then redis.call('HSET', deadKeyOf(id), 'root', id, 'off', 0) end
+  if not dead[1] or not natural(dead[2]) then redis.call('HSET', deadKeyOf(id), 'root', id, 'off', 0) end
   for i, field in ipairs({'att', 'fails', 'crashes'}) do
-    if not number(dead[2 + i]) then redis.call('HSET', deadKeyOf(id), field, 0) end
+    if not natural(dead[2 + i]) then redis.call('HSET', deadKeyOf(id), field, 0) end
   end
   for i, field in ipairs({'first', 'died'}) do
-    if not number(dead[5 + i]) then redis.call('HSET', deadKeyOf(id), field, int(now)) end
+    if not natural(dead[5 + i]) then redis.call('HSET', deadKeyOf(id), field, int(now)) end
   end
   return 1
 end
@@ -160,7 +162,7 @@ local function recount()
   return recountReserved()
 end
 
-needs('HSET', 'HDEL', 'ZADD', 'ZREM', 'UNLINK', 'HINCRBY', 'RPOP', 'RENAME')
+needs('HSET', 'HDEL', 'ZADD', 'ZREM', 'UNLINK', 'HINCRBY', 'RPOP', 'RENAME', 'PERSIST')
 local now = begin()
 if operation == 'resume' then
   return resume(now)

@@ -111,24 +111,28 @@ func (q *Queue) DepthKeys() (lists []string, hash string, plus, minus []string) 
 // milliseconds at which their records were sealed or requeued. Its first element is the oldest.
 func (q *Queue) LagKey() string { return q.keys[keyOpen] }
 
+// sharedKeys returns Queue.keys and the key of the positions, which only one script uses.
+func (q *Queue) sharedKeys() []string { return append(slices.Clone(q.keys), q.positionsType().Key) }
+
 func (q *Queue) checkTypes(ctx context.Context) error {
+	keys := append(q.sharedKeys(), shardsKey(q.name))
 	types := q.server.ReadAll(ctx, func() []rueidis.Completed {
 		var cmds []rueidis.Completed
-		for _, k := range q.keys {
+		for _, k := range keys {
 			cmds = append(cmds, q.server.Command("TYPE", k))
 		}
-		return append(cmds, q.server.Command("TYPE", shardsKey(q.name)))
+		return cmds
 	})
-	for i, want := range slices.Concat(keyTypes, []string{"none"}) {
+	for i, want := range slices.Concat(keyTypes, []string{"hash", "none"}) {
 		t, err := types[i].ToString()
 		switch {
 		case err != nil:
 			return wrap("open "+q.name, err)
 		case t == "none" || t == want:
-		case i == len(q.keys):
+		case i == len(keys)-1:
 			return fmt.Errorf("%w: New: name is %q, which is a queue with shards: open it with NewShards, or one of its shards", ErrConfig, q.name)
 		default:
-			return &WrongTypeError{Key: q.keys[i], Type: t, Want: want}
+			return &WrongTypeError{Key: keys[i], Type: t, Want: want}
 		}
 	}
 	return nil

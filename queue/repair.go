@@ -37,6 +37,8 @@ type RepairReport struct {
 //     Otherwise its remaining records become dead letters, and Requeue delivers them again. Their
 //     places may be wrong, so their own claims in a deduplication window may make them duplicates
 //     until the window ends.
+//   - A key that another program has given a time to live loses it.
+//   - A delayed push that is due at no time is due at once.
 //   - Records that no key holds any more are written off as Stats.Lost.
 //   - The counters are set to the counted values, if nothing moves in the meantime: pause the queue
 //     for that. Those that nothing counts (Redelivered, Requeued, Splits, ClockSteps) keep their
@@ -44,6 +46,10 @@ type RepairReport struct {
 //
 // settle may be nil if there is no ledger. Several processes may call Repair, and repeat it.
 func (q *Queue) Repair(ctx context.Context, settle SettleFunc) (r RepairReport, err error) {
+	var wrong *WrongTypeError
+	if err := q.checkLayout(ctx); err != nil && !errors.As(err, &wrong) {
+		return r, err // the keys of another version may have other types
+	}
 	if r.Aside, err = q.moveAside(ctx); err != nil {
 		return r, err
 	}
@@ -80,7 +86,7 @@ func (q *Queue) Repair(ctx context.Context, settle SettleFunc) (r RepairReport, 
 
 // moveAside renames keys of another type than theirs.
 func (q *Queue) moveAside(ctx context.Context) (aside []string, err error) {
-	for range q.keys {
+	for range q.sharedKeys() {
 		var wrong *WrongTypeError
 		err := q.checkTypes(ctx)
 		if !errors.As(err, &wrong) {
@@ -99,7 +105,7 @@ func (q *Queue) moveAside(ctx context.Context) (aside []string, err error) {
 func (q *Queue) mend(ctx context.Context, f finding, settle SettleFunc, r *RepairReport) error {
 	relist := map[findingKind]string{
 		lostDead: "forget dead", unlistedDead: "list dead", lostDelayed: "forget delayed", unlistedDelay: "list delayed",
-		oddDead: "mend dead", reservedSum: "recount reserved",
+		oddDead: "mend dead", reservedSum: "recount reserved", oddDelay: "list delayed",
 	}
 	if op, ok := relist[f.kind]; ok {
 		n, err := q.run(ctx, mendScript, drains, op, f.id).AsInt64()
@@ -108,8 +114,11 @@ func (q *Queue) mend(ctx context.Context, f finding, settle SettleFunc, r *Repai
 		}
 		return q.wrapScript(ctx, "repair", err)
 	}
-	if f.kind == brokenBatch {
+	switch f.kind {
+	case brokenBatch:
 		return q.mendBatch(ctx, f.id, settle, r)
+	case expiringKey:
+		return wrap("repair", q.client.Do(ctx, q.client.B().Persist().Key(f.id).Build()).Error())
 	}
 	return nil // a sum: recount mends it
 }

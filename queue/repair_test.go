@@ -1,6 +1,7 @@
 package queue_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/redis/rueidis"
 
+	"github.com/headrace/headrace/internal/redisx/redisxtest"
 	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/queue"
 )
@@ -84,6 +86,22 @@ var damages = map[string]func(d damaged) []string{
 	"a list that belongs to nothing":           func(d damaged) []string { return []string{"RPUSH", d.key("b:ghost"), "a", "b"} },
 	"a delayed list that belongs to nothing":   func(d damaged) []string { return []string{"RPUSH", d.key("l:ghost"), "a", "b"} },
 	"a delayed push whose list is not there":   func(d damaged) []string { return []string{"ZADD", d.key("delayed"), "9e15", "ghost"} },
+	"the list of a batch expires":              func(d damaged) []string { return []string{"PEXPIRE", d.key("b:" + d.leased.ID), "8640000000"} },
+	"the meta of a batch expires":              func(d damaged) []string { return []string{"PEXPIRE", d.key("m:" + d.handed.ID), "8640000000"} },
+	"the books expire":                         func(d damaged) []string { return []string{"PEXPIRE", d.key("stat"), "8640000000"} },
+	"the leases expire":                        func(d damaged) []string { return []string{"PEXPIRE", d.key("leases"), "8640000000"} },
+	"a dead letter expires":                    func(d damaged) []string { return []string{"PEXPIRE", d.key("d:" + d.dead), "8640000000"} },
+	"a delayed push expires":                   func(d damaged) []string { return []string{"PEXPIRE", d.key("l:" + d.delayed), "8640000000"} },
+	"the positions of sources are a string":    func(d damaged) []string { return []string{"SET", d.key("positions"), "x"} },
+	"a lease ends in many years":               func(d damaged) []string { return []string{"ZADD", d.key("leases"), "4e12", d.leased.ID} },
+	"a delay ends in many years":               func(d damaged) []string { return []string{"ZADD", d.key("redo"), "4e12", d.released.ID} },
+	"a batch will be handed off in many years": func(d damaged) []string { return []string{"ZADD", d.key("handed"), "4e12", d.handed.ID} },
+	"a batch will be sealed in many years":     func(d damaged) []string { return []string{"ZADD", d.key("open"), "4e12", d.handed.ID} },
+	"a delayed push is due at no time":         func(d damaged) []string { return []string{"ZADD", d.key("delayed"), "inf", d.delayed} },
+	"a dead letter has a negative place":       func(d damaged) []string { return []string{"HSET", d.key("d:" + d.dead), "off", "-1"} },
+	"a dead letter died before 1970":           func(d damaged) []string { return []string{"HSET", d.key("d:" + d.dead), "first", "-1"} },
+	"a batch was sealed before 1970":           func(d damaged) []string { return []string{"HSET", d.key("m:" + d.handed.ID), "first", "-1"} },
+	"a batch has a negative counter":           func(d damaged) []string { return []string{"HSET", d.key("m:" + d.released.ID), "fails", "-1"} },
 	"a delayed push is due and without a list": func(d damaged) []string { return []string{"ZADD", d.key("delayed"), "1", "ghost"} },
 }
 
@@ -129,6 +147,61 @@ func TestDamageIsNamedAndMended(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Repair gives a batch back whose lease, or whose delay, would end in many years, and makes a delayed
+// push due that is due at no time.
+func TestTimesThatNeverComeAreMended(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		d := newDamaged(t, c)
+		ctx := t.Context()
+		for set, member := range map[string]string{"leases": d.leased.ID, "redo": d.released.ID, "handed": d.handed.ID, "delayed": d.delayed} {
+			score := map[string]string{"delayed": "+inf"}[set]
+			must(t, c.Do(ctx, c.B().Arbitrary("ZADD", d.key(set), cmp.Or(score, "4e12"), member).Build()).Error())
+		}
+		_, err := d.q.TryLease(ctx, queue.LeaseOptions{})
+		wantErr(t, err, queue.ErrEmpty)
+		r, err := d.q.Repair(ctx, newLedger().settle)
+		must(t, err)
+		if err := r.After.Balanced(); err != nil {
+			t.Errorf("after the repair: %v", r.After.Differences)
+		}
+		if handed, err := d.q.HandedOff(ctx); err != nil || len(handed) != 1 || time.Until(handed[0].Since) > time.Hour {
+			t.Errorf("got handed-off batches %+v, %v, want one of this hour", handed, err)
+		}
+		got := map[string]bool{}
+		for range 3 {
+			b := lease(t, d.q, queue.LeaseOptions{Records: 3, Duration: time.Hour})
+			got[b.ID] = true
+			if len(b.Payloads) == 3 && string(b.Payloads[0]) == "13" {
+				got["delayed"] = true
+			}
+		}
+		if !got[d.leased.ID] || !got[d.released.ID] || !got["delayed"] {
+			t.Errorf("got batches %v, want %s, %s and the delayed push", got, d.leased.ID, d.released.ID)
+		}
+	})
+}
+
+// A program of one version leaves the data of another one alone.
+func TestRepairOfAnotherLayout(t *testing.T) {
+	t.Parallel()
+	c := servertest.Redis(t)
+	d := newDamaged(t, c)
+	ctx := t.Context()
+	must(t, c.Do(ctx, c.B().Hset().Key(d.key("stat")).FieldValue().FieldValue("layout", "next").Build()).Error())
+	must(t, c.Do(ctx, c.B().Del().Key(d.key("leases")).Build()).Error())
+	must(t, c.Do(ctx, c.B().Set().Key(d.key("redo")).Value("of another type").Build()).Error())
+	before := redisxtest.Dump(t, c, d.q.Name())
+	_, err := d.q.Repair(ctx, nil)
+	wantErr(t, err, queue.ErrLayout)
+	if after := redisxtest.Dump(t, c, d.q.Name()); after != before {
+		t.Error("Repair has changed the data of another version")
+	}
+	must(t, c.Do(ctx, c.B().Del().Key(d.key("redo")).Build()).Error())
+	_, err = d.q.Audit(ctx)
+	wantErr(t, err, queue.ErrLayout)
 }
 
 // drainDamaged acknowledges what can be leased, now and when all leases and delays of batches are

@@ -14,11 +14,11 @@ for i = 2, #ARGV, 2 do
   seen = seen + 1
   local dead = read('HMGET', deadKeyOf(id), 'p', 'root', 'off', 'first', 'att')
   if dead and dead[1] then
-    local payload, root, offset, first, attempts = dead[1], dead[2], number(dead[3]), number(dead[4]), number(dead[5])
+    local payload, root, offset, first, attempts = dead[1], dead[2], natural(dead[3]), natural(dead[4]), natural(dead[5])
     if not root or not offset then root, offset = batch, 0 end
     redis.call('LPUSH', listOf(batch), payload)
     redis.call('HSET', metaOf(batch), 'n', 1, 'att', 0, 'st', 'R', 'root', root, 'off', int(offset), 'sealed', now,
-      'first', first and int(first) or now, 'past', int(math.max(attempts or 0, 0)))
+      'first', first and int(first) or now, 'past', int(attempts or 0))
     redis.call('ZADD', REDO, now, batch)
     redis.call('ZADD', OPEN, now, batch)
     redis.call('ZREM', DEAD, id)

@@ -15,6 +15,12 @@ local function number(text)
   return math.abs(n) <= MAX_NUMBER and n or nil
 end
 
+-- natural returns the integer that a text holds if it is not negative, or nil.
+local function natural(text)
+  local n = number(text)
+  return n and n >= 0 and n or nil
+end
+
 -- isTime reports whether a score is a time that a script may have written. An emulation does not
 -- read an infinite one.
 local function isTime(score, now)
