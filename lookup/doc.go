@@ -68,7 +68,8 @@
 //
 // A reader of a Table needs the keys ~{name}:lookup:* and the commands +eval +evalsha +get +time
 // +hgetall. A process that refreshes also needs +set +del +hset +hlen +pttl +pexpire +persist
-// +unlink, and +scan to find what is left of a version whose description was damaged. The signal
+// +unlink, and +scan to find what is left of a version whose description was damaged or deleted;
+// a refresh that finds no current version looks through the keys of the server once. The signal
 // needs +subscribe or +publish, with &{name}:lookup:changed. A Remote needs the keys
 // ~<name>:lookup* and +eval +evalsha +get +mget +set +unlink.
 package lookup

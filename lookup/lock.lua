@@ -9,9 +9,10 @@ if what == 'acquire' and not holder then
   return 1
 end
 if holder ~= token then
-  -- The server's clock was set back: the lock of a dead refresher must not live longer than any
-  -- other.
-  if holder and redis.call('PTTL', LOCK) > ttl then redis.call('PEXPIRE', LOCK, ttl) end
+  -- The server's clock was set back, or another program has overwritten the lock: it must not live
+  -- longer than any other.
+  local left = holder and redis.call('PTTL', LOCK)
+  if left and (left < 0 or left > ttl) then redis.call('PEXPIRE', LOCK, ttl) end
   return 0
 end
 if what == 'release' then

@@ -146,7 +146,7 @@ func TestPartsGrow(t *testing.T) {
 	}
 }
 
-// The description of the current version is damaged: its parts are named by nothing. The next
+// The description of the current version is damaged or deleted: its parts are named by nothing. The next
 // refresh lets them expire, and leaves the rest alone.
 func TestNothingStaysOfADamagedVersion(t *testing.T) {
 	t.Parallel()
@@ -156,8 +156,13 @@ func TestNothingStaysOfADamagedVersion(t *testing.T) {
 		first := refresh(t, table)
 		neighbour := newTable(t, c, name+"x", lookup.Config[string, int]{Load: numbers(10)})
 		refresh(t, neighbour)
-		for _, damage := range []string{"1 what is this", "", "garbage", "1 x 5 five 1"} {
-			if err := c.Do(t.Context(), c.B().Set().Key("{"+name+"}:lookup:current").Value(damage).Build()).Error(); err != nil {
+		const deleted = "deleted"
+		for _, damage := range []string{"1 what is this", "", "garbage", "1 x 5 five 1", deleted} {
+			cmd := c.B().Set().Key("{" + name + "}:lookup:current").Value(damage).Build()
+			if damage == deleted {
+				cmd = c.B().Arbitrary("DEL").Keys("{" + name + "}:lookup:current").Build()
+			}
+			if err := c.Do(t.Context(), cmd).Error(); err != nil {
 				t.Fatal(err)
 			}
 			second := refresh(t, table)
@@ -375,17 +380,25 @@ func TestLockAfterClockSetBack(t *testing.T) {
 	c := servertest.Redis(t)
 	name := servertest.Prefix(t)
 	lock := "{" + name + "}:lookup:lock"
-	if err := c.Do(t.Context(), c.B().Set().Key(lock).Value("dead").Px(time.Hour).Build()).Error(); err != nil {
-		t.Fatal(err)
-	}
 	table := newTable(t, c, name, lookup.Config[string, int]{Load: numbers(1)})
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { _, err := table.Refresh(ctx); done <- err }()
-	eventually(t, "the lock lives no longer than any other", func() bool { return ttlOf(t, c, lock) <= 10_000 })
-	cancel()
-	if err := <-done; !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v, want %v", err, context.Canceled)
+	for what, set := range map[string]rueidis.Completed{
+		"the clock was set back":         c.B().Set().Key(lock).Value("dead").Px(time.Hour).Build(),
+		"another program wrote the lock": c.B().Set().Key(lock).Value("never ends").Build(),
+	} {
+		if err := c.Do(t.Context(), set).Error(); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { _, err := table.Refresh(ctx); done <- err }()
+		eventually(t, what+": the lock lives no longer than any other", func() bool {
+			ttl := ttlOf(t, c, lock)
+			return ttl >= 0 && ttl <= 10_000
+		})
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: got %v, want %v", what, err, context.Canceled)
+		}
 	}
 }
 

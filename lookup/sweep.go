@@ -11,8 +11,8 @@ import (
 )
 
 // sweep lets the parts of versions that nothing names any more expire: the description of the last
-// version was damaged, so the swap could not name its parts. Parts that expire already are left
-// alone: another refresh may be writing them.
+// version was damaged or deleted, so the swap could not name its parts. Parts that expire already
+// are left alone: another refresh may be writing them. The first refresh of a table finds none.
 func (t *Table[K, V]) sweep(ctx context.Context, current string) error {
 	expired := int64(0)
 	for _, node := range t.server.Nodes() {

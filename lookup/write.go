@@ -172,8 +172,9 @@ func (t *Table[K, V]) write(ctx context.Context, w *writer[K, V], token string, 
 	if err := t.swap(ctx, token, old, v); err != nil {
 		return nil, err
 	}
-	if old.damaged {
-		if err := t.sweep(ctx, v.id); err != nil {
+	if old.damaged || old.text == "" {
+		// Without the right to scan, the first refresh of every table would warn of what is not there.
+		if err := t.sweep(ctx, v.id); err != nil && (old.damaged || !redisx.NoPermission(err)) {
 			t.cfg.Logger.WarnContext(ctx, "lookup: parts of a lost version may stay", "table", t.name, "keys", t.versions+"*", "error", err)
 		}
 	}
