@@ -26,7 +26,8 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local meta = call('HMGET', META, 'layout', 'seed', 'size', 'clock', 'offset', 'latesplit', 'namessplit', 'kept')
 if meta[1] and meta[1] ~= LAYOUT then return redis.error_reply('HEADRACE layout ' .. meta[1]) end
-if meta[2] and meta[2] ~= SEED then return redis.error_reply('HEADRACE seed ' .. meta[2]) end
+-- Another program may have overwritten the seed with a text that no error can carry.
+if meta[2] and meta[2] ~= SEED and string.find(meta[2], '^%w+$') then return redis.error_reply('HEADRACE seed ' .. meta[2]) end
 local size = number(meta[3])
 if not size or size < 0 then size = tonumber(ARGV[4]) end
 local lateSplit, namesSplit = meta[6], meta[7]

@@ -10,15 +10,17 @@ for i = 7, #ARGV do
   local info = readInfo(window, 'state', 'n', 'attempt', 'reason', 'failures', 'failure', 'split', 'kept')
   local there, sets, odd = countEvents(window, info[7]), '', ''
   for field, at in pairs(NUMBERS) do
-    if info[at] and not number(info[at]) then odd = field .. ' = ' .. string.sub(info[at], 1, 64) end
+    if info[at] and not natural(info[at]) then odd = field .. ' = ' .. string.sub(info[at], 1, 64) end
   end
   local scores = {}
   for _, kind in ipairs({'due', 'leased', 'dead', 'expiry'}) do scores[kind] = scoreOf(kind, '', window) end
   for name, score in pairs({due = scores.due, leases = scores.leased, expiry = scores.expiry}) do
-    if score and not isTime(score, clock) then odd = 'its score in ' .. name .. ' = ' .. score end
+    if score and not isScore(score) then odd = 'its score in ' .. name .. ' = ' .. score end
   end
   local start, length, key = parts(window)
-  if start and scoreOf('open', key, start .. ' ' .. length) then sets = sets .. 'O' end
+  local stop = start and scoreOf('open', key, start .. ' ' .. length)
+  if stop then sets = sets .. 'O' end
+  if stop and tonumber(stop) ~= start + length then odd = 'its score in open = ' .. stop end
   if scores.due then sets = sets .. 'D' end
   if scores.leased then sets = sets .. 'L' end
   if scores.dead then sets = sets .. 'B' end

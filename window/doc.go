@@ -65,8 +65,8 @@
 //
 //	+eval +evalsha +time +hmget +hget +zcard +zcount +zrange +zrank +zscore
 //
-// [Store.Audit] and [Store.Repair] also need +scan +zscan +type. Without +info and +config|get, New
-// skips the check of the eviction policy.
+// [Store.Audit] and [Store.Repair] also need +scan +zscan +type +pttl. Without +info and
+// +config|get, New skips the check of the eviction policy.
 //
 // # Failure modes
 //

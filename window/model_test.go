@@ -57,6 +57,7 @@ func TestModel(t *testing.T) {
 		if rapid.IntRange(1, 8).Draw(rt, "names in buckets") == 8 {
 			k.HSet("{"+name+"}:window:meta", "namessplit", "1")
 			k.HSet("{"+name+"}:window:marks:a", "opensplit", "1")
+			k.SetTTL("{"+name+"}:window:marks:a", 24*time.Hour) // as every key
 		}
 		windows := map[string]*modelWindow{}
 		type change struct{ until, size time.Duration }

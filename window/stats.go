@@ -1,6 +1,7 @@
 package window
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -113,8 +114,9 @@ func (s *Store) Audit(ctx context.Context) (AuditReport, error) { return s.audit
 
 // Repair audits and mends what it can; call it until it finds nothing. A window returns to the set
 // of its state. A window that lost events moves to the dead-letter list, and its Failure states how
-// many. A window without a record is abandoned. A key of another type is deleted, and so is a
-// member of a set that names no window. Overwritten numbers are recounted.
+// many; so does a window whose state was overwritten. A window without a record is abandoned. A key
+// of another type is deleted, and so is a member of a set that names no window. A key without a time
+// to live gets one. Overwritten numbers are recounted.
 func (s *Store) Repair(ctx context.Context) (AuditReport, error) { return s.audit(ctx, true) }
 
 func (s *Store) audit(ctx context.Context, repair bool) (a AuditReport, err error) {
@@ -177,7 +179,25 @@ func (s *Store) audit(ctx context.Context, repair bool) (a AuditReport, err erro
 	if before.Events == after.Events { // nothing moved meanwhile
 		err = s.auditSums(ctx, after.Events, counted, repair, &a)
 	}
+	if err == nil && repair {
+		err = s.balanceBooks(ctx, &a)
+	}
 	return a, err
+}
+
+// balanceBooks corrects a book that holds a wrong number, and that no window shows.
+func (s *Store) balanceBooks(ctx context.Context, a *AuditReport) error {
+	r, err := s.run(ctx, rebookScript, true, "balance")
+	if err == nil {
+		var changed int64
+		if changed, err = r.AsInt64(); changed == 1 {
+			a.Repaired = append(a.Repaired, "balanced the books")
+		}
+	}
+	if err != nil {
+		return s.wrap("repair", err)
+	}
+	return nil
 }
 
 // restoreBooks gives the books that hold no number their values.
@@ -210,27 +230,37 @@ func (s *Store) auditSums(ctx context.Context, e EventCounts, counted map[string
 		if _, err := s.run(ctx, rebookScript, true, "move", line.state, strconv.FormatInt(off, 10)); err != nil {
 			return s.wrap("repair", err)
 		}
-		a.Repaired = append(a.Repaired, fmt.Sprintf("booked %d events as expired instead of %s", off, line.state))
+		done := fmt.Sprintf("booked %d events as expired instead of %s", off, line.state)
+		if off < 0 {
+			done = fmt.Sprintf("booked %d more events as %s", -off, line.state)
+		}
+		a.Repaired = append(a.Repaired, done)
 	}
 	return nil
 }
 
-// auditTypes checks the types of all keys. One of another type ends an audit.
+// auditTypes checks the types of all keys and whether they expire. A key of another type ends an
+// audit.
 func (s *Store) auditTypes(ctx context.Context, repair bool, a *AuditReport) error {
 	var keys []string
 	if err := s.scanKeys(ctx, func(key string) { keys = append(keys, key) }); err != nil {
 		return err
 	}
+	var wrong error
 	for some := range slices.Chunk(keys, MaxPage) {
-		if err := s.auditKeys(ctx, some, repair, a); err != nil {
+		err := s.auditKeys(ctx, some, repair, a)
+		if err != nil && !errors.As(err, new(*wrongTypeError)) {
 			return err
 		}
+		wrong = cmp.Or(wrong, err)
 	}
-	if len(a.Differences) > 0 && !repair {
-		return errors.New(a.Differences[0])
-	}
-	return nil
+	return wrong
 }
+
+// wrongTypeError is a difference that ends an audit.
+type wrongTypeError struct{ text string }
+
+func (e *wrongTypeError) Error() string { return e.text }
 
 // typeOf returns which type a key must have, "" for a key that this package does not write.
 func (s *Store) typeOf(key string) string {
@@ -247,33 +277,51 @@ func (s *Store) typeOf(key string) string {
 	return ""
 }
 
-// auditKeys checks the types of keys.
-func (s *Store) auditKeys(ctx context.Context, keys []string, repair bool, a *AuditReport) error {
-	types := s.server.ReadAll(ctx, func() (cmds []rueidis.Completed) {
+// auditKeys checks the types and the times to live of keys. It returns a wrongTypeError if one has
+// another type and stays.
+func (s *Store) auditKeys(ctx context.Context, keys []string, repair bool, a *AuditReport) (wrong error) {
+	replies := s.server.ReadAll(ctx, func() (cmds []rueidis.Completed) {
 		for _, key := range keys {
-			cmds = append(cmds, s.server.Command("TYPE", key))
+			cmds = append(cmds, s.server.Command("TYPE", key), s.server.Command("PTTL", key))
 		}
 		return cmds
 	})
+	b := s.server.Client().B()
 	for i, key := range keys {
-		got, err := types[i].ToString()
+		got, err := replies[2*i].ToString()
 		if err != nil {
 			return err
 		}
-		want := s.typeOf(key)
-		if want == "" || got == want || got == "none" {
+		ttl, err := replies[2*i+1].AsInt64()
+		if err != nil {
+			return err
+		}
+		var why, done string
+		var mend rueidis.Completed
+		switch want := s.typeOf(key); {
+		case want == "" || got == "none":
+			continue
+		case got != want:
+			why, done, mend = fmt.Sprintf("type is %s, must be %s", got, want), "deleted key "+key, b.Unlink().Key(key).Build()
+			if !repair && wrong == nil {
+				wrong = &wrongTypeError{fmt.Sprintf("key %s: %s", key, why)}
+			}
+		case ttl == -1:
+			lives := max(4*s.cfg.Retention, s.cfg.Keep)
+			why, done, mend = "it never expires", fmt.Sprintf("let key %s expire in %v", key, lives), b.Pexpire().Key(key).Milliseconds(lives.Milliseconds()).Build()
+		default:
 			continue
 		}
-		a.Differences = append(a.Differences, fmt.Sprintf("key %s: type is %s, must be %s", key, got, want))
+		a.Differences = append(a.Differences, fmt.Sprintf("key %s: %s", key, why))
 		if !repair {
 			continue
 		}
-		if err := s.server.Client().Do(ctx, s.server.Client().B().Unlink().Key(key).Build()).Error(); err != nil {
+		if err := s.server.Client().Do(ctx, mend).Error(); err != nil {
 			return err
 		}
-		a.Repaired = append(a.Repaired, "deleted key "+key)
+		a.Repaired = append(a.Repaired, done)
 	}
-	return nil
+	return wrong
 }
 
 // windows returns the names of all windows, from every set that has some and from the keys. It

@@ -18,6 +18,13 @@ local function parts(window)
   return start, length, key
 end
 
+-- No duration is longer than LONGEST_MS. isScore reports whether a score is a time that a script may
+-- have written; one that is later would keep its window where it is for years.
+local LONGEST_MS = 367 * 86400000
+local function isScore(score)
+  return isTime(score, clock) and tonumber(score) <= clock + LONGEST_MS
+end
+
 -- openParts does the same for a member of open:<key>.
 local function openParts(name)
   local start, length = parts(name .. ' ')
@@ -39,9 +46,9 @@ local function countEvents(window, split)
 end
 
 -- eventsOf returns how many events a window has: what its record states, or the members of its sets
--- where that is no number.
+-- where that is no number of events.
 local function eventsOf(window, text, split)
-  local n = number(text or '0')
+  local n = natural(text or '0')
   if n then return n end
   n = countEvents(window, split)
   call('HSET', infoKey(window), 'n', int(n))
