@@ -12,6 +12,6 @@ for _, member in ipairs(call('ZRANGE', WAITERS, 0, MAX_STEP - 1)) do
 end
 local odd = 0
 for _, member in ipairs(call('ZRANGE', HELD, 0, MAX_STEP - 1)) do
-  if not parse(member) or not isTime(call('ZSCORE', HELD, member), clock) then odd = odd + 1 end
+  if not isReservation(member) then odd = odd + 1 end
 end
 return {keptRecords, keptBytes, heldRecords, heldBytes, lost, call('ZCARD', WAITERS), call('ZCARD', QUEUE), odd}

@@ -83,11 +83,17 @@ local function parse(member)
   return id, n, b, high, highBytes
 end
 
+-- A reservation lasts an hour at most, so one that ends later was written by another program.
+local function isReservation(member)
+  local ends = call('ZSCORE', HELD, member)
+  return parse(member) and isTime(ends, clock) and tonumber(ends) <= clock + 2 * 3600000
+end
+
 -- What has been granted and may not be pushed yet counts as if it were there. Its sums are
 -- kept, too.
 local producers = call('ZCARD', HELD)
 local heldRecords, heldBytes = 0, 0
-if producers > 0 then heldRecords, heldBytes = number(state[5]), number(state[6]) end
+if producers > 0 then heldRecords, heldBytes = natural(state[5]), natural(state[6]) end
 local function recount()
   heldRecords, heldBytes = 0, 0
   for _, member in ipairs(call('ZRANGE', HELD, 0, -1)) do

@@ -1,7 +1,7 @@
 -- Sets the sums of the reservations to what they are, removes entries that are no reservation or
 -- have no time, and removes from the queue who has no place in both of its sets.
 for _, member in ipairs(call('ZRANGE', HELD, 0, MAX_STEP - 1)) do
-  if not parse(member) or not isTime(call('ZSCORE', HELD, member), clock) then call('ZREM', HELD, member) end
+  if not isReservation(member) then call('ZREM', HELD, member) end
 end
 recount()
 for _, member in ipairs(call('ZRANGE', WAITERS, 0, MAX_STEP - 1)) do

@@ -373,6 +373,8 @@ func TestRepair(t *testing.T) {
 			{[]string{"DEL", "Pheld"}, "", 0},
 			{[]string{"DEL", "Pqueue"}, "1 producers wait, but 0 have a place in the queue", 6},
 			{[]string{"DEL", "Pwaiters"}, "0 producers wait, but 1 have a place in the queue", 6},
+			{[]string{"HSET", "Pstate", "bytes", "-5"}, "the reservations have 0 bytes, but their sum is kept as -5", 6},
+			{[]string{"ZADD", "Pheld", "4e12", "foreign 2 0 10 0"}, "1 reservations are none that this package writes, or never expire", 6},
 			{[]string{"SET", "Pheld", "x"}, "type is string, must be zset", 0},
 		} {
 			s := newStream(t, c, backpressure.Config{High: 10, Low: 5, PollInterval: time.Hour})
@@ -407,6 +409,23 @@ func TestRepair(t *testing.T) {
 			if st, err := s.gate.Stats(t.Context()); err != nil || st.ReservedRecords != x.after {
 				t.Errorf("%q: got %+v, %v, want %d records reserved", x.do, st, err, x.after)
 			}
+		}
+	})
+}
+
+// A sum that was overwritten with a negative number does not let producers over the bound.
+func TestNegativeSum(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		s := newStream(t, c, backpressure.Config{High: 10, Low: 5})
+		for range 2 {
+			if err := s.ask(3, true); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.do("HSET", "{"+s.name+"}:gate:state", "records", "-100")
+		if err := s.ask(5, true); !errors.Is(err, backpressure.ErrFull) {
+			t.Errorf("5 records over 6 reserved ones of 10: got %v, want %v", err, backpressure.ErrFull)
 		}
 	})
 }
