@@ -2,8 +2,8 @@
 --   'move':    8 state, 9 how many events that no window of the state has: they count as expired
 --   'restore': 8 to 11 how many events are in windows that are open, due, leased and dead. The
 --              counters that hold no number get these, and the others what the equation leaves.
---   'balance': a wrong number was written by hand. What is missing has expired, and what is too much
---              was added.
+--   'balance': a wrong number was written by hand. What is missing has expired, and what is too
+--              much was added.
 tick()
 
 local function restore()

@@ -115,8 +115,8 @@ func (s *Store) Audit(ctx context.Context) (AuditReport, error) { return s.audit
 // Repair audits and mends what it can; call it until it finds nothing. A window returns to the set
 // of its state. A window that lost events moves to the dead-letter list, and its Failure states how
 // many; so does a window whose state was overwritten. A window without a record is abandoned. A key
-// of another type is deleted, and so is a member of a set that names no window. A key without a time
-// to live gets one. Overwritten numbers are recounted.
+// of another type is deleted, and so is a member of a set that names no window. A key without a
+// time to live gets one. Overwritten numbers are recounted.
 func (s *Store) Repair(ctx context.Context) (AuditReport, error) { return s.audit(ctx, true) }
 
 func (s *Store) audit(ctx context.Context, repair bool) (a AuditReport, err error) {
