@@ -146,8 +146,8 @@ func TestPartsGrow(t *testing.T) {
 	}
 }
 
-// The description of the current version is damaged or deleted: its parts are named by nothing. The next
-// refresh lets them expire, and leaves the rest alone.
+// The description of the current version is damaged or deleted: its parts are named by nothing. The
+// next refresh lets them expire, and leaves the rest alone.
 func TestNothingStaysOfADamagedVersion(t *testing.T) {
 	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
@@ -403,8 +403,8 @@ func TestLockAfterClockSetBack(t *testing.T) {
 }
 
 // An operator makes another version current while a refresh is under way. The refresh leaves it in
-// place: the script knows the parts of the version that it read at first, and those of the other one
-// would never expire.
+// place: the script knows the parts of the version that it read at first, and those of the other
+// one would never expire.
 func TestVersionChangesDuringARefresh(t *testing.T) {
 	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {

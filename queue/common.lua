@@ -10,8 +10,8 @@ local PREFIX = ARGV[1]
 -- waiting for redelivery, handed off, broken (its keys are inconsistent).
 local SET_OF = {L = LEASES, S = LEASES, R = REDO, H = HANDED, B = BROKEN}
 
--- How far ahead of the clock the times of each set may be: a lease or a delay lasts 30 days at most,
--- and the others are times of the past. Clocks differ by a little.
+-- How far ahead of the clock the times of each set may be: a lease or a delay lasts 30 days at
+-- most, and the others are times of the past. Clocks differ by a little.
 local DAY_MS = 86400000
 local AHEAD_MS = {[LEASES] = 31 * DAY_MS, [REDO] = 31 * DAY_MS, [HANDED] = 60000, [OPEN] = 60000}
 

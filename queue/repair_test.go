@@ -149,8 +149,8 @@ func TestDamageIsNamedAndMended(t *testing.T) {
 	})
 }
 
-// Repair gives a batch back whose lease, or whose delay, would end in many years, and makes a delayed
-// push due that is due at no time.
+// Repair gives a batch back whose lease, or whose delay, would end in many years, and makes a
+// delayed push due that is due at no time.
 func TestTimesThatNeverComeAreMended(t *testing.T) {
 	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
