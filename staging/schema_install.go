@@ -54,10 +54,11 @@ func (t *table) install(ctx context.Context, q *pgx.Conn, target string) error {
 			return err
 		}
 	}
-	if err := t.tables(ctx, q, missing); err != nil {
+	last, err := t.tables(ctx, q, missing)
+	if err != nil {
 		return err
 	}
-	if err := t.commit(ctx, q, ""); err != nil {
+	if err := t.commit(ctx, q, last); err != nil {
 		return t.explain("creating the tables of "+target, err)
 	}
 	return nil
@@ -344,30 +345,33 @@ func (t *table) missingTables(ctx context.Context, q *pgx.Conn) (missing []strin
 	return r.texts("name"), nil
 }
 
-// tables makes the companion tables that are missing and checks the others.
-func (t *table) tables(ctx context.Context, q *pgx.Conn, missing []string) error {
+// tables makes the companion tables that are missing and checks the others. It returns the
+// statements for the commit's message that widen columns.
+func (t *table) tables(ctx context.Context, q *pgx.Conn, missing []string) (last string, err error) {
 	if len(missing) > 0 {
 		if err := t.checkGroup(ctx, q, missing); err != nil {
-			return err
+			return "", err
 		}
 		// In one message with the commit, for the reason that promotion.finish gives. Then go on where
 		// we were.
 		if err := t.commit(ctx, q, t.createSQL()+";\n"); err != nil {
-			return t.explain("creating the companion tables of "+t.target, err)
+			return "", t.explain("creating the companion tables of "+t.target, err)
 		}
 		if err := t.lockInstall(ctx, q); err != nil {
-			return err
+			return "", err
 		}
 	}
 	if err := t.checkControl(ctx, q); err != nil {
-		return err
+		return "", err
 	}
 	for s := range t.staging {
-		if err := t.checkStaging(ctx, q, side(s)); err != nil {
-			return err
+		widen, err := t.checkStaging(ctx, q, side(s))
+		if err != nil {
+			return "", err
 		}
+		last += widen
 	}
-	return nil
+	return last, nil
 }
 
 // refuseVolatile returns an error for a target that a crash of the server empties: its ledger would
@@ -491,70 +495,4 @@ func (t *table) otherLayout(ctx context.Context, q *pgx.Conn, found string) erro
 	upgrade := fill("upgrade", pieces{"refused_a": t.refused[sideA], "refused_b": t.refused[sideB], "registry_a": t.registry[sideA], "registry_b": t.registry[sideB],
 		"ledger": t.ledger, "rejects": t.rejects, "control": t.control, "reject_counts": t.rejectCounts, "drop_source_checks": source, "drop_open_checks": open, "create": t.createSQL()})
 	return fmt.Errorf("%w: stop the programs of the older version and run\nBEGIN;\n%s;\nCOMMIT;", err, upgrade.text)
-}
-
-// checkStaging compares a staging table with the columns. A column that is new is added, with the
-// target's default for older programs and for the rows that they have staged. Anything else waits
-// until the table is empty.
-func (t *table) checkStaging(ctx context.Context, q *pgx.Conn, s side) error {
-	found, err := find(ctx, q, pgschema.Name{Schema: t.name.Schema, Table: t.stagingName[s]})
-	if err != nil {
-		return t.explain("reading the shape of "+t.staging[s], err)
-	}
-	if found == nil {
-		return fmt.Errorf("%w: %s", ErrNoTarget, t.staging[s])
-	}
-	if err := found.check(t.staging[s]); err != nil {
-		return err
-	}
-	if err := found.load(ctx, q); err != nil {
-		return t.explain("reading the shape of "+t.staging[s], err)
-	}
-	var drifts []Drift
-	var change []string
-	for _, c := range t.cols {
-		f := found.column(c.name)
-		switch {
-		case f == nil:
-			change = append(change, "ADD COLUMN "+c.definition())
-		case f.sqlType+f.collate != c.sqlType+c.collate:
-			drifts = append(drifts, Drift{Column: c.name, Expected: c.sqlType + c.collate, Found: f.sqlType + f.collate})
-			change = append(change, "DROP COLUMN "+quote(c.name), "ADD COLUMN "+c.definition())
-		case f.def != c.def && c.def == "":
-			change = append(change, "ALTER COLUMN "+quote(c.name)+" DROP DEFAULT")
-		case f.def != c.def:
-			change = append(change, "ALTER COLUMN "+quote(c.name)+" SET DEFAULT "+c.def)
-		}
-	}
-	for _, f := range found.columns {
-		if f.name != colRecord && !slices.Contains(t.colNames, f.name) {
-			drifts = append(drifts, Drift{Column: f.name, Found: f.sqlType})
-			change = append(change, "DROP COLUMN "+quote(f.name))
-		}
-	}
-	if f := found.column(colRecord); f == nil || f.sqlType != "bigint" {
-		return &DriftError{Table: t.staging[s], Drifts: []Drift{{Column: colRecord, Expected: "bigint"}}}
-	}
-	if len(change) == 0 || t.cfg.Role == RoleReader {
-		return nil
-	}
-	if t.cfg.NoCreate {
-		return &DriftError{Table: t.staging[s], Drifts: append(drifts, Drift{Column: "*", Expected: strings.Join(change, ", ")}),
-			Fix: "Config.NoCreate is set: ALTER TABLE " + t.staging[s] + " " + strings.Join(change, ", ")}
-	}
-	if len(drifts) > 0 {
-		names := pieces{"registry": t.registry[s], "staging": t.staging[s]}
-		r, err := send(ctx, q, fill("lock_registry", names).with(nil), fill("registry_full", names).with(nil))
-		if err != nil {
-			return t.explain("locking "+t.staging[s], err)
-		}
-		if r[1].row(0).bool("full") {
-			return &DriftError{Table: t.staging[s], Drifts: drifts,
-				Fix: "promote what is staged with the version of the program that staged it, or let DiscardStaged give it back to the queue"}
-		}
-	}
-	if _, err := q.Exec(ctx, "ALTER TABLE "+t.staging[s]+" "+strings.Join(change, ", ")); err != nil {
-		return t.explain("changing "+t.staging[s], err)
-	}
-	return nil
 }
