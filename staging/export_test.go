@@ -86,3 +86,9 @@ func (t *table) SetCommitTimeout(d time.Duration) { t.cfg.CommitTimeout = d }
 
 // SearchSlow lets the next promotion look for slow records.
 func (t *table) SearchSlow() { t.pace.search.Store(1) }
+
+// SetLosses makes it look as if so many promotions in a row had lost their connection.
+func (t *table) SetLosses(n int32) { t.pace.losses.Store(n) }
+
+// Losses is the number of promotions in a row that have lost their connection.
+func (t *table) Losses() int32 { return t.pace.losses.Load() }

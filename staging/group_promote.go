@@ -70,18 +70,27 @@ func (g *TableGroup[R]) Promote(ctx context.Context, o PromoteOptions) (PromoteR
 
 func (g *TableGroup[R]) promoteOnce(ctx context.Context, how manner) (attempt, error) {
 	var p *groupPromotion[R]
+	fatal := make([]fatalRecords, len(g.tables))
+	if how.trial {
+		for i, t := range g.tables {
+			var err error
+			if fatal[i], err = t.findFatal(ctx); err != nil {
+				return attempt{}, err
+			}
+		}
+	}
 	err := retryIdle(ctx, g.views[0].pool, func() error {
 		p = &groupPromotion[R]{g: g, gone: map[recordKey]cause{}}
-		return p.once(ctx, how)
+		return p.once(ctx, how, fatal)
 	})
-	a := attempt{out: p.out, found: p.found, settled: p.settled, expect: p.expect, learn: p.learn, resolve: p.resolve, locked: p.locked, slow: p.slow()}
+	a := attempt{out: p.out, found: p.found, settled: p.settled, expect: p.expect, learn: p.learn, resolve: p.resolve, locked: p.locked, slow: p.slow(), lost: p.endsSession(ctx, err)}
 	if err != nil {
 		a.settled = 0
 	}
 	return a, err
 }
 
-func (p *groupPromotion[R]) once(ctx context.Context, how manner) error {
+func (p *groupPromotion[R]) once(ctx context.Context, how manner, fatal []fatalRecords) error {
 	g := p.g
 	c, err := pgschema.Acquire(ctx, g.views[0].pool)
 	if err != nil {
@@ -93,13 +102,21 @@ func (p *groupPromotion[R]) once(ctx context.Context, how manner) error {
 	if p.s, p.out.Epoch, err = g.choose(ctx, p.q); err != nil || p.s == noSide {
 		return err
 	}
-	for _, t := range g.tables {
-		p.shares = append(p.shares, t.share(p.q, p.s, g.leader, how))
+	for i, t := range g.tables {
+		x := t.share(p.q, p.s, g.leader, how)
+		x.state().fatal = fatal[i]
+		p.shares = append(p.shares, x)
 	}
 	p.found = 1
 	err = p.run(ctx, how.limit)
 	endStale(ctx, p.q, err)
 	return err
+}
+
+// endsSession is true for a promotion that has lost its connection, other than in its commit.
+func (p *groupPromotion[R]) endsSession(ctx context.Context, err error) bool {
+	x := progress{q: p.q, locked: p.locked}
+	return x.endsSession(ctx, err)
 }
 
 // slow is true if one of the tables has rejected records that took too long.

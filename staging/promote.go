@@ -65,6 +65,7 @@ type progress struct {
 	byBatch   bool            // batch by batch, to count each batch's conflicts
 	wroteBy   map[int32]int64 // rows written, by batch
 
+	fatal   fatalRecords   // known to end the session
 	times   statementTimes // of a promotion that looks for slow records
 	late    []recordSpan   // records that were too slow alone, to be tried again
 	lastTry bool           // this is done now
@@ -148,6 +149,7 @@ type attempt struct {
 	gone    bool  // its lane was taken away before
 	waits   bool  // it has ended while it waited for promotions of other lanes
 	slow    bool  // it has rejected records that took too long
+	lost    bool  // its connection, before the commit
 	learn   func()
 	resolve func(ctx context.Context) (done bool, err error) // after a commit with an unknown outcome; err: ErrNotDurable
 }
@@ -164,6 +166,7 @@ type manner struct {
 	limit   int64 // rows
 	byBatch bool  // batch by batch, to count each batch's conflicts
 	times   statementTimes
+	trial   bool // records are tried first, because promotions have lost their connection
 }
 
 // holder is what a promotion may have to wait for.
@@ -198,9 +201,12 @@ func attempts(ctx context.Context, o PromoteOptions, pace *pace, early *unconfir
 		return out, nil
 	}
 	begun := time.Now()
-	how := manner{limit: limit, times: pace.statementTimes(inner, o.Timeout)}
+	how := manner{limit: limit, times: pace.statementTimes(inner, o.Timeout), trial: pace.losses.Load() >= lostBeforeTrial}
 	for try := 0; ; try++ {
 		a, err := t.promoteOnce(inner, how)
+		if a.lost {
+			pace.lost()
+		}
 		if errors.Is(err, ErrNotDurable) { // done, but nothing may be acknowledged yet
 			early.add(a.out)
 			return PromoteResult{}, t.explain("promoting into "+t.Name(), err)
@@ -274,12 +280,19 @@ func tookTooLong(err error) bool {
 // promoteOnce finds a side that is not empty and promotes it.
 func (l *laneTarget) promoteOnce(ctx context.Context, how manner) (attempt, error) {
 	var p *promotion
+	var fatal fatalRecords
+	if how.trial && len(l.table.lane) == 1 {
+		var err error
+		if fatal, err = l.findFatal(ctx); err != nil {
+			return attempt{}, err
+		}
+	}
 	err := retryIdle(ctx, l.pool, func() error {
-		p = &promotion{t: l.table, progress: progress{byBatch: how.byBatch, times: how.times, wroteBy: map[int32]int64{}}}
+		p = &promotion{t: l.table, progress: progress{fatal: fatal, byBatch: how.byBatch, times: how.times, wroteBy: map[int32]int64{}}}
 		return p.once(ctx, l, how.limit)
 	})
 	a := attempt{out: p.out, found: p.found, settled: len(p.chosen), expect: p.expect, learn: p.learn, resolve: p.resolve,
-		locked: p.locked, gone: !p.locked && isGone(err, p.s.lane()), waits: p.waits, slow: p.slow}
+		locked: p.locked, gone: !p.locked && isGone(err, p.s.lane()), waits: p.waits, slow: p.slow, lost: p.endsSession(ctx, err)}
 	if err != nil {
 		a.settled = 0
 	}

@@ -20,6 +20,7 @@ type pace struct {
 	bound  atomic.Int64 // rows of one promotion, learned from those that took too long; 0: no bound
 	cutOff atomic.Int32 // promotions in a row that took too long
 	search atomic.Int32 // promotions that go on looking for slow records
+	losses atomic.Int32 // promotions in a row that lost their connection
 }
 
 const (
@@ -63,6 +64,7 @@ func (c *pace) tookTooLong(bound int64) {
 // others may follow.
 func (c *pace) passed(slow bool) {
 	c.cutOff.Store(0)
+	c.losses.Store(0)
 	if slow {
 		c.search.Store(lookFor)
 	} else if n := c.search.Load(); n > 0 {
@@ -88,7 +90,7 @@ func (p *promotion) searches() bool { return p.times.record > 0 }
 
 // tooSlow is true if such a promotion has met its limit.
 func (p *promotion) tooSlow(ctx context.Context, err error) bool {
-	return p.searches() && tookTooLong(err) && ctx.Err() == nil
+	return p.searches() && tookTooLong(err) && ctx.Err() == nil && !p.q.IsClosed()
 }
 
 // limited runs statements as try does. A promotion that looks for slow records limits the time of

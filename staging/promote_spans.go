@@ -67,13 +67,16 @@ func (p *promotion) spans(ctx context.Context) ([]recordSpan, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out []recordSpan
+	return spansOf(r), nil
+}
+
+func spansOf(r result) (out []recordSpan) {
 	for row := range r.each() {
 		no := int32(row.int("no"))
 		out = append(out, recordSpan{first: recordOf(no, int32(row.int("first"))), last: recordOf(no, int32(row.int("last"))),
 			rows: row.int("n"), firstPage: row.int("first_page"), lastPage: row.int("last_page")})
 	}
-	return out, nil
+	return out
 }
 
 // group joins the spans of small batches, and cuts those of large ones, to pieces of about so many
