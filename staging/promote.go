@@ -230,7 +230,7 @@ func attempts(ctx context.Context, o PromoteOptions, pace *pace, early *unconfir
 		case errors.Is(err, errAllSlow), how.times.record > 0 && errors.Is(err, ErrMerge):
 			pace.giveTime()
 		case tookTooLong(err) || o.Timeout > 0 && inner.Err() != nil && ctx.Err() == nil:
-			pace.tookTooLong(max(1, min(limit, max(a.expect, 2))/2))
+			pace.tookTooLong(max(1, min(limit, max(a.expect, 2))/2), err)
 			return PromoteResult{}, &contextError{"promoting into " + t.Name() + " took too long, or too much of the server; the next promotion takes fewer rows", err, ""}
 		case try >= 5 || ctx.Err() != nil:
 		case a.gone:

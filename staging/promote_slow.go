@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// A record may take the server for ever, or more memory or temporary files than it has: a trigger,
+// A record may take the server for ever, or more temporary files than are allowed: a trigger,
 // a constraint or the expression of an index does not come to an end with its values. Fewer rows do
 // not help then. So after some promotions in a row that took too long, the next ones look for such
 // records. They insert in parts, limit the time of each statement, and go down to the records that
@@ -54,10 +54,20 @@ func (c *pace) statementTimes(ctx context.Context, timeout time.Duration) statem
 	return statementTimes{part: min(timeout/32, mostPartTime), record: min(timeout/8, mostRecordTime)}
 }
 
-// tookTooLong takes in a promotion that changed nothing because it took too long.
-func (c *pace) tookTooLong(bound int64) {
+// tookTooLong takes in a promotion that changed nothing because it took too long, or too much of
+// the server. bound is the number of rows for the next one.
+func (c *pace) tookTooLong(bound int64, err error) {
 	c.bound.Store(bound)
-	c.cutOff.Add(1)
+	if code := sqlState(err); code == "" || isSlow(err) {
+		c.cutOff.Add(1)
+	}
+}
+
+// isSlow is true for the limits that one record can exceed: of time, and of temporary files.
+// Memory, locks and the disk are also used up by what the promotion has written before the record.
+func isSlow(err error) bool {
+	code := sqlState(err)
+	return (code == "57014" || code == "53400") && tookTooLong(err)
 }
 
 // passed takes in a promotion that has done its work. slow is true if it has rejected slow records:
@@ -90,7 +100,7 @@ func (p *promotion) searches() bool { return p.times.record > 0 }
 
 // tooSlow is true if such a promotion has met its limit.
 func (p *promotion) tooSlow(ctx context.Context, err error) bool {
-	return p.searches() && tookTooLong(err) && ctx.Err() == nil && !p.q.IsClosed()
+	return p.searches() && isSlow(err) && ctx.Err() == nil && !p.q.IsClosed()
 }
 
 // limited runs statements as try does. A promotion that looks for slow records limits the time of
