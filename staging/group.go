@@ -57,7 +57,7 @@ type groupTable interface {
 	FindSealed(ctx context.Context, from, to time.Time, limit int) (SealedBatches, error)
 	view() tableView
 	beginning(m mode) []call
-	findFatal(ctx context.Context) (fatalRecords, error)
+	findFatal(ctx context.Context, limit int64) (fatalRecords, error)
 	inSlices(ctx context.Context, q *pgx.Conn, locks, calls []call, between func() error) ([]result, error)
 	registeredAt(ctx context.Context, q *pgx.Conn, s statement, ids []string, wait time.Duration) (result, error)
 	inOwn(ctx context.Context, q *pgx.Conn, m mode, c call) (result, error)

@@ -74,7 +74,7 @@ func (g *TableGroup[R]) promoteOnce(ctx context.Context, how manner) (attempt, e
 	if how.trial {
 		for i, t := range g.tables {
 			var err error
-			if fatal[i], err = t.findFatal(ctx); err != nil {
+			if fatal[i], err = t.findFatal(ctx, how.limit); err != nil {
 				return attempt{}, err
 			}
 		}

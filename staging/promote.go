@@ -205,7 +205,7 @@ func attempts(ctx context.Context, o PromoteOptions, pace *pace, early *unconfir
 	for try := 0; ; try++ {
 		a, err := t.promoteOnce(inner, how)
 		if a.lost {
-			pace.lost()
+			pace.lost(max(1, min(limit, max(a.expect, 2))/2))
 		}
 		if errors.Is(err, ErrNotDurable) { // done, but nothing may be acknowledged yet
 			early.add(a.out)
@@ -283,7 +283,7 @@ func (l *laneTarget) promoteOnce(ctx context.Context, how manner) (attempt, erro
 	var fatal fatalRecords
 	if how.trial && len(l.table.lane) == 1 {
 		var err error
-		if fatal, err = l.findFatal(ctx); err != nil {
+		if fatal, err = l.findFatal(ctx, how.limit); err != nil {
 			return attempt{}, err
 		}
 	}

@@ -30,15 +30,21 @@ type trial struct {
 	fatal    map[int64]error
 }
 
-// lost takes in a promotion whose connection ended before the commit.
-func (c *pace) lost() { c.losses.Add(1) }
+// lost takes in a promotion whose connection ended before the commit. From the second one on, the
+// next has half as many rows: the trial of a long backlog must end within its time, too.
+func (c *pace) lost(bound int64) {
+	if c.losses.Add(1) >= lostBeforeTrial {
+		c.bound.Store(bound)
+	}
+}
 
-// findFatal tries the staged records of all sides. It finds none where the target accepts none.
-func (t *table) findFatal(ctx context.Context) (fatalRecords, error) {
+// findFatal tries the first staged records of all sides, about as many rows of each as a promotion
+// takes. It finds none where the target accepts none.
+func (t *table) findFatal(ctx context.Context, limit int64) (fatalRecords, error) {
 	found := fatalRecords{}
 	for s := range t.sql.side {
 		x := &trial{t: t, s: side(s), fatal: map[int64]error{}}
-		if err := x.run(ctx); err != nil {
+		if err := x.run(ctx, limit); err != nil {
 			return nil, err
 		}
 		if len(x.fatal) > 0 {
@@ -48,11 +54,17 @@ func (t *table) findFatal(ctx context.Context) (fatalRecords, error) {
 	return found, nil
 }
 
-func (x *trial) run(ctx context.Context) error {
+func (x *trial) run(ctx context.Context, limit int64) error {
 	spans, err := x.spans(ctx)
 	if err != nil || len(spans) == 0 {
 		return err
 	}
+	n, rows := 1, spans[0].rows
+	for n < len(spans) && rows+spans[n].rows <= limit {
+		rows += spans[n].rows
+		n++
+	}
+	spans = spans[:n]
 	for _, part := range group(spans, x.t.sizes.least) {
 		if err := x.part(ctx, part); err != nil {
 			return err
@@ -76,14 +88,14 @@ func (x *trial) run(ctx context.Context) error {
 	return nil
 }
 
-// spans lists the staged records.
+// spans lists the staged records, without those of batches that were promoted before.
 func (x *trial) spans(ctx context.Context) (out []recordSpan, err error) {
 	c, err := acquire(ctx, x.t.pool)
 	if err != nil {
 		return nil, err
 	}
 	defer c.Release()
-	r, err := x.t.inOwn(ctx, c.Conn(), reads, x.t.sql.side[x.s].spans.where(everyRow).with(nil))
+	r, err := x.t.inOwn(ctx, c.Conn(), reads, x.t.sql.side[x.s].spans.where(batchOf("s.")+" IN (SELECT r.no FROM "+x.t.registry[x.s]+" r)").with(nil))
 	switch {
 	case isGone(err, x.s.lane()):
 		return nil, nil
