@@ -94,9 +94,10 @@ type staged struct {
 // that gets no turn within Config.LockTimeout returns [ErrBusy]. A promotion that exceeds its
 // Timeout changes nothing, and the next one takes half as many rows. After two such promotions in a
 // row, the next ones with a Timeout of at least 8 s look for records that take too long alone, such
-// as those on which a trigger never ends, and reject them. If no synchronous standby
-// confirms the commit, Promote returns [ErrNotDurable]. The next call then returns the result of
-// this promotion, as soon as it is confirmed.
+// as those on which a trigger never ends, and reject them. After two promotions in a row that lost
+// their connection, and without lanes, records that end the session are rejected too. If no
+// synchronous standby confirms the commit, Promote returns [ErrNotDurable]. The next call then
+// returns the result of this promotion, as soon as it is confirmed.
 func (t *table) Promote(ctx context.Context, o PromoteOptions) (PromoteResult, error) {
 	if o.Lane < 0 || o.Lane > len(t.lane) {
 		return PromoteResult{}, fmt.Errorf("%w: PromoteOptions.Lane is %d, must be 0 to %d", ErrConfig, o.Lane, len(t.lane))
