@@ -14,14 +14,14 @@ func ExampleRelay() {
 	redis, postgres, name, cleanup := connect()
 	defer cleanup()
 	_, err := postgres.Exec(ctx, `CREATE TABLE orders (id bigint PRIMARY KEY, item text);
-		INSERT INTO orders VALUES (1, 'chair'), (2, 'table'), (3, 'lamp')`)
+		INSERT INTO orders VALUES (8, 'chair'), (9, 'table'), (10, 'lamp')`)
 	must(err)
 	q, err := queue.New(ctx, redis, name, queue.Config{})
 	must(err)
 	for range 2 { // the program, started twice
 		relay, err := pipeline.NewRelay(q, "orders", pipeline.RelayConfig{
 			DB:    postgres,
-			SQL:   `SELECT id::text, row_to_json(o)::text FROM orders o WHERE id > $1::text::bigint ORDER BY id LIMIT $2`,
+			SQL:   `SELECT o.id::text, row_to_json(o)::text FROM orders o WHERE o.id > $1::text::bigint ORDER BY o.id LIMIT $2`,
 			Start: "0",
 		})
 		must(err)
@@ -37,9 +37,9 @@ func ExampleRelay() {
 	// Output:
 	// 3 records
 	// 0 records
-	// {"id":1,"item":"chair"}
-	// {"id":2,"item":"table"}
-	// {"id":3,"item":"lamp"}
+	// {"id":8,"item":"chair"}
+	// {"id":9,"item":"table"}
+	// {"id":10,"item":"lamp"}
 }
 
 // A relay runs next to the other parts of a program until its context ends.
@@ -50,7 +50,7 @@ func ExampleRelay_Run() {
 	q, err := queue.New(ctx, redis, name, queue.Config{})
 	must(err)
 	relay, err := pipeline.NewRelay(q, "numbers", pipeline.RelayConfig{
-		DB: postgres, SQL: `SELECT n::text, n::text FROM generate_series(1, 5) n WHERE n > $1::text::int ORDER BY n LIMIT $2`, Start: "0",
+		DB: postgres, SQL: `SELECT s.n::text, s.n::text FROM generate_series(8, 12) s(n) WHERE s.n > $1::text::int ORDER BY s.n LIMIT $2`, Start: "0",
 	})
 	must(err)
 	done := make(chan error)

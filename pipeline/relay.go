@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -32,17 +34,22 @@ type RelayConfig struct {
 	// number of records ($2), and returns the position and the payload of each, as text or bytea, in
 	// ascending order of the position:
 	//
-	//	SELECT id::text, row_to_json(o)::text FROM orders o
-	//	WHERE id > $1::text::bigint ORDER BY id LIMIT $2
+	//	SELECT o.id::text, row_to_json(o)::text FROM orders o
+	//	WHERE o.id > $1::text::bigint ORDER BY o.id LIMIT $2
+	//
+	// ORDER BY id would be wrong here: it means the output column id::text, and "10" sorts before "9".
+	// The query would then pass over records. A relay notices that in most pages, pushes nothing of
+	// the page and returns [ErrConfig]. A position must be unique, because a page may end between two
+	// records.
 	//
 	// A key that is assigned before the commit, such as a sequence, may become visible after a higher
 	// one, and would be passed over. Where several transactions write at once, keep the transaction's
 	// id in the row and leave out what may still be in progress:
 	//
 	//	ALTER TABLE orders ADD tx xid8 NOT NULL DEFAULT pg_current_xact_id()
-	//	SELECT tx || '/' || id, … WHERE tx < pg_snapshot_xmin(pg_current_snapshot())
-	//	  AND (tx, id) > (split_part($1, '/', 1)::xid8, split_part($1, '/', 2)::bigint)
-	//	ORDER BY tx, id LIMIT $2
+	//	SELECT o.tx || '/' || o.id, … WHERE o.tx < pg_snapshot_xmin(pg_current_snapshot())
+	//	  AND (o.tx, o.id) > (split_part($1, '/', 1)::xid8, split_part($1, '/', 2)::bigint)
+	//	ORDER BY o.tx, o.id LIMIT $2
 	//
 	// A transaction that stays open anywhere on the server then holds back what is newer than it. A
 	// default is for inserts: a row that is updated, also by staging.ConflictReplace, keeps its tx and
@@ -111,9 +118,10 @@ func (r *Relay) Step(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("pipeline: relay %s: could not read the position: %w", r.source, err)
 	}
-	to, payloads, err := r.page(ctx, cmp.Or(at, r.cfg.Start))
+	start := cmp.Or(at, r.cfg.Start)
+	to, payloads, err := r.page(ctx, start)
 	if err != nil {
-		return 0, fmt.Errorf("pipeline: relay %s: could not read the records after %q: %w", r.source, at, err)
+		return 0, fmt.Errorf("pipeline: relay %s: could not read the records after %q: %w", r.source, start, err)
 	}
 	if len(payloads) == 0 {
 		return 0, nil
@@ -124,24 +132,85 @@ func (r *Relay) Step(ctx context.Context) (int, error) {
 	return len(payloads), nil
 }
 
-// page reads the records after a position.
+// page reads the records after a position, and checks their order.
 func (r *Relay) page(ctx context.Context, at string) (to string, payloads [][]byte, err error) {
-	rows, err := r.cfg.DB.Query(ctx, r.cfg.SQL, at, r.cfg.Records)
-	if err != nil {
+	positions, payloads, err := r.read(ctx, at, r.cfg.Records)
+	if err != nil || len(payloads) == 0 {
 		return "", nil, err
+	}
+	if positions[0] == at {
+		return "", nil, fmt.Errorf("%w: RelayConfig.SQL returns the record at $1, must return only those after it", ErrConfig)
+	}
+	return positions[len(positions)-1], payloads, r.ordered(ctx, positions)
+}
+
+// read runs the query.
+func (r *Relay) read(ctx context.Context, at string, records int) (positions []string, payloads [][]byte, err error) {
+	rows, err := r.cfg.DB.Query(ctx, r.cfg.SQL, at, records)
+	if err != nil {
+		return nil, nil, err
 	}
 	defer rows.Close()
 	for rows.Next() {
+		var position string
 		var payload []byte
-		if err := rows.Scan(&to, &payload); err != nil {
-			return "", nil, err
+		if err := rows.Scan(&position, &payload); err != nil {
+			return nil, nil, err
 		}
 		if payload == nil {
-			return "", nil, fmt.Errorf("the payload at %q is NULL", to)
+			return nil, nil, fmt.Errorf("the payload at %q is NULL", position)
 		}
-		payloads = append(payloads, payload)
+		positions, payloads = append(positions, position), append(payloads, payload)
 	}
-	return to, payloads, rows.Err()
+	return positions, payloads, rows.Err()
+}
+
+// ordered returns an error if the query's ORDER BY contradicts its condition on $1. Such a page is
+// full while records before its last position are missing from it, and no later page has them.
+//
+// Only the query can compare its positions. So where one is less than the position before it, read
+// as numbers and text, the query is asked which record follows it. That must not be one of those
+// that the page has before it. Text keys may sort like that and be in order: then this costs a
+// query for one record.
+func (r *Relay) ordered(ctx context.Context, positions []string) error {
+	for i := 1; i < len(positions); i++ {
+		if comparePositions(positions[i-1], positions[i]) <= 0 {
+			continue
+		}
+		after, _, err := r.read(ctx, positions[i], 1)
+		if err != nil || len(after) == 0 {
+			return err
+		}
+		if slices.Contains(positions[:i+1], after[0]) {
+			return fmt.Errorf("%w: RelayConfig.SQL returns the position %[2]q before %[3]q, and again after $1 = %[3]q: must be in ascending order "+
+				"(after SELECT id::text, ORDER BY id sorts by that text; write ORDER BY o.id)", ErrConfig, after[0], positions[i])
+		}
+		return nil
+	}
+	return nil
+}
+
+// comparePositions compares two positions byte by byte, and the numbers in them by their value.
+func comparePositions(a, b string) int {
+	digits := func(s string) int {
+		return len(s) - len(strings.TrimLeft(s, "0123456789"))
+	}
+	for a != "" && b != "" {
+		n, m := digits(a), digits(b)
+		if n == 0 || m == 0 {
+			if a[0] != b[0] {
+				return cmp.Compare(a[0], b[0])
+			}
+			a, b = a[1:], b[1:]
+			continue
+		}
+		x, y := strings.TrimLeft(a[:n], "0"), strings.TrimLeft(b[:m], "0")
+		if c := cmp.Or(cmp.Compare(len(x), len(y)), cmp.Compare(x, y)); c != 0 {
+			return c
+		}
+		a, b = a[n:], b[m:]
+	}
+	return cmp.Compare(len(a), len(b))
 }
 
 // Run copies records until ctx is done, and returns nil. It retries after errors. When the program

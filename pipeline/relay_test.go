@@ -116,7 +116,7 @@ func TestRelayStep(t *testing.T) {
 	r, next, _ := relayed(t, 2)
 	// One writer, so the key alone orders the rows. No transaction of another test delays them.
 	byKey := relayConfig(r, 2)
-	byKey.SQL, byKey.Start = "SELECT no::text, id FROM items WHERE no > $1::text::bigint ORDER BY no LIMIT $2", "0"
+	byKey.SQL, byKey.Start = "SELECT i.no::text, i.id FROM items i WHERE i.no > $1::text::bigint ORDER BY i.no LIMIT $2", "0"
 	relay, err := pipeline.NewRelay(next, "items", byKey)
 	if err != nil {
 		t.Fatal(err)
@@ -158,6 +158,53 @@ func TestRelayStep(t *testing.T) {
 	} {
 		if _, err := pipeline.NewRelay(next, "items", cfg); !errors.Is(err, pipeline.ErrConfig) || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+}
+
+// A query whose ORDER BY contradicts its condition would pass over records. The usual cause is that
+// ORDER BY id means the output column id::text.
+func TestRelayNoticesAWrongOrder(t *testing.T) {
+	t.Parallel()
+	r, next, _ := relayed(t, 2)
+	if _, err := r.pool.Exec(t.Context(), "INSERT INTO items (id, kind) SELECT 'k' || n, 'keep' FROM generate_series(1, 120) n"); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		sql, start, want string
+		records          int
+	}{
+		"text of a number":        {"SELECT no::text, id FROM items WHERE no > $1::text::bigint ORDER BY no LIMIT $2", "0", "must be in ascending order", 20},
+		"payload named as a key":  {"SELECT tx || '/' || no, no::text FROM items WHERE (tx, no) > (split_part($1, '/', 1)::xid8, split_part($1, '/', 2)::bigint) ORDER BY tx, no LIMIT $2", "0/0", "must be in ascending order", 20},
+		"negative numbers":        {"SELECT (no - 61)::text AS at, id FROM items WHERE no - 61 > $1::text::bigint ORDER BY at LIMIT $2", "-100", "must be in ascending order", 20},
+		"descending":              {"SELECT no::text, id FROM items i WHERE no > $1::text::bigint ORDER BY i.no DESC LIMIT $2", "0", "must be in ascending order", 20},
+		"the last record again":   {"SELECT no::text, id FROM items i WHERE no >= $1::text::bigint ORDER BY i.no LIMIT $2", "1", "must return only those after it", 20},
+		"numbers":                 {"SELECT no::text, id FROM items i WHERE no > $1::text::bigint ORDER BY i.no LIMIT $2", "0", "", 50},
+		"negative numbers, right": {"SELECT (no - 61)::text, id FROM items i WHERE no - 61 > $1::text::bigint ORDER BY no - 61 LIMIT $2", "-100", "", 50},
+		"text, sorted as text":    {`SELECT id, id FROM items WHERE id > $1 COLLATE "C" ORDER BY id COLLATE "C" LIMIT $2`, "", "", 50},
+	} {
+		relay, err := pipeline.NewRelay(next, name, pipeline.RelayConfig{DB: r.pool, SQL: c.sql, Start: c.start, Records: c.records, Logger: quiet})
+		if err != nil {
+			t.Fatal(err)
+		}
+		total := 0
+		for {
+			n, err := relay.Step(t.Context())
+			if c.want != "" {
+				if !errors.Is(err, pipeline.ErrConfig) || !strings.Contains(err.Error(), c.want) || n != 0 {
+					t.Errorf("%s: got %d, %v, want %q", name, n, err, c.want)
+				}
+				break
+			}
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			if total += n; n == 0 {
+				if total != 120 {
+					t.Errorf("%s: relayed %d records, want 120", name, total)
+				}
+				break
+			}
 		}
 	}
 }
