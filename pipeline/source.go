@@ -41,9 +41,10 @@ var ErrLongLine = errors.New("pipeline: the line is too long")
 // ErrNotUTF8 is wrapped by the error about a text of a [CSV] source that JSON cannot hold.
 var ErrNotUTF8 = errors.New("pipeline: the text is not valid UTF-8")
 
-// Lines is a source of one record per line, such as NDJSON. It skips empty lines and does not parse
-// the others: the chain rejects malformed ones, with their payload. A line of more than limit bytes
-// (0: [queue.DefaultMaxPayload]) is a [LineError].
+// Lines is a source of one record per line, such as NDJSON. It skips blank lines and a byte order
+// mark at the beginning, and passes the others on as they are, without their ends: the chain
+// rejects malformed ones, with their payload. A line of more than limit bytes (0:
+// [queue.DefaultMaxPayload]) is a [LineError].
 func Lines(r io.Reader, limit int) Source {
 	limit = cmp.Or(limit, queue.DefaultMaxPayload)
 	return func(yield func([]byte, error) bool) {
@@ -51,7 +52,7 @@ func Lines(r io.Reader, limit int) Source {
 			yield(nil, fmt.Errorf("%w: the reader of Lines is nil, must be an io.Reader", ErrConfig))
 			return
 		}
-		in := bufio.NewReaderSize(r, 64<<10)
+		in := withoutMark(r)
 		for line := 1; ; line++ {
 			text, long, err := readLine(in, limit)
 			switch {
@@ -62,7 +63,7 @@ func Lines(r io.Reader, limit int) Source {
 				if !yield(nil, &LineError{line, fmt.Errorf("%w: more than %d bytes", ErrLongLine, limit)}) {
 					return
 				}
-			case len(text) > 0:
+			case len(bytes.TrimSpace(text)) > 0:
 				if !yield(text, nil) {
 					return
 				}
@@ -73,6 +74,26 @@ func Lines(r io.Reader, limit int) Source {
 		}
 	}
 }
+
+// withoutMark skips a byte order mark, which spreadsheets write at the beginning of UTF-8. It would
+// become a part of the first name or record.
+func withoutMark(r io.Reader) *bufio.Reader {
+	const mark = "\uFEFF"
+	in := bufio.NewReaderSize(r, 64<<10)
+	first, err := in.Peek(len(mark))
+	if string(first) == mark {
+		_, _ = in.Discard(len(mark))
+	}
+	if err != nil && !errors.Is(err, io.EOF) { // Peek has taken the error: it must come after the bytes
+		return bufio.NewReader(io.MultiReader(bytes.NewReader(first), failed{err}))
+	}
+	return in
+}
+
+// failed is a reader that has failed.
+type failed struct{ err error }
+
+func (f failed) Read([]byte) (int, error) { return 0, f.err }
 
 // readLine reads a line without its end. It reads past a line that is too long and keeps nothing of
 // it.
@@ -86,21 +107,21 @@ func readLine(in *bufio.Reader, limit int) (line []byte, long bool, err error) {
 		if errors.Is(err, bufio.ErrBufferFull) {
 			continue
 		}
-		return bytes.TrimSpace(line), long, err
+		return bytes.TrimRight(line, "\r\n"), long, err
 	}
 }
 
 // CSV is a source of CSV records after a header line. Each payload is a JSON object that maps the
 // names in the header, which must be unique, to the texts of the fields. A record that cannot be
 // parsed, has a different number of fields than the header, or is not valid UTF-8, is a
-// [LineError].
+// [LineError]. A byte order mark at the beginning is skipped.
 func CSV(r io.Reader) Source {
 	return func(yield func([]byte, error) bool) {
 		if redisx.IsNil(r) {
 			yield(nil, fmt.Errorf("%w: the reader of CSV is nil, must be an io.Reader", ErrConfig))
 			return
 		}
-		in := csv.NewReader(r)
+		in := csv.NewReader(withoutMark(r))
 		in.ReuseRecord = true
 		header, err := in.Read()
 		if errors.Is(err, io.EOF) {

@@ -37,6 +37,10 @@ func TestLines(t *testing.T) {
 		"ends":              {"a\nb\r\n\n  \nc", []string{"a", "b", "c"}},
 		"malformed goes on": {"{\n}", []string{"{", "}"}},
 		"long":              {"a\n" + long + "\nb\n" + long, []string{"a", "error: pipeline: line 2: the line is too long: more than 100000 bytes", "b", "error: pipeline: line 4: the line is too long: more than 100000 bytes"}},
+		"spaces and tabs":   {"\tb\t\n x \n\t\n", []string{"\tb\t", " x "}},
+		"byte order mark":   {"\uFEFFa\n\uFEFFb\n", []string{"a", "\uFEFFb"}},
+		"only a mark":       {"\uFEFF", nil},
+		"part of a mark":    {"\xef\xbb", []string{"\xef\xbb"}},
 		"just fits":         {long[:100_000] + "\r\n", []string{long[:100_000]}},
 	} {
 		for reader, r := range map[string]io.Reader{"whole": strings.NewReader(c.in), "in halves": iotest.HalfReader(strings.NewReader(c.in))} {
@@ -48,6 +52,10 @@ func TestLines(t *testing.T) {
 	got := read(pipeline.Lines(io.MultiReader(strings.NewReader("a\n"), iotest.ErrReader(io.ErrClosedPipe)), 0))
 	if len(got) != 2 || got[0] != "a" || !strings.Contains(got[1], "could not read line 2") {
 		t.Errorf("a reader that fails: got %q, want the line and the error", got)
+	}
+	once := iotest.TimeoutReader(iotest.OneByteReader(strings.NewReader("a\nb\n"))) // its second read fails, the third one does not
+	if got := read(pipeline.Lines(once, 0)); len(got) != 1 || !strings.Contains(got[0], "could not read line 1") {
+		t.Errorf("a reader that fails once: got %q, want only the error", got)
 	}
 }
 
@@ -69,6 +77,11 @@ func TestCSV(t *testing.T) {
 	}
 	if got := read(pipeline.CSV(strings.NewReader("id,\xff\n1,2\n"))); len(got) != 1 || !strings.Contains(got[0], "not valid UTF-8") {
 		t.Errorf("a header that is not UTF-8: got %q, want only the error", got)
+	}
+	for _, header := range []string{"\uFEFFid,n", "\uFEFF\"id\",n"} { // as spreadsheets write it
+		if got := read(pipeline.CSV(strings.NewReader(header + "\n1,\uFEFF2\n"))); !slices.Equal(got, []string{`{"id":"1","n":"` + "\uFEFF" + `2"}`}) {
+			t.Errorf("a byte order mark before the header: got %q", got)
+		}
 	}
 	if got := read(pipeline.CSV(strings.NewReader(""))); len(got) != 0 {
 		t.Errorf("an empty file: got %q, want nothing", got)
