@@ -83,6 +83,11 @@ func (f Flow[T]) validate() (Flow[T], error) {
 	case f.Signals != nil && f.Signals.client == nil:
 		return f, fmt.Errorf("%w: Flow.Signals is empty, must come from NewSignals", ErrConfig)
 	}
+	if t, ok := f.Table.(interface{ Validate() error }); ok { // a group
+		if err := t.Validate(); err != nil {
+			return f, fmt.Errorf("%w: Flow.Table: %w", ErrConfig, err)
+		}
+	}
 	_, sharded := f.Queue.(*queue.Shards)
 	if _, one := f.Chain.window.(*dedup.Deduplicator); sharded && one {
 		return f, fmt.Errorf("%w: the window of the Dedup stage in Flow.Chain is one window, must be the Window of NewShards for a queue with shards", ErrConfig)

@@ -225,3 +225,33 @@ func TestGroupInChaos(t *testing.T) {
 	r.check(want{rows: idsOf(good), rejects: append(idsOf(ruled), idsOf(bad)...)})
 	r.checkParts(idsOf(good))
 }
+
+// A group that cannot be one is an error of the constructors: a worker would retry it for ever.
+func TestAGroupWithAFaultIsRefusedEarly(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	if _, err := r.pool.Exec(t.Context(), "CREATE TABLE parts (item text NOT NULL, no bigint)"); err != nil {
+		t.Fatal(err)
+	}
+	parts, err := staging.New(t.Context(), r.pool, "parts", staging.Config[part]{ID: "item", Lanes: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	items := staging.Into(r.table, func(v item) []item { return []item{v} })
+	for want, group := range map[string]*staging.TableGroup[item]{
+		"has 2 lanes (Config.Lanes), must have 1 (RetireLanes": staging.Group(items, staging.Into(parts, func(item) []part { return nil })),
+		"is a member twice":       staging.Group(items, items),
+		"0 members, must be 1 to": staging.Group[item](),
+	} {
+		flow := r.flow
+		flow.Table = group
+		_, worker := pipeline.NewWorker(flow, pipeline.WorkerConfig{})
+		_, promoter := pipeline.NewPromoter(flow, pipeline.PromoterConfig{})
+		_, books := flow.Books(t.Context())
+		for call, err := range map[string]error{"NewWorker": worker, "NewPromoter": promoter, "Books": books, "Drain": flow.Drain(t.Context())} {
+			if !errors.Is(err, pipeline.ErrConfig) || !errors.Is(err, staging.ErrConfig) || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: got %v, want %q", call, err, want)
+			}
+		}
+	}
+}

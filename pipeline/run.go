@@ -30,7 +30,8 @@ func (f ServiceFunc) Run(ctx context.Context) error { return f(ctx) }
 //
 // When a service returns an error or panics, the others are stopped in the same way, and Run
 // returns that error. A service that returns nil has finished; the others continue. Run returns
-// when all have returned. The error of a context that Run has ended counts as nil.
+// when all have returned. The error of a context that Run has ended counts as nil, unless it also
+// wraps [ErrStuck], as that of [Flow.Drain] does.
 func Run(ctx context.Context, services ...Service) error {
 	for i, s := range services {
 		if redisx.IsNil(s) {
@@ -51,7 +52,7 @@ func Run(ctx context.Context, services ...Service) error {
 		go func() {
 			defer close(ended[i])
 			err := runService(own, services[i])
-			if err == nil || own.Err() != nil && errors.Is(err, own.Err()) {
+			if err == nil || own.Err() != nil && errors.Is(err, own.Err()) && !errors.Is(err, ErrStuck) {
 				return
 			}
 			once.Do(func() {

@@ -146,3 +146,22 @@ func TestRunAPipeline(t *testing.T) {
 	}
 	r.check(want{rows: idsOf(records)})
 }
+
+// A job that waits for a stuck pipeline ends with the reason, also when the program was stopped.
+func TestRunReturnsAStall(t *testing.T) {
+	t.Parallel()
+	for want, result := range map[bool]error{
+		false: context.Canceled,
+		true:  errors.Join(context.Canceled, pipeline.ErrStuck),
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		err := pipeline.Run(ctx, pipeline.ServiceFunc(func(ctx context.Context) error {
+			cancel()
+			<-ctx.Done()
+			return result
+		}))
+		if errors.Is(err, pipeline.ErrStuck) != want || !want && err != nil {
+			t.Errorf("the service returned %v: got %v", result, err)
+		}
+	}
+}

@@ -52,7 +52,7 @@ func ExampleGroup() {
 		staging.Into(lines, func(r bookRecord) []bookLine { return r.Lines }),
 	)
 
-	fmt.Println(table.Check(ctx)) // at the start of a program: can these tables be one?
+	fmt.Println(table.Validate(), table.Check(ctx)) // at the start of a program: can these tables be one?
 	fmt.Println(table.Stage(ctx, staging.Load[bookRecord]{
 		Batch: staging.Batch{ID: staging.NewBatchID(), Records: 2},
 		Rows: []bookRecord{
@@ -77,7 +77,7 @@ func ExampleGroup() {
 		fmt.Println(b.Table, b.Staged, "=", b.Rows, "+", b.RejectedByRule, err)
 	}
 	// Output:
-	// <nil>
+	// <nil> <nil>
 	// staged <nil>
 	// 2 records, 3 rows, 3 rejected <nil>
 	// "public"."book_orders" group sqlstate_23514 o2

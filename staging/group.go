@@ -120,8 +120,8 @@ const separator = " + "
 const mostMembers = 64
 
 // Group makes several tables act as one. The first leads the group: its ledger is the one that
-// decides, and it leads no other group. An error of the configuration is returned by every call of
-// the group, and by [TableGroup.Check].
+// decides, and it leads no other group. An error of the configuration is returned by
+// [TableGroup.Validate], by [TableGroup.Check] and by every other call of the group.
 //
 // Drain the queue (Flow.Drain of package pipeline) and stop the old programs before you make a
 // group of a table that batches were staged into alone, before you add a member, and before you let
@@ -177,6 +177,10 @@ func (g *TableGroup[R]) Name() string {
 
 // whereQuery identifies a database.
 const whereQuery = "SELECT system_identifier::text AS server, current_database()::text AS database FROM pg_control_system()"
+
+// Validate checks the group as far as possible without a server: the number of its members, that
+// each is a member once, and that it has one lane. The constructors of package pipeline call it.
+func (g *TableGroup[R]) Validate() error { return g.err }
 
 // Check returns an error that wraps [ErrConfig] if the tables cannot be one group: each is a member
 // once, all are in one database, and no foreign keys between them form a cycle. Every other call
