@@ -17,6 +17,8 @@ import (
 )
 
 // RelayQueue is the part of a queue that a [Relay] pushes to. *[queue.Queue] implements it.
+// *[queue.Shards] does not, because no step spans two shards: push the rows with Shards.Push and
+// store the position afterwards, so that the windows drop what a restart pushes again.
 type RelayQueue interface {
 	Name() string
 	Position(ctx context.Context, source string) (string, error)
