@@ -2,8 +2,9 @@
 -- Tries the records of a condition one by one, in the order of arrival, as row-by-row INSERT does.
 -- Each is accepted or refused by Postgres itself. What is refused moves from the side into the
 -- rejects table, with Postgres' own SQLSTATE, constraint and message. The tries share a
--- subtransaction as long as none is refused: a refusal names the record, the records before it in
--- the subtransaction are written again, and the next subtransaction is shorter.
+-- subtransaction as long as none is refused: a refusal names the record, and the records before it
+-- in the subtransaction are written again. A subtransaction takes the square root of the rows
+-- between two refusals: shorter ones cost more to begin, longer ones more to write again.
 --
 -- alone:    each record is tried against the target as it is, and rolled back.
 -- undo:     what was written is rolled back at the end. Only the refusals stay.
@@ -28,6 +29,7 @@ DECLARE
     hr__at       bigint := 1;      -- its number
     hr__first    bigint;           -- number of the row with which the subtransaction began
     hr__size     bigint := CASE WHEN {alone} THEN 1 ELSE 64 END; -- rows of a subtransaction
+    hr__since    bigint := 0;      -- rows since the last refusal
     hr__record_  bigint;           -- record under way
     hr__skip     bigint;           -- record that the subtransaction before refused
     hr__skipped  tid[];            -- its rows
@@ -111,7 +113,8 @@ BEGIN
                         RAISE SQLSTATE 'HR000';
                     END IF;
                     hr__written := hr__written + hr__tried;
-                    hr__size := least(hr__size * 2, 4096);
+                    hr__since := CASE WHEN cardinality(hr__skipped) > 0 THEN 0 ELSE hr__since + hr__at - hr__first END;
+                    hr__size := greatest(hr__size, least(sqrt(hr__since), 4096)::bigint);
                 EXCEPTION WHEN OTHERS OR assert_failure THEN
                     IF NOT hr__passed THEN
                         GET STACKED DIAGNOSTICS hr__state = RETURNED_SQLSTATE, hr__message = MESSAGE_TEXT,
@@ -121,7 +124,7 @@ BEGIN
                             hr__twice := hr__record_; -- another program may have inserted the key a moment ago
                             hr__skip := NULL;
                         END IF;
-                        hr__size := greatest(hr__at - hr__first, 1);
+                        hr__size := greatest(least(sqrt(hr__since + hr__at - hr__first), 4096)::bigint, 1);
                         FETCH ABSOLUTE hr__first FROM hr__rows INTO hr__row;
                         hr__more := true;
                         hr__at := hr__first;
