@@ -274,8 +274,8 @@ local function resolve(run, base, before)
             q = older[q]
           end
         end
-        -- Mostly it is another id's, and the only one. What was given back leaves the slot for
-        -- good.
+        -- In most cases it is another id's entry, and the only one. An entry that was given back
+        -- leaves the slot for good.
         local it
         repeat
           local o = q % length
@@ -359,8 +359,8 @@ else
   reply = string.rep(FRESH, n)
 end
 
--- store keeps the verdicts with the batch. Also when none is new: a durable claim waits for a
--- write of this connection.
+-- store keeps the verdicts with the batch. It writes even if none is new: a durable claim waits for
+-- a write of this connection.
 local function store()
   local before = stored or string.rep(UNKNOWN, records)
   local mine = reply

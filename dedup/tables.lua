@@ -179,8 +179,8 @@ local function list(s)
   return out
 end
 
--- bitfield runs BITFIELD, or does without where the server has none. args are its arguments, n
--- their number, and size the number of arguments of each operation.
+-- bitfield runs BITFIELD, or does the same by other commands where the server lacks it. args are
+-- its arguments, n their number, and size the number of arguments of each operation.
 local function bitfield(command, args, n, size)
   local got = redis.pcall(command, unpack(args, 1, n))
   if not got.err then return got end
@@ -296,9 +296,10 @@ local function drop_lost()
   return #tables < before
 end
 
--- open makes a table for about so many claims the one that takes them. Its id is the time, or a
--- higher number than the last one's. Its index is an eighth to a quarter larger than needed: a size
--- of which the server's allocator wastes nothing. build makes the index.
+-- open creates a table sized for the expected claims. It is the newest table, so it takes the next
+-- claims. Its id is the time, or a higher number than the last one's. Its index is an eighth to a
+-- quarter larger than needed: a size of which the server's allocator wastes nothing. build makes
+-- the index.
 local function open(claims)
   local wanted, size = min(4 * SLOTS_PER_CLAIM * claims, MAX_INDEX), MIN_INDEX
   while size * 2 <= wanted do size = size * 2 end

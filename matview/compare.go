@@ -167,7 +167,8 @@ func columnDiffs(have, want []field) (diffs []string) {
 	return diffs
 }
 
-// firstDifference cuts out the place where two texts part, long enough to be found again.
+// firstDifference returns the part of each text around their first difference, long enough to be
+// found again.
 func firstDifference(a, b string) (string, string) {
 	i := 0
 	for i < len(a) && i < len(b) && a[i] == b[i] {

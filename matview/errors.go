@@ -82,7 +82,7 @@ func (e *contextError) Error() string {
 func (e *contextError) Unwrap() error { return e.err }
 
 // ofView explains an error about the SQL of a view. It is an ErrConfig if Postgres cannot read it.
-// A missing table is none: it may come later.
+// A missing table is not: it may come later.
 func ofView(name string, err error) error {
 	switch state := sqlState(err); {
 	case state == undefinedTable, state == "42501", !strings.HasPrefix(state, "42"):

@@ -179,8 +179,8 @@ func (r Rollup) written() []stored {
 	return out
 }
 
-// recomputed are the columns that a row which goes cannot be taken out of: a sum only if the row's
-// value was NaN or infinite.
+// recomputed are the columns from which a replaced row cannot be subtracted: a sum only if the
+// row's value was NaN or infinite.
 func (r Rollup) recomputed() []stored {
 	var out []stored
 	for i, m := range r.Measures {

@@ -24,7 +24,7 @@ type schedule struct {
 	wake chan struct{}
 }
 
-// note takes a notice in.
+// note records a notice.
 func (s *schedule) note(at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -81,7 +81,7 @@ func (s *schedule) begin() {
 	s.first, s.last = time.Time{}, time.Time{}
 }
 
-// end takes the result of a refresh in: the views that have to be refreshed again, nil if none
+// end records the result of a refresh: the views that have to be refreshed again, nil if none
 // failed. Each failure doubles the pause before the next retry.
 func (s *schedule) end(at time.Time, again map[string]bool, debounce, staleness time.Duration) {
 	s.mu.Lock()

@@ -102,8 +102,8 @@ func (f Flow[T]) settler(worker string, log *slog.Logger, limit time.Duration) q
 }
 
 // undoOfBurial runs the chain up to its Dedup stage to find the id of a record that is about to be
-// buried, and returns the claim to give back. The record may be one that makes the chain hang:
-// after limit it is buried without.
+// buried, and returns the claim to give back. If the record makes the chain hang, it is buried
+// after limit, and its claim remains.
 func (f Flow[T]) undoOfBurial(ctx context.Context, qb *queue.Batch, log *slog.Logger, limit time.Duration) (queue.Resolution, error) {
 	b, err := f.runToKeys(ctx, qb, limit)
 	if !errors.Is(err, errKeysKnown) {
@@ -142,8 +142,9 @@ func (f Flow[T]) runToKeys(ctx context.Context, qb *queue.Batch, limit time.Dura
 	select { // what checks its context returns now
 	case err := <-done:
 		if ctx.Err() == nil && !errors.Is(err, errKeysKnown) {
-			// Also a stage that takes the end of its context for an outage: it would end so each time.
-			err = fmt.Errorf("pipeline: the chain took longer than %v: %s", limit, err.Error()) // hides what it is
+			// This includes a stage that takes the end of its context for an outage: it would do so each
+			// time.
+			err = fmt.Errorf("pipeline: the chain took longer than %v: %s", limit, err.Error()) // %s hides its kind
 		}
 		return b, err
 	case <-time.After(keysGrace):

@@ -58,7 +58,7 @@ type Stage[In, Out any] struct {
 
 	keepsClaims bool // the claims of rejected records are not given back
 
-	lacks string // what the constructor of the stage, or of a part of it, got as nil
+	lacks string // what the stage or a part of it lacks: a function, a name
 }
 
 // lacking is the stage, with a note if a function of it is nil or if it has no name. Workers and

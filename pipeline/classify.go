@@ -39,7 +39,7 @@ var dataClasses = []string{"21", "22", "23", "44", "54"}
 // never pays for a Postgres that is unreachable, full, restarting, locked or set up wrongly. Of the
 // errors that Postgres itself returns, only those of dataClasses count against the batch.
 func isTransient(err error) bool {
-	var unconnected *pgschema.UnconnectedError // by a hook of the pool, it may have any cause
+	var unconnected *pgschema.UnconnectedError // a hook of the pool failed, whatever the cause
 	if errors.As(err, &unconnected) || isUnavailable(err) || errors.Is(err, staging.ErrBusy) || errors.Is(err, staging.ErrUnknown) {
 		return true
 	}
@@ -62,7 +62,7 @@ func isTransient(err error) bool {
 }
 
 // isPermanent reports whether an error of the queue lasts until an operator acts: Redis has
-// answered, and not to ask for patience, or the client is closed.
+// answered with something other than a request to wait, or the client is closed.
 func isPermanent(err error) bool {
 	if isMisconfigured(err) || errors.Is(err, rueidis.ErrClosing) {
 		return true

@@ -14,8 +14,8 @@ import (
 // errNoAnswer marks the error of a call to a store that did not return in time.
 var errNoAnswer = errors.New("pipeline: no answer")
 
-// within bounds a call to a store. A connection whose peer acknowledges every byte and never
-// answers is left by no other means.
+// within bounds a call to a store. If the peer acknowledges every byte and never answers, nothing
+// else ends the call.
 func within(ctx context.Context, limit time.Duration, what string, call func(ctx context.Context) error) error {
 	inner, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -64,7 +64,7 @@ type boundedQueue struct {
 	limit, reconciling *patience
 }
 
-// errNoBatch is the fault of a queue other than those of package queue.
+// errNoBatch reports a bug in a queue that is not one of package queue.
 var errNoBatch = errors.New("pipeline: Lease of the queue returned no batch and no error")
 
 func (q boundedQueue) Lease(ctx context.Context, o queue.LeaseOptions) (*queue.Batch, error) {

@@ -161,8 +161,9 @@ func (f *finder) add(p FoundPlace) {
 // heldBatches is how many of the batches in flight Find compares with the holder of an id.
 const heldBatches = 1000
 
-// A batch claims its ids soon after its seal, or later when it had to wait. Find compares the
-// batches of both spans, up to so many.
+// A batch claims its ids soon after its seal, or later if it had to wait. Find first compares the
+// batches that were sealed within a short time before the claim, and then those within a long one.
+// sealedMost bounds their numbers.
 var (
 	sealedBefore = []time.Duration{10 * time.Minute, 25 * time.Hour}
 	sealedMost   = []int{10_000, 100_000}

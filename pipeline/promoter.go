@@ -34,7 +34,7 @@ type Promoter[T any] struct {
 	epoch string       // of the UNLOGGED tables, as last seen; belongs to Run
 	asked time.Time    // when promotedElsewhere was last done; belongs to Run
 	due   atomic.Int64 // when the next reconcile is due, in Unix nanoseconds
-	busy  atomic.Int32 // lanes but the first in which a promotion is under way
+	busy  atomic.Int32 // lanes other than the first with a promotion under way
 }
 
 // NewPromoter returns a promoter for the same flow as its workers. It performs no I/O.
@@ -162,7 +162,7 @@ func (p *Promoter[T]) promoteLoop(ctx context.Context, stop context.CancelCauseF
 	}
 }
 
-// drainLane promotes a lane but the first until nothing is staged there, and acknowledges.
+// drainLane promotes a lane other than the first until nothing is staged there, and acknowledges.
 func (p *Promoter[T]) drainLane(ctx, work context.Context, dirty chan<- struct{}, lane int) error {
 	p.busy.Add(1)
 	defer p.busy.Add(-1)
@@ -243,8 +243,9 @@ func (p *Promoter[T]) changed(dirty chan<- struct{}) {
 
 // promotedElsewhere acknowledges, at once, the batches of this queue that the promoter of another
 // queue has promoted: several queues may feed one table. It costs one command when nothing is
-// handed off. While other lanes are promoted, what is handed off may be theirs: then it is done
-// every elsewhereInterval only, and one that waits for such a promotion in vain is no failure.
+// handed off. While this promoter's other lanes are busy, the handed-off batches may be theirs:
+// then it reconciles only every elsewhereInterval, and a timeout of its wait for such a lane is no
+// failure.
 func (p *Promoter[T]) promotedElsewhere(ctx context.Context) error {
 	busy := p.busy.Load() > 0
 	if busy && time.Since(p.asked) < elsewhereInterval {
@@ -261,8 +262,8 @@ func (p *Promoter[T]) promotedElsewhere(ctx context.Context) error {
 	return nil
 }
 
-// elsewhereInterval is how often a promoter looks for its batches in the hands of others while its
-// lanes are busy.
+// elsewhereInterval is how often a promoter whose lanes are busy looks for batches that another
+// promoter has promoted.
 const elsewhereInterval = 2 * time.Second
 
 func (p *Promoter[T]) reconcileDue() bool { return time.Now().UnixNano() >= p.due.Load() }

@@ -6,8 +6,8 @@ import (
 )
 
 // refreshLoop refreshes after promotions, one refresh at a time and at most once per
-// RefreshInterval. When the last promotion is over (promoted is closed) it refreshes once more if
-// rows were promoted since: no later program may come to do it.
+// RefreshInterval. When the last promotion is over (promoted is closed), it refreshes once more if
+// rows were promoted since: no later program may run to do it.
 func (p *Promoter[T]) refreshLoop(ctx, work context.Context, dirty chan struct{}, promoted <-chan struct{}) {
 	defer p.refreshing.gone("")
 	for ctx.Err() == nil {

@@ -224,7 +224,7 @@ func (r *Relay) Run(ctx context.Context) error {
 		defer func() { <-ended }()
 		go func() {
 			defer close(ended)
-			_ = r.cfg.Signals.Listen(ctx, func(s Signal) { // ends with ctx, or leaves the polling
+			_ = r.cfg.Signals.Listen(ctx, func(s Signal) { // ends with ctx; after an error, polling remains
 				if s == SignalPromoted {
 					poke(wake)
 				}

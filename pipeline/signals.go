@@ -115,7 +115,7 @@ func (s *Signals) Listen(ctx context.Context, f func(Signal)) error {
 	for _, shard := range s.shards {
 		wg.Go(func() { ended <- shard.listen(ctx, one) })
 	}
-	err := <-ended // the end of ctx or of the client, which all meet
+	err := <-ended // ctx or the client has ended, and so have the others
 	cancel()
 	return err
 }

@@ -20,7 +20,7 @@ const (
 	// StuckAfter is how long a batch may wait for its promotion before [Books.Stuck] reports it.
 	StuckAfter = 30 * time.Second
 
-	stallTTL     = 2 * lastReminder // a report older than this is of a program that died
+	stallTTL     = 2 * lastReminder // an older report is from a program that has died
 	stallTimeout = 2 * time.Second
 	// reportTimeout bounds the report of a stall. It is short: at shutdown several may follow each
 	// other.

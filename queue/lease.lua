@@ -19,7 +19,8 @@ local MAX_EXPIRED = 64 -- leases brought back
 local MAX_LISTS = 100 -- delayed pushes looked at
 local MAX_MERGE_RECORDS, MAX_MERGE_BYTES = 2000, 1048576 -- delayed records moved through Lua
 local MAX_FAST, MAX_SLOW = 10000, 2000 -- records of a fresh batch
--- Up to so many records and bytes a batch is fitted to its bound exactly.
+-- A batch of up to EXACT_RECORDS records is fitted to its bound exactly, if the bound is at most
+-- EXACT_BYTES.
 local EXACT_RECORDS, EXACT_BYTES = 512, 4194304
 -- A record that is a decimal number takes up to 10 bytes less in memory than it has digits.
 local NUMBER_BYTES = 10
@@ -122,8 +123,8 @@ local function dueIn()
 end
 
 -- guessRecords returns how many of the oldest n records probably fit in maxBytes, from the size of
--- some of them and the average size of the batches before. One is enough where twice the size would
--- fit as well.
+-- some of them and the average size of the batches before. It reads only one of them if n records
+-- of twice that size would still fit.
 local function guessRecords(source, n, average)
   local largest = average
   for i, part in ipairs({random, 0, 1, random * 7 % 1, random * 31 % 1}) do

@@ -131,8 +131,8 @@ func (q *Queue) pushOutcome(ctx context.Context, results []rueidis.RedisResult, 
 		unknown, sum := 0, 0
 		for j := i; j < len(results); j++ {
 			sum += len(chunks[j])
-			// An error is an answer; a broken connection is none. A later chunk may have gone through, and
-			// then those before it count with it: the caller knows the records by their order.
+			// An error reply is an answer, and a broken connection is not. A later chunk may have gone
+			// through, and then those before it count with it: the caller knows the records by their order.
 			if later := results[j].Error(); later == nil || !answered(later) {
 				unknown = sum
 			}

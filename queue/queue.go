@@ -156,8 +156,8 @@ func (q *Queue) layoutError(have string) error {
 }
 
 // probe looks for features, not versions: miniredis reports the version of a Redis 8. It sorts
-// nothing into nothing, which deletes the key that never exists. An error that it does not know is
-// returned: it may be a refusal that ends.
+// nothing into nothing, which deletes the key that never exists. It returns an error that it does
+// not know, because that may be a temporary refusal.
 func (q *Queue) probe(ctx context.Context) (err error) {
 	q.fast, err = q.server.Probe(ctx, `local sorted = redis.pcall('SORT', KEYS[1], 'BY', 'nosort', 'LIMIT', 0, 1, 'STORE', KEYS[1])
 local memory = redis.pcall('MEMORY', 'USAGE', KEYS[1], 'SAMPLES', 0)

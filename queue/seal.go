@@ -192,7 +192,7 @@ func (q *Queue) hydrate(ctx context.Context, r sealReply, list rueidis.RedisResu
 	}
 	switch {
 	case len(payloads) == 0:
-		// Another process has settled it in the moment between, which needs no lease.
+		// Another process has settled it in between, which needs no lease.
 		return leased{again: true}, nil
 	case len(payloads) != r.records:
 		return leased{}, fmt.Errorf("%w: batch %s: got %d records, want %d", ErrBroken, r.id, len(payloads), r.records)

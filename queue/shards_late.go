@@ -72,7 +72,7 @@ func (s *Shards) leave(ctx context.Context, i int, o LeaseOptions) (leased, erro
 	}
 	answers := make(chan answer, 1)
 	var mu sync.Mutex
-	left := false // the consumer has
+	left := false // the consumer has left
 	go func() {
 		defer cancel()
 		l, err := s.stay(call, i, o)
@@ -106,7 +106,7 @@ func (s *Shards) leave(ctx context.Context, i int, o LeaseOptions) (leased, erro
 	if attached() {
 		return leased{}, errSilent
 	}
-	return leased{}, wrap("lease", ctx.Err()) // and with ctx the call ends
+	return leased{}, wrap("lease", ctx.Err()) // the call ends with ctx too
 }
 
 // ended returns the error of a call that ended with ctx as that of ctx.

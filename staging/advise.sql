@@ -1,5 +1,5 @@
 -- name: advise
--- What makes promotions into the target slow, of what an administrator can change.
+-- Finds what makes promotions into the target slow and what an administrator can change.
 WITH leaves AS (
     SELECT c.oid, c.reltuples, c.reloptions, pg_relation_size(c.oid) AS bytes
     FROM pg_class c

@@ -104,7 +104,7 @@ type TableGroup[R any] struct {
 	byName      []int                 // the tables in the order in which their locks are taken
 	leader      string                // begins the list of tables
 	list        string                // the tables, as the registries name them
-	err         error                 // of Group
+	err         error                 // the error of Group
 	parents     atomic.Pointer[[]int] // the tables, parents before children, as Check has found them
 	hint        atomic.Int32          // the side that was open when this program last looked
 	pace        pace

@@ -32,7 +32,7 @@ func composition(list, target string) string {
 type ledgerEntry struct {
 	kind   string // empty: nothing
 	tables string // the group that has promoted it; empty: the table alone
-	older  bool   // a layout that did not record the tables
+	older  bool   // of an older layout, which did not record the tables
 }
 
 func entryOf(r record) ledgerEntry {

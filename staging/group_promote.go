@@ -130,7 +130,7 @@ func (p *groupPromotion[R]) learn() {
 	}
 }
 
-// resolve finds out whether a commit was done whose answer was lost.
+// resolve finds out whether a commit was done although its answer was lost.
 func (p *groupPromotion[R]) resolve(ctx context.Context) (bool, error) {
 	return allPromoted(ctx, p.batches, p.g.Fates)
 }

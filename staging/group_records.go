@@ -20,10 +20,10 @@ type cause struct {
 // write brings the rows of all tables into their targets, and whole records only.
 //
 // What can be found before a row is written is found first: rules, and rows that the constraints
-// refuse. Then the tables are written, parents before children. A record of which only then a row
-// is refused (by a trigger, say) may have rows in other tables already: everything written is taken
-// back, the record is rejected in all tables, and the others are written again. The rejected
-// records only become more, so this ends.
+// refuse. Then the tables are written, parents before children. If a target refuses a row only then
+// (because of a trigger, say), other tables may have rows of its record already: everything written
+// is rolled back, the record is rejected in all tables, and the others are written again. The set
+// of rejected records only grows, so this ends.
 func (p *groupPromotion[R]) write(ctx context.Context) error {
 	for _, i := range p.order {
 		if err := p.shares[i].applyRules(ctx); err != nil {

@@ -140,7 +140,7 @@ func (t *table) waitForWhole(ctx context.Context, timeout time.Duration) (waited
 	}
 }
 
-// attempt is what one try to promote has come to.
+// attempt is the result of one attempt to promote.
 type attempt struct {
 	out     PromoteResult
 	found   int   // batches in the side
@@ -162,7 +162,7 @@ type target interface {
 	confirmed(ctx context.Context, u *unconfirmed) (PromoteResult, bool, error)
 }
 
-// manner is how one try to promote goes about it.
+// manner is how one attempt to promote proceeds.
 type manner struct {
 	limit   int64 // rows
 	byBatch bool  // batch by batch, to count each batch's conflicts
@@ -410,8 +410,9 @@ func (p *promotion) empty(ctx context.Context) (last string, err error) {
 	return "", err
 }
 
-// resolve finds out how a commit ended whose answer was lost: the ledger has all of its batches, or
-// none. It returns true if the ledger has them, and [ErrNotDurable] if no standby has it.
+// resolve finds out whether a commit was done although its answer was lost: the ledger has all of
+// its batches, or none. It returns true if the ledger has them, and [ErrNotDurable] if no standby
+// has it.
 func (p *promotion) resolve(ctx context.Context) (bool, error) {
 	var ids []string
 	for _, x := range p.take {

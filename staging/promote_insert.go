@@ -302,9 +302,9 @@ func (t *table) learn(conflicts int) {
 }
 
 // spread asks for the least and the greatest staged key, by the column that leads the key's index,
-// once: in the first row. A type without a known order has none, and a key that is too long for an
-// index neither: it may be as long as a record. They are printed as JSON prints them, which reads
-// back whatever the session's DateStyle.
+// once: in the first row. It asks for none if the type has no known order or a key is too long for
+// an index: such a key may be as long as a record. They are printed as JSON prints them, which
+// reads back whatever the session's DateStyle.
 func (t *table) spread() string {
 	if t.cfg.Conflict != ConflictSkip || baseName(t.lead) == "" {
 		return ""

@@ -340,7 +340,7 @@ func (r *Row) putUint(c *column, n uint64) {
 	}
 }
 
-// slowPutter goes over pgx's type map (or encoding/json), if that knows how.
+// slowPutter writes through pgx's type map, or through encoding/json, if that can write the type.
 func slowPutter(t reflect.Type, c *column, m *pgtype.Map) func(unsafe.Pointer, *Row, *column) {
 	if c.kind != kJSON && c.kind != kJSONB && !plans(t, c, m) {
 		return nil

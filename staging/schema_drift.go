@@ -184,6 +184,6 @@ func (t *table) discard(ctx context.Context, q *pgx.Conn) (batches []string, err
 		batches = append(batches, res[1].texts("id")...)
 		truncate += sql.truncate.text + "; "
 	}
-	// In one message with the commit, for the reason that promotion.finish gives.
+	// In one message with the commit, for the reason that promotion.empty gives.
 	return batches, t.commit(ctx, q, "DELETE FROM "+t.epoch+"; INSERT INTO "+t.epoch+" DEFAULT VALUES; "+truncate)
 }

@@ -352,8 +352,8 @@ func (t *table) tables(ctx context.Context, q *pgx.Conn, missing []string) (last
 		if err := t.checkGroup(ctx, q, missing); err != nil {
 			return "", err
 		}
-		// In one message with the commit, for the reason that promotion.finish gives. Then go on where
-		// we were.
+		// In one message with the commit, for the reason that promotion.empty gives. Then go on where we
+		// were.
 		if err := t.commit(ctx, q, t.createSQL()+";\n"); err != nil {
 			return "", t.explain("creating the companion tables of "+t.target, err)
 		}

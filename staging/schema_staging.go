@@ -121,7 +121,7 @@ func widens(from, to string) bool {
 	return false
 }
 
-// notLess compares two limits. An empty one is none.
+// notLess compares two limits. An empty text means no limit.
 func notLess(a, b string) bool {
 	if a == "" || b == "" {
 		return a == ""

@@ -325,7 +325,7 @@ func (s *Store) auditKeys(ctx context.Context, keys []string, repair bool, a *Au
 }
 
 // windows returns the names of all windows, from every set that has some and from the keys. It
-// audits those that are no names.
+// reports names that are not valid.
 func (s *Store) windows(ctx context.Context, repair bool, a *AuditReport) ([]string, error) {
 	seen := map[string]bool{}
 	var out []string

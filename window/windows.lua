@@ -10,8 +10,8 @@ local function move(from, to, n)
   book(to, n)
 end
 
--- A window is named "<start> <size> <key>". open:<key> holds the first two. parts returns them, and
--- nil for a name that is none.
+-- A window is named "<start> <size> <key>". open:<key> holds the first two. parts returns them, or
+-- nil for an invalid name.
 local function parts(window)
   local start, length, key = string.match(window, '^(%d+) (%d+) (.*)$')
   if not number(start) or (number(length) or 0) < 1 then return nil end

@@ -59,7 +59,7 @@ func (v *windowNames) check(ctx context.Context, redis rueidis.Client) ([]consol
 	return checks, nil
 }
 
-// length is a duration of a configuration; 0 is none.
+// length prints a duration of a configuration; 0 is "none".
 func length(d time.Duration) string {
 	if d == 0 {
 		return "none"

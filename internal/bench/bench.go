@@ -63,7 +63,7 @@ func (r Result) String() string {
 	return fmt.Sprintf("%s %.0f%s bare %.0f%s ratio %.2f (%.2f–%.2f)", r.Name, r.Ours, r.Unit, r.Bare, r.Unit, r.Ratio, r.Low, r.High)
 }
 
-// nameForm keeps names readable by whatever splits a line at its spaces.
+// nameForm keeps names free of spaces, at which tools split a line.
 var nameForm = regexp.MustCompile(`^[a-z0-9-]+(/[a-z0-9-]+)+$`)
 
 // ran remembers the figures of this process. The testing package calls a benchmark again with a

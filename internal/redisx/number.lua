@@ -3,12 +3,12 @@
 
 -- MAX_NUMBER is the largest number up to which Lua holds each integer exactly.
 local MAX_NUMBER = 9007199254740992
--- A time in milliseconds that is further than MAX_AHEAD_MS, a hundred years, from the server's
--- clock is none.
+-- A time in milliseconds is not valid if it is further than MAX_AHEAD_MS, a hundred years, from the
+-- server's clock.
 local MAX_AHEAD_MS = 3155760000000
 
--- number returns the integer that a text holds, or nil if it holds none with which both Redis and
--- Lua can calculate: "1.5", "0x10", "" and numbers beyond MAX_NUMBER are none.
+-- number returns the integer that a text holds if both Redis and Lua can calculate with it, and
+-- otherwise nil: for "1.5", "0x10", "" and numbers beyond MAX_NUMBER.
 local function number(text)
   if not text or #text > 17 or text ~= '0' and not string.find(text, '^%-?[1-9]%d*$') then return nil end
   local n = tonumber(text)

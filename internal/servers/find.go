@@ -29,9 +29,9 @@ const (
 	minValkey   = 8
 )
 
-// binDirs is where packages put programs without putting the place into everybody's PATH (root's
-// PATH under cron lacks /usr/sbin's neighbours, Debian keeps several Postgres versions side by
-// side, Homebrew keeps old ones apart).
+// binDirs are the directories in which packages install programs, also where PATH lacks them
+// (root's PATH under cron has no sbin directory; Debian keeps several Postgres versions next to
+// each other, and Homebrew keeps old ones apart).
 var binDirs = []string{
 	"/usr/local/bin", "/usr/local/sbin", "/usr/bin", "/usr/sbin", "/opt/homebrew/bin", "/opt/local/bin",
 }

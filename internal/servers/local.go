@@ -24,7 +24,7 @@ type local struct {
 	user  *account
 	quit  syscall.Signal // ends the server and its children at once, but in order
 	watch *watchdog
-	// again reports whether a start that failed with these last words is worth another try.
+	// again reports whether a start whose log ends with this text is worth another try.
 	again func(log string) bool
 
 	mu     sync.Mutex

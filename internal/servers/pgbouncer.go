@@ -71,7 +71,7 @@ func bouncerProcess(ctx context.Context, prog program, port int, db *pgx.ConnCon
 	return s, s.launch(ctx, err, "pgbouncer on this machine")
 }
 
-// inContainer writes the configuration and starts the server as whatever user the image has
+// inContainer writes the configuration and starts the server as the user that the image has
 // prepared: the image's own entrypoint knows only a part of the settings.
 const inContainer = `umask 077; d=$(mktemp -d) && printf '%s' "$USERS" >$d/users.txt && printf '%s' "$INI" | sed "s|@DIR@|$d|" >$d/pgbouncer.ini || exit 1
 [ "$(id -u)" = 0 ] || exec pgbouncer $d/pgbouncer.ini

@@ -24,7 +24,7 @@ type ways[S any] struct {
 	engine func() (container.Engine, error) // nil: dockerEngine
 }
 
-// find goes the ways that the options allow, in the order of the package comment. It returns the
+// find tries the ways that the options allow, in the order of the package comment. It returns the
 // first server that starts, or one error that names what each way lacked.
 func (w ways[S]) find(ctx context.Context, o Options) (S, error) {
 	var none S
@@ -116,7 +116,7 @@ type NoServerError struct {
 	// Tried is what each way lacked, in the order in which they were tried.
 	Tried []string
 
-	failed []error // of ways that exist: the servers' own words
+	failed []error // of ways that exist: the servers' own messages
 }
 
 func (e *NoServerError) add(way string, err error) {

@@ -7,10 +7,10 @@ import (
 	"runtime"
 )
 
-// watchdog cleans up when this process ends without having said that it did so itself. It is a
-// shell that reads a pipe. Only this process holds the pipe's other end (Go opens it close-on-exec,
-// so no child inherits it), so the read ends with a line, or, however this process ended, with the
-// end of file.
+// watchdog cleans up if this process ends without reporting that it has cleaned up. It is a shell
+// that reads a pipe. Only this process holds the pipe's other end (Go opens it close-on-exec, so no
+// child inherits it), so the read ends with a line, or, however this process ended, with the end of
+// file.
 //
 // A nil watchdog is one that this system cannot have: Windows has no shell for it.
 type watchdog struct {

@@ -28,12 +28,12 @@ func (p *pipe) planDead(ctx context.Context, a Action) (plan Plan, err error) {
 	return plan, err
 }
 
-// letterParts bounds the dead letters that one action with a filter looks at: so many parts of
+// letterParts bounds the dead letters that one action with a filter looks at: letterParts times
 // deadLooked.
 const letterParts = 100
 
-// eachLetter passes on the ids of the dead letters with a part of a reason. more: there are letters
-// that it has not looked at.
+// eachLetter passes on the ids of the dead letters with a part of a reason. more reports that there
+// are letters that it has not looked at.
 func (p *pipe) eachLetter(ctx context.Context, reason string, f func(ids []string) error) (more bool, err error) {
 	q := letterQuery{reason: reason, wanted: deadLooked, looked: deadLooked}
 	for range letterParts {

@@ -49,7 +49,7 @@ func exact(n int64) string {
 	return sign + b.String()
 }
 
-// counted writes a number of things, whose name is given for several of them.
+// counted writes a number of things. several is their name in the plural.
 func counted(n int64, several string) string {
 	if n != 1 {
 		return exact(n) + " " + several

@@ -35,7 +35,7 @@ type ledger struct {
 	name       pgschema.Name
 	statements map[string]string
 
-	opening chan struct{}   // has a place for the one who uses the fields below
+	opening chan struct{}   // guards the fields below
 	opened  *staging.Ledger // nil: not opened yet
 	at      time.Time       // when it was opened
 }
@@ -43,8 +43,8 @@ type ledger struct {
 // notCalled has the methods of a table that the books do not call.
 type notCalled struct{ pipeline.Table[struct{}] }
 
-// openAge is how long what is known of the companion tables is good. A program may be
-// upgraded while the console runs.
+// openAge is how long an opened ledger is used before it is opened again: a program may be upgraded
+// while the console runs.
 const openAge = time.Minute
 
 // open returns the ledger of package staging. The table may come into being while the console runs.
@@ -128,7 +128,7 @@ func (l *ledger) before(ctx context.Context, until time.Time) (staging.Books, er
 	return opened.BooksBetween(ctx, time.Time{}, until)
 }
 
-// Books is a method of pipeline.Table.
+// BooksSince is a method of pipeline.Table.
 func (l *ledger) BooksSince(ctx context.Context, since time.Time) (staging.Books, error) {
 	opened, err := l.open(ctx)
 	if err != nil {

@@ -1,10 +1,10 @@
 -- name: size
--- The bytes of the ledger: how long it takes to sum it.
+-- The size of the ledger in bytes. The time to sum it depends on that.
 SELECT pg_relation_size(oid) FROM pg_class WHERE oid = to_regclass(@ledger::text);
 
 -- name: minutes
 -- What was committed in each minute of the last hour, and how long that took since it was sealed.
--- The time of the statement, because clock_timestamp is volatile: no index is used for it.
+-- It uses the time of the statement, because no index serves clock_timestamp, which is volatile.
 SELECT date_trunc('minute', committed_at) AS minute, count(*) AS batches,
        sum(promoted)::int8 AS rows, sum(kept)::int8 AS kept, sum(duplicates)::int8 AS duplicates, sum(filtered)::int8 AS filtered,
        sum(rejected)::int8 AS rejected,

@@ -182,7 +182,7 @@ const (
 	// settled is the age beyond which no transaction commits into the ledger any more: its rows have
 	// the time of their insertion.
 	settled = 10 * time.Minute
-	// sumAge is how long that part is not summed again.
+	// sumAge is how long a sum of that part is used.
 	sumAge = 15 * time.Minute
 	// smallLedger is the size in bytes up to which the books wait for the sum: some 50,000 batches,
 	// which take about 50 ms. With a larger one the pages are shown without it first.

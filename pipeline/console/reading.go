@@ -41,12 +41,12 @@ type reading[V any] struct {
 	began   time.Time     // of the call under way
 }
 
-// share is the part of the time that a reading may take: one in so many.
+// A reading may take one part in share of the time.
 const share = 10
 
 var closed = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
 
-// waits is for how many of its ages an old answer is shown at once, while the next one is read.
+// An answer of up to waits times its maximum age is shown at once, while the next one is read.
 const waits = 3
 
 // refresh begins a call if the answer is old. The channel is closed when a page should no longer
@@ -113,7 +113,7 @@ type answer[V any] struct {
 	ok      bool // value was read at some time
 	at      time.Time
 	err     error         // of the last call; nil while one is under way
-	waiting time.Duration // since when the call under way has no answer; 0: none is
+	waiting time.Duration // how long the call under way has had no answer; 0: none is
 	what    string
 	store   string
 }
@@ -156,10 +156,10 @@ func (a answer[V]) warning() *Warning {
 	return w
 }
 
-// stuck reports whether the call under way is one that the page has waited for in vain.
+// stuck reports whether a page has waited for the call under way without an answer.
 func (a answer[V]) stuck() bool { return !a.ok || a.err != nil || a.waiting > stuckAfter }
 
-// stuckAfter is how long a call may be under way while the last answer is shown without a word.
+// stuckAfter is how long a call may be under way while the last answer is shown without a warning.
 const stuckAfter = time.Second
 
 // refresher is a reading of any type.

@@ -18,7 +18,7 @@ import (
 type namedWindow struct {
 	redis   rueidis.Client
 	name    string
-	opening chan struct{}  // has a place for the one who uses reader
+	opening chan struct{}  // guards reader
 	reader  *window.Reader // nil: not opened yet
 }
 
@@ -72,7 +72,7 @@ func (w *namedWindow) Late(ctx context.Context, cursor string, n int) ([]window.
 	return r.Late(ctx, cursor, n)
 }
 
-// windowCounts is what the counts of a store of windows are read into.
+// windowCounts are the counts of a store of windows.
 type windowCounts struct {
 	stats   window.Stats
 	missing bool // no program has used the name yet

@@ -171,7 +171,7 @@ func finish(span trace.Span, e pipeline.Event) {
 	span.End(trace.WithTimestamp(e.At))
 }
 
-// describe is what an event has except its times and its error.
+// describe returns the attributes of an event: everything except its times and its error.
 func describe(e pipeline.Event) trace.SpanStartOption {
 	list := []attribute.KeyValue{attribute.String("headrace.queue", e.Queue), attribute.String("headrace.program", e.Program)}
 	if e.Batch != "" {

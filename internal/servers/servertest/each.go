@@ -20,7 +20,7 @@ const EnvEach = "HEADRACE_EACH"
 // kind is one kind of Redis for EachRedis.
 type kind struct {
 	name string
-	// what it would be ("Redis 8"), and whether it can be had here at all
+	// find returns what start would start ("Redis 8"), and whether this machine can.
 	find func() (what string, ok bool)
 	// start starts it, once in the process.
 	start func() (*servers.RedisServer, error)
