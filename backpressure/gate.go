@@ -259,7 +259,7 @@ func (g *Gate) lag(ctx context.Context) (time.Duration, error) {
 	return g.lastLag, nil
 }
 
-// lagOrWorst is lag for calls that must not fail of it: a lag that is not known keeps a closed gate
+// lagOrWorst is lag for calls that must not fail because of it: an unknown lag keeps a closed gate
 // closed.
 func (g *Gate) lagOrWorst(ctx context.Context) time.Duration {
 	lag, err := g.lag(ctx)

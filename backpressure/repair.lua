@@ -1,5 +1,5 @@
 -- Sets the sums of the reservations to what they are, removes entries that are no reservation or
--- have no time, and removes from the queue who has no place in both of its sets.
+-- have no time, and removes from the queue each waiter that is in only one of its two sets.
 for _, member in ipairs(call('ZRANGE', HELD, 0, MAX_STEP - 1)) do
   if not isReservation(member) then call('ZREM', HELD, member) end
 end

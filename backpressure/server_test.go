@@ -69,7 +69,7 @@ func TestInvalidSources(t *testing.T) {
 	})
 }
 
-// A field may be missing where that is said, and a depth below zero is zero.
+// A field may be missing if its source is Optional, and a depth below zero counts as zero.
 func TestClampedDepth(t *testing.T) {
 	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {

@@ -5,7 +5,7 @@ local what, key, detail = ARGV[1], ARGV[2], ARGV[3]
 needs('PEXPIRE', 'RENAME', 'SETRANGE')
 local kind = redis.call('TYPE', key).ok
 
-if what == 'aside' then -- a key of another type than string makes way; ARGV[3] = its new name
+if what == 'aside' then -- a key of another type than string is renamed to ARGV[3]
   if kind == 'string' or kind == 'none' then return 0 end
   redis.call('RENAME', key, detail)
   return 1
@@ -17,7 +17,7 @@ if what == 'length' then -- a part that is gone or too short gets ARGV[3] bytes,
   return 1
 end
 if kind ~= 'string' then return 0 end
-if what == 'state' then -- a state that cannot be read makes way; ARGV[3] = its value
+if what == 'state' then -- a state that cannot be read, ARGV[3], is renamed to ARGV[4]
   if redis.call('GET', key) ~= detail then return 0 end
   redis.call('RENAME', key, ARGV[4])
 else -- a key without a time to live gets ARGV[3] ms

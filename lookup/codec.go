@@ -33,7 +33,7 @@ func comesBack[T any](b []byte) bool {
 	return err == nil && bytes.Equal(b, again)
 }
 
-// jsonCodec refuses what JSON would change in silence.
+// jsonCodec refuses what JSON would change silently.
 func jsonCodec[T any]() Codec[T] {
 	return Codec[T]{
 		Encode: func(v T) ([]byte, error) {

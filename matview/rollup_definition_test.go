@@ -232,7 +232,7 @@ func TestLostDictionary(t *testing.T) {
 			for _, r := range rollups {
 				same(t, pool, r)
 			}
-			// The first Rebuild gives numbers again. They are none that the others hold.
+			// The first Rebuild gives numbers again. No other roll-up has them.
 			for _, first := range rollups {
 				exec(t, pool, lose)
 				if err := rebuild(first); err != nil {

@@ -106,8 +106,8 @@ func (*heldQueue) Reconcile(context.Context, queue.FatesFunc, queue.SettleFunc) 
 	return queue.ReconcileResult{}, fmt.Errorf("fates: %w", staging.ErrBusy)
 }
 
-// A reconcile that waits for a promotion of another lane in vain does not hold up the first lane.
-// Where there is one lane, it comes first as ever.
+// A reconcile whose wait for a promotion of another lane times out does not hold up the first lane.
+// Where there is one lane, the reconcile comes first.
 func TestALongPromotionOfAnotherLane(t *testing.T) {
 	t.Parallel()
 	for lanes, want := range []int{1: 0, 2: 3} {
@@ -192,8 +192,8 @@ func (emptyTable) Promote(context.Context, staging.PromoteOptions) (staging.Prom
 	return staging.PromoteResult{}, nil
 }
 
-// Batches that another queue's promoter has promoted are looked for however busy the other lanes
-// are, now and then. To wait for those lanes in vain is no failure then.
+// Batches that another queue's promoter has promoted are looked for now and then, however busy the
+// other lanes are. A timeout of the wait for those lanes is no failure then.
 func TestPromotedElsewhereWhileLanesAreBusy(t *testing.T) {
 	t.Parallel()
 	q := &elsewhereQueue{}

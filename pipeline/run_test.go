@@ -95,7 +95,7 @@ func TestRunReturnsTheFirstError(t *testing.T) {
 	}
 }
 
-// Every goes on after an error, logs the outage once, and refuses an interval that is none.
+// Every goes on after an error, logs the outage once, and refuses an invalid interval.
 func TestEveryGoesOn(t *testing.T) {
 	t.Parallel()
 	log := newLines()

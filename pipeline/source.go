@@ -158,7 +158,7 @@ func CSV(r io.Reader) Source {
 				return
 			}
 			object := make(map[string]string, len(fields))
-			var changed error // what JSON would change in silence
+			var changed error // what JSON would change silently
 			for i, f := range fields {
 				if object[header[i]] = f; changed == nil && !utf8.ValidString(f) {
 					line, _ := in.FieldPos(i)

@@ -312,8 +312,8 @@ func sortedKeys[V any](m map[string]V) []string {
 	return keys
 }
 
-// drain lets everybody come back to life, and the rest go through. Then every record must be where
-// it ends.
+// drain lets all leases expire, and finishes every batch. Then every record must be where it
+// belongs.
 func (m *model) drain(t *rapid.T) {
 	m.allDue(t, "delayed")
 	for _, h := range m.held {

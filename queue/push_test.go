@@ -306,7 +306,7 @@ func TestEvictionIsNoticed(t *testing.T) {
 	out.Reset()
 	_, err = queue.New(t.Context(), c, "q", queue.Config{Logger: log, Eviction: queue.EvictionIgnore})
 	must(t, err)
-	// A server that does not tell is none that evicts.
+	// A server that does not report its policy passes the check.
 	must(t, c.Do(t.Context(), c.B().Arbitrary("ACL", "SETUSER", "default", "-config", "-info").Build()).Error())
 	_, err = queue.New(t.Context(), c, "q", queue.Config{Logger: log, Eviction: queue.EvictionRefuse})
 	must(t, err)

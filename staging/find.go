@@ -328,7 +328,7 @@ func (t *table) committed(ctx context.Context, q *pgx.Conn, ids []string) (batch
 	return batches, open, err
 }
 
-// registeredAt reads the registry of one side. It waits so long for a promotion.
+// registeredAt reads the registry of one side. It waits for a promotion for up to the given time.
 func (t *table) registeredAt(ctx context.Context, q *pgx.Conn, s statement, ids []string, wait time.Duration) (result, error) {
 	defer t.rollback(q)
 	res, err := send(ctx, q, append(t.reading(wait), s.with(args{"ids": array(ids)}), do("commit"))...)

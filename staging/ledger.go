@@ -171,7 +171,7 @@ func (from *fateSource) readSides(ctx context.Context, q *pgx.Conn, t groupTable
 	return held, nil
 }
 
-// readSide takes over what a side holds. It waits so long for a promotion.
+// readSide takes over what a side holds. It waits for a promotion for up to the given time.
 func (from *fateSource) readSide(ctx context.Context, q *pgx.Conn, t groupTable, s side, ids []string, wait time.Duration, known map[string]Fate) error {
 	r, err := t.registeredAt(ctx, q, from.sides[s].registered, ids, wait)
 	switch {

@@ -9,14 +9,14 @@ import (
 )
 
 const (
-	parts    = 8             // a promotion that expects a refusal inserts in so many parts; a refused part is cut in as many
+	parts    = 8             // of a promotion that expects a refusal, and of a part that was refused
 	lastPage = math.MaxInt32 // the greatest page number of a table, and more than enough
 )
 
 // partSizes are the sizes of parts, in rows.
 type partSizes struct {
 	least  int64 // the least size of a part of a promotion
-	judged int64 // a refused part of so many rows is judged record by record; 0: never
+	judged int64 // a refused part of up to this size is judged record by record; 0: never
 }
 
 // manyRefusals is how many rows of a promotion are refused before it judges whole parts at once.
@@ -79,8 +79,8 @@ func spansOf(r result) (out []recordSpan) {
 	return out
 }
 
-// group joins the spans of small batches, and cuts those of large ones, to pieces of about so many
-// rows.
+// group joins the spans of small batches, and cuts those of large ones, into pieces of about the
+// given number of rows.
 func group(batches []recordSpan, rows int64) [][]recordSpan {
 	var out [][]recordSpan
 	var open []recordSpan

@@ -76,7 +76,7 @@ func (t *table) checkRowArray(ctx context.Context, q *pgx.Conn, a rowArray) erro
 	return nil
 }
 
-// each calls f with a parameter for about so many bytes of rows at a time, until all records of the
+// each calls f with a parameter for about arrayBytes of rows at a time, until all records of the
 // encoder are sent.
 func (a rowArray) each(e interface {
 	next() (rows []byte, more bool, err error)

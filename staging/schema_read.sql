@@ -46,7 +46,7 @@ ORDER BY a.attnum;
 
 -- name: type
 -- An operator of an extension is named with its schema: the search path may lack it, and Postgres
--- then takes one of another type in silence, as that of text for citext. So is one of Postgres'
+-- then silently takes one of another type, such as that of text for citext. So is one of Postgres'
 -- own types: an operator of the user may fit varchar better than that of text does.
 SELECT t.oid::int8 AS oid, t.typbasetype::int8 AS base, t.typelem::int8 AS element, t.typtype::text AS kind, t.typcategory::text AS category,
        t.typname::text AS name, t.typtypmod AS typmod, t.typnotnull AS not_null,

@@ -209,9 +209,9 @@ type table struct {
 	turns         atomic.Uint32 // calls of Promote that chose a lane
 	pace          pace
 	unconfirmed   unconfirmed  // results of promotions that no standby has confirmed
-	look          atomic.Int32 // so many promotions look for each key before they insert
-	guard         atomic.Int32 // so many promotions insert in parts, because a row was refused
-	drops         atomic.Int32 // so many promotions insert row by row, because a trigger dropped a row
+	look          atomic.Int32 // how many further promotions look for each key before they insert
+	guard         atomic.Int32 // how many further promotions insert in parts: a row was refused
+	drops         atomic.Int32 // how many further promotions insert row by row: a trigger dropped a row
 	noJudge       atomic.Bool  // no PL/pgSQL for this role, or a trigger raises what it cannot catch
 	sizes         partSizes
 	maxRow        int      // MaxRow, less in a test

@@ -14,9 +14,9 @@ local function rankAfter(key, at, member)
   return low
 end
 
--- readPage appends time and member of entries from a rank on to reply, at most so many and not many
--- more bytes. It returns how many entries and bytes these were. stop is the rank after the last
--- one.
+-- readPage appends time and member of entries from a rank on to reply: at most `entries`, and not
+-- many more bytes than `bytes`. It returns how many entries and bytes these were. stop is the rank
+-- after the last one.
 local function readPage(key, rank, stop, entries, bytes, reply)
   local n, read, step = 0, 0, 16
   while n < entries and read < bytes and rank + n < stop do

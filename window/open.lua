@@ -9,7 +9,7 @@ if wanted == 0 and recorded > 0 then
 end
 size = wanted
 tick()
--- A program without a sliding window takes away none of another one.
+-- A program without a sliding window leaves that of another program as it is.
 if tonumber(keep) > 0 then call('HSET', META, 'keep', keep) end
 keepShared()
 return {1, int(recorded)}

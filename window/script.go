@@ -132,7 +132,7 @@ func isWrongType(err error) bool {
 	return ok && strings.Contains(e.Error(), "WRONGTYPE")
 }
 
-// array returns a reply of at least so many elements.
+// array returns a reply of at least want elements.
 func array(r rueidis.RedisResult, err error, want int) ([]rueidis.RedisMessage, error) {
 	if err != nil {
 		return nil, err
@@ -144,7 +144,7 @@ func array(r rueidis.RedisResult, err error, want int) ([]rueidis.RedisMessage, 
 	return v, err
 }
 
-// integers returns a reply of exactly so many integers.
+// integers returns a reply of exactly want integers.
 func integers(r rueidis.RedisResult, err error, want int) ([]int64, error) {
 	if err != nil {
 		return nil, err

@@ -190,8 +190,8 @@ local function firstScore(kind, set)
   return score
 end
 
--- firstOf returns the first names of a set in the order of their score, with scores of up to upTo
--- and at most so many. A bucket of another type has none.
+-- firstOf returns the first names of a set in the order of their score: at most `most`, with scores
+-- of up to upTo. A bucket of another type has none.
 local function firstOf(kind, set, upTo, most)
   local whole = setKey(kind, set, 0)
   if not isSplit(kind, set) then return call('ZRANGEBYSCORE', whole, '-inf', int(upTo), 'LIMIT', 0, most) end

@@ -9,8 +9,8 @@ local MAX_EXPIRED, MAX_IDLE_KEYS, MAX_IDLE_WINDOWS = 50, 20, 100
 local most, lease, idle = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local backoff, maxBackoff, maxFailures = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
 
--- removeExpired forgets a window at the end of its retention, and one that is done at the end of
--- its.
+-- removeExpired forgets a window whose retention has ended, or one that is done and need no longer
+-- be remembered.
 local function removeExpired(window, lost)
   local info = readInfo(window, 'state', 'n', 'split')
   local start, length, key = parts(window)

@@ -104,7 +104,7 @@ local function bury(window, state, n, split, failure)
   move(state, 'dead', n)
 end
 
--- delay returns how long a window waits after so many failures.
+-- delay returns how long a window waits after a number of failures.
 local function delay(failures, first, most)
   if failures < 1 then return 0 end
   return math.min(most, first * 2 ^ math.min(failures - 1, 40))
