@@ -22,7 +22,7 @@ var (
 	TunedPostgres = []string{
 		"max_connections=300", "shared_buffers=2GB", "max_wal_size=4GB", "checkpoint_timeout=15min", "wal_compression=lz4",
 	}
-	TunedRedis = []string{"--auto-aof-rewrite-min-size", "1gb"}
+	TunedRedis = []string{"--auto-aof-rewrite-min-size", "1gb", "--rdbcompression", "no"}
 )
 
 // SetOptions configure how the servers of a Set are found. Each server has its own settings in
