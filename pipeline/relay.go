@@ -53,9 +53,16 @@ type RelayConfig struct {
 	//	  AND (o.tx, o.id) > (split_part($1, '/', 1)::xid8, split_part($1, '/', 2)::bigint)
 	//	ORDER BY o.tx, o.id LIMIT $2
 	//
-	// A transaction that stays open anywhere on the server then holds back what is newer than it. A
-	// default is for inserts: a row that is updated, also by staging.ConflictReplace, keeps its tx and
-	// is passed over. To copy updates too, set tx in a BEFORE UPDATE trigger.
+	// An index on (tx, id) keeps a page cheap. A transaction that stays open anywhere on the server
+	// holds back what is newer than it. A default is for inserts: a row that is updated, also by
+	// staging.ConflictReplace, keeps its tx and is passed over. To copy updates too, set tx in a
+	// BEFORE UPDATE trigger.
+	//
+	// The position is in Redis. After Postgres was restored to an older state, or as a dump on a
+	// server with transaction ids of its own, new rows may sort before the position and would be
+	// passed over. Before programs start there, set tx to 1 in the rows up to the position and to 2 in
+	// the others. Then relay them under a new name, with Start "1/9223372036854775807". Where only a
+	// key orders the rows, the new Start is the greatest key in the table.
 	DB  Querier
 	SQL string
 	// Start is the position before the first record, such as "0" or "0/0".

@@ -208,3 +208,43 @@ func TestRelayNoticesAWrongOrder(t *testing.T) {
 		}
 	}
 }
+
+// A restored dump has the transaction ids of another server. With the two numbers that the comment
+// of RelayConfig.SQL gives to the rows, each is relayed once, and so are new ones.
+func TestRelayAfterARestore(t *testing.T) {
+	t.Parallel()
+	r, next, _ := relayed(t, 10)
+	exec := func(sql string) {
+		t.Helper()
+		if _, err := r.pool.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec("INSERT INTO items (id, kind, tx) SELECT 'old' || n, 'keep', (9000000000000 + n / 3)::text::xid8 FROM generate_series(1, 9) n")
+	const position = "('9000000000001', 5)" // old5 was the last record that the old relay pushed
+	exec("UPDATE items SET tx = CASE WHEN (tx, no) <= " + position + " THEN '1' ELSE '2' END::xid8")
+	exec("INSERT INTO items (id, kind) VALUES ('new', 'keep')")
+	cfg := relayConfig(r, 10)
+	cfg.Start = "1/9223372036854775807"
+	relay, err := pipeline.NewRelay(next, "after the restore", cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	eventually(t, time.Minute, func() error { // a transaction of another test may hold the newest row back
+		if _, err := relay.Step(t.Context()); err != nil {
+			return err
+		}
+		b, err := next.TryLease(t.Context(), queue.LeaseOptions{})
+		if err == nil {
+			for _, p := range b.Payloads {
+				got = append(got, string(p))
+			}
+		}
+		if len(got) < 5 {
+			return fmt.Errorf("%d records, want 5: %v", len(got), err)
+		}
+		return nil
+	})
+	same(t, "relayed", []string{"old6 keep", "old7 keep", "old8 keep", "old9 keep", "new keep"}, got)
+}
