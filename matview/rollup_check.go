@@ -233,7 +233,7 @@ func (r Rollup) repair(ctx context.Context, tx pgx.Tx) (changed int64, err error
 			for _, q := range c.compared() {
 				have, want = append(have, "r."+q), append(want, "excluded."+q)
 			}
-			action = "UPDATE SET " + join(set) + " WHERE (" + join(have) + ") IS DISTINCT FROM (" + join(want) + ")"
+			action = "UPDATE SET " + join(set) + " WHERE " + compared(join(have), "<>", join(want))
 		}
 		var rKeys []string
 		for _, k := range c.keys {

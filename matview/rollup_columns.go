@@ -59,7 +59,8 @@ func (r Rollup) columnsOf(i int) []stored {
 			f, choose = "max", "greatest"
 		}
 		return []stored{{
-			name: m.Name, typ: m.Type, all: f + "(" + m.Expr + ")", change: f + "(" + value + ") FILTER (WHERE " + columnSign + " > 0)", join: f,
+			name: m.Name, typ: m.Type, all: m.function(f) + "(" + m.Expr + ")",
+			change: m.function(f) + "(" + value + ") FILTER (WHERE " + columnSign + " > 0)", join: m.function(f),
 			set: choose + "(" + both(m.Name, ", ") + ")",
 		}}
 	case AggregateAverage:
@@ -70,7 +71,7 @@ func (r Rollup) columnsOf(i int) []stored {
 		}
 	case AggregateDistinct:
 		return []stored{{
-			name: m.Name, typ: "bigint", all: "count(DISTINCT (" + m.Expr + ")::" + m.Type + ")", change: "0", join: "sum", set: both(m.Name, " + "),
+			name: m.Name, typ: "bigint", all: "pg_catalog.count(DISTINCT (" + m.Expr + ")::" + m.Type + ")", change: "0", join: "sum", set: both(m.Name, " + "),
 		}}
 	case AggregateSketch:
 		name := m.Name + "_sketch"
@@ -95,14 +96,17 @@ func (r Rollup) columnsOf(i int) []stored {
 // averageColumn is generated, so that it is there to be read. It is not rounded: the type of the
 // sum may have few decimals.
 func (m Measure) averageColumn(sum, count string) stored {
-	s := stored{name: m.Name, typ: "numeric", generated: pgschema.Quote(sum) + "::numeric / nullif(" + pgschema.Quote(count) + ", 0)"}
-	for _, own := range []string{"interval", "money"} {
+	s := stored{name: m.Name, typ: "numeric", generated: pgschema.Quote(sum) + "::numeric / nullif(" + pgschema.Quote(count) + ", 0)::numeric"}
+	for own, by := range map[string]string{"interval": "float8", "money": "bigint"} {
 		if strings.HasPrefix(strings.ToLower(m.Type), own) {
-			s.typ, s.generated = own, pgschema.Quote(sum)+" / nullif("+pgschema.Quote(count)+", 0)"
+			s.typ, s.generated = own, pgschema.Quote(sum)+" / nullif("+pgschema.Quote(count)+", 0)::"+by
 		}
 	}
 	return s
 }
+
+// function is an aggregate function over the measure's values.
+func (m Measure) function(name string) string { return aggregate(m.Type, name) }
 
 // change is the column of a measure's values in the changes.
 func change(i int) string { return fmt.Sprintf("%sv%d", hiddenPrefix, i) }
@@ -116,22 +120,23 @@ func both(name, by string) string {
 // sumColumn adds. The sum of a group that had only NULLs so far is NULL, and must not swallow the
 // next value. count is the column that counts the values, where they can become none.
 func (r Rollup) sumColumn(name, typ, expr string, i int, count string) stored {
-	set := "coalesce(" + both(name, " + ") + ", " + both(name, ", ") + ")"
+	set := "coalesce(" + both(name, " "+operator(typ, "+")+" ") + ", " + both(name, ", ") + ")"
 	if r.Replaces {
 		// The sum of a stale group is recomputed. That of infinite intervals cannot be added to.
 		set = "CASE WHEN excluded." + columnStale + " THEN r." + pgschema.Quote(name) + " WHEN " + both(count, " + ") + " > 0 THEN " + set + " END"
 	}
 	return stored{
-		name: name, typ: typ, all: "sum(" + expr + ")", change: fitting(signedSum(change(i)), typ), join: "sum", set: set,
+		name: name, typ: typ, all: aggregate(typ, "sum") + "(" + expr + ")", change: fitting(signedSum(change(i), typ), typ), join: aggregate(typ, "sum"), set: set,
 	}
 }
 
 // signedSum adds what came and subtracts what went. The sums are subtracted, because the smallest
 // value of an integer type has no opposite. One that is not finite is left out: its group is stale.
-func signedSum(value string) string {
-	came, went := "sum("+value+") FILTER (WHERE "+columnSign+" > 0)", "sum("+value+") FILTER (WHERE "+columnSign+" < 0)"
-	went = "CASE WHEN NOT " + notFinite(went) + " THEN (" + went + ") * -1 END"
-	return "coalesce(" + join([]string{came + " + " + went, came, went}) + ")"
+func signedSum(value, typ string) string {
+	sum := aggregate(typ, "sum") + "(" + value + ") FILTER (WHERE " + columnSign
+	came, went := sum+" > 0)", sum+" < 0)"
+	went = "CASE WHEN NOT " + notFinite(went) + " THEN (" + went + ") " + operator(typ, "*") + " -1 END"
+	return "coalesce(" + join([]string{came + " " + operator(typ, "+") + " " + went, came, went}) + ")"
 }
 
 // notFinite is true for a sum from which nothing can be taken out again. Since PostgreSQL 17
@@ -146,8 +151,8 @@ func (r Rollup) countColumn(name, typ, expr string, i int) stored {
 		filter = " FILTER (WHERE " + change(i) + isSet + ")"
 	}
 	return stored{
-		name: name, typ: typ, all: "count(" + expr + ")", change: "coalesce(sum(" + columnSign + ")" + filter + ", 0)", join: "sum",
-		set: both(name, " + "),
+		name: name, typ: typ, all: "pg_catalog.count(" + expr + ")", change: "coalesce(sum(" + columnSign + ")" + filter + ", 0)", join: "sum",
+		set: both(name, " "+postgres("+")+" "), // also of a domain
 	}
 }
 
@@ -207,24 +212,28 @@ func (r Rollup) stale() string {
 	for i, m := range r.Measures {
 		// The column may have rounded the value.
 		q, gone := "r."+pgschema.Quote(m.Name), "("+change(i)+") FILTER (WHERE "+columnSign+" < 0))::"+m.Type
+		beyond := func(function, symbol string) string {
+			value := "(" + m.function(function) + gone
+			return "(" + value + isSet + " AND " + compared(value, symbol, q) + ")"
+		}
 		switch m.Aggregate {
 		case AggregateMin:
-			lost = append(lost, "(min"+gone+" <= "+q)
+			lost = append(lost, beyond("min", "<="))
 		case AggregateMax:
-			lost = append(lost, "(max"+gone+" >= "+q)
+			lost = append(lost, beyond("max", ">="))
 		case AggregateSketch:
 			odd = append(odd, "true")
 		case AggregateSum, AggregateAverage:
-			if sum := signedSum(change(i)); fits(sum, m.sqlType()) != "" {
+			if sum := signedSum(change(i), m.sqlType()); fits(sum, m.sqlType()) != "" {
 				unfit = append(unfit, "NOT coalesce("+fits(sum, m.sqlType())+", true)")
 			}
-			odd = append(odd, notFinite("sum("+change(i)+") FILTER (WHERE "+columnSign+" < 0)"))
+			odd = append(odd, notFinite(aggregate(m.sqlType(), "sum")+"("+change(i)+") FILTER (WHERE "+columnSign+" < 0)"))
 		default:
 		}
 	}
 	if len(lost) > 0 {
 		odd = append(odd, "EXISTS (SELECT FROM "+ident(r.Table)+" r WHERE "+
-			sameKey(r.keys("r."), r.keys("changes."))+" AND ("+strings.Join(lost, " OR ")+"))")
+			r.sameKey(r.keys("r."), r.keys("changes."))+" AND ("+strings.Join(lost, " OR ")+"))")
 	}
 	if len(odd) > 0 {
 		unfit = append(unfit, "bool_or("+columnSign+" < 0) AND ("+strings.Join(odd, " OR ")+")")
@@ -240,10 +249,10 @@ const (
 )
 
 // sameKey compares keys, of which parts may be NULL, so that an index can serve it.
-func sameKey(a, b []string) string {
+func (r Rollup) sameKey(a, b []string) string {
 	var out []string
-	for i := range a {
-		out = append(out, fmt.Sprintf("(%[1]s = %[2]s OR %[1]s%[3]s AND %[2]s%[3]s)", a[i], b[i], isNull))
+	for i, c := range r.GroupBy {
+		out = append(out, fmt.Sprintf("(%[1]s %[4]s %[2]s OR %[1]s%[3]s AND %[2]s%[3]s)", a[i], b[i], isNull, operator(c.Type, "=")))
 	}
 	return strings.Join(out, " AND ")
 }

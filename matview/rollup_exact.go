@@ -73,7 +73,7 @@ func (r Rollup) checkExact(ctx context.Context, tx pgx.Tx) error {
 	for i, m := range r.Measures {
 		types = append(types, "NULL::"+m.sqlType())
 		if m.Aggregate == AggregateSum || m.Aggregate == AggregateAverage {
-			exprs, sums, summed = append(exprs, "("+m.Expr+")"), append(sums, "sum("+m.Expr+")"), append(summed, i)
+			exprs, sums, summed = append(exprs, "("+m.Expr+")"), append(sums, aggregate(m.sqlType(), "sum")+"("+m.Expr+")"), append(summed, i)
 		}
 	}
 	stored, err := describe(ctx, tx, "SELECT "+join(types))
@@ -177,7 +177,7 @@ func fits(change, typ string) string {
 	typ = strings.TrimSpace(strings.TrimPrefix(strings.ToLower(strings.TrimSpace(typ)), "pg_catalog."))
 	change = "(" + change + ")::numeric"
 	if smallest, ok := integerTypes[typ]; ok {
-		return change + " BETWEEN " + smallest + " AND -1 - (" + smallest + ")"
+		return fmt.Sprintf("%[1]s BETWEEN '%[2]s'::numeric AND -1::numeric - '%[2]s'::numeric", change, smallest)
 	}
 	m := limitedNumeric.FindStringSubmatch(typ)
 	if m == nil {

@@ -27,10 +27,10 @@ func (r Rollup) checkExtremes(ctx context.Context, tx pgx.Tx) error {
 			continue
 		}
 		name := fmt.Sprintf("Rollup.Measures[%d]", i)
-		aggregate := map[Aggregate]string{AggregateMin: "min", AggregateMax: "max"}[m.Aggregate] + "(" + m.Expr + ")"
+		extreme := m.function(map[Aggregate]string{AggregateMin: "min", AggregateMax: "max"}[m.Aggregate]) + "(" + m.Expr + ")"
 		from := " FROM " + ident(r.From) + " AS promoted"
 		var fields []field
-		for _, query := range []string{"SELECT " + m.Expr + from, "SELECT " + aggregate + from, "SELECT NULL::" + m.Type} {
+		for _, query := range []string{"SELECT " + m.Expr + from, "SELECT " + extreme + from, "SELECT NULL::" + m.Type} {
 			f, err := describe(ctx, tx, query)
 			if err != nil {
 				return &contextError{name, err}
@@ -38,11 +38,11 @@ func (r Rollup) checkExtremes(ctx context.Context, tx pgx.Tx) error {
 			fields = append(fields, f[0])
 		}
 		value, result, stored := fields[0], fields[1], fields[2]
-		if value.oid >= firstUserOID && result.oid != value.oid {
+		if value.oid >= firstUserOID && !isPostgres(m.Type) && result.oid != value.oid {
 			return invalid("%s.Expr (column %s) is of type %s, whose %s is not found and that of %s would be taken: add the schema of %s to the search_path",
-				name, m.Name, value.typ, aggregate, result.typ, value.typ)
+				name, m.Name, value.typ, extreme, result.typ, value.typ)
 		}
-		if !ordersAs(result, value, stored) {
+		if value.oid >= firstUserOID && result.oid != value.oid || !ordersAs(result, value, stored) {
 			return invalid("%s.Type (column %s) is %s, must order as %s does: write %s, or change Expr", name, m.Name, m.Type, value.typ, value.typ)
 		}
 		var collation, storedCollation string

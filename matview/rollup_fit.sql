@@ -11,6 +11,6 @@ FROM (
     SELECT t.oid::regclass::text, quote_ident(g.tgname)
     FROM (SELECT to_regclass($1) AS oid UNION SELECT relid FROM pg_partition_tree(to_regclass($1))) t
     JOIN pg_trigger g ON g.tgrelid = t.oid
-    WHERE NOT g.tgisinternal AND g.tgenabled <> 'D' AND g.tgtype & 3 = 3 -- BEFORE, FOR EACH ROW
+    WHERE NOT g.tgisinternal AND g.tgenabled <> 'D' AND g.tgtype::int & 3 = 3 -- BEFORE, FOR EACH ROW
 ) x
 ORDER BY 1

@@ -186,14 +186,14 @@ func (r Rollup) settle() string {
 	if len(columns) == 0 {
 		return del
 	}
-	var freshKeys, stale, rows, nullRows, equal, same, rowNull, staleNull, aggregates, set []string
+	var freshKeys, stale, rows, exprs, nullRows, equal, rowNull, staleNull, aggregates, set []string
 	for i, c := range r.GroupBy {
 		k, e := hiddenPrefix+"k"+strconv.Itoa(i), c.expr()+"::"+c.Type
 		stale = append(stale, pgschema.Quote(c.Name)+" AS "+k)
 		rows = append(rows, "g."+k)
 		nullRows = append(nullRows, e+" AS "+k)
-		equal = append(equal, e+" = g."+k)
-		same = append(same, "("+e+") IS NOT DISTINCT FROM g."+k)
+		exprs = append(exprs, "("+e+")")
+		equal = append(equal, e+" "+operator(c.Type, "=")+" g."+k)
 		rowNull = append(rowNull, "("+e+")"+isNull)
 		staleNull = append(staleNull, k+isNull)
 		freshKeys = append(freshKeys, "fresh."+k)
@@ -204,7 +204,7 @@ func (r Rollup) settle() string {
 	}
 	return trim(pgschema.Fill(recomputeSQL, "rollup", ident(r.Table), "stale_keys", join(stale), "stale", columnStale, "rows", columnRows,
 		"from", ident(r.From), "group_keys", join(rows), "null_keys", join(nullRows), "equal", strings.Join(equal, " AND "),
-		"same", strings.Join(same, " AND "), "is_null", strings.Join(rowNull, " OR "), "stale_null", strings.Join(staleNull, " OR "),
+		"same", r.sameKey(exprs, rows), "is_null", strings.Join(rowNull, " OR "), "stale_null", strings.Join(staleNull, " OR "),
 		"aggregates", join(aggregates), "key_ordinals", r.ordinals(), "set", join(set), "delete", del,
-		"same_key", sameKey(r.keys("r."), freshKeys)))
+		"same_key", r.sameKey(r.keys("r."), freshKeys)))
 }

@@ -5,7 +5,7 @@ WITH fresh AS MATERIALIZED (
 ), gone AS (
     SELECT ROW({keys}) AS gone_key FROM (SELECT {keys} FROM {table} EXCEPT SELECT {keys} FROM fresh) g
 ), deleted AS (
-    DELETE FROM {table} AS r USING gone WHERE ROW({r_keys}) = gone.gone_key RETURNING 1
+    DELETE FROM {table} AS r USING gone WHERE ROW({r_keys}) OPERATOR(pg_catalog.=) gone.gone_key RETURNING 1
 ), written AS (
     {upsert} RETURNING 1
 )

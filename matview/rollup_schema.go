@@ -114,7 +114,7 @@ func (r Rollup) ensure(ctx context.Context, db DB, what string, create bool) err
 		if err := r.checkSource(objects[0]); err != nil {
 			return err
 		}
-		checks := []func(context.Context, pgx.Tx) error{r.checkExpressions, r.checkDomains, r.checkExact, r.checkGrouping, r.checkExtremes, r.checkSketches}
+		checks := []func(context.Context, pgx.Tx) error{r.checkExpressions, r.checkDomains, r.checkOperators, r.checkExact, r.checkGrouping, r.checkExtremes, r.checkSketches}
 		if r.Replaces { // its merges recompute groups from the table
 			checks = append(checks, r.checkVisible)
 		}

@@ -66,7 +66,7 @@ func (s sets) table() table {
 func (s sets) fill(template, from string, pairs ...string) string {
 	width := strconv.Itoa(setWidth)
 	typ := "bit(" + width + ")"
-	bits := "bit_or(set_bit(B'0'::" + typ + ", (" + columnNumber + " % " + width + ")::int, 1))"
+	bits := "bit_or(set_bit(B'0'::" + typ + ", (" + columnNumber + " % " + width + "::bigint)::int, 1))"
 	all := []string{
 		"key_exprs", s.keyExprs(), "keys", join(s.r.keys("")), "value", s.value(s.measure().Expr), "expr", s.measure().Expr, "from", from,
 		"values", s.dictionary().String(), "chunk", columnNumber + " / " + width, "bits", bits, "width", width,

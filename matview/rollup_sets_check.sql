@@ -4,7 +4,7 @@
 WITH wanted AS MATERIALIZED (
     SELECT DISTINCT {keys}, p.headrace_value, n.headrace_number
     FROM (SELECT {key_exprs}, {value} FROM {from} AS promoted WHERE ({expr}) IS DISTINCT FROM NULL) p
-    LEFT JOIN {values} n ON n.headrace_value = p.headrace_value
+    LEFT JOIN {values} n ON n.headrace_value OPERATOR(pg_catalog.=) p.headrace_value
 ), want AS MATERIALIZED (
     SELECT {keys}, {chunk} AS headrace_chunk, {bits} AS headrace_bits
     FROM wanted WHERE headrace_number IS NOT NULL GROUP BY {key_ordinals}

@@ -47,7 +47,7 @@ func (m Measure) sketchType() string {
 // the bit.
 func (m Measure) sketch(expr, condition string) string {
 	return pgschema.Fill(strings.TrimSpace(trim(sketchSQL)), "value", "("+expr+")", "condition", condition, "type", m.sketchType(),
-		"rows", strconv.Itoa(1<<m.precision()), "shift", strconv.Itoa(m.precision()),
+		"mask", strconv.Itoa(1<<m.precision()-1), "shift", strconv.Itoa(m.precision()),
 		"ranks", strconv.Itoa(sketchRanks))
 }
 
@@ -58,7 +58,7 @@ func (r Rollup) checkSketches(ctx context.Context, tx pgx.Tx) error {
 		if m.Aggregate != AggregateSketch {
 			continue
 		}
-		_, err := tx.Exec(ctx, "SELECT hash_record_extended(ROW(CASE WHEN false THEN ("+m.Expr+") END), 0) FROM (SELECT 1) one LEFT JOIN "+
+		_, err := tx.Exec(ctx, "SELECT hash_record_extended(ROW(CASE WHEN false THEN ("+m.Expr+") END), 0::bigint) FROM (SELECT 1) one LEFT JOIN "+
 			ident(r.From)+" AS promoted ON false")
 		if refused := (*pgconn.PgError)(nil); errors.As(err, &refused) && strings.HasPrefix(refused.Routine, "hash_") {
 			return invalid("Rollup.Measures[%d].Expr (column %s) is %s, must be of a type that Postgres can hash (%s): write (%s)::text",
@@ -81,13 +81,13 @@ var sketchSQL string
 // If the k rows of a sketch have c set bits each on average, it has seen about k·2^c·0.794 values,
 // for c of 5 and more. Below that, a polynomial fits the exact inverse within 0.02 %.
 func SketchCount(sketch string) string {
-	rows := "(length(" + sketch + ") / " + strconv.Itoa(sketchRanks) + ")"
+	rows := "(length(" + sketch + ") / " + strconv.Itoa(sketchRanks) + ")::float8"
 	c := "(bit_count(" + sketch + ")::float8 / " + rows + ")"
-	poly := "0"
+	poly := "0::float8"
 	for _, a := range slices.Backward(sketchFit) {
-		poly = "(" + poly + " * " + c + " + " + strconv.FormatFloat(a, 'g', -1, 64) + ")"
+		poly = "(" + poly + " * " + c + " + '" + strconv.FormatFloat(a, 'g', -1, 64) + "'::float8)"
 	}
-	return "round(" + rows + " * CASE WHEN " + c + " < 5 THEN " + c + " * exp(" + poly + ") ELSE 0.7940244289 * power(2::float8, " + c + ") END)::bigint"
+	return "round(" + rows + " * CASE WHEN " + c + " < 5::float8 THEN " + c + " * exp(" + poly + ") ELSE 0.7940244289::float8 * power(2::float8, " + c + ") END)::bigint"
 }
 
 // sketchFit are the coefficients of ln(n/(k·c)) in c, from c = 0 to 5.

@@ -85,7 +85,7 @@ SELECT EXISTS (SELECT FROM {staging} s JOIN {target} hr_there ON {key_in_target}
 -- of subtransactions follow the transaction's, and a visible row whose writer is still in progress
 -- is ours.
 CASE WHEN hr_there.xmin IS NULL OR age(hr_there.xmin) > age(pg_current_xact_id()::xid) THEN false
-     ELSE pg_xact_status((pg_current_xact_id()::text::numeric + age(pg_current_xact_id()::xid) - age(hr_there.xmin))::text::xid8)
+     ELSE pg_xact_status((pg_current_xact_id()::text::numeric + age(pg_current_xact_id()::xid)::numeric - age(hr_there.xmin)::numeric)::text::xid8)
           = 'in progress'
 END
 

@@ -9,10 +9,10 @@ WITH tree AS (
 )
 SELECT {target_text}::regclass::oid::int8 AS target,
        EXISTS (SELECT FROM pg_trigger g JOIN tree ON g.tgrelid = tree.oid
-               WHERE (g.tgtype & 7 = 7 OR {replaces} AND g.tgtype & 19 = 19) AND {fires} AND NOT g.tgisinternal) AS before_row,
+               WHERE (g.tgtype::int & 7 = 7 OR {replaces} AND g.tgtype::int & 19 = 19) AND {fires} AND NOT g.tgisinternal) AS before_row,
        EXISTS (SELECT FROM pg_inherits h JOIN pg_class c ON c.oid = h.inhparent WHERE c.oid = {target_text}::regclass AND c.relkind = 'r') AS children,
        EXISTS (SELECT FROM pg_trigger g JOIN tree ON g.tgrelid = tree.oid
-               WHERE g.tgtype & 4 = 4 AND {fires} AND NOT g.tgisinternal) AS triggers,
+               WHERE g.tgtype::int & 4 = 4 AND {fires} AND NOT g.tgisinternal) AS triggers,
        EXISTS (SELECT FROM pg_constraint c WHERE c.conrelid = {target_text}::regclass AND c.confrelid = c.conrelid) AS tree,
        (SELECT length(open) FROM {control}) AS lanes,
        pg_backend_pid() AS backend,
@@ -22,16 +22,16 @@ SELECT {target_text}::regclass::oid::int8 AS target,
            SELECT FROM pg_index i JOIN tree ON i.indrelid = tree.oid
            WHERE i.indislive AND (i.indisunique OR i.indisexclusion OR i.indexprs IS NOT NULL OR i.indpred IS NOT NULL)
              AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL OR i.indisexclusion
-                  OR (SELECT array_agg(a.attname::text ORDER BY a.attname::text COLLATE "C") FROM pg_attribute a
+                  OR NOT coalesce((SELECT array_agg(a.attname::text ORDER BY a.attname::text COLLATE "C") FROM pg_attribute a
                       WHERE a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey::int2[]) AND array_position(i.indkey::int2[], a.attnum) < i.indnkeyatts)
-                     IS DISTINCT FROM {key_names})
+                     OPERATOR(pg_catalog.=) {key_names}, false))
        ) AS guarded,
        cardinality({key_names}) = 0 OR EXISTS (
            SELECT FROM pg_index i
            WHERE i.indrelid = {target_text}::regclass AND {arbiter}
              AND (SELECT array_agg(a.attname::text ORDER BY a.attname::text COLLATE "C") FROM pg_attribute a
                   WHERE a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey::int2[]) AND array_position(i.indkey::int2[], a.attnum) < i.indnkeyatts)
-                 = {key_names}
+                 OPERATOR(pg_catalog.=) {key_names}
        ) AS arbiter,
        coalesce((SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_class c JOIN tree ON c.oid = tree.oid WHERE c.relpersistence = 'u'), '') AS unlogged,
        {unfit} AS unfit, {closed} AS closed, forgetful, ledger_key

@@ -38,7 +38,7 @@ ORDER BY a.attnum;
 -- A column a of type t gets a value when an insert leaves it out: by a default, or perhaps by a
 -- trigger.
 (a.atthasdef OR a.attidentity <> '' OR t.typdefaultbin IS NOT NULL
- OR EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = a.attrelid AND g.tgtype & 7 = 7 AND {fires} AND NOT g.tgisinternal))
+ OR EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = a.attrelid AND g.tgtype::int & 7 = 7 AND {fires} AND NOT g.tgisinternal))
 
 -- name: fires
 -- A trigger, or a rule, runs in this session.
@@ -129,7 +129,7 @@ coalesce((
         SELECT format('the trigger %I may store rows in a child table, where they are found by Config.Key alone, which is not set', g.tgname)
         FROM pg_trigger g
         WHERE cardinality({key_names}) = 0 AND g.tgrelid = {target_text}::regclass
-          AND g.tgtype & 7 = 7 AND {fires} AND NOT g.tgisinternal
+          AND g.tgtype::int & 7 = 7 AND {fires} AND NOT g.tgisinternal
           AND EXISTS (SELECT FROM pg_inherits h JOIN pg_class c ON c.oid = h.inhparent WHERE c.oid = g.tgrelid AND c.relkind = 'r')
         UNION ALL
         SELECT format('%s is published and has no replica identity, so none of its rows can be replaced (ALTER TABLE %1$s REPLICA IDENTITY FULL)', c.oid::regclass)
