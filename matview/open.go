@@ -50,6 +50,9 @@ func (r *Refresher) readViews(ctx context.Context, tx pgx.Tx, state pgschema.Nam
 	if err := limit(ctx, tx, r.cfg.Timeout, r.cfg.LockTimeout); err != nil {
 		return err
 	}
+	if err := refuseShadows(ctx, tx); err != nil {
+		return err
+	}
 	objects, err := lookUp(ctx, tx, []pgschema.Name{state})
 	if err != nil {
 		return err

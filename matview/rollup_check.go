@@ -359,6 +359,9 @@ func (r Rollup) tx(ctx context.Context, db DB, what string, f func(tx pgx.Tx) er
 		return invalid("the DB to %s roll-up %s is nil, must be a pool, a connection or a transaction", what, r.Table)
 	}
 	work := func(tx pgx.Tx) error {
+		if err := refuseShadows(ctx, tx); err != nil {
+			return err
+		}
 		if _, callers := db.(pgx.Tx); !callers {
 			if _, err := tx.Exec(ctx, `SET TRANSACTION ISOLATION LEVEL READ COMMITTED READ WRITE`); err != nil {
 				return err

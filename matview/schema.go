@@ -141,6 +141,9 @@ func (n *needs) schema(name pgschema.Name, o object, what string) {
 // the views it created.
 func (r *Refresher) install(ctx context.Context, state pgschema.Name) (created []string, err error) {
 	err = r.begin(ctx, func(tx pgx.Tx) error {
+		if err := refuseShadows(ctx, tx); err != nil {
+			return err
+		}
 		// IF NOT EXISTS alone is no protection: two sessions that create the same name at once
 		// collide in the catalogue.
 		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended($1, 0))`, "headrace/matview/"+r.state); err != nil {

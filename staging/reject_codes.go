@@ -56,6 +56,9 @@ func companions(ctx context.Context, pool *pgxpool.Pool, target string, read fun
 }
 
 func (t *table) readCompanions(ctx context.Context, name pgschema.Name, target string, read func(*table, *pgx.Conn) error) error {
+	if err := t.refuseShadowsOnPool(ctx); err != nil {
+		return err
+	}
 	conn, err := t.begin(ctx, reads)
 	if err != nil {
 		return t.explain("looking for the target "+target, err)

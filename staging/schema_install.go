@@ -17,6 +17,9 @@ import (
 // install finds or makes the target and its companion tables, and checks what is there.
 func (t *table) install(ctx context.Context, q *pgx.Conn, target string) error {
 	defer t.rollback(q)
+	if err := t.refuseShadows(ctx, q); err != nil {
+		return err
+	}
 	// Programs that start at once take turns. The lock ends with the transaction, so it is good
 	// through PgBouncer too.
 	if err := t.lockInstall(ctx, q); err != nil {
