@@ -3,7 +3,8 @@
 SELECT current_user::text AS role, coalesce(s.nspname::text, '') AS schema,
     coalesce(has_schema_privilege(s.oid, 'USAGE'), false) AS schema_usage, coalesce(has_schema_privilege(s.oid, 'CREATE'), false) AS schema_create,
     coalesce(c.oid, 0) AS oid, coalesce(c.relkind::text, '') AS kind, coalesce(pg_has_role(c.relowner, 'USAGE'), false) AS owner,
-    coalesce(has_table_privilege(c.oid, 'SELECT'), false) AS may_select, coalesce(has_table_privilege(c.oid, 'INSERT'), false) AS may_insert,
+    coalesce(has_table_privilege(c.oid, 'SELECT'), false) AS may_select,
+    coalesce(has_any_column_privilege(c.oid, 'SELECT'), false) AS may_read, coalesce(has_table_privilege(c.oid, 'INSERT'), false) AS may_insert,
     coalesce(has_table_privilege(c.oid, 'UPDATE'), false) AS may_update, coalesce(has_table_privilege(c.oid, 'DELETE'), false) AS may_delete,
     CASE WHEN current_setting('server_version_num')::int >= 170000 THEN coalesce(has_table_privilege(c.oid, 'MAINTAIN'), false) ELSE false END AS may_maintain,
     coalesce(obj_description(c.oid, 'pg_class'), '') AS comment

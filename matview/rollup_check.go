@@ -129,6 +129,9 @@ func (r Rollup) Rebuild(ctx context.Context, db DB) (changed int64, err error) {
 			return fmt.Errorf("the transaction is %s: Rebuild must see what was committed while it waited, so it needs READ COMMITTED",
 				strings.ToUpper(isolation))
 		}
+		if err := r.checkUse(ctx, tx, fills); err != nil {
+			return err
+		}
 		if err := r.checkVisible(ctx, tx); err != nil {
 			return err
 		}
@@ -215,6 +218,9 @@ func (r Rollup) lock(ctx context.Context, tx pgx.Tx) error {
 
 // repair recomputes everything under the lock, and rewrites what differs.
 func (r Rollup) repair(ctx context.Context, tx pgx.Tx) (changed int64, err error) {
+	if err := r.checkUse(ctx, tx, repairs); err != nil {
+		return 0, err
+	}
 	if err := r.lock(ctx, tx); err != nil {
 		return 0, err
 	}
@@ -266,6 +272,9 @@ func (r Rollup) Check(ctx context.Context, db DB, limit int) (differences []Diff
 		limit = DefaultDifferences
 	}
 	err = r.tx(ctx, db, "check", func(tx pgx.Tx) (err error) {
+		if err := r.checkUse(ctx, tx, compares); err != nil {
+			return err
+		}
 		if err := r.checkVisible(ctx, tx); err != nil {
 			return err
 		}

@@ -85,18 +85,7 @@ func (r Rollup) ensure(ctx context.Context, db DB, what string, create bool) err
 		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended($1, 0))`, "headrace/rollup/"+r.Table); err != nil {
 			return &contextError{"wait for another process that creates roll-up " + r.Table, err}
 		}
-		tables := []part{{what: "roll-up", table: r.table(), create: r.create(), nulls: r.nulls(), types: r.types()}}
-		var err error
-		if tables[0].name, err = pgschema.ParseName(r.Table); err != nil {
-			return err
-		}
-		from, err := pgschema.ParseName(r.From)
-		if err != nil {
-			return err
-		}
-		for _, v := range r.distinct() {
-			tables = append(tables, v.parts()...)
-		}
+		tables, from := r.parts(), mustParse(r.From)
 		names := []pgschema.Name{from}
 		for _, p := range tables {
 			names = append(names, p.name)

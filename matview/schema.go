@@ -86,6 +86,7 @@ type object struct {
 	Kind         string // pg_class.relkind
 	Owner        bool   // the role has the rights of the owner
 	MaySelect    bool
+	MayRead      bool // some of its columns
 	MayInsert    bool
 	MayUpdate    bool
 	MayDelete    bool
