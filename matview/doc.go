@@ -63,8 +63,9 @@
 // A failed refresh leaves the view and its token as they were. A view without a unique index on
 // plain columns is refreshed under an exclusive lock: its readers wait, and the report gives the
 // reason. A sum that exceeds its type fails the promotion, and the batches stay staged: choose
-// numeric. Since PostgreSQL 17 a refresh runs functions with a search path of pg_catalog and
-// pg_temp: a function that names tables without a schema needs SET search_path, or it fails.
+// numeric, for money with (price)::numeric as the expression. Since PostgreSQL 17 a refresh runs
+// functions with a search path of pg_catalog and pg_temp: a function that names tables without a
+// schema needs SET search_path, or it fails.
 //
 // The comment of a roll-up's table records the definition. Create and Verify refuse a roll-up that
 // holds rows of another one, until Rebuild has made it this one. Where an expression depends on the
