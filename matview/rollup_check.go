@@ -129,9 +129,6 @@ func (r Rollup) Rebuild(ctx context.Context, db DB) (changed int64, err error) {
 			return fmt.Errorf("the transaction is %s: Rebuild must see what was committed while it waited, so it needs READ COMMITTED",
 				strings.ToUpper(isolation))
 		}
-		if err := r.checkUse(ctx, tx, fills); err != nil {
-			return err
-		}
 		if err := r.checkVisible(ctx, tx); err != nil {
 			return err
 		}
@@ -141,6 +138,9 @@ func (r Rollup) Rebuild(ctx context.Context, db DB) (changed int64, err error) {
 		}
 		record, err := r.record(ctx, tx)
 		if err != nil {
+			return err
+		}
+		if err := r.checkUse(ctx, tx, fills); err != nil {
 			return err
 		}
 		if changed, err = r.rebuild(ctx, tx); err != nil {
