@@ -168,6 +168,7 @@ func wholeRow(words []word) bool {
 		switch {
 		case w.text == "natural":
 			return true
+		case w.text == "*" && at(i-1) == "." && at(i-3) == "(" && at(i-4) == "operator" && !slices.Contains(rows, at(i-2)): // OPERATOR(pg_catalog.*)
 		case w.text == "*" && slices.Contains([]string{".", "select", ",", "distinct", "all", "returning"}, at(i-1)):
 			return true
 		case !w.name || !slices.Contains(rows, w.text) || at(i+1) == ".":

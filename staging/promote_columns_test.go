@@ -18,6 +18,8 @@ func TestMergesGetTheColumnsTheyName(t *testing.T) {
 		`SELECT count(*) FROM promoted`:                                                              {},
 		`SELECT sum(p.AMOUNT * 2) FROM promoted AS p`:                                                {"amount"},
 		`SELECT sum(p.amount*p.id) FROM promoted p WHERE p.id > 0`:                                   {"id", "amount"},
+		`SELECT sum(amount OPERATOR(pg_catalog.*) 2) FROM promoted`:                                  {"amount"},
+		`SELECT "operator"(promoted.*) FROM promoted`:                                                all,
 		`SELECT "Odd ""Name", GRÖSSE FROM promoted`:                                                  {"Odd \"Name"},
 		`SELECT GrÖßER FROM promoted`:                                                                {"grÖßer"},
 		`SELECT größe FROM promoted -- raw`:                                                          {"größe"},
