@@ -42,7 +42,7 @@ type RelayConfig struct {
 	// ORDER BY id would be wrong here: it means the output column id::text, and "10" sorts before "9".
 	// The query would then pass over records. A relay notices that in most pages, pushes nothing of
 	// the page and returns [ErrConfig]. A position must be unique, because a page may end between two
-	// records.
+	// records, or the query must end with FETCH FIRST $2 ROWS WITH TIES.
 	//
 	// A key that is assigned before the commit, such as a sequence, may become visible after a higher
 	// one, and would be passed over. Where several transactions write at once, keep the transaction's
@@ -260,7 +260,7 @@ func (r *Relay) Run(ctx context.Context) error {
 		default:
 			r.failed.succeeded("")
 			pause, steps = backoff{}, closings{}
-			if n == r.cfg.Records {
+			if n >= r.cfg.Records {
 				continue
 			}
 		}

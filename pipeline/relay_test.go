@@ -181,6 +181,7 @@ func TestRelayNoticesAWrongOrder(t *testing.T) {
 		"the last record again":   {"SELECT no::text, id FROM items i WHERE no >= $1::text::bigint ORDER BY i.no LIMIT $2", "1", "must return only those after it", 20},
 		"numbers":                 {"SELECT no::text, id FROM items i WHERE no > $1::text::bigint ORDER BY i.no LIMIT $2", "0", "", 50},
 		"negative numbers, right": {"SELECT (no - 61)::text, id FROM items i WHERE no - 61 > $1::text::bigint ORDER BY no - 61 LIMIT $2", "-100", "", 50},
+		"three of each position":  {"SELECT (no / 3)::text, id FROM items i WHERE i.no / 3 > $1::text::bigint ORDER BY i.no / 3 FETCH FIRST $2 ROWS WITH TIES", "-1", "", 50},
 		"text, sorted as text":    {`SELECT id, id FROM items WHERE id > $1 COLLATE "C" ORDER BY id COLLATE "C" LIMIT $2`, "", "", 50},
 	} {
 		relay, err := pipeline.NewRelay(next, name, pipeline.RelayConfig{DB: r.pool, SQL: c.sql, Start: c.start, Records: c.records, Logger: quiet})
