@@ -361,7 +361,9 @@ func (w *Worker[T]) stage(ctx context.Context, load staging.Load[T]) (staging.Ou
 		if !isTransient(err) {
 			return outcome, err
 		}
-		w.postgres.failed(id, err, "batch", id)
+		if !errors.As(err, new(*leaseError)) {
+			w.postgres.failed(id, err, "batch", id)
+		}
 		if pgschema.IsClosed(err) || sleep(ctx, pause.next()) != nil {
 			return outcome, Unavailable(err)
 		}

@@ -177,8 +177,17 @@ func (l *lease) finish() {
 // encoding is the hook of staging around the encoding of rows.
 func (l *lease) encoding(begins bool) error {
 	if begins {
-		return l.enter()
+		if err := l.enter(); err != nil {
+			return &leaseError{err}
+		}
+		return nil
 	}
 	l.leave()
 	return nil
 }
+
+// leaseError is an error of the queue during staging. The lease has logged it.
+type leaseError struct{ err error }
+
+func (e *leaseError) Error() string { return e.err.Error() }
+func (e *leaseError) Unwrap() error { return e.err }
