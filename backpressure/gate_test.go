@@ -238,7 +238,7 @@ func (s *stream) subscribed(n int64) {
 	}
 }
 
-// Look is an hour here: only the signal can wake them.
+// PollInterval is an hour here: only the signal can wake them.
 func TestWaitWakesBySignal(t *testing.T) {
 	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {

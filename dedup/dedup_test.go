@@ -136,8 +136,8 @@ func TestVerdictIsKept(t *testing.T) {
 	})
 }
 
-// † A worker that sleeps through the end of its batch must not claim anything: no other program
-// would give it back.
+// A worker that sleeps through the end of its batch must not claim anything: no other program would
+// give it back. See X_CLAIMEXIST in docs/model.
 func TestClaimIsRefusedWhenTheBatchIsGone(t *testing.T) {
 	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
@@ -155,7 +155,7 @@ func TestClaimIsRefusedWhenTheBatchIsGone(t *testing.T) {
 	})
 }
 
-// † B_RELMEM, B_RELAFTERACK: only the place that holds a claim gives it back.
+// Only the place that holds a claim gives it back. See B_RELMEM and B_RELAFTERACK in docs/model.
 func TestUndoTouchesOnlyTheHolder(t *testing.T) {
 	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {

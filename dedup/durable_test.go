@@ -83,8 +83,9 @@ func TestDurable(t *testing.T) {
 	}
 }
 
-// † X_WFENCE, B_OTHERCONN, B_FENCENOWRITE: no durable claim returns before the disk has it: neither
-// the first one, nor one that returns stored verdicts, whatever the connection.
+// No durable claim returns before the disk has it: neither the first one, nor one that returns
+// stored verdicts, whatever the connection. See X_WFENCE, B_OTHERCONN and B_FENCENOWRITE in
+// docs/model.
 func durableWaitsForTheDisk(t *testing.T, s *servers.RedisServer, c rueidis.Client) {
 	name := servertest.Prefix(t)
 	cfg := dedup.Config{Durable: true, DurableTimeout: 50 * time.Millisecond}
@@ -163,8 +164,9 @@ func crash(t testing.TB, s *servers.RedisServer, c rueidis.Client) {
 	}
 }
 
-// † RCR: Redis is killed between claim and stage, again and again, and loses its last writes.
-// Batches whose claim fails are delivered again. In the end each id is in the table once.
+// Redis is killed between claim and stage, again and again, and loses its last writes (RCR in
+// docs/model). Batches whose claim fails are delivered again. In the end each id is in the table
+// once.
 func durableSurvivesCrashes(t *testing.T, s *servers.RedisServer, c rueidis.Client) {
 	name := servertest.Prefix(t)
 	d := open(t, c, name, dedup.Config{Durable: true, DurableTimeout: 2 * time.Second, ExpectedIDs: 1})

@@ -90,7 +90,7 @@ func services(t *testing.T) map[string]service {
 	return file.Services
 }
 
-// What compose.yaml must guarantee, whatever else it says.
+// What compose.yaml must guarantee, whatever else it contains.
 func TestComposeFile(t *testing.T) {
 	t.Parallel()
 	all := services(t)

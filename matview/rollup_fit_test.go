@@ -122,8 +122,8 @@ func TestGeneratedColumns(t *testing.T) {
 	}
 }
 
-// What stands inside the aggregate and is no expression is refused: counts of distinct values of
-// two promotions do not add up.
+// What is inside the aggregate and is no expression is refused: counts of distinct values of two
+// promotions do not add up.
 func TestExpressionsOfMeasures(t *testing.T) {
 	t.Parallel()
 	pool := newTarget(t)

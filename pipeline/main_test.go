@@ -235,8 +235,8 @@ func (r *rig) settled() {
 	})
 }
 
-// eventually asks until f is content. Between two looks it waits a little: there is no signal for
-// everything that a test may wait for.
+// eventually calls f until it returns nil. It pauses in between: there is no signal for everything
+// that a test may wait for.
 func eventually(t *testing.T, limit time.Duration, f func() error) {
 	t.Helper()
 	deadline := time.After(limit)

@@ -48,8 +48,8 @@ func TestCluster(t *testing.T) {
 	})
 }
 
-// durableAcrossAMove: the client does not know yet that the slot has moved. The old node would say
-// at once that its disk has all that came on the connection, which is nothing.
+// durableAcrossAMove: the client does not know yet that the slot has moved. The old node would
+// confirm at once that its disk has all that came on the connection, which is nothing.
 func durableAcrossAMove(t *testing.T, cl *servertest.Cluster) {
 	if !cl.Has(t, "WAITAOF") {
 		return // Redis 7.0; New returns ErrNoAOF, as TestDurablePush shows

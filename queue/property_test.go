@@ -170,8 +170,8 @@ func (m *model) leaseFrom(t *rapid.T, q target, o queue.LeaseOptions) *queue.Bat
 	return b
 }
 
-// finish is what the durable side does with a batch: it promotes it if it can, and does what the
-// ledger says then.
+// finish is what the durable side does with a batch: it promotes it if it can, and then settles it
+// as the ledger has it.
 func (m *model) finish(t *rapid.T, b *queue.Batch) {
 	var err error
 	if m.l.promote(b) == queue.FatePromoted {

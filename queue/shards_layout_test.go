@@ -124,8 +124,8 @@ func TestTheNameOfShardsIsNoQueue(t *testing.T) {
 	})
 }
 
-// A program that runs while the number of shards changes notices it. What it has pushed until then
-// is lost to no one: it leases the records of the shards that the new number abandons, and leaves
+// A program that runs while the number of shards changes notices it. No record that it has pushed
+// until then is lost: it leases the records of the shards that the new number abandons, and leaves
 // the others to programs with that number.
 func TestTheNumberOfShardsChangesUnderAProgram(t *testing.T) {
 	t.Parallel()

@@ -30,7 +30,7 @@ const (
 
 const crashRows = 3000
 
-// child stages a batch and promotes what there is, says when it has come to its point, and stops
+// child stages a batch and promotes what there is, reports when it has reached its point, and stops
 // there forever.
 func child() {
 	fail := func(err error) {

@@ -144,7 +144,7 @@ func TestGroupDoesNotTakeAPartForTheWhole(t *testing.T) {
 }
 
 // A batch that both the group and a table alone have staged is promoted by one of them. If that is
-// the table alone, the group puts the batch aside, whether that table leads it or not.
+// the table alone, the group sets the batch aside, whether that table leads it or not.
 func TestGroupIsLaterThanItsMember(t *testing.T) {
 	t.Parallel()
 	for _, leads := range []bool{false, true} {

@@ -120,7 +120,7 @@ func TestWaitingForRowsOfAnotherLaneIsNotSlow(t *testing.T) {
 	}
 }
 
-// A promotion that waits for such a row in vain does not blame those who hold the staging tables.
+// A promotion whose wait for such a row times out does not blame those who hold the staging tables.
 func TestWhoHoldsARow(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)

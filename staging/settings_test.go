@@ -101,7 +101,7 @@ func TestTimeLimitsOfTheRole(t *testing.T) {
 
 // Postgres itself ends a promotion that is too large: by a cancellation, by the limit of a
 // transaction, or by that of temporary files. The next promotion takes half as many rows, until one
-// passes. (A trigger that raises such a SQLSTATE speaks of a row.)
+// passes. (If a trigger raises such a SQLSTATE, a row is at fault.)
 func TestALimitOfTheServerHalvesThePromotion(t *testing.T) {
 	t.Parallel()
 	for code, limit := range map[string]string{

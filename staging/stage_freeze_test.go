@@ -63,7 +63,7 @@ func (f *frozen) signal(t *testing.T, s syscall.Signal) {
 	}
 }
 
-// thaw lets the program go on, and returns what it says came of its work.
+// thaw lets the program go on, and returns the result that it reports.
 func (f *frozen) thaw(t *testing.T) string {
 	t.Helper()
 	f.signal(t, syscall.SIGCONT)

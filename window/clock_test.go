@@ -167,7 +167,7 @@ func TestAddAgainAfterDone(t *testing.T) {
 }
 
 // The seed of the buckets outlives the sliding sets, however short the retention is: an event that
-// that is added again is known, also to a program that has started since.
+// is added again is known, also to a program that has started since.
 func TestSeedOutlivesTheSlidingSet(t *testing.T) {
 	t.Parallel()
 	k, c := newClock(t)

@@ -63,9 +63,9 @@ func newEditedNamed(t *testing.T, c rueidis.Client, name string, more int) edite
 	return e
 }
 
-// Whatever someone has written where the package keeps numbers, names and times: no call fails for
-// good but one about the very key, the neighbours are closed, Audit names the edit, and Repair
-// leaves books that balance.
+// Whatever someone has written where the package keeps numbers, names and times: only a call about
+// that very key fails for good, the neighbours are closed, Audit names the edit, and Repair leaves
+// books that balance.
 func TestNumbersOverwrittenByHand(t *testing.T) {
 	t.Parallel()
 	name := func(key string) string { return windowName(0, time.Minute, key) }

@@ -276,7 +276,7 @@ func eachPage(t *testing.T, b *browser) {
 }
 
 // byKeyboard goes through pages with the Tab key. The focus visits what can be used in the order in
-// which a reader meets it, and is to be seen there.
+// which a reader meets it, and is visible there.
 func byKeyboard(t *testing.T, b *browser) {
 	r := newRig(t, rigOptions{})
 	r.pipe.Name = "orders"
