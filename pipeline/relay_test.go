@@ -237,13 +237,14 @@ func TestRelayAfterARestore(t *testing.T) {
 			return err
 		}
 		b, err := next.TryLease(t.Context(), queue.LeaseOptions{})
-		if err == nil {
-			for _, p := range b.Payloads {
-				got = append(got, string(p))
-			}
+		if err != nil {
+			return err
+		}
+		for _, p := range b.Payloads {
+			got = append(got, string(p))
 		}
 		if len(got) < 5 {
-			return fmt.Errorf("%d records, want 5: %v", len(got), err)
+			return fmt.Errorf("%d records, want 5", len(got))
 		}
 		return nil
 	})
