@@ -105,7 +105,8 @@ type Config[T any] struct {
 	// Conflict is the policy for rows whose key already exists.
 	Conflict Conflict
 	// Newer, with ConflictReplace, names the column by which a row replaces another one only if its
-	// value is greater. Without Newer the row that was staged last replaces.
+	// value is greater, or if the other one has none. Without Newer the row that was staged last
+	// replaces.
 	Newer string
 	// ReplaceIf, with ConflictReplace, is an SQL condition over the existing row (alias old) and the
 	// new one (EXCLUDED). The new row replaces the old one only if the condition is true, and if Newer

@@ -15,6 +15,7 @@ import (
 	"github.com/headrace/headrace/internal/uid"
 	"github.com/headrace/headrace/staging"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -76,18 +77,44 @@ func TestKeysOfAnExtensionOutsideTheSearchPath(t *testing.T) {
 func TestARowThatReplacesBringsItsSpelling(t *testing.T) {
 	t.Parallel()
 	type keyed struct {
-		K string `db:"k"`
-		N int64  `db:"n"`
+		k any
+		n int64
+	}
+	numbers := func(text string) pgtype.Array[pgtype.Numeric] {
+		var a pgtype.Array[pgtype.Numeric]
+		if err := pgtype.NewMap().Scan(pgtype.NumericArrayOID, pgtype.TextFormatCode, []byte(text), &a); err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	from := func(text string) pgtype.Range[pgtype.Numeric] {
+		return pgtype.Range[pgtype.Numeric]{Lower: numbers("{" + text + "}").Elements[0], LowerType: pgtype.Inclusive, UpperType: pgtype.Unbounded, Valid: true}
 	}
 	pool := servertest.UTF8Postgres(t)
-	exec(t, pool, `CREATE EXTENSION citext; CREATE COLLATION folded (provider = icu, locale = 'und-u-ks-level2', deterministic = false)`)
-	for i, c := range []struct{ typ, first, second string }{
-		{"citext", "abc", "ABC"}, {"text COLLATE folded", "abc", "ABC"}, {"text", "ABC", "ABC"},
+	exec(t, pool, `CREATE EXTENSION citext; CREATE COLLATION folded (provider = icu, locale = 'und-u-ks-level2', deterministic = false); CREATE DOMAIN amount AS numeric`)
+	for i, c := range []struct {
+		typ           string
+		first, second any
+		want          string
+	}{
+		{"citext", "abc", "ABC", "ABC"}, {"text COLLATE folded", "abc", "ABC", "ABC"}, {"text", "ABC", "ABC", "ABC"},
+		{"numeric", "1.0", "1.00", "1.00"}, {"amount", "1.0", "1", "1"}, {"numeric(4,2)", "1", "1.0", "1.00"},
+		{"double precision", 0.0, math.Copysign(0, -1), "-0"}, {"real", math.Copysign(0, -1), 0.0, "0"}, {"jsonb", "[1.0]", "[1]", "[1]"},
+		{"interval", pgtype.Interval{Days: 1, Valid: true}, pgtype.Interval{Microseconds: 24 * 3_600_000_000, Valid: true}, "24:00:00"},
+		{"numeric[]", numbers("{1,2}"), numbers("{1.0,2}"), "{1.0,2}"}, {"numrange", from("1.0"), from("1"), "[1,)"}, {"bigint", int64(7), int64(7), "7"},
 	} {
 		for _, together := range []bool{true, false} {
 			rows := fmt.Sprintf("rows%d%v", i, together)
 			exec(t, pool, fmt.Sprintf("CREATE TABLE %[1]s (k %[2]s PRIMARY KEY, n bigint); CREATE TABLE %[1]s_of (k %[2]s REFERENCES %[1]s ON UPDATE CASCADE)", rows, c.typ))
-			tab := newTable(t, pool, rows, staging.Config[keyed]{Key: []string{"k"}, Conflict: staging.ConflictReplace})
+			tab := newTable(t, pool, rows, staging.Config[keyed]{Key: []string{"k"}, Conflict: staging.ConflictReplace, Columns: []staging.Column{{Name: "k"}, {Name: "n"}},
+				Fill: func(v *keyed, r *staging.Row) {
+					if s, ok := v.k.(string); ok {
+						r.String(s)
+					} else {
+						r.Value(v.k)
+					}
+					r.Int(v.n)
+				}})
 			stage(t, tab, load(keyed{c.first, 1}), staging.OutcomeStaged)
 			if !together {
 				promote(t, tab)
@@ -98,8 +125,9 @@ func TestARowThatReplacesBringsItsSpelling(t *testing.T) {
 			if together {
 				exec(t, pool, fmt.Sprintf("INSERT INTO %[1]s_of SELECT k FROM %[1]s", rows))
 			}
-			if got := query[string](t, pool, fmt.Sprintf("SELECT r.k || '=' || n || ' ' || c.k FROM %[1]s r, %[1]s_of c", rows)); got != "ABC=2 ABC" {
-				t.Errorf("%s, together %v: the target and its child have %s, want ABC=2 ABC", c.typ, together, got)
+			want := c.want + "=2 " + c.want
+			if got := query[string](t, pool, fmt.Sprintf("SELECT r.k::text || '=' || n || ' ' || c.k::text FROM %[1]s r, %[1]s_of c", rows)); got != want {
+				t.Errorf("%s, together %v: the target and its child have %s, want %s", c.typ, together, got, want)
 			}
 			balanced(t, tab)
 		}

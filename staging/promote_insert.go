@@ -407,17 +407,19 @@ func (t *table) insertName(of string) string {
 	return "insert_all_skip"
 }
 
-// newestFirst orders rows of one key: the one that counts comes first.
+// newestFirst orders rows of one key: the one that counts comes first. Of those that are equal by
+// Newer, it is the one that onConflict would keep if they came one by one: the first. A row without
+// a value there is replaced by any other, so of these it is the last.
 func (t *table) newestFirst() string {
-	newest := "s." + colRecord
-	if t.cfg.Conflict != ConflictReplace {
-		return newest
+	record := "s." + colRecord
+	switch {
+	case t.cfg.Conflict != ConflictReplace:
+		return record
+	case t.cfg.Newer == "":
+		return record + " DESC"
 	}
-	newest += " DESC"
-	if t.cfg.Newer != "" {
-		newest = "s." + quote(t.cfg.Newer) + " DESC NULLS LAST, " + newest
-	}
-	return newest
+	newer := "s." + quote(t.cfg.Newer)
+	return newer + " DESC NULLS LAST, CASE WHEN " + newer + " IS NOT DISTINCT FROM NULL THEN ~" + record + " ELSE " + record + " END"
 }
 
 // onConflict is what happens to a row whose key is in the target.
@@ -452,13 +454,12 @@ func (t *table) onConflict() string {
 	return on
 }
 
-// respells is true for a column of the key whose equal values may be different texts: of a type of
-// an extension, such as citext, or with a collation that ignores case. The row that replaces
-// another one brings its spelling, as it does within one promotion.
+// respells is true for a column of the key whose equal values may be different texts. The row that
+// replaces another one brings its spelling, as it does within one promotion.
 func (t *table) respells(name string) bool {
 	for i := range t.cols {
 		if c := &t.cols[i]; c.name == name {
-			return c.identity == "" && (c.folding || c.compare.own)
+			return c.identity == "" && c.spells()
 		}
 	}
 	return false

@@ -236,6 +236,33 @@ func TestConflictReplace(t *testing.T) {
 	balanced(t, last)
 }
 
+// Of rows that are equal by Newer the first one stays, and of those without a value the last one,
+// however they are divided into promotions.
+func TestRowsThatAreEqualByNewer(t *testing.T) {
+	t.Parallel()
+	type ranked struct {
+		ID   int64  `db:"id"`
+		Rank *int64 `db:"rank"`
+		V    string `db:"v"`
+	}
+	one, two := int64(1), int64(2)
+	rows := []ranked{{1, &one, "a"}, {1, &one, "b"}, {2, nil, "a"}, {2, nil, "b"}, {3, nil, "a"}, {3, &one, "b"}, {3, &two, "c"}, {3, &two, "d"}, {3, nil, "e"}}
+	pool := servertest.Postgres(t)
+	for i, size := range []int{1, 2, 3, len(rows)} {
+		table := fmt.Sprintf("rows%d", i)
+		exec(t, pool, "CREATE TABLE "+table+" (id bigint PRIMARY KEY, rank bigint, v text)")
+		tab := newTable(t, pool, table, staging.Config[ranked]{Key: []string{"id"}, Conflict: staging.ConflictReplace, Newer: "rank"})
+		for part := range slices.Chunk(rows, size) {
+			stage(t, tab, load(part...), staging.OutcomeStaged)
+			promote(t, tab)
+		}
+		if got := query[string](t, pool, "SELECT string_agg(id || v, ' ' ORDER BY id) FROM "+table); got != "1a 2b 3c" {
+			t.Errorf("%d rows in each promotion: the target has %s, want 1a 2b 3c", size, got)
+		}
+		balanced(t, tab)
+	}
+}
+
 func TestReplaceIf(t *testing.T) {
 	t.Parallel()
 	pool := servertest.Postgres(t)

@@ -288,7 +288,8 @@ func (t *table) matchKey(s *shape) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%w: Config.Key (%s): %s has no unique index of just these columns", ErrConfig, list("", t.cfg.Key), t.target)
+	return fmt.Errorf("%w: Config.Key (%s): %s has no unique index of just these columns by which ON CONFLICT decides: valid, of columns as they are, in their own order, "+
+		"without a condition, and neither deferrable nor next to a deferrable constraint of the same columns", ErrConfig, list("", t.cfg.Key), t.target)
 }
 
 // typeNames maps the usual other names of types to what format_type prints.

@@ -76,7 +76,9 @@ SELECT coalesce(to_regtype(@name::text)::oid = @oid::int8::oid, false) AS same;
 -- The columns of each unique index by which ON CONFLICT and an insert's refusal can decide about a
 -- row. An index that is not valid may lack rows; a deferred one is checked too late; a partial one,
 -- or one of an expression, does not see every row by its columns; one that compares in another
--- collation has other duplicates than the column. Columns of INCLUDE do not belong to the key.
+-- collation, or by an operator class with another equality, has other duplicates than the column.
+-- ON CONFLICT also takes a deferred index of the same columns, and then fails. Columns of INCLUDE do
+-- not belong to the key.
 SELECT array_to_json(ARRAY(
            SELECT a.attname::text
            FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(att, n)
@@ -92,7 +94,17 @@ AND i.indpred IS NULL AND i.indexprs IS NULL
 AND NOT EXISTS (SELECT FROM unnest(i.indkey::int2[], i.indcollation::oid[]) WITH ORDINALITY k(att, coll, n)
                 JOIN pg_attribute ka ON ka.attrelid = i.indrelid AND ka.attnum = k.att
                 WHERE k.n <= i.indnkeyatts AND k.coll <> ka.attcollation
-                  AND EXISTS (SELECT FROM pg_collation o WHERE o.oid IN (k.coll, ka.attcollation) AND NOT o.collisdeterministic));
+                  AND EXISTS (SELECT FROM pg_collation o WHERE o.oid IN (k.coll, ka.attcollation) AND NOT o.collisdeterministic))
+AND NOT EXISTS (SELECT FROM unnest(i.indclass::oid[]) k(class) JOIN pg_opclass c ON c.oid = k.class
+                WHERE NOT c.opcdefault
+                  AND NOT EXISTS (SELECT FROM pg_amop m
+                                  JOIN pg_amop same ON same.amopopr = m.amopopr AND same.amopmethod = m.amopmethod AND same.amopstrategy = 3
+                                  JOIN pg_opclass d ON d.opcfamily = same.amopfamily AND d.opcintype = c.opcintype AND d.opcdefault
+                                  WHERE m.amopfamily = c.opcfamily AND m.amoplefttype = c.opcintype AND m.amoprighttype = c.opcintype AND m.amopstrategy = 3))
+AND NOT EXISTS (SELECT FROM pg_index d
+                WHERE d.indrelid = i.indrelid AND d.indisunique AND NOT d.indimmediate AND NOT d.indisexclusion AND d.indpred IS NULL AND d.indexprs IS NULL
+                  AND (d.indkey::int2[])[0:d.indnkeyatts - 1] <@ (i.indkey::int2[])[0:i.indnkeyatts - 1]
+                  AND (d.indkey::int2[])[0:d.indnkeyatts - 1] @> (i.indkey::int2[])[0:i.indnkeyatts - 1]);
 
 -- name: volatile
 -- The tables among the target and its partitions that a crash of the server empties.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/headrace/headrace/internal/pgschema"
 	"github.com/jackc/pgx/v5"
@@ -120,6 +121,27 @@ func (l *typeLoader) fill(ctx context.Context, c *column, oid uint32, typmod int
 		}
 	}
 	return nil
+}
+
+// oneSpelling are the types without a kind of which equal values have the same text.
+var oneSpelling = []uint32{pgtype.InetOID, pgtype.CIDROID, pgtype.MacaddrOID, pgtype.Macaddr8OID, pgtype.OIDOID, pgtype.XID8OID, pgtype.TimeOID, pgtype.TimetzOID,
+	pgtype.BitOID, pgtype.VarbitOID, pgtype.NameOID, pgtype.QCharOID}
+
+// spells is true for a column whose equal values may be different texts: 1.0 and 1.00, 0 and -0, 24
+// hours and a day, words of an extension's type or of a collation that ignores case. Ranges and
+// composite values have the spellings of what is in them.
+func (c *column) spells() bool {
+	switch {
+	case c.folding || c.compare.own:
+		return true
+	case c.kind == kArray:
+		return c.elem.spells()
+	case c.kind == kNumeric:
+		return c.typ.modifier <= 0 // otherwise each value has as many decimals as the next; 0: in an array
+	case c.kind == kOther:
+		return !slices.Contains(oneSpelling, c.oid)
+	}
+	return c.kind == kFloat4 || c.kind == kFloat8 || c.kind == kJSONB
 }
 
 // shape is what a table looks like.

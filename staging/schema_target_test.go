@@ -58,6 +58,14 @@ func TestWhichIndexDecides(t *testing.T) {
 	t.Parallel()
 	pool := servertest.UTF8Postgres(t) // ICU has no SQL_ASCII
 	exec(t, pool, "CREATE COLLATION whatever (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
+	ops := ""
+	for i, op := range []string{"<", "<=", "=", ">=", ">"} {
+		exec(t, pool, fmt.Sprintf(`CREATE FUNCTION last%[1]d(bigint, bigint) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT $1 %% 10 %[2]s $2 %% 10';
+			CREATE OPERATOR #%[2]s (FUNCTION = last%[1]d, LEFTARG = bigint, RIGHTARG = bigint)`, i, op))
+		ops += fmt.Sprintf("OPERATOR %d #%s, ", i+1, op)
+	}
+	exec(t, pool, `CREATE FUNCTION last_compared(bigint, bigint) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT ($1 % 10 - $2 % 10)::int';
+		CREATE OPERATOR CLASS last_digit FOR TYPE bigint USING btree AS `+ops+`FUNCTION 1 last_compared(bigint, bigint)`)
 	notNull := "ALTER TABLE %[1]s ALTER id SET NOT NULL, ALTER v SET NOT NULL;"
 	for i, c := range []struct {
 		what, ddl string
@@ -73,6 +81,10 @@ func TestWhichIndexDecides(t *testing.T) {
 		{"expression", "CREATE UNIQUE INDEX ON %[1]s ((id + 0))", []string{"id"}, false},
 		{"expression and column", "CREATE UNIQUE INDEX ON %[1]s (id, lower(v))", []string{"id", "v"}, false},
 		{"deferrable", "ALTER TABLE %[1]s ADD PRIMARY KEY (id) DEFERRABLE", []string{"id"}, false},
+		{"next to a deferrable one", "CREATE UNIQUE INDEX ON %[1]s (v, id); ALTER TABLE %[1]s ADD UNIQUE (id, v) DEFERRABLE", []string{"id", "v"}, false},
+		{"next to a deferrable one of other columns", "CREATE UNIQUE INDEX ON %[1]s (id); ALTER TABLE %[1]s ADD UNIQUE (id, v) DEFERRABLE", []string{"id"}, true},
+		{"an operator class with the same duplicates", "CREATE UNIQUE INDEX ON %[1]s (v text_pattern_ops)", []string{"v"}, true},
+		{"an operator class with other duplicates", "CREATE UNIQUE INDEX ON %[1]s (id last_digit)", []string{"id"}, false},
 		{"exclusion", "ALTER TABLE %[1]s ADD EXCLUDE (id WITH =)", []string{"id"}, false},
 		{"not unique", "CREATE INDEX ON %[1]s (id)", []string{"id"}, false},
 		{"descending", "CREATE UNIQUE INDEX ON %[1]s (id DESC NULLS LAST)", []string{"id"}, true},
