@@ -92,3 +92,19 @@ func (t *table) SetLosses(n int32) { t.pace.losses.Store(n) }
 
 // Losses is the number of promotions in a row that have lost their connection.
 func (t *table) Losses() int32 { return t.pace.losses.Load() }
+
+// SetCutOff makes it look as if the COPY of a batch had been cut off so many times.
+func (t *table) SetCutOff(id string, times int) { t.cutOffs.set(id, times) }
+
+// SetCutOff makes it look as if the COPY of a batch had been cut off so many times.
+func (g *TableGroup[R]) SetCutOff(id string, times int) { g.cutOffs.set(id, times) }
+
+func (c *cutOffs) set(id string, times int) {
+	if c.batch == nil {
+		c.batch = map[string]cutOff{}
+	}
+	c.batch[id] = cutOff{times, c.staged}
+}
+
+// CutOffs is how many times the COPY of a batch was cut off.
+func (t *table) CutOffs(id string) int { return t.cutOffs.batch[id].times }

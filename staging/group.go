@@ -108,6 +108,7 @@ type TableGroup[R any] struct {
 	parents     atomic.Pointer[[]int] // the tables, parents before children, as Check has found them
 	hint        atomic.Int32          // the side that was open when this program last looked
 	pace        pace
+	cutOffs     cutOffs     // batches whose COPY took too long
 	unconfirmed unconfirmed // as in Table
 
 	hook func(point string) error // tests stop, fail or kill here

@@ -20,7 +20,7 @@ type memberLoad[R any] interface {
 	counts() (kept, rows int)
 	key(pos int32) string
 	replay(ctx context.Context, q *pgx.Conn) (written int, err error)
-	copyTo(ctx context.Context, q *pgx.Conn, s side, no int32, careful bool) ([]Reject, error)
+	copyTo(ctx context.Context, q *pgx.Conn, s side, no int32, how copyHow) ([]Reject, error)
 }
 
 // loadOf is a memberLoad with the type of its rows.
@@ -74,9 +74,9 @@ func (x *loadOf[R, T]) key(pos int32) string {
 	return ""
 }
 
-func (x *loadOf[R, T]) copyTo(ctx context.Context, q *pgx.Conn, s side, no int32, careful bool) ([]Reject, error) {
+func (x *loadOf[R, T]) copyTo(ctx context.Context, q *pgx.Conn, s side, no int32, how copyHow) ([]Reject, error) {
 	spans, order := x.l.records()
-	return x.in.t.copyAll(ctx, q, s, &x.l, spans, order, len(spans), no, careful)
+	return x.in.t.copyAll(ctx, q, s, &x.l, spans, order, len(spans), no, how)
 }
 
 // replay writes the rows into the target.
@@ -232,14 +232,17 @@ func (g *TableGroup[R]) Stage(ctx context.Context, l Load[R]) (Outcome, error) {
 	if err != nil {
 		return 0, err
 	}
-	var careful bool
+	how := g.cutOffs.manner(ctx, l.Batch.ID)
 	for try := 0; ; try++ {
 		var out Outcome
 		var found []Reject
 		err := retryIdle(ctx, g.views[0].pool, func() (err error) {
-			out, found, err = g.stageOnce(ctx, x, try, careful)
+			out, found, err = g.stageOnce(ctx, x, try, how)
 			return err
 		})
+		if len(found) == 0 {
+			g.cutOffs.learn(ctx, l.Batch.ID, err)
+		}
 		switch {
 		case err == nil && len(found) > 0: // the tables begin again without these records
 			x.reject(found)
@@ -250,8 +253,8 @@ func (g *TableGroup[R]) Stage(ctx context.Context, l Load[R]) (Outcome, error) {
 		case try >= 5 || ctx.Err() != nil:
 		case errors.Is(err, errRetry): // the open side was the other one
 			continue
-		case !careful && isData(err):
-			careful = true
+		case !how.careful && isData(err):
+			how.careful = true
 			continue
 		case sqlState(err) == "40P01" || sqlState(err) == "40001":
 			continue
@@ -268,7 +271,7 @@ func (g *TableGroup[R]) Stage(ctx context.Context, l Load[R]) (Outcome, error) {
 
 // stageOnce is one try to stage. It returns the records of which a table cannot take a row; then
 // nothing is staged.
-func (g *TableGroup[R]) stageOnce(ctx context.Context, x *groupLoad[R], try int, careful bool) (Outcome, []Reject, error) {
+func (g *TableGroup[R]) stageOnce(ctx context.Context, x *groupLoad[R], try int, how copyHow) (Outcome, []Reject, error) {
 	c, err := pgschema.Acquire(ctx, g.views[0].pool)
 	if err != nil {
 		return 0, nil, err
@@ -300,7 +303,7 @@ func (g *TableGroup[R]) stageOnce(ctx context.Context, x *groupLoad[R], try int,
 	}
 	var found []Reject
 	for i, m := range x.members {
-		more, err := m.copyTo(ctx, q, s, numbers[i], careful)
+		more, err := m.copyTo(ctx, q, s, numbers[i], how)
 		if err != nil {
 			return 0, nil, err
 		}
@@ -346,7 +349,7 @@ func (g *TableGroup[R]) register(ctx context.Context, q *pgx.Conn, s side, x *gr
 		}
 		return run
 	}
-	run := g.lead().beginning(writes)
+	run := append(g.lead().beginning(writes), untilDeadline(ctx))
 	if nowait {
 		// The first try does not wait. A locked side is the one that a promoter works on: the hint is
 		// old.

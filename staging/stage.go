@@ -102,21 +102,22 @@ func (t *Table[T]) Stage(ctx context.Context, l Load[T]) (Outcome, error) {
 	if err := l.check(spans); err != nil {
 		return 0, err
 	}
-	var careful bool
+	how := t.cutOffs.manner(ctx, l.Batch.ID)
 	for try := 0; ; try++ {
 		var out Outcome
 		err := retryIdle(ctx, t.pool, func() (err error) {
-			out, err = t.stageOnce(ctx, &l, spans, order, try, careful)
+			out, err = t.stageOnce(ctx, &l, spans, order, try, how)
 			return err
 		})
+		t.cutOffs.learn(ctx, l.Batch.ID, err)
 		switch {
 		case err == nil:
 			return out, nil
 		case try >= 5 || ctx.Err() != nil:
 		case errors.Is(err, errRetry), len(t.lane) > 1 && sqlState(err) == undefinedTable: // the open side was the other one, or the lane is retired
 			continue
-		case !careful && isData(err):
-			careful = true
+		case !how.careful && isData(err):
+			how.careful = true
 			continue
 		case sqlState(err) == "40P01" || sqlState(err) == "40001":
 			continue
@@ -133,7 +134,7 @@ func (t *Table[T]) Stage(ctx context.Context, l Load[T]) (Outcome, error) {
 
 var errRetry = errors.New("read the hint again")
 
-func (t *Table[T]) stageOnce(ctx context.Context, l *Load[T], spans []span, order []int, try int, careful bool) (Outcome, error) {
+func (t *Table[T]) stageOnce(ctx context.Context, l *Load[T], spans []span, order []int, try int, how copyHow) (Outcome, error) {
 	c, err := pgschema.Acquire(ctx, t.pool)
 	if err != nil {
 		return 0, err
@@ -154,7 +155,7 @@ func (t *Table[T]) stageOnce(ctx context.Context, l *Load[T], spans []span, orde
 	defer t.rollback(q)
 	// The first try does not wait. A locked side is the one that a promoter works on: the hint is
 	// old.
-	out, err := t.stageIn(ctx, q, l, spans, order, stageHow{begin: true, nowait: try == 0, careful: careful})
+	out, err := t.stageIn(ctx, q, l, spans, order, stageHow{begin: true, nowait: try == 0, copyHow: how})
 	if err == nil && out != OutcomeStaged {
 		err = t.confirmOutcome(ctx, q, out)
 	}
@@ -178,7 +179,10 @@ func (t *table) setHint(open string) {
 	}
 }
 
-type stageHow struct{ begin, nowait, careful bool }
+type stageHow struct {
+	begin, nowait bool
+	copyHow
+}
 
 // stageIn does the work inside a transaction, which it begins if asked to. After any outcome but
 // OutcomeStaged the caller must roll back.
@@ -192,7 +196,7 @@ func (t *Table[T]) stageIn(ctx context.Context, q *pgx.Conn, l *Load[T], spans [
 	sql := &t.sql.side[s]
 	var run []call
 	if how.begin {
-		run = append(run, t.beginning(writes)...)
+		run = append(append(run, t.beginning(writes)...), untilDeadline(ctx))
 	}
 	lock := do(sql.stageLock.text)
 	if how.nowait {
@@ -243,7 +247,7 @@ func (t *Table[T]) stageIn(ctx context.Context, q *pgx.Conn, l *Load[T], spans [
 	if err := t.at("before copy"); err != nil {
 		return 0, err
 	}
-	found, err := t.copyAll(ctx, q, s, l, spans, order, kept, no, how.careful)
+	found, err := t.copyAll(ctx, q, s, l, spans, order, kept, no, how.copyHow)
 	if err != nil {
 		return 0, err
 	}
@@ -268,7 +272,7 @@ func (b *Batch) entry(n counts, tables, stages string) args {
 }
 
 // copyAll copies the rows. It returns the records that the encoder or Postgres could not take.
-func (t *Table[T]) copyAll(ctx context.Context, q *pgx.Conn, s side, l *Load[T], spans []span, order []int, kept int, no int32, careful bool) ([]Reject, error) {
+func (t *Table[T]) copyAll(ctx context.Context, q *pgx.Conn, s side, l *Load[T], spans []span, order []int, kept int, no int32, how copyHow) ([]Reject, error) {
 	if kept == 0 {
 		return nil, nil
 	}
@@ -278,8 +282,11 @@ func (t *Table[T]) copyAll(ctx context.Context, q *pgx.Conn, s side, l *Load[T],
 		e.halfway = func() error { return t.at("mid copy") }
 	}
 	var err error
-	if careful {
-		err = t.carefully(ctx, q, s, e)
+	if how.careful || how.limit > 0 {
+		e.limit, e.others = how.limit, how.others
+		if err = t.carefully(ctx, q, s, e); err == nil {
+			err = t.copyLate(ctx, q, s, e)
+		}
 		if err == nil && e.kept == 0 && e.missing != nil {
 			err = fmt.Errorf("every record was refused, probably not because of the records: %w", e.missing)
 		}
@@ -318,7 +325,7 @@ func (t *Table[T]) StageTx(ctx context.Context, tx pgx.Tx, l Load[T]) (Outcome, 
 		if err != nil {
 			return 0, err
 		}
-		out, err := t.stageIn(ctx, tx.Conn(), &l, spans, order, stageHow{careful: careful})
+		out, err := t.stageIn(ctx, tx.Conn(), &l, spans, order, stageHow{copyHow: copyHow{careful: careful}})
 		if err == nil && out == OutcomeStaged {
 			return out, sp.Commit(ctx)
 		}

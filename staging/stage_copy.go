@@ -10,6 +10,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 	"unsafe"
 
 	"github.com/jackc/pgx/v5"
@@ -50,6 +51,11 @@ type encoder[T any] struct {
 	state   int // 0 head, 1 rows, 2 done
 	err     error
 	missing error // refused a record, and may be due to the surroundings
+
+	limit   time.Duration // of one COPY, where slow records are looked for
+	others  bool          // the table has taken other batches meanwhile
+	late    []int         // records that were too slow alone, to be tried again
+	lastTry bool          // this is done now
 	halfway func() error
 }
 
@@ -294,19 +300,25 @@ func (t *Table[T]) carefully(ctx context.Context, q *pgx.Conn, s side, e *encode
 	}
 	from, to := e.from, e.to
 	rows, kept, rejects := e.rows, e.kept, len(*e.rejects)
-	if _, err := q.Exec(ctx, "savepoint hr_copy"); err != nil {
+	if err := e.startCopy(ctx, q); err != nil {
 		return err
 	}
 	e.keep, e.sent, e.state, e.spill, e.row.checkJSON = true, e.sent[:0], 0, nil, true
 	if err := t.at("careful copy"); err != nil {
 		return err
 	}
-	err := t.copyRows(ctx, q, s, e)
+	sent, err := 0, error(nil)
+	if e.limit > 0 && to-from == 1 {
+		sent, err = t.copyOne(ctx, q, s, e)
+	} else {
+		err = t.copyRows(ctx, q, s, e)
+	}
 	if err == nil {
 		_, err = q.Exec(ctx, "release savepoint hr_copy")
 		return err
 	}
-	if !isData(err) {
+	slow := e.limit > 0 && sqlState(err) == "57014" && isSlow(err) && ctx.Err() == nil && sent <= mostSlowBytes
+	if !isData(err) && !slow {
 		return err
 	}
 	if _, err := q.Exec(ctx, "rollback to savepoint hr_copy; release savepoint hr_copy"); err != nil {
@@ -314,6 +326,9 @@ func (t *Table[T]) carefully(ctx context.Context, q *pgx.Conn, s side, e *encode
 	}
 	e.rows, e.kept, *e.rejects = rows, kept, (*e.rejects)[:rejects]
 	if to-from == 1 {
+		if slow {
+			return e.slowRecord(from, err)
+		}
 		sp := e.span(from)
 		if isMissing(err) {
 			e.missing = err

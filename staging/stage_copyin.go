@@ -43,7 +43,7 @@ func copyIn(ctx context.Context, q *pgx.Conn, sql string, r io.Reader) error {
 		pc.Conn().Close() //nolint:errcheck // see above
 		pc.Close(ctx)     //nolint:errcheck // see above
 		if err == nil || ctx.Err() != nil {
-			return fmt.Errorf("staging: COPY was interrupted: %w", errors.Join(ctx.Err(), err))
+			return fmt.Errorf("%w: %w", errInterrupted, errors.Join(ctx.Err(), err))
 		}
 	}
 	if own != nil {
@@ -51,6 +51,8 @@ func copyIn(ctx context.Context, q *pgx.Conn, sql string, r io.Reader) error {
 	}
 	return err
 }
+
+var errInterrupted = errors.New("staging: COPY was interrupted")
 
 // readError is an error of the data's own source; the server was told, and the connection is in
 // order.

@@ -208,6 +208,7 @@ type table struct {
 	whole         chan struct{} // held by a promotion of several lanes that locks the target, see alone
 	turns         atomic.Uint32 // calls of Promote that chose a lane
 	pace          pace
+	cutOffs       cutOffs      // batches whose COPY took too long
 	unconfirmed   unconfirmed  // results of promotions that no standby has confirmed
 	look          atomic.Int32 // how many further promotions look for each key before they insert
 	guard         atomic.Int32 // how many further promotions insert in parts: a row was refused
