@@ -25,7 +25,8 @@ type RelayQueue interface {
 	PushFrom(ctx context.Context, source, from, to string, payloads ...[]byte) error
 }
 
-// Querier reads rows. *pgxpool.Pool, *pgx.Conn and pgx.Tx implement it.
+// Querier reads rows. *pgxpool.Pool, *pgx.Conn and pgx.Tx implement it. The first of args is a
+// pgx.QueryExecMode.
 type Querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
@@ -153,9 +154,10 @@ func (r *Relay) page(ctx context.Context, at string) (to string, payloads [][]by
 	return positions[len(positions)-1], payloads, r.ordered(ctx, positions)
 }
 
-// read runs the query.
+// read runs the query. It prepares no statement: behind a pooler that does not follow those, the
+// server's connection would not have it.
 func (r *Relay) read(ctx context.Context, at string, records int) (positions []string, payloads [][]byte, err error) {
-	rows, err := r.cfg.DB.Query(ctx, r.cfg.SQL, at, records)
+	rows, err := r.cfg.DB.Query(ctx, r.cfg.SQL, pgx.QueryExecModeExec, at, records)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -8,6 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/pipeline"
 	"github.com/headrace/headrace/queue"
@@ -108,6 +111,33 @@ func relayConfig(r *rig, records int) pipeline.RelayConfig {
 		SQL: `SELECT tx || '/' || no, id || ' ' || kind FROM items
 			WHERE tx < pg_snapshot_xmin(pg_current_snapshot()) AND (tx, no) > (split_part($1, '/', 1)::xid8, split_part($1, '/', 2)::bigint)
 			ORDER BY tx, no LIMIT $2`}
+}
+
+// A relay prepares no statement: a pooler that does not follow those would run it on a connection
+// of the server that does not have it.
+func TestARelayPreparesNoStatement(t *testing.T) {
+	t.Parallel()
+	r, next, _ := relayed(t, 2)
+	cfg := r.pool.Config()
+	cfg.MaxConns = 1
+	one, err := pgxpool.NewWithConfig(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer one.Close()
+	to := relayConfig(r, 2)
+	to.DB = one
+	relay, err := pipeline.NewRelay(next, "items", to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := relay.Step(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var prepared int
+	if err := one.QueryRow(t.Context(), "SELECT count(*) FROM pg_prepared_statements", pgx.QueryExecModeExec).Scan(&prepared); err != nil || prepared > 0 {
+		t.Errorf("got %d prepared statements, %v; want none", prepared, err)
+	}
 }
 
 // A relay goes on where the last program stopped, and an error names what failed.

@@ -29,7 +29,7 @@ func (p *pipe) planResolve(ctx context.Context, a Action) (plan Plan, err error)
 // there were.
 func (p *pipe) eachReject(ctx context.Context, a Action, f func(ids []int64) (int64, error)) (n int64, err error) {
 	var last int64
-	if err := p.ledger.pool.QueryRow(ctx, p.ledger.statements["last_reject"]).Scan(&last); err != nil {
+	if err := p.ledger.pool.QueryRow(ctx, p.ledger.statements["last_reject"], unprepared).Scan(&last); err != nil {
 		return 0, p.ledger.explain("rejects", err)
 	}
 	for before := last + 1; before > 0; before -= rejectsLooked {

@@ -104,7 +104,7 @@ func CheckPostgres(ctx context.Context, pool *pgxpool.Pool) ([]Check, error) {
 		current_setting('synchronous_commit') AS sync, current_setting('fsync') AS fsync, current_setting('full_page_writes') AS fpw,
 		coalesce(d.datcollversion <> pg_database_collation_actual_version(d.oid), false) AS oldcollation,
 		pg_is_in_recovery() AS recovery
-		FROM pg_database d WHERE d.datname = current_database()`)
+		FROM pg_database d WHERE d.datname = current_database()`, unprepared)
 	if err != nil {
 		return nil, fmt.Errorf("console: settings of Postgres: %w", err)
 	}

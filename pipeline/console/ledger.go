@@ -28,6 +28,10 @@ const (
 	rejectsLooked = 20_000 // ids that a page of rejects, or a count by code, looks at
 )
 
+// unprepared is how the console runs its statements. It prepares none: behind a pooler that does
+// not follow those, the server's connection would not have it.
+const unprepared = pgx.QueryExecModeExec
+
 // ledger reads what package staging keeps about a table, by its name.
 type ledger struct {
 	notCalled
@@ -97,7 +101,7 @@ func (l *ledger) explain(doing string, err error) error {
 
 // rows runs a statement and collects its rows by the names of their columns.
 func rows[V any](ctx context.Context, l *ledger, doing, statement string, args pgx.NamedArgs) ([]V, error) {
-	r, err := l.pool.Query(ctx, l.statements[statement], args)
+	r, err := l.pool.Query(ctx, l.statements[statement], unprepared, args)
 	if err == nil {
 		var out []V
 		if out, err = pgx.CollectRows(r, pgx.RowToStructByName[V]); err == nil {
@@ -109,7 +113,7 @@ func rows[V any](ctx context.Context, l *ledger, doing, statement string, args p
 
 // size is how many bytes the ledger has.
 func (l *ledger) size(ctx context.Context) (bytes int64, err error) {
-	err = l.pool.QueryRow(ctx, l.statements["size"], pgx.NamedArgs{"ledger": l.name.With("_ledger").String()}).Scan(&bytes)
+	err = l.pool.QueryRow(ctx, l.statements["size"], unprepared, pgx.NamedArgs{"ledger": l.name.With("_ledger").String()}).Scan(&bytes)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return 0, fmt.Errorf("%w: %s", ErrNoTable, l.name)
@@ -277,7 +281,7 @@ type rejectsPage struct {
 // readRejects reads a page of rejects. It looks at no more than rejectsLooked ids.
 func (l *ledger) readRejects(ctx context.Context, q rejectQuery) (out rejectsPage, err error) {
 	if q.before == 0 {
-		if err := l.pool.QueryRow(ctx, l.statements["last_reject"]).Scan(&q.before); err != nil {
+		if err := l.pool.QueryRow(ctx, l.statements["last_reject"], unprepared).Scan(&q.before); err != nil {
 			return out, l.explain("rejects", err)
 		}
 		q.before++
@@ -377,7 +381,7 @@ func isNoTable(err error) bool { return errors.Is(err, ErrNoTable) }
 
 // openRejects returns the ids of the open rejects that a filter selects, of one part of the table.
 func (l *ledger) openRejects(ctx context.Context, before int64, code, source string) ([]int64, error) {
-	r, err := l.pool.Query(ctx, l.statements["open_rejects"], pgx.NamedArgs{"before": before, "looked": rejectsLooked, "code": code, "source": source})
+	r, err := l.pool.Query(ctx, l.statements["open_rejects"], unprepared, pgx.NamedArgs{"before": before, "looked": rejectsLooked, "code": code, "source": source})
 	if err != nil {
 		return nil, l.explain("rejects", err)
 	}

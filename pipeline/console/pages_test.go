@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"github.com/headrace/headrace/lookup"
 	"github.com/headrace/headrace/pipeline/console"
 	"github.com/headrace/headrace/queue"
@@ -490,5 +493,36 @@ func unknownAddresses(t *testing.T, r *rig) {
 	}
 	if got := r.request(http.MethodGet, r.base+"nothing.json", nil); !strings.HasPrefix(got.header.Get("Content-Type"), "application/json") {
 		t.Errorf("an error of a JSON page has the type %q, want JSON", got.header.Get("Content-Type"))
+	}
+}
+
+// The console prepares no statement: a pooler that does not follow those would run it on a
+// connection of the server that does not have it.
+func TestTheConsolePreparesNoStatement(t *testing.T) {
+	t.Parallel()
+	var one *pgxpool.Pool
+	r := newRig(t, rigOptions{config: func(c *console.Config) {
+		cfg := c.Pipelines[0].Postgres.Config()
+		cfg.MaxConns = 1
+		var err error
+		one, err = pgxpool.NewWithConfig(t.Context(), cfg)
+		must(t, err)
+		c.Pipelines[0].Postgres = one
+		c.Authorize = func(*http.Request, console.Action) (string, error) { return "someone", nil }
+	}})
+	defer one.Close()
+	r.push("a1 ok", "a4 refuse", "malformed")
+	r.run()
+	for _, path := range []string{"overview.json", "queue.json", "batches.json", "batches.json?kind=promoted", "rejects.json", "rejects.json?code=malformed&open=1", "tables.json", "health.json"} {
+		read[any](r, path)
+	}
+	_, err := console.CheckPostgres(t.Context(), one)
+	must(t, err)
+	rows, err := one.Query(t.Context(), "SELECT statement FROM pg_prepared_statements", pgx.QueryExecModeExec)
+	must(t, err)
+	prepared, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	must(t, err)
+	if len(prepared) > 0 {
+		t.Errorf("prepared %q, want nothing", prepared)
 	}
 }
