@@ -129,8 +129,9 @@ func (x *trial) part(ctx context.Context, spans []recordSpan) error {
 	return nil
 }
 
-// insert inserts the records of a condition on a connection of its own, and rolls back. refusal is
-// the server's error about them; lost is true if it ended the session. err is another fault.
+// insert inserts the records of a condition, other than those that a rule rejects, on a connection
+// of its own, and rolls back. refusal is the server's error about them; lost is true if it ended the
+// session. err is another fault.
 func (x *trial) insert(ctx context.Context, condition string) (lost bool, refusal, err error) {
 	c, err := acquire(ctx, x.t.pool)
 	if err != nil {
@@ -141,6 +142,10 @@ func (x *trial) insert(ctx context.Context, condition string) (lost bool, refusa
 	defer x.t.rollback(q)
 	if _, err := send(ctx, q, x.t.beginning(writes)...); err != nil {
 		return false, nil, err
+	}
+	if len(x.t.rules) > 0 {
+		verdict, _, _ := x.t.ruleCases()
+		condition = "(" + condition + ") AND (" + verdict + ") IS NULL"
 	}
 	_, err = send(ctx, q, x.t.sql.side[x.s].insertPlain.where(condition).with(nil), checkAtOnce)
 	switch {

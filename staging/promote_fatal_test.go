@@ -1,6 +1,7 @@
 package staging_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -16,7 +17,10 @@ const endsSession = `CREATE TABLE items (id text PRIMARY KEY, n bigint CHECK (n 
 // A record with which the server ends the session costs itself.
 func TestARecordThatEndsTheSession(t *testing.T) {
 	t.Parallel()
+	rule := staging.Rule{Code: "ended", Where: "ends(n) OR n = 9"}
 	for name, ddl := range map[string]string{
+		"rule": `CREATE FUNCTION ends(n bigint) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN
+			IF n IN (5, 16) THEN PERFORM pg_terminate_backend(pg_backend_pid()); PERFORM pg_sleep(600); END IF; RETURN false; END $$`,
 		"trigger before":   "CREATE TRIGGER tr BEFORE INSERT ON items FOR EACH ROW EXECUTE FUNCTION tr()",
 		"trigger deferred": "CREATE CONSTRAINT TRIGGER tr AFTER INSERT ON items DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION tr()",
 	} {
@@ -24,7 +28,12 @@ func TestARecordThatEndsTheSession(t *testing.T) {
 			t.Parallel()
 			pool := servertest.Postgres(t)
 			exec(t, pool, endsSession+ddl)
-			tab := newTable(t, pool, "items", staging.Config[item]{Key: []string{"id"}})
+			cfg, want, left := staging.Config[item]{Key: []string{"id"}}, []string{"a-0005 sqlstate_57P01", "a-0007 sqlstate_23514", "a-0016 sqlstate_57P01"}, 37
+			if name == "rule" {
+				cfg.Rules = []staging.Rule{rule}
+				want, left = slices.Insert(want, 2, "a-0009 ended"), left-1
+			}
+			tab := newTable(t, pool, "items", cfg)
 			rows := items("a", 40)
 			stage(t, tab, load(rows[:15]...), staging.OutcomeStaged)
 			stage(t, tab, load(rows[15:]...), staging.OutcomeStaged)
@@ -38,10 +47,10 @@ func TestARecordThatEndsTheSession(t *testing.T) {
 					t.Fatalf("promotion %d: %v", tries, err)
 				}
 			}
-			if diff := cmp.Diff([]string{"a-0005 sqlstate_57P01", "a-0007 sqlstate_23514", "a-0016 sqlstate_57P01"}, rejectedIDs(t, pool)); diff != "" {
+			if diff := cmp.Diff(want, rejectedIDs(t, pool)); diff != "" {
 				t.Error(diff)
 			}
-			count(t, pool, 37)
+			count(t, pool, left)
 			balanced(t, tab)
 		})
 	}

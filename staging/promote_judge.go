@@ -171,9 +171,6 @@ func (p *promotion) judgeOne(ctx context.Context, w *work, s recordSpan, undo bo
 // probably refuse, and rejects those that the server refuses. So many bad rows stay cheap. A record
 // that the server accepts stays where it is.
 func (p *promotion) rejectSuspects(ctx context.Context) error {
-	if err := p.rejectFatal(ctx); err != nil {
-		return err
-	}
 	if len(p.suspects) == 0 || p.expect == 0 || !p.judges() {
 		return nil
 	}

@@ -19,8 +19,12 @@ func (p *promotion) moveRejects(ctx context.Context) error {
 }
 
 // applyRules rejects the rows for which a rule of the user is true. A row for which a rule raises
-// is rejected with that error.
+// is rejected with that error. Before that, it rejects the records that are known to end the
+// session: a rule may do so.
 func (p *promotion) applyRules(ctx context.Context) error {
+	if err := p.rejectFatal(ctx); err != nil {
+		return err
+	}
 	if len(p.t.rules) == 0 || p.expect == 0 {
 		return nil
 	}
