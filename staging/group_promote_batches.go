@@ -153,6 +153,9 @@ func (p *groupPromotion[R]) enter(ctx context.Context, whole []string) error {
 		if err != nil {
 			return err
 		}
+		if err := p.keeps(ctx, i+1, ids, own); err != nil {
+			return err
+		}
 		entered = append(entered, own)
 	}
 	lacks := func(list []string) func(string) bool {
@@ -181,6 +184,26 @@ func (p *groupPromotion[R]) enter(ctx context.Context, whole []string) error {
 	for i, x := range p.shares {
 		x.state().takes(p.of(i, ids))
 		p.expect += x.state().expect
+	}
+	return nil
+}
+
+// keeps returns an error if a ledger has neither taken a batch nor had it before.
+func (p *groupPromotion[R]) keeps(ctx context.Context, share int, ids, own []string) error {
+	before := slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return slices.Contains(own, id) })
+	if len(before) == 0 {
+		return nil
+	}
+	v := p.g.views[share]
+	r, err := sendOne(ctx, p.q, v.sql.ledgerKinds.with(args{"ids": array(before)}))
+	if err != nil {
+		return err
+	}
+	had := fatesOf(r)
+	for _, id := range before {
+		if _, ok := had[id]; !ok {
+			return notKept(v.names.ledger, id)
+		}
 	}
 	return nil
 }

@@ -164,7 +164,7 @@ func (p *promotion) enter(ctx context.Context, whole []*staged) error {
 	for _, id := range rest {
 		f, ok := kinds[id]
 		if !ok { // or pruned a moment ago: then the next attempt enters it
-			return fmt.Errorf("%w: %s has not kept batch %s: it must not have a trigger or a rule that drops rows", errNotKept, t.ledger, id)
+			return notKept(t.ledger, id)
 		}
 		p.out.Batches = append(p.out.Batches, PromotedBatch{ID: id, Fate: f})
 	}
@@ -341,3 +341,7 @@ var errRecount = errors.New("staging: conflicts do not add up")
 
 // errNotKept is an insert into the ledger that left no row there.
 var errNotKept = fmt.Errorf("%w", ErrDrift)
+
+func notKept(ledger, batch string) error {
+	return fmt.Errorf("%w: %s has not kept batch %s: it must not have a trigger or a rule that drops rows", errNotKept, ledger, batch)
+}

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/staging"
 )
@@ -194,6 +196,35 @@ func TestATriggerDropsOurOwnRows(t *testing.T) {
 			}
 			if b, err := tab.Books(t.Context()); err != nil || b.Balanced() != nil || b.Batches != 1 {
 				t.Errorf("%d batches, %v, %v", b.Batches, b.Balanced(), err)
+			}
+		})
+	}
+}
+
+// So it is with the tables of each member of a group.
+func TestATriggerDropsRowsOfAMember(t *testing.T) {
+	t.Parallel()
+	for _, table := range []string{"lines_ledger", "heads_ledger", "notes_ledger", "lines_rejects", "heads_rejects", "notes_rejects"} {
+		t.Run(table, func(t *testing.T) {
+			t.Parallel()
+			pool := servertest.Postgres(t)
+			exec(t, pool, salesTables)
+			s := openSales(t, pool)
+			exec(t, pool, `CREATE FUNCTION drop_row() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+				CREATE TRIGGER mean BEFORE INSERT ON `+table+` FOR EACH ROW EXECUTE FUNCTION drop_row()`)
+			bad := goodSale("bad", 2)
+			bad.Lines[1].N = -1
+			stageGroup(t, s.TableGroup, salesLoad(goodSale("a", 2), bad), staging.OutcomeStaged)
+			p, err := s.Promote(t.Context(), staging.PromoteOptions{})
+			if !errors.Is(err, staging.ErrDrift) || !strings.Contains(err.Error(), table) {
+				t.Errorf("promoted %+v, %v, want ErrDrift with the table", p, err)
+			}
+			exec(t, pool, "DROP TRIGGER mean ON "+table)
+			if p, err := s.Promote(t.Context(), staging.PromoteOptions{}); err != nil || p.Records != 2 || len(p.Mismatched) > 0 {
+				t.Errorf("promoted %+v, %v, want both records", p, err)
+			}
+			if got := openRejects(t, s); !cmp.Equal(got, map[string]int{"heads": 1, "lines": 2, "notes": 1}) {
+				t.Errorf("got open rejects %v", got)
 			}
 		})
 	}
