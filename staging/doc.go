@@ -104,8 +104,8 @@
 // Promote, Void, Fates and Stage report a commit when the standbys of synchronous_standby_names
 // have it. They return [ErrNotDurable] after Config.CommitTimeout, also if an administrator has
 // cancelled the wait. Staging and reading wait for no standby. If a promoter waits for a COPY that
-// makes no progress for Config.StageTimeout, it disconnects the worker. The server ends the COPY of a
-// Stage a second after the deadline of the caller's context.
+// makes no progress for Config.StageTimeout, it disconnects the worker. The server ends the COPY of
+// a Stage a second after the deadline of the caller's context.
 //
 // A bad row costs only that row. Staging rejects a row for text that Postgres cannot store (invalid
 // UTF-8, NUL, \u0000 in jsonb), for a number out of range, or for a value that only Postgres can

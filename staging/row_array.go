@@ -60,7 +60,7 @@ func (t *table) driftOf(ctx context.Context, q *pgx.Conn) error {
 	if err != nil {
 		return err
 	}
-	return &DriftError{Table: t.staging[sideA], Drifts: t.missing(foundColumns(r, "staging"))}
+	return &DriftError{Table: t.staging[sideA], Drifts: t.missing(foundColumns(r, "staging"), false)}
 }
 
 // checkRowArray returns an error if the columns of the row type are no longer those of a: a value

@@ -38,6 +38,11 @@ type foundColumn struct {
 	always        bool // takes no value: GENERATED ALWAYS
 }
 
+// widens is true if the column holds every value of a known one.
+func (f *foundColumn) widens(c *column) bool {
+	return f.typ.collation == c.typ.collation && widens(c.sqlType, f.sqlType)
+}
+
 // foundColumns reads the answer of one of the shape statements.
 func foundColumns(r result, table string) (out []foundColumn) {
 	for row := range r.each() {
@@ -48,15 +53,16 @@ func foundColumns(r result, table string) (out []foundColumn) {
 	return out
 }
 
-// missing compares the columns that this program writes with those of a table.
-func (t *table) missing(found []foundColumn) (drifts []Drift) {
+// missing compares the columns that this program writes with those of a table. wider accepts types
+// that hold every value of the known ones: a statement converts them, and a COPY does not.
+func (t *table) missing(found []foundColumn, wider bool) (drifts []Drift) {
 	for i := range t.cols {
 		c := &t.cols[i]
 		k := slices.IndexFunc(found, func(f foundColumn) bool { return f.name == c.name })
 		switch {
 		case k < 0:
 			drifts = append(drifts, Drift{Column: c.name, Expected: c.sqlType})
-		case found[k].typ != c.typ:
+		case found[k].typ != c.typ && (!wider || !found[k].widens(c)):
 			drifts = append(drifts, typeDrift(c, found[k].sqlType, found[k].typ.oid))
 		case found[k].always:
 			drifts = append(drifts, Drift{Column: c.name, Expected: c.sqlType, Found: found[k].sqlType + " GENERATED ALWAYS"})
@@ -86,7 +92,7 @@ func (t *table) checkStage(ctx context.Context, q *pgx.Conn, s side, digest stri
 		return err
 	}
 	found := foundColumns(r, "staging")
-	drifts := t.missing(found)
+	drifts := t.missing(found, false)
 	if !slices.ContainsFunc(found, func(f foundColumn) bool { return f.name == colRecord && f.typ.oid == pgtype.Int8OID }) {
 		drifts = append(drifts, Drift{Column: colRecord, Expected: "bigint"})
 	}
@@ -126,10 +132,10 @@ func (t *table) checkFields(m *pgtype.Map, s side, fields []pgconn.FieldDescript
 }
 
 // checkPromote compares the staging table and the target with what this program promotes. Both are
-// locked.
+// locked. Columns of either may have become wider.
 func (t *table) checkPromote(s side, r result) error {
 	staged, target := foundColumns(r, "staging"), foundColumns(r, "target")
-	drifts := t.missing(staged)
+	drifts := t.missing(staged, true)
 	for _, f := range staged {
 		if f.name != colRecord && !slices.Contains(t.colNames, f.name) { // it would be lost
 			drifts = append(drifts, Drift{Column: f.name, Found: f.sqlType + ", a column of another version of this program"})
@@ -138,7 +144,7 @@ func (t *table) checkPromote(s side, r result) error {
 	if len(drifts) > 0 {
 		return &DriftError{Table: t.staging[s], Drifts: drifts}
 	}
-	drifts = t.missing(target)
+	drifts = t.missing(target, true)
 	for _, f := range target {
 		if f.notNull && !f.filled && !slices.Contains(t.colNames, f.name) {
 			drifts = append(drifts, Drift{Column: f.name, Found: f.sqlType + " NOT NULL without a default"})

@@ -16,9 +16,9 @@ import (
 // an end with its value. The server does not notice that the program has given up, and the COPY
 // keeps the lock that a promotion waits for. So the server ends the statements of a Stage a moment
 // after the caller's deadline. A batch whose COPY was cut off twice is copied in parts. The time of
-// each is limited, and Postgres names the line that it was at. A record that exceeds the limit alone
-// is tried again after all others. If it is still too slow, it is rejected, unless the table takes
-// no other record: then the surroundings are slow.
+// each is limited, and Postgres names the line that it was at. A record that exceeds the limit
+// alone is tried again after all others. If it is still too slow, it is rejected, unless the table
+// takes no other record: then the surroundings are slow.
 
 const (
 	cutOffGrace       = time.Second
