@@ -130,8 +130,8 @@ func (x *trial) part(ctx context.Context, spans []recordSpan) error {
 }
 
 // insert inserts the records of a condition, other than those that a rule rejects, on a connection
-// of its own, and rolls back. refusal is the server's error about them; lost is true if it ended the
-// session. err is another fault.
+// of its own, and rolls back. refusal is the server's error about them; lost is true if it ended
+// the session. err is another fault.
 func (x *trial) insert(ctx context.Context, condition string) (lost bool, refusal, err error) {
 	c, err := acquire(ctx, x.t.pool)
 	if err != nil {

@@ -77,8 +77,8 @@ SELECT coalesce(to_regtype(@name::text)::oid = @oid::int8::oid, false) AS same;
 -- row. An index that is not valid may lack rows; a deferred one is checked too late; a partial one,
 -- or one of an expression, does not see every row by its columns; one that compares in another
 -- collation, or by an operator class with another equality, has other duplicates than the column.
--- ON CONFLICT also takes a deferred index of the same columns, and then fails. Columns of INCLUDE do
--- not belong to the key.
+-- ON CONFLICT also takes a deferred index of the same columns, and then fails. Columns of INCLUDE
+-- do not belong to the key.
 SELECT array_to_json(ARRAY(
            SELECT a.attname::text
            FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(att, n)
