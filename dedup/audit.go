@@ -164,7 +164,7 @@ func (r *AuditReport) add(f fault) {
 // auditState describes a state that cannot be read.
 func (d *Deduplicator) auditState(ctx context.Context) (fault, error) {
 	value, err := d.server.Read(ctx, "GET", d.keys[0]).ToString()
-	if _, isReply := rueidis.IsRedisErr(err); isReply {
+	if redisx.IsWrongType(err) {
 		return fault{key: d.keys[0], action: actAside, text: "is of another type than string: all ids are forgotten"}, nil
 	}
 	return fault{key: d.keys[0], action: actState, detail: value, text: "is not the state of a window: all ids are forgotten"}, err

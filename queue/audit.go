@@ -19,7 +19,8 @@ type AuditReport struct {
 	// Batches and Records were counted in the sealed lists, Dead and Delayed in theirs.
 	Batches, Records, Dead, Delayed int64
 	// Quiet reports that nothing moved in between, so the sums could be compared with the books. The
-	// keys of each batch are compared in any case.
+	// keys of each batch are compared in any case; while something moves, only what two passes in a
+	// row find is a difference.
 	Quiet bool
 	// Differences describe what is inconsistent. A sound queue has none.
 	Differences []string
@@ -43,11 +44,24 @@ const auditTries = 3
 // or a test, not for a dashboard. A shared key of another type ends it with a *WrongTypeError, and
 // data of another version with a *LayoutError. Repair mends what it finds.
 func (q *Queue) Audit(ctx context.Context) (AuditReport, error) {
+	a, err := q.auditInPasses(ctx)
+	return a.report, err
+}
+
+// auditInPasses counts until nothing moves meanwhile, a few times at most. What moves between two
+// reads of a pass looks like a difference to it, and the next pass does not find that again.
+func (q *Queue) auditInPasses(ctx context.Context) (*auditRun, error) {
+	var before *auditRun
 	for try := 1; ; try++ {
 		a, err := q.audit(ctx)
-		if err != nil || a.report.Quiet || try == auditTries {
-			return a.report, err
+		if err != nil || a.report.Quiet {
+			return a, err
 		}
+		if try == auditTries {
+			a.keepOnly(before.found)
+			return a, nil
+		}
+		before = a
 	}
 }
 
@@ -84,6 +98,20 @@ const (
 func (a *auditRun) differ(f finding, format string, args ...any) {
 	a.found = append(a.found, f)
 	a.report.Differences = append(a.report.Differences, fmt.Sprintf(format, args...))
+}
+
+// keepOnly drops the findings that are not among those of another pass.
+func (a *auditRun) keepOnly(found []finding) {
+	differences := a.report.Differences
+	a.report.Differences = nil
+	kept := a.found[:0]
+	for i, f := range a.found {
+		if slices.Contains(found, f) {
+			kept = append(kept, f)
+			a.report.Differences = append(a.report.Differences, differences[i])
+		}
+	}
+	a.found = kept
 }
 
 func (q *Queue) audit(ctx context.Context) (*auditRun, error) {
@@ -290,9 +318,8 @@ func (q *Queue) auditDead(ctx context.Context, a *auditRun, keys auditKeys) erro
 		})
 		for i, id := range ids {
 			has, err := results[3*i].AsInt64()
-			_, isReply := rueidis.IsRedisErr(err)
 			switch {
-			case isReply:
+			case redisx.IsWrongType(err):
 				a.differ(finding{lostDead, id}, "dead letter %s: its key is not a hash", id)
 			case err != nil:
 				return wrap("audit", err)
@@ -344,12 +371,12 @@ const maxText = 64
 // isNumber reports whether a text is a number to the scripts; see number.lua of internal/redisx.
 func isNumber(text string) bool {
 	n, err := strconv.ParseInt(text, 10, 64)
-	return err == nil && n >= 0 && n <= 1<<53 && strconv.FormatInt(n, 10) == text
+	return err == nil && n >= 0 && n < 1<<53 && strconv.FormatInt(n, 10) == text
 }
 
-// maxDue is the last time that PushAt writes, in milliseconds: the last integer that a score holds
-// exactly.
-const maxDue = 1 << 53
+// maxDue is the last time that PushAt writes, in milliseconds: the last integer with which scripts
+// calculate.
+const maxDue = 1<<53 - 1
 
 func (q *Queue) auditDelayed(ctx context.Context, a *auditRun, keys auditKeys) error {
 	for ids := range slices.Chunk(sorted(union(keys.delayed, keys.delayedLists)), page) {
@@ -363,7 +390,7 @@ func (q *Queue) auditDelayed(ctx context.Context, a *auditRun, keys auditKeys) e
 		})
 		for i, id := range ids {
 			n, err := results[3*i].AsInt64()
-			if _, isReply := rueidis.IsRedisErr(err); isReply {
+			if redisx.IsWrongType(err) {
 				a.differ(finding{lostDelayed, id}, "delayed push %s: its list is of another type", id)
 				continue
 			}

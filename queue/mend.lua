@@ -104,6 +104,21 @@ local function forgetDelayed()
   return redis.call('ZREM', DELAYED, id)
 end
 
+-- listDead puts a dead letter back into the dead-letter list.
+local function listDead(now)
+  if redis.call('HEXISTS', deadKeyOf(id), 'p') == 0 or redis.call('ZSCORE', DEAD, id) then return 0 end
+  return redis.call('ZADD', DEAD, int(now), id)
+end
+
+-- listDelayed makes a delayed push due at once if it is not in the set, or due at no time. A list
+-- that is not in the set and expires is still being pushed.
+local function listDelayed(now)
+  local list, due = delayedListOf(id), redis.call('ZSCORE', DELAYED, id)
+  if redis.call('LLEN', list) == 0 or not due and redis.call('PTTL', list) >= 0 then return 0 end
+  if due and (tonumber(due) or math.huge) <= MAX_NUMBER then return 0 end
+  return redis.call('ZADD', DELAYED, int(now), id)
+end
+
 -- mendDead gives a dead letter whose fields hold no numbers such ones. Without its old place it is
 -- a root of its own.
 local function mendDead(now)
@@ -120,9 +135,15 @@ end
 
 -- balance solves taken = acked + inflight + dead + dropped + lost for the counter that held no
 -- number. Of several, one takes what is left, and the others are 0. Otherwise lost, or taken, makes
--- up for the difference.
+-- up for the difference. Where the sum is no number to the scripts, what was settled before counts
+-- no longer.
 local function balance(n, unknown)
   local settled = n.acked + n.inflight + n.dead + n.dropped
+  if settled + n.lost > MAX_NUMBER then
+    n.acked, n.dropped, n.lost = 0, 0, 0
+    n.taken = n.inflight + n.dead
+    return
+  end
   for _, field in ipairs({'acked', 'dropped', 'lost'}) do
     if unknown[field] and not unknown.taken and n.taken >= settled + n.lost then
       n[field] = n.taken - settled - n.lost
@@ -177,10 +198,10 @@ elseif operation == 'recount reserved' then
 elseif operation == 'mend dead' then
   return mendDead(now)
 elseif operation == 'list dead' then
-  return redis.call('ZADD', DEAD, int(now), id)
+  return listDead(now)
 elseif operation == 'forget delayed' then
   return forgetDelayed()
 elseif operation == 'list delayed' then
-  return redis.call('ZADD', DELAYED, int(now), id)
+  return listDelayed(now)
 end
 return recount()

@@ -91,6 +91,41 @@ func TestCountersOverwrittenByHand(t *testing.T) {
 	must(t, bounded.Push(ctx, []byte("x")))
 }
 
+// A counter that reaches the end of the numbers that scripts add exactly is never off by a little:
+// either the books balance, or Stats names it, and Repair makes it small again.
+func TestCountersAtTheEndOfTheNumbers(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		ctx := t.Context()
+		q := open(t, c, quick)
+		workHard(t, q, "before")
+		stat := "{" + q.Name() + "}:queue:stat"
+		for _, below := range []int64{1, 2, 3, 7, 8, 9, 20, 0, -1, -2} {
+			far := int64(1)<<53 - below
+			what := fmt.Sprint("2^53 - ", below)
+			must(t, c.Do(ctx, c.B().Hset().Key(stat).FieldValue().FieldValue("taken", fmt.Sprint(far)).FieldValue("acked", fmt.Sprint(far)).
+				FieldValue("dropped", "0").FieldValue("lost", "0").Build()).Error())
+			workHard(t, q, what)
+			s, err := q.Stats(ctx)
+			must(t, err)
+			if err := s.Balanced(); err != nil && s.Damaged == "" || err == nil && s.Acked <= far {
+				t.Errorf("%s: got %d taken and %d acknowledged, %v", what, s.Taken, s.Acked, err)
+			}
+			r, err := q.Repair(ctx, nil)
+			must(t, err)
+			if err := r.After.Balanced(); err != nil {
+				t.Errorf("%s: after the repair: %v", what, err)
+			}
+			workHard(t, q, what+", repaired")
+			s, err = q.Stats(ctx)
+			must(t, err)
+			if err := s.Balanced(); err != nil && s.Damaged == "" {
+				t.Errorf("%s: after the repair: %v", what, err)
+			}
+		}
+	})
+}
+
 // workHard uses every script of a queue, which is empty afterwards. It discards one record, and
 // returns how many it acknowledged.
 func workHard(t *testing.T, q *queue.Queue, what string) (acked int64) {

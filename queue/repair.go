@@ -5,8 +5,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/redis/rueidis"
-
+	"github.com/headrace/headrace/internal/redisx"
 	"github.com/headrace/headrace/internal/uid"
 )
 
@@ -57,7 +56,7 @@ func (q *Queue) Repair(ctx context.Context, settle SettleFunc) (r RepairReport, 
 	if err != nil {
 		return r, err
 	}
-	before, err := q.audit(ctx)
+	before, err := q.auditInPasses(ctx)
 	if err != nil {
 		return r, err
 	}
@@ -80,7 +79,7 @@ func (q *Queue) Repair(ctx context.Context, settle SettleFunc) (r RepairReport, 
 		}
 	}
 	r.After, err = q.Audit(ctx)
-	r.Lost = r.After.Stats.Lost - stats.Lost
+	r.Lost = max(r.After.Stats.Lost-stats.Lost, 0) // fewer if the sums began anew
 	return r, err
 }
 
@@ -162,8 +161,8 @@ func (q *Queue) mendBatch(ctx context.Context, id string, settle SettleFunc, r *
 func (q *Queue) readDamaged(ctx context.Context, id string) (*Batch, error) {
 	b := &Batch{Queue: q.name, ID: id, Root: id, Guard: q.metaKey(id)}
 	meta, err := q.server.Read(ctx, "HGETALL", q.metaKey(id)).AsStrMap()
-	if _, isReply := rueidis.IsRedisErr(err); isReply {
-		return b, nil // of another type
+	if redisx.IsWrongType(err) {
+		return b, nil
 	}
 	if err == nil {
 		b.describe(meta)

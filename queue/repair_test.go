@@ -319,3 +319,56 @@ func TestRepairOfABatchThatIsAcknowledgedMeanwhile(t *testing.T) {
 		}
 	})
 }
+
+// moving is a client of a queue on which something happens during each pass of an audit, between
+// the reading of the sets and that of the keys.
+type moving struct {
+	rueidis.Client
+	during func()
+}
+
+func (c *moving) Nodes() map[string]rueidis.Client {
+	c.during()
+	return c.Client.Nodes()
+}
+
+// What moves while Audit reads is no difference, and Repair does not touch it: a push that becomes
+// visible keeps its time, and a letter that is requeued is no longer dead.
+func TestAuditWhileSomethingMoves(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		client := &moving{Client: c}
+		q := open(t, client, quick)
+		ctx := t.Context()
+		bury := func() (id string) {
+			must(t, q.Push(ctx, records(0, 1)...))
+			b := lease(t, q, queue.LeaseOptions{Records: 1})
+			must(t, q.Settle(ctx, b, queue.Resolution{}))
+			return b.ID
+		}
+		for what, during := range map[string]func(){
+			"a push becomes visible":  func() { must(t, q.PushAt(ctx, time.Now().Add(time.Hour), records(0, 2)...)) },
+			"a record is buried":      func() { bury() },
+			"a record comes and goes": func() { _, err := q.Discard(ctx, bury()); must(t, err) },
+		} {
+			client.during = during
+			a, err := q.Audit(ctx)
+			must(t, err)
+			if err := a.Balanced(); err != nil || a.Quiet {
+				t.Errorf("%s: got %v, quiet %v, want no difference of a queue that moves", what, err, a.Quiet)
+			}
+			r, err := q.Repair(ctx, nil)
+			must(t, err)
+			if r.Relisted != 0 || r.Lost != 0 || r.Buried != 0 {
+				t.Errorf("%s: got %+v, want nothing repaired", what, r)
+			}
+		}
+		client.during = func() {}
+		if b, err := q.TryLease(ctx, queue.LeaseOptions{}); !errors.Is(err, queue.ErrEmpty) {
+			t.Errorf("got %v, %v, want no record: all are due in an hour or dead", b, err)
+		}
+		a, err := q.Audit(ctx)
+		must(t, err)
+		must(t, a.Balanced())
+	})
+}

@@ -67,7 +67,7 @@ func parseName(name string) (windowName, error) {
 	size, key, ok := strings.Cut(rest, " ")
 	from, err1 := strconv.ParseInt(start, 10, 64)
 	length, err2 := strconv.ParseInt(size, 10, 64)
-	const most = 1 << 53 // what the scripts count with
+	const most = 1<<53 - 1 // what the scripts count with
 	if err1 != nil || err2 != nil || !ok || from < 0 || from > most || length < 1 || length > most {
 		return windowName{}, fmt.Errorf("invalid window name %q", name)
 	}

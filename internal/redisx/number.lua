@@ -1,8 +1,8 @@
 -- The head of every script that reads numbers. A key may hold anything, because it may have been
 -- edited by hand.
 
--- MAX_NUMBER is the largest number up to which Lua holds each integer exactly.
-local MAX_NUMBER = 9007199254740992
+-- MAX_NUMBER is the largest number to which Lua can add 1. The next one, 2^53, would stay as it is.
+local MAX_NUMBER = 9007199254740991
 -- A time in milliseconds is not valid if it is further than MAX_AHEAD_MS, a hundred years, from the
 -- server's clock.
 local MAX_AHEAD_MS = 3155760000000

@@ -2,8 +2,8 @@ package redisx
 
 import "time"
 
-// maxMillis is the last integer that Redis' numbers hold exactly.
-const maxMillis = 1 << 53
+// maxMillis is the last integer with which scripts calculate; see number.lua.
+const maxMillis = 1<<53 - 1
 
 var minTime, maxTime = time.UnixMilli(-maxMillis), time.UnixMilli(maxMillis)
 
