@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/redis/rueidis"
 
+	"github.com/headrace/headrace/internal/redisx/redisxtest"
 	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/queue"
 )
@@ -121,4 +122,22 @@ func TestUnansweredLeaseOfAnotherHolder(t *testing.T) {
 		t.Errorf("got %v, want ErrEmpty", err)
 	}
 	must(t, other.Extend(t.Context(), b, time.Hour))
+}
+
+// A lease that its caller's deadline ends returns the error of the deadline, though it waits a
+// little longer for its reply.
+func TestLeaseEndsAtTheDeadline(t *testing.T) {
+	t.Parallel()
+	p := redisxtest.NewProxy(t, servertest.RedisURL(t))
+	q := open(t, p.Client(t, nil), quick)
+	for what, lease := range map[string]func(context.Context, queue.LeaseOptions) (*queue.Batch, error){"Lease": q.Lease, "TryLease": q.TryLease} {
+		p.Freeze()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		_, err := lease(ctx, queue.LeaseOptions{})
+		cancel()
+		p.Thaw()
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: got %v, want %v", what, err, context.DeadlineExceeded)
+		}
+	}
 }

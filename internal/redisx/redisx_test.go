@@ -447,4 +447,13 @@ func TestOutlive(t *testing.T) {
 	defer end()
 	cancel()
 	<-c.Done() // hangs when it does not follow
+
+	ctx, cancel = context.WithTimeout(t.Context(), 0)
+	defer cancel()
+	c, end = Outlive(ctx, 0)
+	defer end()
+	<-c.Done()
+	if err := c.Err(); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("after the caller's deadline: got %v, want %v", err, context.DeadlineExceeded)
+	}
 }

@@ -205,7 +205,23 @@ func Outlive(ctx context.Context, grace time.Duration) (context.Context, context
 		}
 		cancel()
 	})
-	return c, func() { stop(); cancel() }
+	return outliving{c, ctx}, func() { stop(); cancel() }
+}
+
+// outliving is the context of Outlive. Its error is that of the caller's context, so that a call
+// which ended at the caller's deadline does not return [context.Canceled].
+type outliving struct {
+	context.Context
+
+	caller context.Context
+}
+
+func (o outliving) Err() error {
+	err := o.Context.Err()
+	if err != nil && o.caller.Err() != nil {
+		return o.caller.Err()
+	}
+	return err
 }
 
 // OutOfMemory reports whether the server refused a command because it is at maxmemory.
