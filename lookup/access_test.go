@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/headrace/headrace/internal/redisx"
 	"github.com/headrace/headrace/internal/redisx/redisxtest"
 	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/lookup"
@@ -119,6 +120,73 @@ func TestAccessRights(t *testing.T) {
 				t.Errorf("%s without %s: no error, so it is not needed", what, right)
 			}
 		}
+	}
+}
+
+// A client with a cache reads for it in a transaction. Where the user may not, or the server has no
+// such command, a Remote answers all the same.
+func TestRemoteWithoutTheRightsOfACache(t *testing.T) {
+	t.Parallel()
+	s := servertest.OwnRedis(t)
+	admin := s.Client(t)
+	const rights = "+client +eval +evalsha +mget +get +set +unlink"
+	for what, more := range map[string]string{"all": "+multi +exec +pttl", "multi": "+exec +pttl", "exec": "+multi +pttl", "pttl": "+multi +exec", "none": ""} {
+		asUser(t, s.URL, admin, what, strings.Fields(rights+" "+more)...)
+		o := redisxtest.Options(t, s.URL)
+		o.Username, o.Password = what, "pw"
+		c, err := rueidis.NewClient(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(c.Close)
+		r := newRemote(t, c, "w", lookup.RemoteConfig[string, int]{})
+		if err := r.Put(t.Context(), map[string]int{"a": 1}); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			wantOne(t, "with the rights to "+what, r)
+		}
+	}
+	without := servertest.OwnRedis(t, "--rename-command", "MULTI", "")
+	r := newRemote(t, without.Client(t), "w", lookup.RemoteConfig[string, int]{})
+	if f, err := r.GetMany(t.Context(), []string{"a", "b"}); err != nil || len(f.Missing) != 2 {
+		t.Errorf("without MULTI: got %+v, %v, want two missing keys", f, err)
+	}
+	if err := r.Put(t.Context(), map[string]int{"a": 1}); err != nil {
+		t.Fatal(err)
+	}
+	wantOne(t, "without MULTI", r)
+}
+
+// wantOne fails the test unless the key a of r has the value 1, and b is missing.
+func wantOne(t *testing.T, what string, r *lookup.Remote[string, int]) {
+	t.Helper()
+	f, err := r.GetMany(t.Context(), []string{"a", "b"})
+	if err != nil || f.Values[0] != 1 || len(f.Missing) != 1 {
+		t.Errorf("%s: got %+v, %v, want 1 and a missing key", what, f, err)
+	}
+}
+
+// A look-up waits for a server that is busy with a script, like every other call.
+func TestRemoteOfABusyServer(t *testing.T) {
+	t.Parallel()
+	s := servertest.OwnRedis(t, "--lua-time-limit", "1")
+	c, admin := s.Client(t), s.Client(t)
+	r := newRemote(t, c, "w", lookup.RemoteConfig[string, int]{})
+	if err := r.Put(t.Context(), map[string]int{"a": 1}); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		const body = `local function now() local t = redis.call('TIME'); return t[1] * 1000 + t[2] / 1000 end
+local finish = now() + 500
+repeat until now() > finish`
+		done <- s.Client(t).Do(t.Context(), admin.B().Eval().Script(body).Numkeys(0).Build()).Error()
+	}()
+	eventually(t, "the server is busy", func() bool { return redisx.Refused(admin.Do(t.Context(), admin.B().Ping().Build()).Error()) })
+	wantOne(t, "while the server is busy", r)
+	if err := <-done; err != nil && !rueidis.IsRedisNil(err) {
+		t.Error(err)
 	}
 }
 

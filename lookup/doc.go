@@ -71,5 +71,6 @@
 // +unlink, and +scan to find what is left of a version whose description was damaged or deleted;
 // a refresh that finds no current version looks through the keys of the server once. The signal
 // needs +subscribe or +publish, with &{name}:lookup:changed. A Remote needs the keys
-// ~<name>:lookup* and +eval +evalsha +get +mget +set +unlink.
+// ~<name>:lookup* and +eval +evalsha +get +mget +set +unlink. Its entries are in the client's cache
+// only with +client|caching +multi +exec +pttl as well; without them each look-up asks Redis.
 package lookup

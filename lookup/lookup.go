@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -24,6 +25,11 @@ type Table[K comparable, V any] struct {
 	checked  atomic.Int64 // when Redis last replied which version is current, on this process' monotonic clock
 	syncing  chan struct{}
 	log      *errorLog
+
+	orphans struct { // locks that could not be given up
+		sync.Mutex
+		tokens map[string]time.Time
+	}
 }
 
 // epoch is the zero of the monotonic clock of Table.checked.

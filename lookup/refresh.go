@@ -102,6 +102,7 @@ func (t *Table[K, V]) lockCall(ctx context.Context, what, token string) (bool, e
 
 // acquire waits for the lock of a refresh.
 func (t *Table[K, V]) acquire(ctx context.Context, token string) error {
+	t.releaseOrphans(ctx)
 	const first, last = 5 * time.Millisecond, 50 * time.Millisecond
 	for pause := first; ; pause = min(2*pause, last) {
 		held, err := t.lockCall(ctx, "acquire", token)
@@ -118,11 +119,42 @@ func (t *Table[K, V]) acquire(ctx context.Context, token string) error {
 	}
 }
 
-// release gives the lock up if token holds it. If that fails, the lock expires.
+// release gives the lock up if token holds it. If that fails, the next refresh of this table does
+// so, or the lock expires.
 func (t *Table[K, V]) release(ctx context.Context, token string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
-	_, _ = t.lockCall(ctx, "release", token)
+	_, err := t.lockCall(ctx, "release", token)
+	t.orphans.Lock()
+	defer t.orphans.Unlock()
+	if err == nil {
+		delete(t.orphans.tokens, token)
+		return
+	}
+	if t.orphans.tokens == nil {
+		t.orphans.tokens = make(map[string]time.Time)
+	}
+	if _, ok := t.orphans.tokens[token]; !ok {
+		t.orphans.tokens[token] = time.Now()
+	}
+}
+
+// releaseOrphans gives up the locks that earlier refreshes of this table could not give up because
+// Redis was away: they would hold up every refresh until they expire.
+func (t *Table[K, V]) releaseOrphans(ctx context.Context) {
+	t.orphans.Lock()
+	var tokens []string
+	for token, since := range t.orphans.tokens {
+		if time.Since(since) > lockFor { // it has expired
+			delete(t.orphans.tokens, token)
+			continue
+		}
+		tokens = append(tokens, token)
+	}
+	t.orphans.Unlock()
+	for _, token := range tokens {
+		t.release(ctx, token)
+	}
 }
 
 // renew keeps the lock, and the parts of the version that is being written, until ctx is done. It

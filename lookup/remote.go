@@ -145,10 +145,14 @@ func (r *Remote[K, V]) cached(ctx context.Context, keys []K) (f Result[V], unkno
 	if unique[0] == "" {
 		unique = unique[1:]
 	}
-	values, err := rueidis.MGetCache(r.server.Client(), ctx, r.cfg.LocalTTL, unique)
-	if isFull(err) { // tracking needs MULTI, which a full Redis refuses; a plain read it does not
-		values, err = rueidis.MGet(r.server.Client(), ctx, unique)
-	}
+	var values map[string]rueidis.RedisMessage
+	err = r.server.Retry(ctx, func() (err error) {
+		values, err = rueidis.MGetCache(r.server.Client(), ctx, r.cfg.LocalTTL, unique)
+		if isUntracked(err) {
+			values, err = rueidis.MGet(r.server.Client(), ctx, unique)
+		}
+		return err
+	})
 	if err != nil {
 		return Result[V]{}, nil, fmt.Errorf("read entries: %w", err)
 	}
@@ -180,10 +184,12 @@ func (r *Remote[K, V]) cached(ctx context.Context, keys []K) (f Result[V], unkno
 	return f, unknown, nil
 }
 
-// isFull reports whether Redis refused a command because its memory is full.
-func isFull(err error) bool {
+// isUntracked reports whether a read for the client's cache failed where a plain one may succeed.
+// It needs MULTI, EXEC and PTTL, which a full Redis refuses, and a user may lack the right to them.
+// To the client a refused EXEC is an aborted one, and a refused MULTI a nil.
+func isUntracked(err error) bool {
 	e, ok := rueidis.IsRedisErr(err)
-	return ok && strings.HasPrefix(e.Error(), "OOM ")
+	return ok && strings.HasPrefix(e.Error(), "OOM ") || rueidis.IsRedisNil(err) || errors.Is(err, rueidis.ErrDoCacheAborted)
 }
 
 // fetch reads keys from the source. Each key is read by one call of Fetch at a time, however many
