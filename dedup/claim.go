@@ -180,6 +180,7 @@ func (d *Deduplicator) sendDurably(ctx context.Context, keys []string, b Batch, 
 			}
 			return cmds
 		})
+		r[0] = d.server.Named(ctx, d.call(claimScript, keys, nil), r[0])
 		for _, x := range r {
 			if err := x.Error(); redisx.Refused(err) {
 				return err

@@ -50,6 +50,7 @@ func (q *Queue) pushDelayed(ctx context.Context, due int64, reservation string, 
 		results, notDurable = q.send(ctx, func() []rueidis.Completed {
 			return q.delayCommands(uid.New(), due, reservation, chunks, n)
 		})
+		results[0] = q.server.Named(ctx, q.call(delayScript, fills), results[0])
 		return firstError(results)
 	})
 	if err != nil && !answered(results[len(results)-1].Error()) {

@@ -24,7 +24,8 @@
 //
 // A script that lacks the right to one of its commands would end in its middle. Scripts that write
 // call needs (rights.lua) before their first write. It takes some tenths of a microsecond for each
-// command.
+// command. Where the error of a script does not name the command that is missing, another script
+// finds it (lacking.lua).
 //
 // # READONLY
 //

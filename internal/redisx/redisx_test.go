@@ -99,6 +99,34 @@ func TestNoPermission(t *testing.T) {
 	}
 }
 
+// The error of a script names the command that the server does not have, or that the user may not
+// run, also where a function of the script runs it.
+func TestMissingCommandIsNamed(t *testing.T) {
+	t.Parallel()
+	own := servertest.OwnRedis(t, "--rename-command", "HMGET", "")
+	admin := own.Client(t)
+	must(t, admin.Do(t.Context(), admin.B().Arbitrary("ACL", "SETUSER", "reader", "reset", "on", ">secret", "~*", "+@all", "-zcard", "-llen").Build()).Error())
+	o := redisxtest.Options(t, own.URL)
+	o.Username, o.Password, o.DisableCache = "reader", "secret", true
+	reader, err := rueidis.NewClient(o)
+	must(t, err)
+	t.Cleanup(reader.Close)
+	for body, want := range map[string]string{
+		"redis.call('GET', KEYS[1])\nreturn redis.call('HMGET', KEYS[1], 'a')":                    "'HMGET'",
+		"local function call(...) return redis.call(...) end\nreturn call('HMGET', KEYS[1], 'a')": "'HMGET'",
+		"redis.call('GET', KEYS[1])\nreturn redis.call('ZCARD', KEYS[1])":                         "'zcard'",
+		"return redis.call('NOSUCH', KEYS[1])":                                                    "'NOSUCH'",
+	} {
+		s := open(t, reader)
+		call := Call{Script: NewScript(body), Keys: []string{s.guard}}
+		for what, r := range map[string]rueidis.RedisResult{"Run": s.Run(t.Context(), call), "Once": s.Once(t.Context(), call, nil)[0]} {
+			if err := r.Error(); err == nil || !strings.Contains(strings.ToLower(err.Error()), strings.ToLower(want)) || strings.Contains(strings.ToLower(err.Error()), "'llen'") {
+				t.Errorf("%s of %q: got %v, want an error that names %s", what, body, err, want)
+			}
+		}
+	}
+}
+
 // A server at maxmemory is recognized, whether it refuses a command or one of a script.
 func TestOutOfMemory(t *testing.T) {
 	t.Parallel()

@@ -76,6 +76,7 @@ func (s *Server) Once(ctx context.Context, c Call, more func() []rueidis.Complet
 	if s.needsText(r[0].Error()) {
 		r = s.send(ctx, s.Eval(c), more)
 	}
+	r[0] = s.Named(ctx, c, r[0])
 	return r
 }
 

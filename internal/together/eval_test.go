@@ -66,3 +66,23 @@ func TestServerWithoutScripts(t *testing.T) {
 		}
 	}
 }
+
+// On a server that has renamed a command, each error names the command, also one of a script that
+// is part of a pipeline.
+func TestRenamedCommandIsNamed(t *testing.T) {
+	t.Parallel()
+	own := servertest.OwnRedis(t, "--rename-command", "HLEN", "")
+	calls, _ := openAll(t, own.Client(t))
+	failed := map[string]bool{}
+	for what, call := range calls {
+		if err := call(); err != nil {
+			failed[what] = true
+			if !strings.Contains(err.Error(), "'HLEN'") {
+				t.Errorf("%s: got %v, want an error that names HLEN", what, err)
+			}
+		}
+	}
+	if !failed["delayed push"] || !failed["refresh"] {
+		t.Errorf("got errors of %v, want one of a delayed push and one of a refresh", failed)
+	}
+}
