@@ -63,7 +63,8 @@ type RelayConfig struct {
 	// server with transaction ids of its own, new rows may sort before the position and would be
 	// passed over. Before programs start there, set tx to 1 in the rows up to the position and to 2 in
 	// the others. Then relay them under a new name, with Start "1/9223372036854775807". Where only a
-	// key orders the rows, the new Start is the greatest key in the table.
+	// key orders the rows, and the greatest key in the table is less than the position, that key is
+	// the Start under the new name.
 	DB  Querier
 	SQL string
 	// Start is the position before the first record, such as "0" or "0/0".
