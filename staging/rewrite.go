@@ -228,7 +228,7 @@ func (r Rewrite[In, Out]) stream(ctx context.Context, t *Table[Out], after strin
 	key := "hr_source." + quote(r.Key)
 	typ, compare, err := r.keyType(ctx, c.Conn(), key)
 	if err != nil {
-		return err
+		return t.explainSQL(fmt.Sprintf("Rewrite.Source with the key %q", r.Key), err)
 	}
 	sql, sep := "SELECT hr_source.*, "+key+"::text AS hr_key FROM ("+r.Source+"\n) hr_source", " WHERE "
 	if after != "" {
@@ -263,12 +263,18 @@ func (r Rewrite[In, Out]) stream(ctx context.Context, t *Table[Out], after strin
 		if raw[len(raw)-1] == nil {
 			return fmt.Errorf("the key %q is NULL", r.Key)
 		}
-		b.rows, b.last = append(b.rows, v), string(raw[len(raw)-1])
+		// A batch goes only when the next key differs: a later run would begin after that of the batch,
+		// and pass over rows that share it.
+		next := string(raw[len(raw)-1])
+		if len(b.rows) > 0 && next == b.last {
+			return fmt.Errorf("%w: Rewrite.Key is %q, must be unique: Source has the value %.200q twice", ErrConfig, r.Key, next)
+		}
 		if len(b.rows) == r.Rows {
 			if err := send(); err != nil {
 				return err
 			}
 		}
+		b.rows, b.last = append(b.rows, v), next
 	}
 	if err := rows.Err(); err != nil || len(b.rows) == 0 {
 		return err

@@ -3,6 +3,7 @@ package staging_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/headrace/headrace/internal/servers/servertest"
@@ -73,5 +74,38 @@ func TestRewriteGoesOnWhereItWas(t *testing.T) {
 	job.Name, job.Progress = "cancelled", func(staging.RewriteProgress) { cancel() }
 	if _, err := job.Run(ctx, self); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
+	}
+}
+
+// A key that is not unique would lose rows: a later run begins after the key of the last batch. A
+// source that Postgres cannot read, and one without the key, are mistakes of the configuration.
+func TestRewriteRefusesABadSource(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	exec(t, pool, "CREATE TABLE source AS SELECT i / 3::bigint AS id, 'v' || i AS v FROM generate_series(0, 99) i; CREATE TABLE target (id bigint, v text)")
+	tab := newTable(t, pool, "target", staging.Config[pair]{})
+	for name, c := range map[string]struct{ source, key, want string }{
+		"twice":       {"SELECT id, v FROM source", "id", `Rewrite.Key is "id", must be unique: Source has the value "0" twice`},
+		"no key":      {"SELECT id, v FROM source", "number", `Rewrite.Source with the key "number": ERROR: column hr_source.number does not exist`},
+		"no relation": {"SELECT id, v FROM sources", "id", `Rewrite.Source with the key "id": ERROR: relation "sources" does not exist`},
+		"no query":    {"SELECT id, v FROM source;", "id", `Rewrite.Source with the key "id": ERROR: syntax error`},
+	} {
+		job := staging.Rewrite[pair, pair]{Name: name, Source: c.source, Key: c.key, Rows: 4,
+			Transform: func(_ context.Context, in []pair) ([]pair, error) { return in, nil }}
+		for range 2 { // again: nothing was passed over
+			p, err := job.Run(t.Context(), tab)
+			if !errors.Is(err, staging.ErrConfig) || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "companion") || p.Read != 0 {
+				t.Errorf("%s: got %+v, %v, want %q", name, p, err, c.want)
+			}
+		}
+	}
+	// The first key that comes twice is at the edge of a batch.
+	exec(t, pool, "TRUNCATE source; INSERT INTO source SELECT least(i, 4), 'v' || i FROM generate_series(1, 5) i")
+	job := staging.Rewrite[pair, pair]{Name: "at the edge", Source: "SELECT id, v FROM source", Key: "id", Rows: 4,
+		Transform: func(_ context.Context, in []pair) ([]pair, error) { return in, nil }}
+	for range 2 {
+		if p, err := job.Run(t.Context(), tab); !errors.Is(err, staging.ErrConfig) || !strings.Contains(err.Error(), `has the value "4" twice`) || p.Done {
+			t.Errorf("at the edge: got %+v, %v, want the key 4", p, err)
+		}
 	}
 }

@@ -34,7 +34,8 @@ func (t *table) openSides(r result) (string, error) {
 // this package names.
 func (t *table) removedFix(err error) string {
 	var pg *pgconn.PgError
-	if !errors.As(err, &pg) || pg.Where != "" || errors.Is(err, ErrMerge) { // in a function of the user, or in a merge
+	// In a function of the user, in a merge, or in SQL of the configuration.
+	if !errors.As(err, &pg) || pg.Where != "" || errors.Is(err, ErrMerge) || errors.Is(err, ErrConfig) {
 		return ""
 	}
 	switch pg.Code {
