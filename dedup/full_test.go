@@ -2,6 +2,7 @@ package dedup_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -69,4 +70,36 @@ func TestDeletedPartOfTheLogExpiresAgain(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A server that allows no key of the size that a window needs: the error names the setting and the
+// size. Nothing was claimed, and when the setting is right, everything is.
+func TestKeyOverASettingOfTheServer(t *testing.T) {
+	t.Parallel()
+	own := servertest.OwnRedis(t)
+	c := own.Client(t)
+	set := func(bytes string) {
+		t.Helper()
+		if err := c.Do(t.Context(), c.B().ConfigSet().ParameterValue().ParameterValue("proto-max-bulk-len", bytes).Build()).Error(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := open(t, c, servertest.Prefix(t), dedup.Config{ExpectedIDs: 2_000_000})
+	batch := dedup.Batch{Root: "root", Records: 3}
+	set("1mb")
+	for range 2 {
+		_, err := d.Claim(t.Context(), batch, nil, []string{"a", "b", "c"})
+		if err == nil || !strings.Contains(err.Error(), "raise the server's proto-max-bulk-len") {
+			t.Errorf("got %v, want an error that names the setting", err)
+		}
+	}
+	set("512mb")
+	verdicts, err := d.Claim(t.Context(), batch, nil, []string{"a", "b", "c"})
+	if err != nil || slices.Contains(verdicts, dedup.VerdictDuplicate) {
+		t.Errorf("got %v, %v, want fresh ids", verdicts, err)
+	}
+	a, err := d.Audit(t.Context())
+	if err != nil || a.Balanced() != nil {
+		t.Errorf("got %v, %v, want no difference", a.Differences, err)
+	}
 }

@@ -110,6 +110,9 @@ func parseReply(r rueidis.RedisResult) (p reply, again []table, err error) {
 	return p, nil, nil
 }
 
+// maxKey is the size of the largest key of a window in bytes: MAX_SEGMENT of tables.lua.
+const maxKey = 12 << 20
+
 // scriptErr turns the errors of the scripts into those of this package. One about a key of another
 // type names the key: the state, the guard, or a key of a table.
 func (d *Deduplicator) scriptErr(ctx context.Context, err error, guard string) error {
@@ -122,6 +125,9 @@ func (d *Deduplicator) scriptErr(ctx context.Context, err error, guard string) e
 			return fmt.Errorf("%w: %w: %w", ErrDamaged, wrong, err)
 		}
 		return fmt.Errorf("%w: a key under %s has the wrong type: %w", ErrDamaged, strings.TrimSuffix(d.keys[0], "state"), err)
+	}
+	if strings.Contains(e.Error(), "proto-max-bulk-len") {
+		return fmt.Errorf("%w: a key of the window has up to %d bytes: raise the server's proto-max-bulk-len to that", err, maxKey)
 	}
 	text, ok := strings.CutPrefix(e.Error(), "HEADRACE ")
 	if !ok {

@@ -48,6 +48,19 @@ type version struct {
 	made    int64  // server time in ms
 }
 
+// partErr returns the error of reading a part, with the reason if the server cannot send it.
+func (t *Table[K, V]) partErr(ctx context.Context, err error, key string) error {
+	if _, isReply := rueidis.IsRedisErr(err); isReply {
+		return t.wrongType(ctx, err, redisx.KeyType{Key: key, Type: "hash"})
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if limit, _ := t.server.ReplyLimit(ctx); limit > 0 {
+		return fmt.Errorf("%w: a part may be over the server's client-output-buffer-limit of %d bytes: raise it, or lower Config.Chunk", err, limit)
+	}
+	return err
+}
+
 // key returns the key of a part of a version.
 func (t *Table[K, V]) key(id string, part int) string {
 	return t.versions + id + ":" + strconv.Itoa(part)
@@ -138,18 +151,23 @@ const partsPerTrip = 8
 // read reads a whole version, or fails.
 func (t *Table[K, V]) read(ctx context.Context, v version) (*Snapshot[K, V], error) {
 	entries := make(map[K]V, min(v.entries, 1<<20)) // the number may have been overwritten
-	for from := 0; from < v.parts; from += partsPerTrip {
-		to := min(from+partsPerTrip, v.parts)
-		for i, r := range t.server.ReadAll(ctx, func() (cmds []rueidis.Completed) {
-			for i := from; i < to; i++ {
+	perTrip := partsPerTrip
+	for from := 0; from < v.parts; {
+		tries := 0
+		results := t.server.ReadAll(ctx, func() (cmds []rueidis.Completed) {
+			// A server closes a connection for which it has more than client-output-buffer-limit to send.
+			if tries++; tries > 1 {
+				perTrip = 1
+			}
+			for i := from; i < min(from+perTrip, v.parts); i++ {
 				cmds = append(cmds, t.server.Command("HGETALL", t.key(v.id, i)))
 			}
 			return cmds
-		}) {
+		})
+		for i, r := range results {
 			part, err := r.AsStrMap()
 			if err != nil {
-				key := redisx.KeyType{Key: t.key(v.id, from+i), Type: "hash"}
-				return nil, fmt.Errorf("read version %s: %w", v.id, t.wrongType(ctx, err, key))
+				return nil, fmt.Errorf("read version %s: %w", v.id, t.partErr(ctx, err, t.key(v.id, from+i)))
 			}
 			for key, value := range part {
 				k, err := t.cfg.Keys.Decode([]byte(key))
@@ -161,6 +179,7 @@ func (t *Table[K, V]) read(ctx context.Context, v version) (*Snapshot[K, V], err
 				}
 			}
 		}
+		from += len(results)
 	}
 	if len(entries) != v.entries {
 		return nil, fmt.Errorf("%w: version %s has %d of %d entries", ErrIncomplete, v.id, len(entries), v.entries)

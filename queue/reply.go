@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/redis/rueidis"
 
@@ -28,16 +26,8 @@ const narrowChunk = 64
 // learnReplyLimit asks the server for its bound of replies. A server that does not report it has
 // none.
 func (q *Queue) learnReplyLimit(ctx context.Context) {
-	setting, err := q.server.Setting(ctx, "client-output-buffer-limit")
-	if err != nil {
-		return
-	}
-	f := strings.Fields(setting) // class, hard bound, soft bound, seconds, and so on
-	for i := 0; i+1 < len(f); i += 4 {
-		if f[i] == "normal" {
-			n, _ := strconv.ParseInt(f[i+1], 10, 64)
-			q.replyLimit.Store(n)
-		}
+	if n, err := q.server.ReplyLimit(ctx); err == nil {
+		q.replyLimit.Store(n)
 	}
 }
 

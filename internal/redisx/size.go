@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/redis/rueidis"
 )
@@ -28,6 +29,20 @@ type SizeError struct {
 
 func (e *SizeError) Error() string {
 	return fmt.Sprintf("%d bytes are over the server's %s of %d: raise it, or send less", e.Size, e.Setting, e.Limit)
+}
+
+// ReplyLimit returns the hard bound of client-output-buffer-limit for normal clients, in bytes. A
+// server that has more to send closes the connection. 0: it has none, or does not report it.
+func (s *Server) ReplyLimit(ctx context.Context) (int64, error) {
+	setting, err := s.Setting(ctx, "client-output-buffer-limit")
+	f := strings.Fields(setting) // class, hard bound, soft bound, seconds, and so on
+	for i := 0; i+1 < len(f); i += 4 {
+		if f[i] == "normal" {
+			n, _ := strconv.ParseInt(f[i+1], 10, 64)
+			return n, err
+		}
+	}
+	return 0, err
 }
 
 // CheckSize returns a *SizeError if the server would not read an argument of so many bytes. It asks
