@@ -251,8 +251,9 @@ func (p part) collationDiffs(ctx context.Context, tx pgx.Tx) (diffs []string, er
 	var columns, collations []string
 	for _, c := range p.types {
 		columns = append(columns, c.name)
-		collations = append(collations, "CASE WHEN (SELECT t.typcollation <> 0 FROM pg_type t WHERE t.oid = pg_typeof(NULL::"+c.typ+
-			")) THEN pg_collation_for(NULL::"+c.typ+") END")
+		// The name of a collation has that collation, and an array has one for all its elements.
+		collations = append(collations, "(CASE WHEN (SELECT t.typcollation <> 0 FROM pg_type t WHERE t.oid = pg_typeof(NULL::"+c.typ+
+			")) THEN pg_collation_for(NULL::"+c.typ+`) END) COLLATE "C"`)
 	}
 	var have, want []*string
 	sql := pgschema.Fill(rollupCollationsSQL, "collations", join(collations))

@@ -60,3 +60,39 @@ func TestSpellingsOfTypes(t *testing.T) {
 		}
 	}
 }
+
+// Keys, values and extremes may have a collation each.
+func TestSeveralCollations(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	exec(t, pool, `CREATE TABLE kinds (a text COLLATE "C", b text COLLATE "POSIX", c text)`)
+	for _, replaces := range []bool{false, true} {
+		exec(t, pool, `TRUNCATE kinds`, `DROP TABLE IF EXISTS k, k_d, k_d_values`)
+		r := matview.Rollup{
+			Table: "k", From: "kinds", Replaces: replaces,
+			GroupBy: []matview.Column{{Name: "a", Type: `text COLLATE "C"`}, {Name: "b", Type: `varchar COLLATE "POSIX"`}, {Name: "c", Type: "text"}},
+			Measures: []matview.Measure{
+				{Name: "d", Expr: "b", Type: `text COLLATE "POSIX"`, Aggregate: matview.AggregateDistinct},
+				{Name: "least", Expr: "a", Type: `text COLLATE "C"`, Aggregate: matview.AggregateMin},
+				{Name: "most", Expr: "b", Type: `text COLLATE "POSIX"`, Aggregate: matview.AggregateMax},
+			},
+		}
+		for range 2 { // an existing roll-up is compared
+			if err := r.Create(t.Context(), pool); err != nil {
+				t.Fatal(err)
+			}
+		}
+		sql, err := promotionSQL(r, `INSERT INTO kinds VALUES ('a', 'b', 'c'), ('a', 'B', 'c'), (NULL, 'b', NULL)`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		exec(t, pool, sql, `DELETE FROM kinds WHERE b = 'B'`)
+		if n, err := r.Rebuild(t.Context(), pool); n == 0 || err != nil {
+			t.Errorf("Rebuild wrote %d rows, %v", n, err)
+		}
+		same(t, pool, r)
+		if err := r.Verify(t.Context(), pool); err != nil {
+			t.Error(err)
+		}
+	}
+}
