@@ -33,7 +33,7 @@ LIMIT @limit::int8;
 
 -- name: find_registered
 SELECT id::text AS id, root::text AS root, root_offset, records, kept, duplicates, filtered, rejected, attempt, worker,
-       (extract(epoch FROM sealed_at) * 1000000)::int8 AS sealed, (extract(epoch FROM staged_at) * 1000000)::int8 AS staged,
+       (extract(epoch FROM sealed_at) * 1000000::numeric)::int8 AS sealed, (extract(epoch FROM staged_at) * 1000000::numeric)::int8 AS staged,
        NULL::int8 AS committed, '' AS kind
 FROM {registry}
 WHERE id = ANY(@ids::text[]::uuid[]);
@@ -41,14 +41,14 @@ WHERE id = ANY(@ids::text[]::uuid[]);
 -- name: find_committed
 -- The batches, and the parts of those that were split. Each half has an index.
 SELECT id::text AS id, root::text AS root, root_offset, records, kept, duplicates, filtered, rejected, attempt, worker,
-       (extract(epoch FROM sealed_at) * 1000000)::int8 AS sealed, (extract(epoch FROM staged_at) * 1000000)::int8 AS staged,
-       (extract(epoch FROM committed_at) * 1000000)::int8 AS committed, kind
+       (extract(epoch FROM sealed_at) * 1000000::numeric)::int8 AS sealed, (extract(epoch FROM staged_at) * 1000000::numeric)::int8 AS staged,
+       (extract(epoch FROM committed_at) * 1000000::numeric)::int8 AS committed, kind
 FROM {ledger}
 WHERE id = ANY(@ids::text[]::uuid[])
 UNION ALL
 SELECT id::text, root::text, root_offset, records, kept, duplicates, filtered, rejected, attempt, worker,
-       (extract(epoch FROM sealed_at) * 1000000)::int8, (extract(epoch FROM staged_at) * 1000000)::int8,
-       (extract(epoch FROM committed_at) * 1000000)::int8, kind
+       (extract(epoch FROM sealed_at) * 1000000::numeric)::int8, (extract(epoch FROM staged_at) * 1000000::numeric)::int8,
+       (extract(epoch FROM committed_at) * 1000000::numeric)::int8, kind
 FROM {ledger}
 WHERE root = ANY(@ids::text[]::uuid[]) AND root <> id AND id <> ALL(@ids::text[]::uuid[])
 ORDER BY 3, 13
@@ -64,4 +64,4 @@ ORDER BY {ledger}.id DESC
 LIMIT @limit::int8;
 
 -- name: find_floor
-SELECT (extract(epoch FROM nullif(floor, '-infinity')) * 1000000)::int8 AS floor FROM {control};
+SELECT (extract(epoch FROM nullif(floor, '-infinity')) * 1000000::numeric)::int8 AS floor FROM {control};

@@ -56,14 +56,14 @@ WITH texts AS (
     FROM texts t, string_to_table(t.stages, ';') WITH ORDINALITY s(step, place)
 ), entered AS (
     SELECT *, records + duplicates + filtered + rejected
-              - sum(duplicates + filtered + rejected) OVER (PARTITION BY stages ORDER BY place) AS entered
+              - (sum(duplicates + filtered + rejected) OVER (PARTITION BY stages ORDER BY place))::int8 AS entered
     FROM steps
 )
 SELECT stage, sum(entered)::int8 AS entered, sum(duplicates)::int8 AS duplicates, sum(filtered)::int8 AS filtered, sum(rejected)::int8 AS rejected
 FROM entered GROUP BY stage ORDER BY max(place), stage;
 
 -- name: clock
-SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8 AS clock;
+SELECT (extract(epoch FROM clock_timestamp()) * 1000000::numeric)::int8 AS clock;
 
 -- name: registered
 SELECT id::text AS id FROM {registry} WHERE id = ANY(@ids::text[]::uuid[]);

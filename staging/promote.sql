@@ -31,13 +31,13 @@ SET failed_since = coalesce(failed_since, clock_timestamp()), failures = failure
 UPDATE {control} SET failed_since = NULL, failures = 0, failure = NULL WHERE failures > 0 AND failed_lane = {lane};
 
 -- name: failures
-SELECT (extract(epoch FROM failed_since) * 1000000)::int8 AS failing_since, failures, coalesce(failure, '') AS failure, open FROM {control};
+SELECT (extract(epoch FROM failed_since) * 1000000::numeric)::int8 AS failing_since, failures, coalesce(failure, '') AS failure, open FROM {control};
 
 -- name: staged
 -- What waits for promotion on one side. With a leader: of its group. Foreign batches are those that
 -- a promotion of this kind leaves.
 SELECT count(*) FILTER (WHERE counted) AS batches, coalesce(sum(records) FILTER (WHERE counted), 0)::int8 AS records,
-       coalesce(sum(rows) FILTER (WHERE counted), 0)::int8 AS rows, (extract(epoch FROM min(sealed_at) FILTER (WHERE counted)) * 1000000)::int8 AS oldest,
+       coalesce(sum(rows) FILTER (WHERE counted), 0)::int8 AS rows, (extract(epoch FROM min(sealed_at) FILTER (WHERE counted)) * 1000000::numeric)::int8 AS oldest,
        count(*) FILTER (WHERE NOT (counted AND (tables = '') = (@leader::text = ''))) AS foreign_batches
 FROM (SELECT *, starts_with(tables, @leader::text) AS counted FROM {registry}) r;
 

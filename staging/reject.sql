@@ -59,7 +59,7 @@ WITH fresh AS (
     SELECT code, sum(open), sum(resolved)
     FROM (SELECT * FROM fresh UNION ALL SELECT * FROM joined) x
     GROUP BY code
-    HAVING sum(open) <> 0 OR sum(resolved) <> 0
+    HAVING sum(open)::int8 <> 0 OR sum(resolved)::int8 <> 0
 )
 SELECT coalesce(sum(open), 0)::int8 AS found FROM fresh;
 
@@ -67,5 +67,5 @@ SELECT coalesce(sum(open), 0)::int8 AS found FROM fresh;
 SELECT code, sum(open)::int8 AS open, sum(resolved)::int8 AS resolved
 FROM {reject_counts}
 GROUP BY code
-HAVING sum(open) <> 0 OR sum(resolved) <> 0
+HAVING sum(open)::int8 <> 0 OR sum(resolved)::int8 <> 0
 ORDER BY code;
