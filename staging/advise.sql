@@ -20,7 +20,7 @@ WHERE a.attrelid = {target_text}::regclass AND a.attname = ANY({key_names})
       END
 UNION ALL
 SELECT 'unanalyzed', format('%s (%s) was never analyzed: run ANALYZE, or concurrent queries are planned without statistics', oid::regclass, pg_size_pretty(bytes))
-FROM leaves WHERE reltuples < 0 AND bytes > 8 * 1024 * 1024
+FROM leaves WHERE reltuples < 0::real AND bytes > 8 * 1024 * 1024
 UNION ALL
 SELECT 'autovacuum', format('autovacuum is off for %s: nothing will analyze it or mark its pages as visible', oid::regclass)
 FROM leaves

@@ -345,7 +345,7 @@ func baseName(c *column) string {
 // between is the condition that spread is for.
 func (t *table) between(lo, hi string) string {
 	k, typ := "hr_there."+quote(t.lead.name), "::"+baseName(t.lead)
-	return k + " >= " + literal(lo) + typ + " AND " + k + " <= " + literal(hi) + typ
+	return k + " OPERATOR(pg_catalog.>=) " + literal(lo) + typ + " AND " + k + " OPERATOR(pg_catalog.<=) " + literal(hi) + typ
 }
 
 // execPlain runs the insert without merges and returns how many rows it wrote.
