@@ -66,7 +66,11 @@ func TestARetypedColumnStopsTheOldProgram(t *testing.T) {
 			isDrift(t, "the old program stages", err, `"v"`, "bigint", "nums_staging")
 			stage(t, current, load(number{4, 44}), staging.OutcomeStaged)
 			_, err = old.Promote(t.Context(), staging.PromoteOptions{})
-			isDrift(t, "the old program promotes", err, `"v"`)
+			if to != "numeric" { // holds every bigint: the promotion converts nothing wrongly
+				isDrift(t, "the old program promotes", err, `"v"`)
+			} else if err != nil {
+				t.Errorf("the old program promotes: %v", err)
+			}
 			promote(t, current)
 			intact(t, pool, "1=41 4=44")
 			balanced(t, current)
