@@ -26,7 +26,8 @@ type Conflict uint8
 
 // The conflict policies.
 const (
-	// ConflictSkip keeps the existing row; the new one counts as a conflict.
+	// ConflictSkip keeps the existing row; the new one counts as a conflict. Keys are compared as they
+	// were staged, before a trigger of the target may change them.
 	ConflictSkip Conflict = iota
 	// ConflictReplace puts the new row in its place, with the new spelling of the key. Config.Newer
 	// and Config.ReplaceIf decide which row wins; one that loses counts as a conflict.
