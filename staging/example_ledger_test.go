@@ -56,8 +56,14 @@ func ExampleOpenLedger() {
 		fmt.Println(err)
 	}
 	for _, r := range rejects {
+		push := func(context.Context) error { // or Queue.Push
+			fmt.Printf("pushing %s again\n", r.Payload)
+			return nil
+		}
+		done, err := ledger.Resubmit(ctx, r.ID, push)
+		fmt.Println("resolved", r.Key, done, err)
 		n, err := ledger.Resolve(ctx, r.ID)
-		fmt.Println("resolved", r.Key, n, err)
+		fmt.Println("still open:", n, err)
 	}
 	counts, err := ledger.CodeCounts(ctx)
 	fmt.Println(counts, err)
@@ -70,7 +76,9 @@ func ExampleOpenLedger() {
 	// [{decode 2 0 0 0}] <nil>
 	// promoted <nil>
 	// unknown <nil>
-	// resolved p1 1 <nil>
+	// pushing {"id":"p1","amount":"many"} again
+	// resolved p1 true <nil>
+	// still open: 0 <nil>
 	// [{not_a_number 0 1}] <nil>
 	// 0 pruned <nil>
 }

@@ -106,6 +106,38 @@ func (l *Ledger) Resolve(ctx context.Context, ids ...int64) (int, error) {
 	return l.t.Resolve(ctx, ids...)
 }
 
+// Resubmit calls push, which pushes the record of a reject again, and resolves the reject as
+// [Table.Resolve] does. It returns false, and does not call push, if the reject is not open. The
+// reject is locked while push runs, so of two calls at once one pushes the record. If push fails,
+// or the role may not resolve the reject, the reject stays open; in the second case push is not
+// called. If the commit fails after push, the record may come twice: its dedup id or the target's
+// key absorbs the second copy.
+func (l *Ledger) Resubmit(ctx context.Context, id int64, push func(context.Context) error) (bool, error) {
+	fail := func(err error) (bool, error) {
+		return false, l.t.explain("resolving a reject", err)
+	}
+	c, err := l.t.begin(ctx, durably)
+	if err != nil {
+		return fail(err)
+	}
+	defer c.Release()
+	defer l.t.rollback(c.Conn())
+	n, err := l.t.resolve(ctx, c.Conn(), []int64{id})
+	if err != nil {
+		return fail(err)
+	}
+	if n == 0 {
+		return false, nil
+	}
+	if err := push(ctx); err != nil {
+		return false, err
+	}
+	if err := l.t.commit(ctx, c.Conn(), ""); err != nil {
+		return fail(fmt.Errorf("the record is pushed, but the reject may still be open: %w", err))
+	}
+	return true, nil
+}
+
 // Prune does what [Table.Prune] does.
 func (l *Ledger) Prune(ctx context.Context, before time.Time) (int, error) {
 	return l.t.Prune(ctx, before)

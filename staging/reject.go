@@ -132,7 +132,7 @@ func (r rejectRow) stored() StoredReject {
 // Resolve marks rejects as resolved: corrected and pushed into the queue again, or abandoned. It
 // returns how many were unresolved. Push first, then resolve. A crash in between pushes the record
 // twice, and its dedup id or the target's key absorbs the second copy. In the other order a crash
-// loses the record.
+// loses the record. [Ledger.Resubmit] does both.
 //
 // A record that a [TableGroup] promoted is resolved in every table of that group, and those rejects
 // count too. The role needs the privileges of [RolePromoter] in each of them.

@@ -136,8 +136,8 @@ type rejectReplay struct {
 	File string `help:"File with the corrected record. Without it, the rejected record is pushed."`
 }
 
-// Run pushes the record first and resolves the reject then: a crash in between leaves the reject
-// open, and a record that is pushed twice is a duplicate.
+// Run pushes the record before it commits that the reject is resolved: a crash in between leaves
+// the reject open, and a record that is pushed twice is a duplicate.
 func (v *rejectReplay) Run(ctx context.Context, s *session) error {
 	ledger, err := s.ledger(ctx)
 	if err != nil {
@@ -147,8 +147,9 @@ func (v *rejectReplay) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
+	resolved := fmt.Errorf("reject %d is resolved already", r.ID)
 	if r.Resolved != nil {
-		return fmt.Errorf("reject %d is resolved already", r.ID)
+		return resolved
 	}
 	payload := r.Raw
 	if v.File != "" {
@@ -162,11 +163,12 @@ func (v *rejectReplay) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	if err := q.Push(ctx, payload); err != nil {
+	done, err := ledger.Resubmit(ctx, r.ID, func(ctx context.Context) error { return q.Push(ctx, payload) })
+	if err != nil {
 		return err
 	}
-	if _, err := ledger.Resolve(ctx, r.ID); err != nil {
-		return fmt.Errorf("the record is pushed, but the reject is still open: %w", err)
+	if !done {
+		return resolved
 	}
 	return s.print(map[string]int64{"replayed": r.ID}, fmt.Sprintf("pushed the record of reject %d and resolved it\n", r.ID))
 }

@@ -110,8 +110,8 @@ func (p *pipe) doResolve(ctx context.Context, a Action, d *ActionResult) error {
 	return err
 }
 
-// doReplay pushes first and resolves then: a crash in between leaves the reject open, and a record
-// that is pushed twice is a duplicate.
+// doReplay pushes the record before it commits that the reject is resolved: a crash in between
+// leaves the reject open, and a record that is pushed twice is a duplicate.
 func (p *pipe) doReplay(ctx context.Context, a Action, d *ActionResult) error {
 	r, err := p.replayable(ctx, a)
 	if err != nil {
@@ -126,12 +126,14 @@ func (p *pipe) doReplay(ctx context.Context, a Action, d *ActionResult) error {
 	case int64(len(payload)) != r.Length:
 		return fmt.Errorf("console: read %d bytes of the payload, want %d", len(payload), r.Length)
 	}
-	if err := p.Queue.Push(ctx, payload); err != nil {
+	done, err := p.ledger.resubmit(ctx, r.ID, func(ctx context.Context) error { return p.Queue.Push(ctx, payload) })
+	switch {
+	case err != nil:
 		return err
+	case !done:
+		return fmt.Errorf("%w: reject %d is resolved already", ErrArgument, r.ID)
 	}
-	if d.Records, err = p.ledger.resolve(ctx, r.ID); err != nil {
-		return fmt.Errorf("the record is pushed, but the reject is still open: %w", err)
-	}
+	d.Records = 1
 	d.Text = "The record was pushed into the queue, and the reject is resolved."
 	return nil
 }

@@ -377,6 +377,16 @@ func (l *ledger) resolve(ctx context.Context, ids ...int64) (int64, error) {
 	return int64(n), err
 }
 
+// resubmit pushes the record of a reject and resolves the reject. It returns false if it was not
+// open.
+func (l *ledger) resubmit(ctx context.Context, id int64, push func(context.Context) error) (bool, error) {
+	opened, err := l.open(ctx)
+	if err != nil {
+		return false, err
+	}
+	return opened.Resubmit(ctx, id, push)
+}
+
 func isNoTable(err error) bool { return errors.Is(err, ErrNoTable) }
 
 // openRejects returns the ids of the open rejects that a filter selects, of one part of the table.
