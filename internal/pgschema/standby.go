@@ -17,8 +17,8 @@ var ErrStandby = errors.New("the server is a standby: it accepts no writes")
 var standbyCodes = []string{"25006", "0A000", "55000"}
 
 // NameStandby returns an error that wraps [ErrStandby] and err if a standby has refused what failed
-// with err, and err otherwise. It asks the server only about such an error. q must not be the
-// connection of a transaction that has failed.
+// with err, and err otherwise. It asks the server only where the error leaves that open. q must not
+// be the connection of a transaction that has failed.
 func NameStandby(ctx context.Context, q interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }, err error,
@@ -28,11 +28,23 @@ func NameStandby(ctx context.Context, q interface {
 	}
 	var pg *pgconn.PgError
 	errors.As(err, &pg)
-	var standby bool
-	if q.QueryRow(ctx, "SELECT pg_is_in_recovery()", pgx.QueryExecModeSimpleProtocol).Scan(&standby) != nil || !standby {
+	standby := isRecovery(pg)
+	if !standby && (q.QueryRow(ctx, "SELECT pg_is_in_recovery()", pgx.QueryExecModeSimpleProtocol).Scan(&standby) != nil || !standby) {
 		return err
 	}
 	return &standbyError{pg, err}
+}
+
+// isRecovery reports whether only a standby returns such an error. One that is promoted a moment
+// later would answer that it is none.
+func isRecovery(pg *pgconn.PgError) bool {
+	switch pg.Code {
+	case "0A000": // BEGIN READ WRITE, and a read of an UNLOGGED table
+		return pg.Routine == "call_bool_check_hook" || pg.Routine == "get_relation_info"
+	case "25006": // LOCK TABLE
+		return pg.Routine == "PreventCommandDuringRecovery"
+	}
+	return false
 }
 
 // MayBeStandby reports whether a standby returns such an error, among others.

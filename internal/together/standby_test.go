@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headrace/headrace/internal/pgschema"
@@ -124,6 +125,13 @@ func TestStandby(t *testing.T) {
 			t.Errorf("%s: got %v, want the package and the standby", what, err)
 		}
 	}
+	// A server that is promoted before it is asked answers that it is no standby.
+	for _, sql := range []string{"BEGIN READ WRITE", "TABLE orders_staging_a", "LOCK TABLE orders IN ACCESS EXCLUSIVE MODE"} {
+		_, err := one.Exec(t.Context(), sql)
+		if named := pgschema.NameStandby(t.Context(), promoted{}, err); !errors.Is(named, pgschema.ErrStandby) {
+			t.Errorf("%s at a standby that is promoted then: %#v, want ErrStandby", sql, named)
+		}
+	}
 
 	// What the ledger, the rejects and the target hold can be read there.
 	ledger, err := staging.OpenLedger(t.Context(), one, n)
@@ -183,4 +191,15 @@ func TestStandby(t *testing.T) {
 	if err := <-opened; err != nil {
 		t.Errorf("Await: got %v, want the promoted server", err)
 	}
+}
+
+// promoted answers as a server that is no standby.
+type promoted struct{}
+
+func (p promoted) QueryRow(context.Context, string, ...any) pgx.Row { return p }
+
+func (promoted) Scan(dest ...any) error {
+	standby, _ := dest[0].(*bool)
+	*standby = false
+	return nil
 }
