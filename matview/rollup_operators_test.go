@@ -15,23 +15,11 @@ import (
 	"github.com/headrace/headrace/staging"
 )
 
-// operatorsOfTheUser makes operators that fail, for each pair of types for which Postgres has none
-// of exactly these types, and aggregates over varchar that do.
-const operatorsOfTheUser = `
-	CREATE FUNCTION fails(text) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN RAISE 'operator % of the user was taken', $1; END $$;
-	DO $$ DECLARE l text; r text; o text; BEGIN
-		FOREACH l IN ARRAY '{varchar,text,bpchar,smallint,int,bigint,numeric,float8,money,interval,date,timestamptz,bool,bit,varchar[],cidr}'::text[] LOOP
-		FOREACH r IN ARRAY '{varchar,text,bpchar,smallint,int,bigint,numeric,float8,money,interval,date,timestamptz,bool,bit,varchar[],cidr}'::text[] LOOP
-			IF l <> r OR l IN ('varchar', 'varchar[]', 'cidr') THEN
-			FOREACH o IN ARRAY '{=,<>,<,<=,>,>=,+,-,*,/,%,&,|,||,>>,<<}'::text[] LOOP
-				IF to_regoperator(format('pg_catalog.%s(%s,%s)', o, l, r)) IS NULL THEN
-					EXECUTE format('CREATE FUNCTION public.%1$I(%2$s, %3$s) RETURNS %5$s LANGUAGE sql AS $a$SELECT NULL::%5$s FROM public.fails(%4$L)$a$', o, l, r, l || o || r,
-						CASE WHEN o IN ('=', '<>', '<', '<=', '>', '>=') THEN 'bool' ELSE l END);
-					EXECUTE format('CREATE OPERATOR public.%1$s (LEFTARG = %2$s, RIGHTARG = %3$s, FUNCTION = public.%1$I)', o, l, r);
-				END IF;
-			END LOOP;
-			END IF;
-		END LOOP; END LOOP;
+// operatorsOfTheUser makes operators that fail, and aggregates over varchar that do.
+var operatorsOfTheUser = servertest.HostileOperators(
+	"varchar,text,bpchar,smallint,int,bigint,numeric,float8,money,interval,date,timestamptz,bool,bit,varchar[],cidr",
+	"=,<>,<,<=,>,>=,+,-,*,/,%,&,|,||,>>,<<") + `
+	DO $$ DECLARE o text; BEGIN
 		FOREACH o IN ARRAY '{min,max,count}'::text[] LOOP
 			EXECUTE format('CREATE AGGREGATE public.%s(varchar) (SFUNC = pg_catalog.textcat, STYPE = text)', o);
 		END LOOP;

@@ -10,22 +10,6 @@ import (
 	"github.com/headrace/headrace/staging"
 )
 
-// operatorsBetweenTypes makes operators that fail, for each pair of types for which Postgres has
-// none of exactly these types.
-const operatorsBetweenTypes = `
-	CREATE FUNCTION fails(text) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN RAISE 'operator % of the user was taken', $1; END $$;
-	DO $$ DECLARE l text; r text; o text; BEGIN
-		FOREACH l IN ARRAY '{varchar,text,name,smallint,int,bigint,numeric,float8,interval,date,timestamptz,bool,text[],varchar[]}'::text[] LOOP
-		FOREACH r IN ARRAY '{varchar,text,name,smallint,int,bigint,numeric,float8,interval,date,timestamptz,bool,text[],varchar[]}'::text[] LOOP
-		FOREACH o IN ARRAY '{=,<>,<,<=,>,>=,+,-,*,/,%,&,|,>>,<<}'::text[] LOOP
-			IF to_regoperator(format('pg_catalog.%s(%s,%s)', o, l, r)) IS NULL AND (l <> r OR l LIKE 'varchar%') THEN
-				EXECUTE format('CREATE FUNCTION public.%1$I(%2$s, %3$s) RETURNS %5$s LANGUAGE sql AS $a$SELECT NULL::%5$s FROM public.fails(%4$L)$a$', o, l, r, l || o || r,
-					CASE WHEN o IN ('=', '<>', '<', '<=', '>', '>=') THEN 'bool' ELSE l END);
-				EXECUTE format('CREATE OPERATOR public.%1$s (LEFTARG = %2$s, RIGHTARG = %3$s, FUNCTION = public.%1$I)', o, l, r);
-			END IF;
-		END LOOP; END LOOP; END LOOP;
-	END $$`
-
 // An operator of the user between two types that Postgres compares by a cast is taken by none of
 // the statements: each has operands of exactly the types of an operator of Postgres.
 func TestOperatorsBetweenTypes(t *testing.T) {
@@ -36,7 +20,8 @@ func TestOperatorsBetweenTypes(t *testing.T) {
 		F  float64 `db:"f"`
 	}
 	pool := servertest.Postgres(t)
-	exec(t, pool, operatorsBetweenTypes)
+	exec(t, pool, servertest.HostileOperators(
+		"varchar,text,name,smallint,int,bigint,numeric,float8,interval,date,timestamptz,bool,text[],varchar[]", "=,<>,<,<=,>,>=,+,-,*,/,%,&,|,>>,<<"))
 	exec(t, pool, `CREATE TABLE parts (id varchar(40) PRIMARY KEY, n bigint CHECK (n <> 7), f float8); CREATE TABLE others (LIKE parts INCLUDING ALL);
 		CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TRIGGER nothing BEFORE INSERT ON others FOR EACH ROW EXECUTE FUNCTION nothing()`)
 	for _, conflict := range []staging.Conflict{staging.ConflictSkip, staging.ConflictReplace} {
