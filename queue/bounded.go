@@ -23,7 +23,7 @@ const (
 
 // pushBounded pushes within Config.Push.MaxDepth.
 func (q *Queue) pushBounded(ctx context.Context, payloads [][]byte) error {
-	chunks := q.chunks(payloads)
+	chunks, buffers := q.chunks(payloads)
 	if len(chunks) == 1 && len(payloads) <= smallPush && size(payloads) <= smallPushBytes {
 		return q.pushSmall(ctx, chunks[0])
 	}
@@ -37,7 +37,8 @@ func (q *Queue) pushBounded(ctx context.Context, payloads [][]byte) error {
 			q.unreserve(ctx, id, len(payloads))
 			continue
 		}
-		err = q.pushChunks(ctx, chunks, func() rueidis.Completed { return q.server.Eval(q.releaseCall(id, len(payloads))) })
+		release := q.releaseCall(id, len(payloads))
+		err = q.pushChunks(ctx, chunks, buffers, &release)
 		var pe *PushError
 		if err != nil && !errors.As(err, &pe) {
 			q.unreserve(ctx, id, len(payloads))

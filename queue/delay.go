@@ -33,7 +33,8 @@ func (q *Queue) PushAt(ctx context.Context, at time.Time, payloads ...[]byte) er
 			return err
 		}
 	}
-	err := q.pushDelayed(ctx, max(redisx.UnixMilli(at), 0), reservation, q.chunks(payloads), len(payloads))
+	chunks, _ := q.chunks(payloads)
+	err := q.pushDelayed(ctx, max(redisx.UnixMilli(at), 0), reservation, chunks, len(payloads))
 	var pe *PushError
 	if err != nil && !errors.As(err, &pe) {
 		q.unreserve(ctx, reservation, len(payloads))

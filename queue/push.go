@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 
 	"github.com/redis/rueidis"
 
@@ -29,7 +30,8 @@ func (q *Queue) Push(ctx context.Context, payloads ...[]byte) error {
 	if q.cfg.Push.MaxDepth > 0 {
 		return q.pushBounded(ctx, payloads)
 	}
-	return q.pushChunks(ctx, q.chunks(payloads), nil)
+	chunks, buffers := q.chunks(payloads)
+	return q.pushChunks(ctx, chunks, buffers, nil)
 }
 
 // checkPayloads returns an error if a push has no records, or one that is too large for the queue
@@ -60,37 +62,67 @@ func (q *Queue) checkPayloads(ctx context.Context, payloads [][]byte) error {
 
 // chunks copies payloads into the arguments of LPUSH commands, within Config.Push.Chunk and
 // ChunkBytes. A command that is still queued in the client when its context ends is sent later, so
-// it must not refer to memory of the caller. One allocation holds the bytes of a chunk.
-func (q *Queue) chunks(payloads [][]byte) [][]string {
-	var chunks [][]string
+// it must not refer to memory of the caller. One buffer holds the bytes of a chunk.
+func (q *Queue) chunks(payloads [][]byte) (chunks [][]string, buffers [][]byte) {
 	for len(payloads) > 0 {
 		n, bytes := 0, 0
 		for n < len(payloads) && n < q.cfg.Push.Chunk && (n == 0 || bytes+len(payloads[n]) <= q.cfg.Push.ChunkBytes) {
 			bytes += len(payloads[n])
 			n++
 		}
-		buf := make([]byte, 0, bytes)
+		buf := takeBuffer(bytes)
 		values := make([]string, n)
 		for i, p := range payloads[:n] {
 			buf = append(buf, p...)
 			values[i] = rueidis.BinaryString(buf[len(buf)-len(p):])
 		}
-		chunks = append(chunks, values)
+		chunks, buffers = append(chunks, values), append(buffers, buf)
 		payloads = payloads[n:]
 	}
-	return chunks
+	return chunks, buffers
 }
 
-// pushChunks sends the chunks to the ready list, and then the command that last makes, if it is not
-// nil. With Config.Push.Durable it waits for the disk.
-func (q *Queue) pushChunks(ctx context.Context, chunks [][]string, last func() rueidis.Completed) error {
+// maxPooled is the size of the largest buffer that is used again: that of a chunk with the default
+// Config.Push.ChunkBytes.
+const maxPooled = DefaultChunkBytes
+
+// pooled holds buffers of pushes that have ended. A new buffer for each chunk costs as much as the
+// copying: the allocator zeroes it, and the collector runs more often.
+var pooled sync.Pool // of *[]byte
+
+// takeBuffer returns an empty buffer for n bytes.
+func takeBuffer(n int) []byte {
+	if b, ok := pooled.Get().(*[]byte); ok && cap(*b) >= n {
+		return (*b)[:0]
+	}
+	return make([]byte, 0, n)
+}
+
+// giveBuffers returns the buffers of commands that have their replies. A command without one may
+// still be queued in the client.
+func giveBuffers(buffers [][]byte, results []rueidis.RedisResult) {
+	for _, r := range results {
+		if _, isReply := rueidis.IsRedisErr(r.Error()); r.Error() != nil && !isReply {
+			return
+		}
+	}
+	for _, b := range buffers {
+		if cap(b) <= maxPooled {
+			pooled.Put(&b)
+		}
+	}
+}
+
+// pushChunks sends the chunks to the ready list and then runs last, if it is not nil, in the same
+// round trip. With Config.Push.Durable it waits for the disk.
+func (q *Queue) pushChunks(ctx context.Context, chunks [][]string, buffers [][]byte, last *redisx.Call) error {
 	build := func() []rueidis.Completed {
 		cmds := make([]rueidis.Completed, 0, len(chunks)+1)
 		for _, values := range chunks {
 			cmds = append(cmds, q.client.B().Lpush().Key(q.keys[keyReady]).Element(values...).Build())
 		}
 		if last != nil {
-			cmds = append(cmds, last())
+			cmds = append(cmds, q.server.Evalsha(*last))
 		}
 		return cmds
 	}
@@ -98,12 +130,16 @@ func (q *Queue) pushChunks(ctx context.Context, chunks [][]string, last func() r
 	var notDurable error
 	_ = q.server.Retry(ctx, func() error { // the outcome is in results
 		results, notDurable = q.send(ctx, build)
+		if last != nil && q.server.NeedsText(results[len(chunks)].Error()) {
+			_ = q.server.Once(ctx, *last, nil)
+		}
 		results = results[:len(chunks)]
 		if slices.ContainsFunc(results, func(r rueidis.RedisResult) bool { return !refused(r.Error()) }) {
 			return nil // a part has gone through: sending all of it again would double that part
 		}
 		return results[0].Error()
 	})
+	giveBuffers(buffers, results)
 	if err := q.pushOutcome(ctx, results, chunks); err != nil {
 		return err
 	}

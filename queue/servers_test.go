@@ -171,18 +171,20 @@ func TestShortWaitsKeepTheirConnections(t *testing.T) {
 }
 
 // A push whose context ends while the server is frozen: its buffers are the caller's again, and
-// what reaches the server later is what was pushed.
+// what reaches the server later is what was pushed, also after other pushes of the process.
 func TestBuffersAreTheCallersAgain(t *testing.T) {
 	t.Parallel()
 	p := redisxtest.NewProxy(t, servertest.RedisURL(t))
 	c := p.Client(t, nil)
+	cfg := queue.Config{Push: queue.PushConfig{Chunk: 50}}
+	other := open(t, servertest.Redis(t), cfg)
 	for what, push := range map[string]func(q *queue.Queue, ctx context.Context, payloads [][]byte) error{
 		"push": func(q *queue.Queue, ctx context.Context, payloads [][]byte) error { return q.Push(ctx, payloads...) },
 		"delayed": func(q *queue.Queue, ctx context.Context, payloads [][]byte) error {
 			return q.PushAt(ctx, time.Now(), payloads...)
 		},
 	} {
-		q := open(t, c, queue.Config{Push: queue.PushConfig{Chunk: 50}})
+		q := open(t, c, cfg)
 		payloads := make([][]byte, 5000)
 		for i := range payloads {
 			payloads[i] = bytes.Repeat([]byte("A"), 2000)
@@ -197,6 +199,7 @@ func TestBuffersAreTheCallersAgain(t *testing.T) {
 		for _, b := range payloads {
 			copy(b, bytes.Repeat([]byte("B"), len(b)))
 		}
+		must(t, other.Push(t.Context(), payloads...))
 		p.Thaw()
 		servertest.Eventually(t, "the server answers", func() bool { _, err := q.Stats(t.Context()); return err == nil })
 		for {

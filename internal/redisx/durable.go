@@ -49,10 +49,10 @@ func (s *Server) Durably(ctx context.Context, timeout time.Duration, build func(
 // refuses the script.
 func (s *Server) RunDurably(ctx context.Context, timeout time.Duration, c Call) (r rueidis.RedisResult, aof error) {
 	_ = s.Retry(ctx, func() error { // its error is the one of r
-		for _, build := range []func(Call) rueidis.Completed{s.evalsha, s.Eval} {
+		for _, build := range []func(Call) rueidis.Completed{s.Evalsha, s.Eval} {
 			var rs []rueidis.RedisResult
 			rs, aof = s.Durably(ctx, timeout, func() []rueidis.Completed { return []rueidis.Completed{build(c)} })
-			if r = rs[0]; !s.needsText(r.Error()) {
+			if r = rs[0]; !s.NeedsText(r.Error()) {
 				break
 			}
 		}

@@ -72,8 +72,8 @@ func (s *Server) Run(ctx context.Context, c Call) (r rueidis.RedisResult) {
 // of the script comes first. When the server does not know the script, everything is sent again
 // with its text, so the commands of more must be reads.
 func (s *Server) Once(ctx context.Context, c Call, more func() []rueidis.Completed) []rueidis.RedisResult {
-	r := s.send(ctx, s.evalsha(c), more)
-	if s.needsText(r[0].Error()) {
+	r := s.send(ctx, s.Evalsha(c), more)
+	if s.NeedsText(r[0].Error()) {
 		r = s.send(ctx, s.Eval(c), more)
 	}
 	r[0] = s.Named(ctx, c, r[0])
@@ -94,8 +94,9 @@ func (s *Server) text(c Call) text {
 	return c.Script.plain
 }
 
-// evalsha builds the command that runs a script by its hash, if the server takes that.
-func (s *Server) evalsha(c Call) rueidis.Completed {
+// Evalsha builds the command that runs a script by its hash, if the server takes that. In a
+// pipeline, run the script again if its error NeedsText.
+func (s *Server) Evalsha(c Call) rueidis.Completed {
 	if s.textOnly.Load() {
 		return s.Eval(c)
 	}
@@ -108,10 +109,10 @@ func (s *Server) Eval(c Call) rueidis.Completed {
 	return s.client.B().Eval().Script(s.text(c).body).Numkeys(int64(len(c.Keys))).Key(c.Keys...).Arg(c.Args...).Build()
 }
 
-// needsText reports whether a script did not run because the server has only its hash: it does not
+// NeedsText reports whether a script did not run because the server has only its hash: it does not
 // know the script, or EVALSHA was renamed or is not permitted. In the second case all scripts run
 // by their text from then on.
-func (s *Server) needsText(err error) bool {
+func (s *Server) NeedsText(err error) bool {
 	e, ok := rueidis.IsRedisErr(err)
 	if !ok {
 		return false
