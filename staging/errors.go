@@ -123,15 +123,19 @@ func (e *ConflictError) Error() string {
 // Unwrap makes errors.Is(err, ErrConflict) true.
 func (e *ConflictError) Unwrap() error { return ErrConflict }
 
-// undefinedTable is the SQLSTATE about a relation that does not exist.
-const undefinedTable = "42P01"
+// The SQLSTATEs about a relation that does not exist, and about a missing privilege.
+const (
+	undefinedTable        = "42P01"
+	insufficientPrivilege = "42501"
+)
 
-// explain wraps an error from Postgres with what was being done. It marks a missing privilege and a
-// lock that could not be acquired.
+// explain wraps an error from Postgres with what was being done. It marks a missing privilege, with
+// the GRANT that helps, and a lock that could not be acquired.
 func (t *table) explain(doing string, err error) error {
 	switch sqlState(err) {
-	case "42501":
-		return fmt.Errorf("%w: %s: %w", ErrPrivilege, doing, err)
+	case insufficientPrivilege:
+		role, lacks := t.lackingNow()
+		return unprivileged(doing, err, role, lacks)
 	case "55P03":
 		return fmt.Errorf("%w: %s: %w", ErrBusy, doing, err)
 	}
@@ -140,7 +144,7 @@ func (t *table) explain(doing string, err error) error {
 
 // explainSQL does the same for SQL of the configuration: an ErrConfig if Postgres cannot read it.
 func (t *table) explainSQL(field string, err error) error {
-	if state := sqlState(err); strings.HasPrefix(state, "42") && state != "42501" {
+	if state := sqlState(err); strings.HasPrefix(state, "42") && state != insufficientPrivilege {
 		return fmt.Errorf("%w: %s: %w", ErrConfig, field, err)
 	}
 	return t.explain(field, err)

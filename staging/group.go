@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/headrace/headrace/internal/pgschema"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
@@ -56,6 +57,7 @@ type groupTable interface {
 	FindBatches(ctx context.Context, ids ...string) (FoundBatches, error)
 	FindSealed(ctx context.Context, from, to time.Time, limit int) (SealedBatches, error)
 	view() tableView
+	lackingNow() (role string, lacks []pgschema.Lack)
 	beginning(m mode) []call
 	findFatal(ctx context.Context, limit int64) (fatalRecords, error)
 	inSlices(ctx context.Context, q *pgx.Conn, locks, calls []call, between func() error) ([]result, error)
@@ -271,8 +273,20 @@ func (g *TableGroup[R]) parentsFirst(r result) ([]int, error) {
 	return order, nil
 }
 
-// explain wraps an error from Postgres with what was being done.
-func (g *TableGroup[R]) explain(doing string, err error) error { return g.lead().explain(doing, err) }
+// explain wraps an error from Postgres with what was being done. What is missing may concern any of
+// the tables.
+func (g *TableGroup[R]) explain(doing string, err error) error {
+	if sqlState(err) != insufficientPrivilege {
+		return g.lead().explain(doing, err)
+	}
+	var role string
+	var lacks []pgschema.Lack
+	for _, t := range g.tables {
+		to, more := t.lackingNow()
+		role, lacks = cmp.Or(to, role), append(lacks, more...)
+	}
+	return unprivileged(doing, err, role, lacks)
+}
 
 // at runs the tests' hook.
 func (g *TableGroup[R]) at(point string) error {

@@ -40,7 +40,7 @@ func (t *table) endStalled(ctx context.Context) (ended int, err error) {
 		}
 		var done bool
 		if err := t.pool.QueryRow(ctx, "SELECT pg_terminate_backend($1::int4)", pgx.QueryExecModeExec, pid).Scan(&done); err != nil {
-			if sqlState(err) == "42501" { // a worker of another role: busy names it, and the GRANT that helps
+			if sqlState(err) == insufficientPrivilege { // a worker of another role: busy names it, and the GRANT that helps
 				continue
 			}
 			return ended, err

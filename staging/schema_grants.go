@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/headrace/headrace/internal/pgschema"
 	"github.com/jackc/pgx/v5"
@@ -128,7 +129,7 @@ func (t *table) lacking(ctx context.Context, q *pgx.Conn) (role string, lacks []
 		}
 		res, err := send(ctx, q, calls...)
 		if err != nil {
-			return "", nil, err
+			return role, nil, err
 		}
 		for i, p := range n.privileges {
 			if !res[i].row(0).bool("has") {
@@ -137,6 +138,39 @@ func (t *table) lacking(ctx context.Context, q *pgx.Conn) (role string, lacks []
 		}
 	}
 	return role, lacks, nil
+}
+
+// lackingTimeout bounds the search for the privileges that an error is about.
+const lackingTimeout = 2 * time.Second
+
+// lackingNow lists what the role lacks after a call was refused: something was revoked after New.
+// The caller may hold a connection, so it takes one only if the pool has another.
+func (t *table) lackingNow() (role string, lacks []pgschema.Lack) {
+	if s := t.pool.Stat(); s.AcquiredConns() >= s.MaxConns() {
+		return "", nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lackingTimeout)
+	defer cancel()
+	conn, err := t.begin(ctx, reads)
+	if err != nil {
+		return "", nil // the error that is being explained matters, and this one does not
+	}
+	defer conn.Release()
+	defer t.rollback(conn.Conn())
+	role, lacks, err = t.lacking(ctx, conn.Conn())
+	if role != "" && sqlState(err) == insufficientPrivilege { // not even the names can be looked up
+		lacks = []pgschema.Lack{{Privilege: "USAGE", Object: "SCHEMA " + quote(t.name.Schema), Role: role}}
+	}
+	return role, lacks
+}
+
+// unprivileged is the error of a call that was refused, with the statements that grant what is
+// lacking. There are none if SQL of the user was refused, such as a trigger's.
+func unprivileged(doing string, err error, role string, lacks []pgschema.Lack) error {
+	if len(lacks) == 0 {
+		return fmt.Errorf("%w: %s: %w", ErrPrivilege, doing, err)
+	}
+	return fmt.Errorf("%w: %s: %w; role %q needs: %s", ErrPrivilege, doing, err, role, pgschema.Fixes(lacks))
 }
 
 // privileges names all privileges that this program will need and lacks in one error, with the
