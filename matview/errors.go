@@ -85,7 +85,7 @@ func (e *contextError) Unwrap() error { return e.err }
 // A missing table is not: it may come later.
 func ofView(name string, err error) error {
 	switch state := sqlState(err); {
-	case state == undefinedTable, state == "42501", !strings.HasPrefix(state, "42"):
+	case state == undefinedTable, state == insufficientPrivilege, !strings.HasPrefix(state, "42"):
 		return &contextError{"the SQL of view " + name, err}
 	}
 	return invalid("Config.Views, the SQL of view %s: %w", name, err)

@@ -223,7 +223,7 @@ func (r *Refresher) do(q *run) (RefreshReport, error) {
 		}
 		if res.Err == nil {
 			if err := r.one(q.ctx, v, s, rep.Version, &res); err != nil {
-				res.Action, res.Err = ActionFailed, err
+				res.Action, res.Err = ActionFailed, r.withGrants(q.ctx, v, err)
 			}
 		}
 		failed[v.Name] = res.Err != nil

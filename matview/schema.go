@@ -304,7 +304,11 @@ func (r *Refresher) createViews(ctx context.Context, tx pgx.Tx, objects []object
 	return created, nil
 }
 
-const undefinedTable = "42P01"
+// The SQLSTATEs about a relation that does not exist, and about a missing privilege.
+const (
+	undefinedTable        = "42P01"
+	insufficientPrivilege = "42501"
+)
 
 func sqlState(err error) string {
 	var pg *pgconn.PgError
@@ -349,4 +353,36 @@ func (r *Refresher) refreshable(ctx context.Context, tx pgx.Tx) error {
 		return err
 	}
 	return lacking(lacks[0].Role, lacks, nil)
+}
+
+// withGrants adds the GRANT that helps to the error of a refresh that was refused: a privilege was
+// revoked after New had checked it.
+func (r *Refresher) withGrants(ctx context.Context, v View, refused error) error {
+	if sqlState(refused) != insufficientPrivilege {
+		return refused
+	}
+	one := &Refresher{pool: r.pool, cfg: r.cfg, state: r.state, views: []View{v}}
+	one.cfg.NoCreate = false // only privileges matter here
+	err := r.begin(ctx, func(tx pgx.Tx) error {
+		var names []pgschema.Name
+		for _, text := range []string{r.state, v.Name} {
+			n, err := pgschema.ParseName(text)
+			if err != nil {
+				return err
+			}
+			names = append(names, n)
+		}
+		objects, err := lookUp(ctx, tx, names)
+		if err != nil {
+			return err
+		}
+		if err := one.checkObjects(ctx, tx, names, objects); err != nil {
+			return err
+		}
+		return one.refreshable(ctx, tx)
+	})
+	if errors.Is(err, ErrPrivilege) {
+		return fmt.Errorf("%w: %w", err, refused)
+	}
+	return refused // SQL of the view was refused for another reason
 }

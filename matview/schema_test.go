@@ -216,3 +216,27 @@ func TestRebuildRefusesAnOldSnapshot(t *testing.T) {
 		t.Errorf("got %v, want an error that names the isolation", err)
 	}
 }
+
+// A privilege that is revoked while a program runs is named with the GRANT that helps.
+func TestRevokedWhileRunning(t *testing.T) {
+	t.Parallel()
+	pool := newSales(t)
+	user, role := as(t, pool, `GRANT CREATE ON SCHEMA public TO ROLE`, `GRANT SELECT ON sales TO ROLE`)
+	cfg := matview.Config{Views: twoViews()}
+	r := newRefresher(t, user, cfg)
+	for revoked, fix := range map[string]string{
+		`SELECT ON sales`:           `GRANT SELECT ON TABLE public.sales TO "%[1]s";`,
+		`UPDATE ON dashboard_views`: `GRANT UPDATE ON TABLE "dashboard_views" TO "%[1]s";`,
+	} {
+		exec(t, pool, `REVOKE `+revoked+` FROM PUBLIC, `+role)
+		_, err := r.Refresh(t.Context())
+		fix := fmt.Sprintf(fix, role)
+		if !errors.Is(err, matview.ErrPrivilege) || !strings.Contains(err.Error(), fix) {
+			t.Errorf("without %s: got %v, want ErrPrivilege with %s", revoked, err, fix)
+		}
+		exec(t, pool, fix)
+		if _, err := r.Refresh(t.Context()); err != nil {
+			t.Errorf("after %s: %v", fix, err)
+		}
+	}
+}
