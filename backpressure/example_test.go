@@ -117,6 +117,17 @@ func (orders) DepthKeys() (lists []string, hash string, plus, minus []string) {
 	return []string{"{orders}:ready"}, "{orders}:sum", []string{"taken"}, []string{"acked"}
 }
 
+// The keys of a gate before a queue.
+func ExampleGate_SourceKeys() {
+	ctx := context.Background()
+	client, stop := throwaway()
+	defer stop()
+	gate, err := backpressure.New(ctx, client, "orders", backpressure.Config{Records: backpressure.SourcesOf(orders{})})
+	fmt.Println(gate.SourceKeys(), err)
+	// Output:
+	// [{orders}:ready {orders}:sum] <nil>
+}
+
 // A queue reports its own depth, so that its callers need not know its keys.
 func ExampleSourcesOf() {
 	for _, s := range backpressure.SourcesOf(orders{}) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/headrace/headrace/internal/redisx"
@@ -81,6 +82,18 @@ func (g *Gate) Name() string { return g.name }
 // Channel returns the Pub/Sub channel on which the gate announces the producers that it admits:
 // {name}:gate:granted.
 func (g *Gate) Channel() string { return "{" + g.name + "}:gate:granted" }
+
+// SourceKeys returns the keys whose contents the gate measures: those of Config.Records and
+// Config.Bytes, and Config.LagKey. There are none if only Config.Lag or Config.HighMemory close it.
+func (g *Gate) SourceKeys() []string {
+	var keys []string
+	for _, s := range slices.Concat(g.cfg.Records, g.cfg.Bytes, []Source{{List: g.cfg.LagKey}}) {
+		if key := s.List + s.Hash; key != "" && !slices.Contains(keys, key) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
 
 // wrap adds the name and the call to an error.
 func (g *Gate) wrap(call string, err error) error {

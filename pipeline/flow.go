@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/headrace/headrace/backpressure"
 	"github.com/headrace/headrace/dedup"
 	"github.com/headrace/headrace/internal/redisx"
 	"github.com/headrace/headrace/queue"
@@ -56,10 +57,13 @@ type Flow[T any] struct {
 	Chain Stage[[]byte, T]
 	// Table is the destination of the rows.
 	Table Table[T]
-	// Signals wake the next program within milliseconds. Nil: each program polls at its PollInterval.
+	// Signals wake the next program within milliseconds. Pipelines may share them: those of queues that
+	// feed one table, say. Nil: each program polls at its PollInterval.
 	Signals *Signals
-	// Gate wakes waiting producers when acknowledged records have made room. Nil, also a nil
-	// pointer in the interface: no producer is notified.
+	// Gate wakes waiting producers when acknowledged records have made room. A *[backpressure.Gate]
+	// that measures keys must be that of the queue. One that only brakes by memory, or by a lag of the
+	// caller's, may serve several pipelines. Nil, also a nil pointer in the interface: no producer is
+	// notified.
 	Gate Gate
 }
 
@@ -96,5 +100,36 @@ func (f Flow[T]) validate() (Flow[T], error) {
 		return f, fmt.Errorf("%w: the window of the Dedup stage in Flow.Chain is named %q, must be %q like the queue, to share its hash slot",
 			ErrConfig, w.Name(), f.Queue.Name())
 	}
-	return f, nil
+	return f, f.checkGate()
+}
+
+// checkGate returns an error if the gate measures another queue: its producers would be woken, and
+// those of this queue never.
+func (f Flow[T]) checkGate() error {
+	shards, sharded := f.Queue.(*queue.Shards)
+	switch g := f.Gate.(type) {
+	case *backpressure.Gate:
+		keys := g.SourceKeys()
+		switch {
+		case len(keys) == 0: // it measures the server, or what the caller measures
+		case sharded:
+			return fmt.Errorf("%w: Flow.Gate measures %s, must be the Gate of NewShards for a queue with shards", ErrConfig, keys[0])
+		case g.Name() != f.Queue.Name():
+			return fmt.Errorf("%w: Flow.Gate is named %q and measures %s, must be the gate of the queue %q", ErrConfig, g.Name(), keys[0], f.Queue.Name())
+		}
+	case *ShardGate:
+		names := []string{f.Queue.Name()}
+		if sharded {
+			names = nil
+			for _, shard := range shards.Queues() {
+				names = append(names, shard.Name())
+			}
+		}
+		for _, name := range names {
+			if g.of[name] == nil {
+				return fmt.Errorf("%w: Flow.Gate has no gate for %q, must be the Gate of the NewShards that opened the queue", ErrConfig, name)
+			}
+		}
+	}
+	return nil
 }

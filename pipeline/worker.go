@@ -3,10 +3,13 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
 
+	"github.com/headrace/headrace/backpressure"
 	"github.com/headrace/headrace/internal/pgschema"
 	"github.com/headrace/headrace/queue"
 	"github.com/headrace/headrace/staging"
@@ -27,6 +30,9 @@ type Worker[T any] struct {
 	events *events
 	hand   *hand
 
+	gate     *backpressure.Gate // for checkGate; nil: it counts nothing of the queue
+	gateOnce sync.Once
+
 	redis    *outage // steps on the queue
 	postgres *outage // staging
 	chain    *outage // batches that came back through no fault of their own
@@ -43,11 +49,12 @@ func NewWorker[T any](flow Flow[T], cfg WorkerConfig) (*Worker[T], error) {
 		return nil, err
 	}
 	name := flow.Queue.Name()
+	gate := flow.measured()
 	flow = flow.bounded(cfg.CallTimeout, cfg.BatchTimeout)
 	ev := &events{observer: cfg.Observer, queue: name, program: cfg.Name}
 	return &Worker[T]{
 		flow: flow, cfg: cfg, settle: flow.settler(cfg.Name, cfg.Logger, cfg.LeaseDuration/2), events: ev,
-		hand:     newHand(cfg.MaxRecords, cfg.MaxBytes),
+		hand: newHand(cfg.MaxRecords, cfg.MaxBytes), gate: gate,
 		redis:    flow.watch(newOutage(cfg.Logger, "queue access", "queue", name), ev),
 		postgres: flow.watch(newOutage(cfg.Logger, "staging", "queue", name), ev),
 		chain:    flow.watch(newOutage(cfg.Logger, "processing", "queue", name), ev),
@@ -137,6 +144,7 @@ func (w *Worker[T]) loop(ctx, work context.Context, stop context.CancelCauseFunc
 		leasing, leases = backoff{}, closings{}
 		w.redis.succeeded(name)
 		w.emit(ctx, b, Event{Op: OpLease, Duration: time.Since(start)})
+		w.gateOnce.Do(func() { w.checkGate(work, b) })
 		err = w.handle(work, b, name)
 		w.hand.put(b)
 		if steps.by(err) {
@@ -175,13 +183,17 @@ func (w *Worker[T]) handle(work context.Context, qb *queue.Batch, loop string) e
 	defer cancel()
 	held := w.hold(work, qb)
 	err := w.process(last, held, newBatch(qb))
+	gone := errors.Is(err, errBatchGone)
+	if gone && w.flow.Queue.Extend(last, qb, w.cfg.LeaseDuration) == nil { // the queue has the batch
+		gone, err = false, errWindowElsewhere
+	}
 	cause := context.Cause(held.ctx)
 	held.end()
 	log := w.cfg.Logger.With("queue", w.flow.Queue.Name(), "batch", qb.ID, "attempt", qb.Attempt)
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, queue.ErrLeaseLost), errors.Is(err, errBatchGone), errors.Is(cause, queue.ErrLeaseLost):
+	case gone, errors.Is(err, queue.ErrLeaseLost), errors.Is(cause, queue.ErrLeaseLost):
 		// Another worker has the batch, or it is finished. There is nothing to give back.
 		log.Info("pipeline: lost a batch to another worker")
 		w.emit(work, qb, Event{Op: OpRelease, Err: queue.ErrLeaseLost})
@@ -211,6 +223,40 @@ func (w *Worker[T]) handle(work context.Context, qb *queue.Batch, loop string) e
 	w.release(last, qb, release)
 	return err
 }
+
+// measured returns the gate if it counts the records that the queue has in flight.
+func (f Flow[T]) measured() *backpressure.Gate {
+	gate, _ := f.Gate.(*backpressure.Gate)
+	q, ok := f.Queue.(interface {
+		DepthKeys() (lists []string, hash string, plus, minus []string)
+	})
+	if gate == nil || !ok {
+		return nil
+	}
+	if _, inFlight, _, _ := q.DepthKeys(); !slices.Contains(gate.SourceKeys(), inFlight) {
+		return nil
+	}
+	return gate
+}
+
+// checkGate logs that the gate counts elsewhere: it sees no record although the queue has leased a
+// batch. It then holds no producer back. It runs once, because it costs a round trip.
+func (w *Worker[T]) checkGate(ctx context.Context, b *queue.Batch) {
+	if w.gate == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, w.cfg.CallTimeout)
+	defer cancel()
+	s, err := w.gate.Stats(ctx)
+	if err == nil && s.Records == 0 && s.Bytes == 0 && w.flow.Queue.Extend(ctx, b, w.cfg.LeaseDuration) == nil {
+		w.cfg.Logger.Error("pipeline: Flow.Gate does not see the records that the queue has leased, so it holds no producer back: "+
+			"its client must use the Redis and the database number of the queue", "queue", w.flow.Queue.Name(), "gate", w.gate.Name())
+	}
+}
+
+// errWindowElsewhere is the error of a claim whose batch only the queue sees.
+var errWindowElsewhere = fmt.Errorf("%w: the window of the Dedup stage in Flow.Chain does not see a batch that the queue has leased: "+
+	"its client must use the Redis and the database number of the queue", ErrConfig)
 
 // release gives a batch back. While Redis does not answer it retries: nothing else can be done
 // then, and a batch that is not given back waits for the end of its lease, which counts as a crash.
