@@ -157,8 +157,13 @@ func TestReadOnlyIsEnforcedByTheServer(t *testing.T) {
 			if method == http.MethodPost {
 				address, body = r.base+"do", strings.NewReader(form.Encode())
 			}
-			if got := r.request(method, address, body); got.status != http.StatusForbidden {
+			got := r.request(method, address, body)
+			if got.status != http.StatusForbidden {
 				t.Errorf("%s of %s: got %d, want 403", method, kind, got.status)
+			}
+			// Operators of the program headrace know its flags, and programmers the configuration.
+			if !strings.Contains(got.body, "--actions") || !strings.Contains(got.body, "Config.Authorize") {
+				t.Errorf("%s of %s: the page does not name what allows actions: %s", method, kind, got.body)
 			}
 		}
 	}

@@ -6,7 +6,7 @@ var (
 	// ErrConfig is wrapped by every error about a configuration that cannot be used.
 	ErrConfig = errors.New("console: invalid configuration")
 	// ErrReadOnly is the error of every action while Config.Authorize is nil.
-	ErrReadOnly = errors.New("console: this console only reads: Config.Authorize is not set")
+	ErrReadOnly = errors.New("console: this console only reads")
 	// ErrForbidden is wrapped by the error of an action that Config.Authorize refused.
 	ErrForbidden = errors.New("console: not allowed")
 	// ErrNotFound is wrapped by the error about a pipeline, a batch or a record that is not there.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"html/template"
 	"net/http"
@@ -228,10 +229,12 @@ type failure struct {
 // fail sends an error.
 func (h *Handler) fail(w http.ResponseWriter, r *http.Request, at address, err error) {
 	f := &failure{Common: newCommon(), Status: statusOf(err), Error: strings.TrimPrefix(oneLine(err.Error()), "console: ")}
-	switch f.Status {
-	case http.StatusForbidden:
-		f.Advice = "Nothing was changed. The program that mounts the console decides who may act: Config.Authorize."
-	case http.StatusServiceUnavailable:
+	switch {
+	case errors.Is(err, ErrReadOnly):
+		f.Advice = "Nothing was changed. The program headrace allows actions with the flag --actions, a program of your own with Config.Authorize."
+	case errors.Is(err, ErrForbidden):
+		f.Advice = "Nothing was changed. The program that serves the console decides who may act."
+	case f.Status == http.StatusServiceUnavailable:
 		f.Advice = "A store refused or did not answer. The health page lists what the console knows of it."
 	}
 	if at.json {
