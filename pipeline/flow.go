@@ -57,8 +57,8 @@ type Flow[T any] struct {
 	Chain Stage[[]byte, T]
 	// Table is the destination of the rows.
 	Table Table[T]
-	// Signals wake the next program within milliseconds. Pipelines may share them: those of queues that
-	// feed one table, say. Nil: each program polls at its PollInterval.
+	// Signals wake the next program within milliseconds. Pipelines may share them, such as those of
+	// queues that feed one table. Nil: each program polls at its PollInterval.
 	Signals *Signals
 	// Gate wakes waiting producers when acknowledged records have made room. A *[backpressure.Gate]
 	// that measures keys must be that of the queue. One that only brakes by memory, or by a lag of the

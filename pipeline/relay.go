@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/jackc/pgx/v5"
 
@@ -41,9 +42,9 @@ type RelayConfig struct {
 	//	WHERE o.id > $1::text::bigint ORDER BY o.id LIMIT $2
 	//
 	// ORDER BY id would be wrong here: it means the output column id::text, and "10" sorts before "9".
-	// The query would then pass over records. A relay notices that in most pages, pushes nothing of
-	// the page and returns [ErrConfig]. A position must be unique, because a page may end between two
-	// records, or the query must end with FETCH FIRST $2 ROWS WITH TIES.
+	// The query would then pass over records. A relay notices that in most pages, also in small ones,
+	// pushes nothing of the page and returns [ErrConfig]. A position must be unique, because a page
+	// may end between two records, or the query must end with FETCH FIRST $2 ROWS WITH TIES.
 	//
 	// A key that is assigned before the commit, such as a sequence, may become visible after a higher
 	// one, and would be passed over. Where several transactions write at once, keep the transaction's
@@ -152,7 +153,31 @@ func (r *Relay) page(ctx context.Context, at string) (to string, payloads [][]by
 	if positions[0] == at {
 		return "", nil, fmt.Errorf("%w: RelayConfig.SQL returns the record at $1, must return only those after it", ErrConfig)
 	}
-	return positions[len(positions)-1], payloads, r.ordered(ctx, positions)
+	to = positions[len(positions)-1]
+	if len(positions) < DefaultRelayRecords && len(positions) >= r.cfg.Records && numberGrows(at, to) {
+		if positions, _, err = r.read(ctx, at, DefaultRelayRecords); err != nil {
+			return "", nil, err
+		}
+	}
+	return to, payloads, r.ordered(ctx, positions)
+}
+
+// numberGrows reports whether the first number that differs in two positions has another length in
+// each. Among numbers of one length the order of text is right. So a page that is too small to show
+// a wrong order needs a longer look only there, which is rare. Positions with letters are text and
+// may be in any order.
+func numberGrows(at, to string) bool {
+	if strings.ContainsFunc(at+to, unicode.IsLetter) {
+		return false
+	}
+	digits := func(c rune) bool { return c < '0' || c > '9' }
+	a, b := strings.FieldsFunc(at, digits), strings.FieldsFunc(to, digits)
+	for i := range min(len(a), len(b)) {
+		if a[i] != b[i] {
+			return len(a[i]) != len(b[i])
+		}
+	}
+	return false
 }
 
 // read runs the query. It prepares no statement: behind a pooler that does not follow those, the

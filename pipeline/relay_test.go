@@ -200,7 +200,7 @@ func TestRelayNoticesAWrongOrder(t *testing.T) {
 	if _, err := r.pool.Exec(t.Context(), "INSERT INTO items (id, kind) SELECT 'k' || n, 'keep' FROM generate_series(1, 120) n"); err != nil {
 		t.Fatal(err)
 	}
-	for name, c := range map[string]struct {
+	cases := map[string]struct {
 		sql, start, want string
 		records          int
 	}{
@@ -213,29 +213,42 @@ func TestRelayNoticesAWrongOrder(t *testing.T) {
 		"negative numbers, right": {"SELECT (no - 61)::text, id FROM items i WHERE no - 61 > $1::text::bigint ORDER BY no - 61 LIMIT $2", "-100", "", 50},
 		"three of each position":  {"SELECT (no / 3)::text, id FROM items i WHERE i.no / 3 > $1::text::bigint ORDER BY i.no / 3 FETCH FIRST $2 ROWS WITH TIES", "-1", "", 50},
 		"text, sorted as text":    {`SELECT id, id FROM items WHERE id > $1 COLLATE "C" ORDER BY id COLLATE "C" LIMIT $2`, "", "", 50},
-	} {
-		relay, err := pipeline.NewRelay(next, name, pipeline.RelayConfig{DB: r.pool, SQL: c.sql, Start: c.start, Records: c.records, Logger: quiet})
-		if err != nil {
-			t.Fatal(err)
+	}
+	for name, c := range cases {
+		for _, records := range []int{c.records, 1, 3} {
+			relaysInOrder(t, r, next, fmt.Sprintf("%s, pages of %d", name, records), c.want, pipeline.RelayConfig{
+				DB: r.pool, SQL: c.sql, Start: c.start, Records: records, Logger: quiet,
+			})
 		}
-		total := 0
-		for {
-			n, err := relay.Step(t.Context())
-			if c.want != "" {
-				if !errors.Is(err, pipeline.ErrConfig) || !strings.Contains(err.Error(), c.want) || n != 0 {
-					t.Errorf("%s: got %d, %v, want %q", name, n, err, c.want)
-				}
-				break
+	}
+}
+
+// relaysInOrder relays all 120 records. If an error is expected, it comes before a record is passed
+// over: only the first one may be pushed, in a page of its own.
+func relaysInOrder(t *testing.T, r *rig, next *queue.Queue, name, want string, cfg pipeline.RelayConfig) {
+	t.Helper()
+	relay, err := pipeline.NewRelay(next, name, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for total := 0; ; {
+		n, err := relay.Step(t.Context())
+		total += n
+		switch {
+		case want != "" && err == nil && total <= 1 && n == cfg.Records:
+		case want != "":
+			if !errors.Is(err, pipeline.ErrConfig) || !strings.Contains(err.Error(), want) || n != 0 {
+				t.Errorf("%s: got %d, %v, want %q", name, n, err, want)
 			}
-			if err != nil {
-				t.Errorf("%s: %v", name, err)
+			return
+		case err != nil:
+			t.Errorf("%s: %v", name, err)
+			return
+		case n == 0:
+			if total != 120 {
+				t.Errorf("%s: relayed %d records, want 120", name, total)
 			}
-			if total += n; n == 0 {
-				if total != 120 {
-					t.Errorf("%s: relayed %d records, want 120", name, total)
-				}
-				break
-			}
+			return
 		}
 	}
 }
