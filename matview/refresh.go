@@ -97,6 +97,9 @@ type run struct {
 // that do not read it. The error joins the failures of the views that this call asked for. When the
 // context of the last caller of a run ends, the run is cancelled on the server.
 func (r *Refresher) Refresh(ctx context.Context, names ...string) (RefreshReport, error) {
+	if r.pool == nil { // the panic would be in a goroutine, where no caller can recover
+		return RefreshReport{}, invalid("the Refresher is empty, must come from New or Open")
+	}
 	mine, err := r.closure(names)
 	if err != nil {
 		return RefreshReport{}, err

@@ -488,3 +488,11 @@ func TestConfigErrors(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// The zero Refresher is an error: a panic in the goroutine of a refresh would end the program.
+func TestEmptyRefresher(t *testing.T) {
+	t.Parallel()
+	if _, err := new(matview.Refresher).Refresh(t.Context()); !errors.Is(err, matview.ErrConfig) {
+		t.Errorf("got %v, want ErrConfig", err)
+	}
+}

@@ -76,6 +76,8 @@ func (f Flow[T]) validate() (Flow[T], error) {
 	switch {
 	case redisx.IsNil(f.Queue):
 		return f, fmt.Errorf("%w: Flow.Queue is nil, must be the *queue.Queue that the producers push to", ErrConfig)
+	case f.Queue.Name() == "":
+		return f, fmt.Errorf("%w: Flow.Queue has no name, must come from queue.New", ErrConfig)
 	case f.Chain.run == nil:
 		return f, fmt.Errorf("%w: Flow.Chain is empty, must begin with Decode", ErrConfig)
 	case f.Chain.lacks != "":
@@ -86,6 +88,9 @@ func (f Flow[T]) validate() (Flow[T], error) {
 		return f, fmt.Errorf("%w: the window of the Dedup stage in Flow.Chain is nil, must be a *dedup.Deduplicator", ErrConfig)
 	case f.Signals != nil && f.Signals.client == nil:
 		return f, fmt.Errorf("%w: Flow.Signals is empty, must come from NewSignals", ErrConfig)
+	}
+	if t, ok := f.Table.(*staging.Table[T]); ok && t.Name() == "" {
+		return f, fmt.Errorf("%w: Flow.Table is empty, must come from staging.New", ErrConfig)
 	}
 	if t, ok := f.Table.(interface{ Validate() error }); ok { // a group
 		if err := t.Validate(); err != nil {
@@ -111,6 +116,8 @@ func (f Flow[T]) checkGate() error {
 	case *backpressure.Gate:
 		keys := g.SourceKeys()
 		switch {
+		case g.Name() == "":
+			return fmt.Errorf("%w: Flow.Gate is empty, must come from backpressure.New", ErrConfig)
 		case len(keys) == 0: // it measures the server, or what the caller measures
 		case sharded:
 			return fmt.Errorf("%w: Flow.Gate measures %s, must be the Gate of NewShards for a queue with shards", ErrConfig, keys[0])

@@ -75,6 +75,9 @@ func NewPromoter[T any](flow Flow[T], cfg PromoterConfig) (*Promoter[T], error) 
 // is unavailable, Run retries. When the program has closed a client or a pool of the flow, Run ends
 // with an error. A second Run at the same time returns ErrRunning.
 func (p *Promoter[T]) Run(ctx context.Context) error {
+	if p.events == nil {
+		return fmt.Errorf("%w: the Promoter is empty, must come from NewPromoter", ErrConfig)
+	}
 	if !p.run.TryLock() {
 		return ErrRunning
 	}

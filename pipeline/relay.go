@@ -103,6 +103,8 @@ func NewRelay(q RelayQueue, name string, cfg RelayConfig) (*Relay, error) {
 	switch {
 	case redisx.IsNil(q):
 		return nil, fmt.Errorf("%w: the queue of NewRelay is nil, must be a *queue.Queue", ErrConfig)
+	case q.Name() == "":
+		return nil, fmt.Errorf("%w: the queue of NewRelay has no name, must come from queue.New", ErrConfig)
 	case name == "":
 		return nil, fmt.Errorf("%w: the name of NewRelay is empty", ErrConfig)
 	case redisx.IsNil(cfg.DB):
@@ -253,6 +255,9 @@ func comparePositions(a, b string) int {
 // Run copies records until ctx is done, and returns nil. It retries after errors. When the program
 // has closed the client or the pool, it ends with an error.
 func (r *Relay) Run(ctx context.Context) error {
+	if r.queue == nil {
+		return fmt.Errorf("%w: the Relay is empty, must come from NewRelay", ErrConfig)
+	}
 	wake := make(chan struct{}, 1)
 	if r.cfg.Signals != nil {
 		ended := make(chan struct{})

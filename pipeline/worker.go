@@ -78,6 +78,9 @@ const (
 // client or a pool of the flow, which no waiting mends, Run ends with an error. A second Run at the
 // same time returns ErrRunning.
 func (w *Worker[T]) Run(ctx context.Context) error {
+	if w.hand == nil {
+		return fmt.Errorf("%w: the Worker is empty, must come from NewWorker", ErrConfig)
+	}
 	if !w.run.TryLock() {
 		return ErrRunning
 	}

@@ -183,17 +183,19 @@ const whereQuery = "SELECT system_identifier::text AS server, current_database()
 
 // Validate checks the group as far as possible without a server: the number of its members, that
 // each is a member once, and that it has one lane. The constructors of package pipeline call it.
-func (g *TableGroup[R]) Validate() error { return g.err }
+func (g *TableGroup[R]) Validate() error {
+	if g.err == nil && len(g.tables) == 0 {
+		return fmt.Errorf("%w: the TableGroup is empty, must come from Group", ErrConfig)
+	}
+	return g.err
+}
 
 // Check returns an error that wraps [ErrConfig] if the tables cannot be one group: each is a member
 // once, all are in one database, and no foreign keys between them form a cycle. Every other call
 // checks the same once.
 func (g *TableGroup[R]) Check(ctx context.Context) error {
-	switch {
-	case g.err != nil:
-		return g.err
-	case g.parents.Load() != nil:
-		return nil
+	if err := g.Validate(); err != nil || g.parents.Load() != nil {
+		return err
 	}
 	var home string
 	for i, v := range g.views {
