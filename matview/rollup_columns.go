@@ -163,11 +163,15 @@ func (r Rollup) allColumns() []stored {
 		out = append(out, r.columnsOf(i)...)
 	}
 	if r.Replaces {
+		// Where nothing is recomputed, a group that was empty for a while is complete again.
+		stale := both(columnRows, " + ") + " = 0"
+		if len(r.recomputed()) > 0 {
+			stale = both(columnStale, " OR ") + " OR " + stale
+		}
 		out = append(out,
 			stored{name: columnRows, typ: "bigint", all: "count(*)", change: "sum(" + columnSign + ")", join: "sum", set: both(columnRows, " + ")},
 			stored{
-				name: columnStale, typ: "boolean", all: "false", change: r.stale(), join: "bool_or",
-				set: both(columnStale, " OR ") + " OR " + both(columnRows, " + ") + " = 0",
+				name: columnStale, typ: "boolean", all: "false", change: r.stale(), join: "bool_or", set: stale,
 			})
 	}
 	return out
