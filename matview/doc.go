@@ -70,7 +70,8 @@
 // The comment of a roll-up's table records the definition. Create and Verify refuse a roll-up that
 // holds rows of another one, until Rebuild has made it this one. Where an expression depends on the
 // session's TimeZone or DateStyle, so does the definition: see [Column]. A dictionary that was
-// dropped or emptied is refused too: every roll-up that counts with it needs a Rebuild.
+// dropped or emptied is refused too: every roll-up that counts with it needs a Rebuild. So does a
+// roll-up that has rows while its table of distinct values has none, or the other way round.
 //
 // The numbers of distinct values come from a sequence, which logical replication leaves out. On a
 // subscriber that takes over, the first promotion with a new value fails with a unique violation,

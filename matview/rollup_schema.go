@@ -112,7 +112,10 @@ func (r Rollup) ensure(ctx context.Context, db DB, what string, create bool) err
 				return err
 			}
 		}
-		return r.ensureTables(ctx, tx, tables, objects[1:], create)
+		if err := r.ensureTables(ctx, tx, tables, objects[1:], create); err != nil || objects[1].OID == 0 {
+			return err
+		}
+		return r.checkContents(ctx, tx)
 	})
 }
 
