@@ -51,4 +51,10 @@ func TestAdvise(t *testing.T) {
 	if err != nil || slices.ContainsFunc(got, func(a staging.Advice) bool { return a.Code == "collation" }) != libc {
 		t.Errorf("got %+v, %v: want advice on the collation: %v", got, err, libc)
 	}
+	for setting, least := range map[string]string{"max_wal_size": "'4GB'", "shared_buffers": "pg_indexes_size('sorted')::text"} {
+		small := query[bool](t, pool, `SELECT pg_size_bytes(current_setting($1)) < pg_size_bytes(`+least+`)`, setting)
+		if slices.ContainsFunc(got, func(a staging.Advice) bool { return a.Code == setting }) != small {
+			t.Errorf("got %+v: want advice on %s: %v", got, setting, small)
+		}
+	}
 }
