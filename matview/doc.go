@@ -21,6 +21,10 @@
 // to the roll-up, or estimates from a sketch that merges across groups. Medians cannot be merged:
 // they need a view.
 //
+// For a coarser level, days from hours, read a view over the roll-up: it adds up sums and counts,
+// divides the sum of the sums by that of the counts, and merges sketches with bit_or. Exact
+// distinct counts do not add up: they need a second roll-up of the same table.
+//
 // # Guarantees
 //
 // A view that [RefreshReport] lists as refreshed, unchanged or shared holds everything that was
@@ -30,9 +34,9 @@
 // After every commit, a roll-up equals the same aggregate over the target, to the last decimal:
 // Create rejects a sum that would be rounded. This holds as long as rows reach the target only
 // through promotions; with Rollup.Replaces, promotions may replace rows. A roll-up does not see an
-// UPDATE or a DELETE there. [Rollup.Check] compares it with the target; [Rollup.Rebuild] recomputes
-// it. Promotions go on meanwhile, except while Rebuild repairs, or fills a roll-up with
-// Rollup.Replaces.
+// UPDATE, a DELETE or a TRUNCATE there, nor that a table or a column has taken the name of another.
+// [Rollup.Check] compares it with the target; [Rollup.Rebuild] recomputes it. Promotions go on
+// meanwhile, except while Rebuild repairs, or fills a roll-up with Rollup.Replaces.
 //
 // # Tables
 //
