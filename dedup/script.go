@@ -181,9 +181,10 @@ func (d *Deduplicator) run(ctx context.Context, s *redisx.Script, keys, args []s
 	return d.server.Run(ctx, d.call(s, keys, args))
 }
 
-// call lets a claim with a guard write while Redis is at maxmemory. Otherwise a full queue would
-// never drain: a claim takes some 40 bytes, and the record that it lets through frees its payload.
-// A claim without a guard frees nothing, so Redis refuses it.
+// call lets every script write while Redis is at maxmemory, except a claim without a guard: it
+// takes memory and frees none. Without the claims with a guard a full queue would never drain: one
+// takes some 40 bytes, and the record that it lets through frees its payload.
 func (d *Deduplicator) call(s *redisx.Script, keys, args []string) redisx.Call {
-	return redisx.Call{Script: s, Keys: keys, Args: args, AllowOOM: s == claimScript && len(keys) > len(d.keys)}
+	hasGuard := len(keys) > len(d.keys)
+	return redisx.Call{Script: s, Keys: keys, Args: args, AllowOOM: s != claimScript || hasGuard}
 }

@@ -131,8 +131,8 @@ func (q *Queue) listDead(ctx context.Context, cursor string, n int) (listed []de
 }
 
 // Requeue delivers dead letters again, each as a batch of its own at its old place, with all
-// counters at zero. It returns how many of the ids were dead letters. A Redis at maxmemory rejects
-// it (ErrMemory).
+// counters at zero. It returns how many of the ids were dead letters. It also works at maxmemory:
+// a dead letter takes about as much memory as its batch, and only its delivery frees it.
 func (q *Queue) Requeue(ctx context.Context, ids ...string) (int, error) {
 	total := 0
 	for len(ids) > 0 {
@@ -140,8 +140,7 @@ func (q *Queue) Requeue(ctx context.Context, ids ...string) (int, error) {
 		for _, id := range ids[:min(len(ids), page)] {
 			args = append(args, id, q.newID())
 		}
-		// This takes memory, so a full Redis refuses it.
-		v, err := q.run(ctx, requeueScript, fills, args...).AsIntSlice()
+		v, err := q.run(ctx, requeueScript, drains, args...).AsIntSlice()
 		if err == nil && len(v) != 2 {
 			err = unexpected("requeue", len(v), 2)
 		}

@@ -61,7 +61,8 @@
 // If the reply to a lease is lost, the next Lease of the same [Queue] gives the batch back, and no
 // crash is counted. If that process has died too, the batch is redelivered after the lease expires.
 // That counts as a crash, because the queue cannot tell the two apart. A Redis at maxmemory rejects
-// producers (ErrMemory) and lets consumers drain it; a waiting consumer polls in the meantime. A
+// producers (ErrMemory). Consumers drain it, operators can pause, requeue, discard and repair, and
+// programs can start; a waiting consumer polls in the meantime. A
 // Redis that evicts keys may lose everything: New warns about it or returns an error. A Redis that
 // crashes forgets what it had not synced: PushConfig.Durable waits for the disk. Acknowledged
 // writes that a failover loses are lost. While a server loads or fails over (LOADING, READONLY),

@@ -205,12 +205,10 @@ func (q *Queue) checkDurable(ctx context.Context) error {
 }
 
 // Pause stops every consumer of the queue, in all processes, from leasing. Leased batches are not
-// affected. Waiting consumers stay in Lease.
+// affected. Waiting consumers stay in Lease. Pause and Resume also work at maxmemory.
 func (q *Queue) Pause(ctx context.Context) error {
-	err := q.server.Retry(ctx, func() error {
-		return q.client.Do(ctx, q.client.B().Hset().Key(q.keys[keyStat]).FieldValue().FieldValue("paused", "1").Build()).Error()
-	})
-	return wrapKeys(ctx, q.server, "pause", err, q.typeOf(keyStat))
+	err := q.run(ctx, pauseScript, drains).Error()
+	return q.wrapScript(ctx, "pause", err)
 }
 
 // Resume ends a Pause. A waiting consumer notices within Config.Lease.PollInterval.

@@ -52,6 +52,8 @@ var (
 	reclaimLua string
 	//go:embed locate.lua
 	locateLua string
+	//go:embed pause.lua
+	pauseLua string
 
 	leaseScript     = newScript(leaseLua)
 	holdScript      = newScript(holdLua)
@@ -70,6 +72,7 @@ var (
 	moveScript      = newScript(moveLua)
 	reclaimScript   = newScript(reclaimLua)
 	locateScript    = newScript(locateLua)
+	pauseScript     = newScript(pauseLua)
 )
 
 func newScript(body string) *redisx.Script {
@@ -77,7 +80,7 @@ func newScript(body string) *redisx.Script {
 }
 
 // drains and fills are the two kinds of scripts. One that frees memory in the end, or lets another
-// one do so, runs while Redis is at maxmemory; one that only takes memory does not.
+// one or an operator do so, runs while Redis is at maxmemory; one that only takes memory does not.
 const drains, fills = true, false
 
 // call returns the call of a script. The prefix of the keys goes before args.

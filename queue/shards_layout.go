@@ -162,7 +162,7 @@ func (s *Shards) recordLayout(ctx context.Context, client rueidis.Client, cfg Co
 		if have == want {
 			return nil
 		}
-		call := redisx.Call{Script: recordShardsScript, Keys: []string{key, never}, Args: []string{have, want}}
+		call := redisx.Call{Script: recordShardsScript, Keys: []string{key, never}, Args: []string{have, want}, AllowOOM: drains}
 		have, err = server.Run(ctx, call).ToString()
 		if redisx.NoPermission(err) {
 			if old.n != len(s.queues) {
