@@ -62,13 +62,13 @@
 // crash is counted. If that process has died too, the batch is redelivered after the lease expires.
 // That counts as a crash, because the queue cannot tell the two apart. A Redis at maxmemory rejects
 // producers (ErrMemory). Consumers drain it, operators can pause, requeue, discard and repair, and
-// programs can start; a waiting consumer polls in the meantime. A
-// Redis that evicts keys may lose everything: New warns about it or returns an error. A Redis that
-// crashes forgets what it had not synced: PushConfig.Durable waits for the disk. Acknowledged
-// writes that a failover loses are lost. While a server loads or fails over (LOADING, READONLY),
-// calls retry for up to 30 seconds. While it rejects writes (MISCONF, NOREPLICAS), they retry for
-// up to 5 seconds. Later calls recover without a restart. When the server's clock is set back,
-// leases and delays keep their length; delayed pushes follow the new clock.
+// programs can start; a waiting consumer polls in the meantime. A Redis that evicts keys may lose
+// everything: New warns about it or returns an error. A Redis that crashes forgets what it had not
+// synced: PushConfig.Durable waits for the disk. Acknowledged writes that a failover loses are
+// lost. While a server loads or fails over (LOADING, READONLY), calls retry for up to 30 seconds.
+// While it rejects writes (MISCONF, NOREPLICAS), they retry for up to 5 seconds. Later calls
+// recover without a restart. When the server's clock is set back, leases and delays keep their
+// length; delayed pushes follow the new clock.
 //
 // A batch whose keys were deleted or overwritten is set aside. Audit names it. It is never
 // delivered in part. A counter that holds no number stops nothing but bounded pushes (ErrCounter):
