@@ -1,11 +1,15 @@
 package queue_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
 
+	"github.com/redis/rueidis"
+
 	"github.com/headrace/headrace/internal/redisx/redisxtest"
+	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/queue"
 )
 
@@ -155,4 +159,34 @@ func TestChildrenAreAsOldAsTheirBatch(t *testing.T) {
 	if s := books(t, x.Queue); s.OldestAge < time.Hour {
 		t.Errorf("the oldest batch is %v old, want an hour", s.OldestAge)
 	}
+}
+
+// setBack is a client whose server's clock is set back during every wait: Redis ends a wait by its
+// clock, so it goes on for an hour.
+type setBack struct{ rueidis.Client }
+
+func (c setBack) Do(ctx context.Context, cmd rueidis.Completed) rueidis.RedisResult {
+	if args := cmd.Commands(); args[0] == "BLMOVE" {
+		cmd = c.B().Blmove().Source(args[1]).Destination(args[2]).Right().Right().Timeout(3600).Build().UnblockOnCancel()
+	}
+	return c.Client.Do(ctx, cmd)
+}
+
+// A consumer waits while the clock is set back. What comes due is delivered soon, and what is
+// pushed at once.
+func TestClockIsSetBackDuringAWait(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		q := open(t, setBack{c}, queue.Config{Lease: queue.LeaseConfig{PollInterval: 100 * time.Millisecond}})
+		ctx, cancel := context.WithTimeout(t.Context(), 9*time.Second) // a wait that nothing ends
+		defer cancel()
+		must(t, q.Push(ctx, []byte("a")))
+		held := lease(t, q, queue.LeaseOptions{})
+		must(t, q.Release(ctx, held, queue.ReleaseOptions{Delay: 200 * time.Millisecond}))
+		l := <-waiting(ctx, q, queue.LeaseOptions{})
+		must(t, l.err)
+		if l.b.ID != held.ID {
+			t.Errorf("got batch %s, want %s", l.b.ID, held.ID)
+		}
+	})
 }

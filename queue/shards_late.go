@@ -22,6 +22,9 @@ type lateBatch struct {
 // keepLate is how long a late batch waits for a consumer. After that it is given back.
 const keepLate = time.Second
 
+// backgroundTimeout bounds a call that no caller waits for.
+const backgroundTimeout = 10 * time.Second
+
 // take returns a late batch of shard i for a consumer with the options o. nil: there is none.
 func (b *lateBatches) take(i int, o LeaseOptions) *leased {
 	b.mu.Lock()
@@ -133,7 +136,7 @@ func (s *Shards) keep(i int, l *lateBatch) {
 
 // giveBack releases a late batch. If this fails, its lease expires.
 func (s *Shards) giveBack(i int, l *lateBatch) {
-	ctx, cancel := context.WithTimeout(context.Background(), frozenAfter)
+	ctx, cancel := context.WithTimeout(context.Background(), backgroundTimeout)
 	defer cancel()
 	_ = s.queues[i].Release(ctx, l.batch, ReleaseOptions{})
 }

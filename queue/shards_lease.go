@@ -227,7 +227,7 @@ func (s *Shards) peek(i int, l leased) {
 	}
 	s.peeking[i] = true
 	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), s.queues[i].cfg.Lease.PollInterval+frozenAfter)
+		ctx, cancel := context.WithTimeout(context.Background(), s.queues[i].cfg.Lease.PollInterval+lateAfter+time.Second)
 		defer cancel()
 		_ = s.queues[i].wait(ctx, l) // the next lease meets the same error
 		s.mu.Lock()

@@ -29,7 +29,7 @@ func (s *Shards) layout() *shardsLayout {
 	now, begun := time.Now().UnixNano(), w.begun.Load()
 	if now-begun >= int64(watchInterval) && w.begun.CompareAndSwap(begun, now) {
 		go func() {
-			ctx, cancel := context.WithTimeout(context.Background(), frozenAfter)
+			ctx, cancel := context.WithTimeout(context.Background(), backgroundTimeout)
 			defer cancel()
 			s.readLayout(ctx)
 		}()

@@ -2,7 +2,6 @@ package queue
 
 import (
 	"context"
-	"errors"
 	"sync/atomic"
 	"time"
 
@@ -85,15 +84,13 @@ func (q *Queue) waitAndSeal(ctx context.Context, o LeaseOptions, least int) (lea
 	return q.seal(ctx, o, least)
 }
 
-// How long wait waits for the reply of the server beyond the time that it asked for.
 const (
-	frozenAfter   = 10 * time.Second
+	// lateAfter is how long peek waits for the reply of the server beyond the time that it asked for.
+	lateAfter     = time.Second
 	unblockGrace  = 50 * time.Millisecond
 	peekRetry     = 20 * time.Millisecond
 	shortestBlock = time.Millisecond
 )
-
-var errFrozen = errors.New("queue: lease: Redis does not answer")
 
 // wait waits for a push, until something comes due, or for the poll interval.
 //
@@ -120,8 +117,6 @@ func (q *Queue) wait(ctx context.Context, l leased) error {
 	case err == nil || rueidis.IsRedisNil(err):
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case errors.Is(err, errFrozen):
-		return err
 	default:
 		// A peek that fails costs time only: a full Redis refuses it, though it lets records out, and the
 		// server may fail over. The lease script reports what lasts.
@@ -132,8 +127,9 @@ func (q *Queue) wait(ctx context.Context, l leased) error {
 	return nil
 }
 
-// peek blocks at the server until the ready list has a record, for at most d. A server that does
-// not answer is left after a while: a blocking command has no other time limit.
+// peek blocks at the server until the ready list has a record, for at most d. It leaves a server
+// that is late. Redis ends the wait by its clock: when that was set back, the wait goes on until
+// the clock has caught up. The lease script that follows reports a server that does not answer.
 func (q *Queue) peek(ctx context.Context, d time.Duration) error {
 	grace := time.Duration(0)
 	if _, ok := ctx.Deadline(); ok {
@@ -143,14 +139,14 @@ func (q *Queue) peek(ctx context.Context, d time.Duration) error {
 	defer end()
 	blocked, cancel := context.WithCancel(blocked)
 	defer cancel()
-	var frozen atomic.Bool
-	timer := time.AfterFunc(d+frozenAfter, func() { frozen.Store(true); cancel() })
+	var late atomic.Bool
+	timer := time.AfterFunc(d+lateAfter, func() { late.Store(true); cancel() })
 	defer timer.Stop()
 	ready := q.keys[keyReady]
 	err := q.client.Do(blocked, q.client.B().Blmove().Source(ready).Destination(ready).Right().Right().
 		Timeout(d.Seconds()).Build().UnblockOnCancel()).Error()
-	if frozen.Load() {
-		return errFrozen
+	if late.Load() {
+		return nil
 	}
 	return err
 }

@@ -86,7 +86,8 @@ func onDisk(r rueidis.RedisResult, timeout time.Duration) error {
 	case len(n) != 2:
 		return fmt.Errorf("WAITAOF: unexpected reply: got %d elements, want 2", len(n))
 	case n[0] < 1:
-		return fmt.Errorf("%w within %v: the disk is slow, or appendfsync is no", errUnconfirmed, timeout)
+		return fmt.Errorf("%w within %v: the disk is slow, appendfsync is no, or the server's clock was set back"+
+			" (then set appendfsync to always and back to everysec)", errUnconfirmed, timeout)
 	}
 	return nil
 }
