@@ -50,6 +50,8 @@
 //     The next refresh repairs it. If RefreshInterval is set, Run refreshes at once.
 //   - A slot of a cluster moves: refreshes wait, and never make half a change.
 //   - The user has no Pub/Sub rights: new versions arrive within MaxAge.
+//   - The server's clock is set back: a Table refreshes as before. The server keeps entries of a
+//     Remote for longer by as much. Forget those that may have changed.
 //
 // Reads go to the primary, even if the client reads from replicas.
 //

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/headrace/headrace/internal/uid"
 	"github.com/headrace/headrace/queue"
 	"github.com/headrace/headrace/staging"
 )
@@ -195,10 +196,16 @@ func (b *Batch) account(in, out []int32) error {
 	return nil
 }
 
-// stagingBatch describes a leased batch to the table.
+// stagingBatch describes a leased batch to the table. The promoter sets the floor of the ledger by
+// the clock of its program. So if the clock of Redis was set back, the time in the id counts: the
+// root was sealed right after its program made that id.
 func stagingBatch(b *queue.Batch, worker string) staging.Batch {
+	sealed := b.Sealed
+	if made, err := uid.Time(b.Root); err == nil && made.After(sealed) {
+		sealed = made
+	}
 	return staging.Batch{
 		ID: b.ID, Root: b.Root, Offset: b.Offset, Records: len(b.Payloads),
-		Attempt: b.Attempt, Worker: worker, Sealed: b.Sealed,
+		Attempt: b.Attempt, Worker: worker, Sealed: sealed,
 	}
 }

@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/headrace/headrace/internal/redisx"
 )
 
 // ErrStuck reports that nothing is lost, but the pipeline makes no progress. The error that wraps
@@ -73,12 +76,24 @@ func (s *Signals) report(ctx context.Context, stall Stall) (err error) {
 	for _, r := range s.client.DoMulti(ctx,
 		s.client.B().Hset().Key(s.stalls).FieldValue().FieldValue(stall.field(), string(text)).Build(),
 		s.client.B().Pexpire().Key(s.stalls).Milliseconds(stallTTL.Milliseconds()).Build()) {
-		if err := r.Error(); err != nil {
-			return fmt.Errorf("pipeline: could not report a stall: %w", err)
+		if err = r.Error(); err != nil {
+			break
 		}
+	}
+	if redisx.OutOfMemory(err) {
+		err = s.client.Do(ctx, s.client.B().Eval().Script(storeStall).Numkeys(1).Key(s.stalls).
+			Arg(stall.field(), string(text), strconv.FormatInt(stallTTL.Milliseconds(), 10)).Build()).Error()
+	}
+	if err != nil {
+		return fmt.Errorf("pipeline: could not report a stall: %w", err)
 	}
 	return nil
 }
+
+// storeStall stores a stall while Redis is at maxmemory: that may be a consequence of the stall.
+const storeStall = redisx.AllowOOM + `redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return 1`
 
 // clock parses the reply of TIME.
 func (s *Signals) clock(r rueidis.RedisResult) (time.Time, error) {

@@ -10,15 +10,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/pipeline"
 	"github.com/headrace/headrace/staging"
 )
 
 // A promotion that fails again and again loses nothing, so the books balance. It shows in Stuck, in
-// the events and in the log, with its reason, and disappears when the cause is gone.
+// the events and in the log, with its reason, and disappears when the cause is gone. Redis may be
+// full by then.
 func TestWedgedPromotionIsVisible(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, rigOptions{})
+	r := newRig(t, rigOptions{redis: servertest.OwnRedis(t).Client(t)})
 	if _, err := r.pool.Exec(t.Context(), "ALTER TABLE items ALTER id SET NOT NULL; CREATE UNIQUE INDEX ON items (id); INSERT INTO items (id, kind) VALUES ('a1', 'old')"); err != nil {
 		t.Fatal(err)
 	}
@@ -29,6 +31,9 @@ func TestWedgedPromotionIsVisible(t *testing.T) {
 	r.flow.Table = table
 	records := numbered("a", 5, "good")
 	r.push(records...)
+	if err := r.redis.Do(t.Context(), r.redis.B().ConfigSet().ParameterValue().ParameterValue("maxmemory", "1").Build()).Error(); err != nil {
+		t.Fatal(err)
+	}
 	log := newLines()
 	var mu sync.Mutex
 	var seen []pipeline.Event

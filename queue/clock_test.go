@@ -76,6 +76,8 @@ func TestClockSteps(t *testing.T) {
 		x.pass(step)
 		if s := books(t, x.Queue); step < 0 && s.ClockBehind < -step-21*time.Second {
 			t.Errorf("step %v: Stats.ClockBehind is %v, want about %v", step, s.ClockBehind, -step)
+		} else if s.OldestAge < 0 {
+			t.Errorf("step %v: Stats.OldestAge is %v, want the age before the step", step, s.OldestAge)
 		}
 		must(t, x.Extend(ctx, extended, 2*leaseFor)) // by the new clock, before any other script
 		atOnce := x.delivered(t)

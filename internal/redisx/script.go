@@ -26,8 +26,8 @@ var CallLua string
 //go:embed rights.lua
 var RightsLua string
 
-// allowOOM is the header that lets a script write while Redis is at maxmemory.
-const allowOOM = "#!lua flags=allow-oom\n"
+// AllowOOM is the header that lets a script write while Redis is at maxmemory.
+const AllowOOM = "#!lua flags=allow-oom\n"
 
 // Script is a Lua script in both its forms, without and with the allow-oom header. It is immutable.
 type Script struct {
@@ -39,7 +39,7 @@ type text struct{ body, sha string }
 // NewScript returns the script that consists of parts, in their order.
 func NewScript(parts ...string) *Script {
 	body := strings.Join(parts, "")
-	return &Script{plain: newText(body), oom: newText(allowOOM + body)}
+	return &Script{plain: newText(body), oom: newText(AllowOOM + body)}
 }
 
 func newText(body string) text {

@@ -31,7 +31,7 @@ type Server struct {
 // a missing feature.
 func Open(ctx context.Context, client rueidis.Client, guard string) (*Server, error) {
 	s := &Server{client: client, guard: guard, now: time.Now, sleep: Sleep}
-	headers, err := s.Probe(ctx, allowOOM+"return 1")
+	headers, err := s.Probe(ctx, AllowOOM+"return 1")
 	if err == nil && !headers {
 		err = s.checkEval(ctx)
 	}

@@ -6,8 +6,8 @@
 // ledger, and fresh records are swallowed as "promoted already".
 //
 // The ids of one process are not monotonic within a millisecond: nothing here sorts by them. Their
-// time is the clock of the program that made them, so it is good for a person who reads a log, not
-// for a deadline.
+// time is the clock of the program that made them, so it is good for a person who reads a log, or
+// for comparison with that clock, not for a deadline.
 package uid
 
 import (

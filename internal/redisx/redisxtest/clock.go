@@ -23,7 +23,7 @@ func NewClock(t testing.TB, now time.Time) (*Clock, rueidis.Client) {
 		t.Fatal(err)
 	}
 	t.Cleanup(m.Close)
-	c, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{m.Addr()}, DisableCache: true, ForceSingleClient: true})
+	c, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{m.Addr()}, DisableCache: true, ForceSingleClient: true, AlwaysRESP2: true})
 	if err != nil {
 		t.Fatal(err)
 	}
