@@ -26,13 +26,22 @@ type Conflict uint8
 
 // The conflict policies.
 const (
-	// ConflictSkip keeps the existing row; the new one counts as a conflict. Keys are compared as they
-	// were staged, before a trigger of the target may change them.
+	// ConflictSkip keeps the existing row; the new one counts as a conflict. A promotion keeps, skips
+	// and rejects the rows that INSERT … ON CONFLICT DO NOTHING does, row by row in the order of
+	// arrival, however the batches are divided into promotions. So a row whose key is there is still
+	// rejected if a trigger before the insert, a policy, NOT NULL or CHECK refuses it, and is a
+	// conflict whatever a foreign key, another unique index or a trigger after the insert would
+	// refuse. Triggers before the insert run for it, and the key that they leave decides. A row that
+	// a trigger drops is a conflict if the key that it was staged with is there.
 	ConflictSkip Conflict = iota
 	// ConflictReplace puts the new row in its place, with the new spelling of the key. Config.Newer
-	// and Config.ReplaceIf decide which row wins; one that loses counts as a conflict.
+	// and Config.ReplaceIf decide which row wins; one that loses counts as a conflict. Rejects are
+	// those of INSERT … ON CONFLICT DO UPDATE, row by row. If a key comes several times in one
+	// promotion, the rows that do not stay may count as conflicts or as rows: the sum of Rows and
+	// Conflicts is the same, however the batches are divided into promotions.
 	ConflictReplace
-	// ConflictFail makes the promotion fail with a [ConflictError]. Nothing is changed.
+	// ConflictFail makes the promotion fail with a [ConflictError] where ConflictSkip counts a
+	// conflict. Nothing is changed.
 	ConflictFail
 )
 

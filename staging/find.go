@@ -117,7 +117,8 @@ func (f *Finder) FindSealed(ctx context.Context, from, to time.Time, limit int) 
 }
 
 // FindKey returns the rows of the target whose column Config.ID has the value of key, and the
-// rejects with that key, as it is given or as Postgres prints it. It uses indexes only. A column
+// rejects with that key, as it is given or as Postgres prints it. Rows have the key that a trigger
+// of the target has given them, rejects the one that was staged. It uses indexes only. A column
 // without an index, and a table that the role may not read, are left out and named in Limits. A key
 // that is not a value of the column's type has no rows.
 func (t *table) FindKey(ctx context.Context, key string) (found FoundKey, err error) {

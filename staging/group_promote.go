@@ -18,6 +18,7 @@ type share interface {
 	sql() *sideStatements
 	readCalls() []call
 	read(res []result) error
+	inTurn(x suspicion) string
 	enter(ctx context.Context, whole []*staged) error
 	moveRejects(ctx context.Context) error
 	applyRules(ctx context.Context) error
@@ -31,7 +32,7 @@ type share interface {
 }
 
 func (t *table) share(q *pgx.Conn, s side, leader string, how manner) share {
-	return &promotion{t: t, progress: progress{q: q, s: s, leader: leader, byBatch: how.byBatch, times: how.times, multi: true, wroteBy: map[int32]int64{}}}
+	return &promotion{t: t, progress: progress{q: q, s: s, leader: leader, byBatch: how.byBatch || t.recount.Load() > 0, times: how.times, multi: true, wroteBy: map[int32]int64{}}}
 }
 
 func (p *promotion) state() *progress { return &p.progress }

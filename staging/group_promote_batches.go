@@ -51,11 +51,11 @@ func (p *groupPromotion[R]) expectParents() {
 			i := slices.IndexFunc(p.shares, func(o share) bool { return o.state().target == y.parent })
 			switch {
 			case y.parent == 0:
-				st.suspects = append(st.suspects, y.condition)
+				st.suspects = append(st.suspects, x.inTurn(y))
 			case i < 0:
-				st.orphans = append(st.orphans, y.condition)
+				st.orphans = append(st.orphans, x.inTurn(y))
 			case !slices.ContainsFunc(y.columns, func(c string) bool { return !slices.Contains(p.g.views[i].columns, c) }):
-				st.orphans = append(st.orphans, y.condition+" AND NOT EXISTS (SELECT FROM "+p.g.views[i].names.staging[p.s]+" hr_parent WHERE "+y.equal+")")
+				st.orphans = append(st.orphans, x.inTurn(y)+" AND NOT EXISTS (SELECT FROM "+p.g.views[i].names.staging[p.s]+" hr_parent WHERE "+y.equal+")")
 			}
 		}
 	}

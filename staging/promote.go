@@ -41,6 +41,11 @@ type progress struct {
 	expect    int64             // rows of the taken batches
 	lo, hi    string            // the least and the greatest key in the side, if known
 	blind     bool              // the insert does not look for keys that are there
+	again     bool              // records that lacked their parents are tried again
+	each      bool              // row by row, by the program
+	inOrder   bool              // rows of one key are tried one after the other
+	clash     int64             // the first record whose key was there, if known
+	clashed   bool              // it is known
 
 	beforeRow   bool     // a trigger runs before a row is written
 	children    bool     // the target has child tables, whose keys its index does not have
@@ -289,7 +294,7 @@ func (l *laneTarget) promoteOnce(ctx context.Context, how manner) (attempt, erro
 		}
 	}
 	err := retryIdle(ctx, l.pool, func() error {
-		p = &promotion{t: l.table, progress: progress{fatal: fatal, byBatch: how.byBatch, times: how.times, wroteBy: map[int32]int64{}}}
+		p = &promotion{t: l.table, progress: progress{fatal: fatal, byBatch: how.byBatch || l.recount.Load() > 0, times: how.times, wroteBy: map[int32]int64{}}}
 		return p.once(ctx, l, how.limit)
 	})
 	a := attempt{out: p.out, found: p.found, settled: len(p.chosen), expect: p.expect, learn: p.learn, resolve: p.resolve,
@@ -332,6 +337,9 @@ func (p *promotion) learn() {
 	t.learn(p.out.Conflicts)
 	if n := t.drops.Load(); n > 0 && p.suppress {
 		t.drops.CompareAndSwap(n, n-1)
+	}
+	if n := t.recount.Load(); n > 0 && p.out.Conflicts == 0 {
+		t.recount.CompareAndSwap(n, n-1)
 	}
 	if n := t.guard.Load(); n > 0 && p.refused == 0 {
 		t.guard.CompareAndSwap(n, n-1)

@@ -70,8 +70,8 @@ func (p *promotion) read(res []result) (err error) {
 	p.guarded = g.bool("triggers") || g.bool("guarded")
 	p.backend = g.int("backend")
 	p.triggers, p.target = g.bool("triggers"), g.int("target")
-	p.suspects = res[5].texts("condition")
 	p.suspicions, err = suspicionsOf(res[5])
+	p.suspects = p.suspicious()
 	return err
 }
 
@@ -289,6 +289,12 @@ func (p *promotion) countConflicts(ctx context.Context, remaining map[int32]int6
 		return p.conflictError(ctx, conflicts)
 	}
 	p.out.Conflicts = int(conflicts)
+	if changed, err := p.changedKeys(ctx); err != nil {
+		return err
+	} else if changed {
+		t.recount.Store(lookFor)
+		return errRecount
+	}
 	if p.byBatch {
 		for no, n := range remaining {
 			p.take[no].conflicts = n - p.wroteBy[no]
@@ -326,7 +332,11 @@ func (p *promotion) countConflicts(ctx context.Context, remaining map[int32]int6
 // conflictError names the first record whose key was there.
 func (p *promotion) conflictError(ctx context.Context, conflicts int64) error {
 	e := &ConflictError{Table: p.t.target, Rows: int(conflicts)}
-	r, err := sendOne(ctx, p.q, p.sql().firstConflict.where(p.which()).with(nil))
+	first := p.sql().firstConflict.where(p.which()).with(nil)
+	if p.clashed {
+		first = p.sql().conflictAt.with(args{"record": text(p.clash)})
+	}
+	r, err := sendOne(ctx, p.q, first)
 	if err != nil {
 		return err
 	}

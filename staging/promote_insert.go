@@ -33,16 +33,27 @@ func (p *promotion) numbers() []int32 {
 
 // insertWork brings rows into the target.
 func (p *promotion) insertWork() *work {
-	run := func(s statement) func(context.Context, string) (int64, error) {
+	run := func(merged statement) func(context.Context, string) (int64, error) {
 		return func(ctx context.Context, condition string) (int64, error) {
-			return p.exec(ctx, s.where(condition).with(nil))
+			return p.checkAgain(ctx, condition, func() (int64, error) { return p.exec(ctx, merged.where(condition).with(nil)) })
 		}
+	}
+	judged := p.sql().insert
+	if !p.inOrder {
+		judged, _ = p.inserts()
 	}
 	return &work{
 		source: "insert",
-		run:    run(p.sql().insert),
+		judged: run(judged),
+		run: func(ctx context.Context, condition string) (int64, error) {
+			merged, _ := p.inserts() // guarded may be found out later
+			return run(merged)(ctx, condition)
+		},
 		plain: func(ctx context.Context, condition string) (int64, error) {
-			return p.execPlain(ctx, p.sql().insertPlain.where(condition).with(nil))
+			return p.checkAgain(ctx, condition, func() (int64, error) {
+				_, plain := p.inserts()
+				return p.execPlain(ctx, plain.where(condition).with(nil))
+			})
 		},
 		judge:        p.sql().judgeInsert,
 		judgeThenRun: len(p.t.cfg.Merges) > 0,
@@ -61,6 +72,9 @@ func (p *promotion) insert(ctx context.Context) error {
 	if p.expect-p.refused <= 0 {
 		return nil
 	}
+	if err := p.chooseOrder(ctx); err != nil {
+		return err
+	}
 	if !p.beforeRow {
 		return p.insertRows(ctx)
 	}
@@ -68,7 +82,6 @@ func (p *promotion) insert(ctx context.Context) error {
 		if done, err := p.insertWatched(ctx); done || err != nil {
 			return err
 		}
-		p.t.drops.Store(lookFor)
 	}
 	return p.insertSuppressed(ctx, p.insertWork())
 }
@@ -160,7 +173,7 @@ func (p *promotion) insertLater(ctx context.Context, w *work) error {
 	}
 	for pass := 1; p.postponed > 0; pass++ {
 		before := p.postponed
-		p.postponed = 0
+		p.postponed, p.again = 0, true
 		r, err := sendOne(ctx, p.q, p.sql().resume.with(nil))
 		if err != nil {
 			return err
@@ -174,6 +187,14 @@ func (p *promotion) insertLater(ctx context.Context, w *work) error {
 		}
 		slices.Sort(set)
 		set = slices.Compact(set)
+		if pass == 1 {
+			if set, err = p.rejectTaken(ctx, set); err != nil {
+				return err
+			}
+			if len(set) == 0 {
+				break
+			}
+		}
 		for _, records := range p.together(set) {
 			if err := p.insertAgain(ctx, w, records); err != nil {
 				return err
@@ -181,7 +202,9 @@ func (p *promotion) insertLater(ctx context.Context, w *work) error {
 		}
 		p.lastPass = p.postponed == before || pass >= laterPasses
 	}
-	return p.retryLate(ctx, w)
+	err := p.retryLate(ctx, w)
+	p.again = false
+	return err
 }
 
 // together divides records by batch, where what is written is counted by batch.
@@ -222,7 +245,7 @@ func (p *promotion) insertAgain(ctx context.Context, w *work, records []int64) e
 	}
 	for _, record := range records {
 		var err error
-		if one := all.one(record); p.suppressed(w) {
+		if one := all.one(record); p.suppressed(w) || p.beforeRow {
 			err = p.insertEach(ctx, w, one)
 		} else {
 			err = p.descend(ctx, w, []recordSpan{one})

@@ -29,6 +29,15 @@ ORDER BY {s_key}
 -- Counts rows of the target between two keys, up to a limit.
 SELECT count(*) AS n FROM (SELECT FROM {target} hr_there WHERE {between} ORDER BY {lead} LIMIT {limit}) hr_near
 
+-- name: insert_exact
+-- As row-by-row INSERT does: each row, in the order of arrival, passes the triggers and the checks,
+-- and then meets the index of the key. DO UPDATE fails where a key comes twice.
+INSERT INTO {target} AS old ({columns})
+SELECT {s_columns} FROM {staging} s
+WHERE {which}
+ORDER BY s.{record}
+{exact_conflict}
+
 -- name: insert_all_fail
 INSERT INTO {target} AS old ({columns})
 SELECT DISTINCT ON ({s_key}) {s_columns} FROM {staging} s
@@ -80,6 +89,16 @@ SELECT {columns} FROM ONLY {target}
 -- Tells whether the target has the key of one of the rows.
 SELECT EXISTS (SELECT FROM {staging} s JOIN {target} hr_there ON {key_in_target} WHERE {which}) AS there
 
+-- name: taken_records
+-- The records with a row whose key this transaction has written.
+SELECT DISTINCT s.{record} AS record
+FROM {staging} s
+WHERE {which} AND EXISTS (SELECT FROM {target} hr_there WHERE {key_in_target} AND {ours} OFFSET 0)
+
+-- name: key_missing
+-- Tells whether the target lacks the key of one of the rows.
+SELECT EXISTS (SELECT FROM {staging} s WHERE {which} AND NOT EXISTS (SELECT FROM {target} hr_there WHERE {key_in_target} OFFSET 0)) AS missing
+
 -- name: ours
 -- Whether the target's row is this transaction's own. A row's xmin may be a subtransaction's. Ids
 -- of subtransactions follow the transaction's, and a visible row whose writer is still in progress
@@ -105,6 +124,29 @@ JOIN {registry} r ON r.no = x.no
 WHERE n > 1 OR NOT ours
 ORDER BY x.record
 LIMIT 1
+
+-- name: conflict_at
+-- The record whose key was there.
+SELECT r.id::text AS batch, r.root::text AS root, r.root_offset + {position} AS place, {position} AS pos,
+       (SELECT row_to_json(hr__row)::text FROM (SELECT {s_key}) hr__row) AS key
+FROM {staging} s JOIN {registry} r ON r.no = {batch_no}
+WHERE s.{record} = @record::int8
+LIMIT 1
+
+-- name: any_doubled
+-- Whether a key comes twice.
+SELECT EXISTS (SELECT FROM {staging} s WHERE {which} GROUP BY {s_key} HAVING count(*) > 1) AS doubled
+
+-- name: any_doubled_ours
+-- Whether a key comes twice that the target did not have before.
+SELECT EXISTS (
+    SELECT FROM (SELECT {s_key} FROM {staging} s WHERE {which} GROUP BY {s_key} HAVING count(*) > 1) s
+    WHERE EXISTS (SELECT FROM {target} hr_there WHERE {key_in_target} AND {ours} OFFSET 0)
+) AS doubled
+
+-- name: doubled
+-- The places of rows whose key comes twice.
+(SELECT d.place FROM (SELECT s.ctid AS place, count(*) OVER (PARTITION BY {s_key}) AS n FROM {staging} s) d WHERE d.n > 1)
 
 -- name: conflicts
 -- Counts, by batch, the rows that were not written: all but one of a key in this promotion, and

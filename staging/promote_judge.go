@@ -16,6 +16,7 @@ type judgement struct {
 	Soft      int64 `json:"soft"`      // of these, for a reason that may be the surroundings'
 	Stop      int64 `json:"stop"`      // the record at which it stopped for the program to judge, or -1
 	Postponed int64 `json:"postponed"` // rows that lack their parent
+	Clash     int64 `json:"clash"`     // the first record whose key was there, or -1; known with suppress
 }
 
 // judgeMode chooses how the judge statement tries records (promote_judge.sql).
@@ -26,14 +27,16 @@ type judgeMode struct{ alone, undo, postpone, suppress bool }
 const softStops = 8
 
 // modePieces are in the judge statement until its mode is known.
-var modePieces = pieces{"alone": "\x01alone\x01", "undo": "\x01undo\x01", "postpone": "\x01postpone\x01", "suppress": "\x01suppress\x01", "soft": "\x01soft\x01", "defers": "\x01defers\x01"}
+var modePieces = pieces{"alone": "\x01alone\x01", "undo": "\x01undo\x01", "postpone": "\x01postpone\x01", "suppress": "\x01suppress\x01", "soft": "\x01soft\x01",
+	"defers": "\x01defers\x01", "again": "\x01again\x01", "children": "\x01children\x01"}
 
 // judge runs a judge statement over the rows of a condition.
 func (p *promotion) judge(ctx context.Context, s statement, condition string, m judgeMode) (judgement, error) {
 	var j judgement
 	s.text = strings.NewReplacer(modePieces["alone"], strconv.FormatBool(m.alone), modePieces["undo"], strconv.FormatBool(m.undo),
 		modePieces["postpone"], strconv.FormatBool(m.postpone), modePieces["suppress"], strconv.FormatBool(m.suppress), modePieces["soft"], strconv.FormatBool(p.softOK()),
-		modePieces["defers"], strconv.FormatBool(p.triggers)).Replace(s.text)
+		modePieces["defers"], strconv.FormatBool(p.triggers), modePieces["again"], strconv.FormatBool(p.again),
+		modePieces["children"], strconv.FormatBool(p.children)).Replace(s.text)
 	_, err := p.try(ctx, func() (int64, error) {
 		res, err := send(ctx, p.q, s.where(condition).with(nil), p.t.sql.judged.with(nil))
 		if err != nil {
@@ -50,6 +53,9 @@ func (p *promotion) judge(ctx context.Context, s statement, condition string, m 
 	p.refused += j.Refused
 	p.soft += j.Soft
 	p.postponed += j.Postponed
+	if j.Clash >= 0 {
+		p.clashes(j.Clash)
+	}
 	return j, nil
 }
 
@@ -61,7 +67,7 @@ func (p *promotion) softOK() bool { return p.written > 0 || p.softSeen >= softSt
 // false if the server cannot run the judge statement, or a trigger raises what the statement cannot
 // catch.
 func (p *promotion) judgeRows(ctx context.Context, w *work, base string, spans []recordSpan) (bool, error) {
-	m := judgeMode{undo: w.judgeThenRun, postpone: p.postpones(w), suppress: p.suppressed(w)}
+	m := judgeMode{undo: w.judgeThenRun, postpone: p.postpones(w), suppress: p.suppressed(w) || p.again && p.beforeRow}
 	for rest := base; ; {
 		j, err := p.judge(ctx, w.judge, rest+" AND "+p.which(), m)
 		if err != nil {
@@ -92,13 +98,15 @@ func (p *promotion) judgeRows(ctx context.Context, w *work, base string, spans [
 		return true, nil
 	}
 	condition := base + " AND " + p.which()
-	n, err := p.try(ctx, func() (int64, error) { return w.run(ctx, condition) })
+	n, err := p.try(ctx, func() (int64, error) { return w.judged(ctx, condition) })
 	if err == nil {
 		w.done(spans, n)
 		return true, nil
 	}
-	if berr := w.blame(ctx, condition, err); berr != nil {
-		return false, berr
+	if !p.inOrder { // else it has left rows out that blame would not: it blames record by record
+		if berr := w.blame(ctx, condition, err); berr != nil {
+			return false, berr
+		}
 	}
 	if hull(spans).single() || w.source != "insert" || p.mayBeData(ctx, w, err) != nil {
 		return false, err
@@ -106,13 +114,17 @@ func (p *promotion) judgeRows(ctx context.Context, w *work, base string, spans [
 	return true, p.inOrderOfArrival(ctx, w, base, spans)
 }
 
-// inOrderOfArrival inserts records that were judged and that one statement is refused for. The
-// statement takes them in the order of their keys: a row may come before the one that makes room
-// for it in a further unique index.
+// inOrderOfArrival inserts records that were judged and that one statement is refused for. Where a
+// key comes twice, the statement takes them in the order of their keys: a row may come before the
+// one that makes room for it in a further unique index.
 func (p *promotion) inOrderOfArrival(ctx context.Context, w *work, base string, spans []recordSpan) error {
 	for _, part := range split(spans) {
 		whole := hull(part)
-		n, err := p.try(ctx, func() (int64, error) { return w.run(ctx, base+" AND "+p.of(whole)) })
+		run := w.run
+		if whole.single() { // its rows may have one key
+			run = w.judged
+		}
+		n, err := p.try(ctx, func() (int64, error) { return run(ctx, base+" AND "+p.of(whole)) })
 		if err == nil {
 			w.done(part, n)
 			continue

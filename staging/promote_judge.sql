@@ -18,6 +18,9 @@
 --
 -- defers:   a trigger may have deferred constraints. They are checked after each row.
 --
+-- again:    the records lacked their parents before. One whose key another row has taken meanwhile
+--      is refused for its parent, as it was then.
+--
 -- Another SQLSTATE that may be due to the surroundings stops the run. The program then tries this
 -- record itself: the error that a program receives shows more.
 DO $headrace$
@@ -45,6 +48,8 @@ DECLARE
     hr__later    tid[] := '{}';    -- rows that lack their parent
     hr__marked   bigint := 0;
     hr__there    text;             -- where the target had the key before the row was tried
+    hr__clash    bigint;           -- first record whose key was there
+    hr__clashing bigint;           -- the same in the subtransaction
     hr__dropped  tid[];            -- rows of the subtransaction that a trigger has dropped
     hr__drops    bigint[];         -- their records
     hr__kept     bigint[];         -- records of the subtransaction with a row that was not dropped
@@ -73,6 +78,7 @@ BEGIN
                 hr__dropped := '{}';
                 hr__drops := '{}';
                 hr__kept := '{}';
+                hr__clashing := NULL;
                 hr__passed := false;
                 BEGIN
                     LOOP
@@ -92,14 +98,31 @@ BEGIN
                                 IF hr__n = 0 AND {row_place} <> coalesce(hr__there, '') THEN
                                     hr__n := 1; -- a trigger has written the row
                                 END IF;
-                                IF hr__n = 0 AND NOT (hr__there IS NOT NULL AND {row_kept}) THEN
+                                IF hr__n = 0 AND hr__there IS NOT NULL AND {row_kept} THEN
+                                    hr__clashing := coalesce(hr__clashing, hr__record_);
+                                    hr__n := -1;
+                                ELSIF hr__n = 0 AND {probes} THEN
+                                    -- Its key may have changed, or be hidden. Without ON CONFLICT
+                                    -- meeting the index is an error, and being dropped is none.
+                                    BEGIN
+                                        {probe_row};
+                                        GET DIAGNOSTICS hr__n = ROW_COUNT;
+                                    EXCEPTION WHEN unique_violation OR exclusion_violation THEN
+                                        hr__clashing := coalesce(hr__clashing, hr__record_);
+                                        hr__n := -1;
+                                    END;
+                                END IF;
+                                IF hr__n = 0 THEN
                                     hr__dropped := hr__dropped || hr__row.hr__tid;
                                     hr__drops := hr__drops || hr__record_;
                                 ELSIF hr__kept[cardinality(hr__kept)] IS DISTINCT FROM hr__record_ THEN
                                     hr__kept := hr__kept || hr__record_;
                                 END IF;
                             END IF;
-                            hr__tried := hr__tried + hr__n;
+                            IF {again} AND {late_conflicts} AND (hr__n < 0 OR hr__n = 0 AND NOT {suppress}) THEN
+                                RAISE foreign_key_violation USING MESSAGE = {late_reason};
+                            END IF;
+                            hr__tried := hr__tried + greatest(hr__n, 0);
                         END IF;
                         FETCH hr__rows INTO hr__row;
                         hr__more := FOUND;
@@ -113,6 +136,7 @@ BEGIN
                         RAISE SQLSTATE 'HR000';
                     END IF;
                     hr__written := hr__written + hr__tried;
+                    hr__clash := coalesce(hr__clash, hr__clashing);
                     hr__since := CASE WHEN cardinality(hr__skipped) > 0 THEN 0 ELSE hr__since + hr__at - hr__first END;
                     hr__size := greatest(hr__size, least(sqrt(hr__since), 4096)::bigint);
                 EXCEPTION WHEN OTHERS OR assert_failure THEN
@@ -199,7 +223,7 @@ BEGIN
     END LOOP;
     CLOSE hr__rows; -- an open cursor would keep the side from being truncated
     PERFORM set_config('headrace.judged', json_build_object('written', hr__written, 'refused', hr__refused, 'soft', hr__soft,
-        'stop', coalesce(hr__stop, -1), 'postponed', hr__marked)::text, true);
+        'stop', coalesce(hr__stop, -1), 'postponed', hr__marked, 'clash', coalesce(hr__clash, -1))::text, true);
 END
 $headrace$
 
@@ -210,9 +234,10 @@ SELECT current_setting('headrace.judged') AS judged
 INSERT INTO {target} AS old ({columns}) VALUES ({row_columns})
 
 -- name: try_insert_absent
--- A row whose key is there is a conflict, whatever else the target would refuse it for.
+-- Child tables have indexes of their own.
 INSERT INTO {target} AS old ({columns})
-SELECT {row_columns} WHERE NOT EXISTS (SELECT FROM {target} hr_there WHERE {key_is_row})
+SELECT {row_columns} WHERE NOT ({children} AND EXISTS (SELECT FROM {target} hr_there WHERE {key_is_row}))
+ON CONFLICT ({key}) DO NOTHING
 
 -- name: try_insert_replace
 INSERT INTO {target} AS old ({columns}) VALUES ({row_columns}) {on_conflict}
@@ -223,6 +248,13 @@ PERFORM {rule_verdict} FROM {staging} s WHERE s.ctid = hr__row.hr__tid
 -- name: row_place
 -- Where the target's row of the key is. A write moves it.
 (SELECT hr_there.tableoid::text || hr_there.ctid::text FROM {target} hr_there WHERE {key_is_row} LIMIT 1)
+
+-- name: target_place
+(SELECT hr_there.tableoid::text || hr_there.ctid::text FROM {target} hr_there WHERE {key_in_target} LIMIT 1)
+
+-- name: place_of_row
+-- The same for a staged row, and whether the conflict policy may have left the row as it is there.
+SELECT coalesce({target_place}, '') AS place, {kept_there} AS kept FROM {staging} s WHERE {which}
 
 -- name: row_same
 EXISTS (SELECT FROM {target} hr_there WHERE {key_is_row} AND {same_as_row})
@@ -254,6 +286,9 @@ ORDER BY 1
 
 -- name: remaining
 SELECT {batch_no} AS no, count(*) AS n FROM {staging} s WHERE {which} GROUP BY 1
+
+-- name: remainder
+SELECT count(*) AS n FROM {staging} s WHERE {which}
 
 -- name: any_absent
 SELECT EXISTS (SELECT FROM {staging} s WHERE {which} AND {absent}) AS absent

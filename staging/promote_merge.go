@@ -109,7 +109,7 @@ func (p *promotion) blameMerge(ctx context.Context, condition string, refusal er
 		})
 		return err
 	}
-	plain := p.sql().insertPlain
+	_, plain := p.inserts()
 	if err := attempt(plain); !errors.Is(err, errRollBack) {
 		return nil // the rows are at fault, or the surroundings
 	}

@@ -42,7 +42,7 @@ func (p *promotion) applyRules(ctx context.Context) error {
 		p.refused += total
 		return total, err
 	}
-	w := &work{source: "rule", run: run, plain: run, judge: p.sql().judgeRules, judgeThenRun: true, done: func([]recordSpan, int64) {},
+	w := &work{source: "rule", run: run, judged: run, plain: run, judge: p.sql().judgeRules, judgeThenRun: true, done: func([]recordSpan, int64) {},
 		blame: func(context.Context, string, error) error { return nil }}
 	if !p.searches() {
 		_, err := p.try(ctx, func() (int64, error) { return run(ctx, p.which()) })

@@ -130,6 +130,8 @@ type work struct {
 	source string // of the rejects
 	// run is the statement for the rows of a condition. It returns how many rows it wrote.
 	run func(ctx context.Context, condition string) (int64, error)
+	// judged is run for rows that were judged: of those of one key the last one counts.
+	judged func(ctx context.Context, condition string) (int64, error)
 	// plain is run without the merges.
 	plain func(ctx context.Context, condition string) (int64, error)
 	// judge tries record by record. With judgeThenRun it writes nothing but rejects, and run follows.
@@ -150,6 +152,9 @@ func (p *promotion) descend(ctx context.Context, w *work, spans []recordSpan) er
 		if judged || err != nil {
 			return err
 		}
+	}
+	if done, err := p.descendInOrder(ctx, w, spans); done || err != nil {
+		return err
 	}
 	n, err := p.limited(ctx, p.partTime(whole), func() (int64, error) { return w.run(ctx, p.of(whole)) })
 	if err == nil {

@@ -55,7 +55,7 @@ func (p *promotion) insertWatched(ctx context.Context) (bool, error) {
 		if p.written >= p.expect-p.refused {
 			return 0, nil
 		}
-		dropped, err := p.anyAbsent(ctx, p.which())
+		dropped, err := p.mayHaveDropped(ctx)
 		if err == nil && dropped {
 			err = errRollBack
 		}
@@ -142,26 +142,23 @@ func (p *promotion) insertEach(ctx context.Context, w *work, batch recordSpan) e
 func (p *promotion) insertRecord(ctx context.Context, w *work, one recordSpan, places []string) error {
 	at := func(places []string) string { return p.of(one) + " AND s.ctid = ANY('" + tids(places) + "'::tid[])" }
 	var dropped []string
+	clashes := false
+	p.each = true
+	defer func() { p.each = false }()
 	written, err := p.limited(ctx, p.times.record, func() (written int64, err error) {
 		for i, place := range places {
-			fresh, err := p.anyAbsent(ctx, at(places[i:i+1]))
+			n, fate, err := p.insertRow(ctx, w, at(places[i:i+1]))
 			if err != nil {
 				return 0, err
 			}
-			n, err := w.run(ctx, at(places[i:i+1]))
-			if err != nil {
-				return 0, err
+			switch fate {
+			case rowClashed:
+				clashes = true
+			case rowDropped:
+				dropped = append(dropped, place)
 			}
-			if n == 0 && fresh {
-				gone, err := p.anyAbsent(ctx, at(places[i:i+1]))
-				if err != nil {
-					return 0, err
-				}
-				if gone {
-					dropped = append(dropped, place)
-				} else {
-					n = 1 // a trigger has written the row
-				}
+			if clashes && p.refusesLate() {
+				return 0, errLate
 			}
 			written += n
 		}
@@ -180,12 +177,65 @@ func (p *promotion) insertRecord(ctx context.Context, w *work, one recordSpan, p
 		return p.rejectOne(ctx, w, one, err)
 	}
 	w.done([]recordSpan{one}, written)
+	if clashes {
+		p.clashes(one.first)
+	}
 	if len(dropped) == 0 {
 		return nil
 	}
 	n, err := p.rejectRows(ctx, at(dropped), rejection{one.first, len(dropped) == len(places), w.source, CodeSuppressed, suppressedReason})
 	p.refused += n
 	return err
+}
+
+// rowFate is what became of a row.
+type rowFate uint8
+
+const (
+	rowWritten rowFate = iota
+	rowClashed         // the target has its key
+	rowDropped         // by a trigger
+)
+
+// insertRow inserts one row, and finds out what became of it, as the judge statement does.
+func (p *promotion) insertRow(ctx context.Context, w *work, condition string) (int64, rowFate, error) {
+	before, err := sendOne(ctx, p.q, p.sql().rowPlace.where(condition).with(nil))
+	if err != nil {
+		return 0, 0, err
+	}
+	there := before.row(0).text("place")
+	n, err := w.run(ctx, condition)
+	if err != nil || n > 0 {
+		return n, rowWritten, err
+	}
+	after, err := sendOne(ctx, p.q, p.sql().rowPlace.where(condition).with(nil))
+	if err != nil {
+		return 0, 0, err
+	}
+	place, kept := after.row(0).text("place"), after.row(0).bool("kept")
+	switch {
+	case place != "" && place != there:
+		return 1, rowWritten, nil // a trigger has written the row
+	case there != "" && kept:
+		return 0, rowClashed, nil
+	case len(p.t.cfg.Key) == 0 || !p.t.mayKeepOld():
+		return 0, rowDropped, nil
+	}
+	// Its key may have changed, or be hidden from this role. Without ON CONFLICT a row that meets the
+	// index is an error, and one that is dropped is none.
+	_, err = p.try(ctx, func() (int64, error) {
+		if _, err := p.execPlain(ctx, p.sql().probe.where(condition).with(nil)); err != nil {
+			return 0, err
+		}
+		return 0, errRollBack
+	})
+	switch code := sqlState(err); {
+	case code == "23505" || code == "23P01":
+		return 0, rowClashed, nil
+	case errors.Is(err, errRollBack):
+		return 0, rowDropped, nil
+	}
+	return 0, 0, err
 }
 
 // tids prints places of rows as an array.

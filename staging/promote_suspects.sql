@@ -12,7 +12,7 @@ SELECT {target_text}::regclass::oid::int8 AS target,
                WHERE (g.tgtype::int & 7 = 7 OR {replaces} AND g.tgtype::int & 19 = 19) AND {fires} AND NOT g.tgisinternal) AS before_row,
        EXISTS (SELECT FROM pg_inherits h JOIN pg_class c ON c.oid = h.inhparent WHERE c.oid = {target_text}::regclass AND c.relkind = 'r') AS children,
        EXISTS (SELECT FROM pg_trigger g JOIN tree ON g.tgrelid = tree.oid
-               WHERE g.tgtype::int & 4 = 4 AND {fires} AND NOT g.tgisinternal) AS triggers,
+               WHERE (g.tgtype::int & 4 = 4 OR {replaces} AND g.tgtype::int & 16 = 16) AND {fires} AND NOT g.tgisinternal) AS triggers,
        EXISTS (SELECT FROM pg_constraint c WHERE c.conrelid = {target_text}::regclass AND c.confrelid = c.conrelid) AS tree,
        (SELECT length(open) FROM {control}) AS lanes,
        pg_backend_pid() AS backend,
@@ -25,7 +25,8 @@ SELECT {target_text}::regclass::oid::int8 AS target,
                   OR NOT coalesce((SELECT array_agg(a.attname::text ORDER BY a.attname::text COLLATE "C") FROM pg_attribute a
                       WHERE a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey::int2[]) AND array_position(i.indkey::int2[], a.attnum) < i.indnkeyatts)
                      OPERATOR(pg_catalog.=) {key_names}, false))
-       ) AS guarded,
+       )
+       OR {unseen} AS guarded,
        cardinality({key_names}) = 0 OR EXISTS (
            SELECT FROM pg_index i
            WHERE i.indrelid = {target_text}::regclass AND {arbiter}
@@ -36,6 +37,21 @@ SELECT {target_text}::regclass::oid::int8 AS target,
        coalesce((SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_class c JOIN tree ON c.oid = tree.oid WHERE c.relpersistence = 'u'), '') AS unlogged,
        {unfit} AS unfit, {closed} AS closed, forgetful, ledger_key
 FROM bookkeeping
+
+-- name: unseen
+-- Whether a constraint may refuse a row that is no suspect: then each row of a key must be tried. A
+-- row that ON CONFLICT leaves out meets the checks, and no foreign key.
+cardinality({key_names}) > 0 AND EXISTS (
+    SELECT FROM pg_constraint c JOIN tree ON c.conrelid = tree.oid
+    WHERE c.contype = 'c'
+      AND CASE WHEN c.conrelid <> {target_text}::regclass THEN c.coninhcount = 0
+               ELSE coalesce(cardinality(c.conkey), 0) = 0
+                    OR EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.conrelid AND a.attnum = ANY(c.conkey)
+                               AND (a.attgenerated <> '' OR a.attname <> ALL({column_names}))) END
+       OR {replaces} AND c.contype = 'f'
+      AND CASE WHEN c.conrelid <> {target_text}::regclass THEN c.conparentid = 0
+               ELSE c.confmatchtype <> 's' OR pg_get_constraintdef(c.oid) LIKE '%PERIOD%'
+                    OR NOT has_table_privilege(c.confrelid, 'SELECT') OR row_security_active(c.confrelid) END)
 
 -- name: bookkeeping
 -- Whether a crash would empty the ledger, the rejects or the floor, and whether the ledger still

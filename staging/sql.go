@@ -211,13 +211,24 @@ type sideStatements struct {
 	insert        statement
 	insertNew     statement // the rows' keys are not looked up; empty unless ConflictSkip has a key
 	insertYield   statement // a key that another lane writes meanwhile is left to it; empty where insertNew is
-	conflicts     statement // empty without a key; so are the next two
+	exact         statement // each row meets the index of the key; empty without a key
+	exactPlain    statement // exact without merges
+	conflicts     statement // empty without a key; so are the next ones
 	firstConflict statement
+	conflictAt    statement
+	anyDoubled    statement
+	doubledOurs   statement
 	keyThere      statement
+	doubled       string // the query of the places of rows whose key comes twice
+	takenRecords  statement
+	keyMissing    statement
 
 	share        statement // fails where a promoter is at work
 	someRecords  statement
 	anyAbsent    statement
+	remainder    statement // how many rows are left
+	probe        statement // a plain insert
+	rowPlace     statement // where the target has the key of a row
 	rowsOf       statement
 	insertPlain  statement // insert without merges
 	judgeInsert  statement
@@ -297,8 +308,13 @@ func (t *table) prepare() {
 		x.rejectRecord, x.spans, x.remaining, x.suspects = get("reject_record"), get("spans"), get("remaining"), get("suspects")
 		x.share, x.someRecords = get("share_side"), get("some_records")
 		x.anyAbsent, x.rowsOf = get("any_absent"), get("rows_of")
+		x.remainder, x.probe, x.rowPlace = get("remainder"), get("insert_all_plain"), get("place_of_row")
 		if len(t.cfg.Key) > 0 {
-			x.conflicts, x.firstConflict, x.keyThere = get("conflicts"), get("first_conflict"), get("key_there")
+			x.conflicts, x.firstConflict, x.conflictAt, x.keyThere = get("conflicts"), get("first_conflict"), get("conflict_at"), get("key_there")
+			x.anyDoubled, x.doubledOurs = get("any_doubled"), get("any_doubled_ours")
+			x.doubled, x.takenRecords, x.keyMissing = get("doubled").text, get("taken_records"), get("key_missing")
+			x.exactPlain = get("insert_exact")
+			x.exact = t.merged(x.exactPlain)
 			if t.cfg.Conflict == ConflictSkip {
 				x.insertNew = t.merged(get("insert_new"))
 				x.insertYield = t.merged(statement{text: x.insertPlain.text + "\n" + t.onConflict()})
@@ -326,9 +342,20 @@ func (t *table) commonPieces() pieces {
 	}
 	p["row_columns"], p["key_is_row"] = list("hr__row.", t.colNames), t.keyEquals("hr_there.", "hr__row.")
 	p["same_as_row"] = t.same("hr__row.")
+	p["target_place"], p["kept_there"] = "NULL::text", "true"
+	if len(t.cfg.Key) > 0 {
+		p["target_place"] = fill("target_place", p).text
+	}
+	if !t.mayKeepOld() {
+		p["kept_there"] = "EXISTS (SELECT FROM " + t.target + " hr_there WHERE " + t.keyEquals("hr_there.", "s.") + " AND " + t.same("s.") + ")"
+	}
+	p["exact_conflict"] = "ON CONFLICT (" + p["key"] + ") DO NOTHING"
+	if t.cfg.Conflict == ConflictReplace {
+		p["exact_conflict"] = t.onConflict()
+	}
 	p["key_names"], p["column_names"], p["nullable_names"] = textArray(slices.Sorted(slices.Values(t.cfg.Key))), textArray(t.colNames), textArray(t.nullable)
 	p["partitions"] = fill("partitions", p).text
-	p["bookkeeping"] = fill("bookkeeping", p).text
+	p["bookkeeping"], p["unseen"] = fill("bookkeeping", p).text, fill("unseen", p).text
 	p["unfit"], p["closed"] = fill("unfit", p).text, fill("closed", p).text
 	p["rule_verdict"], p["rule_code"], p["rule_reason"] = t.ruleCases()
 	return p
@@ -337,6 +364,7 @@ func (t *table) commonPieces() pieces {
 // judgeStatement is the statement that judges records, with the statement that tries one of them.
 func (t *table) judgeStatement(p pieces, source, try string) statement {
 	p = maps.Clone(p)
+	maps.Copy(p, modePieces)
 	p["source"], p["try_row"] = literal(source), fill(try, p).text
 	p["suppressed_code"], p["suppressed_reason"] = literal(CodeSuppressed), literal(suppressedReason)
 	p["row_place"], p["row_kept"], p["max_reason"] = "NULL", "true", strconv.Itoa(MaxReason)
@@ -348,7 +376,8 @@ func (t *table) judgeStatement(p pieces, source, try string) statement {
 	if !t.mayKeepOld() {
 		p["row_kept"] = fill("row_same", p).text
 	}
-	maps.Copy(p, modePieces)
+	p["probes"], p["probe_row"] = strconv.FormatBool(len(t.cfg.Key) > 0 && t.mayKeepOld()), fill("try_insert_plain", p).text
+	p["late_conflicts"], p["late_reason"] = strconv.FormatBool(len(t.cfg.Key) > 0 && t.mayKeepOld()), literal(lateReason)
 	return fill("judge", p)
 }
 

@@ -213,6 +213,7 @@ type table struct {
 	look          atomic.Int32 // how many further promotions look for each key before they insert
 	guard         atomic.Int32 // how many further promotions insert in parts: a row was refused
 	drops         atomic.Int32 // how many further promotions insert row by row: a trigger dropped a row
+	recount       atomic.Int32 // how many further promotions insert batch by batch: a trigger changed keys
 	noJudge       atomic.Bool  // no PL/pgSQL for this role, or a trigger raises what it cannot catch
 	sizes         partSizes
 	maxRow        int      // MaxRow, less in a test
