@@ -1,6 +1,7 @@
 package staging
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -44,15 +45,24 @@ var (
 	currentRole          = fill("current_role", nil).with(nil)
 	hasTablePrivilege    = fill("has_table_privilege", nil)
 	hasSequencePrivilege = fill("has_sequence_privilege", nil)
+	hasFunctionPrivilege = fill("has_function_privilege", nil)
 	hasSchemaCreate      = fill("has_schema_create", nil)
 	hiddenRows           = fill("hidden_rows", nil)
 )
 
 // need is what a role must be able to do with one object.
 type need struct {
+	kind       string // as GRANT writes it, with a space
 	object     string // quoted
+	oid        string // of a function: one in a schema that the role may not use has no name for it
 	privileges []string
-	sequence   bool
+}
+
+// calledFunction is a function that a load calls with the role's own privileges.
+type calledFunction struct {
+	name   string // with its schema and arguments
+	oid    string
+	copied bool // by the COPY into a staging table too
 }
 
 // onTarget is true for a role that writes into the target itself.
@@ -66,7 +76,7 @@ func (t *table) needs() []need {
 			i := slices.IndexFunc(out, func(n need) bool { return n.object == o })
 			if i < 0 {
 				i = len(out)
-				out = append(out, need{object: o})
+				out = append(out, need{kind: "TABLE ", object: o})
 			}
 			for _, p := range strings.Split(privileges, ", ") {
 				if !slices.Contains(out[i].privileges, p) {
@@ -98,17 +108,15 @@ func (t *table) needs() []need {
 		add("SELECT, DELETE, TRUNCATE", t.refused...)
 		add("SELECT, INSERT, UPDATE, DELETE", t.rewrites)
 		for _, s := range t.sequences {
-			out = append(out, need{object: s, privileges: []string{"USAGE"}, sequence: true})
+			out = append(out, need{kind: "SEQUENCE ", object: s, privileges: []string{"USAGE"}})
+		}
+	}
+	for _, f := range t.functions {
+		if role.onTarget() || f.copied && role == RoleWorker {
+			out = append(out, need{kind: "FUNCTION ", object: f.name, oid: f.oid, privileges: []string{"EXECUTE"}})
 		}
 	}
 	return out
-}
-
-func (n need) kind() string {
-	if n.sequence {
-		return "SEQUENCE "
-	}
-	return "TABLE "
 }
 
 // lacking lists what the current role lacks of the needs. What does not exist is left out.
@@ -119,13 +127,10 @@ func (t *table) lacking(ctx context.Context, q *pgx.Conn) (role string, lacks []
 	}
 	role = r.row(0).text("role")
 	for _, n := range t.needs() {
-		check := hasTablePrivilege
-		if n.sequence {
-			check = hasSequencePrivilege
-		}
+		check := map[string]statement{"TABLE ": hasTablePrivilege, "SEQUENCE ": hasSequencePrivilege, "FUNCTION ": hasFunctionPrivilege}[n.kind]
 		calls := make([]call, len(n.privileges))
 		for i, p := range n.privileges {
-			calls[i] = check.with(args{"object": n.object, "privilege": p})
+			calls[i] = check.with(args{"object": cmp.Or(n.oid, n.object), "privilege": p})
 		}
 		res, err := send(ctx, q, calls...)
 		if err != nil {
@@ -133,7 +138,7 @@ func (t *table) lacking(ctx context.Context, q *pgx.Conn) (role string, lacks []
 		}
 		for i, p := range n.privileges {
 			if !res[i].row(0).bool("has") {
-				lacks = append(lacks, pgschema.Lack{Privilege: p, Object: n.kind() + n.object, Role: role})
+				lacks = append(lacks, pgschema.Lack{Privilege: p, Object: n.kind + n.object, Role: role})
 			}
 		}
 	}
@@ -188,6 +193,9 @@ func (t *table) privileges(ctx context.Context, q *pgx.Conn, create bool) error 
 		if !r.row(0).bool("has") {
 			lacks = append(lacks, pgschema.Lack{Privilege: "CREATE", Object: "SCHEMA " + quote(t.name.Schema), Role: role})
 		}
+		if space := r.row(0).text("tablespace"); space != "" {
+			lacks = append(lacks, pgschema.Lack{Privilege: "CREATE", Object: "TABLESPACE " + space, Role: role})
+		}
 	}
 	if len(lacks) > 0 {
 		return fmt.Errorf("%w: role %q needs: %s", ErrPrivilege, role, pgschema.Fixes(lacks))
@@ -211,7 +219,7 @@ func Grants[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg C
 		fmt.Fprintf(&b, "-- %s of %s\n", t.cfg.Role, t.target)
 		fmt.Fprintf(&b, "GRANT USAGE ON SCHEMA %s TO %s;\n", quote(t.name.Schema), quote(to))
 		for _, n := range t.needs() {
-			fmt.Fprintf(&b, "GRANT %s ON %s%s TO %s;\n", strings.Join(n.privileges, ", "), n.kind(), n.object, quote(to))
+			fmt.Fprintf(&b, "GRANT %s ON %s%s TO %s;\n", strings.Join(n.privileges, ", "), n.kind, n.object, quote(to))
 		}
 		if t.cfg.Role == RolePromoter {
 			fmt.Fprintf(&b, `-- If workers are another role: without these two a worker whose COPY is stalled holds up the promoter until

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/staging"
 	"github.com/jackc/pgx/v5"
@@ -276,5 +278,75 @@ func TestRewriteResumesOnKeysOfEveryType(t *testing.T) {
 				t.Errorf("rows and different rows are %s, want 10 10", n)
 			}
 		})
+	}
+}
+
+// An insert calls functions with the privileges of its role, where the target's definition has
+// them: New names all that the role may not call. It does not ask for others.
+func TestFunctionsOfTheTargetAreGranted(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	exec(t, pool, `CREATE SCHEMA lib;
+		CREATE FUNCTION lib.number() RETURNS bigint LANGUAGE sql AS 'SELECT 7::bigint';
+		CREATE FUNCTION lib.unused() RETURNS bigint LANGUAGE sql AS 'SELECT 8::bigint';
+		CREATE FUNCTION lib.is_short(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN length($1) < 10; END';
+		CREATE FUNCTION lib."Key"(text, bigint) RETURNS text LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN $1 || $2; END';
+		CREATE FUNCTION lib.is_word(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN $1 <> ''no word''; END';
+		CREATE FUNCTION lib.twice(bigint) RETURNS bigint LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN 2 * $1; END';
+		CREATE FUNCTION lib.fire() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+		CREATE FUNCTION lib.everyone() RETURNS bigint LANGUAGE sql AS 'SELECT 9::bigint';
+		CREATE DOMAIN lib.word AS text CHECK (lib.is_word(VALUE)); CREATE DOMAIN lib.noun AS lib.word;
+		CREATE TABLE parts (id bigint, v lib.noun, no bigint DEFAULT lib.number(), id2 bigint GENERATED ALWAYS AS (lib.twice(id)) STORED, e bigint DEFAULT lib.everyone(),
+			PRIMARY KEY (id)) PARTITION BY RANGE (id);
+		CREATE TABLE part PARTITION OF parts (CHECK (lib.is_short(v))) DEFAULT;
+		CREATE INDEX ON parts (lib."Key"(v, id));
+		CREATE TRIGGER fire BEFORE INSERT ON parts FOR EACH ROW EXECUTE FUNCTION lib.fire();
+		REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA lib FROM PUBLIC; GRANT EXECUTE ON FUNCTION lib.everyone() TO PUBLIC`)
+	cfg := func(role staging.Role) staging.Config[serial] {
+		return staging.Config[serial]{Key: []string{"id"}, Role: role, NoCreate: true}
+	}
+	schema, err := staging.SQL(t.Context(), pool, "parts", cfg(staging.RoleAll))
+	if err != nil {
+		t.Fatal(err)
+	}
+	exec(t, pool, schema)
+	tabs := map[staging.Role]*staging.Table[serial]{}
+	for role, want := range map[staging.Role][]string{
+		staging.RoleWorker:   {"lib.is_word(pg_catalog.text)"},
+		staging.RolePromoter: {`lib."Key"(pg_catalog.text,bigint)`, "lib.is_short(pg_catalog.text)", "lib.is_word(pg_catalog.text)", "lib.number()", "lib.twice(bigint)"},
+		staging.RoleReader:   nil,
+	} {
+		user, name := login(t, pool)
+		grants, err := staging.Grants(t.Context(), pool, "parts", cfg(role), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for line := range strings.Lines(grants) {
+			line = strings.TrimSpace(line)
+			if f, ok := strings.CutPrefix(line, "GRANT EXECUTE ON FUNCTION "); ok {
+				got = append(got, strings.TrimSuffix(f, " TO "+pgx.Identifier{name}.Sanitize()+";"))
+			} else {
+				exec(t, pool, line)
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%v: functions (-want +got):\n%s", role, diff)
+		}
+		_, err = staging.New(t.Context(), user, "parts", cfg(role))
+		if (err != nil) != (want != nil) || err != nil && !errors.Is(err, staging.ErrPrivilege) {
+			t.Errorf("%v: got %v, want ErrPrivilege", role, err)
+		}
+		for _, f := range want {
+			if err != nil && !strings.Contains(err.Error(), "GRANT EXECUTE ON FUNCTION "+f+" TO ") {
+				t.Errorf("%v: the error lacks %s: %v", role, f, err)
+			}
+		}
+		exec(t, pool, grants)
+		tabs[role] = newTable(t, user, "parts", cfg(role))
+	}
+	stage(t, tabs[staging.RoleWorker], load(serial{1, "good"}, serial{2, "much too long for it"}, serial{3, "no word"}), staging.OutcomeStaged)
+	if p := promote(t, tabs[staging.RolePromoter]); p.Rows != 1 || p.Rejected != 1 || p.RejectedByRule != 1 {
+		t.Errorf("promoted %d rows, rejected %d and %d, want 1 each", p.Rows, p.Rejected, p.RejectedByRule)
 	}
 }

@@ -102,11 +102,14 @@ func (t *table) readShape(ctx context.Context, q *pgx.Conn, target string) error
 		t.targetColumns = append(t.targetColumns, s.columns[i].name)
 	}
 	t.prepare()
-	r, err := sendOne(ctx, q, t.sql.sequences.with(nil))
+	res, err := send(ctx, q, t.sql.sequences.with(nil), t.sql.functions.with(nil))
 	if err != nil {
-		return t.explain("reading the sequences of "+target, err)
+		return t.explain("reading the sequences and functions of "+target, err)
 	}
-	t.sequences = r.texts("name")
+	t.sequences = res[0].texts("name")
+	for row := range res[1].each() {
+		t.functions = append(t.functions, calledFunction{row.text("name"), row.text("oid"), row.bool("copied")})
+	}
 	return nil
 }
 

@@ -189,6 +189,40 @@ JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid AND d
 JOIN pg_class c ON c.oid = d.refobjid AND c.relkind = 'S'
 WHERE f.adrelid = {target_text}::regclass AND a.attname <> ALL({column_names});
 
+-- name: called_functions
+-- The functions that an insert calls with this role's privileges, and that not everyone may call:
+-- in defaults of columns that this program leaves out, in generated columns, constraints, indexes,
+-- policies and domains. A COPY into a staging table calls those of domains too. (conenforced is new
+-- in PostgreSQL 18.) A trigger calls its function with no privilege.
+WITH RECURSIVE tables(oid) AS (
+    SELECT {target_text}::regclass::oid
+    UNION SELECT i.inhrelid FROM pg_inherits i JOIN tables t ON t.oid = i.inhparent
+), types(oid) AS (
+    SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = {target_text}::regclass AND a.attnum > 0 AND NOT a.attisdropped AND a.attname = ANY({column_names})
+    UNION SELECT b.oid FROM types JOIN pg_type y ON y.oid = types.oid CROSS JOIN LATERAL (VALUES (y.typbasetype), (y.typelem)) b(oid) WHERE b.oid <> 0
+), callers(classid, objid, copied) AS (
+    SELECT 'pg_attrdef'::regclass, f.oid, false FROM pg_attrdef f JOIN pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum
+    WHERE f.adrelid = {target_text}::regclass AND a.attname <> ALL({column_names}) AND a.attgenerated <> 'v'
+    UNION ALL
+    SELECT 'pg_constraint'::regclass, c.oid, c.contypid <> 0 FROM pg_constraint c
+    WHERE c.contype = 'c' AND (c.conrelid IN (SELECT oid FROM tables) OR c.contypid IN (SELECT oid FROM types))
+      AND to_jsonb(c)->'conenforced' IS DISTINCT FROM 'false'
+    UNION ALL
+    SELECT 'pg_class'::regclass, x.indexrelid, false FROM pg_index x WHERE x.indrelid IN (SELECT oid FROM tables) AND x.indisready
+    UNION ALL
+    SELECT 'pg_policy'::regclass, y.oid, false FROM pg_policy y
+    WHERE y.polrelid = {target_text}::regclass AND y.polcmd IN ('*', 'a') AND row_security_active(y.polrelid)
+      AND EXISTS (SELECT FROM unnest(y.polroles) r(oid) WHERE r.oid = 0 OR pg_has_role(r.oid, 'USAGE'))
+)
+SELECT o.identity AS name, p.oid::text AS oid, bool_or(c.copied) AS copied
+FROM callers c
+JOIN pg_depend d ON d.classid = c.classid AND d.objid = c.objid AND d.refclassid = 'pg_proc'::regclass
+JOIN pg_proc p ON p.oid = d.refobjid
+CROSS JOIN LATERAL pg_identify_object('pg_proc'::regclass, p.oid, 0) o
+WHERE NOT EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee = 0 AND a.privilege_type = 'EXECUTE')
+GROUP BY 1, 2
+ORDER BY 1;
+
 -- name: missing_tables
 SELECT w.name
 FROM unnest(@names::text::text[]) WITH ORDINALITY w(name, i)
@@ -215,6 +249,9 @@ SELECT coalesce(has_table_privilege(to_regclass(@object::text)::oid, @privilege:
 -- name: has_sequence_privilege
 SELECT coalesce(has_sequence_privilege(to_regclass(@object::text)::oid, @privilege::text), true) AS has;
 
+-- name: has_function_privilege
+SELECT coalesce(has_function_privilege(@object::text::oid, @privilege::text), true) AS has;
+
 -- name: hidden_rows
 -- The companion tables of which row-level security hides rows from this role: without a
 -- policy that shows them all, an empty table cannot be told from one whose rows are hidden.
@@ -228,7 +265,12 @@ WHERE n.nspname = @schema::text AND c.relname = ANY(@names::text::text[])
 ORDER BY 1;
 
 -- name: has_schema_create
-SELECT has_schema_privilege(@schema::text, 'CREATE') AS has;
+-- A table is made in the tablespace of default_tablespace, which needs a privilege too, unless it is
+-- that of the database.
+SELECT has_schema_privilege(@schema::text, 'CREATE') AS has,
+       coalesce((SELECT quote_ident(s.spcname) FROM pg_tablespace s JOIN pg_database d ON d.datname = current_database()
+                 WHERE s.spcname = current_setting('default_tablespace') AND s.oid <> d.dattablespace
+                   AND NOT has_tablespace_privilege(s.oid, 'CREATE')), '') AS tablespace;
 
 -- name: primary_key
 -- The column of the primary key, if it has one only.

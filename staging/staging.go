@@ -218,7 +218,8 @@ type table struct {
 	sizes         partSizes
 	maxRow        int      // MaxRow, less in a test
 	sequences     []string // of columns of the target that are left out
-	searchPath    string   // of New
+	functions     []calledFunction
+	searchPath    string // of New
 
 	hook func(point string) error // tests stop, fail or kill here
 }
