@@ -140,6 +140,26 @@ func TestFlushed(t *testing.T) {
 	balanced(t, a)
 }
 
+// Each name has a seed of its own that cannot be guessed. Who knows it can choose data that all
+// goes into one bucket of a large set.
+func TestSeedsDiffer(t *testing.T) {
+	t.Parallel()
+	c := servertest.OwnRedis(t).Client(t)
+	seeds := map[string]bool{}
+	for i := range 5 {
+		name := fmt.Sprint("w", i)
+		add(t, named(t, c, name, window.Config{Size: time.Hour}), "k", many(1, 0)...)
+		seed, err := c.Do(t.Context(), c.B().Hget().Key("{"+name+"}:window:meta").Field("seed").Build()).ToString()
+		if err != nil || len(seed) < 16 {
+			t.Errorf("the seed of %s is %q, %v, want 16 bytes or more", name, seed, err)
+		}
+		seeds[seed] = true
+	}
+	if len(seeds) != 5 {
+		t.Errorf("%d different seeds, want 5", len(seeds))
+	}
+}
+
 func TestEviction(t *testing.T) {
 	t.Parallel()
 	c := servertest.OwnRedis(t, "--maxmemory", "64mb", "--maxmemory-policy", "volatile-lru").Client(t)
