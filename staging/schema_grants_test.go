@@ -350,3 +350,20 @@ func TestFunctionsOfTheTargetAreGranted(t *testing.T) {
 		t.Errorf("promoted %d rows, rejected %d and %d, want 1 each", p.Rows, p.Rejected, p.RejectedByRule)
 	}
 }
+
+// Tables are made in the tablespace of default_tablespace: New names the privilege that this needs.
+func TestTheDefaultTablespaceIsGranted(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	space := strings.ReplaceAll("s"+staging.NewBatchID(), "-", "")
+	exec(t, withParams(t, pool, map[string]string{"allow_in_place_tablespaces": "on"}), "CREATE TABLESPACE "+space+" LOCATION ''")
+	t.Cleanup(func() { exec(t, pool, "DROP TABLESPACE "+space) })
+	exec(t, pool, "CREATE TABLE items (id text PRIMARY KEY, n bigint, note text, at timestamptz)")
+	user, name := login(t, pool)
+	exec(t, pool, "GRANT ALL ON SCHEMA public TO "+name+"; ALTER TABLE items OWNER TO "+name)
+	_, err := staging.New(t.Context(), withParams(t, user, map[string]string{"default_tablespace": space}), "items", staging.Config[item]{Key: []string{"id"}})
+	if want := "GRANT CREATE ON TABLESPACE " + space + " TO "; !errors.Is(err, staging.ErrPrivilege) || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want ErrPrivilege with %s", err, want)
+	}
+	newTable(t, withParams(t, user, map[string]string{"default_tablespace": ""}), "items", staging.Config[item]{Key: []string{"id"}})
+}
