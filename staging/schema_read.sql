@@ -265,8 +265,8 @@ WHERE n.nspname = @schema::text AND c.relname = ANY(@names::text::text[])
 ORDER BY 1;
 
 -- name: has_schema_create
--- A table is made in the tablespace of default_tablespace, which needs a privilege too, unless it is
--- that of the database.
+-- A table is made in the tablespace of default_tablespace, which needs a privilege too, unless it
+-- is that of the database.
 SELECT has_schema_privilege(@schema::text, 'CREATE') AS has,
        coalesce((SELECT quote_ident(s.spcname) FROM pg_tablespace s JOIN pg_database d ON d.datname = current_database()
                  WHERE s.spcname = current_setting('default_tablespace') AND s.oid <> d.dattablespace
