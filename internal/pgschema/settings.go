@@ -20,3 +20,9 @@ var Settings string
 
 // Millis is a parameter of [Settings].
 func Millis(d time.Duration) string { return strconv.FormatInt(max(1, d.Milliseconds()), 10) }
+
+// Counts of records and times in milliseconds are ints in many places, and would overflow where an
+// int has 32 bits. There the compiler refuses the program, and names this constant.
+const headraceNeedsA64BitPlatform = 1 << 62
+
+var _ int = headraceNeedsA64BitPlatform

@@ -71,3 +71,9 @@ func (s *Server) CheckSize(ctx context.Context, size int) error {
 	}
 	return nil
 }
+
+// Counts of records and times in milliseconds are ints in many places, and would overflow where an
+// int has 32 bits. There the compiler refuses the program, and names this constant.
+const headraceNeedsA64BitPlatform = 1 << 62
+
+var _ int = headraceNeedsA64BitPlatform
