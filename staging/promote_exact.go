@@ -20,11 +20,14 @@ const lateReason = "the record lacked its parent, and another one has taken its 
 // inserts returns the statement that brings rows into the target, with its merges and without them.
 func (p *promotion) inserts() (merged, plain statement) {
 	s := p.sql()
-	if s.exact.text != "" && p.guarded && !p.children {
+	if p.exact() {
 		return s.exact, s.exactPlain
 	}
 	return s.insert, s.insertPlain
 }
+
+// exact is true if each row meets the index of the key by the conflict policy's own clause.
+func (p *promotion) exact() bool { return p.sql().exact.text != "" && p.guarded && !p.children }
 
 // chooseOrder finds out whether rows of one key have to be tried one after the other. DO UPDATE
 // replaces no row twice.
@@ -77,6 +80,16 @@ func (p *promotion) remainder(ctx context.Context, condition string) (int64, err
 func (p *promotion) suspicious() (conditions []string) {
 	for _, x := range p.suspicions {
 		conditions = append(conditions, p.inTurn(x))
+	}
+	return conditions
+}
+
+// orphanConditions lists those of rows that lack their parent.
+func (p *promotion) orphanConditions() (conditions []string) {
+	for _, x := range p.suspicions {
+		if x.equal != "" {
+			conditions = append(conditions, p.inTurn(x))
+		}
 	}
 	return conditions
 }

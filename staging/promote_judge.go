@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -20,21 +21,22 @@ type judgement struct {
 }
 
 // judgeMode chooses how the judge statement tries records (promote_judge.sql).
-type judgeMode struct{ alone, undo, postpone, suppress bool }
+type judgeMode struct{ alone, undo, postpone, leave, suppress bool }
 
 // softStops is how many records the program judges itself, whose SQLSTATE may be due to the
 // surroundings, before it leaves them to the judge statement.
 const softStops = 8
 
 // modePieces are in the judge statement until its mode is known.
-var modePieces = pieces{"alone": "\x01alone\x01", "undo": "\x01undo\x01", "postpone": "\x01postpone\x01", "suppress": "\x01suppress\x01", "soft": "\x01soft\x01",
+var modePieces = pieces{"alone": "\x01alone\x01", "undo": "\x01undo\x01", "postpone": "\x01postpone\x01", "leave": "\x01leave\x01", "suppress": "\x01suppress\x01", "soft": "\x01soft\x01",
 	"defers": "\x01defers\x01", "again": "\x01again\x01", "children": "\x01children\x01"}
 
 // judge runs a judge statement over the rows of a condition.
 func (p *promotion) judge(ctx context.Context, s statement, condition string, m judgeMode) (judgement, error) {
 	var j judgement
 	s.text = strings.NewReplacer(modePieces["alone"], strconv.FormatBool(m.alone), modePieces["undo"], strconv.FormatBool(m.undo),
-		modePieces["postpone"], strconv.FormatBool(m.postpone), modePieces["suppress"], strconv.FormatBool(m.suppress), modePieces["soft"], strconv.FormatBool(p.softOK()),
+		modePieces["postpone"], strconv.FormatBool(m.postpone), modePieces["leave"], strconv.FormatBool(m.leave),
+		modePieces["suppress"], strconv.FormatBool(m.suppress), modePieces["soft"], strconv.FormatBool(p.softOK()),
 		modePieces["defers"], strconv.FormatBool(p.triggers), modePieces["again"], strconv.FormatBool(p.again),
 		modePieces["children"], strconv.FormatBool(p.children)).Replace(s.text)
 	_, err := p.try(ctx, func() (int64, error) {
@@ -182,18 +184,47 @@ func (p *promotion) judgeOne(ctx context.Context, w *work, s recordSpan, undo bo
 // rejectSuspects tries, each alone, the records with rows that the target's constraints will
 // probably refuse, and rejects those that the server refuses. So many bad rows stay cheap. A record
 // that the server accepts stays where it is.
+//
+// So does one that only lacks its parent, unless the parent is neither in the target nor staged: in
+// its turn, the parent is there.
 func (p *promotion) rejectSuspects(ctx context.Context) error {
-	if len(p.suspects) == 0 || p.expect == 0 || !p.judges() {
+	if p.expect == 0 || !p.judges() {
+		return nil
+	}
+	m := judgeMode{alone: true, postpone: p.postpones(p.insertWork())}
+	if !m.postpone {
+		return p.rejectSuspectsOf(ctx, p.suspects, m)
+	}
+	var others, orphans []string
+	lacksParent := p.orphanConditions()
+	for _, condition := range p.suspects {
+		if slices.Contains(lacksParent, condition) {
+			orphans = append(orphans, condition)
+		} else {
+			others = append(others, condition)
+		}
+	}
+	m.leave = true
+	if err := p.rejectSuspectsOf(ctx, others, m); err != nil {
+		return err
+	}
+	m.leave = false
+	return p.rejectSuspectsOf(ctx, orphans, m)
+}
+
+// rejectSuspectsOf does so for the rows of some conditions.
+func (p *promotion) rejectSuspectsOf(ctx context.Context, conditions []string, m judgeMode) error {
+	if len(conditions) == 0 {
 		return nil
 	}
 	w := p.insertWork()
-	condition := "(" + strings.Join(p.suspects, "\n OR ") + "\n)"
+	condition := "(" + strings.Join(conditions, "\n OR ") + "\n)"
 	if p.multi { // a record is refused with all of its rows, as where the insert meets it
 		condition = "s." + colRecord + " IN (SELECT s." + colRecord + " FROM " + p.t.staging[p.s] + " s WHERE " + p.which() + " AND " + condition + ")"
 	}
 	after := ""
 	for {
-		j, err := p.judge(ctx, p.sql().judgeInsert, p.which()+" AND "+condition+after, judgeMode{alone: true, postpone: p.postpones(w)})
+		j, err := p.judge(ctx, p.sql().judgeInsert, p.which()+" AND "+condition+after, m)
 		switch {
 		case err == nil && j.Stop < 0:
 			return nil

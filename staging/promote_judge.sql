@@ -11,6 +11,8 @@
 -- postpone: a record that lacks its parent is marked as postponed and not rejected. The parent
 --      may come.
 --
+-- leave:    it is left as it is instead.
+--
 -- suppress: triggers of the target may drop a row without an error. Such a row is rejected too.
 --
 -- soft:     a SQLSTATE that may be due to the surroundings (a missing privilege in a trigger)
@@ -170,6 +172,7 @@ BEGIN
                     hr__stop := hr__skip;
                     CONTINUE;
                 END IF;
+                CONTINUE WHEN {leave} AND hr__state = '23503';
                 IF {postpone} AND hr__state = '23503' THEN
                     hr__later := hr__later || hr__skipped;
                     CONTINUE;
