@@ -271,8 +271,8 @@ func (p *promotion) rejectRows(ctx context.Context, condition string, x rejectio
 }
 
 // conflicts is true if a record was refused alone because the target has its key. That is for the
-// conflict policy to judge. A clash on another unique index rejects the record. Where ON CONFLICT DO
-// NOTHING leaves out what meets the key, the clash was on another index.
+// conflict policy to judge. A clash on another unique index rejects the record. Where ON CONFLICT
+// DO NOTHING leaves out what meets the key, the clash was on another index.
 func (p *promotion) conflicts(ctx context.Context, w *work, s recordSpan, refusal error) (bool, error) {
 	there := p.sql().keyThere
 	if w.source != "insert" || there.text == "" || p.t.cfg.Conflict == ConflictReplace || sqlState(refusal) != "23505" ||
