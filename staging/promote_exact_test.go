@@ -107,6 +107,24 @@ func TestATriggerChangesTheKey(t *testing.T) {
 	}
 }
 
+// The target has the key as it was staged, and lacks the changed one. A second unique index refuses
+// the row: that is no conflict.
+func TestAChangedKeyMeetsAnotherIndex(t *testing.T) {
+	judges(t, func(t *testing.T, pool *pgxpool.Pool, set func(*staging.Table[judged])) {
+		exec(t, pool, "CREATE TABLE rows (id bigint PRIMARY KEY, v text UNIQUE, n bigint); INSERT INTO rows VALUES (105, 'old', 1), (7, 'taken', 1);"+foldsKeys)
+		tab := newTable(t, pool, "rows", staging.Config[judged]{Key: []string{"id"}})
+		set(tab)
+		stage(t, tab, load(row(105, "taken", 2), row(7, "new", 3), row(8, "newer", 4)), staging.OutcomeStaged)
+		if p := promote(t, tab); p.Rows != 1 || p.Conflicts != 1 || p.RejectedByRule != 1 {
+			t.Errorf("got %+v, want one row, one conflict and one reject", p)
+		}
+		if diff := cmp.Diff(map[string]string{"105": staging.CodeUnique}, codes(t, tab)); diff != "" {
+			t.Errorf("rejected (-want +got):\n%s", diff)
+		}
+		balanced(t, tab)
+	})
+}
+
 // With ConflictFail a changed key that is there fails the promotion. The error names its record.
 func TestATriggerChangesAKeyThatMustBeNew(t *testing.T) {
 	judges(t, func(t *testing.T, pool *pgxpool.Pool, set func(*staging.Table[judged])) {

@@ -74,6 +74,7 @@ UNION ALL
 SELECT format('(%s) IS FALSE', pg_get_expr(c.conbin, c.conrelid)), 0, '', '[]'
 FROM pg_constraint c
 WHERE c.conrelid = {target_text}::regclass AND c.contype = 'c' AND cardinality(c.conkey) > 0
+  AND to_jsonb(c)->'conenforced' IS DISTINCT FROM 'false' -- new in PostgreSQL 18
   AND NOT EXISTS (SELECT FROM unnest(c.conkey) k(att) LEFT JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.att
                   WHERE a.attname IS NULL OR a.attgenerated <> '' OR a.attname <> ALL({column_names}))
 UNION ALL
@@ -98,6 +99,7 @@ CROSS JOIN LATERAL (
     JOIN pg_namespace ns ON ns.oid = o.oprnamespace
 ) x
 WHERE c.conrelid = {target_text}::regclass AND c.contype = 'f' AND c.confmatchtype = 's' AND x.staged
+  AND to_jsonb(c)->'conenforced' IS DISTINCT FROM 'false'
   -- A key to a partitioned table has a constraint for each partition too. No row has its parent in
   -- all of them.
   AND NOT EXISTS (SELECT FROM pg_constraint up WHERE up.oid = c.conparentid AND up.conrelid = c.conrelid)
