@@ -23,13 +23,20 @@ const (
 
 // pushBounded pushes within Config.Push.MaxDepth.
 func (q *Queue) pushBounded(ctx context.Context, payloads [][]byte) error {
-	chunks, buffers := q.chunks(payloads)
-	if len(chunks) == 1 && len(payloads) <= smallPush && size(payloads) <= smallPushBytes {
+	small, smallBytes := min(smallPush, q.cfg.Push.Chunk), min(smallPushBytes, q.cfg.Push.ChunkBytes)
+	if len(payloads) <= small && size(payloads) <= smallBytes {
+		chunks, _ := q.chunks(payloads)
 		return q.pushSmall(ctx, chunks[0])
 	}
+	var chunks [][]string
+	var buffers [][]byte
 	for {
 		begin := time.Now()
-		id, err := q.reserve(ctx, len(payloads))
+		id, err := q.reserveDuring(ctx, len(payloads), func() {
+			if chunks == nil {
+				chunks, buffers = q.chunks(payloads)
+			}
+		})
 		if err != nil {
 			return err
 		}
@@ -78,6 +85,19 @@ func (q *Queue) pushSmall(ctx context.Context, values []string) error {
 func (q *Queue) reserve(ctx context.Context, n int) (id string, err error) {
 	id = uid.New()
 	return id, q.reserved(ctx, q.run(ctx, reserveScript, fills, q.reserveArgs(id, n)...), n, 0)
+}
+
+// reserveDuring reserves room while work runs: the copying of the payloads takes as long as the
+// round trip.
+func (q *Queue) reserveDuring(ctx context.Context, n int, work func()) (id string, err error) {
+	reserved := make(chan struct{})
+	go func() {
+		defer close(reserved)
+		id, err = q.reserve(ctx, n)
+	}()
+	work()
+	<-reserved
+	return id, err
 }
 
 func (q *Queue) reserveArgs(id string, n int) []string {
