@@ -58,7 +58,7 @@ func New(ctx context.Context, pool *pgxpool.Pool, name string, cfg Config) (*Ref
 	if pool == nil {
 		return nil, invalid("pool is nil, must be a *pgxpool.Pool")
 	}
-	created, err := r.install(ctx, state)
+	created, err := r.install(ctx)
 	if err != nil {
 		return nil, explain(pgschema.NameStandby(ctx, pool, err), "views of %s", name)
 	}

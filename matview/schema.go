@@ -140,7 +140,7 @@ func (n *needs) schema(name pgschema.Name, o object, what string) {
 
 // install creates what is missing and checks the rest, in one transaction. It returns the names of
 // the views it created.
-func (r *Refresher) install(ctx context.Context, state pgschema.Name) (created []string, err error) {
+func (r *Refresher) install(ctx context.Context) (created []string, err error) {
 	err = r.begin(ctx, func(tx pgx.Tx) error {
 		if err := refuseShadows(ctx, tx); err != nil {
 			return err
@@ -150,13 +150,9 @@ func (r *Refresher) install(ctx context.Context, state pgschema.Name) (created [
 		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended($1, 0))`, "headrace/matview/"+r.state); err != nil {
 			return &contextError{"wait for another process that creates views", err}
 		}
-		names := []pgschema.Name{state}
-		for _, v := range r.views {
-			n, err := pgschema.ParseName(v.Name)
-			if err != nil {
-				return err
-			}
-			names = append(names, n)
+		names, err := r.names()
+		if err != nil {
+			return err
 		}
 		objects, err := lookUp(ctx, tx, names)
 		if err != nil {
@@ -355,6 +351,23 @@ func (r *Refresher) refreshable(ctx context.Context, tx pgx.Tx) error {
 	return lacking(lacks[0].Role, lacks, nil)
 }
 
+// names are those of the state table and of the views, in this order.
+func (r *Refresher) names() ([]pgschema.Name, error) {
+	state, err := pgschema.ParseName(r.state)
+	if err != nil {
+		return nil, err
+	}
+	names := []pgschema.Name{state}
+	for _, v := range r.views {
+		n, err := pgschema.ParseName(v.Name)
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, n)
+	}
+	return names, nil
+}
+
 // withGrants adds the GRANT that helps to the error of a refresh that was refused: a privilege was
 // revoked after New had checked it.
 func (r *Refresher) withGrants(ctx context.Context, v View, refused error) error {
@@ -364,13 +377,9 @@ func (r *Refresher) withGrants(ctx context.Context, v View, refused error) error
 	one := &Refresher{pool: r.pool, cfg: r.cfg, state: r.state, views: []View{v}}
 	one.cfg.NoCreate = false // only privileges matter here
 	err := r.begin(ctx, func(tx pgx.Tx) error {
-		var names []pgschema.Name
-		for _, text := range []string{r.state, v.Name} {
-			n, err := pgschema.ParseName(text)
-			if err != nil {
-				return err
-			}
-			names = append(names, n)
+		names, err := one.names()
+		if err != nil {
+			return err
 		}
 		objects, err := lookUp(ctx, tx, names)
 		if err != nil {

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -16,8 +14,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/headrace/headrace/internal/servers/servertest"
-	"github.com/headrace/headrace/internal/uid"
 	"github.com/headrace/headrace/staging"
 )
 
@@ -155,23 +151,9 @@ const clashColumns = "row(id, n, a, b, doc, other)::text"
 // however the batches are divided into promotions.
 func TestTheSameRowsAsRowByRowWithConflicts(t *testing.T) {
 	t.Parallel()
-	admin := servertest.Postgres(t)
-	role := strings.ReplaceAll("r"+uid.New(), "-", "")
-	exec(t, admin, "CREATE ROLE "+role+"; GRANT CREATE, USAGE ON SCHEMA public TO "+role)
-	t.Cleanup(func() {
-		if _, err := admin.Exec(context.Background(), "DROP OWNED BY "+role+"; DROP ROLE "+role); err != nil {
-			t.Error(err)
-		}
-	})
-	pool := as(t, admin, role)
-	exec(t, pool, drawnFunctions+keyFunctions)
-	tables, seed := 12, rand.Uint64()
-	if s := os.Getenv("HEADRACE_TABLES"); s != "" {
-		tables, _ = strconv.Atoi(s)
-	}
-	if s := os.Getenv("HEADRACE_SEED"); s != "" {
-		seed, _ = strconv.ParseUint(s, 10, 64)
-	}
+	admin, pool := drawer(t)
+	exec(t, pool, keyFunctions)
+	tables, seed := draws(12)
 	all := slices.Concat(keyFeatures, keyFeatures, features)
 	all = slices.DeleteFunc(all, func(f feature) bool { return strings.HasSuffix(f.name, "tree") })
 	for i := range tables {

@@ -166,11 +166,10 @@ func rowByRow(t testing.TB, pool *pgxpool.Pool, table string, rows []drawn) (acc
 	return accepted, refused
 }
 
-// TestTheSameRowsAsRowByRow draws tables and rows. A promotion accepts and rejects the same rows as
-// row-by-row INSERT does. HEADRACE_TABLES sets the number of tables, HEADRACE_SEED the seed.
-func TestTheSameRowsAsRowByRow(t *testing.T) {
-	t.Parallel()
-	admin := servertest.Postgres(t)
+// drawer returns the pool of a superuser, and that of a role that owns the random tables.
+func drawer(t *testing.T) (admin, pool *pgxpool.Pool) {
+	t.Helper()
+	admin = servertest.Postgres(t)
 	role := strings.ReplaceAll("r"+uid.New(), "-", "")
 	exec(t, admin, "CREATE ROLE "+role+"; GRANT CREATE, USAGE ON SCHEMA public TO "+role)
 	t.Cleanup(func() {
@@ -178,15 +177,29 @@ func TestTheSameRowsAsRowByRow(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	pool := as(t, admin, role)
+	pool = as(t, admin, role)
 	exec(t, pool, drawnFunctions)
-	tables, seed := 40, rand.Uint64()
+	return admin, pool
+}
+
+// draws returns how many tables to draw, and the seed.
+func draws(tables int) (int, uint64) {
+	seed := rand.Uint64()
 	if s := os.Getenv("HEADRACE_TABLES"); s != "" {
 		tables, _ = strconv.Atoi(s)
 	}
 	if s := os.Getenv("HEADRACE_SEED"); s != "" {
 		seed, _ = strconv.ParseUint(s, 10, 64)
 	}
+	return tables, seed
+}
+
+// TestTheSameRowsAsRowByRow draws tables and rows. A promotion accepts and rejects the same rows as
+// row-by-row INSERT does. HEADRACE_TABLES sets the number of tables, HEADRACE_SEED the seed.
+func TestTheSameRowsAsRowByRow(t *testing.T) {
+	t.Parallel()
+	admin, pool := drawer(t)
+	tables, seed := draws(40)
 	for i := range tables {
 		r := rand.New(rand.NewPCG(seed, uint64(i)))
 		var names []string
