@@ -110,6 +110,7 @@ func buryLetters(t *testing.T, q *queue.Queue, failure string, payloads ...strin
 			st, err := q.Stats(ctx)
 			return err == nil && st.Dead == before.Dead+int64(i+1)
 		})
+		time.Sleep(2 * time.Millisecond) // letters of one millisecond are listed in any order
 	}
 }
 

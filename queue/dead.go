@@ -12,9 +12,10 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// DeadLetters lists up to n dead letters, oldest first. For the first page, cursor is ""; for each
-// further page, it is the next that the call before returned. next is "" at the end. Letters that
-// are requeued or discarded in between do not shift the pages.
+// DeadLetters lists up to n dead letters, oldest first; those of the same millisecond come in any
+// order. For the first page, cursor is ""; for each further page, it is the next that the call
+// before returned. next is "" at the end. Letters that are requeued or discarded in between do not
+// shift the pages.
 //
 // A page ends before a letter that is over the server's client-output-buffer-limit. A page that
 // begins with one is [ErrReplyLimit], which names the letter, and next is that of the letters after
