@@ -18,6 +18,16 @@ func ExampleLines() {
 	// {"n":2} <nil>
 }
 
+func ExampleNDJSON() {
+	for payload, err := range pipeline.NDJSON(strings.NewReader("{\"n\":1}\n{\"n\":\n{\"n\":2}\n"), 0) {
+		fmt.Println(string(payload), err)
+	}
+	// Output:
+	// {"n":1} <nil>
+	//  pipeline: line 2: unexpected end of JSON input, at byte 5
+	// {"n":2} <nil>
+}
+
 func ExampleCSV() {
 	for payload, err := range pipeline.CSV(strings.NewReader("sensor,celsius\nattic,31\ncellar\n")) {
 		fmt.Println(string(payload), err)

@@ -23,8 +23,8 @@ import (
 // function that calls yield for each record.
 type Source = iter.Seq2[[]byte, error]
 
-// LineError is an error about one record of a [Lines] or [CSV] source. The source continues after
-// it.
+// LineError is an error about one record of a [Lines], [NDJSON] or [CSV] source. The source
+// continues after it.
 type LineError struct {
 	Line int // from 1
 	Err  error
@@ -35,21 +35,49 @@ func (e *LineError) Error() string {
 }
 func (e *LineError) Unwrap() error { return e.Err }
 
-// ErrLongLine is wrapped by the error about a line that exceeds the limit of [Lines].
+// ErrLongLine is wrapped by the error about a line that exceeds the limit of [Lines] or [NDJSON].
 var ErrLongLine = errors.New("pipeline: the line is too long")
 
-// ErrNotUTF8 is wrapped by the error about a text of a [CSV] source that JSON cannot hold.
+// ErrNotUTF8 is wrapped by the error about a text of a [CSV] or [NDJSON] source that JSON cannot
+// hold.
 var ErrNotUTF8 = errors.New("pipeline: the text is not valid UTF-8")
 
-// Lines is a source of one record per line, such as NDJSON. It skips blank lines and a byte order
+// Lines is a source of one record per line, in any format. It skips blank lines and a byte order
 // mark at the beginning, and passes the others on as they are, without their ends: the chain
 // rejects malformed ones, with their payload. A line of more than limit bytes (0:
 // [queue.DefaultMaxPayload]) is a [LineError].
 func Lines(r io.Reader, limit int) Source {
+	return lines("Lines", r, limit, func([]byte) error { return nil })
+}
+
+// NDJSON is a source of one JSON value per line. It is [Lines], but a line that is not valid JSON
+// in UTF-8 is a [LineError], and is not pushed. Choose it where the line numbers help to mend the
+// file, and Lines where malformed lines shall be among the rejects.
+func NDJSON(r io.Reader, limit int) Source {
+	return lines("NDJSON", r, limit, func(line []byte) error {
+		if !utf8.Valid(line) {
+			return ErrNotUTF8
+		}
+		var value json.RawMessage
+		err := json.Unmarshal(line, &value)
+		var at *json.SyntaxError
+		if errors.As(err, &at) {
+			return fmt.Errorf("%w, at byte %d", err, at.Offset)
+		}
+		return err
+	})
+}
+
+// lines is the source of a function that takes the lines that check accepts.
+func lines(function string, r io.Reader, limit int, check func(line []byte) error) Source {
 	limit = cmp.Or(limit, queue.DefaultMaxPayload)
 	return func(yield func([]byte, error) bool) {
 		if redisx.IsNil(r) {
-			yield(nil, fmt.Errorf("%w: the reader of Lines is nil, must be an io.Reader", ErrConfig))
+			yield(nil, fmt.Errorf("%w: the reader of %s is nil, must be an io.Reader", ErrConfig, function))
+			return
+		}
+		if limit < 0 {
+			yield(nil, fmt.Errorf("%w: the limit of %s is %d, must be at least 0 bytes", ErrConfig, function, limit))
 			return
 		}
 		in := withoutMark(r)
@@ -64,7 +92,11 @@ func Lines(r io.Reader, limit int) Source {
 					return
 				}
 			case len(bytes.TrimSpace(text)) > 0:
-				if !yield(text, nil) {
+				bad := check(text)
+				if bad != nil {
+					text, bad = nil, &LineError{line, bad}
+				}
+				if !yield(text, bad) {
 					return
 				}
 			}

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/iotest"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/headrace/headrace/pipeline"
 	"github.com/headrace/headrace/pipeline/pipelinetest"
 	"github.com/headrace/headrace/queue"
@@ -56,6 +58,30 @@ func TestLines(t *testing.T) {
 	once := iotest.TimeoutReader(iotest.OneByteReader(strings.NewReader("a\nb\n"))) // its second read fails, the third one does not
 	if got := read(pipeline.Lines(once, 0)); len(got) != 1 || !strings.Contains(got[0], "could not read line 1") {
 		t.Errorf("a reader that fails once: got %q, want only the error", got)
+	}
+}
+
+func TestNDJSON(t *testing.T) {
+	t.Parallel()
+	in := "\uFEFF{\"a\":1}\r\n\n  [1, 2]\ntrue false\n{\"a\":\"\xff\"}\n\x00\n" + strings.Repeat("[", 20_000) + "\n\"" + strings.Repeat("x", 30_000) + "\"\n-1e9"
+	want := []string{
+		`{"a":1}`, "  [1, 2]",
+		"error: pipeline: line 4: invalid character 'f' after top-level value, at byte 6",
+		"error: pipeline: line 5: the text is not valid UTF-8",
+		`error: pipeline: line 6: invalid character '\x00' looking for beginning of value, at byte 1`,
+		"error: pipeline: line 7: invalid character '[' exceeded max depth, at byte 10001",
+		"error: pipeline: line 8: the line is too long: more than 25000 bytes",
+		"-1e9",
+	}
+	if d := cmp.Diff(want, read(pipeline.NDJSON(strings.NewReader(in), 25_000))); d != "" {
+		t.Error("(-want +got)", d)
+	}
+	for what, s := range map[string]pipeline.Source{"the limit of NDJSON is -1": pipeline.NDJSON(strings.NewReader(in), -1), "the reader of NDJSON is nil": pipeline.NDJSON(nil, 0)} {
+		for _, err := range s {
+			if !errors.Is(err, pipeline.ErrConfig) || !strings.Contains(err.Error(), what) {
+				t.Errorf("got %v, want ErrConfig: %s", err, what)
+			}
+		}
 	}
 }
 
