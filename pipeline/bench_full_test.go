@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -339,11 +338,9 @@ func (m cpuMeter) read(b *testing.B) (c cpuSeconds) {
 			c.redis += n
 		}
 	}
-	var own syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &own); err != nil {
+	if c.program, err = ownCPU(); err != nil {
 		b.Fatal(err)
 	}
-	c.program = time.Duration(own.Utime.Nano() + own.Stime.Nano()).Seconds()
 	if m.postmaster == "" {
 		return c
 	}

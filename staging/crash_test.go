@@ -28,6 +28,10 @@ const (
 	childThaw  = "HEADRACE_STAGING_THAW" // set: it waits for a line to read instead of its death, and then prints its outcome
 )
 
+// impatient is the configuration of both sides here. What a frozen program holds is free again
+// after about the longest of these.
+var impatient = staging.Config[item]{Create: true, LockTimeout: 200 * time.Millisecond, IdleTimeout: 300 * time.Millisecond, StageTimeout: 300 * time.Millisecond}
+
 const crashRows = 3000
 
 // child stages a batch and promotes what there is, reports when it has reached its point, and stops

@@ -1,3 +1,5 @@
+//go:build unix
+
 package staging_test
 
 import (
@@ -19,10 +21,6 @@ import (
 	"github.com/headrace/headrace/staging"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
-
-// impatient is the configuration of both sides here. What a frozen program holds is free again
-// after about the longest of these.
-var impatient = staging.Config[item]{Create: true, LockTimeout: 200 * time.Millisecond, IdleTimeout: 300 * time.Millisecond, StageTimeout: 300 * time.Millisecond}
 
 // frozen is a program that SIGSTOP holds at a point of its work, in the middle of a transaction.
 type frozen struct {
