@@ -110,7 +110,8 @@ func buryLetters(t *testing.T, q *queue.Queue, failure string, payloads ...strin
 			st, err := q.Stats(ctx)
 			return err == nil && st.Dead == before.Dead+int64(i+1)
 		})
-		time.Sleep(2 * time.Millisecond) // letters of one millisecond are listed in any order
+		buried := time.Now().UnixMilli() // letters of one millisecond are listed in any order
+		eventually(t, "that millisecond is over", func() bool { return time.Now().UnixMilli() > buried })
 	}
 }
 

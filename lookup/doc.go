@@ -42,6 +42,8 @@
 //
 //   - Redis is unavailable: the process goes on serving its snapshot. With StaleFail it returns
 //     [ErrStale] after MaxAge.
+//   - Redis is full: refreshes fail and the version stays. A program that starts works with it if
+//     it calls [Table.Ensure] instead of [Table.Refresh].
 //   - The source fails, has a NULL or duplicate key, or an entry cannot be encoded or decoded: the
 //     error names the table ([ErrNullKey], [ErrDuplicateKey], [EntryError]), and the old version
 //     stays.

@@ -94,6 +94,35 @@ func ExampleTable_Refresh_empty() {
 	// 1 <nil>
 }
 
+// A program that starts takes the version that is there. Only the first one reads the source.
+func ExampleTable_Ensure() {
+	redis, _, name, cleanup := connect()
+	defer cleanup()
+	ctx := context.Background()
+
+	for _, program := range []string{"first", "second"} {
+		stock, err := lookup.New(ctx, redis, name, lookup.Config[string, int]{
+			Load: lookup.FromMap(func(context.Context) (map[string]int, error) {
+				fmt.Println("the", program, "program reads the source")
+				return map[string]int{"chair": 4}, nil
+			}),
+		})
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Println(stock.Ensure(ctx))
+		found, err := stock.GetMany(ctx, []string{"chair"})
+		fmt.Println(found.Values, err)
+	}
+	// Output:
+	// the first program reads the source
+	// <nil>
+	// [4] <nil>
+	// <nil>
+	// [4] <nil>
+}
+
 // Two processes: one refreshes, the other reads. Sync fetches the version once; Run does it
 // whenever a new one appears.
 func ExampleTable_Sync() {

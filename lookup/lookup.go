@@ -100,6 +100,18 @@ func (t *Table[K, V]) Sync(ctx context.Context) error {
 	return named(t.name, err)
 }
 
+// Ensure gives this process a snapshot before it begins to work: of the current version or, if
+// there is none that can be read whole, of one to which it refreshes the table. So a program can
+// start while the source is down or Redis is full. An old version is a task for [Table.Run], see
+// Config.RefreshInterval.
+func (t *Table[K, V]) Ensure(ctx context.Context) error {
+	_, err := t.sync(ctx, nil)
+	if err != nil && replaceable(err) && t.cfg.Load != nil {
+		err = t.refreshOld(ctx)
+	}
+	return named(t.name, err)
+}
+
 // maxReads is how often sync reads a version: one may expire while it is read, when two newer ones
 // have replaced it.
 const maxReads = 3

@@ -81,10 +81,10 @@ func (t *Table[K, V]) poll(ctx context.Context) (next time.Duration, err error) 
 	return next, nil
 }
 
-// due reports whether a version of this age must be refreshed. A negative age means that the
+// due reports whether Run must refresh a version of this age. A negative age means that the
 // server's clock was set back: the age is meaningless then.
 func (t *Table[K, V]) due(age time.Duration) bool {
-	return age >= t.cfg.RefreshInterval || age < 0
+	return t.cfg.RefreshInterval > 0 && (age >= t.cfg.RefreshInterval || age < 0)
 }
 
 // refreshOld refreshes the table unless another process has done so since this one polled.

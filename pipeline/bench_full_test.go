@@ -50,7 +50,7 @@ func newFullJob(b *testing.B, ids int) *fullJob {
 	if j.app, err = orders.OpenAs(ctx, j.redis, j.pool, servertest.Prefix(b), orders.Options{ExpectedIDs: int64(ids), Depth: depth}); err != nil {
 		b.Fatal(err)
 	}
-	if err := j.app.Refresh(ctx); err != nil {
+	if err := j.app.Ensure(ctx); err != nil {
 		b.Fatal(err)
 	}
 	lookups, cancel := context.WithCancel(ctx)

@@ -30,7 +30,7 @@ func BenchmarkFigures(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	if err := app.Refresh(ctx); err != nil {
+	if err := app.Ensure(ctx); err != nil {
 		b.Fatal(err)
 	}
 	lookups, cancel := context.WithCancel(ctx)

@@ -48,7 +48,7 @@ func openPart(ctx context.Context, n *nodes, s *pipeline.Shards, i int, cfg pipe
 	if p.app, err = orders.Open(ctx, n.client, n.pools[p.database], p.shard.Queue.Name()); err != nil {
 		return nil, err
 	}
-	if err := p.app.Refresh(ctx); err != nil {
+	if err := p.app.Ensure(ctx); err != nil {
 		return nil, err
 	}
 	p.flow = pipeline.Flow[orders.Row]{

@@ -30,7 +30,7 @@ func run(ctx context.Context, p *program.Program, job orders.Job) error {
 	if err != nil {
 		return err
 	}
-	if err := app.Refresh(ctx); err != nil {
+	if err := app.Ensure(ctx); err != nil {
 		return err
 	}
 

@@ -85,7 +85,7 @@ func (v *benchmark) Run(ctx context.Context, s *session) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := app.Refresh(ctx); err != nil {
+	if err := app.Ensure(ctx); err != nil {
 		return err
 	}
 	gen, err := orders.NewGenerator(orders.Config{Orders: v.Total, Seed: 1})

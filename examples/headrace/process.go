@@ -46,7 +46,7 @@ func (v *process) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	if err := app.Refresh(ctx); err != nil {
+	if err := app.Ensure(ctx); err != nil {
 		return err
 	}
 	running, stop := context.WithCancel(ctx)

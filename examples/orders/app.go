@@ -138,27 +138,34 @@ func tableConfig() (staging.Config[Row], error) {
 	}, nil
 }
 
+// refreshLookups is how old the lookup tables become before one of the workers reads them again.
+const refreshLookups = 10 * time.Minute
+
 func (a *App) openLookups(ctx context.Context, redis rueidis.Client, pg *pgxpool.Pool, name string) (err error) {
 	if a.Products, err = lookup.New(ctx, redis, name+"-products", lookup.Config[string, Product]{
-		Load: lookup.FromQuery[string, Product](pg, "SELECT product_id, name, category, base_price::text FROM product_catalog"),
+		Load:            lookup.FromQuery[string, Product](pg, "SELECT product_id, name, category, base_price::text FROM product_catalog"),
+		RefreshInterval: refreshLookups,
 	}); err != nil {
 		return err
 	}
 	if a.Rates, err = lookup.New(ctx, redis, name+"-rates", lookup.Config[string, Rate]{
-		Load: lookup.FromQuery[string, Rate](pg, "SELECT currency, per_usd::text FROM currency_rates"),
+		Load:            lookup.FromQuery[string, Rate](pg, "SELECT currency, per_usd::text FROM currency_rates"),
+		RefreshInterval: refreshLookups,
 	}); err != nil {
 		return err
 	}
 	a.Zips, err = lookup.New(ctx, redis, name+"-zips", lookup.Config[string, Zone]{
-		Load: lookup.FromQuery[string, Zone](pg, "SELECT zip, city, state, country, time_zone, shipping_zone FROM zip_code_zones"),
+		Load:            lookup.FromQuery[string, Zone](pg, "SELECT zip, city, state, country, time_zone, shipping_zone FROM zip_code_zones"),
+		RefreshInterval: refreshLookups,
 	})
 	return err
 }
 
-// Refresh reads the lookup tables from Postgres and makes them the current versions everywhere.
-func (a *App) Refresh(ctx context.Context) error {
-	for _, refresh := range []func(context.Context) (lookup.RefreshResult, error){a.Products.Refresh, a.Rates.Refresh, a.Zips.Refresh} {
-		if _, err := refresh(ctx); err != nil {
+// Ensure gives this process a snapshot of each lookup table. Only the first process of all reads
+// them from Postgres.
+func (a *App) Ensure(ctx context.Context) error {
+	for _, ensure := range []func(context.Context) error{a.Products.Ensure, a.Rates.Ensure, a.Zips.Ensure} {
+		if err := ensure(ctx); err != nil {
 			return err
 		}
 	}
@@ -171,7 +178,8 @@ func (a *App) RefreshViews(ctx context.Context) error {
 	return err
 }
 
-// RunLookups keeps this process' snapshots current until ctx is done.
+// RunLookups keeps this process' snapshots current until ctx is done, and refreshes the tables
+// every ten minutes.
 func (a *App) RunLookups(ctx context.Context) error {
 	var wg sync.WaitGroup
 	errs := make([]error, 3)

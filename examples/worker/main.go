@@ -51,7 +51,7 @@ func run(ctx context.Context, p *program.Program, args []string) error {
 		return err
 	}
 	defer done()
-	if err := app.Refresh(ctx); err != nil {
+	if err := app.Ensure(ctx); err != nil {
 		return err
 	}
 	m, err := monitor.StartOrders(ctx, p, listen, app)

@@ -97,9 +97,7 @@ func child(mode Mode) {
 	r.add(set.Postgres.in)
 	r.add(set.PgBouncer.in)
 	check(json.NewEncoder(os.Stdout).Encode(r))
-	for {
-		time.Sleep(time.Hour) // an empty select is a deadlock where no other goroutine is left
-	}
+	<-time.After(time.Hour) // an empty select is a deadlock where no other goroutine is left
 }
 
 func check(err error) {
