@@ -40,6 +40,10 @@ func (r *Row) putValue(c *column, v any) {
 			return
 		}
 	}
+	if c.kind == kArray && uneven(c.elem, reflect.ValueOf(v)) {
+		r.refuse(c, CodeEncode, "has parts of different lengths, which no array of Postgres has")
+		return
+	}
 	oid, ok := r.binaryType(c)
 	if !ok {
 		r.wrongType(c, fmt.Sprintf("%T: pgx does not know the binary form of that type", v), v)
@@ -182,6 +186,34 @@ func (r *Row) binaryType(c *column) (oid uint32, ok bool) {
 	return c.oid, ok && typ.Codec.FormatSupported(pgtype.BinaryFormatCode)
 }
 
+// uneven is true for a slice of slices that differ in length: of each, pgx encodes as many elements
+// as the first one has. Bytes are one value, unless the elements are numbers.
+func uneven(elem *column, v reflect.Value) bool {
+	for v.Kind() == reflect.Pointer {
+		v = v.Elem()
+	}
+	var lengths []int
+	var differs func(v reflect.Value, depth int) bool
+	differs = func(v reflect.Value, depth int) bool {
+		if v.Kind() != reflect.Slice || depth > 0 && v.Type().Elem().Kind() == reflect.Uint8 && !number(elem) {
+			return false
+		}
+		if depth == len(lengths) {
+			lengths = append(lengths, v.Len())
+		}
+		if v.Len() != lengths[depth] {
+			return true
+		}
+		for i := 0; i < v.Len() && v.Type().Elem().Kind() == reflect.Slice; i++ {
+			if differs(v.Index(i), depth+1) {
+				return true
+			}
+		}
+		return false
+	}
+	return differs(v, 0)
+}
+
 // rawBytes returns the length of a slice of bytes that pgx would take for a uuid of any length.
 func rawBytes(v any) (n int, ok bool) {
 	if _, ok := v.(pgtype.UUIDValuer); ok {
@@ -194,8 +226,8 @@ func rawBytes(v any) (n int, ok bool) {
 	return s.Len(), true
 }
 
-// encoded turns a panic into an error: pgx panics for an array whose rows differ in length, and the
-// methods of a value may. It is this record's fault, and no other's.
+// encoded turns a panic into an error: the methods of a value may panic. It is this record's fault,
+// and no other's.
 func encoded(encode func() ([]byte, error)) (b []byte, err error) {
 	defer func() {
 		if p := recover(); p != nil {

@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"math/big"
 	"slices"
@@ -114,4 +115,43 @@ func TestValuesOutOfRangeAreRejected(t *testing.T) {
 		}
 		exec(t, pool, "DELETE FROM odd_rejects; DELETE FROM odd_reject_counts")
 	}
+}
+
+// Of slices that differ in length, pgx encodes as many elements as the first one has.
+func TestSlicesOfDifferentLengths(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	type row struct {
+		ID    int64       `db:"id"`
+		Nums  [][]int32   `db:"nums"`
+		Cube  [][][]int64 `db:"cube"`
+		Texts [][]byte    `db:"texts"`
+		Bytes [][]byte    `db:"bytes"`
+		Small *[][]byte   `db:"small"`
+	}
+	exec(t, pool, "CREATE TABLE rows (id bigint PRIMARY KEY, nums int[], cube bigint[], texts text[], bytes bytea[], small smallint[])")
+	tab := newTable(t, pool, "rows", staging.Config[row]{Key: []string{"id"}})
+	stage(t, tab, load(
+		row{ID: 1, Nums: [][]int32{{1, 2}, {3, 4}}, Cube: [][][]int64{{{1}, {2}}, {{3}, {4}}}, Texts: [][]byte{[]byte("a"), []byte("bc"), nil}, Bytes: [][]byte{{1}, {2, 3}}, Small: &[][]byte{{1, 2}, {3, 4}}},
+		row{ID: 2, Nums: [][]int32{{}, {}}, Texts: [][]byte{}},
+		row{ID: 3, Nums: [][]int32{{1}, {2, 3}}},
+		row{ID: 4, Nums: [][]int32{{1, 2}, {3}}},
+		row{ID: 5, Nums: [][]int32{nil, {1}}},
+		row{ID: 6, Cube: [][][]int64{{{1}, {2}}, {{3}, {4, 5}}}},
+		row{ID: 7, Cube: [][][]int64{{{1}}, {{2}, {3}}}},
+		row{ID: 8, Small: &[][]byte{{1}, {2, 3}}},
+	), staging.OutcomeStaged)
+	promote(t, tab)
+	want := map[string]string{}
+	for _, id := range []string{"3", "4", "5", "6", "7", "8"} {
+		want[id] = staging.CodeEncode
+	}
+	if got := codes(t, tab); !maps.Equal(got, want) {
+		t.Errorf("rejects %v, want %v", got, want)
+	}
+	const stored = `{{1,2},{3,4}} {{{1},{2}},{{3},{4}}} {a,bc,NULL} {"\\x01","\\x0203"} {{1,2},{3,4}}; {} {}`
+	if got := query[string](t, usualFormats(t, pool), "SELECT string_agg(concat_ws(' ', nums, cube, texts, bytes, small), '; ' ORDER BY id) FROM rows"); got != stored {
+		t.Errorf("stored %s, want %s", got, stored)
+	}
+	balanced(t, tab)
 }
