@@ -106,7 +106,10 @@ func (p *promotion) judgeRows(ctx context.Context, w *work, base string, spans [
 		return true, nil
 	}
 	if !p.inOrder { // else it has left rows out that blame would not: it blames record by record
-		if berr := w.blame(ctx, condition, err); berr != nil {
+		switch berr := w.blame(ctx, condition, err); {
+		case refusesRecord(berr):
+			return true, p.inOrderOfArrival(ctx, w, base, spans)
+		case berr != nil:
 			return false, berr
 		}
 	}
@@ -137,7 +140,7 @@ func (p *promotion) inOrderOfArrival(ctx context.Context, w *work, base string, 
 		if !whole.single() {
 			err = p.inOrderOfArrival(ctx, w, base, part)
 		} else if berr := w.blame(ctx, p.of(whole), err); berr != nil {
-			return berr
+			err = p.rejectMerged(ctx, w, whole, berr)
 		} else {
 			err = p.rejectOne(ctx, w, whole, err)
 		}
