@@ -57,7 +57,8 @@ type Config struct {
 	Digest bool
 	// Durable makes each claim wait until the server has it on disk. See the package comment.
 	Durable bool
-	// DurableTimeout bounds one wait for the disk: 1 ms to 1 h. Default 5 s.
+	// DurableTimeout bounds one wait for the disk: 1 ms to 1 h. After three of them, Claim returns
+	// ErrNotDurable. Default 5 s.
 	DurableTimeout time.Duration
 	// Eviction is what New does with a server that may evict claims. Default EvictionWarn.
 	Eviction Eviction

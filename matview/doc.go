@@ -1,25 +1,25 @@
 // Package matview keeps dashboards off the live tables, in two ways: materialized views that are
 // refreshed in order, and roll-ups into which each promotion merges its rows.
 //
-// # Use a Refresher when
+// # Refresher
 //
-// the answer needs the whole table (medians, percentiles, joins) and may be a little old. [New]
-// creates missing views and reports a view that differs from its definition. [Refresher.Refresh]
-// refreshes the views in the order in which they read each other. It refreshes CONCURRENTLY where
-// Postgres can, so that readers are never blocked. Across all processes it refreshes a view once at
-// a time. All calls that arrive during a refresh share the next one. With Config.Changed it skips
-// views whose tables have not changed. A refresh costs as much as its query over the whole table,
-// however little has changed.
+// Use a [Refresher] when the answer needs the whole table (medians, percentiles, joins) and may be
+// a little old. [New] creates missing views and reports a view that differs from its definition.
+// [Refresher.Refresh] takes the views in the order in which they read each other. It refreshes
+// CONCURRENTLY where Postgres can, so that readers are never blocked. Across all processes it
+// refreshes a view once at a time. All calls that arrive during a refresh share the next one. With
+// Config.Changed it skips views whose tables have not changed. A refresh costs as much as its query
+// over the whole table, however little has changed.
 //
-// # Use a Rollup when
+// # Rollup
 //
-// the answer consists of sums, counts, averages, minima, maxima and distinct counts by group. A
-// [Rollup] is an ordinary table. [Rollup.Merges] returns the statements that add the promoted rows
-// to it inside the promotion's own transaction. So the roll-up is always as fresh as the target, it
-// never counts a row twice, and its cost depends on the new rows alone. An average is a sum and a
-// count, and a column generated from them. Distinct counts are exact, from a table of values next
-// to the roll-up, or estimates from a sketch that merges across groups. Medians cannot be merged:
-// they need a view.
+// Use a [Rollup] when the answer consists of sums, counts, averages, minima, maxima and distinct
+// counts by group. It is an ordinary table. [Rollup.Merges] returns the statements that add the
+// promoted rows to it inside the promotion's own transaction. So the roll-up is always as fresh as
+// the target, it never counts a row twice, and its cost depends on the new rows alone. An average
+// is a sum and a count, and a column generated from them. Distinct counts are exact, from a table
+// of values next to the roll-up, or estimates from a sketch that merges across groups. Medians
+// cannot be merged: they need a view.
 //
 // For a coarser level, days from hours, read a view over the roll-up: it adds up sums and counts,
 // divides the sum of the sums by that of the counts, and merges sketches with bit_or. Exact

@@ -34,6 +34,18 @@
 // Before a split, the batch's id is made void in the ledger, so that a worker that still holds the
 // batch cannot stage it afterwards.
 //
+// # What to use
+//
+//   - For a chain: [Decode], [Dedup], [Lookup], [Map] and the other functions that return a
+//     [Stage], joined by [Then]. [Try] tests a chain without servers.
+//   - For a program: [NewWorker], [NewPromoter], [Run] and [Await].
+//   - For input: [Feed] pushes the lines of a file, [Relay] the rows of a Postgres query.
+//   - For an answer: [Flow.Books], [Flow.Find], [Flow.Drain], or an [Observer].
+//   - For a Redis Cluster: [NewShards].
+//
+// Package console is a web page over all this, otelpipeline exports metrics and traces, and
+// pipelinetest has stores in memory for tests.
+//
 // # What counts against a batch
 //
 // An error or a panic of a stage counts as a failure. An expired lease counts as a crash, also that
@@ -56,7 +68,6 @@
 // # Failure modes
 //
 // An error of one record rejects the record. An error or a panic of a stage fails the batch, which
-// is redelivered, later in smaller parts. A transform that hangs loses its lease after
-// [WorkerConfig.BatchTimeout]. Workers and promoters retry while a store is unavailable. They
-// return only when their context ends.
+// is redelivered, later in smaller parts. Workers and promoters retry while a store is unavailable.
+// They return when their context ends, or when the program has closed their client or pool.
 package pipeline

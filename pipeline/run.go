@@ -12,7 +12,7 @@ import (
 )
 
 // Service is a part of a program that runs until its context ends: a [Worker], a [Promoter], a
-// lookup table, a gate, or a [ServiceFunc].
+// [Relay], a lookup.Table, a matview.Refresher, or a [ServiceFunc].
 type Service interface {
 	Run(ctx context.Context) error
 }

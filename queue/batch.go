@@ -116,9 +116,14 @@ type BatchFate struct {
 	Undo []Undo
 }
 
-// ReconcileResult counts what Reconcile did, in batches.
+// ReconcileResult counts what Reconcile did, in batches. Seen exceeds the sum of the others by
+// those that failed, and by those that another process dealt with meanwhile.
 type ReconcileResult struct {
-	Seen, Left, Acked, Settled, Redelivered int
+	Seen        int // handed off when Reconcile read them
+	Left        int // staged: left as they are
+	Acked       int // promoted: acknowledged
+	Settled     int // void: split or buried
+	Redelivered int // unknown: back in the queue
 }
 
 // HandedOff is a batch that was handed off and is not yet acknowledged.

@@ -82,7 +82,8 @@ type PushConfig struct {
 	// (WAITAOF). It needs Redis 7.2 or Valkey with appendonly yes and appendfsync everysec or always:
 	// otherwise New returns ErrNoAOF.
 	Durable bool
-	// DurableTimeout bounds the wait for the disk.
+	// DurableTimeout bounds the wait for the disk. After it, Push returns ErrNotDurable, and the
+	// records are in the queue.
 	DurableTimeout time.Duration
 }
 

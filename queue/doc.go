@@ -19,7 +19,7 @@
 // workers disappear (an expired lease). Waiting for promotion, Reconcile and a Release without a
 // Failure do not count. When a counter reaches its limit, the batch is split √n ways, again and
 // again, until the bad record is alone. That record goes to the dead-letter list with its reason.
-// Nothing ever trims that list. Before each split or burial, the callback Settle makes the batch
+// Nothing ever trims that list. Before each split or burial, [LeaseOptions].Settle makes the batch
 // void in the ledger, so that a late copy of it is dropped.
 //
 // # Keys

@@ -88,9 +88,10 @@ func (q *Queue) attempts(ctx context.Context, p []HandedOff) ([]HandedOff, error
 	return out, nil
 }
 
-// Reconcile asks known for the fate of every handed-off batch, and acts on it. Call it at start,
-// after an error of the durable side, and periodically. It counts nothing against a batch. An error
-// of one batch does not stop it; it returns all errors joined.
+// Reconcile asks known for the fate of every handed-off batch, and acts on it as listed at [Fate].
+// For a void batch it also calls settle, whose undos replace those of its BatchFate; nil: they
+// stay. Call Reconcile at start, after an error of the durable side, and periodically. It counts
+// nothing against a batch. An error of one batch does not stop it; it returns all errors joined.
 func (q *Queue) Reconcile(ctx context.Context, known FatesFunc, settle SettleFunc) (ReconcileResult, error) {
 	var r ReconcileResult
 	if known == nil {

@@ -66,7 +66,8 @@ func (c *column) definition() string {
 // flaw is the reason why a value cannot go into its column.
 type flaw struct{ code, reason string }
 
-// The codes of rejects that staging finds before Postgres sees the value.
+// The codes that this package gives. Stage finds all of these rejects but CodeSuppressed before
+// Postgres sees the row.
 const (
 	CodeUTF8    = "invalid_utf8"  // text is not UTF-8
 	CodeNUL     = "nul_character" // a NUL in a text, or \u0000 in jsonb

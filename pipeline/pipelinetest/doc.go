@@ -11,7 +11,7 @@
 //
 // # Limits
 //
-// The stores keep everything in memory and forget it with the process. Queue has no delay between
-// redeliveries, no bytes bound, and polls nothing. Table has no SQL: Reject takes the place of a
-// rule and Key for a unique key with the policy to keep the first row.
+// Everything ends with the process. Queue redelivers without delay, has no bound in bytes, and
+// never polls. Table has no SQL: Reject takes the place of rules, and Key that of a unique key with
+// staging.ConflictSkip.
 package pipelinetest

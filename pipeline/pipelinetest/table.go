@@ -19,7 +19,7 @@ type Table[T any] struct {
 	// Reject takes the place of the rules: a row for which it returns an error is rejected at
 	// promotion. Nil: none.
 	Reject func(T) error
-	// ID returns the id of a row's record for the dedup window. Nil: claims of such rows are kept.
+	// ID returns the id, in the dedup window, of a row that Reject rejects. Nil: its claim is kept.
 	ID func(T) string
 
 	mu      sync.Mutex
