@@ -2,9 +2,7 @@ package orders
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -181,13 +179,7 @@ func (a *App) RefreshViews(ctx context.Context) error {
 // RunLookups keeps this process' snapshots current until ctx is done, and refreshes the tables
 // every ten minutes.
 func (a *App) RunLookups(ctx context.Context) error {
-	var wg sync.WaitGroup
-	errs := make([]error, 3)
-	for i, run := range []func(context.Context) error{a.Products.Run, a.Rates.Run, a.Zips.Run} {
-		wg.Go(func() { errs[i] = run(ctx) })
-	}
-	wg.Wait()
-	return errors.Join(errs...)
+	return pipeline.Run(ctx, a.Products, a.Rates, a.Zips)
 }
 
 // Catalog is one version of the reference data, for one batch.

@@ -10,7 +10,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/headrace/headrace/examples/internal/monitor"
@@ -82,13 +81,7 @@ func run(ctx context.Context, p *program.Program, args []string) error {
 		p.Say("advice (%s): %s", a.Code, a.Text)
 	}
 	p.Say("promoting; Ctrl-C finishes the current promotion")
-	refreshing, stop := context.WithCancel(ctx)
-	var wg sync.WaitGroup
-	wg.Go(func() { _ = app.Views.Run(refreshing) })
-	err = promoter.Run(ctx)
-	stop()
-	wg.Wait()
-	if err != nil {
+	if err := pipeline.Run(ctx, promoter, app.Views); err != nil { // the views stop last
 		return err
 	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), booksTimeout)

@@ -7,7 +7,6 @@ package main
 
 import (
 	"context"
-	"sync"
 
 	"github.com/headrace/headrace/examples/internal/monitor"
 	"github.com/headrace/headrace/examples/internal/program"
@@ -64,13 +63,6 @@ func run(ctx context.Context, p *program.Program, args []string) error {
 	if err != nil {
 		return err
 	}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if err := app.RunLookups(ctx); err != nil && ctx.Err() == nil {
-			p.Say("lookups: %v", err)
-		}
-	})
-	defer wg.Wait()
 	p.Say("working; Ctrl-C finishes the leased batches")
-	return worker.Run(ctx)
+	return pipeline.Run(ctx, worker, pipeline.ServiceFunc(app.RunLookups)) // the lookups stop last
 }
