@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -56,7 +57,8 @@ func Run(ctx context.Context, services ...Service) error {
 				return
 			}
 			once.Do(func() {
-				first = fmt.Errorf("pipeline: service %d (%T): %w", i, services[i], err)
+				kind, _, _ := strings.Cut(fmt.Sprintf("%T", services[i]), "[") // without the type of its rows
+				first = fmt.Errorf("pipeline: service %d (%s): %w", i, kind, err)
 				close(failed)
 			})
 		}()

@@ -87,6 +87,10 @@ func TestRunReturnsTheFirstError(t *testing.T) {
 			}
 		})
 	}
+	empty := pipeline.Run(t.Context(), &pipeline.Worker[item]{})
+	if empty == nil || !strings.HasPrefix(empty.Error(), "pipeline: service 0 (*pipeline.Worker): ") {
+		t.Errorf("error %q, want the service without the type of its rows", empty)
+	}
 	if err := pipeline.Run(t.Context(), (*pipeline.Worker[item])(nil)); !errors.Is(err, pipeline.ErrConfig) {
 		t.Errorf("a nil service: %v, want ErrConfig", err)
 	}
