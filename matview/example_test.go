@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/headrace/headrace/matview"
+	"github.com/headrace/headrace/staging"
 )
 
 // dashboard is two views, of which one reads the other.
@@ -174,8 +175,8 @@ var sales = matview.Rollup{
 	},
 }
 
-// A roll-up grows with each promotion, in the promotion's own statement. A staging.Merge(m) of each
-// merge goes into staging.Config.Merges, and this is what a promotion does with them.
+// The merges of a roll-up go into the configuration of the table. Then each promotion adds its rows
+// to the roll-up, in the same transaction.
 func ExampleRollup_Merges() {
 	ctx := context.Background()
 	pool, drop := database(ordersTable)
@@ -188,12 +189,26 @@ func ExampleRollup_Merges() {
 	if err != nil {
 		fmt.Println(err)
 	}
-	for _, values := range []string{`(1, 'Books', 10), (2, 'Games', 25)`, `(3, 'Books', 99), (4, NULL, 1)`} {
-		promotion := `WITH promoted AS (INSERT INTO orders VALUES ` + values + ` RETURNING category, total)`
-		for _, m := range merges {
-			promotion += `, "` + m.Name + `" AS (` + m.SQL + `)`
+	type order struct {
+		ID       int64  `db:"id"`
+		Category string `db:"category,nullzero"`
+		Total    string `db:"total"`
+	}
+	var cfg staging.Config[order]
+	for _, m := range merges {
+		cfg.Merges = append(cfg.Merges, staging.Merge(m))
+	}
+	table, err := staging.New(ctx, pool, "orders", cfg)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for _, orders := range [][]order{{{1, "Books", "10"}, {2, "Games", "25"}}, {{3, "Books", "99"}, {4, "", "1"}}} {
+		load := staging.Load[order]{Batch: staging.Batch{ID: staging.NewBatchID(), Records: len(orders)}, Rows: orders}
+		if _, err := table.Stage(ctx, load); err != nil {
+			fmt.Println(err)
 		}
-		if _, err := pool.Exec(ctx, promotion+` SELECT`); err != nil {
+		if _, err := table.Promote(ctx, staging.PromoteOptions{}); err != nil {
 			fmt.Println(err)
 		}
 	}

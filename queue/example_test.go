@@ -142,15 +142,19 @@ func ExampleQueue_Extend() {
 	// true
 }
 
-// The worker's own code is done, and the batch waits for a database that is away.
+// The worker's own code is done, and the batch waits for a database that is away. If the worker
+// dies now, the batch is delivered again, and no crash is counted.
 func ExampleQueue_ExtendWaiting() {
 	q, stop := orders(queue.Config{}, "chair")
 	defer stop()
 	ctx := context.Background()
 	batch, err := q.Lease(ctx, queue.LeaseOptions{})
 	check(err)
-	fmt.Println(q.ExtendWaiting(ctx, batch, time.Minute))
-	// Output: <nil>
+	check(q.ExtendWaiting(ctx, batch, time.Millisecond))
+	again, err := q.Lease(ctx, queue.LeaseOptions{})
+	check(err)
+	fmt.Println("same batch:", again.ID == batch.ID, "attempt:", again.Attempt, "crashes:", again.Crashes)
+	// Output: same batch: true attempt: 2 crashes: 0
 }
 
 // A batch that fails goes back, with the reason.
