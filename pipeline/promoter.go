@@ -27,7 +27,8 @@ type Promoter[T any] struct {
 	promoting  *outage
 	refreshing *outage
 	pruning    *outage
-	pruner     pruner // of the table; nil: it has none
+	pruner     pruner  // of the table; nil: it has none
+	adviser    adviser // the same
 	prunes     *patience
 	sharded    bool // the queue may fail in part
 
@@ -51,6 +52,7 @@ func NewPromoter[T any](flow Flow[T], cfg PromoterConfig) (*Promoter[T], error) 
 	if cfg.Retention > 0 && pruner == nil {
 		return nil, fmt.Errorf("%w: PromoterConfig.Retention is %v, must be 0 for a table without a method Prune", ErrConfig, cfg.Retention)
 	}
+	adviser, _ := flow.Table.(adviser)
 	name := flow.Queue.Name()
 	_, sharded := flow.Queue.(*queue.Shards)
 	wake := []chan struct{}{make(chan struct{}, 1)}
@@ -62,7 +64,7 @@ func NewPromoter[T any](flow Flow[T], cfg PromoterConfig) (*Promoter[T], error) 
 	flow = flow.bounded(cfg.CallTimeout, cfg.CallTimeout)
 	ev := &events{observer: cfg.Observer, queue: name, program: cfg.Name}
 	return &Promoter[T]{
-		flow: flow, cfg: cfg, wake: wake, events: ev, pruner: pruner, sharded: sharded,
+		flow: flow, cfg: cfg, wake: wake, events: ev, pruner: pruner, adviser: adviser, sharded: sharded,
 		prunes:     newPatience(cfg.CallTimeout, mostPromoteTimeout),
 		promoting:  flow.watch(newOutage(cfg.Logger, "promoting", "queue", name), ev),
 		refreshing: flow.watch(newOutage(cfg.Logger, "refreshing views", "queue", name), ev),
@@ -74,6 +76,9 @@ func NewPromoter[T any](flow Flow[T], cfg PromoterConfig) (*Promoter[T], error) 
 // promotion, refreshes if that is due, and returns nil, all within ShutdownTimeout. While a store
 // is unavailable, Run retries. When the program has closed a client or a pool of the flow, Run ends
 // with an error. A second Run at the same time returns ErrRunning.
+//
+// When Run begins, it logs what makes promotions slow and an administrator can change, if the table
+// has a method Advise, as *staging.Table does.
 func (p *Promoter[T]) Run(ctx context.Context) error {
 	if p.events == nil {
 		return fmt.Errorf("%w: the Promoter is empty, must come from NewPromoter", ErrConfig)
@@ -92,6 +97,9 @@ func (p *Promoter[T]) Run(ctx context.Context) error {
 
 	if p.flow.Signals != nil {
 		wg.Go(func() { p.listen(ctx) })
+	}
+	if p.adviser != nil {
+		wg.Go(func() { p.advise(ctx) })
 	}
 	if p.cfg.Retention > 0 {
 		wg.Go(func() { p.pruneLoop(ctx) })

@@ -187,6 +187,34 @@ func TestStoppedPromoterLeavesFreshViews(t *testing.T) {
 	}
 }
 
+// A promoter reports once when it starts what makes its promotions slow, of a table and of a group.
+func TestPromoterLogsAdvice(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	if _, err := r.pool.Exec(t.Context(), "ALTER TABLE items SET (autovacuum_enabled = off)"); err != nil {
+		t.Fatal(err)
+	}
+	group := staging.Group(staging.Into(r.table, func(i item) []item { return []item{i} }))
+	for name, table := range map[string]pipeline.Table[item]{"table": r.table, "group": group} {
+		r.flow.Table = table
+		log := newLines()
+		ctx, cancel := context.WithCancel(context.Background())
+		wait := r.startPromoter(ctx, pipeline.PromoterConfig{Logger: slog.New(log)})
+		advice := func() int { return len(log.with("advice=autovacuum reason=\"autovacuum is off for items")) }
+		eventually(t, time.Minute, func() error {
+			if advice() == 0 {
+				return fmt.Errorf("no advice: %q", log.all())
+			}
+			return nil
+		})
+		cancel()
+		wait()
+		if n := advice(); n != 1 {
+			t.Errorf("%s: %d lines of advice, want one: %q", name, n, log.all())
+		}
+	}
+}
+
 // Postgres is away while batches wait: one line when it begins, one when it is over, whatever the
 // number of batches, each line's error on one line.
 func TestOutageLogsTwoLines(t *testing.T) {

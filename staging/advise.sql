@@ -10,8 +10,8 @@ WITH leaves AS (
     FROM unnest(ARRAY['max_wal_size', 'shared_buffers']) name
 )
 SELECT 'collation' AS code,
-       format('the key column %I sorts by the C library (collation %s): sorting and index look-ups took 28 µs a row of random keys, and 12 µs with COLLATE "C"',
-              a.attname, CASE o.collprovider WHEN 'd' THEN d.datcollate ELSE o.collname::text END) AS text
+       format('the key column %I of %s sorts by the C library (collation %s): sorting and index look-ups took 28 µs a row of random keys, and 12 µs with COLLATE "C"',
+              a.attname, a.attrelid::regclass, CASE o.collprovider WHEN 'd' THEN d.datcollate ELSE o.collname::text END) AS text
 FROM pg_attribute a JOIN pg_collation o ON o.oid = a.attcollation JOIN pg_database d ON d.datname = current_database()
 WHERE a.attrelid = {target_text}::regclass AND a.attname = ANY({key_names})
   AND CASE o.collprovider
@@ -30,6 +30,6 @@ UNION ALL
 SELECT 'max_wal_size', format('max_wal_size is %s: under load a checkpoint begins each time it is full, and after each checkpoint the first change of a page writes the whole page to the WAL; 4GB or more', value)
 FROM settings WHERE name = 'max_wal_size' AND bytes < 4::bigint * 1024 * 1024 * 1024
 UNION ALL
-SELECT 'shared_buffers', format('shared_buffers is %s, the indexes of the target have %s: inserts of random keys read index pages back from the system', value, pg_size_pretty(i.bytes))
+SELECT 'shared_buffers', format('shared_buffers is %s, the indexes of %s have %s: inserts of random keys read index pages back from the system', value, {target_text}::regclass, pg_size_pretty(i.bytes))
 FROM settings, LATERAL (SELECT sum(pg_indexes_size(oid))::bigint AS bytes FROM leaves) i
 WHERE name = 'shared_buffers' AND i.bytes > settings.bytes

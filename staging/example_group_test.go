@@ -133,3 +133,34 @@ func ExampleTableGroup_StageCounts() {
 	// wanted entered 3 passed 1 <nil>
 	// 2 stages <nil>
 }
+
+func ExampleTableGroup_Advise() {
+	ctx := context.Background()
+	pool, drop := exampleDatabase(booksTables + "ALTER TABLE book_lines SET (autovacuum_enabled = off)")
+	defer drop()
+
+	orders, err := staging.New(ctx, pool, "book_orders", staging.Config[bookOrder]{Key: []string{"id"}})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	lines, err := staging.New(ctx, pool, "book_lines", staging.Config[bookLine]{Key: []string{"order_id", "title"}, ID: "order_id"})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	table := staging.Group(
+		staging.Into(orders, func(r bookRecord) []bookOrder { return []bookOrder{r.Order} }),
+		staging.Into(lines, func(r bookRecord) []bookLine { return r.Lines }),
+	)
+	advice, err := table.Advise(ctx)
+	for _, a := range advice {
+		if a.Code == "autovacuum" { // the others depend on the server
+			fmt.Println(a.Text)
+		}
+	}
+	fmt.Println(err)
+	// Output:
+	// autovacuum is off for book_lines: nothing will analyze it or mark its pages as visible
+	// <nil>
+}

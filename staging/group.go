@@ -52,6 +52,7 @@ type groupTable interface {
 	Rejects(ctx context.Context, f RejectFilter) ([]StoredReject, error)
 	StageCounts(ctx context.Context, since time.Time) ([]StageCount, error)
 	Clock(ctx context.Context) (time.Time, error)
+	Advise(ctx context.Context) ([]Advice, error)
 	CodeCounts(ctx context.Context) ([]CodeCount, error)
 	FindKey(ctx context.Context, key string) (FoundKey, error)
 	FindBatches(ctx context.Context, ids ...string) (FoundBatches, error)

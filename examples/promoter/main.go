@@ -73,13 +73,6 @@ func run(ctx context.Context, p *program.Program, args []string) error {
 	if err != nil {
 		return err
 	}
-	advice, err := app.Table.Advise(ctx)
-	if err != nil {
-		return err
-	}
-	for _, a := range advice {
-		p.Say("advice (%s): %s", a.Code, a.Text)
-	}
 	p.Say("promoting; Ctrl-C finishes the current promotion")
 	if err := pipeline.Run(ctx, promoter, app.Views); err != nil { // the views stop last
 		return err
