@@ -67,8 +67,7 @@
 // A failed refresh leaves the view and its token as they were. A view without a unique index on
 // plain columns is refreshed under an exclusive lock: its readers wait, and the report gives the
 // reason. A sum that exceeds its type fails the promotion, and the batches stay staged: choose
-// numeric, for money with (price)::numeric as the expression. A row for which an expression fails,
-// or whose key is too long for an index, is rejected. Since PostgreSQL 17 a refresh runs
+// numeric, for money with (price)::numeric as the expression. Since PostgreSQL 17 a refresh runs
 // functions with a search path of pg_catalog and pg_temp: a function that names tables without a
 // schema needs SET search_path, or it fails.
 //

@@ -44,8 +44,7 @@ var (
 	// ErrConflict is wrapped by a [ConflictError]: a promotion met an existing key under ConflictFail.
 	ErrConflict = errors.New("staging: key exists")
 	// ErrMerge is wrapped by the error of a promotion in which a merge failed. The text names the
-	// merge. Nothing was changed, and no row was rejected. A record that a merge refuses because of
-	// what it holds is a reject instead, as long as the merges accept another record.
+	// merge. Nothing was changed, and no row was rejected.
 	ErrMerge = errors.New("staging: merge failed")
 	// ErrUnknown is wrapped by the error of a commit whose outcome is unknown. The calls of this
 	// package are idempotent: call again.

@@ -106,10 +106,7 @@ func (p *promotion) judgeRows(ctx context.Context, w *work, base string, spans [
 		return true, nil
 	}
 	if !p.inOrder { // else it has left rows out that blame would not: it blames record by record
-		switch berr := w.blame(ctx, condition, err); {
-		case refusesRecord(berr):
-			return true, p.inOrderOfArrival(ctx, w, base, spans)
-		case berr != nil:
+		if berr := w.blame(ctx, condition, err); berr != nil {
 			return false, berr
 		}
 	}
@@ -140,7 +137,7 @@ func (p *promotion) inOrderOfArrival(ctx context.Context, w *work, base string, 
 		if !whole.single() {
 			err = p.inOrderOfArrival(ctx, w, base, part)
 		} else if berr := w.blame(ctx, p.of(whole), err); berr != nil {
-			err = p.rejectMerged(ctx, w, whole, berr)
+			return berr
 		} else {
 			err = p.rejectOne(ctx, w, whole, err)
 		}

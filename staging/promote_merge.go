@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // merged puts the user's merges after the insert. Without any, the insert stays plain: RETURNING
@@ -116,54 +115,8 @@ func (p *promotion) blameMerge(ctx context.Context, condition string, refusal er
 	}
 	for i, m := range merges {
 		if err := attempt(p.t.mergedWith(plain, merges[:i+1])); !errors.Is(err, errRollBack) {
-			return &mergeError{m.Name, err}
+			return fmt.Errorf("%w: merge %q: %w", ErrMerge, m.Name, err)
 		}
 	}
 	return fmt.Errorf("%w: the merges together: %w", ErrMerge, refusal)
-}
-
-// mergeError is the failure of one merge.
-type mergeError struct {
-	merge string
-	err   error
-}
-
-func (e *mergeError) Error() string   { return fmt.Sprintf("%v: merge %q: %v", ErrMerge, e.merge, e.err) }
-func (e *mergeError) Unwrap() []error { return []error{ErrMerge, e.err} }
-
-// refusesRecord is true if a merge failed because of what a record holds: a key that is too long
-// for an index, a text that is no number. A sum that is full, or a constraint on it, refuses every
-// further record of its group, and is not to be told from a number that is too large.
-func refusesRecord(err error) bool {
-	var merge *mergeError
-	var pg *pgconn.PgError
-	if !errors.As(err, &merge) || !errors.As(err, &pg) || verdictOf(err) != verdictData {
-		return false
-	}
-	switch pg.Code {
-	case "22003", "22008":
-		return false
-	case "23514":
-		return pg.DataTypeName != "" // of a domain
-	case "23502", "23503", "54000":
-		return true
-	}
-	return pg.Code[:2] == "22" || pg.Routine == "exec_stmt_raise" || pg.Routine == "exec_stmt_assert"
-}
-
-// rejectMerged rejects a record that a merge refuses alone, or returns the merge's error. If the
-// merges refuse every record, the promotion fails with it.
-func (p *promotion) rejectMerged(ctx context.Context, w *work, s recordSpan, refusal error) error {
-	var merge *mergeError
-	if !refusesRecord(refusal) || !errors.As(refusal, &merge) {
-		return refusal
-	}
-	code, reason := refusalOf(merge.err)
-	n, err := p.rejectRows(ctx, p.of(s), rejection{s.first, true, w.source, code, cutReason(plain(fmt.Sprintf("merge %q: %s", merge.merge, reason)))})
-	if err != nil {
-		return err
-	}
-	p.refused += n
-	p.soft, p.softErr = p.soft+n, refusal
-	return nil
 }

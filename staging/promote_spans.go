@@ -174,8 +174,8 @@ func (p *promotion) descend(ctx context.Context, w *work, spans []recordSpan) er
 		return err
 	}
 	if whole.single() {
-		if berr := w.blame(ctx, p.of(whole), err); berr != nil {
-			return p.rejectMerged(ctx, w, whole, berr)
+		if err := w.blame(ctx, p.of(whole), err); err != nil {
+			return err
 		}
 		return p.rejectOne(ctx, w, whole, err)
 	}

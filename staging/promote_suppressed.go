@@ -171,8 +171,8 @@ func (p *promotion) insertRecord(ctx context.Context, w *work, one recordSpan, p
 		if err := p.mayBeData(ctx, w, err); err != nil {
 			return err
 		}
-		if berr := w.blame(ctx, p.of(one), err); berr != nil {
-			return p.rejectMerged(ctx, w, one, berr)
+		if err := w.blame(ctx, p.of(one), err); err != nil {
+			return err
 		}
 		return p.rejectOne(ctx, w, one, err)
 	}

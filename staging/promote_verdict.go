@@ -117,10 +117,6 @@ func (p *promotion) acceptsOthers(ctx context.Context) (bool, error) {
 	}
 	for s := range p.t.sql.side {
 		other, condition := &p.t.sql.side[s], everyRow
-		insert, run := other.insertPlain, p.execPlain
-		if errors.Is(p.softErr, ErrMerge) {
-			insert, run = p.t.merged(insert), p.exec
-		}
 		if side(s) == p.s {
 			condition = "NOT (" + p.which() + ")"
 		}
@@ -131,7 +127,7 @@ func (p *promotion) acceptsOthers(ctx context.Context) (bool, error) {
 		for _, record := range records[:min(left, len(records))] {
 			left--
 			n, err := p.limited(ctx, p.times.record, func() (int64, error) {
-				n, err := run(ctx, insert.where("s."+colRecord+" = "+text(record)+" AND "+condition).with(nil))
+				n, err := p.execPlain(ctx, other.insertPlain.where("s."+colRecord+" = "+text(record)+" AND "+condition).with(nil))
 				if err == nil {
 					err = errRollBack
 				}
