@@ -108,8 +108,12 @@ type panicError struct {
 	stack []byte
 }
 
-// newPanicError describes a recovered panic. Call it in the deferred function that recovers.
+// newPanicError describes a recovered panic. Call it in the deferred function that recovers. A
+// panic that was recovered before, in another goroutine, keeps its place.
 func newPanicError(where string, value any) *panicError {
+	if before, ok := value.(*panicError); ok {
+		return before
+	}
 	return &panicError{where: where, at: panicSite(), value: value, stack: debug.Stack()}
 }
 

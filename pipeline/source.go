@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
-	"context"
 	"encoding/csv"
 	"encoding/json"
 	"errors"
@@ -112,7 +111,10 @@ func lines(function string, r io.Reader, limit int, check func(line []byte) erro
 func withoutMark(r io.Reader) *bufio.Reader {
 	const mark = "\uFEFF"
 	in := bufio.NewReaderSize(r, 64<<10)
-	first, err := in.Peek(len(mark))
+	first, err := in.Peek(1)
+	for err == nil && len(first) < len(mark) && strings.HasPrefix(mark, string(first)) { // a short line may be all there is for now
+		first, err = in.Peek(len(first) + 1)
+	}
 	if string(first) == mark {
 		_, _ = in.Discard(len(mark))
 	}
@@ -209,80 +211,4 @@ func CSV(r io.Reader) Source {
 			}
 		}
 	}
-}
-
-// FeedConfig configures [Feed]. The zero value takes the defaults.
-type FeedConfig struct {
-	// Records is how many records are pushed at once. Default [queue.DefaultChunk].
-	Records int
-	// OnError decides about a [LineError]: nil skips the record, an error ends the feed with it.
-	// Nil: the first one ends the feed.
-	OnError func(err *LineError) error
-}
-
-// FeedResult counts what [Feed] did.
-type FeedResult struct {
-	Pushed  int64 // records that are in the queue
-	Unknown int64 // records whose push failed with an unknown outcome
-	Skipped int64 // records that OnError skipped
-}
-
-// Feed pushes the records of a source. push is the Push of a queue, or a function that first
-// acquires room at a gate. When a push fails, Feed returns its error, and the result states how far
-// it got: to continue, skip Pushed+Skipped records. The outcome of the next Unknown records is
-// unknown; pushing them again may duplicate them, and a [Dedup] stage drops the duplicates.
-func Feed(ctx context.Context, source Source, push func(ctx context.Context, payloads ...[]byte) error, cfg FeedConfig) (r FeedResult, err error) {
-	if source == nil || push == nil {
-		return r, fmt.Errorf("%w: the source or the push of Feed is nil, must be functions", ErrConfig)
-	}
-	cfg.Records = cmp.Or(cfg.Records, queue.DefaultChunk)
-	if err := (intField{"FeedConfig.Records", cfg.Records, 1, queue.MaxRecords}).validate(); err != nil {
-		return r, err
-	}
-	var chunk [][]byte
-	flush := func() error {
-		if len(chunk) == 0 {
-			return nil
-		}
-		err := push(ctx, chunk...)
-		var partly *queue.PushError
-		var parted *queue.ShardsPushError
-		switch {
-		case err == nil:
-			r.Pushed += int64(len(chunk))
-		case errors.As(err, &partly):
-			r.Pushed += int64(partly.Pushed)
-			r.Unknown = int64(partly.Unknown)
-		case errors.As(err, &parted): // what follows the first missing one may be in another shard
-			first := slices.Min(slices.Concat(parted.Rest, parted.Unknown, []int{len(chunk)}))
-			r.Pushed += int64(first)
-			r.Unknown = int64(len(chunk) - first)
-		}
-		chunk = nil
-		return err
-	}
-	for payload, err := range source {
-		var bad *LineError
-		switch {
-		case ctx.Err() != nil:
-			return r, ctx.Err()
-		case errors.As(err, &bad) && cfg.OnError != nil:
-			if err := cfg.OnError(bad); err != nil {
-				err = errors.Join(err, flush())
-				return r, err
-			}
-			r.Skipped++
-			continue
-		case err != nil:
-			err = errors.Join(err, flush())
-			return r, err
-		}
-		if chunk = append(chunk, payload); len(chunk) == cfg.Records {
-			if err := flush(); err != nil {
-				return r, err
-			}
-		}
-	}
-	err = flush() // before r is read: the order within one return is not defined
-	return r, err
 }

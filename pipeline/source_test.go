@@ -1,9 +1,7 @@
 package pipeline_test
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -13,8 +11,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/headrace/headrace/pipeline"
-	"github.com/headrace/headrace/pipeline/pipelinetest"
-	"github.com/headrace/headrace/queue"
 )
 
 // read collects what a source yields, errors as their texts.
@@ -111,50 +107,5 @@ func TestCSV(t *testing.T) {
 	}
 	if got := read(pipeline.CSV(strings.NewReader(""))); len(got) != 0 {
 		t.Errorf("an empty file: got %q, want nothing", got)
-	}
-}
-
-// Feed pushes in chunks and states how far it came, whatever fails.
-func TestFeed(t *testing.T) {
-	t.Parallel()
-	source := func(records ...string) pipeline.Source {
-		return pipeline.Lines(strings.NewReader(strings.Join(records, "\n")), 10)
-	}
-	records := []string{"a", "b", "this is too long", "c", "d", "e"}
-	skip := func(*pipeline.LineError) error { return nil }
-	q := pipelinetest.NewQueue("orders")
-	calls := 0
-	r, err := pipeline.Feed(t.Context(), source(records...), func(ctx context.Context, p ...[]byte) error { calls++; return q.Push(ctx, p...) },
-		pipeline.FeedConfig{Records: 2, OnError: skip})
-	if st, _ := q.Stats(t.Context()); err != nil || calls != 3 || st.Ready != 5 || r != (pipeline.FeedResult{Pushed: 5, Skipped: 1}) {
-		t.Errorf("got %+v, %v in %d pushes, %d ready, want 5 pushed in 3, 1 skipped", r, err, calls, st.Ready)
-	}
-	r, err = pipeline.Feed(t.Context(), source(records...), q.Push, pipeline.FeedConfig{})
-	var bad *pipeline.LineError
-	if !errors.As(err, &bad) || bad.Line != 3 || !errors.Is(err, pipeline.ErrLongLine) || r.Pushed != 2 {
-		t.Errorf("without OnError: %+v, %v, want 2 pushed and the error of line 3", r, err)
-	}
-	partly := func(_ context.Context, p ...[]byte) error {
-		return fmt.Errorf("away: %w", &queue.PushError{Pushed: 1, Unknown: 1, Err: errLostReply})
-	}
-	r, err = pipeline.Feed(t.Context(), source("a", "b", "c"), partly, pipeline.FeedConfig{})
-	if !errors.Is(err, errLostReply) || r != (pipeline.FeedResult{Pushed: 1, Unknown: 1}) {
-		t.Errorf("a push that fails: %+v, %v, want 1 pushed, 1 unknown", r, err)
-	}
-	// One shard of three has failed: b is not in the queue, d may be, and the others are.
-	parted := func(context.Context, ...[]byte) error {
-		return &queue.ShardsPushError{Rest: []int{1}, Unknown: []int{3}, Err: errLostReply}
-	}
-	r, err = pipeline.Feed(t.Context(), source("a", "b", "c", "d", "e"), parted, pipeline.FeedConfig{})
-	if !errors.Is(err, errLostReply) || r != (pipeline.FeedResult{Pushed: 1, Unknown: 4}) {
-		t.Errorf("a push that fails in one shard: %+v, %v, want 1 pushed, 4 unknown", r, err)
-	}
-	if _, err := pipeline.Feed(t.Context(), source(), q.Push, pipeline.FeedConfig{Records: -1}); !errors.Is(err, pipeline.ErrConfig) {
-		t.Errorf("got %v, want ErrConfig", err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := pipeline.Feed(ctx, source("a"), q.Push, pipeline.FeedConfig{}); !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v, want the error of the context", err)
 	}
 }
