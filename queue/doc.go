@@ -73,8 +73,9 @@
 // A batch whose keys were deleted or overwritten is set aside. Audit names it. It is never
 // delivered in part. A counter that holds no number stops nothing but bounded pushes (ErrCounter):
 // Stats and Audit name it, and Repair recounts it. A record over the server's proto-max-bulk-len or
-// client-query-buffer-limit is ErrTooLarge. With a client-output-buffer-limit for normal clients
-// below the size of a batch, leases return smaller batches; a record over that limit is
+// client-query-buffer-limit is ErrTooLarge. Where large replies are lost, leases return smaller
+// batches: with a client-output-buffer-limit for normal clients below the size of a batch, with a
+// small maxmemory-clients, over a slow network. A record whose reply is always lost is
 // ErrReplyLimit, and becomes a dead letter when its batch has failed too often.
 //
 // SWAPDB exchanges the data of two databases under all of its clients. The queue cannot detect it:

@@ -51,8 +51,8 @@ var (
 	// ErrCounter reports that another program has overwritten a counter of the depth with a text that
 	// is not a number, so the bound of a push cannot be checked. Repair recounts it.
 	ErrCounter = errors.New("queue: a counter holds no number")
-	// ErrReplyLimit reports a record that the server cannot send: its client-output-buffer-limit is
-	// smaller. The record stays in its batch.
+	// ErrReplyLimit reports a record whose reply never arrives, while other replies do. Mostly the
+	// server's client-output-buffer-limit is smaller. The record stays in its batch.
 	ErrReplyLimit = errors.New("queue: the server cannot send the record")
 	// ErrImbalance reports books that do not balance, or an audit that found differences.
 	ErrImbalance = errors.New("queue: the books do not balance")

@@ -30,6 +30,8 @@ type Queue struct {
 
 	unanswered unanswered
 	replyLimit atomic.Int64 // the server's bound of a reply, once one was lost; 0: none
+	narrowed   atomic.Int64 // the bound after replies were lost though the server has none; 0: none
+	whole      atomic.Int64 // leases that were answered since
 }
 
 // A Queue asks for at most maxSealing batches of largeBatch records or more at a time. With dozens

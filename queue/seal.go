@@ -35,6 +35,7 @@ func (q *Queue) seal(caller context.Context, o LeaseOptions, least int) (leased,
 	if q.idle(o) {
 		least = 1
 	}
+	narrowed := q.narrowed.Load()
 	o = q.withinReply(o)
 	least = min(least, o.Records)
 	if err := q.reclaim(ctx); err != nil {
@@ -56,7 +57,7 @@ func (q *Queue) seal(caller context.Context, o LeaseOptions, least int) (leased,
 	if err != nil {
 		if len(results) > 0 && !answered(results[0].Error()) {
 			q.unanswered.add(id, o.Duration)
-			q.learnReplyLimit(ctx)
+			q.lostReply(caller, err, narrowed, o.Bytes)
 		}
 		return leased{}, q.wrapScript(caller, "lease", err)
 	}
@@ -67,6 +68,7 @@ func (q *Queue) seal(caller context.Context, o LeaseOptions, least int) (leased,
 	if r.ready > 0 || r.id != "" {
 		q.met.Store(time.Now().UnixNano())
 	}
+	q.gotReply(r.kind)
 	// A batch whose records cannot be read is not given back: the end of its lease counts, so that a
 	// batch which breaks each connection is split.
 	return q.hydrate(ctx, r, results[1], chunkOf(o.Bytes))
@@ -202,7 +204,7 @@ func (q *Queue) hydrate(ctx context.Context, r sealReply, list rueidis.RedisResu
 
 // payloads reads the n records of a batch's list after those that are read already, in chunks.
 func (q *Queue) payloads(ctx context.Context, id string, n, chunk int, have []rueidis.RedisMessage) ([]rueidis.RedisMessage, error) {
-	if q.replyLimit.Load() > 0 {
+	if q.replyBound() > 0 {
 		return q.readNarrow(ctx, id, n, have)
 	}
 	build := func() (cmds []rueidis.Completed) {
@@ -216,9 +218,11 @@ func (q *Queue) payloads(ctx context.Context, id string, n, chunk int, have []ru
 		return all, nil
 	}
 	if !answered(err) && ctx.Err() == nil {
-		if q.learnReplyLimit(ctx); q.replyLimit.Load() > 0 {
-			return q.readNarrow(ctx, id, n, have)
+		q.lostReply(ctx, err, 0, DefaultBytes)
+		if err := q.checkConnection(ctx); err != nil {
+			return nil, err
 		}
+		return q.readNarrow(ctx, id, n, have)
 	}
 	return concat(have, q.server.ReadAll(ctx, build))
 }

@@ -157,3 +157,58 @@ func TestLostConnectionIsNoReplyLimit(t *testing.T) {
 		proxy.Point(t, own.URL)
 	}
 }
+
+// A server that closes the connection of each large reply, without a bound of replies that a client
+// can ask for, stops no consumer either. When it sends large replies again, batches grow again.
+func TestRepliesThatAreLost(t *testing.T) {
+	t.Parallel()
+	c := servertest.OwnRedis(t).Client(t)
+	ctx := t.Context()
+	q := open(t, c, queue.Config{})
+	const n, size = 500, 8000
+	o := queue.LeaseOptions{Records: n, Bytes: n * size, Duration: time.Hour}
+	records := make([][]byte, n)
+	for i := range records {
+		records[i] = append(fmt.Appendf(nil, "%04d", i), bytes.Repeat([]byte("x"), size-4)...)
+	}
+	must(t, q.Push(ctx, records...))
+	before := lease(t, q, o)
+	must(t, q.Release(ctx, before, queue.ReleaseOptions{}))
+	must(t, q.Push(ctx, records...))
+	config(t, c, "maxmemory-clients", "2mb")
+	got, failed := map[string]int{}, 0
+	for left := 2 * n; left > 0; {
+		b, err := q.TryLease(ctx, o)
+		if err != nil {
+			if failed++; failed > 4 {
+				t.Fatalf("%d leases failed: %v", failed, err)
+			}
+			continue
+		}
+		if b.Crashes > 0 {
+			t.Errorf("batch %s has %d crashes, want none", b.ID, b.Crashes)
+		}
+		for _, p := range b.Payloads {
+			got[string(p[:4])]++
+		}
+		left -= len(b.Payloads)
+		_, err = q.Ack(ctx, b.ID)
+		must(t, err)
+	}
+	for i := range n {
+		if k := fmt.Sprintf("%04d", i); got[k] != 2 {
+			t.Fatalf("record %s was delivered %d times, want 2", k, got[k])
+		}
+	}
+	books(t, q)
+	config(t, c, "maxmemory-clients", "0")
+	for range 200 {
+		must(t, q.Push(ctx, records[0]))
+		_, err := q.Ack(ctx, lease(t, q, o).ID)
+		must(t, err)
+	}
+	must(t, q.Push(ctx, records...))
+	if b := lease(t, q, o); len(b.Payloads) != n {
+		t.Errorf("got a batch of %d records, want %d again", len(b.Payloads), n)
+	}
+}
