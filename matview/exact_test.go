@@ -157,3 +157,41 @@ func TestPublicationOfAPartitionedRollup(t *testing.T) {
 		t.Errorf("got %v, want a drift that names the partition", err)
 	}
 }
+
+// A publication that leaves out generated columns keeps PostgreSQL 18 from updating a roll-up of
+// averages. Create refuses it there, and no other one.
+func TestPublicationWithoutGeneratedColumns(t *testing.T) {
+	t.Parallel()
+	pool := newTarget(t)
+	exec(t, pool, `CREATE PUBLICATION everything FOR ALL TABLES`)
+	r := matview.Rollup{Table: "means", From: "orders", GroupBy: []matview.Column{{Name: "product", Type: "text"}},
+		Measures: []matview.Measure{{Name: "mean", Expr: "amount", Aggregate: matview.AggregateAverage}}}
+	sql, err := r.SQL()
+	if err != nil {
+		t.Fatal(err)
+	}
+	exec(t, pool, sql, `INSERT INTO means (product) VALUES ('a')`)
+	_, refusal := pool.Exec(t.Context(), `UPDATE means SET product = 'b'`)
+	exec(t, pool, `DROP TABLE means`)
+	created := r.Create(t.Context(), pool)
+	if refusal == nil {
+		if created != nil {
+			t.Errorf("Postgres updates the roll-up, and Create returns %v", created)
+		}
+		return
+	}
+	if !errors.Is(created, matview.ErrConfig) || !strings.Contains(created.Error(), "ALTER PUBLICATION everything SET (publish_generated_columns = stored)") {
+		t.Errorf("Postgres returns %v, and Create %v", refusal, created)
+	}
+	exec(t, pool, `ALTER PUBLICATION everything SET (publish_generated_columns = stored)`)
+	if err := r.Create(t.Context(), pool); err != nil {
+		t.Error(err)
+	}
+	if err := promote(t.Context(), pool, r, newRand(1), 50, 3); err != nil {
+		t.Error(err)
+	}
+	exec(t, pool, `ALTER PUBLICATION everything SET (publish_generated_columns = none)`)
+	if err := r.Verify(t.Context(), pool); !errors.Is(err, matview.ErrConfig) {
+		t.Errorf("Verify returns %v, want ErrConfig", err)
+	}
+}

@@ -35,6 +35,22 @@ func (r Rollup) checkFit(ctx context.Context, tx pgx.Tx, p part) error {
 	return &DriftError{Object: p.String(), Differences: found, Fix: "as its owner, drop the trigger or run ALTER TABLE … SET LOGGED, then call Rebuild"}
 }
 
+// checkPublished refuses a table of which a publication keeps Postgres from updating a row. Since
+// PostgreSQL 18 one that leaves out generated columns does: those of averages and sketches belong
+// to the replica identity, which is the whole row.
+func (p part) checkPublished(ctx context.Context, tx pgx.Tx) error {
+	const itself = "(SELECT to_regclass($1)::oid UNION SELECT x.relid::oid FROM pg_partition_tree(to_regclass($1)) x)"
+	rows, err := tx.Query(ctx, pgschema.Unreplaceable(itself)+" ORDER BY 1", p.table.ident)
+	if err != nil {
+		return err
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil || len(found) == 0 {
+		return err
+	}
+	return invalid("%s: %s", p, strings.Join(found, ", "))
+}
+
 // checkNeighbors refuses an existing table of distinct values that belongs to another roll-up too:
 // measure "a_b" of roll-up "sales" and measure "b" of "sales_a" have tables of one name.
 func (r Rollup) checkNeighbors(ctx context.Context, tx pgx.Tx, p part) error {

@@ -154,6 +154,9 @@ func (r Rollup) ensureTables(ctx context.Context, tx pgx.Tx, tables []part, obje
 		} else {
 			err = p.ensureKeyAndIdentity(ctx, tx, objects[i].Owner && create)
 		}
+		if err == nil {
+			err = p.checkPublished(ctx, tx)
+		}
 		if err != nil {
 			return err
 		}

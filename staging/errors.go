@@ -164,6 +164,9 @@ func (e *contextError) Error() string {
 	if errors.As(e.err, &pg) && pg.Hint != "" {
 		text += " (hint: " + pg.Hint + ")"
 	}
+	if unpublished(e.err) {
+		text += " (" + pg.Detail + ")"
+	}
 	if e.fix != "" {
 		text += "; " + e.fix
 	}
@@ -171,6 +174,13 @@ func (e *contextError) Error() string {
 }
 
 func (e *contextError) Unwrap() error { return e.err }
+
+// unpublished is true if a publication keeps Postgres from updating the rows of a table. What is
+// wrong with it is in the detail.
+func unpublished(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Routine == "CheckCmdReplicaIdentity" && pg.Detail != ""
+}
 
 // sqlState returns the code of an error that came from Postgres, or "".
 func sqlState(err error) string {

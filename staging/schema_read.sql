@@ -144,20 +144,7 @@ coalesce((
           AND g.tgtype::int & 7 = 7 AND {fires} AND NOT g.tgisinternal
           AND EXISTS (SELECT FROM pg_inherits h JOIN pg_class c ON c.oid = h.inhparent WHERE c.oid = g.tgrelid AND c.relkind = 'r')
         UNION ALL
-        SELECT format('%s is published and has no replica identity, so none of its rows can be replaced (ALTER TABLE %1$s REPLICA IDENTITY FULL)', c.oid::regclass)
-        FROM pg_class c
-        WHERE {replaces} AND c.relkind = 'r'
-          AND c.oid IN {partitions}
-          AND CASE WHEN c.relreplident = 'f'
-                     OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid
-                                AND CASE c.relreplident WHEN 'd' THEN i.indisprimary AND i.indimmediate WHEN 'i' THEN i.indisreplident ELSE false END)
-                   THEN false
-                   ELSE EXISTS (SELECT FROM pg_publication u
-                                JOIN pg_publication_tables v ON v.pubname = u.pubname
-                                JOIN pg_namespace n ON n.nspname = v.schemaname
-                                JOIN pg_class a ON a.relnamespace = n.oid AND a.relname = v.tablename
-                                WHERE u.pubupdate AND (a.oid = c.oid OR a.oid IN (SELECT x.relid FROM pg_partition_ancestors(c.oid) x)))
-              END
+        SELECT hr_published.what FROM ({unreplaceable}) hr_published WHERE {replaces}
     ) hr_unfit
 ), '')
 

@@ -35,7 +35,7 @@ func (t *table) openSides(r result) (string, error) {
 func (t *table) removedFix(err error) string {
 	var pg *pgconn.PgError
 	// In a function of the user, in a merge, or in SQL of the configuration.
-	if !errors.As(err, &pg) || pg.Where != "" || errors.Is(err, ErrMerge) || errors.Is(err, ErrConfig) {
+	if !errors.As(err, &pg) || pg.Where != "" || errors.Is(err, ErrMerge) || errors.Is(err, ErrConfig) || unpublished(err) {
 		return ""
 	}
 	switch pg.Code {

@@ -293,3 +293,56 @@ func TestAnUnfitTarget(t *testing.T) {
 		})
 	}
 }
+
+// A publication keeps Postgres from updating a row whose replica identity it does not publish. With
+// ConflictReplace, New refuses such a target, and no other one.
+func TestPublicationsOfReplacedRows(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	const parts = "CREATE TABLE nums (id bigint PRIMARY KEY, v bigint) PARTITION BY RANGE (id); CREATE TABLE nums_1 (w bigint, v bigint, id bigint PRIMARY KEY);" +
+		"ALTER TABLE nums_1 DROP COLUMN w; ALTER TABLE nums ATTACH PARTITION nums_1 FOR VALUES FROM (0) TO (9);"
+	const generated = "CREATE TABLE nums (id bigint PRIMARY KEY, v bigint, twice bigint GENERATED ALWAYS AS (id * 2) STORED NOT NULL UNIQUE);"
+	tables := []string{
+		"CREATE TABLE nums (id bigint PRIMARY KEY, v bigint);",
+		"CREATE TABLE nums (id bigint PRIMARY KEY, v bigint); ALTER TABLE nums REPLICA IDENTITY FULL;",
+		"CREATE TABLE nums (id bigint NOT NULL UNIQUE, v bigint);",
+		"CREATE TABLE nums (id bigint PRIMARY KEY, v bigint NOT NULL); CREATE UNIQUE INDEX both_columns ON nums (v) INCLUDE (id); ALTER TABLE nums REPLICA IDENTITY USING INDEX both_columns;",
+		parts, parts + "ALTER TABLE nums_1 REPLICA IDENTITY FULL;",
+		generated, generated + "ALTER TABLE nums REPLICA IDENTITY FULL;", generated + "ALTER TABLE nums REPLICA IDENTITY USING INDEX nums_twice_key;",
+	}
+	publications := []string{
+		"FOR ALL TABLES", "FOR ALL TABLES WITH (publish = 'insert, delete')", "FOR TABLES IN SCHEMA public",
+		"FOR TABLE nums (id)", "FOR TABLE nums (v)", "FOR TABLE nums (id, v)",
+		"FOR TABLE nums WHERE (id > 0)", "FOR TABLE nums WHERE (v > 0)", "FOR TABLE nums (id, v) WHERE (id > 0 AND v > 0)",
+		"FOR TABLE nums WHERE (v > 0) WITH (publish_via_partition_root)", "FOR TABLE nums (id) WHERE (id > 0) WITH (publish_via_partition_root)",
+	}
+	refused := 0
+	for _, table := range tables {
+		for _, publication := range publications {
+			exec(t, pool, "DROP SCHEMA public CASCADE; CREATE SCHEMA public;"+table+"INSERT INTO nums (id, v) VALUES (1, 1)")
+			if _, err := pool.Exec(t.Context(), "CREATE PUBLICATION p "+publication); err != nil {
+				continue // not on such a table
+			}
+			_, want := pool.Exec(t.Context(), "UPDATE nums SET v = v")
+			tab, err := staging.New(t.Context(), pool, "nums", staging.Config[number]{Key: []string{"id"}, Conflict: staging.ConflictReplace})
+			switch {
+			case want != nil:
+				refused++
+				if !errors.Is(err, staging.ErrUnfit) {
+					t.Errorf("%s %s: New returns %v, and Postgres %v", table, publication, err, want)
+				}
+			case err != nil:
+				t.Errorf("%s %s: Postgres updates a row, and New returns %v", table, publication, err)
+			default:
+				stage(t, tab, load(number{1, 2}), staging.OutcomeStaged)
+				if p := promote(t, tab); p.Rows != 1 {
+					t.Errorf("%s %s: %+v", table, publication, p)
+				}
+			}
+			exec(t, pool, "DROP PUBLICATION p")
+		}
+	}
+	if refused < 20 {
+		t.Errorf("Postgres refused %d updates: what is this test for?", refused)
+	}
+}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/headrace/headrace/internal/pgschema"
 )
 
 // The statements of this package are in .sql files. A line "-- name: x" begins statement x. Two
@@ -356,6 +358,7 @@ func (t *table) commonPieces() pieces {
 	}
 	p["key_names"], p["column_names"], p["nullable_names"] = textArray(slices.Sorted(slices.Values(t.cfg.Key))), textArray(t.colNames), textArray(t.nullable)
 	p["partitions"] = fill("partitions", p).text
+	p["unreplaceable"] = pgschema.Unreplaceable(p["partitions"])
 	p["bookkeeping"], p["unseen"] = fill("bookkeeping", p).text, fill("unseen", p).text
 	p["unfit"], p["closed"] = fill("unfit", p).text, fill("closed", p).text
 	p["rule_verdict"], p["rule_code"], p["rule_reason"] = t.ruleCases()
