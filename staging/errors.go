@@ -123,10 +123,14 @@ func (e *ConflictError) Error() string {
 // Unwrap makes errors.Is(err, ErrConflict) true.
 func (e *ConflictError) Unwrap() error { return ErrConflict }
 
-// The SQLSTATEs about a relation that does not exist, and about a missing privilege.
+// SQLSTATEs, under the names that Postgres gives them.
 const (
 	undefinedTable        = "42P01"
 	insufficientPrivilege = "42501"
+	lockNotAvailable      = "55P03"
+	deadlockDetected      = "40P01"
+	serializationFailure  = "40001"
+	queryCanceled         = "57014"
 )
 
 // explain wraps an error from Postgres with what was being done. It marks a missing privilege, with
@@ -136,7 +140,7 @@ func (t *table) explain(doing string, err error) error {
 	case insufficientPrivilege:
 		role, lacks := t.lackingNow()
 		return unprivileged(doing, err, role, lacks)
-	case "55P03":
+	case lockNotAvailable:
 		return fmt.Errorf("%w: %s: %w", ErrBusy, doing, err)
 	}
 	return &contextError{doing, err, t.removedFix(err)}

@@ -264,7 +264,7 @@ func (t *table) FindBatches(ctx context.Context, ids ...string) (found FoundBatc
 			found.Limits = append(found.Limits, "batches in "+t.name.With("_staging_"+s.String()).String()+": a standby does not have it")
 			return nil
 		}
-		if sqlState(err) == "55P03" {
+		if sqlState(err) == lockNotAvailable {
 			found.Limits = append(found.Limits, "batches in "+t.name.With("_staging_"+s.String()).String()+": a promotion holds it")
 			return nil
 		}

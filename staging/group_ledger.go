@@ -35,7 +35,7 @@ func (g *TableGroup[R]) Void(ctx context.Context, b Batch) (Fate, error) {
 			return f, nil
 		case errors.Is(err, ErrConfig):
 			return 0, err
-		case sqlState(err) == "40P01" && try < 5: // a group with another order of the same tables
+		case sqlState(err) == deadlockDetected && try < 5: // a group with another order of the same tables
 			continue
 		}
 		return 0, g.explain("voiding batch "+b.ID, err)

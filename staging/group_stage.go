@@ -256,7 +256,7 @@ func (g *TableGroup[R]) Stage(ctx context.Context, l Load[R]) (Outcome, error) {
 		case !how.careful && isData(err):
 			how.careful = true
 			continue
-		case sqlState(err) == "40P01" || sqlState(err) == "40001":
+		case sqlState(err) == deadlockDetected || sqlState(err) == serializationFailure:
 			continue
 		case errors.Is(err, ErrUnknown) && !errors.Is(err, ErrNotDurable) && try == 0:
 			continue // the registries or the ledger know how the commit ended
@@ -372,7 +372,7 @@ func (g *TableGroup[R]) register(ctx context.Context, q *pgx.Conn, s side, x *gr
 		}
 	}
 	if err != nil {
-		if nowait && len(res) < locked && sqlState(err) == "55P03" {
+		if nowait && len(res) < locked && sqlState(err) == lockNotAvailable {
 			return nil, 0, errRetry
 		}
 		return nil, 0, err

@@ -162,7 +162,7 @@ func unknown(known map[string]Fate, id string) bool {
 func (from *fateSource) readSides(ctx context.Context, q *pgx.Conn, t groupTable, ids []string, known map[string]Fate) (held []side, err error) {
 	for s := range from.sides {
 		switch err := from.readSide(ctx, q, t, side(s), ids, statsWait, known); {
-		case sqlState(err) == "55P03":
+		case sqlState(err) == lockNotAvailable:
 			held = append(held, side(s))
 		case err != nil:
 			return nil, t.explain("reading the fates of batches", err)

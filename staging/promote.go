@@ -183,6 +183,9 @@ type holder interface {
 	explain(doing string, err error) error
 }
 
+// mostTries is how often one call promotes again after its first try.
+const mostTries = 5
+
 // attempts promotes until it has an outcome. pace is what earlier calls have learned. early are
 // their results that were not confirmed.
 func attempts(ctx context.Context, o PromoteOptions, pace *pace, early *unconfirmed, t target) (PromoteResult, error) {
@@ -190,8 +193,7 @@ func attempts(ctx context.Context, o PromoteOptions, pace *pace, early *unconfir
 		return PromoteResult{}, fmt.Errorf("%w: PromoteOptions.MaxRows is %d, Timeout %v, must not be negative", ErrConfig, o.MaxRows, o.Timeout)
 	}
 	limit := int64(cmp.Or(o.MaxRows, DefaultMaxRows))
-	bound := &pace.bound
-	if b := bound.Load(); b > 0 {
+	if b := pace.bound.Load(); b > 0 {
 		limit = min(limit, b)
 	}
 	inner := ctx
@@ -210,36 +212,32 @@ func attempts(ctx context.Context, o PromoteOptions, pace *pace, early *unconfir
 	how := manner{limit: limit, times: pace.statementTimes(inner, o.Timeout), trial: pace.losses.Load() >= lostBeforeTrial}
 	for try := 0; ; try++ {
 		a, err := t.promoteOnce(inner, how)
+		half := max(1, min(limit, max(a.expect, 2))/2) // of the rows, for the next one
 		if a.lost {
-			pace.lost(max(1, min(limit, max(a.expect, 2))/2))
+			pace.lost(half)
 		}
-		if errors.Is(err, ErrNotDurable) { // done, but nothing may be acknowledged yet
-			early.add(a.out)
-			return PromoteResult{}, t.explain("promoting into "+t.Name(), err)
-		}
-		switch {
-		case err == nil && a.settled == 0 && a.found > 0 && try < 5:
-			continue // another promoter has promoted them meanwhile
-		case err == nil:
-			switch b := bound.Load(); {
-			case b == 0:
-			case o.Timeout == 0: // the server's limits are not known
-				bound.Store(b + b/8 + 1)
-			case time.Since(begun) < o.Timeout/4:
-				bound.Store(b * 2)
+		if err == nil {
+			if a.settled == 0 && a.found > 0 && try < mostTries {
+				continue // another promoter has promoted them meanwhile
 			}
 			a.learn()
-			pace.passed(a.slow)
+			pace.passed(time.Since(begun), o.Timeout, a.slow)
 			return a.out, nil
-		case a.waits && ctx.Err() == nil && (sqlState(err) == "55P03" || tookTooLong(err) || inner.Err() != nil):
+		}
+		switch {
+		case errors.Is(err, ErrNotDurable): // done, but nothing may be acknowledged yet
+			early.add(a.out)
+		// Its time has passed. Why?
+		case a.waits && ctx.Err() == nil && (sqlState(err) == lockNotAvailable || tookTooLong(err) || inner.Err() != nil):
 			return PromoteResult{}, fmt.Errorf("%w: promoting into %s: a promotion of another lane writes into it: %w", ErrBusy, t.Name(), err)
-		case errors.Is(err, errAllSlow), how.times.record > 0 && errors.Is(err, ErrMerge):
+		case errors.Is(err, errAllSlow), how.times.record > 0 && errors.Is(err, ErrMerge): // no record is at fault
 			pace.giveTime()
 		case tookTooLong(err) || o.Timeout > 0 && inner.Err() != nil && ctx.Err() == nil:
-			pace.tookTooLong(max(1, min(limit, max(a.expect, 2))/2), err)
+			pace.tookTooLong(half, err)
 			return PromoteResult{}, &contextError{"promoting into " + t.Name() + " took too long, or too much of the server; the next promotion takes fewer rows", err, ""}
-		case try >= 5 || ctx.Err() != nil:
-		case a.gone:
+		// There is time left. Is it worth another try?
+		case try >= mostTries || ctx.Err() != nil:
+		case a.gone: // the lane was retired
 			continue
 		case errors.Is(err, ErrUnknown):
 			done, rerr := a.resolve(inner)
@@ -247,18 +245,19 @@ func attempts(ctx context.Context, o PromoteOptions, pace *pace, early *unconfir
 				return a.out, nil
 			}
 			if rerr == nil {
-				continue
+				continue // the commit has failed
 			}
 			early.add(a.out)
 			err = rerr
 		case errors.Is(err, errRecount) && !how.byBatch:
 			how.byBatch = true
 			continue
-		case sqlState(err) == "40P01", sqlState(err) == "40001", errors.Is(err, errUnjudged), errors.Is(err, errNotKept), staleSession(err):
+		case sqlState(err) == deadlockDetected, sqlState(err) == serializationFailure, errors.Is(err, errUnjudged), errors.Is(err, errNotKept), staleSession(err):
 			continue
-		case sqlState(err) == "55P03" && a.locked:
+		// A lock: of a row that it was about to write, or of the side.
+		case sqlState(err) == lockNotAvailable && a.locked:
 			return PromoteResult{}, fmt.Errorf("%w: promoting into %s: another transaction has written one of its batches, keys or groups, and has not ended: %w", ErrBusy, t.Name(), err)
-		case sqlState(err) == "55P03":
+		case sqlState(err) == lockNotAvailable:
 			ended, eerr := t.endStalled(inner)
 			if eerr != nil {
 				return PromoteResult{}, t.explain("ending workers that are stalled in their COPY into "+t.Name(), eerr)
@@ -277,7 +276,7 @@ func attempts(ctx context.Context, o PromoteOptions, pace *pace, early *unconfir
 // smaller sort may still fit, and the next failure leaves fewer dead rows.
 func tookTooLong(err error) bool {
 	switch sqlState(err) {
-	case "57014", "25P04", "53400", "53200", "53100":
+	case queryCanceled, "25P04", "53400", "53200", "53100":
 		return verdictOf(err) == verdictSurroundings
 	}
 	return false

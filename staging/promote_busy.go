@@ -32,7 +32,7 @@ func (t *table) inSlices(ctx context.Context, q *pgx.Conn, locks, calls []call, 
 			return res[len(begin):], nil
 		}
 		left := time.Until(deadline)
-		if sqlState(err) != "55P03" || left <= slice {
+		if sqlState(err) != lockNotAvailable || left <= slice {
 			return nil, err
 		}
 		t.rollback(q)

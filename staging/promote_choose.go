@@ -120,7 +120,7 @@ func (l *laneTarget) chooseFree(ctx context.Context, q *pgx.Conn) (choice, error
 		for _, lane := range l.idlest() {
 			f, err := l.readLane(ctx, q, lane, true)
 			switch {
-			case sqlState(err) == "55P03":
+			case sqlState(err) == lockNotAvailable:
 				busy, l.last = err, lane // where the promotion fails, if it does
 				l.rollback(q)
 			case err != nil:

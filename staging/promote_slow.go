@@ -67,12 +67,20 @@ func (c *pace) tookTooLong(bound int64, err error) {
 // Memory, locks and the disk are also used up by what the promotion has written before the record.
 func isSlow(err error) bool {
 	code := sqlState(err)
-	return (code == "57014" || code == "53400") && tookTooLong(err)
+	return (code == queryCanceled || code == "53400") && tookTooLong(err)
 }
 
-// passed takes in a promotion that has done its work. slow is true if it has rejected slow records:
-// others may follow.
-func (c *pace) passed(slow bool) {
+// passed takes in a promotion that has done its work in some of its timeout. The next one may take
+// more rows, if these were fewer than usual. slow is true if it has rejected slow records: others
+// may follow.
+func (c *pace) passed(took, timeout time.Duration, slow bool) {
+	switch b := c.bound.Load(); {
+	case b == 0:
+	case timeout == 0: // the server's limits are not known
+		c.bound.Store(b + b/8 + 1)
+	case took < timeout/4:
+		c.bound.Store(b * 2)
+	}
 	c.cutOff.Store(0)
 	c.losses.Store(0)
 	if slow {

@@ -24,7 +24,7 @@ const (
 // statement has the same lists.
 var (
 	surroundingsClasses = []string{"08", "25", "40", "53", "57", "58", "F0"}
-	surroundingsCodes   = []string{"55P03", "55006", "XX001", "XX002", "2200H", "HV00N"} // 2200H: a sequence is exhausted; HV00N: a foreign server is away
+	surroundingsCodes   = []string{lockNotAvailable, "55006", "XX001", "XX002", "2200H", "HV00N"} // 2200H: a sequence is exhausted; HV00N: a foreign server is away
 	perhapsClasses      = []string{"0A", "28", "2D", "2F", "3D", "3F", "42", "55", "HV", "XX"}
 	perhapsCodes        = []string{"54001"} // max_stack_depth
 )
@@ -157,7 +157,7 @@ func (p *promotion) othersOf(ctx context.Context, other *sideStatements, conditi
 		}
 		return 0, nil
 	})
-	if code := sqlState(err); code == "55P03" || code == undefinedTable {
+	if code := sqlState(err); code == lockNotAvailable || code == undefinedTable {
 		return nil, nil
 	}
 	return records, err

@@ -103,7 +103,7 @@ func (r Rewrite[In, Out]) run(ctx context.Context, t *Table[Out]) (RewriteProgre
 			return p, nil
 		case ctx.Err() != nil:
 			return p, errors.Join(ctx.Err(), err)
-		case errors.Is(err, errOvertaken), sqlState(err) == "55P03", sqlState(err) == "40P01":
+		case errors.Is(err, errOvertaken), sqlState(err) == lockNotAvailable, sqlState(err) == deadlockDetected:
 			continue // from where the other run is
 		}
 		return p, err

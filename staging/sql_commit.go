@@ -51,7 +51,7 @@ func (t *table) commit(ctx context.Context, q *pgx.Conn, last string) error {
 		return notDurable(ctx, q, a)
 	case a.err == nil && a.tag != "COMMIT":
 		return fmt.Errorf("staging: the server answered COMMIT with %s", a.tag)
-	case a.err != nil && a.late && sqlState(a.err) == "57014":
+	case a.err != nil && a.late && sqlState(a.err) == queryCanceled:
 		return fmt.Errorf("staging: COMMIT took longer than %v: %w", a.took.Round(time.Millisecond), a.err)
 	case a.err == nil, sqlState(a.err) != "" && !lostConnection(a.err):
 		return a.err

@@ -119,7 +119,7 @@ func (t *Table[T]) Stage(ctx context.Context, l Load[T]) (Outcome, error) {
 		case !how.careful && isData(err):
 			how.careful = true
 			continue
-		case sqlState(err) == "40P01" || sqlState(err) == "40001":
+		case sqlState(err) == deadlockDetected || sqlState(err) == serializationFailure:
 			continue
 		case errors.Is(err, ErrUnknown) && !errors.Is(err, ErrNotDurable) && try == 0:
 			continue // the registry or the ledger knows how the commit ended
@@ -212,7 +212,7 @@ func (t *Table[T]) stageIn(ctx context.Context, q *pgx.Conn, l *Load[T], spans [
 	run = append(run, sql.stageRegister.with(b.entry(counts{kept: kept, dups: l.Duplicates, filtered: l.Filtered, rejected: len(l.Rejects), rows: len(l.Rows)}, "", stagesText(l.Stages))))
 	res, err := send(ctx, q, run...)
 	if err != nil {
-		if how.nowait && len(res) < looked && sqlState(err) == "55P03" {
+		if how.nowait && len(res) < looked && sqlState(err) == lockNotAvailable {
 			return 0, errRetry
 		}
 		return 0, err

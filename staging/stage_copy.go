@@ -317,7 +317,7 @@ func (t *Table[T]) carefully(ctx context.Context, q *pgx.Conn, s side, e *encode
 		_, err = q.Exec(ctx, "release savepoint hr_copy")
 		return err
 	}
-	slow := e.limit > 0 && sqlState(err) == "57014" && isSlow(err) && ctx.Err() == nil && sent <= mostSlowBytes
+	slow := e.limit > 0 && sqlState(err) == queryCanceled && isSlow(err) && ctx.Err() == nil && sent <= mostSlowBytes
 	if !isData(err) && !slow {
 		return err
 	}

@@ -55,7 +55,7 @@ func (t *table) statsBy(ctx context.Context, leader string) (Stats, error) {
 	var s Stats
 	count := func(side side) error {
 		err := t.statsOf(ctx, c.Conn(), &s, t.ofRegistry(side, "staged").with(args{"leader": leader}))
-		if sqlState(err) == "55P03" {
+		if sqlState(err) == lockNotAvailable {
 			s.Promoting = true
 			return nil
 		}
