@@ -211,7 +211,7 @@ func (d *Deduplicator) checkBatch(b Batch, pos []int32, ids []string) ([]int32, 
 	case pos == nil && len(ids) != b.Records:
 		return nil, nil, nil, fmt.Errorf("%w: pos is nil, so ids must have Batch.Records elements: it has %d, Batch.Records is %d", ErrBatch, len(ids), b.Records)
 	case pos != nil && len(pos) != len(ids):
-		return nil, nil, nil, fmt.Errorf("%w: pos has %d elements and ids has %d, must be as many", ErrBatch, len(pos), len(ids))
+		return nil, nil, nil, fmt.Errorf("%w: pos has %d elements, must have %d, one for each id", ErrBatch, len(pos), len(ids))
 	}
 	if pos == nil {
 		pos = make([]int32, len(ids))

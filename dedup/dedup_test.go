@@ -287,7 +287,7 @@ func TestBadInput(t *testing.T) {
 		{dedup.Batch{Root: "a", Records: 1}, []int32{1}, []string{"x"}, "dedup: invalid batch: position 1 is not in a batch of 1 records"},
 		{dedup.Batch{Root: "a", Records: 2}, []int32{1, 1}, []string{"x", "y"}, "dedup: invalid batch: position 1 occurs twice"},
 		{dedup.Batch{Root: "a", Records: 2}, nil, []string{"x"}, "dedup: invalid batch: pos is nil, so ids must have Batch.Records elements: it has 1, Batch.Records is 2"},
-		{dedup.Batch{Root: "a", Records: 2}, []int32{0}, []string{"x", "y"}, "dedup: invalid batch: pos has 1 elements and ids has 2, must be as many"},
+		{dedup.Batch{Root: "a", Records: 2}, []int32{0}, []string{"x", "y"}, "dedup: invalid batch: pos has 1 elements, must have 2, one for each id"},
 		{dedup.Batch{Guard: "m:1", Root: "a", Records: 1}, nil, []string{"x"}, fmt.Sprintf("dedup: invalid batch: Batch.Guard \"m:1\" lacks the hash tag {%s}: the batch and the window must share a slot", name)},
 	} {
 		_, err := d.Claim(t.Context(), tc.b, tc.pos, tc.ids)

@@ -72,7 +72,7 @@ func NewShards(ctx context.Context, client rueidis.Client, name string, n int, c
 	case redisx.IsNil(client):
 		return nil, fmt.Errorf("%w: the client of NewShards is nil, must be a rueidis.Client", ErrConfig)
 	case cfg.Key == nil && !cfg.NoWindow:
-		return nil, fmt.Errorf("%w: ShardsConfig.Key is nil, must be the id of a payload, or equal ids would be in different windows", ErrConfig)
+		return nil, fmt.Errorf("%w: ShardsConfig.Key is nil, must return the id of a payload: otherwise equal ids would be in different windows", ErrConfig)
 	case len(cfg.Gate.Records) > 0 || len(cfg.Gate.Bytes) > 0 || cfg.Gate.LagKey != "":
 		return nil, fmt.Errorf("%w: ShardsConfig.Gate has keys of its own, must be without: each shard has others", ErrConfig)
 	}

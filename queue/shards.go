@@ -49,11 +49,11 @@ type Shards struct {
 // NewShards opens n queues called name.0 and so on, each with a suffix that puts it into one of n
 // equal parts of the cluster's slots.
 //
-// by returns the sharding key of a payload. Records that must share a deduplication window need the
-// same key, so with a window it returns the id that the window claims. nil: payloads go to the
-// shards round-robin. A producer in another language computes the CRC16 of the key (the cluster's
-// own hash) modulo 16,384, times n, divided by 16,384, and pushes to {ShardName(name, that,
-// n)}:ready.
+// keyOf returns the sharding key of a payload. Records that must share a deduplication window need
+// the same key, so with a window it returns the id that the window claims. nil: payloads go to the
+// shards round-robin. A producer in another language pushes to {ShardName(name, i, n)}:ready, where
+// i is the CRC16 of the key (the cluster's own hash) modulo 16,384, times n, divided by 16,384 and
+// rounded down.
 //
 // Redis holds the number of shards and whether a key places the records, in the key
 // {name}:queue:shards. NewShards with another number changes it if no record would be in the wrong
@@ -65,15 +65,15 @@ type Shards struct {
 // leases only what is left in shards that the new number abandons; when they are empty, its leases
 // return the error too.
 //
-// by may be introduced while all shards are empty. Once a program has opened the queue with by, a
-// program without it may do everything but push: Push would scatter equal ids, so it returns
+// keyOf may be introduced while all shards are empty. Once a program has opened the queue with it,
+// a program without it may do everything but push: Push would scatter equal ids, so it returns
 // ErrConfig.
 //
 // The name alone is not a queue: [New] returns ErrConfig for it, and so does NewShards while a
 // queue without shards has records under that name. NewShards logs a warning if a producer has
 // pushed to {name}:ready of a queue with shards.
 func NewShards(
-	ctx context.Context, client rueidis.Client, name string, n int, by func(payload []byte) string, cfg Config,
+	ctx context.Context, client rueidis.Client, name string, n int, keyOf func(payload []byte) string, cfg Config,
 ) (*Shards, error) {
 	if err := redisx.CheckName(name); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
@@ -85,7 +85,7 @@ func NewShards(
 		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	s := &Shards{
-		name: name, keyOf: by, keyed: by != nil, byName: map[string]*Queue{}, bySlot: map[int]*Queue{},
+		name: name, keyOf: keyOf, keyed: keyOf != nil, byName: map[string]*Queue{}, bySlot: map[int]*Queue{},
 		turn: make(chan struct{}, 1), resting: make([]rest, n), late: lateBatches{byShard: make([]*lateBatch, n)}, woken: make(chan struct{}), peeking: make([]bool, n),
 	}
 	for i := range n {

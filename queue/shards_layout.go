@@ -156,7 +156,7 @@ func (s *Shards) recordLayout(ctx context.Context, client rueidis.Client, cfg Co
 			if err := s.checkChange(ctx, client, old, cfg); err != nil {
 				return err
 			}
-			s.keyed = s.keyed || old.keyed // a program without by leaves it as it is
+			s.keyed = s.keyed || old.keyed // a program without keyOf leaves it as it is
 		}
 		want := shardsLayout{len(s.queues), s.keyed}.String()
 		if have == want {
@@ -222,7 +222,7 @@ func (s *Shards) checkChange(ctx context.Context, client rueidis.Client, old sha
 		return err
 	}
 	if n := st.Depth() + st.Dead; n > 0 {
-		return fmt.Errorf("%w: by places the records of %s by a key, and %d records were pushed without: drain them first", ErrConfig, s.name, n)
+		return fmt.Errorf("%w: NewShards: keyOf is set, must be nil until %[2]s is empty: its %[3]d records were pushed without a key", ErrConfig, s.name, n)
 	}
 	return nil
 }

@@ -30,7 +30,7 @@ func (e *ShardsPushError) Unwrap() error { return e.Err }
 // part independently: the error of a push that has failed in part is a *ShardsPushError, which
 // names the payloads to push again. It costs what Queue.Push costs on each shard that has a part.
 //
-// A program that has opened the queue without by gets ErrConfig if another one places its records
+// A program that has opened the queue without keyOf gets ErrConfig if another one places its records
 // by a key.
 func (s *Shards) Push(ctx context.Context, payloads ...[]byte) error {
 	return s.PushGated(ctx, nil, payloads...)
@@ -84,7 +84,7 @@ func (s *Shards) partsOf(ctx context.Context, payloads [][]byte) ([][]int, error
 	}
 	if s.keyOf == nil {
 		if found := s.watch.found.Load(); s.keyed || found != nil && found.keyed {
-			return nil, fmt.Errorf("%w: NewShards: by is nil, must be the key of a payload: another program places the records of %s by it", ErrConfig, s.name)
+			return nil, fmt.Errorf("%w: NewShards: keyOf is nil, must return the key of a payload: another program places the records of %s by it", ErrConfig, s.name)
 		}
 		return s.inTurn(len(payloads)), nil
 	}
@@ -104,13 +104,13 @@ func (s *Shards) PushKeyed(ctx context.Context, keys []string, payloads [][]byte
 		return err
 	}
 	if len(keys) != len(payloads) {
-		return fmt.Errorf("%w: PushKeyed: the number of keys is %d, must be %d like that of the payloads", ErrConfig, len(keys), len(payloads))
+		return fmt.Errorf("%w: PushKeyed: the number of keys is %d, must be %d, one for each payload", ErrConfig, len(keys), len(payloads))
 	}
 	if err := s.changed(); err != nil {
 		return err
 	}
 	if found := s.watch.found.Load(); !s.keyed && (found == nil || !found.keyed) {
-		return fmt.Errorf("%w: NewShards: by is nil, must be the key of a payload where PushKeyed is used", ErrConfig)
+		return fmt.Errorf("%w: NewShards: keyOf is nil, must return the key of a payload where PushKeyed is used", ErrConfig)
 	}
 	parts := make([][]int, len(s.queues))
 	for i, k := range keys {
