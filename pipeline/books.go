@@ -112,8 +112,8 @@ type rejectCounter interface {
 	CodeCounts(ctx context.Context) ([]staging.CodeCount, error)
 }
 
-// Optional methods of a Table, for the details of the books. *[staging.Table] and
-// *[staging.TableGroup] have it.
+// Optional methods of a Table, for the details of the books. *[staging.TableGroup] has all of them,
+// *[staging.Table] all but BooksByTable.
 type (
 	tableCounter interface {
 		BooksByTable(ctx context.Context, since time.Time) ([]staging.TableBooks, error)

@@ -116,7 +116,9 @@ type PromoterConfig struct {
 	// the ledger, even without an error. It also does so at start and after every error. Default
 	// [DefaultReconcileInterval].
 	ReconcileInterval time.Duration
-	// Promote bounds one promotion. With its Lane set, the promoter promotes that lane only.
+	// Promote bounds one promotion. With its Timeout 0, a promotion has one and a half times
+	// CallTimeout, and twice as long after each one that exceeds its time. With its Lane set, the
+	// promoter promotes that lane only.
 	Promote staging.PromoteOptions
 	// Refresh is called after promotions, at most once per RefreshInterval, and once more on shutdown
 	// if rows were promoted since. Calls never overlap, and promotions continue during a call. A

@@ -126,7 +126,7 @@ func NewRelay(q RelayQueue, name string, cfg RelayConfig) (*Relay, error) {
 
 // Step copies one page and returns the number of its records, 0 when there are none. After an error
 // the same page is read again, unless it was pushed. A page that exceeds the room of a bounded
-// queue is [queue.ErrFull].
+// queue is [queue.ErrFull]; Run waits for room.
 func (r *Relay) Step(ctx context.Context) (int, error) {
 	at, err := r.queue.Position(ctx, r.source)
 	if err != nil {

@@ -3,7 +3,7 @@
 //
 // # The problem
 //
-// To inspect a pipeline on two stores takes two clients, which show keys and tables but not
+// Inspecting a pipeline on two stores takes two clients, which show keys and tables but not
 // records. At three in the morning the questions are different: is anything lost or stuck? How far
 // behind is it? What was rejected, and why? Where is record X?
 //
@@ -48,8 +48,8 @@
 // old answer with its time, or nothing, and in any case the reason. A store that hangs holds one
 // call for each question, which ends after 10 s.
 //
-// History comes from the ledger where that has it. Depths are kept in this process for an hour, as
-// long as [Handler.Run] runs, and begin anew with it; the chart shows where.
+// The history of committed batches comes from the ledger. Depths are kept in this process, for an
+// hour and only while [Handler.Run] runs; the chart shows where they begin.
 //
 // # JSON
 //
