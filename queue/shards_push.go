@@ -30,8 +30,8 @@ func (e *ShardsPushError) Unwrap() error { return e.Err }
 // part independently: the error of a push that has failed in part is a *ShardsPushError, which
 // names the payloads to push again. It costs what Queue.Push costs on each shard that has a part.
 //
-// A program that has opened the queue without keyOf gets ErrConfig if another one places its records
-// by a key.
+// A program that has opened the queue without keyOf gets ErrConfig if another one places its
+// records by a key.
 func (s *Shards) Push(ctx context.Context, payloads ...[]byte) error {
 	return s.PushGated(ctx, nil, payloads...)
 }
