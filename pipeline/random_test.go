@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -182,9 +183,10 @@ func (p randomPlan) expectRows(w *randomWant, id, kind string, rows int) {
 
 // Random chains, tables, lanes and shards. Two programs, each a worker and a promoter, die at
 // random moments: their connections to both stores end and no new one succeeds. Others get no
-// answer of Redis past their leases, or lose their connections to Postgres. In the end the stores,
-// read without headrace, have each record where its kind belongs, once, and the books agree with
-// them, by table and in sum. HEADRACE_PLANS sets the number of plans, HEADRACE_SEED the seed.
+// answer of Redis past their leases, or lose their connections to Postgres. Promoted batches are
+// delivered again: see moments. In the end the stores, read without headrace, have each record
+// where its kind belongs, once, and the books agree with them, by table and in sum. HEADRACE_PLANS
+// sets the number of plans, HEADRACE_SEED the seed.
 func TestRandomPipelines(t *testing.T) {
 	t.Parallel()
 	plans, seed := 4, rand.Uint64()
@@ -216,10 +218,45 @@ type randomRun struct {
 	want        randomWant
 	programs    [2]*mortalProgram
 	dying       sync.WaitGroup
+	moments     moments
+}
+
+// moments are those in which programs die so that a promoted batch is delivered again: one has
+// staged it and dies before the hand-off, and the one that promotes it dies before it acknowledges.
+type moments struct {
+	mu     sync.Mutex
+	rnd    *rand.Rand
+	left   int             // deaths after staging
+	staged map[string]bool // what dead programs have staged and not handed off
+	again  int             // batches that were promoted and not acknowledged
+}
+
+// deadly is true if a program dies at an event.
+func (d *moments) deadly(e pipeline.Event) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case e.Err != nil:
+	case e.Op == pipeline.OpStage && d.left > 0 && d.rnd.IntN(4) == 0:
+		d.left--
+		d.staged[e.Batch] = true
+		return true
+	case e.Op == pipeline.OpPromote:
+		before := d.again
+		for _, id := range e.IDs {
+			if d.staged[id] {
+				delete(d.staged, id)
+				d.again++
+			}
+		}
+		return d.again > before
+	}
+	return false
 }
 
 func newRandomRun(t *testing.T, p randomPlan, rnd *rand.Rand) *randomRun {
 	x := &randomRun{t: t, plan: p, rnd: rnd, name: servertest.Prefix(t), redis: servertest.Redis(t), pgURL: servertest.PostgresURL(t), want: randomWant{rows: map[string][]string{}}}
+	x.moments = moments{rnd: rand.New(rand.NewPCG(rnd.Uint64(), 0)), left: 4, staged: map[string]bool{}}
 	var err error
 	if x.pool, err = pgxpool.New(t.Context(), x.pgURL); err != nil {
 		t.Fatal(err)
@@ -239,10 +276,12 @@ func newRandomRun(t *testing.T, p randomPlan, rnd *rand.Rand) *randomRun {
 type mortalProgram struct {
 	proxies [2]*proxy
 	stop    context.CancelFunc
+	dead    atomic.Bool
 }
 
 // die ends a program as kill -9 would, as far as the stores can tell.
 func (m *mortalProgram) die() {
+	m.dead.Store(true)
 	for _, p := range m.proxies {
 		_ = p.listener.Close()
 		p.cut()
@@ -278,14 +317,19 @@ func (x *randomRun) start() *mortalProgram {
 	if err != nil {
 		x.t.Fatal(err)
 	}
+	observer := pipeline.ObserverFunc(func(_ context.Context, e pipeline.Event) {
+		if x.moments.deadly(e) {
+			m.die()
+		}
+	})
 	worker, err := pipeline.NewWorker(flow, pipeline.WorkerConfig{
-		Logger: quiet, Records: x.plan.records, Linger: time.Millisecond, LeaseDuration: 300 * time.Millisecond, CallTimeout: 500 * time.Millisecond, ShutdownTimeout: time.Millisecond,
+		Logger: quiet, Observer: observer, Records: x.plan.records, Linger: time.Millisecond, LeaseDuration: 300 * time.Millisecond, CallTimeout: 500 * time.Millisecond, ShutdownTimeout: time.Millisecond,
 	})
 	if err != nil {
 		x.t.Fatal(err)
 	}
 	promoter, err := pipeline.NewPromoter(flow, pipeline.PromoterConfig{
-		Logger: quiet, PollInterval: 20 * time.Millisecond, ReconcileInterval: 50 * time.Millisecond, CallTimeout: 500 * time.Millisecond, ShutdownTimeout: time.Millisecond,
+		Logger: quiet, Observer: observer, PollInterval: 20 * time.Millisecond, ReconcileInterval: 50 * time.Millisecond, CallTimeout: 500 * time.Millisecond, ShutdownTimeout: time.Millisecond,
 	})
 	if err != nil {
 		x.t.Fatal(err)
@@ -308,7 +352,7 @@ func (x *randomRun) harm() {
 	switch m := x.programs[i]; x.rnd.IntN(4) {
 	case 0:
 		m.die()
-		x.programs[i] = x.start()
+		x.revive()
 	case 1: // it lives, and its lease may end while it waits for an answer
 		m.proxies[0].silence()
 		m.proxies[0].heal() // for new connections
@@ -318,6 +362,15 @@ func (x *randomRun) harm() {
 		if _, err := x.pool.Exec(context.Background(), `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 			WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL`); err != nil {
 			x.t.Error(err)
+		}
+	}
+}
+
+// revive starts a program in the place of each dead one.
+func (x *randomRun) revive() {
+	for i, m := range x.programs {
+		if m.dead.Load() {
+			x.programs[i] = x.start()
 		}
 	}
 }
@@ -363,12 +416,14 @@ func (x *randomRun) run() {
 		return st.Acked == x.want.records[0]
 	})
 	x.check()
+	x.t.Logf("%d batches were promoted and not acknowledged", x.moments.again)
 }
 
 // until waits for the books of Redis.
 func (x *randomRun) until(f func(st queue.Stats) bool) {
 	x.t.Helper()
 	eventually(x.t, time.Minute, func() error {
+		x.revive()
 		st, err := x.flow.Queue.Stats(context.Background())
 		if err == nil && !f(st) {
 			err = fmt.Errorf("%d records: %+v", x.want.records[0], st)
