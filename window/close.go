@@ -2,11 +2,14 @@ package window
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/headrace/headrace/internal/redisx"
 	"github.com/redis/rueidis"
 )
 
@@ -83,8 +86,9 @@ type taken struct {
 
 // CloseDue leases up to n complete windows, the longest due first, and reads their events. Call
 // [Store.Done] for each when its result is safe. CloseDue takes one round trip for every 100
-// windows, and one for every 1,000 events or 1 MiB of a window. After an error, windows that were
-// already leased become due again when their leases expire.
+// windows, and one for every 1,000 events or 1 MiB of a window. After an error, the windows that
+// were leased are due again at once, except one whose events could not be read: that is its
+// failure, and it waits for the end of its lease. If Redis does not answer, all of them wait.
 func (s *Store) CloseDue(ctx context.Context, n int) ([]ClosedWindow, error) {
 	if err := s.tumbling(); err != nil {
 		return nil, err
@@ -97,11 +101,17 @@ func (s *Store) CloseDue(ctx context.Context, n int) ([]ClosedWindow, error) {
 		some := min(n, maxScriptWindows)
 		t, err := s.take(ctx, some)
 		if err != nil {
+			s.giveBack(ctx, closed)
 			return nil, s.wrap("close", err)
 		}
 		for i, c := range t.leased {
 			complete, err := s.readClosed(ctx, &c, t.events[i])
 			if err != nil {
+				rest := t.leased[i+1:]
+				if ctx.Err() != nil {
+					rest = t.leased[i:]
+				}
+				s.giveBack(ctx, slices.Concat(closed, rest))
 				return nil, s.wrap("close", err)
 			}
 			if complete {
@@ -115,7 +125,27 @@ func (s *Store) CloseDue(ctx context.Context, n int) ([]ClosedWindow, error) {
 	return closed, nil
 }
 
-func (s *Store) take(ctx context.Context, n int) (t taken, err error) {
+// giveBack makes leased windows due again that no closer gets. Nothing counts against them.
+func (s *Store) giveBack(ctx context.Context, windows []ClosedWindow) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer cancel()
+	for _, c := range windows {
+		if err := s.Release(ctx, c, ReleaseOptions{}); err != nil && !errors.Is(err, ErrLeaseLost) {
+			return // the server is away: the leases will expire
+		}
+	}
+}
+
+// replyGrace is how long take waits for its reply after its context is done: the windows in it are
+// leased.
+const replyGrace = time.Second
+
+func (s *Store) take(caller context.Context, n int) (t taken, err error) {
+	if err := caller.Err(); err != nil {
+		return t, err
+	}
+	ctx, cancel := redisx.Outlive(caller, replyGrace)
+	defer cancel()
 	deadline := time.Now().Add(s.cfg.LeaseDuration - time.Millisecond) // before the server starts its clock; that counts whole milliseconds
 	c := s.cfg
 	r, err := s.run(ctx, takeScript, true, strconv.Itoa(n), ms(c.LeaseDuration), ms(c.Idle), ms(c.Backoff), ms(c.MaxBackoff), strconv.Itoa(c.MaxFailures))
