@@ -303,6 +303,8 @@ func TestTheSurroundingsRefuse(t *testing.T) {
 			"every row lacks a table": {fmt.Sprintf(strings.ReplaceAll(raises, "NEW.v = 'bad'", "true"), "INSERT INTO missing VALUES (1)", "AFTER"), "CREATE TABLE missing (n int)"},
 			"a statement's trigger": {`CREATE FUNCTION tr() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO missing VALUES (1); RETURN NULL; END $$;
 				CREATE TRIGGER tr BEFORE INSERT ON rows FOR EACH STATEMENT EXECUTE FUNCTION tr();`, "CREATE TABLE missing (n int)"},
+			"a statement's trigger that raises": {`CREATE FUNCTION tr() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'closed for maintenance'; END $$;
+				CREATE TRIGGER tr BEFORE INSERT ON rows FOR EACH STATEMENT EXECUTE FUNCTION tr();`, "DROP TRIGGER tr ON rows"},
 			"a dropped table": {"ALTER TABLE rows RENAME TO gone;", "ALTER TABLE gone RENAME TO rows"},
 		} {
 			exec(t, pool, "CREATE TABLE rows (id bigint PRIMARY KEY, v text, n bigint)")

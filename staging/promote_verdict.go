@@ -92,6 +92,9 @@ func (p *promotion) mayBeData(ctx context.Context, w *work, err error) error {
 // another promotion, the rows are at fault: a few bad rows alone must not keep the target from all
 // others.
 func (p *promotion) everyRowRefused(ctx context.Context) error {
+	if err := p.refusedWithoutRows(ctx); err != nil {
+		return err
+	}
 	if p.softErr == nil || p.written > 0 || p.soft < p.expect-p.dropped {
 		return nil
 	}
@@ -103,6 +106,24 @@ func (p *promotion) everyRowRefused(ctx context.Context) error {
 		return allSlow(p.softErr)
 	}
 	return fmt.Errorf("staging: every row was refused, probably not because of the rows: %w", p.softErr)
+}
+
+// refusedWithoutRows fails a promotion of which every row was refused, if the target refuses a
+// statement without rows too: a trigger for each statement closes the table while it is maintained.
+// What such a trigger raises on purpose looks like the fault of a row.
+func (p *promotion) refusedWithoutRows(ctx context.Context) error {
+	if p.written > 0 || p.refused == 0 || p.refused < p.expect {
+		return nil
+	}
+	_, plain := p.inserts()
+	_, err := p.try(ctx, func() (int64, error) { return p.execPlain(ctx, plain.where("false").with(nil)) })
+	if err == nil {
+		return nil
+	}
+	if accepts, aerr := p.acceptsOthers(ctx); accepts || aerr != nil {
+		return aerr
+	}
+	return fmt.Errorf("staging: the target refuses a statement without rows: %w", err)
 }
 
 // othersTried is how many records of other promotions acceptsOthers tries.
