@@ -39,6 +39,11 @@ func TestCloseDueGivesBack(t *testing.T) {
 	t.Parallel()
 	c := servertest.Redis(t)
 	const windows = 4
+	known := newStore(t, c, window.Config{Size: time.Minute, Lateness: -1}) // the server knows the scripts then
+	add(t, known, "k", at(0, "x"), at(60*time.Second, "y"))
+	if closed, err := known.CloseDue(t.Context(), 1); err != nil || len(closed) != 1 {
+		t.Fatalf("got %v, %v, want a window", closed, err)
+	}
 	for _, tt := range []struct {
 		what   string
 		after  func(stop func()) func(n int) bool
