@@ -163,7 +163,8 @@ func (g *Gate) pollAfter(next time.Duration) time.Duration {
 }
 
 // TryAcquire is Acquire without waiting: if there is no room, it returns a [*FullError]. It never
-// overtakes waiting producers.
+// overtakes waiting producers. After an error, also at the end of ctx, it takes up to a second more
+// to give back what it may have been granted.
 func (g *Gate) TryAcquire(ctx context.Context, n int) (*Reservation, error) {
 	return g.TryAcquireBytes(ctx, n, 0)
 }
@@ -174,9 +175,13 @@ func (g *Gate) TryAcquireBytes(ctx context.Context, n int, bytes int64) (*Reserv
 	if err != nil {
 		return nil, err
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, g.wrap("acquire", err)
+	}
 	res, err := g.ask(ctx, r, 0)
 	switch {
 	case err != nil:
+		g.leave(ctx, r) // the room may have been granted, and only the reply is lost
 		return nil, err
 	case !res.granted:
 		return nil, res.full(g, r.request())
