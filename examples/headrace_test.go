@@ -352,7 +352,7 @@ func TestHeadraceSession(t *testing.T) {
 	}
 	c.shows("dead show "+dead.Dead[1].ID, "payload venom", "reason it kills workers")
 	c.fails("dead show nowhere", "no dead letter has the id nowhere")
-	c.fails("dead discard -all", "nothing was changed; --yes does it without a question")
+	c.fails("dead discard -all", "nothing was changed; --yes skips the question")
 	c.shows("dead drop -yes "+dead.Dead[0].ID, "discarded 1 dead letters") // the other name
 	c.shows("dead requeue "+dead.Dead[1].ID, "requeued 1 dead letters")
 	c.shows("dead requeue -all", "requeued 1 dead letters")
@@ -421,7 +421,7 @@ func TestHeadraceSession(t *testing.T) {
 			t.Errorf("after clear all the key %s is still there", key)
 		}
 	}
-	c.fails("process --queue other", "orders domain only")
+	c.fails("process --queue other", "only for the orders domain")
 }
 
 // A step that was told when to end, and was interrupted before, exits with 130.

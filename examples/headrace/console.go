@@ -17,12 +17,12 @@ import (
 // serveConsole serves the web page of package console until it is interrupted.
 type serveConsole struct {
 	Listen  string   `default:"localhost:8080" help:"Address to listen on."`
-	Actions bool     `help:"Allow actions to all who can reach the page."`
+	Actions bool     `help:"Allow actions by anyone with access."`
 	Hide    bool     `name:"hide-payloads" help:"Show no payloads."`
 	Hosts   []string `name:"host" sep:"none" placeholder:"NAME" help:"Host name under which a proxy serves the page."`
 
 	windowNames
-	Lookups []string `placeholder:"NAME" help:"Lookup tables (those of orders)."`
+	Lookups []string `placeholder:"NAME" help:"Lookup tables (default: those of orders)."`
 }
 
 // Help shows an example.

@@ -21,8 +21,8 @@ type generate struct {
 	Duplicates float64 `default:"0.05" env:"HEADRACE_DUPLICATES" help:"Share of repeats, 0 to 0.9."`
 	Bad        float64 `default:"0.005" env:"HEADRACE_BAD" help:"Share of bad ones, 0 to 0.9."`
 	Burst      bool    `env:"HEADRACE_BURST" help:"Give all orders one timestamp."`
-	Seed       uint64  `help:"The same seed makes the same orders (the time)."`
-	Rate       float64 `help:"Records per second (no limit)."`
+	Seed       uint64  `help:"Same seed, same orders (default: the time)."`
+	Rate       float64 `help:"Records per second (default: no limit)."`
 	File       string  `help:"Push the lines of this file; - is standard input."`
 }
 

@@ -18,7 +18,7 @@ type lookups struct {
 }
 
 type lookupList struct {
-	Names []string `arg:"" optional:"" name:"table" help:"Names of tables (those of the orders domain)."`
+	Names []string `arg:"" optional:"" name:"table" help:"Names of tables (default: those of the orders domain)."`
 }
 
 // orderLookups are the names of the lookup tables of the orders domain.

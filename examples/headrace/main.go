@@ -258,7 +258,7 @@ func (s *session) names() ops.Names {
 }
 
 // errNotOrders is for verbs that need the row type of the table.
-var errNotOrders = errors.New("this verb knows the orders domain only: --queue, --table and --views must be orders")
+var errNotOrders = errors.New("this verb works only for the orders domain: --queue, --table and --views must be orders")
 
 // app opens the orders pipeline and creates what is missing.
 func (s *session) app(ctx context.Context) (*orders.App, error) {
@@ -348,7 +348,7 @@ func (s *session) confirm(yes bool, what string) error {
 	fmt.Fprint(s.Err, question+"Type yes to go on: ")
 	var answer string
 	if _, err := fmt.Fscanln(stdin, &answer); err != nil || answer != "yes" {
-		return errors.New("nothing was changed; --yes does it without a question")
+		return errors.New("nothing was changed; --yes skips the question")
 	}
 	return nil
 }

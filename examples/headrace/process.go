@@ -15,7 +15,7 @@ type process struct {
 	Workers    int           `default:"2" env:"HEADRACE_WORKERS" help:"Batches processed at once, 1 to 64."`
 	Batch      int           `default:"2000" env:"HEADRACE_BATCH" help:"Records of a batch, 1 to 100000."`
 	Lease      time.Duration `default:"30s" env:"HEADRACE_LEASE" help:"A silent worker loses its batches after this time."`
-	Iterations int           `help:"Stop leasing after this many batches (no limit)."`
+	Iterations int           `help:"Stop after this many batches (default: never)."`
 	Empty      bool          `help:"Stop when the queue has no record left to process."`
 }
 

@@ -17,7 +17,7 @@ type schema struct {
 
 // laneCount is a number of lanes, for programs with more of them than the table has.
 type laneCount struct {
-	Lanes int `placeholder:"N" help:"Lanes, 1 to 16 (those of the table)."`
+	Lanes int `placeholder:"N" help:"Lanes, 1 to 16 (default: those of the table)."`
 }
 
 // Validate is called by kong after parsing.
@@ -31,7 +31,7 @@ func (v *laneCount) Validate() error {
 type schemaPrint struct {
 	laneCount
 	Companions bool     `help:"Only the companions (staging, ledger, rejects) of a --table that exists. Implied by --lanes and --columns, and for tables other than orders."`
-	Columns    []string `help:"Columns that the programs load (those of the staging tables, or else all)."`
+	Columns    []string `help:"Columns that the programs load (default: those of the staging tables, or else all)."`
 }
 
 // Run prints the SQL. The schema of the orders domain needs no server. The companion tables of an
@@ -111,7 +111,7 @@ type grantsPrint struct {
 	To      string   `arg:"" help:"The database role that gets them."`
 	Role    string   `default:"all" enum:"worker,promoter,reader,all" help:"worker, promoter, reader or all."`
 	Replace bool     `help:"The program replaces rows by their key."`
-	Columns []string `help:"Columns that the program loads (all)."`
+	Columns []string `help:"Columns that the program loads (default: all)."`
 }
 
 // Validate is called by kong after parsing.

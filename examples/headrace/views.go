@@ -42,7 +42,7 @@ func (viewList) Run(ctx context.Context, s *session) error {
 }
 
 type viewRefresh struct {
-	Views []string `arg:"" optional:"" name:"view" help:"Names of views (all of the set)."`
+	Views []string `arg:"" optional:"" name:"view" help:"Names of views (default: all of the set)."`
 }
 
 type refreshed struct {

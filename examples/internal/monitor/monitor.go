@@ -87,7 +87,7 @@ func Start(ctx context.Context, p *program.Program, listen string, pings map[str
 	go func() {
 		defer close(m.served)
 		if err := m.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			p.Say("no more metrics: %v", err)
+			p.Say("cannot serve metrics any more: %v", err)
 		}
 	}()
 	p.Say("serving /metrics, /livez, /readyz and /debug/pprof at http://%s", l.Addr())
