@@ -100,10 +100,10 @@ func (t *Table[K, V]) Sync(ctx context.Context) error {
 	return named(t.name, err)
 }
 
-// Ensure gives this process a snapshot before it begins to work: of the current version or, if
-// there is none that can be read whole, of one to which it refreshes the table. So a program can
-// start while the source is down or Redis is full. An old version is a task for [Table.Run], see
-// Config.RefreshInterval.
+// Ensure gives this process a snapshot before it begins to work: the current version, however old.
+// If none can be read whole, Ensure refreshes the table, as [Table.Refresh] does. So where there is
+// a version, a program can start while the source is down or Redis is full. [Table.Run] replaces an
+// old version; see Config.RefreshInterval.
 func (t *Table[K, V]) Ensure(ctx context.Context) error {
 	_, err := t.sync(ctx, nil)
 	if err != nil && replaceable(err) && t.cfg.Load != nil {

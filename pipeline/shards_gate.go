@@ -13,7 +13,7 @@ import (
 
 // ShardGate holds the gates of a sharded pipeline, one in front of each shard. [Shards.Push] asks
 // them for room. Within one push, a full shard holds back the records of that shard alone; the push
-// returns when the last shard has its part.
+// returns when the last shard has its part. This type is safe for concurrent use.
 type ShardGate struct {
 	gates []*backpressure.Gate
 	of    map[string]*backpressure.Gate // by name of the shard

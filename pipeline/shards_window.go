@@ -16,6 +16,7 @@ import (
 // ShardWindow is the dedup window of a sharded pipeline: a window for each shard, in its slot. The
 // id decides the window. It is a [Deduplicator] for [Dedup], and [Flow.Find] looks in it. A claim
 // costs what it costs in one window, as all ids of a batch are claimed in the window of its shard.
+// This type is safe for concurrent use.
 type ShardWindow struct {
 	name    string
 	queue   *queue.Shards

@@ -43,6 +43,7 @@ type Stall struct {
 	Reported time.Time `json:"reported,omitzero"`
 }
 
+// String describes the stall on one line.
 func (s Stall) String() string {
 	var b strings.Builder
 	if s.Program != "" {

@@ -131,7 +131,7 @@ type HandedOff struct {
 	ID      string
 	Attempt int64
 	Records int
-	Since   time.Time // when it was handed off
+	Since   time.Time // when it was handed off, by the server's clock
 }
 
 // DeadLetter is a record that was buried. Its ID is that of the batch that held it alone.

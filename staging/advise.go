@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// An Advice is one thing that makes promotions slow and that an administrator can change.
+// Advice is one thing that makes promotions slow and that an administrator can change.
 type Advice struct {
 	// Code is for programs and stable: "collation", "unanalyzed", "autovacuum", "max_wal_size" or
 	// "shared_buffers".

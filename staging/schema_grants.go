@@ -26,6 +26,7 @@ const (
 	RoleReader               // reads the books, the fates and the rejects
 )
 
+// String returns the name of the role.
 func (r Role) String() string {
 	switch r {
 	case RoleAll:

@@ -84,6 +84,7 @@ const (
 	OutcomeAlreadyVoid                        // void: split or bury it, and never acknowledge it
 )
 
+// String returns the name of the outcome.
 func (o Outcome) String() string {
 	switch o {
 	case OutcomeStaged:
@@ -109,6 +110,7 @@ const (
 	FateVoid                 // in the ledger as void: finish its split or burial
 )
 
+// String returns the name of the fate.
 func (f Fate) String() string {
 	switch f {
 	case FateStaged:

@@ -82,7 +82,7 @@ type Config struct {
 	// [DefaultPollInterval].
 	PollInterval time.Duration
 
-	// Eviction is what New does about a server that may evict keys. Default: log a warning.
+	// Eviction is what New does with a server that may evict keys. Default: log a warning.
 	Eviction Eviction
 	// Logger receives the errors that [Store.Run] retries, and windows that expired. nil:
 	// slog.Default().
