@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/headrace/headrace/internal/errorlog"
 	"github.com/headrace/headrace/internal/redisx"
 	"github.com/redis/rueidis"
 )
@@ -24,7 +25,7 @@ type Table[K comparable, V any] struct {
 	snapshot atomic.Pointer[Snapshot[K, V]]
 	checked  atomic.Int64 // when Redis last replied which version is current, on this process' monotonic clock
 	syncing  chan struct{}
-	log      *errorLog
+	log      *errorlog.Log
 
 	orphans struct { // locks that could not be given up
 		sync.Mutex
@@ -50,7 +51,7 @@ func New[K comparable, V any](ctx context.Context, client rueidis.Client, name s
 		name: name, cfg: cfg,
 		current: prefix + "current", lock: prefix + "lock", never: prefix + "never", versions: prefix + "v:", channel: prefix + "changed",
 		syncing: make(chan struct{}, 1),
-		log:     newErrorLog(cfg.Logger, name),
+		log:     errorlog.New(cfg.Logger, "lookup: ", "table", name),
 	}
 	if t.server, err = redisx.Open(ctx, client, t.never); err != nil {
 		return nil, named(name, err)

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/headrace/headrace/internal/errorlog"
 	"github.com/headrace/headrace/internal/redisx"
 	"github.com/redis/rueidis"
 )
@@ -22,7 +23,7 @@ type Remote[K comparable, V any] struct {
 	server *redisx.Server
 	name   string
 	cfg    RemoteConfig[K, V]
-	log    *errorLog
+	log    *errorlog.Log
 
 	mu       sync.Mutex
 	fetching map[K]*fetch[K, V] // the keys that a running call of Fetch reads
@@ -58,7 +59,7 @@ func NewRemote[K comparable, V any](ctx context.Context, client rueidis.Client, 
 	if strings.Index(name+separator, separator) != len(name) {
 		return nil, fmt.Errorf("%w: name is %q, must not contain %q or end in %q", ErrConfig, name, separator, ":lookup")
 	}
-	r := &Remote[K, V]{name: name, cfg: cfg, log: newErrorLog(cfg.Logger, name), fetching: make(map[K]*fetch[K, V])}
+	r := &Remote[K, V]{name: name, cfg: cfg, log: errorlog.New(cfg.Logger, "lookup: ", "table", name), fetching: make(map[K]*fetch[K, V])}
 	if r.server, err = redisx.Open(ctx, client, name+":lookup"); err != nil {
 		return nil, named(name, err)
 	}
@@ -283,7 +284,7 @@ func (r *Remote[K, V]) load(ctx context.Context, f *fetch[K, V], keys []K) {
 	// The source has answered. An entry that cannot be stored, or a Redis that is full or read-only,
 	// costs the next caller a fetch, not this one its answer.
 	if ctx.Err() == nil {
-		r.log.report("storing what was fetched", err)
+		r.log.Report(ctx, "storing what was fetched", err)
 	}
 }
 

@@ -71,7 +71,7 @@ func (t *Table[K, V]) poll(ctx context.Context) (next time.Duration, err error) 
 	if ctx.Err() != nil {
 		return next, ctx.Err()
 	}
-	t.log.report("polling", err)
+	t.log.Report(ctx, "polling", err)
 	if err != nil {
 		return min(next, retryAfter), err
 	}
@@ -111,7 +111,7 @@ func (t *Table[K, V]) listen(ctx context.Context, wake chan<- struct{}) {
 		subscribed := false
 		err := t.subscribe(ctx, func() {
 			subscribed = true
-			t.log.report("the subscription", nil)
+			t.log.Report(ctx, "the subscription", nil)
 			select {
 			case wake <- struct{}{}:
 			default: // Run has not polled since the last signal, and sees this version too
@@ -120,7 +120,7 @@ func (t *Table[K, V]) listen(ctx context.Context, wake chan<- struct{}) {
 		if ctx.Err() != nil {
 			return
 		}
-		t.log.report("the subscription", err)
+		t.log.Report(ctx, "the subscription", err)
 		if subscribed {
 			pause = firstResubscribe
 		}

@@ -72,7 +72,8 @@ type Config struct {
 	// SkipAnalyze leaves out the ANALYZE after a refresh. Then neither the planner nor
 	// [Refresher.Freshness] knows how many rows a view has until autovacuum analyzes it.
 	SkipAnalyze bool
-	// Logger receives what no caller receives: the failure of a refresh whose callers have all left,
+	// Logger receives what no caller receives: the failures that [Refresher.Run] retries (when they
+	// begin, now and then, and when they end), the failure of a refresh whose callers have all left,
 	// and a warning about a definition that New could not compare. nil: slog.Default().
 	Logger *slog.Logger
 }

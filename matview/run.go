@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/headrace/headrace/internal/errorlog"
 	"github.com/headrace/headrace/internal/pgschema"
 )
 
@@ -109,6 +110,7 @@ func (r *Refresher) Notify() { r.schedule.note(time.Now()) }
 // pool that the program has closed ends Run early, with an error.
 func (r *Refresher) Run(ctx context.Context) error {
 	r.Notify()
+	log := errorlog.New(r.cfg.Logger, "matview: ", "state", r.state)
 	for {
 		var timer <-chan time.Time
 		due, retry := r.schedule.next(r.cfg.Debounce, r.cfg.MaxStaleness)
@@ -131,8 +133,10 @@ func (r *Refresher) Run(ctx context.Context) error {
 			if pgschema.IsClosed(err) {
 				return fmt.Errorf("matview: the refresher has stopped: %w", err)
 			}
-			r.cfg.Logger.ErrorContext(ctx, "matview: refresh failed", "error", err)
 			again = r.again(report)
+		}
+		if ctx.Err() == nil {
+			log.Report(ctx, "refreshing views", err)
 		}
 		r.schedule.end(time.Now(), again, r.cfg.Debounce, r.cfg.MaxStaleness)
 	}

@@ -1,6 +1,7 @@
 package matview
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"log/slog"
@@ -86,12 +87,13 @@ func TestRunRetriesOnlyWhatFailed(t *testing.T) {
 		t.Fatal(err)
 	}
 	began := make(chan bool)
+	var log bytes.Buffer
 	r, err := New(t.Context(), pool, "dashboard", Config{
 		Views: []View{
 			{Name: "base", SQL: "SELECT n FROM divisors"}, {Name: "broken", SQL: "SELECT 1 / n AS q FROM base"},
 			{Name: "above", SQL: "SELECT q FROM broken"}, {Name: "right", SQL: "SELECT n FROM divisors"},
 		},
-		Debounce: time.Millisecond, MaxStaleness: 8 * time.Millisecond, Logger: slog.New(slog.DiscardHandler),
+		Debounce: time.Millisecond, MaxStaleness: 8 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(&log, nil)),
 		Changed: func(ctx context.Context) (string, error) {
 			select {
 			case began <- true:
@@ -148,6 +150,10 @@ func TestRunRetriesOnlyWhatFailed(t *testing.T) {
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+	first, rest, _ := strings.Cut(log.String(), "\n")
+	if !strings.Contains(first, "refreshing views fails and is retried") || !strings.Contains(rest, "refreshing views works again") || strings.Count(rest, "\n") != 1 {
+		t.Errorf("got log %q, want a line at the beginning of the failures and one at their end", log.String())
 	}
 }
 

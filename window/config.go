@@ -84,7 +84,8 @@ type Config struct {
 
 	// Eviction is what New does with a server that may evict keys. Default: log a warning.
 	Eviction Eviction
-	// Logger receives the errors that [Store.Run] retries, and windows that expired. nil:
+	// Logger receives the errors that [Store.Run] retries, each failure of a handler, and windows that
+	// expired. An outage has a line when it begins, now and then, and when it ends. nil:
 	// slog.Default().
 	Logger *slog.Logger
 }

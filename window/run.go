@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/headrace/headrace/internal/errorlog"
 	"github.com/headrace/headrace/internal/redisx"
 )
 
@@ -36,13 +37,14 @@ func (s *Store) Run(ctx context.Context, handle Handler) error {
 		return err
 	}
 	var client redisx.Closed
+	log := errorlog.New(s.cfg.Logger, "window: ", "window", s.name)
 	for ctx.Err() == nil {
 		closed, err := s.CloseDue(ctx, runBatch)
 		if client.By(err) {
 			return fmt.Errorf("window: the closer of %s has stopped: %w", s.name, err)
 		}
-		if ctx.Err() == nil && err != nil {
-			s.cfg.Logger.ErrorContext(ctx, "window: could not close windows", "window", s.name, "error", err)
+		if ctx.Err() == nil {
+			log.Report(ctx, "closing windows", err)
 		}
 		for _, c := range closed {
 			s.handle(ctx, c, handle)

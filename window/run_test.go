@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -46,6 +47,41 @@ func TestRun(t *testing.T) {
 			t.Error(err)
 		}
 		want(t, "nothing new", add(t, w, "k", at(0, "x")), window.AddResult{Repeated: 1})
+	})
+}
+
+// An outage has a line at its beginning and one at its end, however often Run polls meanwhile.
+func TestRunLogsAnOutageOnce(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		logger, lines := collectFrom(slog.LevelInfo)
+		w := newStore(t, c, window.Config{Size: time.Minute, Lateness: -1, PollInterval: time.Millisecond, Logger: logger})
+		add(t, w, "k", at(0, "x"), at(60*time.Second, "y"))
+		due := "{" + w.Name() + "}:window:due"
+		for _, cmd := range []rueidis.Completed{c.B().Rename().Key(due).Newkey(due + ":away").Build(), c.B().Set().Key(due).Value("x").Build()} {
+			if err := c.Do(t.Context(), cmd).Error(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		ended := make(chan error, 1)
+		go func() { ended <- w.Run(ctx, func(context.Context, window.ClosedWindow) error { cancel(); return nil }) }()
+		servertest.Eventually(t, "the first line", func() bool { return len(lines()) > 0 })
+		for range 200 { // Run polls meanwhile
+			if err := c.Do(t.Context(), c.B().Ping().Build()).Error(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := c.Do(t.Context(), c.B().Rename().Key(due+":away").Newkey(due).Build()).Error(); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if l := lines(); len(l) != 2 || !strings.Contains(l[0], "closing windows fails and is retried") || !strings.Contains(l[1], "closing windows works again") {
+			t.Errorf("got log %q, want the beginning of the outage and its end", l)
+		}
 	})
 }
 

@@ -79,10 +79,12 @@ func (l *logs) Handle(_ context.Context, r slog.Record) error {
 }
 
 // collect returns a logger and the lines that it got.
-func collect() (*slog.Logger, func() []string) {
+func collect() (*slog.Logger, func() []string) { return collectFrom(slog.LevelWarn) }
+
+func collectFrom(level slog.Level) (*slog.Logger, func() []string) {
 	var mu sync.Mutex
 	var lines []string
-	l := &logs{level: slog.LevelWarn, got: func(line string) { mu.Lock(); defer mu.Unlock(); lines = append(lines, line) }}
+	l := &logs{level: level, got: func(line string) { mu.Lock(); defer mu.Unlock(); lines = append(lines, line) }}
 	return slog.New(l), func() []string { mu.Lock(); defer mu.Unlock(); return slices.Clone(lines) }
 }
 
