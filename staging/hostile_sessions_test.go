@@ -292,6 +292,43 @@ func TestASequenceIsExhausted(t *testing.T) {
 	}
 }
 
+// A sequence may pass the end of its column's type, and a default may fail: no row is at fault,
+// also where the sequence still had a number for the first rows.
+func TestADefaultFails(t *testing.T) {
+	for name, c := range map[string]struct{ ddl, repair string }{
+		"a sequence beyond its column": {"CREATE SEQUENCE far START 32760; CREATE TABLE rows (id bigint PRIMARY KEY, v text, n bigint, seq smallint DEFAULT nextval('far'))",
+			"ALTER TABLE rows ALTER seq TYPE bigint"},
+		"a function that raises": {"CREATE FUNCTION tenant() RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE 'no tenant'; END $$; CREATE TABLE rows (id bigint PRIMARY KEY, v text, n bigint, seq text DEFAULT tenant())",
+			"CREATE OR REPLACE FUNCTION tenant() RETURNS text LANGUAGE sql AS 'SELECT 1::text'"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			judges(t, func(t *testing.T, pool *pgxpool.Pool, set func(*staging.Table[judged])) {
+				exec(t, pool, c.ddl)
+				tab := newTable(t, pool, "rows", staging.Config[judged]{Key: []string{"id"}})
+				set(tab)
+				var rows []judged
+				for i := range int64(20) {
+					rows = append(rows, row(i, "", i))
+				}
+				stage(t, tab, load(rows...), staging.OutcomeStaged)
+				for range 2 {
+					if _, err := tab.Promote(t.Context(), staging.PromoteOptions{}); err == nil || !strings.Contains(err.Error(), `default of column "seq"`) {
+						t.Errorf("Promote: got %v, want an error that names the column", err)
+					}
+				}
+				if got := codes(t, tab); len(got) != 0 {
+					t.Errorf("rejects %v, want none", got)
+				}
+				exec(t, pool, c.repair)
+				if p := promote(t, tab); p.Rows != 20 || p.RejectedByRule != 0 {
+					t.Errorf("%d rows and %d rejects, want 20 and 0", p.Rows, p.RejectedByRule)
+				}
+				balanced(t, tab)
+			})
+		})
+	}
+}
+
 // On a server that publishes all tables, rejects are counted, joined, resolved and pruned.
 func TestRejectsWhereAllTablesArePublished(t *testing.T) {
 	t.Parallel()

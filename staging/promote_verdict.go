@@ -110,20 +110,48 @@ func (p *promotion) everyRowRefused(ctx context.Context) error {
 
 // refusedWithoutRows fails a promotion of which every row was refused, if the target refuses a
 // statement without rows too: a trigger for each statement closes the table while it is maintained.
-// What such a trigger raises on purpose looks like the fault of a row.
+// What such a trigger raises on purpose looks like the fault of a row. So does a default that
+// fails: a sequence has passed the end of its column's type.
 func (p *promotion) refusedWithoutRows(ctx context.Context) error {
-	if p.written > 0 || p.refused == 0 || p.refused < p.expect {
+	every := p.written == 0 && p.refused >= p.expect
+	if p.refused == 0 || !every && len(p.t.sequences) == 0 {
 		return nil
 	}
-	_, plain := p.inserts()
-	_, err := p.try(ctx, func() (int64, error) { return p.execPlain(ctx, plain.where("false").with(nil)) })
-	if err == nil {
-		return nil
+	err := p.defaultsFail(ctx)
+	if err == nil && every {
+		_, plain := p.inserts()
+		if _, err = p.try(ctx, func() (int64, error) { return p.execPlain(ctx, plain.where("false").with(nil)) }); err != nil {
+			err = fmt.Errorf("staging: the target refuses a statement without rows: %w", err)
+		}
+	}
+	if err == nil || !every {
+		return err
 	}
 	if accepts, aerr := p.acceptsOthers(ctx); accepts || aerr != nil {
 		return aerr
 	}
-	return fmt.Errorf("staging: the target refuses a statement without rows: %w", err)
+	return err
+}
+
+// defaultsFail evaluates the defaults of the columns that the rows leave out, and names one that
+// fails.
+func (p *promotion) defaultsFail(ctx context.Context) error {
+	r, err := sendOne(ctx, p.q, p.t.sql.defaults.with(nil))
+	if err != nil {
+		return err
+	}
+	for row := range r.each() {
+		_, err := p.try(ctx, func() (int64, error) {
+			if _, err := sendOne(ctx, p.q, do("SELECT "+row.text("value"))); err != nil {
+				return 0, err
+			}
+			return 0, errRollBack
+		})
+		if !errors.Is(err, errRollBack) {
+			return fmt.Errorf("staging: the default of column %q fails: %s: %w", row.text("name"), row.text("value"), err)
+		}
+	}
+	return nil
 }
 
 // othersTried is how many records of other promotions acceptsOthers tries.

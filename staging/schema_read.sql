@@ -176,6 +176,14 @@ JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid AND d
 JOIN pg_class c ON c.oid = d.refobjid AND c.relkind = 'S'
 WHERE f.adrelid = {target_text}::regclass AND a.attname <> ALL({column_names});
 
+-- name: omitted_defaults
+-- The defaults of the columns that this program leaves out, as an insert evaluates them.
+SELECT a.attname::text AS name, format('(%s)::%s', pg_get_expr(f.adbin, f.adrelid), format_type(a.atttypid, a.atttypmod)) AS value
+FROM pg_attrdef f
+JOIN pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum
+WHERE f.adrelid = {target_text}::regclass AND a.attgenerated = '' AND a.attname <> ALL({column_names})
+ORDER BY a.attnum;
+
 -- name: called_functions
 -- The functions that an insert calls with this role's privileges, and that not everyone may call:
 -- in defaults of columns that this program leaves out, in generated columns, constraints, indexes,

@@ -147,6 +147,7 @@ type statements struct {
 	unfit           statement
 	arrayAbsent     statement
 	sequences       statement
+	defaults        statement
 	functions       statement
 	readEpoch       statement
 	setEpoch        statement
@@ -261,7 +262,7 @@ func (t *table) prepare() {
 	}
 	q.ledgerKinds, q.ledgerTooOld, q.ledgerDelete = get("ledger_kinds"), get("ledger_too_old"), get("ledger_delete")
 	q.ledgerCorrect, q.ledgerVoid, q.ledgerBooks, q.ledgerReplay = get("ledger_correct"), get("ledger_void"), get("ledger_books"), get("ledger_replay")
-	q.volatile, q.sequences, q.functions, q.unfit = get("volatile"), get("omitted_sequences"), get("called_functions"), get("unfit_target")
+	q.volatile, q.sequences, q.functions, q.unfit, q.defaults = get("volatile"), get("omitted_sequences"), get("called_functions"), get("unfit_target"), get("omitted_defaults")
 	q.ledgerStages, q.refersToItself = get("ledger_stages"), get("refers_to_itself")
 	q.readEpoch, q.setEpoch = get("read_epoch"), get("set_epoch")
 	q.rejectsByBatch, q.rejectedKeys, q.rejectsList = get("rejects_by_batch"), get("rejected_keys"), get("rejects_list")
