@@ -56,6 +56,7 @@ func (s *Server) RunDurably(ctx context.Context, timeout time.Duration, c Call) 
 				break
 			}
 		}
+		s.textRefused(r.Error())
 		r = s.Named(ctx, c, r)
 		return r.Error()
 	})

@@ -234,6 +234,28 @@ func TestScriptsWithoutEvalsha(t *testing.T) {
 	}
 }
 
+// A user who has lost its rights for a moment gets scripts by their hash again.
+func TestScriptsAfterRightsWereAway(t *testing.T) {
+	t.Parallel()
+	c := servertest.OwnRedis(t).Client(t)
+	s := open(t, c)
+	do := func(args ...string) rueidis.RedisResult { return c.Do(t.Context(), c.B().Arbitrary(args...).Build()) }
+	call := Call{Script: NewScript("return 1"), Keys: []string{s.guard}}
+	must(t, s.Run(t.Context(), call).Error())
+	must(t, do("ACL", "SETUSER", "default", "-evalsha", "-eval").Error())
+	if err := s.Run(t.Context(), call).Error(); !NoPermission(err) {
+		t.Errorf("got %v, want an error about the right", err)
+	}
+	must(t, do("ACL", "SETUSER", "default", "+evalsha", "+eval").Error())
+	must(t, do("CONFIG", "RESETSTAT").Error())
+	must(t, s.Run(t.Context(), call).Error())
+	stats, err := do("INFO", "commandstats").ToString()
+	must(t, err)
+	if !strings.Contains(stats, "cmdstat_evalsha:calls=1,") || strings.Contains(stats, "cmdstat_eval:") {
+		t.Errorf("got the commands %s, want one EVALSHA and no EVAL", stats)
+	}
+}
+
 // A server that refuses writes for the moment lacks nothing.
 func TestProbesWaitForARefusalToEnd(t *testing.T) {
 	t.Parallel()

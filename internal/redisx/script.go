@@ -76,6 +76,7 @@ func (s *Server) Once(ctx context.Context, c Call, more func() []rueidis.Complet
 	if s.NeedsText(r[0].Error()) {
 		r = s.send(ctx, s.Eval(c), more)
 	}
+	s.textRefused(r[0].Error())
 	r[0] = s.Named(ctx, c, r[0])
 	return r
 }
@@ -122,4 +123,12 @@ func (s *Server) NeedsText(err error) bool {
 		return true
 	}
 	return e.IsNoScript()
+}
+
+// textRefused notes that the user may not run a script's text either. A user who has lost all
+// rights for a moment, while an operator changes them, shows nothing about EVALSHA.
+func (s *Server) textRefused(err error) {
+	if NoPermission(err) && strings.Contains(strings.ToLower(err.Error()), "'eval'") {
+		s.textOnly.Store(false)
+	}
 }
