@@ -95,32 +95,44 @@ func (q *Queue) withinReply(o LeaseOptions) LeaseOptions {
 // readNarrow reads n records of a batch in steps that the server can send. One record that it
 // cannot send is ErrReplyLimit. A lost connection is the error of the client.
 func (q *Queue) readNarrow(ctx context.Context, id string, n int, have []rueidis.RedisMessage) ([]rueidis.RedisMessage, error) {
-	probed := false
+	failed := 0 // reads of the next record alone
 	for step := q.narrowStep(n); len(have) < n; {
-		var part []rueidis.RedisMessage
-		err := q.server.Retry(ctx, func() (err error) {
-			part, err = q.client.Do(ctx, q.readList(id, len(have), min(step, n-len(have)))).ToArray()
-			return err
-		})
+		part, err := q.readStep(ctx, id, len(have), min(step, n-len(have)))
 		switch {
 		case err == nil && len(part) == 0:
 			return have, nil // it was settled in between
 		case err == nil:
-			have, probed = append(have, part...), false
+			have, failed = append(have, part...), 0
+			continue
 		case answered(err) || ctx.Err() != nil:
 			return nil, err
-		default: // the server answers before and after a record that it cannot send
-			if err := q.checkConnection(ctx); err != nil {
-				return nil, err
-			}
-			if step == 1 && probed {
-				return nil, q.replyLimitError(fmt.Sprintf("batch %s, position %d: ", id, n-len(have)-1), err)
-			}
-			probed = step == 1
-			step = max(1, step/2)
 		}
+		// The server answers before and after a record that it cannot send.
+		if err := q.checkConnection(ctx); err != nil {
+			return nil, err
+		}
+		if step == 1 {
+			failed++
+		}
+		if failed > 1 || step == 1 && q.replyLimit.Load() == 0 {
+			return nil, q.replyLimitError(fmt.Sprintf("batch %s, position %d: ", id, n-len(have)-1), err)
+		}
+		step = max(1, step/2)
 	}
 	return have, nil
+}
+
+// readStep reads n records of a batch's list. Where no bound is known, one record that does not
+// arrive may be due to an outage, and is read for as long as any read.
+func (q *Queue) readStep(ctx context.Context, id string, from, n int) (part []rueidis.RedisMessage, err error) {
+	if n == 1 && q.replyLimit.Load() == 0 {
+		return q.server.Read(ctx, "LRANGE", q.listKey(id), itoa(from), itoa(from)).ToArray()
+	}
+	err = q.server.Retry(ctx, func() (err error) {
+		part, err = q.client.Do(ctx, q.readList(id, from, n)).ToArray()
+		return err
+	})
+	return part, err
 }
 
 // narrowStep returns how many records the first step of a narrow read of n records takes. Where the
@@ -158,15 +170,21 @@ func (q *Queue) readSome(ctx context.Context, n int, build func(n int) []rueidis
 	if q.replyBound() > 0 {
 		n = min(n, narrowChunk)
 	}
-	for probed := false; ; {
-		r = q.client.DoMulti(ctx, build(n)...)
+	for failures := 0; ; {
+		patient := n == 1 && q.replyLimit.Load() == 0
+		all := func() []rueidis.Completed { return build(n) }
+		if patient { // it may be an outage
+			r = q.server.ReadAll(ctx, all)
+		} else {
+			r = q.client.DoMulti(ctx, all()...)
+		}
 		failed := slices.IndexFunc(r, func(x rueidis.RedisResult) bool { return !answered(x.Error()) || redisx.Refused(x.Error()) })
 		if failed < 0 {
 			return r, n, nil
 		}
 		err = r[failed].Error()
 		if answered(err) {
-			return q.server.ReadAll(ctx, func() []rueidis.Completed { return build(n) }), n, nil
+			return q.server.ReadAll(ctx, all), n, nil
 		}
 		if ctx.Err() != nil {
 			return nil, 0, err
@@ -177,10 +195,12 @@ func (q *Queue) readSome(ctx context.Context, n int, build func(n int) []rueidis
 		if err := q.server.Read(ctx, "LLEN", q.keys[keyReady]).Error(); err != nil {
 			return nil, 0, err
 		}
-		if n == 1 && probed { // the server answers before and after a record that it cannot send
+		if n == 1 {
+			failures++
+		}
+		if failures > 1 || patient { // the server answers before and after a record that it cannot send
 			return nil, 0, q.replyLimitError("", err)
 		}
-		probed = n == 1
 		n = max(1, n/2)
 	}
 }
