@@ -363,6 +363,9 @@ func slowPutter(t reflect.Type, c *column, m *pgtype.Map) func(unsafe.Pointer, *
 // alone (jsonpath) its plan is that of text all the same. The type of a driver.Valuer is known only
 // with a value.
 func plans(t reflect.Type, c *column, m *pgtype.Map) bool {
+	if timeIntoText(t, c) {
+		return false
+	}
 	if typ, ok := m.TypeForOID(c.oid); !ok || !typ.Codec.FormatSupported(pgtype.BinaryFormatCode) {
 		return false
 	}
@@ -370,6 +373,25 @@ func plans(t reflect.Type, c *column, m *pgtype.Map) bool {
 		return true
 	}
 	return m.PlanEncode(c.oid, pgtype.BinaryFormatCode, reflect.Zero(t).Interface()) != nil
+}
+
+// timeIntoText is true for times in a column of texts. pgx would write what String prints, which is
+// for debugging: with the name of the zone, and the reading of the monotonic clock.
+func timeIntoText(t reflect.Type, c *column) bool {
+	for t != nil && t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch {
+	case t == nil:
+		return false
+	case c.kind == kArray && (t.Kind() == reflect.Slice || t.Kind() == reflect.Array):
+		for e := t.Elem(); ; e = e.Elem() {
+			if e.Kind() != reflect.Slice {
+				return timeIntoText(e, c.elem)
+			}
+		}
+	}
+	return t == timeType && c.kind == kText
 }
 
 // text prints a field's value, for a person or as the record's id.

@@ -40,6 +40,10 @@ func (r *Row) putValue(c *column, v any) {
 			return
 		}
 	}
+	if timed := reflect.TypeOf(v); timeIntoText(timed, c) || c.kind == kText && timeIntoText(valueType(v), c) {
+		r.refuse(c, CodeEncode, "is a %v, which has no text of its own: format it", timed)
+		return
+	}
 	if c.kind == kArray && uneven(c.elem, reflect.ValueOf(v)) {
 		r.refuse(c, CodeEncode, "has parts of different lengths, which no array of Postgres has")
 		return
@@ -184,6 +188,19 @@ func (r *Row) binaryType(c *column) (oid uint32, ok bool) {
 		return pgtype.TextOID, true // an enum, citext
 	}
 	return c.oid, ok && typ.Codec.FormatSupported(pgtype.BinaryFormatCode)
+}
+
+// valueType returns the type of the value of a driver.Valuer.
+func valueType(v any) reflect.Type {
+	valuer, ok := v.(driver.Valuer)
+	if !ok {
+		return nil
+	}
+	var inner any
+	if _, err := encoded(func() (_ []byte, err error) { inner, err = valuer.Value(); return nil, err }); err != nil {
+		return nil
+	}
+	return reflect.TypeOf(inner)
 }
 
 // uneven is true for a slice of slices that differ in length: of each, pgx encodes as many elements

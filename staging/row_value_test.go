@@ -155,3 +155,37 @@ func TestSlicesOfDifferentLengths(t *testing.T) {
 	}
 	balanced(t, tab)
 }
+
+// A time has no text of its own: what Go prints is for debugging.
+func TestTimesAreNoTexts(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	exec(t, pool, "CREATE TABLE rows (id bigint PRIMARY KEY, v text, vs text[]); CREATE EXTENSION hstore; CREATE TABLE stores (v hstore)")
+	_, err := staging.New(t.Context(), pool, "rows", staging.Config[struct {
+		V time.Time `db:"v"`
+	}]{})
+	isDrift(t, "a time", err, `"v"`, "time.Time")
+	_, err = staging.New(t.Context(), pool, "rows", staging.Config[struct {
+		V []*time.Time `db:"vs"`
+	}]{})
+	isDrift(t, "times", err, `"vs"`, "time.Time")
+	_, err = staging.New(t.Context(), pool, "stores", staging.Config[struct {
+		V pgtype.Hstore `db:"v"`
+	}]{})
+	isDrift(t, "a type that pgx does not know", err, "hstore", "AfterConnect")
+
+	type row struct {
+		ID int64        `db:"id"`
+		V  any          `db:"v"`
+		N  sql.NullTime `db:"v2"`
+	}
+	exec(t, pool, "ALTER TABLE rows ADD v2 timestamptz")
+	tab := newTable(t, pool, "rows", staging.Config[row]{Key: []string{"id"}})
+	stage(t, tab, load(row{ID: 1, V: noon}, row{ID: 2, V: &noon}, row{ID: 3, V: sql.NullTime{Time: noon, Valid: true}}, row{ID: 4, V: "noon", N: sql.NullTime{Time: noon, Valid: true}},
+		row{ID: 5, V: sql.NullString{String: "noon", Valid: true}}, row{ID: 6, V: sql.NullTime{}}), staging.OutcomeStaged)
+	promote(t, tab)
+	want := map[string]string{"1": staging.CodeEncode, "2": staging.CodeEncode, "3": staging.CodeEncode}
+	if got := codes(t, tab); !maps.Equal(got, want) || idsIn(t, pool, "rows") != "4 5 6" {
+		t.Errorf("rejects %v and rows %s, want %v and 4 5 6", got, idsIn(t, pool, "rows"), want)
+	}
+}

@@ -222,6 +222,9 @@ func (t *table) match(ctx context.Context, s *shape, q *pgx.Conn) error {
 			if f.put = f.putter(c, q.TypeMap()); f.put == nil {
 				drifts = append(drifts, Drift{Column: w.Name, Expected: "a type that takes a Go " + f.typ.String(), Found: c.sqlType})
 				fix = "COPY takes the binary form: give the field a type that pgx writes so, such as netip.Addr for inet or one of package pgtype"
+				if _, known := q.TypeMap().TypeForOID(c.oid); !known {
+					fix = "pgx does not know " + c.sqlType + ": register it on each connection of the pool (pgxpool.Config.AfterConnect, pgx.Conn.LoadType and TypeMap), or fill a text column and let a trigger convert it"
+				}
 				continue
 			}
 		}
