@@ -87,7 +87,7 @@ func (f Flow[T]) BooksSince(ctx context.Context, since time.Time) (Books, error)
 			b.Unacked += int64(handed[i].Records)
 		}
 	}
-	if b.Stalls, err = f.stalls(ctx, handed, fates); err != nil {
+	if b.Stalls, err = f.stalls(ctx, handed, fates, before.At); err != nil {
 		return Books{}, err
 	}
 	if b.Postgres, err = f.Table.BooksSince(ctx, since); err != nil {
@@ -163,16 +163,19 @@ func (f Flow[T]) details(ctx context.Context, b *Books, since time.Time) (err er
 }
 
 // stalls returns what the programs report, and the oldest batch that should have been promoted long
-// ago.
-func (f Flow[T]) stalls(ctx context.Context, handed []queue.HandedOff, fates []staging.Fate) (out []Stall, err error) {
+// ago. now is the time by the clock of the queue; zero: it has the clock of this program.
+func (f Flow[T]) stalls(ctx context.Context, handed []queue.HandedOff, fates []staging.Fate, now time.Time) (out []Stall, err error) {
 	if f.Signals != nil {
 		if out, err = f.Signals.reported(ctx); err != nil {
 			return nil, err
 		}
 	}
+	if now.IsZero() {
+		now = time.Now()
+	}
 	waiting := Stall{Step: "waiting for promotion", Reason: "no promoter runs, or its promotions fail"}
 	for i, h := range handed {
-		if fates[i] != staging.FatePromoted && time.Since(h.Since) > StuckAfter && (waiting.Batch == "" || h.Since.Before(waiting.Since)) {
+		if fates[i] != staging.FatePromoted && now.Sub(h.Since) > StuckAfter && (waiting.Batch == "" || h.Since.Before(waiting.Since)) {
 			waiting.Batch, waiting.Since = h.ID, h.Since
 		}
 	}

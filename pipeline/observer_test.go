@@ -113,6 +113,7 @@ func (q stubQueue) Stats(context.Context) (queue.Stats, error)           { retur
 type stubTable struct {
 	Table[int]
 	pruned time.Time
+	behind time.Duration // its clock
 }
 
 func (*stubTable) BooksSince(context.Context, time.Time) (staging.Books, error) {
@@ -125,6 +126,8 @@ func (*stubTable) Fates(_ context.Context, ids []string) ([]staging.Fate, error)
 	}
 	return out, nil
 }
+func (s *stubTable) now() time.Time                           { return time.Now().Add(-s.behind) }
+func (s *stubTable) Clock(context.Context) (time.Time, error) { return s.now(), nil }
 func (s *stubTable) Prune(_ context.Context, before time.Time) (int, error) {
 	s.pruned = before
 	return 1, nil
@@ -148,13 +151,23 @@ func TestBatchWithoutAPromoterIsStuck(t *testing.T) {
 	if b, err = f.Books(t.Context()); err != nil || b.Stuck() != nil {
 		t.Errorf("stuck: %v, %v, want nil for a young batch", b.Stuck(), err)
 	}
+	// The clock of the queue is another one than that of this program.
+	for _, skew := range []time.Duration{-time.Hour, time.Hour} {
+		theirs := time.Now().Add(skew)
+		for age, stuck := range map[time.Duration]bool{StuckAfter / 2: false, 2 * StuckAfter: true} {
+			f.Queue = stubQueue{stats: queue.Stats{At: theirs}, handed: []queue.HandedOff{{ID: "b", Since: theirs.Add(-age)}}}
+			if b, err = f.Books(t.Context()); err != nil || (b.Stuck() != nil) != stuck {
+				t.Errorf("a clock that differs by %v: a batch of %v: stuck: %v, %v, want stuck: %v", skew, age, b.Stuck(), err, stuck)
+			}
+		}
+	}
 }
 
 // Retention never reaches what is in flight.
 func TestRetentionSparesWhatIsInFlight(t *testing.T) {
 	const keep = 2 * time.Hour
 	for age, want := range map[time.Duration]time.Duration{0: keep, 30 * time.Minute: keep, 10 * time.Hour: 11 * time.Hour} {
-		table := &stubTable{}
+		table := &stubTable{behind: 5 * time.Hour} // by the clock of this program too much would be pruned
 		p, err := NewPromoter(Flow[int]{Chain: Decode(atoi), Table: table, Queue: stubQueue{stats: queue.Stats{OldestAge: age}}}, PromoterConfig{Retention: keep})
 		if err != nil {
 			t.Fatal(err)
@@ -162,7 +175,7 @@ func TestRetentionSparesWhatIsInFlight(t *testing.T) {
 		if err := p.prune(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if got := time.Since(table.pruned).Round(time.Minute); got != want {
+		if got := table.now().Sub(table.pruned).Round(time.Minute); got != want {
 			t.Errorf("with a record of %v in flight, what is older than %v was pruned, want %v", age, got, want)
 		}
 	}

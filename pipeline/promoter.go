@@ -28,6 +28,7 @@ type Promoter[T any] struct {
 	refreshing *outage
 	pruning    *outage
 	pruner     pruner  // of the table; nil: it has none
+	clock      clocked // the same
 	adviser    adviser // the same
 	prunes     *patience
 	sharded    bool // the queue may fail in part
@@ -52,6 +53,7 @@ func NewPromoter[T any](flow Flow[T], cfg PromoterConfig) (*Promoter[T], error) 
 	if cfg.Retention > 0 && pruner == nil {
 		return nil, fmt.Errorf("%w: PromoterConfig.Retention is %v, must be 0 for a table without a method Prune", ErrConfig, cfg.Retention)
 	}
+	clock, _ := flow.Table.(clocked)
 	adviser, _ := flow.Table.(adviser)
 	name := flow.Queue.Name()
 	_, sharded := flow.Queue.(*queue.Shards)
@@ -64,7 +66,7 @@ func NewPromoter[T any](flow Flow[T], cfg PromoterConfig) (*Promoter[T], error) 
 	flow = flow.bounded(cfg.CallTimeout, cfg.CallTimeout)
 	ev := &events{observer: cfg.Observer, queue: name, program: cfg.Name}
 	return &Promoter[T]{
-		flow: flow, cfg: cfg, wake: wake, events: ev, pruner: pruner, adviser: adviser, sharded: sharded,
+		flow: flow, cfg: cfg, wake: wake, events: ev, pruner: pruner, clock: clock, adviser: adviser, sharded: sharded,
 		prunes:     newPatience(cfg.CallTimeout, mostPromoteTimeout),
 		promoting:  flow.watch(newOutage(cfg.Logger, "promoting", "queue", name), ev),
 		refreshing: flow.watch(newOutage(cfg.Logger, "refreshing views", "queue", name), ev),

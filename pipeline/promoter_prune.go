@@ -40,10 +40,15 @@ func (p *Promoter[T]) prune(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	before := start.Add(-max(p.cfg.Retention, st.OldestAge+minRetention))
 	var n int
 	err = p.prunes.within(ctx, "pruning the ledger", func(ctx context.Context) error {
-		n, err = p.pruner.Prune(ctx, before)
+		now := start
+		if p.clock != nil { // the ledger is stamped by it
+			if now, err = p.clock.Clock(ctx); err != nil {
+				return err
+			}
+		}
+		n, err = p.pruner.Prune(ctx, now.Add(-max(p.cfg.Retention, st.OldestAge+minRetention)))
 		return err
 	})
 	p.events.emit(ctx, Event{Op: OpPrune, Batches: n, Duration: time.Since(start), Err: err})

@@ -150,7 +150,7 @@ func (q *Queue) audit(ctx context.Context) (*auditRun, error) {
 
 // still removes what changes in a queue at rest: the clock, and what producers do.
 func still(s Stats) Stats {
-	s.OldestAge, s.ClockBehind, s.Ready, s.Reserved = 0, 0, 0, 0
+	s.At, s.OldestAge, s.ClockBehind, s.Ready, s.Reserved = time.Time{}, 0, 0, 0, 0
 	return s
 }
 

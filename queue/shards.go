@@ -222,6 +222,9 @@ func (s *Stats) add(x Stats) {
 	s.Redelivered += x.Redelivered
 	s.Requeued += x.Requeued
 	s.Splits += x.Splits
+	if s.At.IsZero() || x.At.Before(s.At) {
+		s.At = x.At // shards on several servers: no age is too large
+	}
 	s.OldestAge = max(s.OldestAge, x.OldestAge)
 	s.ClockBehind = max(s.ClockBehind, x.ClockBehind)
 	s.ClockSteps += x.ClockSteps

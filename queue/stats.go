@@ -29,6 +29,9 @@ type Stats struct {
 	Requeued    int64 // dead records requeued, counted each time
 	Splits      int64 // batches split
 
+	// At is when they were read, by the server's clock. Compare it with the times of the queue, such
+	// as HandedOff.Since: the clock of this program may be another one.
+	At time.Time
 	// OldestAge is how long the oldest record has been in flight. Ready records carry no time.
 	OldestAge time.Duration
 	// ClockBehind is how far the server's clock is behind the latest time that a script has seen.
@@ -91,6 +94,7 @@ func (q *Queue) Stats(ctx context.Context) (Stats, error) {
 		BrokenBatches: n["broken"],
 		Taken:         n["taken"], Acked: n["acked"], Discarded: n["dropped"], Lost: n["lost"],
 		Redelivered: n["redelivered"], Requeued: n["requeued"], Splits: n["splits"],
+		At:          time.UnixMilli(n["at"]),
 		OldestAge:   time.Duration(n["oldest_age"]) * time.Millisecond,
 		ClockBehind: time.Duration(n["clock_behind"]) * time.Millisecond, ClockSteps: n["clock_steps"],
 		Reserved: n["reserved"], Paused: n["paused"] != 0, Damaged: strings.Join(names, ", "),

@@ -14,6 +14,7 @@ local out, damaged = {
   'waiting', redis.call('ZCARD', REDO),
   'handed_batches', redis.call('ZCARD', HANDED),
   'broken', redis.call('ZCARD', BROKEN),
+  'at', now + behind,
   'oldest_age', oldest and math.floor(now + behind - timeOf(oldest, now)) or 0,
   'clock_behind', behind,
   'paused', values[2] and 1 or 0,

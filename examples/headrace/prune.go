@@ -26,7 +26,11 @@ func (v *prune) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	before := time.Now().Add(-*v.Before)
+	now, err := ledger.Clock(ctx) // the ledger is stamped by it
+	if err != nil {
+		return err
+	}
+	before := now.Add(-*v.Before)
 	if err := s.confirm(v.Yes, fmt.Sprintf("This forgets the ledger of %s before %s; batches that were sealed before are refused from then on",
 		s.Table, before.Format(time.DateTime))); err != nil {
 		return err

@@ -385,6 +385,7 @@ func (q *Queue) Stats(context.Context) (queue.Stats, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	s := q.stats
+	s.At = time.Now()
 	s.Ready, s.Dead = int64(len(q.ready)), int64(len(q.dead))
 	for _, h := range q.held {
 		n := int64(len(h.batch.Payloads))
