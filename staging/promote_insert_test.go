@@ -242,21 +242,22 @@ func TestALongKeyTakesNoMemory(t *testing.T) { // alone: the memory is the whole
 }
 
 // No promotion reads the whole target, whatever the planner knows about it: nothing, or what it was
-// when it was small. The rows that it reads are counted by Postgres.
+// when it was small. The rows that it reads are counted by Postgres. Of a table that was never
+// analyzed the planner expects 500 in any range of keys, which is less than what is staged.
 func TestNoPromotionReadsTheWholeTarget(t *testing.T) {
 	t.Parallel()
-	const there, staged = 100_000, 200
+	const there, staged = 100_000, 1000
 	for name, c := range map[string]struct {
 		setup string
 		key   func(i int) int64 // keys of the target are the even numbers
 		twice int               // so many keys are there
 		point string
 	}{
-		"random keys, never analyzed":         {"", func(i int) int64 { return int64(i)*1000 + 1 }, 0, "blind"},
+		"random keys, never analyzed":         {"", func(i int) int64 { return int64(i)*200 + 1 }, 0, "blind"},
 		"rising keys, never analyzed":         {"", func(i int) int64 { return 2*there + 1 + int64(i) }, 0, "near"},
-		"keys that are there, never analyzed": {"", func(i int) int64 { return int64(i) * 1000 }, staged, "looking"},
-		"random keys, analyzed when small":    {"ANALYZE keyed", func(i int) int64 { return int64(i)*1000 + 1 }, 0, "blind"},
-		"keys there, analyzed when small":     {"ANALYZE keyed", func(i int) int64 { return int64(i) * 1000 }, staged, "looking"},
+		"keys that are there, never analyzed": {"", func(i int) int64 { return int64(i) * 200 }, staged, "looking"},
+		"random keys, analyzed when small":    {"ANALYZE keyed", func(i int) int64 { return int64(i)*200 + 1 }, 0, "blind"},
+		"keys there, analyzed when small":     {"ANALYZE keyed", func(i int) int64 { return int64(i) * 200 }, staged, "looking"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
