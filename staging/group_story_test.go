@@ -62,12 +62,13 @@ type groupStory struct {
 	judge    bool
 	promote  [][][]whole // batches by promotion
 	maxRows  int
+	forward  bool // rows refer to records that come later, and then no key comes twice
 }
 
 func (s groupStory) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "keys %v, conflict %v, partitioned %v, lead %d, parts %v, judge %v, max %d\nlinks %q\nfeatures %q\n",
-		s.keys, s.conflict, s.parted, s.lead, s.parts, s.judge, s.maxRows, s.links, s.features)
+	fmt.Fprintf(&b, "forward %v, keys %v, conflict %v, partitioned %v, lead %d, parts %v, judge %v, max %d\nlinks %q\nfeatures %q\n",
+		s.forward, s.keys, s.conflict, s.parted, s.lead, s.parts, s.judge, s.maxRows, s.links, s.features)
 	for _, batches := range s.promote {
 		for _, batch := range batches {
 			fmt.Fprintf(&b, "batch %v\n", batch)
@@ -120,7 +121,7 @@ func drawGroupStory(r *rand.Rand) groupStory {
 	}
 	// Records that refer to each other are accepted together, and one by one they are not. So they
 	// refer to earlier records, or to later ones.
-	forward := r.IntN(4) == 0
+	s.forward = r.IntN(4) == 0
 	next, own := int64(0), int64(0) // ids: the next one, and the first one of the record
 	var past, good [3][]int64
 	value := func() *int64 {
@@ -138,24 +139,16 @@ func drawGroupStory(r *rand.Rand) groupStory {
 			return nil
 		case r.IntN(20) == 0:
 			return ptr(int64(1_000_000))
-		case forward && r.IntN(10) == 0:
+		case s.forward && r.IntN(10) == 0:
 			return ptr(next + r.Int64N(5)) // of a record that comes later, if of any
-		case forward && past[of][len(past[of])-1] < own:
+		case s.forward && past[of][len(past[of])-1] < own:
 			return nil
-		case forward:
+		case s.forward:
 			return ptr(past[of][len(past[of])-1])
 		case r.IntN(3) > 0:
 			return ptr(past[of][len(past[of])-1])
 		}
 		return ptr(past[of][r.IntN(len(past[of]))])
-	}
-	above := func(i int) int { // which table a row of table i refers to
-		for _, l := range s.links {
-			if strings.HasPrefix(l, fmt.Sprintf("ALTER TABLE %%[%d]s", i+1)) {
-				return strings.Index("abc", string("abc"[l[strings.Index(l, "REFERENCES %[")+13]-'1']))
-			}
-		}
-		return 0
 	}
 	for range 1 + r.IntN(3) {
 		var batches [][]whole
@@ -169,7 +162,7 @@ func drawGroupStory(r *rand.Rand) groupStory {
 						p := part{ID: next, V: value(), S: ptr("s")}
 						next++
 						if i > 0 || r.IntN(2) == 0 {
-							p.Ref = ref(above(i))
+							p.Ref = ref(max(0, s.above(i)))
 						}
 						if i == 0 && p.Ref != nil && *p.Ref >= p.ID && *p.Ref < 1_000_000 {
 							p.Ref = nil
@@ -183,8 +176,10 @@ func drawGroupStory(r *rand.Rand) groupStory {
 							good[i] = append(good[i], p.ID)
 						}
 					}
-					if s.keys[i] && len(good[i]) > 0 && r.IntN(8) == 0 { // a repeated key, with a row that no table refuses
-						w.Parts[i] = append(w.Parts[i], part{ID: good[i][r.IntN(len(good[i]))], V: ptr(int64(1)), S: ptr("again")})
+					if s.keys[i] && !s.forward && len(good[i]) > 0 && r.IntN(8) == 0 { // a repeated key, with a row that no table refuses
+						if id := good[i][r.IntN(len(good[i]))]; id < own {
+							w.Parts[i] = append(w.Parts[i], part{ID: id, V: ptr(int64(1)), S: ptr("again")})
+						}
 					}
 				}
 				batch = append(batch, w)
@@ -196,16 +191,30 @@ func drawGroupStory(r *rand.Rand) groupStory {
 	return s
 }
 
+// above is the table to which rows of table i refer, or -1.
+func (s groupStory) above(i int) int {
+	for _, l := range s.links {
+		if strings.HasPrefix(l, fmt.Sprintf("ALTER TABLE %%[%d]s", i+1)) {
+			return int(l[strings.Index(l, "REFERENCES %[")+len("REFERENCES %[")] - '1')
+		}
+	}
+	return -1
+}
+
 var groupRules = []staging.Rule{{Code: "ruled", Where: "v = 12"}}
 
 // play promotes a story into a group and one by one into its twins, and returns what differs.
 func (s groupStory) play(ctx context.Context, pool *pgxpool.Pool, prefix string) error {
 	names := func(twin string) (out [3]any) {
 		for i, c := range "abc" {
-			out[i] = fmt.Sprintf("%s.%s%c%s", []string{"public", "other"}[i%2], prefix, c, twin)
+			out[i] = fmt.Sprintf("%s%s.%c%s", prefix, []string{"", "_other"}[i%2], c, twin)
 		}
 		return out
 	}
+	if _, err := pool.Exec(ctx, fmt.Sprintf("CREATE SCHEMA %[1]s; CREATE SCHEMA %[1]s_other", prefix)); err != nil {
+		return err
+	}
+	defer pool.Exec(ctx, fmt.Sprintf("DROP SCHEMA %[1]s, %[1]s_other CASCADE", prefix)) //nolint:errcheck // the database is dropped soon
 	table, reference := names(""), names("_twin")
 	for _, set := range [][3]any{table, reference} {
 		ddl := ""
@@ -252,7 +261,9 @@ func (s groupStory) play(ctx context.Context, pool *pgxpool.Pool, prefix string)
 	g := staging.Group(members...)
 	o := &groupOracle{s: s, names: reference, rejected: map[string][]string{}}
 	for i, batches := range s.promote {
-		if err := o.promoted(ctx, pool, g, batches, s.maxRows); err != nil {
+		if err := o.promoted(ctx, pool, g, batches, s.maxRows); errors.Is(err, errUnordered) {
+			return nil
+		} else if err != nil {
 			return fmt.Errorf("promotion %d: %w", i, err)
 		}
 		if err := o.same(ctx, pool, g, table); err != nil {
@@ -311,8 +322,8 @@ type placedWhole struct {
 	whole
 }
 
-// oneByOne keeps each record of which every row is accepted. Those that lack a parent are tried
-// again, as often as one more is kept.
+// oneByOne keeps each record of which every row is accepted. Where rows refer to later ones, those
+// that lack a parent are tried again, as often as one more is kept.
 func (o *groupOracle) oneByOne(ctx context.Context, pool *pgxpool.Pool, todo []placedWhole) error {
 	tx, err := pool.Begin(ctx)
 	if err != nil {
@@ -325,7 +336,7 @@ func (o *groupOracle) oneByOne(ctx context.Context, pool *pgxpool.Pool, todo []p
 	for again := true; again; {
 		again = false
 		var later []placedWhole
-		for _, w := range todo {
+		for i, w := range todo {
 			codes, err := o.keep(ctx, tx, w.whole)
 			switch {
 			case err != nil:
@@ -335,7 +346,13 @@ func (o *groupOracle) oneByOne(ctx context.Context, pool *pgxpool.Pool, todo []p
 				delete(o.rejected, w.place)
 			default:
 				o.rejected[w.place] = codes
-				if slices.Contains(codes, staging.CodeForeign) { // its parent may come later
+				if !slices.Contains(codes, staging.CodeForeign) {
+					continue
+				}
+				if !o.s.forward && o.s.comesLater(w.whole, todo[i+1:]) {
+					return errUnordered
+				}
+				if o.s.forward {
 					later = append(later, w)
 				}
 			}
@@ -343,6 +360,25 @@ func (o *groupOracle) oneByOne(ctx context.Context, pool *pgxpool.Pool, todo []p
 		todo = later
 	}
 	return tx.Commit(ctx)
+}
+
+// errUnordered ends a story in which a record lacks a parent that a later one brings, with a key
+// that comes twice: the parents are written first, and so decide which record has the key.
+var errUnordered = errors.New("a parent comes after its child")
+
+// comesLater is true if one of some records brings a parent to which a record refers.
+func (s groupStory) comesLater(w whole, later []placedWhole) bool {
+	for i, rows := range w.Parts {
+		above := s.above(i)
+		for _, p := range rows {
+			if above >= 0 && p.Ref != nil && slices.ContainsFunc(later, func(l placedWhole) bool {
+				return slices.ContainsFunc(l.Parts[above], func(q part) bool { return q.ID == *p.Ref })
+			}) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // keep inserts a record, or nothing of it and returns why its rows were refused.
@@ -394,10 +430,9 @@ func (o *groupOracle) keep(ctx context.Context, tx pgx.Tx, w whole) (codes []str
 func (o *groupOracle) same(ctx context.Context, pool *pgxpool.Pool, g *staging.TableGroup[whole], table [3]any) error {
 	for i := range table {
 		var diff string
-		// Of two rows of one key, the order of the tries decides which is kept.
-		what := "id"
-		err := pool.QueryRow(ctx, fmt.Sprintf(`SELECT coalesce(string_agg(x.which || x.id, ' '), '') FROM (
-			(SELECT '+' AS which, %[3]s FROM %[1]s EXCEPT ALL SELECT '+', %[3]s FROM %[2]s) UNION ALL
+		what := "row(id, ref, v, s)::text"
+		err := pool.QueryRow(ctx, fmt.Sprintf(`SELECT coalesce(string_agg(x.which || x.row, ' '), '') FROM (
+			(SELECT '+' AS which, %[3]s AS row FROM %[1]s EXCEPT ALL SELECT '+', %[3]s FROM %[2]s) UNION ALL
 			(SELECT '-', %[3]s FROM %[2]s EXCEPT ALL SELECT '-', %[3]s FROM %[1]s)) x`, table[i], o.names[i], what)).Scan(&diff)
 		if err != nil {
 			return err
@@ -418,7 +453,8 @@ func (o *groupOracle) same(ctx context.Context, pool *pgxpool.Pool, g *staging.T
 		if len(codes) == 0 {
 			return fmt.Errorf("%+v is rejected, and one by one it was kept", r)
 		}
-		if !r.Whole || !slices.Contains(codes, r.Code) {
+		// A row whose parent goes with its record may be rejected for that, too.
+		if known := slices.Contains(codes, r.Code) || r.Code == staging.CodeForeign || slices.Contains(codes, staging.CodeForeign); !r.Whole || !known {
 			return fmt.Errorf("%+v, want a whole record with one of the codes %v", r, codes)
 		}
 	}
@@ -497,75 +533,17 @@ func (o *groupOracle) replay(ctx context.Context, pool *pgxpool.Pool, g *staging
 	return o.same(ctx, pool, g, table)
 }
 
-// smaller lists stories that lack something of this one.
-func (s groupStory) smaller() (out []groupStory) {
-	for i := range s.promote {
-		c := s
-		c.promote = slices.Delete(slices.Clone(s.promote), i, i+1)
-		out = append(out, c)
-	}
-	for i := range s.links {
-		c := s
-		c.links = slices.Delete(slices.Clone(s.links), i, i+1)
-		out = append(out, c)
-	}
-	for i := range s.features {
-		for j := range s.features[i] {
-			c := s
-			c.features[i] = slices.Delete(slices.Clone(s.features[i]), j, j+1)
-			out = append(out, c)
-		}
-		if s.parted[i] {
-			c := s
-			c.parted[i] = false
-			out = append(out, c)
-		}
-	}
-	with := func(i, j int, batch []whole) {
-		c := s
-		c.promote = slices.Clone(s.promote)
-		c.promote[i] = slices.Clone(c.promote[i])
-		if len(batch) == 0 {
-			c.promote[i] = slices.Delete(c.promote[i], j, j+1)
-		} else {
-			c.promote[i][j] = batch
-		}
-		if len(c.promote[i]) > 0 {
-			out = append(out, c)
-		}
-	}
-	for i, batches := range s.promote {
-		for j, batch := range batches {
-			for size := (len(batch) + 1) / 2; size > 0; size /= 2 {
-				for from := 0; from < len(batch); from += size {
-					with(i, j, slices.Delete(slices.Clone(batch), from, min(from+size, len(batch))))
-				}
-			}
-			for k, w := range batch {
-				for table, rows := range w.Parts {
-					for n := range rows {
-						c := slices.Clone(batch)
-						c[k].Parts[table] = slices.Delete(slices.Clone(rows), n, n+1)
-						with(i, j, c)
-					}
-				}
-			}
-		}
-	}
-	return out
-}
-
 // TestGroupStories draws groups of three tables in two schemas, with foreign keys between them,
 // partitions, triggers and policies that differ, and records with none to four rows in each. A
 // record is kept whole or rejected whole, as it is when the records are inserted one by one, with
-// the code of one of its rows, and the books of all tables balance. HEADRACE_GROUPS sets the
-// number, HEADRACE_FIRST the first one, HEADRACE_SEED the seed, which is otherwise the same in each
-// run.
+// the same values and the code of one of its rows, and the books of all tables balance. No record
+// has two rows of one key, which have no order. HEADRACE_GROUPS sets the number, HEADRACE_FIRST the
+// first one, HEADRACE_SEED the seed, which is otherwise the same in each run.
 func TestGroupStories(t *testing.T) {
 	t.Parallel()
 	stories, seed := storiesOf(t, "HEADRACE_GROUPS")
 	pool := servertest.Postgres(t)
-	exec(t, pool, "CREATE SCHEMA other;"+groupFunctions)
+	exec(t, pool, groupFunctions)
 	tries := 0
 	play := func(s groupStory) error {
 		tries++
@@ -581,7 +559,7 @@ func TestGroupStories(t *testing.T) {
 		for again, limit := true, tries+300; again && tries < limit; {
 			again = false
 			for _, c := range s.smaller() {
-				if e := play(c); e != nil {
+				if e := play(c); e != nil && kindOf(e) == kindOf(err) {
 					s, err, again = c, e, true
 					break
 				}
