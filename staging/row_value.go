@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"regexp"
 	"time"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5/pgtype"
 )
@@ -52,6 +54,9 @@ func (r *Row) putValue(c *column, v any) {
 	if !ok {
 		r.wrongType(c, fmt.Sprintf("%T: pgx does not know the binary form of that type", v), v)
 		return
+	}
+	if s := reflect.ValueOf(v); oid == pgtype.XMLOID && s.Kind() == reflect.String {
+		v = withoutEncoding(s.String())
 	}
 	at := len(r.buf)
 	r.buf = append(r.buf, 0, 0, 0, 0)
@@ -188,6 +193,17 @@ func (r *Row) binaryType(c *column) (oid uint32, ok bool) {
 		return pgtype.TextOID, true // an enum, citext
 	}
 	return c.oid, ok && typ.Codec.FormatSupported(pgtype.BinaryFormatCode)
+}
+
+var xmlEncoding = regexp.MustCompile(`^(<\?xml\s[^>]*?)\s+encoding\s*=\s*("[^"]*"|'[^']*')`)
+
+// withoutEncoding removes the name of an encoding from a document in UTF-8. In the binary format
+// Postgres would read the bytes in that encoding; an INSERT of the text ignores the name.
+func withoutEncoding(document string) string {
+	if !utf8.ValidString(document) {
+		return document
+	}
+	return xmlEncoding.ReplaceAllString(document, "$1")
 }
 
 // valueType returns the type of the value of a driver.Valuer.

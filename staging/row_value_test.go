@@ -189,3 +189,23 @@ func TestTimesAreNoTexts(t *testing.T) {
 		t.Errorf("rejects %v and rows %s, want %v and 4 5 6", got, idsIn(t, pool, "rows"), want)
 	}
 }
+
+// A text is UTF-8, whatever encoding a document in it names: an INSERT ignores the name.
+func TestXMLThatNamesAnEncoding(t *testing.T) {
+	t.Parallel()
+	pool := servertest.Postgres(t)
+	exec(t, pool, "CREATE TABLE docs (id bigint PRIMARY KEY, v xml)")
+	type row struct {
+		ID int64 `db:"id"`
+		V  any   `db:"v"`
+	}
+	tab := newTable(t, pool, "docs", staging.Config[row]{Key: []string{"id"}})
+	stage(t, tab, load(row{1, `<?xml version="1.0" encoding="latin1"?><a>é</a>`}, row{2, `<?xml version='1.0' encoding = 'ISO-8859-1' standalone="yes"?><a>é</a>`},
+		row{3, "<?xml version=\"1.0\" encoding=\"latin1\"?><a>\xe9</a>"}, row{4, `<a encoding="latin1">é</a>`}), staging.OutcomeStaged)
+	if p := promote(t, tab); p.Rows != 4 {
+		t.Fatalf("%+v, %v", p, codes(t, tab))
+	}
+	if n := query[int](t, pool, "SELECT count(*) FROM docs WHERE convert_to((xpath('/a/text()', v))[1]::text, 'UTF8') = decode('c3a9', 'hex')"); n != 4 {
+		t.Errorf("%d documents are as they were written, want 4: %s", n, query[string](t, pool, "SELECT string_agg(v::text, ' ') FROM docs"))
+	}
+}
