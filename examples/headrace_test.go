@@ -312,7 +312,7 @@ func TestHeadraceSession(t *testing.T) {
 	var rejects struct{ Rejects []reject }
 	c.object("rejects list -code unknown_product -n 2", &rejects)
 	equal(t, "rejects listed", len(rejects.Rejects), 2)
-	c.shows("rejects list -code unknown_product -n 2", "unknown_product", "more: headrace rejects list --after")
+	c.shows("rejects list -code unknown_product -n 2", "unknown_product", "more: add --after")
 	id := func(i int) string { b, _ := json.Marshal(rejects.Rejects[i].ID); return string(b) }
 	c.shows("rejects show "+id(0), `"product_id":"GONE-404"`, "(open)")
 	corrected := filepath.Join(t.TempDir(), "corrected.json")

@@ -75,7 +75,7 @@ func (v *deadList) Run(ctx context.Context, s *session) error {
 	}
 	more := ""
 	if next != "" {
-		more = fmt.Sprintf("more: dead list --after %s\n", next)
+		more = fmt.Sprintf("more: add --after %s\n", next)
 	}
 	return list.end("next", next, more)
 }

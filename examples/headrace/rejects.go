@@ -63,7 +63,7 @@ func (v *rejectList) Run(ctx context.Context, s *session) error {
 			return list.end("", "", "")
 		}
 	}
-	return list.end("", "", fmt.Sprintf("more: headrace rejects list --after %d\n", filter.After))
+	return list.end("", "", fmt.Sprintf("more: add --after %d\n", filter.After))
 }
 
 type rejectCodes struct{}
