@@ -262,7 +262,8 @@ func (b Books) Throughput(earlier Books) Throughput {
 
 // Stuck returns nil if the pipeline makes progress. Otherwise nothing is lost, but a step fails
 // again and again: the error wraps [ErrStuck] and names the step, the time since when it fails, and
-// the reason.
+// the reason. The report of a program that was killed meanwhile stays for up to ten minutes: see
+// [Stall].Reported.
 func (b Books) Stuck() error {
 	if len(b.Stalls) == 0 {
 		return nil

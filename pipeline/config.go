@@ -141,7 +141,8 @@ type PromoterConfig struct {
 	// Retention is how long the ledger and resolved rejects are kept. The promoter deletes older
 	// entries, at most once an hour, and never any that are younger than the oldest record in flight
 	// in its own queue, plus an hour. So set it only if no other queue feeds the table: a batch of
-	// another queue that is older than the pruned part would be rejected. The table must have a method
+	// another queue that is older than the pruned part would be rejected. From the first start on, the
+	// books of the two stores are not compared any more: see Books.Quiet. The table must have a method
 	// Prune, as *staging.Table does. Zero: everything is kept.
 	Retention time.Duration
 	// ShutdownTimeout is how long a promoter may take to finish the current promotion, and a due
