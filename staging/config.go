@@ -21,7 +21,8 @@ const (
 // MaxLanes bounds Config.Lanes.
 const MaxLanes = 16
 
-// A Conflict is what a promotion does with a row whose key is already in the target.
+// A Conflict is what a promotion does with a row whose key is already in the target. If one record
+// has several rows with the same key, any of them may come first.
 type Conflict uint8
 
 // The conflict policies.
