@@ -43,7 +43,7 @@ type Books struct {
 	Stalls []Stall
 	// Quiet reports that the two stores can be compared: no worker held a batch, nothing moved
 	// while the books were read, and the whole ledger was summed. The comparison needs a table that
-	// only this queue feeds, and a ledger that was neither pruned nor had rejects replayed into it.
+	// only this queue feeds, and a ledger that had no rejects replayed into it.
 	Quiet bool
 }
 

@@ -37,7 +37,7 @@ func ExampleSQL() {
 	fmt.Println(err)
 	// Output:
 	// true
-	// -- headrace staging schema 5: companion tables of "public"."visits"
+	// -- headrace staging schema 6: companion tables of "public"."visits"
 	// <nil>
 }
 

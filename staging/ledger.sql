@@ -26,8 +26,9 @@ INSERT INTO {ledger} (id, kind, root, root_offset, records, kept, filtered, stag
 VALUES (@id::text::uuid, 'promoted', @id::text::uuid, 0, @records::int4, @kept::int4, @records::int4 - @kept::int4,
         @rows::int4, @written::int4, @rows::int4 - @written::int4, 'replay', clock_timestamp(), clock_timestamp(), @tables::text);
 
--- name: ledger_books
-SELECT count(*) FILTER (WHERE kind = 'promoted') AS batches,
+-- name: ledger_sums
+-- What Books sums over rows of the ledger: a part of other statements.
+count(*) FILTER (WHERE kind = 'promoted') AS batches,
        count(*) FILTER (WHERE kind = 'void') AS void,
        coalesce(sum(records)    FILTER (WHERE kind = 'promoted'), 0)::int8 AS records,
        coalesce(sum(kept)       FILTER (WHERE kind = 'promoted'), 0)::int8 AS kept,
@@ -37,9 +38,43 @@ SELECT count(*) FILTER (WHERE kind = 'promoted') AS batches,
        coalesce(sum(staged)     FILTER (WHERE kind = 'promoted'), 0)::int8 AS staged,
        coalesce(sum(promoted)   FILTER (WHERE kind = 'promoted'), 0)::int8 AS promoted,
        coalesce(sum(conflicts)  FILTER (WHERE kind = 'promoted'), 0)::int8 AS conflicts,
-       coalesce(sum(ruled)      FILTER (WHERE kind = 'promoted'), 0)::int8 AS ruled,
-       (SELECT floor > '-infinity' FROM {control}) AS pruned
-FROM {ledger} WHERE committed_at >= @since::timestamptz AND committed_at < @until::timestamptz;
+       coalesce(sum(ruled)      FILTER (WHERE kind = 'promoted'), 0)::int8 AS ruled
+
+-- name: ledger_books
+-- What was pruned was committed before the floor less the margin. Its sums belong to a span that
+-- has all of that past; another span that begins in it misses rows, and so does every one if the
+-- sums are not known. The year 1 is the zero time of Go.
+WITH past AS (
+    SELECT pruned, @since::timestamptz < floor - {margin} AS begins_in_it,
+           @since::timestamptz <= '0001-01-01 00:00:00+00' AND @until::timestamptz >= floor - {margin} AS whole
+    FROM {control}
+), parts AS (
+    SELECT {sums} FROM {ledger} WHERE committed_at >= @since::timestamptz AND committed_at < @until::timestamptz
+    UNION ALL
+    SELECT p.* FROM past, jsonb_to_record(pruned) p(
+        batches int8, void int8, records int8, kept int8, duplicates int8, filtered int8,
+        rejected int8, staged int8, promoted int8, conflicts int8, ruled int8)
+    WHERE whole
+)
+SELECT sum(batches)::int8 AS batches, sum(void)::int8 AS void, sum(records)::int8 AS records,
+       sum(kept)::int8 AS kept, sum(duplicates)::int8 AS duplicates, sum(filtered)::int8 AS filtered,
+       sum(rejected)::int8 AS rejected, sum(staged)::int8 AS staged, sum(promoted)::int8 AS promoted,
+       sum(conflicts)::int8 AS conflicts, sum(ruled)::int8 AS ruled,
+       (SELECT begins_in_it AND (pruned IS NULL OR NOT whole) FROM past) AS pruned
+FROM parts;
+
+-- name: prune_ledger
+-- Deletes rows and adds them to the sums of what was pruned.
+WITH deleted AS (
+    DELETE FROM {ledger} WHERE id IN (SELECT id FROM {ledger} WHERE committed_at < @before::timestamptz LIMIT @limit::int8)
+    RETURNING *
+), sums AS (
+    SELECT {sums} FROM deleted
+), added AS (
+    UPDATE {control} SET pruned = (SELECT jsonb_object_agg(s.key, s.value::int8 + coalesce((pruned->>s.key)::int8, 0)) FROM sums, jsonb_each_text(to_jsonb(sums)) s)
+    WHERE pruned IS NOT NULL AND EXISTS (SELECT FROM deleted)
+)
+SELECT FROM deleted; -- the command's tag counts them
 
 -- name: ledger_stages
 -- Sums what the stages dropped. Equal texts are counted together first: most batches have one of a

@@ -41,7 +41,8 @@ func stagesText(stages []StageDrops) string {
 
 // StageCounts sums what the stages of the chain did with the records of the batches committed
 // since, in the order of the stages. It reads the ledger, so it covers what [Table.Books] covers,
-// except batches without Load.Stages and those of an older layout. Stages of one name count as one.
+// except pruned batches, batches without Load.Stages and those of an older layout. Stages of one
+// name count as one.
 // It costs a sum over the ledger.
 func (t *table) StageCounts(ctx context.Context, since time.Time) ([]StageCount, error) {
 	c, err := acquire(ctx, t.pool)

@@ -300,10 +300,12 @@ func (t *Table[T]) writeAside(ctx context.Context, q *pgx.Conn, l *Load[T], span
 }
 
 // Prune deletes ledger rows and resolved rejects that are older than before. It returns how many
-// ledger rows it deleted. First it raises the floor to before, durably. If a batch that was sealed
-// before the floor arrives later, Stage returns [ErrTooOld] and Promote sets it aside, because the
-// ledger no longer records whether it was promoted. Ledger rows are kept for one more hour, in case
-// clocks differ. Keep the ledger for longer than anything can be in flight.
+// ledger rows it deleted. [Table.Books] keeps their sums.
+//
+// First it raises the floor to before, durably. If a batch that was sealed before the floor arrives
+// later, Stage returns [ErrTooOld] and Promote sets it aside, because the ledger no longer records
+// whether it was promoted. Ledger rows are kept for one more hour, in case clocks differ. Keep the
+// ledger for longer than anything can be in flight.
 //
 // If before is later than the server's time, Prune returns [ErrConfig] and changes nothing: every
 // batch in flight would become too old.
@@ -320,13 +322,12 @@ func (t *table) Prune(ctx context.Context, before time.Time) (int, error) {
 	}
 	total := 0
 	for { // in pieces, so that no lock and no transaction is long
-		n, err := t.exec(ctx, writes, do("DELETE FROM "+t.ledger+" WHERE id IN (SELECT id FROM "+t.ledger+
-			" WHERE committed_at < $1::timestamptz LIMIT 10000)", boundText(before.Add(-pruneMargin))))
+		n, err := t.exec(ctx, writes, t.sql.pruneLedger.with(args{"before": boundText(before.Add(-pruneMargin)), "limit": text(pruneAtOnce)}))
 		if err != nil {
 			return total, t.explain("pruning the ledger", err)
 		}
 		total += int(n)
-		if n < 10000 {
+		if n < pruneAtOnce {
 			break
 		}
 	}
@@ -335,6 +336,9 @@ func (t *table) Prune(ctx context.Context, before time.Time) (int, error) {
 	}
 	return total, nil
 }
+
+// pruneAtOnce is how many ledger rows one statement deletes.
+const pruneAtOnce = 10_000
 
 // pruneMargin is how long ledger rows are kept below the floor, in case clocks differ.
 const pruneMargin = time.Hour

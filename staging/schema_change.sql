@@ -24,8 +24,10 @@ ALTER TABLE {rejects} ADD COLUMN IF NOT EXISTS bytes bytea, ADD COLUMN IF NOT EX
     ADD CHECK (source IN ('stage', 'rule', 'insert', 'group'));
 ALTER TABLE {control} ADD COLUMN IF NOT EXISTS failed_since timestamptz,
     ADD COLUMN IF NOT EXISTS failures integer NOT NULL DEFAULT 0, ADD COLUMN IF NOT EXISTS failure text,
-    ADD COLUMN IF NOT EXISTS failed_lane integer NOT NULL DEFAULT 1{drop_open_checks}, ADD CHECK (open ~ '^[ab]+r*$');
+    ADD COLUMN IF NOT EXISTS failed_lane integer NOT NULL DEFAULT 1, ADD COLUMN IF NOT EXISTS pruned jsonb{drop_open_checks}, ADD CHECK (open ~ '^[ab]+r*$');
 {create};
+ALTER TABLE {control} ALTER COLUMN pruned SET DEFAULT '{}';
+UPDATE {control} SET pruned = '{}' WHERE pruned IS NULL AND floor = '-infinity';
 TRUNCATE {reject_counts};
 INSERT INTO {reject_counts} (code, open, resolved)
 SELECT code, count(*) FILTER (WHERE resolved_at IS NULL), count(resolved_at) FROM {rejects} GROUP BY code

@@ -249,7 +249,7 @@ func SQL[T any](ctx context.Context, pool *pgxpool.Pool, target string, cfg Conf
 // layout is the version of the tables. It is in the comment of the control table.
 const (
 	layoutName = "headrace staging schema "
-	layout     = layoutName + "5"
+	layout     = layoutName + "6"
 )
 
 // createSQL creates all tables that are missing.

@@ -58,7 +58,7 @@ func TestGrantsAreEnoughAndNoMore(t *testing.T) {
 	forbidDDL(t, pool)
 	exec(t, pool, "REVOKE TEMPORARY ON DATABASE "+pgx.Identifier{pool.Config().ConnConfig.Database}.Sanitize()+" FROM PUBLIC")
 	schema, err := staging.SQL(t.Context(), pool, "Serial", serialConfig(staging.RoleAll))
-	if err != nil || !strings.HasPrefix(schema, "-- headrace staging schema 5: ") {
+	if err != nil || !strings.HasPrefix(schema, "-- headrace staging schema 6: ") {
 		t.Fatalf("schema is %.80q, %v", schema, err)
 	}
 	exec(t, pool, schema)
@@ -174,7 +174,7 @@ func TestNoCreate(t *testing.T) {
 	}
 	exec(t, pool, `COMMENT ON TABLE "Serial_control" IS 'headrace staging schema 9'`)
 	_, err = staging.New(t.Context(), pool, "Serial", serialConfig(staging.RoleAll))
-	isDrift(t, "another layout", err, "schema 9", "schema 5")
+	isDrift(t, "another layout", err, "schema 9", "schema 6")
 }
 
 // Two runs of one Rewrite at once: each batch is done by one of them.

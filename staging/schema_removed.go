@@ -16,7 +16,7 @@ func (t *table) controlRow(r result) (record, error) {
 	if len(r.Rows) > 0 {
 		return r.row(0), nil
 	}
-	return record{}, fmt.Errorf("%w: %s has lost its one row: INSERT INTO %s (target, open) VALUES (%s, %s), and, if the ledger was pruned, set floor to the time of the last Prune",
+	return record{}, fmt.Errorf("%w: %s has lost its one row: INSERT INTO %s (target, open) VALUES (%s, %s), and, if the ledger was pruned, set floor to the time of the last Prune and pruned to NULL",
 		ErrDrift, t.control, t.control, literal(t.target), literal(strings.Repeat("a", len(t.lane))))
 }
 

@@ -63,6 +63,7 @@ CREATE TABLE IF NOT EXISTS {control} (
     target text        NOT NULL,
     open   text        NOT NULL DEFAULT 'a' CHECK (open ~ '^[ab]+r*$'), -- the open side of each lane; r: retired
     floor  timestamptz NOT NULL DEFAULT '-infinity',
+    pruned jsonb DEFAULT '{}', -- the sums of the ledger rows that were pruned; NULL: not known
     failed_since timestamptz, -- since when no promotion has succeeded; NULL after a success
     failures     integer     NOT NULL DEFAULT 0,
     failure      text,       -- the last error

@@ -185,22 +185,25 @@ func TestAnOlderLayout(t *testing.T) {
 	stage(t, tab, l, staging.OutcomeStaged)
 	promote(t, tab)
 	exec(t, pool, `DROP TABLE items_reject_counts; ALTER TABLE items_rejects DROP COLUMN bytes; ALTER TABLE items_refused_a DROP COLUMN bytes;
-		ALTER TABLE items_control DROP COLUMN failures; ALTER TABLE items_registry_b DROP COLUMN tables;
+		ALTER TABLE items_control DROP COLUMN failures, DROP COLUMN pruned; ALTER TABLE items_registry_b DROP COLUMN tables;
 		ALTER TABLE items_rejects DROP CONSTRAINT items_rejects_source_check, ADD CONSTRAINT "from ""old""" CHECK (source IN ('stage', 'rule', 'insert')); COMMENT ON TABLE items_control IS 'headrace staging schema 1'`)
 	_, err := staging.New(t.Context(), pool, "items", staging.Config[item]{Key: []string{"id"}})
-	isDrift(t, "New", err, `"headrace staging schema 1"`, `"headrace staging schema 5"`, "BEGIN;")
+	isDrift(t, "New", err, `"headrace staging schema 1"`, `"headrace staging schema 6"`, "BEGIN;")
 	if err == nil {
 		return
 	}
 	_, sql, _ := strings.Cut(err.Error(), "run\n")
 	exec(t, pool, sql)
 	tab = itemTable(t, pool)
+	if b, err := tab.Books(t.Context()); err != nil || b.Pruned || b.Batches != 1 {
+		t.Errorf("books %+v, %v, want one batch and none pruned", b, err)
+	}
 	stage(t, tab, load(append(items("b", 3), item{ID: "e\xff"})...), staging.OutcomeStaged)
 	promote(t, tab)
 	counted(t, pool, tab)
 	exec(t, pool, "COMMENT ON TABLE items_control IS 'headrace staging schema 9'")
 	_, err = staging.New(t.Context(), pool, "items", staging.Config[item]{Key: []string{"id"}})
-	isDrift(t, "New of an older program", err, `"headrace staging schema 9"`, `"headrace staging schema 5"`)
+	isDrift(t, "New of an older program", err, `"headrace staging schema 9"`, `"headrace staging schema 6"`)
 }
 
 // A target whose sequence fills a column that the program writes can be dropped: the defaults of

@@ -158,6 +158,7 @@ type statements struct {
 	countRejects    statement
 	resolveRejects  statement
 	pruneRejects    statement
+	pruneLedger     statement
 	replaceInto     statement // the target into itself, to be planned; empty without ConflictReplace
 	guards          statement
 	bookkeeping     statement
@@ -267,7 +268,7 @@ func (t *table) prepare() {
 	q.readEpoch, q.setEpoch = get("read_epoch"), get("set_epoch")
 	q.rejectsByBatch, q.rejectedKeys, q.rejectsList = get("rejects_by_batch"), get("rejected_keys"), get("rejects_list")
 	q.rejectCounts, q.countRejects = get("reject_counts"), get("count_rejects")
-	q.resolveRejects, q.pruneRejects = get("resolve_rejects"), get("prune_rejects")
+	q.resolveRejects, q.pruneRejects, q.pruneLedger = get("resolve_rejects"), get("prune_rejects"), get("prune_ledger")
 	q.guards, q.bookkeeping, q.judged = get("guards"), get("bookkeeping"), get("judged")
 	q.advise = get("advise")
 	q.groupFollow, q.groupRegistered = get("group_follow"), get("group_registered")
@@ -344,6 +345,7 @@ func (t *table) commonPieces() pieces {
 		"key_in_target": t.keyEquals("hr_there.", "s."), "absent": t.absent(), "replaces": strconv.FormatBool(t.cfg.Conflict == ConflictReplace), "record_id": t.idSQL("s."), "row_json": t.rowSQL(),
 		"batch_no": batchOf("s."), "position": posOf("s."), "spread": t.spread(),
 	}
+	p["sums"], p["margin"] = fill("ledger_sums", nil).text, fmt.Sprintf("interval '%d s'", int(pruneMargin.Seconds()))
 	p["row_columns"], p["key_is_row"] = list("hr__row.", t.colNames), t.keyEquals("hr_there.", "hr__row.")
 	p["same_as_row"] = t.same("hr__row.")
 	p["target_place"], p["kept_there"] = "NULL::text", "true"

@@ -178,7 +178,10 @@ type Books struct {
 	Rows           int64 `db:"promoted"` // rows written into the target
 	Conflicts      int64
 	RejectedByRule int64 `db:"ruled"`
-	Pruned         bool  // the ledger was pruned: it no longer has every promoted batch
+	// Pruned reports that the ledger no longer has some batches of the time asked for, and that their
+	// sums are not in these. Sums over all of the past have what [Table.Prune] deleted. A time that
+	// begins among the pruned batches has not, nor has a ledger that was pruned under an older layout.
+	Pruned bool
 }
 
 // A Table stages and promotes rows of type T for one target. This type is concurrency safe.
