@@ -20,7 +20,7 @@ func (g *TableGroup[R]) Void(ctx context.Context, b Batch) (Fate, error) {
 	if err := g.Check(ctx); err != nil {
 		return 0, err
 	}
-	if err := checkBatch(&b); err != nil {
+	if err := checkBatch(&b, 0); err != nil {
 		return 0, err
 	}
 	c, err := acquire(ctx, g.views[0].pool)

@@ -14,9 +14,10 @@ import (
 // Void enters b into the ledger as void, durably. If b is already promoted, it returns
 // FatePromoted. After FateVoid no copy of b is ever promoted, however late it arrives. Void waits
 // for a promotion that is about to commit b, for at most Config.LockTimeout. An error changes
-// nothing, unless it wraps [ErrUnknown]: then call Void again.
+// nothing, unless it wraps [ErrUnknown]: then call Void again. Batch.Records is 0 if it is not
+// known, as with a damaged batch of a queue.
 func (t *table) Void(ctx context.Context, b Batch) (Fate, error) {
-	if err := checkBatch(&b); err != nil {
+	if err := checkBatch(&b, 0); err != nil {
 		return 0, err
 	}
 	c, err := acquire(ctx, t.pool)

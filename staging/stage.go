@@ -14,8 +14,8 @@ import (
 // lastYear is the last whole year that a timestamp of Postgres holds.
 const lastYear = 294_275
 
-// checkBatch fills in Root and Sealed.
-func checkBatch(b *Batch) error {
+// checkBatch fills in Root and Sealed. A batch has at least the given number of records.
+func checkBatch(b *Batch, least int) error {
 	id, ok := parseUUID(b.ID)
 	if !ok {
 		return fmt.Errorf("%w: Batch.ID is %q, must be a UUID", ErrLoad, b.ID)
@@ -26,8 +26,8 @@ func checkBatch(b *Batch) error {
 	if _, ok := parseUUID(b.Root); !ok {
 		return fmt.Errorf("%w: Batch.Root is %q, must be a UUID or empty", ErrLoad, b.Root)
 	}
-	if b.Records < 1 || b.Offset < 0 || b.Records > 1<<30 || b.Offset > 1<<30 {
-		return fmt.Errorf("%w: Batch.Records is %d, Offset %d, must be 1 to 2^30, and 0 to 2^30", ErrLoad, b.Records, b.Offset)
+	if b.Records < least || b.Offset < 0 || b.Records > 1<<30 || b.Offset > 1<<30 {
+		return fmt.Errorf("%w: Batch.Records is %d, Offset %d, must be %d to 2^30, and 0 to 2^30", ErrLoad, b.Records, b.Offset, least)
 	}
 	if b.Sealed.IsZero() {
 		if id[6]>>4 != 7 {
@@ -45,7 +45,7 @@ func checkBatch(b *Batch) error {
 
 // check returns an error about what is wrong with a load, before anything is written.
 func (l *Load[T]) check(spans []span) error {
-	if err := checkBatch(&l.Batch); err != nil {
+	if err := checkBatch(&l.Batch, 1); err != nil {
 		return err
 	}
 	if l.Pos != nil && len(l.Pos) != len(l.Rows) {
