@@ -12,7 +12,7 @@ local function readBatches()
     local id, last = ARGV[i], i + 1 + 4 * ARGV[i + 1]
     local meta = seen[id] and {} or read('HMGET', metaOf(id), 'n', 'st')
     seen[id] = true
-    if not meta or meta[1] and not (SET_OF[meta[2]] and number(meta[1])) then
+    if not meta or meta[1] and not (SET_OF[meta[2]] and sizeOf(meta[1])) then
       broken[#broken + 1] = id
     elseif meta[1] then
       batches[#batches + 1] = {id = id, records = number(meta[1]), state = meta[2], undo = matchUndo(i + 2, last)}

@@ -7,10 +7,12 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/redis/rueidis"
 
 	"github.com/headrace/headrace/internal/redisx"
+	"github.com/headrace/headrace/internal/uid"
 )
 
 // AuditReport is what Audit counted.
@@ -92,10 +94,16 @@ const (
 	reservedSum               // the sum of the reservations is off
 	oddDelay                  // a delayed push that is due at no time
 	expiringKey               // a key, which is the id, with a time to live
+	strayKey                  // a key that belongs to nothing; the id is its name without the prefix
 )
 
-// differ records a difference.
+// differ records a difference. It bounds the texts, which another program may have written.
 func (a *auditRun) differ(f finding, format string, args ...any) {
+	for i, arg := range args {
+		if text, ok := arg.(string); ok {
+			args[i] = printable(cut(text, maxName))
+		}
+	}
 	a.found = append(a.found, f)
 	a.report.Differences = append(a.report.Differences, fmt.Sprintf(format, args...))
 }
@@ -133,7 +141,7 @@ func (q *Queue) audit(ctx context.Context) (*auditRun, error) {
 	if err != nil {
 		return a, err
 	}
-	for _, count := range []func(context.Context, *auditRun, auditKeys) error{q.auditBatches, q.auditDead, q.auditDelayed} {
+	for _, count := range []func(context.Context, *auditRun, auditKeys) error{q.auditBatches, q.auditDead, q.auditDelayed, q.auditStray} {
 		if err := count(ctx, a, keys); err != nil {
 			return a, err
 		}
@@ -160,13 +168,18 @@ type auditedBatch struct {
 	state   string // by its hash
 	length  int64  // of its list; -1: not a list
 	sets    string // a letter for each set that has it
-	odd     string // its first field or score that is no number, with its text
+	odd     string // its id, first field or score that the queue does not write, with its text
 
 	listExpires, hashExpires int64 // in ms; negative: never
 }
 
 // gone reports whether nothing is left of the batch.
-func (b auditedBatch) gone() bool { return b.records == -1 && b.length == 0 && b.sets == "" }
+func (b auditedBatch) gone() bool {
+	return b.records == -1 && b.length == 0 && b.sets == "" && b.hashExpires == keyGone
+}
+
+// keyGone is the reply of PTTL for a key that does not exist.
+const keyGone = -2
 
 // setOf is the set of each state of a batch.
 var setOf = map[string]string{"L": "L", "S": "L", "R": "R", "H": "H", "B": "B"}
@@ -177,12 +190,14 @@ func (b auditedBatch) fault() string {
 	switch {
 	case b.records == -2:
 		return "its meta key is not a hash"
+	case b.records == -1 && b.hashExpires != keyGone:
+		return "its meta hash has none of its fields"
 	case b.records == -1:
 		return fmt.Sprintf("its meta hash is gone (list: %d records, sets: %q)", b.length, b.sets)
 	case b.length == -1:
 		return "its list is of another type"
 	case b.odd != "":
-		return fmt.Sprintf("%q is no number that the queue writes", b.odd)
+		return fmt.Sprintf("%q is nothing that the queue writes", b.odd)
 	case b.records != b.length:
 		return fmt.Sprintf("its list has %d records, want %d", b.length, b.records)
 	case b.state == "B":
@@ -287,6 +302,14 @@ func (q *Queue) auditExpiry(ctx context.Context, a *auditRun) error {
 	return nil
 }
 
+// auditStray names the keys that belong to nothing.
+func (q *Queue) auditStray(_ context.Context, a *auditRun, keys auditKeys) error {
+	for _, name := range sorted(keys.stray) {
+		a.differ(finding{strayKey, name}, "key %s: it belongs to nothing", q.prefix+name)
+	}
+	return nil
+}
+
 func (q *Queue) auditDead(ctx context.Context, a *auditRun, keys auditKeys) error {
 	a.report.Dead = int64(len(keys.dead))
 	for ids := range slices.Chunk(sorted(union(keys.dead, keys.deadHashes)), page) {
@@ -294,71 +317,136 @@ func (q *Queue) auditDead(ctx context.Context, a *auditRun, keys auditKeys) erro
 			var cmds []rueidis.Completed
 			for _, id := range ids {
 				cmds = append(cmds, q.server.Command("HEXISTS", q.deadKey(id), "p"),
-					q.server.Command("HMGET", q.deadKey(id), append([]string{"root"}, deadNumbers...)...), q.server.Command("PTTL", q.deadKey(id)))
+					q.server.Command("HMGET", q.deadKey(id), append([]string{"root"}, deadNumbers...)...),
+					q.server.Command("PTTL", q.deadKey(id)), q.server.Command("ZSCORE", q.keys[keyDead], id))
 			}
 			return cmds
 		})
 		for i, id := range ids {
-			has, err := results[3*i].AsInt64()
-			switch {
-			case redisx.IsWrongType(err):
-				a.differ(finding{lostDead, id}, "dead letter %s: its key is not a hash", id)
-			case err != nil:
+			if err := a.auditLetter(q, id, keys.dead[id], results[4*i:4*i+4]); err != nil {
 				return wrap("audit", err)
-			case has == 0 && keys.dead[id]:
-				a.differ(finding{lostDead, id}, "dead letter %s: its hash or its payload is gone", id)
-			case has == 1 && !keys.dead[id]:
-				a.differ(finding{unlistedDead, id}, "dead letter %s: it is not in the dead-letter list", id)
-			}
-			if has == 1 {
-				if err := auditLetter(a, id, results[3*i+1]); err != nil {
-					return err
-				}
-				ms, err := results[3*i+2].AsInt64()
-				if err != nil {
-					return wrap("audit", err)
-				}
-				a.expires(q.deadKey(id), ms)
 			}
 		}
 	}
 	return nil
 }
 
-// deadNumbers are the fields of a dead letter that hold numbers.
+// auditLetter checks a dead letter: whether it has a payload, its fields, its time to live and its
+// score in the dead-letter list.
+func (a *auditRun) auditLetter(q *Queue, id string, listed bool, results []rueidis.RedisResult) error {
+	has, err := results[0].AsInt64()
+	if redisx.IsWrongType(err) {
+		a.differ(finding{lostDead, id}, "dead letter %s: its key is not a hash", id)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	ttl, err := results[2].AsInt64()
+	switch {
+	case err != nil:
+		return err
+	case has == 0 && (listed || ttl != keyGone):
+		a.differ(finding{lostDead, id}, "dead letter %s: its hash or its payload is gone", id)
+	case has == 1 && !listed:
+		a.differ(finding{unlistedDead, id}, "dead letter %s: it is not in the dead-letter list", id)
+	}
+	if has == 0 {
+		return nil
+	}
+	a.expires(q.deadKey(id), ttl)
+	odd, err := a.oddField(results[1])
+	if err == nil && odd == "" && listed {
+		odd, err = a.oddScore(results[3])
+	}
+	if odd != "" {
+		a.differ(finding{oddDead, id}, "dead letter %s: %s is nothing that the queue writes", id, odd)
+	}
+	return err
+}
+
+// deadNumbers are the fields of a dead letter that hold numbers; the last two are times.
 var deadNumbers = []string{"off", "att", "fails", "crashes", "first", "died"}
 
-// auditLetter checks the fields of a dead letter, of which the first is its root.
-func auditLetter(a *auditRun, id string, result rueidis.RedisResult) error {
+// oddField returns the first field of a dead letter that the queue does not write, with its text.
+// The first of all is its root.
+func (a *auditRun) oddField(result rueidis.RedisResult) (string, error) {
 	fields, err := result.ToArray()
 	if err != nil {
-		return wrap("audit", err)
+		return "", err
 	}
 	for i, field := range append([]string{"root"}, deadNumbers...) {
 		text, err := fields[i].ToString()
-		if rueidis.IsRedisNil(err) || err == nil && i > 0 && !isNumber(text) {
-			a.differ(finding{oddDead, id}, "dead letter %s: %s = %q is no number that the queue writes", id, field, cut(text, maxText))
-			return nil
+		if err != nil && !rueidis.IsRedisNil(err) {
+			return "", err
 		}
-		if err != nil {
-			return wrap("audit", err)
+		var sound bool
+		switch {
+		case i == 0:
+			sound = isID(text)
+		case field == "off":
+			sound = isNumber(text, MaxRecords-1)
+		case field == "first" || field == "died":
+			sound = isNumber(text, a.lastTime())
+		default:
+			sound = isNumber(text, maxNumber)
+		}
+		if !sound {
+			return fmt.Sprintf("%s = %q", field, cut(text, maxText)), nil
 		}
 	}
-	return nil
+	return "", nil
+}
+
+// oddScore returns a score of the dead-letter list that is no time, or "". One without a score was
+// removed since.
+func (a *auditRun) oddScore(result rueidis.RedisResult) (string, error) {
+	died, err := result.AsFloat64()
+	switch {
+	case rueidis.IsRedisNil(err) || err == nil && died >= 0 && died < float64(a.lastTime()):
+		return "", nil
+	case err != nil:
+		return "", err
+	}
+	return fmt.Sprintf("its time %g", died), nil
+}
+
+// lastTime is the last time in milliseconds that is valid to the scripts: MAX_AHEAD_MS of
+// internal/redisx after the server's clock.
+func (a *auditRun) lastTime() int64 { return a.report.Stats.At.UnixMilli() + 3_155_760_000_000 - 1 }
+
+// isID reports whether a text is an id of a batch, as isID in common.lua does.
+func isID(text string) bool {
+	_, err := uid.Parse(text)
+	return err == nil
+}
+
+// maxName bounds how much of a key or an id is in a difference.
+const maxName = 512
+
+// printable replaces what a log cannot print.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, text)
 }
 
 // maxText bounds how much of a text that should be a number is quoted in a message.
 const maxText = 64
 
-// isNumber reports whether a text is a number to the scripts; see number.lua of internal/redisx.
-func isNumber(text string) bool {
-	n, err := strconv.ParseInt(text, 10, 64)
-	return err == nil && n >= 0 && n < 1<<53 && strconv.FormatInt(n, 10) == text
-}
+// maxNumber is the last integer with which scripts calculate, and so the last time that PushAt
+// writes, in milliseconds.
+const maxNumber = 1<<53 - 1
 
-// maxDue is the last time that PushAt writes, in milliseconds: the last integer with which scripts
-// calculate.
-const maxDue = 1<<53 - 1
+// isNumber reports whether a text is a number to the scripts, from 0 to most; see number.lua of
+// internal/redisx.
+func isNumber(text string, most int64) bool {
+	n, err := strconv.ParseInt(text, 10, 64)
+	return err == nil && n >= 0 && n <= most && strconv.FormatInt(n, 10) == text
+}
 
 func (q *Queue) auditDelayed(ctx context.Context, a *auditRun, keys auditKeys) error {
 	for ids := range slices.Chunk(sorted(union(keys.delayed, keys.delayedLists)), page) {
@@ -390,11 +478,11 @@ func (q *Queue) auditDelayed(ctx context.Context, a *auditRun, keys auditKeys) e
 			switch listed := keys.delayed[id]; {
 			case listed && n == 0:
 				a.differ(finding{lostDelayed, id}, "delayed push %s: its list is gone", id)
-			case !listed && n > 0 && ttl < 0: // one that expires is still being pushed
+			case !listed && n > 0 && (ttl < 0 || ttl > delayLasts.Milliseconds()): // another one is still being pushed
 				a.differ(finding{unlistedDelay, id}, "delayed push %s: %d records that are not in the set", id, n)
 			case listed:
 				a.report.Delayed += n
-				if due > maxDue {
+				if due > maxNumber {
 					a.differ(finding{oddDelay, id}, "delayed push %s: it is due at %g, which is no time", id, due)
 				}
 				a.expires(q.prefix+"l:"+id, ttl)

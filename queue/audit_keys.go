@@ -9,13 +9,14 @@ import (
 	"github.com/headrace/headrace/internal/redisx"
 )
 
-// auditKeys are the ids of all keys and members of a queue.
+// auditKeys are the ids of all keys and members of a queue, and the keys under its prefix that
+// belong to nothing.
 type auditKeys struct {
-	batches, dead, deadHashes, delayed, delayedLists map[string]bool
+	batches, dead, deadHashes, delayed, delayedLists, stray map[string]bool
 }
 
 func (q *Queue) auditKeys(ctx context.Context) (k auditKeys, err error) {
-	k = auditKeys{map[string]bool{}, map[string]bool{}, map[string]bool{}, map[string]bool{}, map[string]bool{}}
+	k = auditKeys{map[string]bool{}, map[string]bool{}, map[string]bool{}, map[string]bool{}, map[string]bool{}, map[string]bool{}}
 	for key, ids := range map[int]map[string]bool{
 		keyOpen: k.batches, keyLeases: k.batches, keyRedo: k.batches, keyHanded: k.batches, keyBroken: k.batches,
 		keyDead: k.dead, keyDelayed: k.delayed,
@@ -24,7 +25,7 @@ func (q *Queue) auditKeys(ctx context.Context) (k auditKeys, err error) {
 			return k, err
 		}
 	}
-	return k, q.scan(ctx, map[string]map[string]bool{"b": k.batches, "m": k.batches, "d": k.deadHashes, "l": k.delayedLists})
+	return k, q.scan(ctx, map[string]map[string]bool{"b": k.batches, "m": k.batches, "d": k.deadHashes, "l": k.delayedLists}, k.stray)
 }
 
 // members adds the members of a sorted set to ids.
@@ -43,9 +44,15 @@ func (q *Queue) members(ctx context.Context, key string, ids map[string]bool) er
 	}
 }
 
-// scan adds the ids of the keys {name}:queue:kind:id to the set of their kind.
-func (q *Queue) scan(ctx context.Context, kinds map[string]map[string]bool) error {
-	glob := redisx.EscapeGlob(q.prefix) + "[bmdl]:*"
+// asidePrefix begins the names of the keys that Repair has set aside, after that of the queue.
+const asidePrefix = "aside:"
+
+// scan adds the ids of the keys {name}:queue:kind:id to the set of their kind, and all others that
+// the queue does not have to stray.
+func (q *Queue) scan(ctx context.Context, kinds map[string]map[string]bool, stray map[string]bool) error {
+	glob := redisx.EscapeGlob(q.prefix) + "*"
+	known := append(q.sharedKeys(), shardsKey(q.name))
+	known = slices.DeleteFunc(known, func(key string) bool { return key == q.keys[keyNever] })
 	for _, node := range q.server.Nodes() {
 		for cursor := uint64(0); ; {
 			scan := node.B().Arbitrary("SCAN").Args(strconv.FormatUint(cursor, 10), "MATCH", glob, "COUNT", "1000").Build()
@@ -54,8 +61,13 @@ func (q *Queue) scan(ctx context.Context, kinds map[string]map[string]bool) erro
 				return wrap("audit", err)
 			}
 			for _, key := range e.Elements {
-				if kind, id, ok := strings.Cut(strings.TrimPrefix(key, q.prefix), ":"); ok {
+				rest := strings.TrimPrefix(key, q.prefix)
+				kind, id, ok := strings.Cut(rest, ":")
+				switch {
+				case ok && kinds[kind] != nil:
 					kinds[kind][id] = true
+				case !slices.Contains(known, key) && !strings.HasPrefix(rest, asidePrefix):
+					stray[rest] = true
 				}
 			}
 			if cursor = e.Cursor; cursor == 0 {

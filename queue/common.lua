@@ -101,17 +101,42 @@ local function read(...)
   if not string.find(reply.err, 'WRONGTYPE', 1, true) then error(reply.err, 0) end
 end
 
+-- isID reports whether a text is an id that the queue makes: a UUID of version 7. A ledger refuses
+-- any other id or root, in every call that has it.
+local HEX = '[0-9a-f]'
+local ID = '^' .. HEX:rep(8) .. '%-' .. HEX:rep(4) .. '%-7' .. HEX:rep(3) .. '%-[89ab]' .. HEX:rep(3) .. '%-' .. HEX:rep(12) .. '$'
+local function isID(text) return text and string.find(text, ID) ~= nil end
+
+-- No batch has more records than this.
+local MAX_BATCH = 100000
+
+-- sizeOf returns the number of records of a batch that a text holds, or nil.
+local function sizeOf(text)
+  local n = natural(text)
+  return n and n > 0 and n <= MAX_BATCH and n or nil
+end
+
+-- placeOf returns the position in a root batch that a text holds, or nil.
+local function placeOf(text)
+  local n = natural(text)
+  return n and n < MAX_BATCH and n or nil
+end
+
 -- The fields of a meta hash that hold numbers: those that it must have, and those that count from
 -- 0.
-local NUMBER_FIELDS, COUNTER_FIELDS = {'n', 'att', 'off', 'sealed', 'first'}, {'fails', 'crashes', 'past', 'buried'}
+local NUMBER_FIELDS, COUNTER_FIELDS = {'att', 'sealed', 'first'}, {'fails', 'crashes', 'past', 'buried'}
 
--- faultyField returns the first field of a meta hash that is missing or holds no such number, or
--- nil.
-local function faultyField(meta)
-  if not meta.root then return 'root' end
-  if meta.n == '0' then return 'n' end -- no batch is empty
+-- faultyField returns the first field of a meta hash that is missing or holds nothing that the
+-- queue writes, or nil.
+local function faultyField(meta, now)
+  if not isID(meta.root) then return 'root' end
+  if not sizeOf(meta.n) then return 'n' end
+  if not placeOf(meta.off) then return 'off' end
   for _, field in ipairs(NUMBER_FIELDS) do
     if not natural(meta[field]) then return field end
+  end
+  for _, field in ipairs({'sealed', 'first'}) do
+    if not isTime(meta[field], now) then return field end
   end
   for _, field in ipairs(COUNTER_FIELDS) do
     if meta[field] and not natural(meta[field]) then return field end
@@ -125,13 +150,14 @@ local function isScore(set, score, now)
 end
 
 -- readMeta returns the meta hash of a batch as a table and as a flat list, or nil if the batch
--- cannot be delivered: the hash is gone, a field of it holds no number, or the list does not have
--- the records that it should.
-local function readMeta(id)
+-- cannot be delivered: its id is none, the hash is gone, a field of it holds nothing that the queue
+-- writes, or the list does not have the records that it should.
+local function readMeta(id, now)
+  if not isID(id) then return nil end
   local flat = read('HGETALL', metaOf(id))
   if not flat or #flat == 0 then return nil end
   local meta = fieldsOf(flat)
-  if faultyField(meta) or read('LLEN', listOf(id)) ~= number(meta.n) then return nil end
+  if faultyField(meta, now) or read('LLEN', listOf(id)) ~= number(meta.n) then return nil end
   return meta, flat
 end
 
@@ -168,7 +194,7 @@ local function setAside(id, now)
   redis.call('ZADD', BROKEN, int(now), id)
   if redis.call('TYPE', metaOf(id)).ok ~= 'hash' then return end
   local state, n = unpack(redis.call('HMGET', metaOf(id), 'st', 'n'))
-  if state == 'H' then count('handed', -(number(n) or 0)) end
+  if state == 'H' then count('handed', -(sizeOf(n) or 0)) end
   redis.call('HSET', metaOf(id), 'st', 'B')
 end
 

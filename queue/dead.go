@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -86,13 +87,21 @@ func parseDeadCursor(s string) (deadCursor, error) {
 		return deadCursor{died: "-inf"}, nil
 	}
 	died, id, ok := strings.Cut(s, "/")
-	if _, err := strconv.ParseInt(died, 10, 64); !ok || err != nil {
+	if f, err := strconv.ParseFloat(died, 64); !ok || err != nil || math.IsNaN(f) {
 		return deadCursor{}, fmt.Errorf("%w: DeadLetters: invalid cursor %q", ErrConfig, s)
 	}
 	return deadCursor{died, id}, nil
 }
 
 func (c deadCursor) String() string { return c.died + "/" + c.id }
+
+// score formats a score exactly. Another program may have written one that is no time.
+func score(s float64) string {
+	if math.Abs(s) <= maxNumber {
+		return strconv.FormatFloat(s, 'f', -1, 64)
+	}
+	return strconv.FormatFloat(s, 'g', -1, 64)
+}
 
 // idsOf returns the ids of dead letters.
 func idsOf(listed []deadCursor) []string {
@@ -116,7 +125,7 @@ func (q *Queue) listDead(ctx context.Context, cursor string, n int) (listed []de
 			return nil, "", wrapKeys(ctx, q.server, "dead letters", err, q.typeOf(keyDead))
 		}
 		for _, e := range z {
-			died := strconv.FormatInt(int64(e.Score), 10)
+			died := score(e.Score)
 			if died == from.died && e.Member <= from.id {
 				continue
 			}

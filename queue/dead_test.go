@@ -27,6 +27,41 @@ func bury(t *testing.T, q *queue.Queue, n int) {
 	}
 }
 
+// Scores that another program has written hide no letter, and a list of pages ends.
+func TestLettersOfNoTime(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		q, ctx := open(t, c, queue.Config{}), t.Context()
+		bury(t, q, 8)
+		dead, _, err := q.DeadLetters(ctx, "", 8)
+		must(t, err)
+		key := "{" + q.Name() + "}:queue:dead"
+		for i, score := range []string{"-inf", "-1e308", "0.5", "9e15", "1e300", "inf", "inf"} {
+			must(t, c.Do(ctx, c.B().Arbitrary("ZADD", key, score, dead[i].ID).Build()).Error())
+		}
+		seen := map[string]bool{}
+		for cursor, pages := "", 1; ; pages++ {
+			page, next, err := q.DeadLetters(ctx, cursor, 1)
+			must(t, err)
+			for _, d := range page {
+				seen[d.ID] = true
+			}
+			if cursor = next; next == "" || pages > 8 {
+				break
+			}
+		}
+		if len(seen) != 8 {
+			t.Errorf("got %d letters page by page, want 8", len(seen))
+		}
+		r, err := q.Repair(ctx, nil)
+		must(t, err)
+		must(t, r.After.Balanced())
+		if page, _, err := q.DeadLetters(ctx, "", 100); err != nil || len(page) != 8 {
+			t.Errorf("after a repair: got %d letters, %v, want 8", len(page), err)
+		}
+	})
+}
+
 func TestDeadLettersPageByPage(t *testing.T) {
 	t.Parallel()
 	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {

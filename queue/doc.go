@@ -41,6 +41,7 @@
 //	{name}:queue:shards    string  the number of shards, then " keyed" if a key places the records
 //	{name}:queue:positions hash  sources of PushFrom, by name
 //	{name}:queue:never           never exists; see "Cluster" below
+//	{name}:queue:aside:…         keys that Repair has set aside
 //
 // A program with another layout version gets a [LayoutError] that names both versions.
 //

@@ -44,7 +44,7 @@ if operation == 'extend' then
 else
   needs('ZADD', 'ZREM', 'HSET', 'HINCRBY')
 end
-local now, records = begin(), number(n)
+local now, records = begin(), sizeOf(n)
 if not records or fails and not number(fails) then
   setAside(id, now)
   return -2

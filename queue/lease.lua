@@ -55,7 +55,7 @@ end
 -- redeliver leases a batch that waits, and returns the reply.
 local function redeliver()
   for _, x in ipairs(redis.call('ZRANGEBYSCORE', REDO, '-inf', int(now), 'LIMIT', 0, MAX_EXPIRED)) do
-    local meta, flat = readMeta(x)
+    local meta, flat = readMeta(x, now)
     if not meta then
       setAside(x, now)
     else

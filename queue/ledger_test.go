@@ -1,9 +1,12 @@
 package queue_test
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"sync"
 
+	"github.com/headrace/headrace/internal/uid"
 	"github.com/headrace/headrace/queue"
 )
 
@@ -22,13 +25,22 @@ func newLedger() *ledger {
 	return &ledger{kind: map[string]queue.Fate{}, regs: map[string]bool{}, times: map[string]int{}}
 }
 
+// storable is the refusal of a column for UUIDs.
+func storable(id string) error {
+	_, err := uid.Parse(id)
+	return err
+}
+
 // settle is the callback of the queue.
 func (l *ledger) settle(_ context.Context, b *queue.Batch) (queue.Resolution, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.calls++
-	if l.err != nil {
-		return queue.Resolution{}, l.err
+	if err := cmp.Or(l.err, storable(b.ID), storable(b.Root)); err != nil {
+		return queue.Resolution{}, err
+	}
+	if b.Offset < 0 || b.Offset > 1<<30 {
+		return queue.Resolution{}, fmt.Errorf("offset %d is no place", b.Offset)
 	}
 	if l.kind[b.ID] == queue.FatePromoted {
 		return queue.Resolution{Promoted: true}, nil
@@ -59,6 +71,9 @@ func (l *ledger) known(_ context.Context, ids []string) ([]queue.BatchFate, erro
 	}
 	out := make([]queue.BatchFate, len(ids))
 	for i, id := range ids {
+		if err := storable(id); err != nil {
+			return nil, err
+		}
 		switch {
 		case l.kind[id] != queue.FateUnknown:
 			out[i].Fate = l.kind[id]

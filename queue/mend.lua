@@ -1,8 +1,10 @@
 -- Mends one thing that Audit found, or gives it up. Each operation reads the keys anew, because
 -- they may have changed since.
--- ARGV: prefix, operation, id, and then what the operation takes. Returns the number of records or
--- entries that it changed, unless the comment of the operation states another reply.
+-- ARGV: prefix, operation, id, and then what the operation takes. Returns a list of numbers, which
+-- is the number of records or entries that it changed unless the comment of the operation states
+-- another one, and the names of the keys that were set aside.
 local operation, id = ARGV[2], ARGV[3]
+local aside = {}
 
 -- typeOf returns the type of a key.
 local function typeOf(key) return redis.call('TYPE', key).ok end
@@ -13,12 +15,29 @@ local function meta()
   return fieldsOf(redis.call('HGETALL', metaOf(id)))
 end
 
--- remove removes every trace of the batch.
+-- moveAside renames a key of another type than want, for the operator to inspect. It keeps what was
+-- set aside before.
+local function moveAside(key, want)
+  local t = typeOf(key)
+  if t == want or t == 'none' then return 0 end
+  local name = PREFIX .. 'aside:' .. string.sub(key, #PREFIX + 1)
+  while redis.call('EXISTS', name) == 1 do name = name .. '+' end
+  redis.call('RENAME', key, name)
+  aside[#aside + 1] = name
+  return 1
+end
+
+-- remove removes every trace of the batch, and sets keys of another type aside.
 local function remove(state, records)
+  moveAside(listOf(id), 'list')
+  moveAside(metaOf(id), 'hash')
   for _, set in ipairs({LEASES, REDO, HANDED, BROKEN, OPEN}) do redis.call('ZREM', set, id) end
   redis.call('UNLINK', listOf(id), metaOf(id))
   if state == 'H' then count('handed', -records) end
 end
+
+-- length returns how many records the list of the batch has.
+local function length() return typeOf(listOf(id)) == 'list' and redis.call('LLEN', listOf(id)) or 0 end
 
 -- resume puts a whole batch back into the sets of its state. A broken one is delivered again. Its
 -- counters that hold no number start at 0, and its keys no longer expire.
@@ -27,7 +46,7 @@ local function resume(now)
   for _, field in ipairs(COUNTER_FIELDS) do
     if fields[field] and not natural(fields[field]) then redis.call('HDEL', metaOf(id), field) end
   end
-  local m = readMeta(id)
+  local m = readMeta(id, now)
   if not m then return 0 end
   redis.call('PERSIST', listOf(id))
   redis.call('PERSIST', metaOf(id))
@@ -46,7 +65,7 @@ end
 local function acknowledge()
   local m = meta()
   if isLeft(id) then applyUndo(matchUndo(4, #ARGV)) end
-  local records = number(m.n) or (typeOf(listOf(id)) == 'list' and redis.call('LLEN', listOf(id))) or 0
+  local records = sizeOf(m.n) or length()
   remove(m.st, records)
   count('acked', records)
   count('inflight', -records)
@@ -54,19 +73,21 @@ local function acknowledge()
 end
 
 -- bury moves what is left of a batch to the dead-letter list, the oldest record first, up to the
--- number of ids in ARGV[5] and after. ARGV[4] is the reason. When nothing is left it writes the
--- missing records off and removes the batch. It returns {records buried, records written off, 1
--- when it is done}.
+-- number of ids in ARGV[5] and after. ARGV[4] is the reason. A record whose place is not known gets
+-- one of its own. When nothing is left it writes the missing records off and removes the batch. It
+-- returns {records buried, records written off, 1 when it is done}.
 local function bury(now)
   local m = meta()
-  local left = typeOf(listOf(id)) == 'list' and redis.call('LLEN', listOf(id)) or 0
+  local left = length()
   local buried = math.min(left, #ARGV - 4)
   local function field(name) return math.max(number(m[name]) or 0, 0) end
-  local at, first = field('buried'), natural(m.first) or now
+  local at, first = field('buried'), isTime(m.first, now) and natural(m.first) or now
+  local root = isID(m.root) and m.root or isID(id) and id
   for i = 1, buried do
     local dead = ARGV[4 + i]
-    redis.call('HSET', deadKeyOf(dead), 'p', redis.call('RPOP', listOf(id)), 'root', m.root or id,
-      'off', int(field('off') + at + i - 1), 'reason', ARGV[4], 'att', int(field('past') + field('att')),
+    local place = root and placeOf(int(field('off') + at + i - 1))
+    redis.call('HSET', deadKeyOf(dead), 'p', redis.call('RPOP', listOf(id)), 'root', place and root or dead,
+      'off', int(place or 0), 'reason', ARGV[4], 'att', int(field('past') + field('att')),
       'fails', int(field('fails')), 'crashes', int(field('crashes')), 'first', int(first), 'died', int(now))
     redis.call('ZADD', DEAD, int(now), dead)
   end
@@ -76,17 +97,11 @@ local function bury(now)
     if m.n then redis.call('HSET', metaOf(id), 'buried', int(at + buried)) end
     return {buried, 0, 0}
   end
-  local lost = math.max(field('n') - at - buried, 0)
+  local lost = math.max((sizeOf(m.n) or 0) - at - buried, 0)
   count('lost', lost)
   count('inflight', -lost)
-  remove(m.st == 'H' and 'H', field('n'))
+  remove(m.st == 'H' and 'H', sizeOf(m.n) or 0)
   return {buried, lost, 1}
-end
-
--- moveAside renames a key of another type than want, for the operator to inspect.
-local function moveAside(key, want)
-  local t = typeOf(key)
-  if t ~= want and t ~= 'none' then redis.call('RENAME', key, PREFIX .. 'aside:' .. id) end
 end
 
 -- forgetDead removes a dead letter without payload from the dead-letter list.
@@ -111,25 +126,30 @@ local function listDead(now)
 end
 
 -- listDelayed makes a delayed push due at once if it is not in the set, or due at no time. A list
--- that is not in the set and expires is still being pushed.
+-- that is not in the set and expires within ARGV[4] milliseconds is still being pushed.
 local function listDelayed(now)
   local list, due = delayedListOf(id), redis.call('ZSCORE', DELAYED, id)
-  if redis.call('LLEN', list) == 0 or not due and redis.call('PTTL', list) >= 0 then return 0 end
+  local expires = redis.call('PTTL', list)
+  if redis.call('LLEN', list) == 0 or not due and expires >= 0 and expires <= tonumber(ARGV[4]) then return 0 end
   if due and (tonumber(due) or math.huge) <= MAX_NUMBER then return 0 end
+  redis.call('PERSIST', list)
   return redis.call('ZADD', DELAYED, int(now), id)
 end
 
--- mendDead gives a dead letter whose fields hold no numbers such ones. Without its old place it is
--- a root of its own.
+-- mendDead replaces the fields of a dead letter, and its time in the set, where they hold what the
+-- queue does not write. Without its old place it gets one of its own, with the root in ARGV[4].
 local function mendDead(now)
   local dead = redis.call('HMGET', deadKeyOf(id), 'root', 'off', 'att', 'fails', 'crashes', 'first', 'died')
-  if not dead[1] or not natural(dead[2]) then redis.call('HSET', deadKeyOf(id), 'root', id, 'off', 0) end
+  if not isID(dead[1]) or not placeOf(dead[2]) then redis.call('HSET', deadKeyOf(id), 'root', ARGV[4], 'off', 0) end
   for i, field in ipairs({'att', 'fails', 'crashes'}) do
     if not natural(dead[2 + i]) then redis.call('HSET', deadKeyOf(id), field, 0) end
   end
   for i, field in ipairs({'first', 'died'}) do
-    if not natural(dead[5 + i]) then redis.call('HSET', deadKeyOf(id), field, int(now)) end
+    local text = dead[5 + i]
+    if not natural(text) or not isTime(text, now) then redis.call('HSET', deadKeyOf(id), field, int(now)) end
   end
+  local score = redis.call('ZSCORE', DEAD, id)
+  if score and not isTime(score, now) then redis.call('ZADD', DEAD, int(now), id) end
   return 1
 end
 
@@ -185,23 +205,11 @@ end
 
 needs('HSET', 'HDEL', 'ZADD', 'ZREM', 'UNLINK', 'HINCRBY', 'RPOP', 'RENAME', 'PERSIST')
 local now = begin()
-if operation == 'resume' then
-  return resume(now)
-elseif operation == 'ack' then
-  return acknowledge()
-elseif operation == 'bury' then
-  return bury(now)
-elseif operation == 'forget dead' then
-  return forgetDead()
-elseif operation == 'recount reserved' then
-  return recountReserved()
-elseif operation == 'mend dead' then
-  return mendDead(now)
-elseif operation == 'list dead' then
-  return listDead(now)
-elseif operation == 'forget delayed' then
-  return forgetDelayed()
-elseif operation == 'list delayed' then
-  return listDelayed(now)
-end
-return recount()
+local operations = {
+  ['resume'] = resume, ['ack'] = acknowledge, ['bury'] = bury, ['forget dead'] = forgetDead,
+  ['recount reserved'] = recountReserved, ['mend dead'] = mendDead, ['list dead'] = listDead,
+  ['forget delayed'] = forgetDelayed, ['list delayed'] = listDelayed, ['recount'] = recount,
+  ['aside'] = function() return moveAside(PREFIX .. id) end,
+}
+local done = operations[operation](now)
+return {type(done) == 'table' and done or {done}, aside}

@@ -19,7 +19,7 @@ var ErrPosition = errors.New("queue: the source is at another position")
 type PositionError struct{ Source, Position, Expected string }
 
 func (e *PositionError) Error() string {
-	return fmt.Sprintf("queue: the source %q is at position %q, and not at %q", e.Source, e.Position, e.Expected)
+	return fmt.Sprintf("queue: the source %q is at position %q, and not at %q", e.Source, cut(e.Position, MaxPosition), e.Expected)
 }
 
 // Is reports whether target is ErrPosition.

@@ -154,7 +154,7 @@ func (q *Queue) checkLayout(ctx context.Context) error {
 }
 
 func (q *Queue) layoutError(have string) error {
-	return &LayoutError{Queue: q.name, Have: have, Want: layout}
+	return &LayoutError{Queue: q.name, Have: cut(have, maxText), Want: layout}
 }
 
 // probe looks for features, not versions: miniredis reports the version of a Redis 8. It sorts

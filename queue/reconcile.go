@@ -69,7 +69,9 @@ func (q *Queue) attempts(ctx context.Context, p []HandedOff) ([]HandedOff, error
 	for i, r := range results {
 		v, err := r.AsStrSlice()
 		if errors.Is(wrap("", err), ErrWrongType) {
-			out = append(out, p[i]) // the scripts set it aside
+			if isID(p[i].ID) {
+				out = append(out, p[i]) // the scripts set it aside
+			}
 			continue
 		}
 		switch {
@@ -77,7 +79,7 @@ func (q *Queue) attempts(ctx context.Context, p []HandedOff) ([]HandedOff, error
 			return nil, wrap("handed off", err)
 		case len(v) != 2:
 			return nil, unexpected("handed off", len(v), 2)
-		case v[0] == "":
+		case v[0] == "" || !isID(p[i].ID): // gone, or damaged: no ledger knows it
 			continue
 		}
 		h := p[i]

@@ -8,7 +8,7 @@ local done = 0
 for i = 2, #ARGV, 2 do
   local id, attempt = ARGV[i], ARGV[i + 1]
   local meta = read('HMGET', metaOf(id), 'st', 'att', 'n')
-  if not meta or not meta[1] or not number(meta[3]) then
+  if not meta or not meta[1] or not sizeOf(meta[3]) then
     setAside(id, now)
   elseif meta[1] == 'H' and meta[2] == attempt then
     redis.call('ZREM', HANDED, id)

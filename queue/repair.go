@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/headrace/headrace/internal/redisx"
 	"github.com/headrace/headrace/internal/uid"
@@ -21,8 +22,8 @@ type RepairReport struct {
 	// Relisted counts dead letters and delayed pushes that were put back into their sets or removed
 	// from them, and dead letters whose fields were mended.
 	Relisted int
-	// Aside are keys of another type that were renamed, to make way for those of the queue. They are
-	// the operator's to inspect and delete.
+	// Aside are the new names of keys of another type, which make way for those of the queue, and of
+	// keys that belong to nothing. They are the operator's to inspect and delete.
 	Aside []string
 	// After is an audit after the repair. Its differences could not be mended: something moved.
 	After AuditReport
@@ -38,12 +39,15 @@ type RepairReport struct {
 //     until the window ends.
 //   - A key that another program has given a time to live loses it.
 //   - A delayed push that is due at no time is due at once.
+//   - A dead letter whose place or times are not valid gets others.
+//   - A key of another type, or one that belongs to nothing, is renamed to {name}:queue:aside:….
 //   - Records that no key holds any more are written off as Stats.Lost.
 //   - The counters are set to the counted values, if nothing moves in the meantime: pause the queue
 //     for that. Those that nothing counts (Redelivered, Requeued, Splits, ClockSteps) keep their
 //     value; if they hold no number, they start at 0.
 //
-// settle may be nil if there is no ledger. Several processes may call Repair, and repeat it.
+// settle gets each damaged batch without its records, with a zero Sealed if that is not known. It
+// may be nil if there is no ledger. Several processes may call Repair, and repeat it.
 func (q *Queue) Repair(ctx context.Context, settle SettleFunc) (r RepairReport, err error) {
 	var wrong *WrongTypeError
 	if err := q.checkLayout(ctx); err != nil && !errors.As(err, &wrong) {
@@ -107,13 +111,23 @@ func (q *Queue) mend(ctx context.Context, f finding, settle SettleFunc, r *Repai
 		oddDead: "mend dead", reservedSum: "recount reserved", oddDelay: "list delayed",
 	}
 	if op, ok := relist[f.kind]; ok {
-		n, err := q.run(ctx, mendScript, drains, op, f.id).AsInt64()
-		if f.id != "" {
-			r.Relisted += int(n)
+		args := []string{op, f.id}
+		switch f.kind {
+		case oddDead:
+			args = append(args, q.newID())
+		case unlistedDelay, oddDelay:
+			args = append(args, ms(delayLasts))
 		}
-		return q.wrapScript(ctx, "repair", err)
+		n, err := q.runMend(ctx, r, args)
+		if err == nil && f.id != "" {
+			r.Relisted += int(n[0])
+		}
+		return err
 	}
 	switch f.kind {
+	case strayKey:
+		_, err := q.runMend(ctx, r, []string{"aside", f.id})
+		return err
 	case brokenBatch:
 		return q.mendBatch(ctx, f.id, settle, r)
 	case expiringKey:
@@ -122,13 +136,35 @@ func (q *Queue) mend(ctx context.Context, f finding, settle SettleFunc, r *Repai
 	return nil // a sum: recount mends it
 }
 
+// runMend runs mend.lua, counts the keys that it has set aside in r, and returns its numbers.
+// undoKeys are the keys of undos.
+func (q *Queue) runMend(ctx context.Context, r *RepairReport, args []string, undoKeys ...redisx.KeyType) ([]int64, error) {
+	v, err := q.run(ctx, mendScript, drains, args...).ToArray()
+	if err != nil {
+		return nil, q.wrapScript(ctx, "repair", err, undoKeys...)
+	}
+	if len(v) != 2 {
+		return nil, unexpected("repair", len(v), 2)
+	}
+	numbers, err := v[0].AsIntSlice()
+	if err != nil {
+		return nil, wrap("repair", err)
+	}
+	if len(numbers) == 0 {
+		return nil, unexpected("repair", 0, 1)
+	}
+	aside, err := v[1].AsStrSlice()
+	r.Aside = append(r.Aside, aside...)
+	return numbers, wrap("repair", err)
+}
+
 // mendBatch puts a whole batch back into circulation, and settles one that is damaged.
 func (q *Queue) mendBatch(ctx context.Context, id string, settle SettleFunc, r *RepairReport) error {
-	n, err := q.run(ctx, mendScript, drains, "resume", id).AsInt64()
+	n, err := q.runMend(ctx, r, []string{"resume", id})
 	if err != nil {
-		return q.wrapScript(ctx, "repair", err)
+		return err
 	}
-	if n > 0 {
+	if n[0] > 0 {
 		r.Resumed++
 		return nil
 	}
@@ -137,7 +173,7 @@ func (q *Queue) mendBatch(ctx context.Context, id string, settle SettleFunc, r *
 		return q.wrapScript(ctx, "repair", err)
 	}
 	var s Resolution
-	if settle != nil {
+	if settle != nil && isID(id) { // a ledger has no other batch
 		if s, err = settle(ctx, b); err != nil {
 			return fmt.Errorf("queue: settle batch %s: %w", id, err)
 		}
@@ -151,8 +187,8 @@ func (q *Queue) mendBatch(ctx context.Context, id string, settle SettleFunc, r *
 			return err
 		}
 		r.Acked++
-		err := q.run(ctx, mendScript, drains, appendUndo([]string{"ack", id}, last)...).Error()
-		return q.wrapScript(ctx, "repair", err, undoKeys(last)...)
+		_, err := q.runMend(ctx, r, appendUndo([]string{"ack", id}, last), undoKeys(last)...)
+		return err
 	}
 	return q.buryDamaged(ctx, id, r)
 }
@@ -164,10 +200,17 @@ func (q *Queue) readDamaged(ctx context.Context, id string) (*Batch, error) {
 	if redisx.IsWrongType(err) {
 		return b, nil
 	}
-	if err == nil {
-		b.describe(meta)
+	if err != nil {
+		return b, err
 	}
-	return b, err
+	b.describe(meta)
+	if !isID(b.Root) || !isNumber(meta["off"], MaxRecords-1) {
+		b.Root, b.Offset = id, 0
+	}
+	if !isNumber(meta["sealed"], maxNumber) {
+		b.Sealed = time.Time{} // not known
+	}
+	return b, nil
 }
 
 // buryDamaged makes what is left of a damaged batch dead letters, in pages.
@@ -177,9 +220,9 @@ func (q *Queue) buryDamaged(ctx context.Context, id string, r *RepairReport) err
 		for range page {
 			args = append(args, q.newID())
 		}
-		v, err := q.run(ctx, mendScript, drains, args...).AsIntSlice()
+		v, err := q.runMend(ctx, r, args)
 		if err != nil {
-			return q.wrapScript(ctx, "repair", err)
+			return err
 		}
 		if len(v) != 3 {
 			return unexpected("repair", len(v), 3)
@@ -205,9 +248,6 @@ func (q *Queue) recount(ctx context.Context, a *auditRun) (bool, error) {
 	} {
 		args = append(args, itoa(int(n)))
 	}
-	n, err := q.run(ctx, mendScript, drains, args...).AsInt64()
-	if err != nil || n == 0 {
-		return false, q.wrapScript(ctx, "repair", err)
-	}
-	return true, nil
+	n, err := q.runMend(ctx, &RepairReport{}, args)
+	return err == nil && n[0] > 0, err
 }

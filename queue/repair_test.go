@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/redis/rueidis"
 
@@ -48,6 +50,9 @@ func newDamaged(t *testing.T, c rueidis.Client) damaged {
 	}
 	return d
 }
+
+// longText is a text that no log should print whole.
+var longText = strings.Repeat("long\x00\xff\n", 20_000)
 
 // damages are what a person or another program may do to keys.
 var damages = map[string]func(d damaged) []string{
@@ -102,6 +107,32 @@ var damages = map[string]func(d damaged) []string{
 	"a dead letter died before 1970":           func(d damaged) []string { return []string{"HSET", d.key("d:" + d.dead), "first", "-1"} },
 	"a batch was sealed before 1970":           func(d damaged) []string { return []string{"HSET", d.key("m:" + d.handed.ID), "first", "-1"} },
 	"a batch has a negative counter":           func(d damaged) []string { return []string{"HSET", d.key("m:" + d.released.ID), "fails", "-1"} },
+	"the state of a batch is a long text":      func(d damaged) []string { return []string{"HSET", d.key("m:" + d.leased.ID), "st", longText} },
+	"a batch that never was has a long name":   func(d damaged) []string { return []string{"ZADD", d.key("redo"), "1", longText} },
+	"a letter that never was has a long name":  func(d damaged) []string { return []string{"ZADD", d.key("dead"), "1", longText} },
+	"a delayed push has a long name":           func(d damaged) []string { return []string{"ZADD", d.key("delayed"), "9e15", longText} },
+	"a foreign key has a long name":            func(d damaged) []string { return []string{"SET", d.key(longText), "x"} },
+	"a batch without an id is handed off":      func(d damaged) []string { return []string{"ZADD", d.key("handed"), "1", "ghost"} },
+	"a batch without a root":                   func(d damaged) []string { return []string{"HSET", d.key("m:" + d.released.ID), "root", ""} },
+	"the root of a batch is no id":             func(d damaged) []string { return []string{"HSET", d.key("m:" + d.handed.ID), "root", "x"} },
+	"a place that no ledger stores":            func(d damaged) []string { return []string{"HSET", d.key("m:" + d.released.ID), "off", "4000000000"} },
+	"a batch of too many records":              func(d damaged) []string { return []string{"HSET", d.key("m:" + d.leased.ID), "n", "9007199254740991"} },
+	"a batch of fewer than no records":         func(d damaged) []string { return []string{"HSET", d.key("m:" + d.leased.ID), "n", "-7"} },
+	"a batch was sealed in thousands of years": func(d damaged) []string {
+		return []string{"HINCRBY", d.key("m:" + d.released.ID), "sealed", "1000000000000000"}
+	},
+	"the root of a dead letter is no id":  func(d damaged) []string { return []string{"HSET", d.key("d:" + d.dead), "root", "x"} },
+	"a letter dies in thousands of years": func(d damaged) []string { return []string{"HSET", d.key("d:" + d.dead), "died", "9007199254740991"} },
+	"a letter is listed at no time":       func(d damaged) []string { return []string{"ZADD", d.key("dead"), "+inf", d.dead} },
+	"a letter is listed before all time":  func(d damaged) []string { return []string{"ZADD", d.key("dead"), "-1e308", d.dead} },
+	"a foreign hash among the letters":    func(d damaged) []string { return []string{"HSET", d.key("d:ghost"), "x", "y"} },
+	"a foreign hash among the batches":    func(d damaged) []string { return []string{"HSET", d.key("m:ghost"), "x", "y"} },
+	"a foreign string among the batches":  func(d damaged) []string { return []string{"SET", d.key("m:ghost"), "x"} },
+	"a key that belongs to nothing":       func(d damaged) []string { return []string{"SET", d.key("foreign"), "x"} },
+	"the key that must not exist":         func(d damaged) []string { return []string{"SET", d.key("never"), "x"} },
+	"a list that is pushed for days": func(d damaged) []string {
+		return []string{"EVAL", "redis.call('RPUSH', KEYS[1], 'a') return redis.call('PEXPIRE', KEYS[1], 86400000)", "1", d.key("l:ghost")}
+	},
 	"a delayed push is due and without a list": func(d damaged) []string { return []string{"ZADD", d.key("delayed"), "1", "ghost"} },
 }
 
@@ -122,6 +153,11 @@ func TestDamageIsNamedAndMended(t *testing.T) {
 			}
 			if err == nil && !errors.Is(a.Balanced(), queue.ErrImbalance) {
 				t.Errorf("%s: got %v, want %v", what, a.Balanced(), queue.ErrImbalance)
+			}
+			for _, text := range append(a.Differences, errText(err)) {
+				if len(text) > 2000 || !utf8.ValidString(text) || strings.ContainsAny(text, "\x00\n") {
+					t.Errorf("%s: got a text of %d bytes or with raw bytes: %.100q", what, len(text), text)
+				}
 			}
 			// The lease expires.
 			_ = c.Do(ctx, c.B().Zadd().Key(d.key("leases")).Xx().ScoreMember().ScoreMember(1, d.leased.ID).Build()).Error()

@@ -1,5 +1,5 @@
 -- Takes dead records back as batches of one. They keep root and place, so they meet their own
--- claims, and start anew otherwise. One whose place holds no number gets a place of its own.
+-- claims, and start anew otherwise. One without a valid place gets one of its own.
 -- Returns how many came back, and how many of the ids were looked at: large payloads end the call
 -- early.
 -- ARGV: prefix, then for each record: id of the dead record, id of the new batch.
@@ -14,10 +14,11 @@ for i = 2, #ARGV, 2 do
   seen = seen + 1
   local dead = read('HMGET', deadKeyOf(id), 'p', 'root', 'off', 'first', 'att')
   if dead and dead[1] then
-    local payload, root, offset, first, attempts = dead[1], dead[2], natural(dead[3]), natural(dead[4]), natural(dead[5])
-    if not root or not offset then root, offset = batch, 0 end
+    local payload, root, place, first, attempts = dead[1], dead[2], placeOf(dead[3]), natural(dead[4]), natural(dead[5])
+    if not isID(root) or not place then root, place = batch, 0 end
+    if not isTime(dead[4], tonumber(now)) then first = nil end
     redis.call('LPUSH', listOf(batch), payload)
-    redis.call('HSET', metaOf(batch), 'n', 1, 'att', 0, 'st', 'R', 'root', root, 'off', int(offset), 'sealed', now,
+    redis.call('HSET', metaOf(batch), 'n', 1, 'att', 0, 'st', 'R', 'root', root, 'off', int(place), 'sealed', now,
       'first', first and int(first) or now, 'past', int(attempts or 0))
     redis.call('ZADD', REDO, now, batch)
     redis.call('ZADD', OPEN, now, batch)

@@ -486,6 +486,7 @@ func TestLayout(t *testing.T) {
 			"lease":   func() error { _, err := q.TryLease(ctx, queue.LeaseOptions{}); return err },
 			"small":   func() error { return bounded.Push(ctx, records(0, 1)...) },
 			"large":   func() error { return bounded.Push(ctx, records(0, 70)...) },
+			"moved":   func() error { return q.PushFrom(ctx, "source", "", "1", records(0, 1)...) },
 			"delayed": func() error { return bounded.PushAt(ctx, time.Now(), records(0, 1)...) },
 		} {
 			var e *queue.LayoutError

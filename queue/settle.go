@@ -35,6 +35,9 @@ func (q *Queue) Get(ctx context.Context, id string) (*Batch, error) {
 	b := &Batch{Queue: q.name, ID: id, Guard: q.metaKey(id)}
 	b.Attempt, _ = strconv.ParseInt(meta["att"], 10, 64)
 	b.describe(meta)
+	if !isID(b.Root) {
+		return nil, fmt.Errorf("%w: batch %s: its root is %q", ErrBroken, id, cut(b.Root, maxText))
+	}
 	return b, b.fill(list)
 }
 

@@ -57,7 +57,7 @@ end
 
 if redis.call('EXISTS', metaOf(id)) == 0 then return 0 end
 needs('HGETALL', 'HINCRBY', 'HSET', 'UNLINK', 'ZADD', 'ZREM', 'ZSCORE', children == 0 and 'LINDEX' or fast and 'SORT' or 'LMOVE')
-local meta = readMeta(id)
+local meta = readMeta(id, serverTime())
 if not meta or not SET_OF[meta.st] then
   setAside(id, begin())
   return -2

@@ -102,7 +102,7 @@ func (l shardsLayout) String() string {
 func parseShardsLayout(name, text string) (l shardsLayout, err error) {
 	number, keyed := strings.CutSuffix(text, keyedLayout)
 	if l.n, err = strconv.Atoi(number); err != nil || l.n < 1 || l.n > MaxShards {
-		return l, fmt.Errorf("%w: the number of shards of %s in Redis is %q, must be 1 to %d", ErrConfig, name, text, MaxShards)
+		return l, fmt.Errorf("%w: the number of shards of %s in Redis is %q, must be 1 to %d", ErrConfig, name, cut(text, maxText), MaxShards)
 	}
 	l.keyed = keyed
 	return l, nil
