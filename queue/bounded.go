@@ -45,9 +45,10 @@ func (q *Queue) pushBounded(ctx context.Context, payloads [][]byte) error {
 			continue
 		}
 		release := q.releaseCall(id, len(payloads))
-		err = q.pushChunks(ctx, chunks, buffers, &release)
+		released, err := q.pushChunks(ctx, chunks, buffers, &release)
 		var pe *PushError
-		if err != nil && !errors.As(err, &pe) {
+		// What is unknown may still arrive, so its room expires.
+		if err != nil && (!errors.As(err, &pe) || !released && pe.Unknown == 0) {
 			q.unreserve(ctx, id, len(payloads))
 		}
 		return err

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strconv"
@@ -21,7 +22,7 @@ var errIncomplete = errors.New("the list of the delayed push is not complete")
 
 // PushAt adds payloads that become available for lease at the given time, by the server's clock.
 // The push is all or nothing: its records wait in a list of their own, which the last command makes
-// visible. With MaxDepth it takes one round trip more.
+// visible. It takes as many round trips as Push, and with MaxDepth one more.
 func (q *Queue) PushAt(ctx context.Context, at time.Time, payloads ...[]byte) error {
 	if err := q.checkPayloads(ctx, payloads); err != nil {
 		return err
@@ -45,22 +46,20 @@ func (q *Queue) PushAt(ctx context.Context, at time.Time, payloads ...[]byte) er
 // pushDelayed makes the list of a delayed push of n records. It tries anew, under another id, while
 // the server refuses a part of it.
 func (q *Queue) pushDelayed(ctx context.Context, due int64, reservation string, chunks [][]string, n int) error {
-	var results []rueidis.RedisResult
+	var last rueidis.RedisResult
+	var sent bool // the last command, without which the records stay invisible
 	var notDurable error
-	err := q.server.Retry(ctx, func() error {
-		results, notDurable = q.send(ctx, func() []rueidis.Completed {
-			return q.delayCommands(uid.New(), due, reservation, chunks, n)
-		})
-		results[0] = q.server.Named(ctx, q.call(delayScript, fills), results[0])
-		return firstError(results)
+	err := q.server.Retry(ctx, func() (err error) {
+		last, sent, notDurable, err = q.tryDelayed(ctx, uid.New(), due, reservation, chunks, n)
+		return err
 	})
-	if err != nil && !answered(results[len(results)-1].Error()) {
+	if err != nil && sent && !answered(last.Error()) {
 		return &PushError{Unknown: n, Err: wrap("push", err)}
 	}
 	if err != nil {
 		return q.wrapScript(ctx, "push", err)
 	}
-	complete, err := results[len(results)-1].AsInt64()
+	complete, err := last.AsInt64()
 	if err == nil && complete != int64(n) {
 		err = errIncomplete
 	}
@@ -68,6 +67,34 @@ func (q *Queue) pushDelayed(ctx context.Context, due int64, reservation string, 
 		return wrap("push", err)
 	}
 	return q.durable(notDurable, n)
+}
+
+// tryDelayed sends a delayed push, in as many round trips as the pace asks for. It returns the
+// result of the last command, and whether it was sent.
+func (q *Queue) tryDelayed(ctx context.Context, id string, due int64, reservation string, chunks [][]string, n int) (
+	last rueidis.RedisResult, sent bool, notDurable, err error,
+) {
+	for at := 0; at < len(chunks); {
+		size, bytes := q.pace.trip(chunks[at:])
+		first := at == 0
+		trip := chunks[at : at+size]
+		at += size
+		sent = at == len(chunks)
+		results, aof := q.sendTrip(ctx, bytes, func() (cmds []rueidis.Completed) {
+			return q.delayCommands(id, due, reservation, trip, n, first, sent)
+		})
+		if first {
+			results[0] = q.server.Named(ctx, q.call(delayScript, fills), results[0])
+		}
+		last, notDurable = results[len(results)-1], cmp.Or(notDurable, aof)
+		if err = firstError(results); err == nil && !sent {
+			err = ctx.Err()
+		}
+		if err != nil {
+			break
+		}
+	}
+	return last, sent, notDurable, err
 }
 
 func firstError(results []rueidis.RedisResult) error {
@@ -79,17 +106,22 @@ func firstError(results []rueidis.RedisResult) error {
 	return nil
 }
 
-// delayCommands makes the list of a delayed push, fills it and completes it. LPUSHX adds nothing to
+// delayCommands begins the list of a delayed push, fills it or completes it. LPUSHX adds nothing to
 // a list that has expired.
-func (q *Queue) delayCommands(id string, due int64, reservation string, chunks [][]string, n int) []rueidis.Completed {
+func (q *Queue) delayCommands(id string, due int64, reservation string, chunks [][]string, n int, first, last bool) (cmds []rueidis.Completed) {
 	list := q.prefix + "l:" + id
 	step := func(args ...string) rueidis.Completed { return q.server.Eval(q.call(delayScript, fills, args...)) }
-	cmds := []rueidis.Completed{step("begin", id, ms(delayLasts), chunks[0][0])}
-	chunks = append([][]string{chunks[0][1:]}, chunks[1:]...)
+	if first {
+		cmds = append(cmds, step("begin", id, ms(delayLasts), chunks[0][0]))
+		chunks = append([][]string{chunks[0][1:]}, chunks[1:]...)
+	}
 	for _, values := range chunks {
 		if len(values) > 0 {
 			cmds = append(cmds, q.client.B().Lpushx().Key(list).Element(values...).Build())
 		}
 	}
-	return append(cmds, step("end", id, ms(delayLasts), itoa(n), strconv.FormatInt(due, 10), reservation))
+	if last {
+		cmds = append(cmds, step("end", id, ms(delayLasts), itoa(n), strconv.FormatInt(due, 10), reservation))
+	}
+	return cmds
 }

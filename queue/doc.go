@@ -48,14 +48,16 @@
 // # Cost
 //
 // A Push, a Lease of a fresh batch and an Ack take one round trip each. A redelivered batch takes
-// one more, and so does a bounded Push of more than 64 records or 32 kB. Depth does not matter: a
-// lease of n records is O(n); Stats and the Ack of a batch are O(1). Native commands move the
-// records (SORT BY nosort … STORE, LTRIM), because records that pass through Lua cost several times
-// as much. No script blocks the server for more than a few milliseconds, at any size that the API
-// accepts, except for single records of many megabytes. A waiting consumer blocks in a BLMOVE that
-// leaves the record where it is, and wakes about a millisecond after a push. Only one consumer of a
-// [Queue] blocks at a time. The consumers of a [Queue] request at most eight batches of 500 records
-// or more at a time: with more in progress, client and server wait for each other.
+// one more, and so does a bounded Push of more than 64 records or 32 kB. A Push of more than a
+// megabyte takes several until the speed of the network is known, and on a slow one always. Depth
+// does not matter: a lease of n records is O(n); Stats and the Ack of a batch are O(1). Native
+// commands move the records (SORT BY nosort … STORE, LTRIM), because records that pass through Lua
+// cost several times as much. No script blocks the server for more than a few milliseconds, at any
+// size that the API accepts, except for single records of many megabytes. A waiting consumer blocks
+// in a BLMOVE that leaves the record where it is, and wakes about a millisecond after a push. Only
+// one consumer of a [Queue] blocks at a time. The consumers of a [Queue] request at most eight
+// batches of 500 records or more at a time: with more in progress, client and server wait for each
+// other.
 //
 // # Failure modes
 //

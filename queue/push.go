@@ -1,10 +1,13 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/redis/rueidis"
 
@@ -12,8 +15,9 @@ import (
 )
 
 // Push adds payloads to the queue, oldest first. It only sends LPUSH commands, in chunks,
-// pipelined: one round trip for any number of records. Records that any other client pushes to the
-// list {name}:ready are treated the same.
+// pipelined. A push of less than a megabyte takes one round trip. The bytes of a round trip follow
+// the speed of the network: a larger push takes one where it is fast, and several where it is slow.
+// Records that any other client pushes to the list {name}:ready are treated the same.
 //
 // Push checks all payloads before it sends the first one. It copies them, so the caller may reuse
 // them when Push returns, even if ctx ended it. If Redis fails partway, the error is a *PushError.
@@ -21,8 +25,9 @@ import (
 // up to half a minute.
 //
 // With MaxDepth the whole push is accepted or rejected (ErrFull) before any record is sent. A small
-// push then takes one round trip and a large one two, of which the first reserves the room. A
-// producer that is frozen for a minute between the two may exceed the bound by that one push.
+// push then takes one round trip. A large one takes one more, which reserves the room first. A
+// producer that takes more than a minute after that, because it is frozen or its network is slow,
+// may exceed the bound by that one push.
 func (q *Queue) Push(ctx context.Context, payloads ...[]byte) error {
 	if err := q.checkPayloads(ctx, payloads); err != nil {
 		return err
@@ -31,7 +36,8 @@ func (q *Queue) Push(ctx context.Context, payloads ...[]byte) error {
 		return q.pushBounded(ctx, payloads)
 	}
 	chunks, buffers := q.chunks(payloads)
-	return q.pushChunks(ctx, chunks, buffers, nil)
+	_, err := q.pushChunks(ctx, chunks, buffers, nil)
+	return err
 }
 
 // checkPayloads returns an error if a push has no records, or one that is too large for the queue
@@ -61,12 +67,14 @@ func (q *Queue) checkPayloads(ctx context.Context, payloads [][]byte) error {
 }
 
 // chunks copies payloads into the arguments of LPUSH commands, within Config.Push.Chunk and
-// ChunkBytes. A command that is still queued in the client when its context ends is sent later, so
-// it must not refer to memory of the caller. One buffer holds the bytes of a chunk.
+// ChunkBytes, and within the pace. A command that is still queued in the client when its context
+// ends is sent later, so it must not refer to memory of the caller. One buffer holds the bytes of a
+// chunk.
 func (q *Queue) chunks(payloads [][]byte) (chunks [][]string, buffers [][]byte) {
+	most := min(q.cfg.Push.ChunkBytes, q.pace.limit())
 	for len(payloads) > 0 {
 		n, bytes := 0, 0
-		for n < len(payloads) && n < q.cfg.Push.Chunk && (n == 0 || bytes+len(payloads[n]) <= q.cfg.Push.ChunkBytes) {
+		for n < len(payloads) && n < q.cfg.Push.Chunk && (n == 0 || bytes+len(payloads[n]) <= most) {
 			bytes += len(payloads[n])
 			n++
 		}
@@ -114,8 +122,40 @@ func giveBuffers(buffers [][]byte, results []rueidis.RedisResult) {
 }
 
 // pushChunks sends the chunks to the ready list and then runs last, if it is not nil, in the same
-// round trip. With Config.Push.Durable it waits for the disk.
-func (q *Queue) pushChunks(ctx context.Context, chunks [][]string, buffers [][]byte, last *redisx.Call) error {
+// round trip as the last of them. With Config.Push.Durable it waits for the disk. It reports
+// whether last was sent.
+func (q *Queue) pushChunks(ctx context.Context, chunks [][]string, buffers [][]byte, last *redisx.Call) (sent bool, err error) {
+	var results []rueidis.RedisResult
+	var notDurable error
+	for len(results) < len(chunks) {
+		n, bytes := q.pace.trip(chunks[len(results):])
+		trip := chunks[len(results) : len(results)+n]
+		var end *redisx.Call
+		if len(results)+n == len(chunks) {
+			end, sent = last, last != nil
+		}
+		some, aof := q.pushTrip(ctx, trip, bytes, end)
+		results = append(results, some...)
+		if firstError(some) != nil {
+			break
+		}
+		if notDurable = cmp.Or(notDurable, aof); len(results) < len(chunks) && ctx.Err() != nil {
+			break
+		}
+	}
+	giveBuffers(buffers, results)
+	if err := q.pushOutcome(ctx, results, chunks); err != nil {
+		var pe *PushError
+		if errors.As(err, &pe) && notDurable != nil {
+			pe.Err = fmt.Errorf("%w; the disk has not confirmed those before: %w", pe.Err, notDurable)
+		}
+		return sent, err
+	}
+	return sent, q.durable(notDurable, records(chunks))
+}
+
+// pushTrip sends the chunks of one round trip, and returns a result for each.
+func (q *Queue) pushTrip(ctx context.Context, chunks [][]string, bytes int, last *redisx.Call) (results []rueidis.RedisResult, notDurable error) {
 	build := func() []rueidis.Completed {
 		cmds := make([]rueidis.Completed, 0, len(chunks)+1)
 		for _, values := range chunks {
@@ -126,10 +166,8 @@ func (q *Queue) pushChunks(ctx context.Context, chunks [][]string, buffers [][]b
 		}
 		return cmds
 	}
-	var results []rueidis.RedisResult
-	var notDurable error
 	_ = q.server.Retry(ctx, func() error { // the outcome is in results
-		results, notDurable = q.send(ctx, build)
+		results, notDurable = q.sendTrip(ctx, bytes, build)
 		if last != nil && q.server.NeedsText(results[len(chunks)].Error()) {
 			_ = q.server.Once(ctx, *last, nil)
 		}
@@ -139,11 +177,18 @@ func (q *Queue) pushChunks(ctx context.Context, chunks [][]string, buffers [][]b
 		}
 		return results[0].Error()
 	})
-	giveBuffers(buffers, results)
-	if err := q.pushOutcome(ctx, results, chunks); err != nil {
-		return err
+	return results, notDurable
+}
+
+// sendTrip does what send does, and adjusts the pace.
+func (q *Queue) sendTrip(ctx context.Context, bytes int, build func() []rueidis.Completed) ([]rueidis.RedisResult, error) {
+	begin := time.Now()
+	results, notDurable := q.send(ctx, build)
+	lost := slices.ContainsFunc(results, func(r rueidis.RedisResult) bool { return !answered(r.Error()) })
+	if !lost || ctx.Err() == nil {
+		q.pace.learn(bytes, time.Since(begin), lost)
 	}
-	return q.durable(notDurable, records(chunks))
+	return results, notDurable
 }
 
 // send sends commands together; with Config.Push.Durable followed by WAITAOF on the same
@@ -155,7 +200,8 @@ func (q *Queue) send(ctx context.Context, build func() []rueidis.Completed) ([]r
 	return q.client.DoMulti(ctx, build()...), nil
 }
 
-// pushOutcome returns the error of a push from the results of its chunks.
+// pushOutcome returns the error of a push from the results of its chunks. The chunks without a
+// result were not sent.
 func (q *Queue) pushOutcome(ctx context.Context, results []rueidis.RedisResult, chunks [][]string) error {
 	pushed := 0
 	for i, r := range results {
@@ -177,6 +223,9 @@ func (q *Queue) pushOutcome(ctx context.Context, results []rueidis.RedisResult, 
 			return wrapKeys(ctx, q.server, "push", err, q.typeOf(keyReady))
 		}
 		return &PushError{Pushed: pushed, Unknown: unknown, Err: wrapKeys(ctx, q.server, "push", err, q.typeOf(keyReady))}
+	}
+	if len(results) < len(chunks) {
+		return &PushError{Pushed: pushed, Err: wrap("push", ctx.Err())}
 	}
 	return nil
 }
