@@ -3,6 +3,7 @@ package backpressure
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/headrace/headrace/internal/redisx"
@@ -12,46 +13,32 @@ import (
 // program has recorded. Both go on: each call uses the marks of its own program. It is no error,
 // because a change of the configuration reaches one program after the other.
 func (g *Gate) record(ctx context.Context) error {
-	text := g.cfg.text()
-	r := g.server.Run(ctx, redisx.Call{Script: configureScript, Keys: g.keys, Args: []string{Layout, text}})
+	record := g.cfg.record()
+	r := g.server.Run(ctx, redisx.Call{Script: configureScript, Keys: g.keys, Args: []string{Layout, string(record)}})
 	before, err := r.ToString()
 	switch {
 	case redisx.NoPermission(err) || redisx.OutOfMemory(err):
 		return nil // it is a record for others, and nothing depends on it
 	case err != nil:
 		return g.wrap("open", err)
-	case before == "" || before == text:
-		return nil
 	}
-	others := map[string]string{}
-	for line := range strings.Lines(before) {
-		field, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
-		others[field] = value
-	}
-	for line := range strings.Lines(text) {
-		field, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
-		if other, ok := others[field]; !ok || other != value {
-			g.cfg.Logger.WarnContext(ctx, "backpressure: another program has opened the gate with another configuration",
-				"gate", g.name, "field", "Config."+field, "this", value, "other", other)
-		}
+	for _, d := range record.Differences(redisx.Record(before)) {
+		g.cfg.Logger.WarnContext(ctx, "backpressure: another program has opened the gate with another configuration",
+			"gate", g.name, "field", "Config."+d.Field, "this", d.This, "other", d.Other)
 	}
 	return nil
 }
 
-// text returns what all programs of one gate should have in common, a line for each field.
-func (c Config) text() string {
-	var b strings.Builder
-	for _, f := range []struct {
-		field string
-		value any
-	}{
-		{"High", c.High}, {"Low", c.Low}, {"HighBytes", c.HighBytes}, {"LowBytes", c.LowBytes}, {"HighLag", c.HighLag}, {"LowLag", c.LowLag},
-		{"HighMemory", c.HighMemory}, {"LowMemory", c.LowMemory}, {"ReservationTTL", c.ReservationTTL}, {"LagKey", c.LagKey},
-		{"Records", sourceTexts(c.Records)}, {"Bytes", sourceTexts(c.Bytes)},
-	} {
-		fmt.Fprintf(&b, "%s %v\n", f.field, f.value)
-	}
-	return b.String()
+// record returns what all programs of one gate should have in common.
+func (c Config) record() redisx.Record {
+	return redisx.NewRecord(
+		redisx.Field{Name: "High", Value: c.High}, redisx.Field{Name: "Low", Value: c.Low},
+		redisx.Field{Name: "HighBytes", Value: c.HighBytes}, redisx.Field{Name: "LowBytes", Value: c.LowBytes},
+		redisx.Field{Name: "HighLag", Value: c.HighLag}, redisx.Field{Name: "LowLag", Value: c.LowLag},
+		redisx.Field{Name: "HighMemory", Value: c.HighMemory}, redisx.Field{Name: "LowMemory", Value: c.LowMemory},
+		redisx.Field{Name: "ReservationTTL", Value: c.ReservationTTL}, redisx.Field{Name: "LagKey", Value: strconv.Quote(c.LagKey)},
+		redisx.Field{Name: "Records", Value: sourceTexts(c.Records)}, redisx.Field{Name: "Bytes", Value: sourceTexts(c.Bytes)},
+	)
 }
 
 func sourceTexts(sources []Source) []string {

@@ -19,9 +19,25 @@ local function lastBefore(limit, first, last)
   return low
 end
 
+-- firstOnly returns pairs of time and member without those whose member came before. A server keeps
+-- the first time of a member that is twice in one ZADD NX, and an emulation the last one.
+local function firstOnly(pairs)
+  if rightsCheck then return pairs end
+  local seen, out = {}, {}
+  for i = 1, #pairs, 2 do
+    if not seen[pairs[i + 1]] then
+      seen[pairs[i + 1]] = true
+      out[#out + 1] = pairs[i]
+      out[#out + 1] = pairs[i + 1]
+    end
+  end
+  return out
+end
+
 -- putInto adds pairs of time and member to a bucket of a set, and returns how many are new. They go
 -- to the first key of the set if the bucket holds another type: it is read before all buckets.
 local function putInto(kind, name, b, ms, pairs)
+  pairs = firstOnly(pairs)
   local new = callOr(nil, 'ZADD', setKey(kind, name, b), 'NX', unpack(pairs))
   if not new then
     b = 0
@@ -34,7 +50,9 @@ end
 -- put adds events to a set and returns how many are new. What is there already keeps its time.
 local function put(kind, name, split, ms, first, last)
   local whole = setKey(kind, name, 0)
-  if not split then return call('ZADD', whole, 'NX', unpack(ARGV, FIRST + 2 * first - 2, FIRST + 2 * last - 1)) end
+  if not split then
+    return call('ZADD', whole, 'NX', unpack(firstOnly({unpack(ARGV, FIRST + 2 * first - 2, FIRST + 2 * last - 1)})))
+  end
   local members = {}
   for i = first, last do members[#members + 1] = data(i) end
   local old = call('ZMSCORE', whole, unpack(members))
@@ -58,7 +76,7 @@ local function has(kind, name, split, i)
   return split and callOr(false, 'ZSCORE', setKey(kind, name, bucket(i)), data(i))
 end
 
-local marks = call('HMGET', marksKey(key), 'newest', 'floor', 'size', 'sizes', 'split', 'opensplit')
+local marks = call('HMGET', marksKey(key), 'newest', 'floor', 'size', 'sizes', 'split', 'opensplit', 'mark')
 openSplit[key] = marks[6]
 local names = call('ZCARD', openKey(key))
 for _, kind in ipairs({'slide', 'late'}) do call('ZCARD', setKey(kind, kind == 'slide' and key or '', 0)) end
@@ -67,7 +85,7 @@ tick()
 -- late.
 local function markOf(text) return number(text) and isTime(text, now) and number(text) or -INFINITY end
 local newest, floor = markOf(marks[1]), markOf(marks[2])
-local mark = newest - lateness
+local mark = math.max(markOf(marks[7]), newest - lateness) -- a larger lateness does not move it back
 local slideSplit = marks[5]
 local added, repeated, late, entered = 0, 0, 0, false
 
@@ -187,9 +205,10 @@ if done == inTime then
 end
 
 if entered then
-  call('HSET', marksKey(key), 'newest', int(newest))
+  mark = math.max(mark, newest - lateness)
+  call('HSET', marksKey(key), 'newest', int(newest), 'mark', int(mark))
   -- The watermark has moved: the windows that it has passed are closed from this moment on.
-  for _, name in ipairs(firstOf('open', key, newest - lateness, MAX_CLOSED)) do
+  for _, name in ipairs(firstOf('open', key, mark, MAX_CLOSED)) do
     local start, length = openParts(name)
     if start then close(start, length, key, 'watermark') else removeName('open', key, name) end
   end

@@ -208,7 +208,7 @@ func parseLeased(m rueidis.RedisMessage) (c ClosedWindow, events int64, err erro
 
 // readClosed reads the events of a window that was leased. false: the caller does not get it.
 func (s *Store) readClosed(ctx context.Context, c *ClosedWindow, want int64) (bool, error) {
-	entries, err := s.all(ctx, eventSet{"events", c.name}, "-inf", "+inf")
+	entries, err := s.all(ctx, eventSet{kind: "events", name: c.name}, "-inf", "+inf")
 	otherType := isWrongType(err)
 	if err != nil && !otherType {
 		return false, err

@@ -7,7 +7,7 @@
 -- All other keys are built from the prefix, so they are in the same slot.
 local META, IDLE, DUE, LEASES, DEAD, EXPIRY = KEYS[1], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local PREFIX, LAYOUT, SEED = ARGV[1], ARGV[2], ARGV[3]
-local RETENTION, JITTER = tonumber(ARGV[5]), tonumber(ARGV[6])
+local JITTER = tonumber(ARGV[6])
 
 -- A set of events is one sorted set until it has more than SPLIT_ABOVE members, and from then on
 -- 64 buckets. Redis frees an expired key in one go: 5 million events in one key would
@@ -19,6 +19,7 @@ local SPLIT_NAMES = 16384
 -- JITTER, which is at most MAX_JITTER.
 local SPREAD, SLACK, MAX_JITTER = 100, 1000, 30000
 local INFINITY = math.huge
+local LONGEST_MS = 367 * 86400000 -- no duration is longer
 
 local function int(n) return string.format('%.0f', n) end -- tostring would round to 14 digits
 
@@ -30,6 +31,8 @@ if meta[1] and meta[1] ~= LAYOUT then return redis.error_reply('HEADRACE layout 
 if meta[2] and meta[2] ~= SEED and string.find(meta[2], '^%w+$') then return redis.error_reply('HEADRACE seed ' .. meta[2]) end
 local size = number(meta[3])
 if not size or size < 0 then size = tonumber(ARGV[4]) end
+-- A program that still has a smaller size keeps windows for longer: they also close later.
+local RETENTION = tonumber(ARGV[5]) + math.max(0, math.min(size, LONGEST_MS) - tonumber(ARGV[4]))
 local lateSplit, namesSplit = meta[6], meta[7]
 
 -- Durations are measured by a clock of our own. It is the server's, and goes on where it was when

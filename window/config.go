@@ -35,7 +35,8 @@ const (
 )
 
 // Config configures a [Store]. At least one of Size and Keep must be set. All programs that share a
-// name must use the same values.
+// name must use the same values. While a change reaches one program after the other, [New] logs the
+// fields that differ, and each call follows the values of its own program. Size is one for all.
 type Config struct {
 	// Size is the size of the tumbling windows. They begin at multiples of Size since 1970 in UTC. 0:
 	// there are none.
@@ -49,7 +50,8 @@ type Config struct {
 
 	// Lateness is how far an event may be behind the newest event of its key and still be in time.
 	// The watermark of a key is its newest event minus Lateness. It closes the windows that it
-	// passes. Default [DefaultLateness]; negative: none.
+	// passes. It never goes back: what it has passed stays closed when Lateness grows. Default
+	// [DefaultLateness]; negative: none.
 	Lateness time.Duration
 	// Idle closes the windows of a key that has received no event for this long, by the server's
 	// clock. A window whose end is still ahead of that clock stays open until then. Default
@@ -105,6 +107,15 @@ func (c Config) withDefaults() Config {
 		c.Logger = slog.Default()
 	}
 	return c
+}
+
+// record returns what all programs should have in common.
+func (c Config) record() redisx.Record {
+	return redisx.NewRecord(
+		redisx.Field{Name: "Size", Value: c.Size}, redisx.Field{Name: "Lateness", Value: c.Lateness}, redisx.Field{Name: "Idle", Value: c.Idle},
+		redisx.Field{Name: "MaxAhead", Value: c.MaxAhead}, redisx.Field{Name: "Retention", Value: c.Retention},
+		redisx.Field{Name: "Remember", Value: c.Remember}, redisx.Field{Name: "MaxFailures", Value: c.MaxFailures},
+	)
 }
 
 // longest is the longest duration of a Config.

@@ -14,6 +14,13 @@ local function rankAfter(key, at, member)
   return low
 end
 
+-- firstRank returns the rank at which a page begins: after the cursor, and not before `from`. A
+-- cursor may come from an earlier range.
+local function firstRank(key, from, at, member)
+  local rank = from == '-inf' and 0 or call('ZCOUNT', key, '-inf', '(' .. from)
+  return at ~= '' and math.max(rank, rankAfter(key, at, member)) or rank
+end
+
 -- readPage appends time and member of entries from a rank on to reply: at most `entries`, and not
 -- many more bytes than `bytes`. It returns how many entries and bytes these were. stop is the rank
 -- after the last one.

@@ -23,7 +23,7 @@ type DeadWindow struct {
 // DeadWindows returns up to n dead windows, oldest first, and the cursor of the next page. The
 // first cursor is ""; the last page returns "".
 func (s *Store) DeadWindows(ctx context.Context, cursor string, n int) (page []DeadWindow, next string, err error) {
-	entries, next, err := s.nextPage(ctx, eventSet{"dead", ""}, "-inf", "+inf", cursor, n)
+	entries, next, err := s.nextPage(ctx, eventSet{kind: "dead"}, "-inf", "+inf", cursor, n)
 	if err != nil {
 		return nil, "", s.wrap("dead windows", err)
 	}
@@ -53,7 +53,7 @@ func (s *Store) DeadWindows(ctx context.Context, cursor string, n int) (page []D
 
 // ReadDead returns the events of a dead window, in the order of time and data.
 func (s *Store) ReadDead(ctx context.Context, w DeadWindow) ([]Event, error) {
-	entries, err := s.all(ctx, eventSet{"events", w.name}, "-inf", "+inf")
+	entries, err := s.all(ctx, eventSet{kind: "events", name: w.name}, "-inf", "+inf")
 	if err != nil {
 		return nil, s.wrap("read", err)
 	}

@@ -26,7 +26,7 @@ type LateEvent struct {
 // Config.Retention. An event that arrived late twice, with the same time, data and reason, is
 // listed once.
 func (s *Store) Late(ctx context.Context, cursor string, n int) (page []LateEvent, next string, err error) {
-	entries, next, err := s.nextPage(ctx, eventSet{"late", ""}, "-inf", "+inf", cursor, n)
+	entries, next, err := s.nextPage(ctx, eventSet{kind: "late"}, "-inf", "+inf", cursor, n)
 	if err != nil {
 		return nil, "", s.wrap("late", err)
 	}

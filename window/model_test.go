@@ -20,12 +20,14 @@ type modelWindow struct {
 	attempt     int64
 	failures    int
 	since       time.Time // when it became due, or when its lease ends, by the clock that never goes back
+	expires     time.Time // by the same clock
 }
 
 func (w *modelWindow) name() string { return fmt.Sprint(w.key, " ", w.start, " ", w.size) }
 
 // Windows against a model of them: producers add in any order and again, closers take, finish,
-// fail, extend or die, the size changes, the server's clock runs, is set back and forward.
+// fail, extend or die, size and lateness change, windows expire and are forgotten, the server's
+// clock runs, is set back and forward.
 func TestModel(t *testing.T) {
 	t.Parallel()
 	k, c := newClock(t)
@@ -33,20 +35,23 @@ func TestModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		round++
 		const (
-			lateness, lease, backoff, maxFailures = 3 * time.Second, time.Minute, 10 * time.Second, 3
-			idle                                  = 5 * time.Minute
+			lease, backoff, maxFailures = time.Minute, 10 * time.Second, 3
+			idle                        = 5 * time.Minute
+			day                         = 24 * time.Hour
 		)
+		retention := rapid.SampledFrom([]time.Duration{300 * day, 300 * day, 2 * time.Hour}).Draw(rt, "retention")
+		remember := min(retention, rapid.SampledFrom([]time.Duration{300 * day, 3 * time.Minute, -1}).Draw(rt, "remember"))
 		name := fmt.Sprint("w", round)
 		logger, _ := collect()
 		start := noon.Add(24 * time.Hour)
 		k.Now = start
 		k.SetTime(start)
 		steady, last := start, start
-		size := 4 * time.Second
+		size, lateness := 4*time.Second, 3*time.Second
 		open := func() *window.Store {
 			s, err := window.New(t.Context(), c, name, window.Config{
 				Size: size, Lateness: lateness, LeaseDuration: lease, Backoff: backoff, MaxBackoff: time.Hour, MaxFailures: maxFailures, Idle: idle,
-				Retention: 300 * 24 * time.Hour, Logger: logger,
+				Retention: retention, Remember: remember, Logger: logger,
 			})
 			if err != nil {
 				rt.Fatal(err)
@@ -60,10 +65,12 @@ func TestModel(t *testing.T) {
 			k.SetTTL("{"+name+"}:window:marks:a", 24*time.Hour) // as every key
 		}
 		windows := map[string]*modelWindow{}
+		var past []*modelWindow // that expired, and then opened again
 		type change struct{ until, size time.Duration }
 		type keyState struct {
 			newest  time.Duration
 			any     bool
+			mark    time.Duration // what the watermark has passed
 			size    time.Duration
 			changes []change
 			floor   time.Duration
@@ -71,7 +78,7 @@ func TestModel(t *testing.T) {
 		}
 		keys := map[string]*keyState{}
 		for _, key := range []string{"a", "b"} {
-			keys[key] = &keyState{floor: -1}
+			keys[key] = &keyState{floor: -1, mark: -1}
 		}
 		leased := map[string]window.ClosedWindow{}
 		dead := map[string]window.ClosedWindow{} // of closers that died
@@ -91,7 +98,10 @@ func TestModel(t *testing.T) {
 				base := ks.newest / time.Second
 				var events []window.Event
 				var wanted window.AddResult
-				mark := ks.newest - lateness
+				mark := ks.mark
+				if ks.any {
+					mark = max(mark, ks.newest-lateness)
+				}
 				offsets := make([]time.Duration, n)
 				for i := range offsets {
 					offsets[i] = time.Duration(rapid.IntRange(max(0, int(base)-8), int(base)+6).Draw(rt, "second")) * time.Second
@@ -103,7 +113,7 @@ func TestModel(t *testing.T) {
 					}
 				}
 				ks.size = size
-				wasAny, newest := ks.any, ks.newest
+				newest := ks.newest
 				entered := false
 				for _, at0 := range offsets {
 					data := fmt.Sprint(key, at0, rapid.IntRange(0, 2).Draw(rt, "data"))
@@ -118,11 +128,15 @@ func TestModel(t *testing.T) {
 					begin := at0 - at0%in
 					id := (&modelWindow{key: key, start: begin, size: in}).name()
 					w := windows[id]
+					if w != nil && w.state == "expired" {
+						past, w = append(past, w), nil
+						delete(windows, id)
+					}
 					there := false
-					if w != nil {
+					if w != nil && w.state != "forgotten" {
 						_, there = w.events[data]
 					}
-					tooLate := wasAny && begin+in <= mark || begin+in <= ks.floor || w != nil && w.state != "open"
+					tooLate := begin+in <= mark || begin+in <= ks.floor || w != nil && w.state != "open"
 					switch {
 					case !tooLate:
 						if w == nil {
@@ -137,6 +151,7 @@ func TestModel(t *testing.T) {
 						}
 						entered = true
 						newest = max(newest, at0)
+						w.expires = steady.Add(retention)
 					case there:
 						wanted.Repeated++
 					default:
@@ -149,8 +164,9 @@ func TestModel(t *testing.T) {
 				}
 				if entered {
 					ks.any, ks.newest, ks.active = true, newest, steady
+					ks.mark = max(mark, newest-lateness)
 					for _, w := range windows {
-						if w.key == key && w.state == "open" && w.start+w.size <= newest-lateness {
+						if w.key == key && w.state == "open" && w.start+w.size <= ks.mark {
 							shift(w, "due", steady)
 						}
 					}
@@ -158,6 +174,15 @@ func TestModel(t *testing.T) {
 			},
 			"close": func(rt *rapid.T) {
 				called()
+				for _, w := range windows {
+					switch {
+					case steady.Before(w.expires) || w.state == "forgotten" || w.state == "expired":
+					case w.state == "done":
+						w.state = "forgotten"
+					default:
+						w.state = "expired"
+					}
+				}
 				for key, ks := range keys { // all windows are over by the server's clock, unless it was set back by a day
 					if ks.any && !ks.active.IsZero() && !steady.Before(ks.active.Add(idle)) {
 						for _, w := range windows {
@@ -174,6 +199,7 @@ func TestModel(t *testing.T) {
 						switch {
 						case w.failures >= maxFailures:
 							shift(w, "dead", steady)
+							w.expires = steady.Add(retention)
 						case w.failures == 1:
 							shift(w, "due", steady)
 						default:
@@ -186,6 +212,7 @@ func TestModel(t *testing.T) {
 					if w.state == "due" && !steady.Before(w.since) {
 						w.attempt++
 						shift(w, "leased", steady.Add(lease))
+						w.expires = steady.Add(retention)
 						wanted[id] = w.attempt
 					}
 				}
@@ -239,26 +266,34 @@ func TestModel(t *testing.T) {
 				case "done":
 					if err = s.Done(t.Context(), x); mine {
 						shift(w, "done", steady)
+						if w.expires = steady.Add(remember); remember < 0 {
+							w.state = "forgotten"
+						}
 						delete(leased, id)
 					}
 				case "extend":
 					d := time.Duration(rapid.IntRange(1, 600).Draw(rt, "for")) * time.Second
 					if err = s.Extend(t.Context(), x, d); mine {
 						shift(w, "leased", steady.Add(d))
+						w.expires = steady.Add(retention + d)
 					}
 				case "release":
 					d := time.Duration(rapid.IntRange(0, 60).Draw(rt, "delay")) * time.Second
 					if err = s.Release(t.Context(), x, window.ReleaseOptions{Delay: d}); mine {
 						shift(w, "due", steady.Add(d))
+						w.expires = steady.Add(retention + d)
 						delete(leased, id)
 					}
 				case "fail":
 					if err = s.Release(t.Context(), x, window.ReleaseOptions{Failure: "x"}); mine {
 						w.failures++
+						w.expires = steady.Add(retention)
 						if w.failures >= maxFailures {
 							shift(w, "dead", steady)
 						} else {
-							shift(w, "due", steady.Add(backoff<<(w.failures-1)))
+							d := backoff << (w.failures - 1)
+							shift(w, "due", steady.Add(d))
+							w.expires = w.expires.Add(d)
 						}
 						delete(leased, id)
 					}
@@ -281,6 +316,7 @@ func TestModel(t *testing.T) {
 						n++
 						w.failures = 0
 						shift(w, "due", steady)
+						w.expires = steady.Add(retention)
 					}
 				}
 				if got, err := s.Requeue(t.Context(), page...); err != nil || got != n {
@@ -296,6 +332,7 @@ func TestModel(t *testing.T) {
 			"restart": func(rt *rapid.T) {
 				called()
 				size = time.Duration(rapid.SampledFrom([]int{2, 3, 4, 10}).Draw(rt, "size")) * time.Second
+				lateness = time.Duration(rapid.SampledFrom([]int{1, 3, 8, 30}).Draw(rt, "lateness")) * time.Second
 				s = open()
 			},
 			"": func(rt *rapid.T) {
@@ -304,10 +341,12 @@ func TestModel(t *testing.T) {
 					rt.Fatal(err)
 				}
 				wanted := window.EventCounts{}
-				for _, w := range windows {
+				for _, w := range slices.Concat(past, slices.Collect(maps.Values(windows))) {
 					n := int64(len(w.events))
 					wanted.Added += n
 					switch w.state {
+					case "expired":
+						wanted.Expired += n
 					case "open":
 						wanted.Open += n
 					case "due":
@@ -316,7 +355,7 @@ func TestModel(t *testing.T) {
 						wanted.Leased += n
 					case "dead":
 						wanted.Dead += n
-					case "done":
+					case "done", "forgotten":
 						wanted.Done += n
 					}
 				}

@@ -60,7 +60,7 @@ func (s *Store) OpenWindows(ctx context.Context, key string, after time.Time, n 
 
 // ReadOpen returns the present events of an open window, in the order of time and data.
 func (s *Store) ReadOpen(ctx context.Context, w OpenWindow) ([]Event, error) {
-	entries, err := s.all(ctx, eventSet{"events", w.name}, "-inf", "+inf")
+	entries, err := s.all(ctx, eventSet{kind: "events", name: w.name}, "-inf", "+inf")
 	if err != nil {
 		return nil, s.wrap("read", err)
 	}

@@ -25,7 +25,10 @@ const (
 const MaxPage = 1000
 
 // eventSet is a set of events in Redis; see common.lua.
-type eventSet struct{ kind, name string }
+type eventSet struct {
+	kind, name string
+	keep       time.Duration // how far back a sliding window reaches, 0 for other sets
+}
 
 // entry is one member of a sorted set.
 type entry struct {
@@ -71,7 +74,7 @@ func (s *Store) all(ctx context.Context, set eventSet, from, to string) ([]entry
 	bucket, at, member := int64(0), "", ""
 	for bucket >= 0 {
 		r, err := s.run(ctx, scanScript, false, set.kind, set.name, from, to, strconv.FormatInt(bucket, 10), at, member,
-			strconv.Itoa(pageEvents), strconv.Itoa(pageBytes))
+			strconv.Itoa(pageEvents), strconv.Itoa(pageBytes), ms(set.keep))
 		v, err := array(r, err, 2)
 		if err != nil {
 			return nil, err
@@ -99,7 +102,7 @@ func (s *Store) page(ctx context.Context, set eventSet, from, to string, after *
 	if after != nil {
 		at, member = strconv.FormatInt(after.at, 10), after.member
 	}
-	r, err := s.run(ctx, mergeScript, false, set.kind, set.name, from, to, at, member, strconv.Itoa(n), strconv.Itoa(pageBytes))
+	r, err := s.run(ctx, mergeScript, false, set.kind, set.name, from, to, at, member, strconv.Itoa(n), strconv.Itoa(pageBytes), ms(set.keep))
 	buckets, err := array(r, err, 1)
 	if err != nil {
 		return nil, false, err
@@ -175,7 +178,7 @@ func (s *Store) nextPage(ctx context.Context, set eventSet, from, to, cursor str
 // count counts the events of a set, of the last d or from one time on and before another, and
 // returns the server's time.
 func (s *Store) count(ctx context.Context, set eventSet, from, to string, d time.Duration) (n, now int64, err error) {
-	r, err := s.run(ctx, countScript, false, set.kind, set.name, from, to, ms(d))
+	r, err := s.run(ctx, countScript, false, set.kind, set.name, from, to, ms(d), ms(set.keep))
 	v, err := integers(r, err, 2)
 	if err != nil {
 		return 0, 0, err

@@ -224,6 +224,13 @@ local function keepSet(kind, name, split, ms)
   end
 end
 
+-- since returns from which time on the events of a sliding window count. Those that are older than
+-- `keep` (ms; 0: it is no sliding window) have left it, even if they have not been trimmed yet.
+local function since(from, keep)
+  if keep == 0 then return from end
+  return int(math.max(tonumber(from), now - keep + 1))
+end
+
 -- trim removes what is not younger than upTo: a bounded part of it, in a few buckets chosen at
 -- random.
 local function trim(kind, name, split, upTo)

@@ -6,7 +6,9 @@ import (
 	"time"
 )
 
-func slide(key string) eventSet { return eventSet{"slide", key} }
+func (s *Store) slide(key string) eventSet {
+	return eventSet{kind: "slide", name: key, keep: s.cfg.Keep}
+}
 
 // Count counts the events of the key in the sliding window, at from or later and before to. Without
 // Config.Keep it returns [ErrNoSliding], as do Range, RangePage, Last and LastCount.
@@ -14,7 +16,7 @@ func (s *Store) Count(ctx context.Context, key string, from, to time.Time) (int6
 	if err := s.sliding(key); err != nil {
 		return 0, err
 	}
-	n, _, err := s.count(ctx, slide(key), unixMilli(from), unixMilli(to), 0)
+	n, _, err := s.count(ctx, s.slide(key), unixMilli(from), unixMilli(to), 0)
 	if err != nil {
 		return 0, s.wrap("count", err)
 	}
@@ -28,7 +30,7 @@ func (s *Store) Range(ctx context.Context, key string, from, to time.Time) ([]Ev
 	if err := s.sliding(key); err != nil {
 		return nil, err
 	}
-	out, err := s.all(ctx, slide(key), unixMilli(from), unixMilli(to))
+	out, err := s.all(ctx, s.slide(key), unixMilli(from), unixMilli(to))
 	if err != nil {
 		return nil, s.wrap("range", err)
 	}
@@ -42,7 +44,7 @@ func (s *Store) RangePage(ctx context.Context, key string, from, to time.Time, c
 	if err := s.sliding(key); err != nil {
 		return nil, "", err
 	}
-	out, next, err := s.nextPage(ctx, slide(key), unixMilli(from), unixMilli(to), cursor, n)
+	out, next, err := s.nextPage(ctx, s.slide(key), unixMilli(from), unixMilli(to), cursor, n)
 	if err != nil {
 		return nil, "", s.wrap("range", err)
 	}
@@ -55,7 +57,7 @@ func (s *Store) Last(ctx context.Context, key string, d time.Duration) ([]Event,
 	if err != nil {
 		return nil, err
 	}
-	out, err := s.all(ctx, slide(key), strconv.FormatInt(now-d.Milliseconds()+1, 10), strconv.FormatInt(now+1, 10))
+	out, err := s.all(ctx, s.slide(key), strconv.FormatInt(now-d.Milliseconds()+1, 10), strconv.FormatInt(now+1, 10))
 	if err != nil {
 		return nil, s.wrap("last", err)
 	}
@@ -75,7 +77,7 @@ func (s *Store) last(ctx context.Context, key string, d time.Duration) (n, now i
 	if d < time.Millisecond || d > s.cfg.Keep {
 		return 0, 0, s.argument("last %v, must be 1ms to Config.Keep, %v", d, s.cfg.Keep)
 	}
-	if n, now, err = s.count(ctx, slide(key), "0", "0", d); err != nil {
+	if n, now, err = s.count(ctx, s.slide(key), "0", "0", d); err != nil {
 		return 0, 0, s.wrap("last", err)
 	}
 	return n, now, nil

@@ -1,6 +1,7 @@
 package window
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -24,7 +25,7 @@ const (
 
 // Event is something that happened at a time.
 type Event struct {
-	// At is when it happened, to the millisecond.
+	// At is when it happened, to the millisecond: from 1970 on. [Store.Add] refuses earlier times.
 	At time.Time
 	// Data identifies the event: an id, or the whole event. The same data counts once in a window,
 	// at its first time.
@@ -43,9 +44,10 @@ type Store struct {
 	leases sync.Map // leaseID → *leaseContext: the windows that handlers of Run have
 }
 
-// New opens the windows with the given name. It records Config.Size and Config.Keep, and checks the
-// layout of the data and the server's eviction policy. It never closes client. A program that only
-// observes uses [Open].
+// New opens the windows with the given name. It checks the layout of the data and the server's
+// eviction policy. It records the configuration in Redis: if another program has recorded other
+// values, New logs a warning that names both. It never closes client. A program that only observes
+// uses [Open].
 func New(ctx context.Context, client rueidis.Client, name string, cfg Config) (*Store, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(name); err != nil {
@@ -58,15 +60,31 @@ func New(ctx context.Context, client rueidis.Client, name string, cfg Config) (*
 	if err := s.checkEviction(ctx); err != nil {
 		return nil, err
 	}
-	r, err := s.run(ctx, openScript, true, ms(cfg.Keep))
-	v, err := integers(r, err, 2)
+	return s, s.record(ctx)
+}
+
+// record records the configuration in Redis.
+func (s *Store) record(ctx context.Context) error {
+	record := s.cfg.record()
+	r, err := s.run(ctx, openScript, true, ms(s.cfg.Keep), string(record))
+	v, err := array(r, err, 3)
 	if err != nil {
-		return nil, s.wrap("open", err)
+		return s.wrap("open", err)
 	}
-	if v[0] == 0 {
-		return nil, fmt.Errorf("%w: Config.Size is 0, must be %v until the windows of that size are closed", ErrConfig, time.Duration(v[1])*time.Millisecond)
+	ok, err1 := v[0].AsInt64()
+	size, err2 := v[1].AsInt64()
+	before, err3 := v[2].ToString()
+	if err := cmp.Or(err1, err2, err3); err != nil {
+		return s.wrap("open", fmt.Errorf("unexpected reply: %w", err))
 	}
-	return s, nil
+	if ok == 0 {
+		return fmt.Errorf("%w: Config.Size is 0, must be %v until the windows of that size are closed", ErrConfig, time.Duration(size)*time.Millisecond)
+	}
+	for _, d := range record.Differences(redisx.Record(before)) {
+		s.cfg.Logger.WarnContext(ctx, "window: another program has opened the windows with another configuration",
+			"window", s.name, "field", "Config."+d.Field, "this", d.This, "other", d.Other)
+	}
+	return nil
 }
 
 // connect returns a store that has not read or recorded anything yet.

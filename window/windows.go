@@ -64,7 +64,7 @@ func (s *Store) Windows(ctx context.Context, phase Phase, cursor string, n int) 
 }
 
 func (s *Store) closedSummaries(ctx context.Context, phase Phase, cursor string, n int) (page []Summary, next string, err error) {
-	entries, next, err := s.nextPage(ctx, eventSet{string(phase), ""}, "-inf", "+inf", cursor, n)
+	entries, next, err := s.nextPage(ctx, eventSet{kind: string(phase)}, "-inf", "+inf", cursor, n)
 	if err != nil {
 		return nil, "", err
 	}

@@ -18,9 +18,8 @@ local function parts(window)
   return start, length, key
 end
 
--- No duration is longer than LONGEST_MS. isScore reports whether a score is a time that a script
--- may have written; one that is later would keep its window where it is for years.
-local LONGEST_MS = 367 * 86400000
+-- isScore reports whether a score is a time that a script may have written; one that is later would
+-- keep its window where it is for years.
 local function isScore(score)
   return isTime(score, clock) and tonumber(score) <= clock + LONGEST_MS
 end
