@@ -27,8 +27,7 @@ const (
 	ReasonWatermark Reason = "watermark"
 	// ReasonIdle means that the key received no event for Config.Idle.
 	ReasonIdle Reason = "idle"
-	// ReasonClosed means that the window is closed, although the watermark of the key has expired or a
-	// larger Lateness has moved it back.
+	// ReasonClosed means that the window is closed, although the watermark of the key has expired.
 	ReasonClosed Reason = "closed"
 	// ReasonAhead means that the event is further than Config.MaxAhead ahead of the server's clock.
 	ReasonAhead Reason = "ahead"

@@ -45,7 +45,7 @@ type Config struct {
 	// windows keep their size, and close as they would have. For each key the new size applies from
 	// the end of its last window.
 	Size time.Duration
-	// Keep is how far back the sliding window reaches. 0: there is none.
+	// Keep is how far back the sliding window reaches, by the server's clock. 0: there is none.
 	Keep time.Duration
 
 	// Lateness is how far an event may be behind the newest event of its key and still be in time.

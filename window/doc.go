@@ -26,7 +26,7 @@
 // {name}:window:. A <window> below is "<start ms> <size ms> <key>".
 //
 //	{name}:window:meta             hash: layout version, sizes, seed, clock, and the books
-//	{name}:window:marks:<key>      hash: newest event, watermark, end of what Idle has closed, former sizes
+//	{name}:window:marks:<key>      hash: newest event, watermark, end of Idle, former sizes
 //	{name}:window:open:<key>       sorted set: open windows of the key, by their end
 //	{name}:window:info:<window>    hash: state, number of events, attempt, failures, reason
 //	{name}:window:events:<window>  sorted set: the events, by time

@@ -39,7 +39,8 @@ func (s *Store) Range(ctx context.Context, key string, from, to time.Time) ([]Ev
 
 // RangePage returns up to n events of a [Store.Range], and the cursor of the next page. The first
 // cursor is ""; the last page returns "". A page may have fewer events than n. The cursor is a
-// place in time: events that are added or leave meanwhile shift nothing.
+// place in time: events that are added or leave meanwhile shift nothing, and the next page may have
+// another range.
 func (s *Store) RangePage(ctx context.Context, key string, from, to time.Time, cursor string, n int) (page []Event, next string, err error) {
 	if err := s.sliding(key); err != nil {
 		return nil, "", err
