@@ -56,16 +56,17 @@ func isFindable[K comparable](k K) bool {
 	return k == same
 }
 
-// encodeKey returns an EntryError for a key that cannot be encoded or found.
-func encodeKey[K comparable](c Codec[K], k K) ([]byte, error) {
+// encodeKey returns an EntryError for a key that cannot be encoded or found. It copies the bytes: a
+// Codec may reuse its buffer.
+func encodeKey[K comparable](c Codec[K], k K) (string, error) {
 	if !isFindable(k) {
-		return nil, &EntryError{Key: fmt.Sprint(k), Err: errNotEqualToItself, kind: ErrEncode}
+		return "", &EntryError{Key: fmt.Sprint(k), Err: errNotEqualToItself, kind: ErrEncode}
 	}
 	b, err := c.Encode(k)
 	if err != nil {
-		return nil, &EntryError{Key: fmt.Sprint(k), Err: err, kind: ErrEncode}
+		return "", &EntryError{Key: fmt.Sprint(k), Err: err, kind: ErrEncode}
 	}
-	return b, nil
+	return string(b), nil
 }
 
 func valueCodec[V any](c Codec[V]) Codec[V] {

@@ -27,7 +27,8 @@ const (
 
 // Loader reads the whole table from its source. It calls put for each entry, and returns the first
 // error of put or of the source. put rejects a key that it already has ([ErrDuplicateKey]) and a
-// value that it cannot encode.
+// value that it cannot encode. An error of put fails the refresh, even if the Loader ignores it.
+// Several goroutines may call put until the Loader returns.
 type Loader[K comparable, V any] func(ctx context.Context, put func(K, V) error) error
 
 // Stale is what a table does when it has been unable to check its version for longer than MaxAge.
@@ -74,7 +75,7 @@ type Config[K comparable, V any] struct {
 // RemoteConfig configures a [Remote]. All its fields are optional.
 type RemoteConfig[K comparable, V any] struct {
 	// Fetch reads keys from the source and returns those that exist. Without it, a key that is not in
-	// Redis is missing. See [FetchQuery].
+	// Redis is missing. Both the slice and the map are Fetch's own. See [FetchQuery].
 	Fetch func(ctx context.Context, keys []K) (map[K]V, error)
 	// TTL is how long an entry stays in Redis (default 1 hour). NegativeTTL is how long a key that the
 	// source lacks is remembered as missing (default 1 minute). They bound how late a change of the

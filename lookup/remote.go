@@ -76,10 +76,10 @@ func (r *Remote[K, V]) key(ctx context.Context, k K) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	name := r.name + separator + string(b)
+	name := r.name + separator + b
 	if err := r.server.CheckSize(ctx, len(name)); err != nil {
 		if large := (*redisx.SizeError)(nil); errors.As(err, &large) {
-			return "", &EntryError{Key: string(b), Err: err, kind: ErrEncode}
+			return "", &EntryError{Key: b, Err: err, kind: ErrEncode}
 		}
 		return "", err
 	}
@@ -267,19 +267,22 @@ func (r *Remote[K, V]) load(ctx context.Context, f *fetch[K, V], keys []K) {
 		r.mu.Unlock()
 		close(f.done)
 	}()
-	found, err := r.cfg.Fetch(ctx, keys)
+	f.err = errors.New("the Fetch function did not return") // it may end its goroutine
+	// Fetch may change the slice that it gets, and the map that it returned.
+	found, err := r.cfg.Fetch(ctx, slices.Clone(keys))
 	if err != nil {
 		f.err = fmt.Errorf("fetch: %w", err)
 		return
 	}
-	f.found = found
 	entries := make(map[K]*V, len(keys))
+	own := make(map[K]V, len(keys))
 	for _, k := range keys {
 		entries[k] = nil
 		if v, ok := found[k]; ok {
-			entries[k] = &v
+			entries[k], own[k] = &v, v
 		}
 	}
+	f.found, f.err = own, nil
 	err = r.put(ctx, entries, false)
 	// The source has answered. An entry that cannot be stored, or a Redis that is full or read-only,
 	// costs the next caller a fetch, not this one its answer.

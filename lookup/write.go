@@ -1,12 +1,14 @@
 package lookup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"runtime/debug"
 	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -49,19 +51,20 @@ func (w *writer[K, V]) put(ctx context.Context, k K, v V) error {
 		return err
 	}
 	if _, twice := w.seen[k]; twice {
-		return fmt.Errorf("%w: %s", ErrDuplicateKey, keyText(string(key)))
+		return fmt.Errorf("%w: %s", ErrDuplicateKey, keyText(key))
 	}
-	value, err := w.t.cfg.Values.Encode(v)
+	b, err := w.t.cfg.Values.Encode(v)
 	if err != nil {
-		return &EntryError{Key: string(key), Err: err, kind: ErrEncode}
+		return &EntryError{Key: key, Err: err, kind: ErrEncode}
 	}
-	for _, b := range [][]byte{key, value} {
-		if err := w.t.server.CheckSize(ctx, len(b)); err != nil {
-			return &EntryError{Key: string(key), Err: err, kind: ErrEncode}
+	value := string(b)
+	for _, text := range []string{key, value} {
+		if err := w.t.server.CheckSize(ctx, len(text)); err != nil {
+			return &EntryError{Key: key, Err: err, kind: ErrEncode}
 		}
 	}
 	w.seen[k] = struct{}{}
-	w.pairs = append(w.pairs, string(key), string(value))
+	w.pairs = append(w.pairs, key, value)
 	w.bytes += len(key) + len(value)
 	if len(w.pairs) == 2*w.chunk() || w.bytes >= maxPartBytes {
 		return w.flush(ctx)
@@ -130,14 +133,33 @@ func (w *writer[K, V]) each(ctx context.Context, cmd func(key string) rueidis.Co
 	return errors.Join(errs...)
 }
 
-// load calls Load. Its panic is an error, with the stack.
+// errLoadEnded is the error of a put that comes too late.
+var errLoadEnded = errors.New("lookup: the Load function has returned already")
+
+// load calls Load. Its panic is an error, with the stack. So is an error of put that it ignores: the
+// version would lack an entry.
 func (t *Table[K, V]) load(ctx context.Context, w *writer[K, V]) (err error) {
+	var mu sync.Mutex
+	var failed error // the first error of put
+	put := func(k K, v V) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if failed != nil {
+			return failed
+		}
+		failed = w.put(ctx, k, v)
+		return failed
+	}
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("the Load function panicked: %v\n%s", p, debug.Stack())
 		}
+		mu.Lock()
+		defer mu.Unlock()
+		err = cmp.Or(err, failed)
+		failed = cmp.Or(failed, errLoadEnded)
 	}()
-	return t.cfg.Load(ctx, func(k K, v V) error { return w.put(ctx, k, v) })
+	return t.cfg.Load(ctx, put)
 }
 
 // write loads the source into a new version, makes it current in place of old, and returns it as it
