@@ -18,8 +18,13 @@ const (
 	unheardInterval = 250 * time.Millisecond
 	// expiryJitter spreads the polls of waiting producers after a reservation has expired.
 	expiryJitter = 15 * time.Millisecond
+	// replyGrace is how long a request waits for its reply after its context has ended. The server may
+	// run the request yet: what gives the room back must not come before it.
+	replyGrace = 500 * time.Millisecond
 	// leaveTimeout bounds the call that gives up a place in the queue.
-	leaveTimeout = time.Second
+	leaveTimeout = 500 * time.Millisecond
+	// leaveLag and releaseLag bound how long that call and a release wait for Config.Lag.
+	leaveLag, releaseLag = 100 * time.Millisecond, time.Second
 )
 
 // Gate holds producers back while too much is waiting. This type is concurrency safe.
@@ -48,6 +53,7 @@ func New(ctx context.Context, client rueidis.Client, name string, cfg Config) (*
 	if err := redisx.CheckClient(client); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
+	cfg.Records, cfg.Bytes = slices.Clone(cfg.Records), slices.Clone(cfg.Bytes)
 	g := &Gate{name: name, cfg: cfg, lagTurn: make(chan struct{}, 1)}
 	prefix := "{" + name + "}:gate:"
 	for _, k := range []string{"state", "never", "held", "queue", "waiters"} {
@@ -112,7 +118,7 @@ func (g *Gate) grantTTL() time.Duration { return min(g.cfg.ReservationTTL, 2*g.c
 // room for it. Waiting producers are served in the order in which they asked, wherever they run.
 //
 // When ctx ends the wait, the error wraps both the error of ctx and a [*FullError] with the reason
-// for the wait.
+// for the wait. Acquire then takes up to a second more to give up its place.
 func (g *Gate) Acquire(ctx context.Context, n int) (*Reservation, error) {
 	return g.AcquireBytes(ctx, n, 0)
 }
@@ -122,6 +128,9 @@ func (g *Gate) AcquireBytes(ctx context.Context, n int, bytes int64) (*Reservati
 	r, err := g.reservation(n, bytes)
 	if err != nil {
 		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, g.wrap("acquire", err)
 	}
 	w := g.listener.register(r.id) // before the request: a grant that follows at once is not missed
 	defer g.listener.unregister(r.id)
@@ -225,7 +234,9 @@ func (g *Gate) ask(ctx context.Context, r *Reservation, wait time.Duration) (res
 	// Taken before the server starts the clock of the reservation, so it ends first; the server
 	// counts whole milliseconds.
 	deadline := time.Now().Add(g.cfg.ReservationTTL - time.Millisecond)
-	res, err := g.call(ctx, "acquire", acquireScript, lag, q)
+	call, cancel := redisx.Outlive(ctx, replyGrace)
+	defer cancel()
+	res, err := g.call(call, "acquire", acquireScript, lag, q)
 	if err == nil && res.granted {
 		r.Deadline = deadline
 	}
@@ -239,7 +250,7 @@ func (g *Gate) leave(ctx context.Context, r *Reservation) {
 	defer cancel()
 	timeout := time.AfterFunc(leaveTimeout, cancel)
 	defer timeout.Stop()
-	_, _ = g.call(ctx, "leave", releaseScript, g.lagOrWorst(ctx), r.request())
+	_, _ = g.call(ctx, "leave", releaseScript, g.lagOrWorst(ctx, leaveLag), r.request())
 }
 
 // Notify reports that there may be room: consumers call it after they have removed records (after
@@ -277,9 +288,11 @@ func (g *Gate) lag(ctx context.Context) (time.Duration, error) {
 	return g.lastLag, nil
 }
 
-// lagOrWorst is lag for calls that must not fail because of it: an unknown lag keeps a closed gate
-// closed.
-func (g *Gate) lagOrWorst(ctx context.Context) time.Duration {
+// lagOrWorst is lag for calls that must not fail because of it, nor wait for long: an unknown lag
+// keeps a closed gate closed.
+func (g *Gate) lagOrWorst(ctx context.Context, limit time.Duration) time.Duration {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
 	lag, err := g.lag(ctx)
 	if err != nil {
 		return g.cfg.HighLag

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -459,6 +460,43 @@ func TestLagFunc(t *testing.T) {
 	s.gate = s.other(cfg)
 	if err := s.ask(1, false); err == nil || !strings.Contains(err.Error(), "Config.Lag: no answer") {
 		t.Errorf("an unknown lag must not open the gate: %v", err)
+	}
+}
+
+// A reservation ends, and a place in the queue is given up, while Config.Lag waits for its context.
+func TestReleaseWhileLagHangs(t *testing.T) {
+	t.Parallel()
+	var hangs atomic.Bool
+	s := newStream(t, servertest.Miniredis(t), backpressure.Config{
+		HighLag: time.Minute, LagInterval: time.Millisecond,
+		Lag: func(ctx context.Context) (time.Duration, error) {
+			if hangs.Load() {
+				<-ctx.Done()
+			}
+			return 0, ctx.Err()
+		},
+	})
+	r, err := s.gate.TryAcquire(t.Context(), 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hangs.Store(true)
+	if err := r.Release(t.Context()); err != nil {
+		t.Errorf("release: %v", err)
+	}
+}
+
+// The gate keeps no slice of its Config.
+func TestConfigIsTheCallers(t *testing.T) {
+	t.Parallel()
+	sources := []backpressure.Source{{List: "{g}:ready"}}
+	g, err := backpressure.New(t.Context(), servertest.Miniredis(t), "g", backpressure.Config{Records: sources})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sources[0].List = "another"
+	if keys := g.SourceKeys(); !slices.Equal(keys, []string{"{g}:ready"}) {
+		t.Errorf("got %q, want the key that New got", keys)
 	}
 }
 

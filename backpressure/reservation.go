@@ -37,7 +37,7 @@ func (r *Reservation) Release(ctx context.Context) error {
 	if r.released {
 		return nil
 	}
-	res, err := r.gate.call(ctx, "release", releaseScript, r.gate.lagOrWorst(ctx), r.request())
+	res, err := r.gate.call(ctx, "release", releaseScript, r.gate.lagOrWorst(ctx, releaseLag), r.request())
 	if err != nil {
 		r.tried = true
 		return err

@@ -105,7 +105,7 @@ func (t *Table[K, V]) acquire(ctx context.Context, token string) error {
 	t.releaseOrphans(ctx)
 	const first, last = 5 * time.Millisecond, 50 * time.Millisecond
 	for pause := first; ; pause = min(2*pause, last) {
-		held, err := t.lockCall(ctx, "acquire", token)
+		held, err := t.tryAcquire(ctx, token)
 		if err != nil {
 			t.release(ctx, token) // only the reply may have been lost
 			return err
@@ -117,6 +117,20 @@ func (t *Table[K, V]) acquire(ctx context.Context, token string) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// replyGrace is how long tryAcquire waits for its reply after its context has ended. The server may
+// run the call yet: the release must not come before it.
+const replyGrace = 500 * time.Millisecond
+
+// tryAcquire acquires the lock if it is free.
+func (t *Table[K, V]) tryAcquire(ctx context.Context, token string) (bool, error) {
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	ctx, cancel := redisx.Outlive(ctx, replyGrace)
+	defer cancel()
+	return t.lockCall(ctx, "acquire", token)
 }
 
 // release gives the lock up if token holds it. If that fails, the next refresh of this table does

@@ -169,8 +169,12 @@ func (t *Table[K, V]) write(ctx context.Context, w *writer[K, V], token string, 
 		if err != nil {
 			done, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 			defer cancel()
-			// The reply of a swap may have been lost: a version that has become current must stay. If Redis
-			// cannot be asked, the version either expires, or is current and does not.
+			// The reply of a swap may have been lost: a version that has become current must stay. The server
+			// may even run the swap now, so it must not find the lock any more. If Redis cannot be asked, the
+			// version either expires, or is current and does not.
+			if _, err := t.lockCall(done, "release", token); err != nil {
+				return
+			}
 			if now, _, err := t.ask(done); err == nil && now.id != w.id || err != nil && replaceable(err) {
 				_ = w.discard(done)
 			}
