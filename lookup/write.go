@@ -136,8 +136,8 @@ func (w *writer[K, V]) each(ctx context.Context, cmd func(key string) rueidis.Co
 // errLoadEnded is the error of a put that comes too late.
 var errLoadEnded = errors.New("lookup: the Load function has returned already")
 
-// load calls Load. Its panic is an error, with the stack. So is an error of put that it ignores: the
-// version would lack an entry.
+// load calls Load. Its panic is an error, with the stack. So is an error of put that it ignores:
+// the version would lack an entry.
 func (t *Table[K, V]) load(ctx context.Context, w *writer[K, V]) (err error) {
 	var mu sync.Mutex
 	var failed error // the first error of put
@@ -169,9 +169,9 @@ func (t *Table[K, V]) write(ctx context.Context, w *writer[K, V], token string, 
 		if err != nil {
 			done, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 			defer cancel()
-			// The reply of a swap may have been lost: a version that has become current must stay. The server
-			// may even run the swap now, so it must not find the lock any more. If Redis cannot be asked, the
-			// version either expires, or is current and does not.
+			// The reply of a swap may have been lost: a version that has become current must stay. The
+			// server may even run the swap now, so it must not find the lock any more. If Redis cannot be
+			// asked, the version either expires, or is current and does not.
 			if _, err := t.lockCall(done, "release", token); err != nil {
 				return
 			}
