@@ -73,8 +73,8 @@
 // A lost message costs at most Config.PollInterval. When Redis is unavailable, Acquire and
 // TryAcquire return its error, and no producer is admitted. The same holds when a source is invalid
 // ([ErrSource]) or Config.Lag fails; Release still works in those two cases, and waits a second for
-// Config.Lag. When Redis is at maxmemory nothing is granted ("memory"), and the gate stays as it is.
-// While a slot of a cluster moves or a server fails over, calls retry for up to half a minute.
+// Config.Lag. When Redis is at maxmemory nothing is granted ("memory"), and the gate stays as it
+// is. While a slot of a cluster moves or a server fails over, calls retry for up to half a minute.
 //
 // When the server's clock is set back, reservations keep their length ([Stats] reports the
 // difference). When it is set forward, they expire early.
