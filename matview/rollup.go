@@ -3,6 +3,7 @@ package matview
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -108,8 +109,8 @@ type Rollup struct {
 
 // The limits of a [Rollup].
 const (
-	maxKeyColumns = 32 // INDEX_MAX_KEYS
-	maxMeasures   = 500
+	maxKeyColumns = 32  // INDEX_MAX_KEYS
+	maxMeasures   = 150 // averages of 44 bytes, so that a row with its key fits on a page
 )
 
 // Validate checks the roll-up as far as possible without a server. The other methods call it first.
@@ -119,8 +120,12 @@ func (r Rollup) Validate() error {
 			return invalid("Rollup.%s is %q, %w", n.field, n.name, err)
 		}
 	}
-	if n := len(r.GroupBy); n < 1 || n > maxKeyColumns {
-		return invalid("Rollup.GroupBy has %d columns, must have 1 to %d", n, maxKeyColumns)
+	most, why := maxKeyColumns, ""
+	if slices.ContainsFunc(r.Measures, func(m Measure) bool { return m.Aggregate == AggregateDistinct }) {
+		most, why = maxKeyColumns-1, " in a roll-up that counts distinct values: their tables have one more key column"
+	}
+	if n := len(r.GroupBy); n < 1 || n > most {
+		return invalid("Rollup.GroupBy has %d columns, must have 1 to %d%s", n, most, why)
 	}
 	if n := len(r.Measures); n < 1 || n > maxMeasures {
 		return invalid("Rollup.Measures has %d columns, must have 1 to %d", n, maxMeasures)

@@ -355,7 +355,7 @@ func TestRollupErrors(t *testing.T) {
 		`Rollup.Table is "", must be name or schema.name`:                                 func(r *matview.Rollup) { r.Table = "" },
 		`Rollup.From is "", must be name or schema.name`:                                  func(r *matview.Rollup) { r.From = "" },
 		`Rollup.GroupBy has 0 columns, must have 1 to 32`:                                 func(r *matview.Rollup) { r.GroupBy = nil },
-		`Rollup.Measures has 0 columns, must have 1 to 500`:                               func(r *matview.Rollup) { r.Measures = nil },
+		`Rollup.Measures has 0 columns, must have 1 to 150`:                               func(r *matview.Rollup) { r.Measures = nil },
 		`Rollup.GroupBy[1].Type (column product) is empty, must be an SQL type`:           func(r *matview.Rollup) { r.GroupBy[1].Type = "" },
 		`Rollup.Measures[0].Name is "day", must differ from that of every earlier column`: func(r *matview.Rollup) { r.Measures[0].Name = "day" },
 		`Rollup.Measures[0].Name is "", must be 1 to 63 bytes without NUL`:                func(r *matview.Rollup) { r.Measures[0].Name = "" },
