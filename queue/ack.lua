@@ -32,7 +32,8 @@ local function acknowledge(batch)
 end
 
 needs('ZREM', 'UNLINK', 'HSET', 'HINCRBY')
-local books = redis.call('HMGET', STAT, 'acked', 'inflight')
+local books = redis.call('HMGET', STAT, 'acked', 'inflight', 'layout')
+checkLayout(books[3])
 local acked, records, handed = 0, 0, 0
 local batches, broken = readBatches()
 for _, id in ipairs(broken) do setAside(id, serverTime()) end -- first: it may end the script

@@ -78,11 +78,18 @@ local function checkTypes()
   end
 end
 
+-- checkLayout ends the script if the data is in the layout of another version of this package.
+local function checkLayout(layout)
+  if layout and layout ~= LAYOUT then error('HEADRACE LAYOUT of another version', 0) end
+end
+
 -- begin is the first call of every script that writes times. It returns the server's clock.
 local function begin()
   checkTypes()
   local now = serverTime()
-  followClock(now, number(redis.call('HGET', STAT, 'clock')) or 0)
+  local clock, layout = unpack(redis.call('HMGET', STAT, 'clock', 'layout'))
+  checkLayout(layout)
+  followClock(now, number(clock) or 0)
   redis.call('HSET', STAT, 'clock', int(now))
   return now
 end

@@ -8,6 +8,7 @@ local operation, id, lastsMS = ARGV[2], ARGV[3], ARGV[4]
 local list = delayedListOf(id)
 needs('LPUSH', 'PEXPIRE', 'PERSIST', 'ZADD', 'ZREM', 'HINCRBY', 'HSET')
 checkTypes()
+checkLayout(redis.call('HGET', STAT, 'layout'))
 redis.call('ZCARD', PUSHING)
 if operation == 'begin' then
   redis.call('LPUSH', list, unpack(ARGV, 5))

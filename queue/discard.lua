@@ -2,6 +2,7 @@
 -- ARGV: prefix, then the ids of dead records.
 needs('ZREM', 'UNLINK', 'HINCRBY')
 checkTypes()
+checkLayout(redis.call('HGET', STAT, 'layout'))
 local done = 0
 for i = 2, #ARGV do
   if redis.call('ZREM', DEAD, ARGV[i]) == 1 then

@@ -43,7 +43,8 @@
 //	{name}:queue:never           never exists; see "Cluster" below
 //	{name}:queue:aside:…         keys that Repair has set aside
 //
-// A program with another layout version gets a [LayoutError] that names both versions.
+// A program with another layout version gets a [LayoutError] that names both versions: from [New],
+// from [Queue.Stats], and from every call that changes anything but the ready list.
 //
 // # Cost
 //

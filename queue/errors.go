@@ -155,6 +155,11 @@ func wrapKeys(ctx context.Context, server *redisx.Server, op string, err error, 
 
 // wrapScript does what wrapKeys does for a script. Its keys are the shared keys, and then more.
 func (q *Queue) wrapScript(ctx context.Context, op string, err error, more ...redisx.KeyType) error {
+	if err != nil && strings.Contains(err.Error(), "HEADRACE LAYOUT") {
+		if wrong := q.checkLayout(ctx); wrong != nil {
+			return wrong // it names both versions
+		}
+	}
 	var keys []redisx.KeyType
 	if redisx.IsWrongType(err) {
 		for i := range keyNever {

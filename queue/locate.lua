@@ -5,6 +5,7 @@
 --   'before': how many, ms: those first sealed until then, youngest first
 -- Returns the number of batches in flight, and for each that exists {id, score of the set that
 -- holds it or '', fields}.
+checkLayout(redis.call('HGET', STAT, 'layout'))
 local operation = ARGV[2]
 local FIELDS = {'st', 'att', 'n', 'root', 'off', 'fails', 'crashes', 'sealed', 'first', 'waits', 'worker', 'reason'}
 

@@ -142,8 +142,8 @@ func (q *Queue) checkTypes(ctx context.Context) error {
 	return nil
 }
 
-// checkLayout compares the layout of the data with that of this program. A lease and a bounded push
-// compare it again.
+// checkLayout compares the layout of the data with that of this program. Every script that writes
+// compares it again.
 func (q *Queue) checkLayout(ctx context.Context) error {
 	have, err := q.server.Read(ctx, "HGET", q.keys[keyStat], "layout").ToString()
 	switch {
@@ -217,6 +217,9 @@ func (q *Queue) Pause(ctx context.Context) error {
 
 // Resume ends a Pause. A waiting consumer notices within Config.Lease.PollInterval.
 func (q *Queue) Resume(ctx context.Context) error {
+	if err := q.checkLayout(ctx); err != nil {
+		return err
+	}
 	err := q.server.Retry(ctx, func() error {
 		return q.client.Do(ctx, q.client.B().Hdel().Key(q.keys[keyStat]).Field("paused").Build()).Error()
 	})

@@ -2,7 +2,7 @@
 -- ARGV: prefix, records, reservation.
 local records, reservation = tonumber(ARGV[2]), ARGV[3]
 needs('ZREM', 'HINCRBY')
-redis.call('HLEN', STAT)
+checkLayout(redis.call('HGET', STAT, 'layout'))
 if redis.call('ZREM', PUSHING, reservation .. ':' .. int(records)) == 1 then
   count('reserved', -records)
 end

@@ -475,8 +475,18 @@ func TestLayout(t *testing.T) {
 		q := open(t, c, queue.Config{})
 		bounded := openAs(t, c, q.Name(), queue.Config{Push: queue.PushConfig{MaxDepth: 100}})
 		ctx := t.Context()
-		must(t, q.Push(ctx, records(0, 4)...))
-		lease(t, q, queue.LeaseOptions{Records: 1})
+		must(t, q.Push(ctx, records(0, 9)...))
+		must(t, q.Settle(ctx, lease(t, q, queue.LeaseOptions{Records: 1}), queue.Resolution{}))
+		dead, _, err := q.DeadLetters(ctx, "", 1)
+		must(t, err)
+		must(t, q.Handoff(ctx, lease(t, q, queue.LeaseOptions{Records: 1})))
+		b := lease(t, q, queue.LeaseOptions{Records: 1})
+		atRest := func() queue.Stats {
+			s := books(t, q)
+			s.At, s.OldestAge = time.Time{}, 0
+			return s
+		}
+		before := atRest()
 		stat := "{" + q.Name() + "}:queue:stat"
 		have, err := c.Do(ctx, c.B().Hget().Key(stat).Field("layout").Build()).ToString()
 		must(t, err)
@@ -488,15 +498,40 @@ func TestLayout(t *testing.T) {
 			"large":   func() error { return bounded.Push(ctx, records(0, 70)...) },
 			"moved":   func() error { return q.PushFrom(ctx, "source", "", "1", records(0, 1)...) },
 			"delayed": func() error { return bounded.PushAt(ctx, time.Now(), records(0, 1)...) },
+			"later":   func() error { return q.PushAt(ctx, time.Now(), records(0, 1)...) },
+			"extend":  func() error { return q.Extend(ctx, b, time.Hour) },
+			"waits":   func() error { return q.ExtendWaiting(ctx, b, time.Hour) },
+			"handoff": func() error { return q.Handoff(ctx, b) },
+			"release": func() error { return q.Release(ctx, b, queue.ReleaseOptions{}) },
+			"settle":  func() error { return q.Settle(ctx, b, queue.Resolution{}) },
+			"ack":     func() error { _, err := q.Ack(ctx, b.ID); return err },
+			"undo": func() error {
+				undo := slices.Repeat([]queue.Undo{{Key: stat[:len(stat)-4] + "x", Old: "a", New: "b"}}, 2000)
+				_, err := q.AckWith(ctx, queue.Ack{ID: b.ID, Undo: undo})
+				return err
+			},
+			"requeue":   func() error { _, err := q.Requeue(ctx, dead[0].ID); return err },
+			"discard":   func() error { _, err := q.Discard(ctx, dead[0].ID); return err },
+			"reconcile": func() error { return reconcileUnknown(ctx, q) },
+			"repair":    func() error { _, err := q.Repair(ctx, nil); return err },
+			"audit":     func() error { _, err := q.Audit(ctx); return err },
+			"stats":     func() error { _, err := q.Stats(ctx); return err },
+			"batches":   func() error { _, err := q.Batches(ctx, b.ID); return err },
+			"pause":     func() error { return q.Pause(ctx) },
+			"resume":    func() error { return q.Resume(ctx) },
 		} {
 			var e *queue.LayoutError
 			if err := f(); !errors.As(err, &e) || e.Have != "99" || e.Want != have || !errors.Is(err, queue.ErrLayout) {
 				t.Errorf("%s: got %v, want layouts 99 and %s", what, err, have)
 			}
 		}
-		if n, err := c.Do(ctx, c.B().Llen().Key("{"+q.Name()+"}:ready").Build()).AsInt64(); n != 3 || err != nil {
-			t.Errorf("%d ready, %v, want 3: nothing was moved", n, err)
+		must(t, c.Do(ctx, c.B().Hset().Key(stat).FieldValue().FieldValue("layout", have).Build()).Error())
+		if after := atRest(); after != before {
+			t.Errorf("calls have changed the data of another version: got %+v, want %+v", after, before)
 		}
+		a, err := q.Audit(ctx)
+		must(t, err)
+		must(t, a.Balanced())
 	})
 }
 

@@ -4,6 +4,7 @@
 local COUNTERS = {'delayed', 'inflight', 'handed', 'dead', 'taken', 'acked', 'dropped', 'lost', 'redelivered',
   'requeued', 'splits', 'clock_steps', 'reserved'}
 local now = serverTime()
+checkLayout(redis.call('HGET', STAT, 'layout'))
 local values = redis.call('HMGET', STAT, 'clock', 'paused', unpack(COUNTERS))
 local oldest = redis.call('ZRANGE', OPEN, 0, 0, 'WITHSCORES')[2]
 local seen = number(values[1]) or 0

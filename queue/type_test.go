@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -126,6 +129,20 @@ func TestWrongTypeOfAnUndo(t *testing.T) {
 			if !errors.Is(err, queue.ErrWrongType) || !strings.Contains(err.Error(), key+" is a set, must be a string") {
 				t.Errorf("%d undos: got %v, want ErrWrongType with the key", len(undo), err)
 			}
+		}
+	}
+}
+
+// A script that writes compares the layout of the data first.
+func TestScriptsCompareTheLayout(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("*.lua")
+	must(t, err)
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		must(t, err)
+		if !regexp.MustCompile(`begin\(\)|checkLayout\(|LAYOUT`).Match(text) && name != "audit.lua" { // Audit does
+			t.Errorf("%s does not compare the layout of the data", name)
 		}
 	}
 }
