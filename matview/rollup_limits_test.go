@@ -91,7 +91,7 @@ func mergeWide(t *testing.T, r matview.Rollup) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, rows := range [][]limited{{{1, 10}, {2, 20}, {3, 10}}, {{1, 30}, {4, 20}}} {
+	for _, rows := range [][]limited{{{1, big}, {2, big + 20}, {3, big}}, {{1, big + 30}, {4, big + 20}}} {
 		if _, err := tab.Stage(t.Context(), staging.Load[limited]{Batch: staging.Batch{ID: uid.New(), Records: len(rows)}, Rows: rows}); err != nil {
 			t.Fatal(err)
 		}
