@@ -30,7 +30,8 @@ const (
 	MaxChunk      = 10_000    // records of one LPUSH
 	MaxChunkBytes = 16 << 20  // bytes of one LPUSH, unless one record is larger
 	// MaxRecords bounds LeaseOptions.Records. A script seals a batch in one step, so a lease returns
-	// at most 10,000 records, whatever was requested: more would block the server for too long.
+	// at most 10,000 records, whatever was requested: more would block the server for too long. For
+	// the same reason it returns at most 16 MiB, or one record, unless it takes the whole list.
 	// Without MEMORY USAGE and SORT … STORE, or with compressed lists, the limit is 2,000.
 	MaxRecords = 100_000
 	// MaxReason bounds the stored reason of a failure, in bytes. A longer one is truncated.

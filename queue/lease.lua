@@ -22,6 +22,11 @@ local MAX_FAST, MAX_SLOW = 10000, 2000 -- records of a fresh batch
 -- A batch of up to EXACT_RECORDS records is fitted to its bound exactly, if the bound is at most
 -- EXACT_BYTES.
 local EXACT_RECORDS, EXACT_BYTES = 512, 4194304
+-- Native commands copy up to MAX_COPY bytes of records in one call. The memory of a list of up to
+-- MAX_MEASURED records is read first, which takes as long as the list has nodes. Of a longer or
+-- larger one, PROBE records are copied first: samples may miss the large ones.
+local MAX_COPY, MAX_MEASURED, PROBE = 16777216, 20000, 64
+local copyBytes = math.min(maxBytes, MAX_COPY)
 -- A record that is a decimal number takes up to 10 bytes less in memory than it has digits.
 local NUMBER_BYTES = 10
 
@@ -72,16 +77,19 @@ local function redeliver()
   end
 end
 
+-- A delayed push may have large records after small ones.
+local MOST_AT_ONCE = 16
+
 -- mergeList moves records of one delayed list to the ready list, oldest first, within a budget.
 -- It returns the records and bytes moved.
 local function mergeList(list, length, maxMoved, maxSize)
-  local moved, size, step = 0, 0, 16
+  local moved, size, step = 0, 0, MOST_AT_ONCE
   while moved < length and moved < maxMoved and size < maxSize do
     local part = redis.call('RPOP', list, math.min(length - moved, maxMoved - moved, step))
     redis.call('LPUSH', READY, unpack(part))
     moved = moved + #part
     for _, record in ipairs(part) do size = size + #record end
-    step = math.max(1, math.min(500, math.floor(65536 * moved / (size + 1))))
+    step = math.max(1, math.min(MOST_AT_ONCE, math.floor(65536 * moved / (size + 1))))
   end
   return moved, size
 end
@@ -122,7 +130,7 @@ local function dueIn()
   return due and math.max(math.ceil(due - now), 0) or -1
 end
 
--- guessRecords returns how many of the oldest n records probably fit in maxBytes, from the size of
+-- guessRecords returns how many of the oldest n records probably fit in copyBytes, from the size of
 -- some of them and the average size of the batches before. It reads only one of them if n records
 -- of twice that size would still fit.
 local function guessRecords(source, n, average)
@@ -130,10 +138,10 @@ local function guessRecords(source, n, average)
   for i, part in ipairs({random, 0, 1, random * 7 % 1, random * 31 % 1}) do
     local record = redis.call('LINDEX', source, -1 - math.floor(part * (n - 1)))
     if record then largest = math.max(largest, #record) end
-    if largest > maxBytes or i == 1 and average > 0 and largest * n * 2 <= maxBytes then break end
+    if largest > copyBytes or i == 1 and average > 0 and largest * n * 2 <= copyBytes then break end
   end
-  if largest * n <= maxBytes then return n end
-  return math.max(1, math.min(n, math.ceil(maxBytes * 1.1 / largest)))
+  if largest * n <= copyBytes then return n end
+  return math.max(1, math.min(n, math.ceil(copyBytes * 1.1 / largest)))
 end
 
 -- memoryOf returns an upper bound of the bytes of a list's n records.
@@ -141,13 +149,13 @@ local function memoryOf(list, n)
   return redis.call('MEMORY', 'USAGE', list, 'SAMPLES', 0) + NUMBER_BYTES * n
 end
 
--- fitExactly returns how many of the oldest of a list's n records fit in maxBytes, at least one.
+-- fitExactly returns how many of the oldest of a list's n records fit in copyBytes, at least one.
 local function fitExactly(list, n)
   local fit, size, step = 0, 0, 1
   while fit < n do
     local part = redis.call('LRANGE', list, math.max(n - fit - step, 0), n - fit - 1)
     for i = #part, 1, -1 do
-      if fit > 0 and size + #part[i] > maxBytes then return fit end
+      if fit > 0 and size + #part[i] > copyBytes then return fit end
       size, fit = size + #part[i], fit + 1
     end
     step = math.min(step * 2, 64)
@@ -155,35 +163,51 @@ local function fitExactly(list, n)
   return n
 end
 
--- trimToBytes drops the youngest records of a list of n until the rest fits in maxBytes, and
+-- trimToBytes drops the youngest records of a list of n until the rest fits in copyBytes, and
 -- returns how many are left. Native commands do it, because a record that passes through Lua costs
 -- more than all the rest. A long list may end below its bound.
 local function trimToBytes(list, n)
-  local least = maxBytes <= EXACT_BYTES and EXACT_RECORDS or 1
+  local least = copyBytes <= EXACT_BYTES and EXACT_RECORDS or 1
   local size = memoryOf(list, n)
-  while size > maxBytes and n > least do
-    n = math.max(least, math.floor(n * maxBytes / size))
+  while size > copyBytes and n > least do
+    n = math.max(least, math.floor(n * copyBytes / size))
     redis.call('LTRIM', list, -n, -1)
     size = memoryOf(list, n)
   end
-  if size > maxBytes and n > 1 then
+  if size > copyBytes and n > 1 then
     n = fitExactly(list, n)
     redis.call('LTRIM', list, -n, -1)
   end
   return n, size
 end
 
+-- copy copies the oldest n records of a list.
+local function copy(source, length, batch, n)
+  redis.call('SORT', source, 'BY', 'nosort', 'LIMIT', length - n, n, 'STORE', batch)
+end
+
+-- probe copies a few of the oldest n records, and returns how many to copy if each of them takes as
+-- much memory as those.
+local function probe(source, length, batch, n)
+  copy(source, length, batch, PROBE)
+  local each = memoryOf(batch, 0) / PROBE
+  if each * n <= MAX_COPY then return n end
+  return math.min(n, math.max(PROBE, math.floor(copyBytes * 1.1 / each)))
+end
+
 -- moveFast moves up to n of the oldest records of a list to another one, by native commands.
 -- It returns how many, and the bytes that they take.
-local function moveFast(source, length, batch, n)
-  if n == length then
-    local size = memoryOf(source, n)
-    if size <= maxBytes or n == 1 then
-      redis.call('RENAME', source, batch)
-      return n, size
-    end
+local function moveFast(source, length, batch, n, average)
+  local all = length <= MAX_MEASURED and memoryOf(source, length)
+  if n == length and (all <= maxBytes or n == 1) then
+    redis.call('RENAME', source, batch)
+    return n, all
   end
-  redis.call('SORT', source, 'BY', 'nosort', 'LIMIT', length - n, n, 'STORE', batch)
+  if not all or all > copyBytes then
+    n = guessRecords(source, n, average)
+    if n > PROBE then n = probe(source, length, batch, n) end
+  end
+  copy(source, length, batch, n)
   local size
   n, size = trimToBytes(batch, n)
   if n == length then
@@ -215,7 +239,7 @@ local function seal(source, length, stat)
   local batch, n, size = listOf(id), math.min(length, maxRecords, fast and MAX_FAST or MAX_SLOW), 0
   redis.call('ZADD', OPEN, int(now), id)
   if fast then
-    n, size = moveFast(source, length, batch, guessRecords(source, n, stat.average))
+    n, size = moveFast(source, length, batch, n, stat.average)
   else
     n, size = moveSlow(source, batch, n)
   end

@@ -72,21 +72,24 @@ local function acknowledge()
   return records
 end
 
+local MAX_BYTES = 4194304 -- of payloads that pass through Lua in one call
+
 -- bury moves what is left of a batch to the dead-letter list, the oldest record first, up to the
--- number of ids in ARGV[5] and after. ARGV[4] is the reason. A record whose place is not known gets
--- one of its own. When nothing is left it writes the missing records off and removes the batch. It
--- returns {records buried, records written off, 1 when it is done}.
+-- number of ids in ARGV[5] and after, or MAX_BYTES. ARGV[4] is the reason. A record whose place is
+-- not known gets one of its own. When nothing is left it writes the missing records off and removes
+-- the batch. It returns {records buried, records written off, 1 when it is done}.
 local function bury(now)
   local m = meta()
   local left = length()
-  local buried = math.min(left, #ARGV - 4)
+  local buried, bytes = 0, 0
   local function field(name) return math.max(number(m[name]) or 0, 0) end
   local at, first = field('buried'), isTime(m.first, now) and natural(m.first) or now
   local root = isID(m.root) and m.root or isID(id) and id
-  for i = 1, buried do
-    local dead = ARGV[4 + i]
-    local place = root and placeOf(int(field('off') + at + i - 1))
-    redis.call('HSET', deadKeyOf(dead), 'p', redis.call('RPOP', listOf(id)), 'root', place and root or dead,
+  while buried < left and ARGV[5 + buried] and bytes < MAX_BYTES do
+    local payload, dead = redis.call('RPOP', listOf(id)), ARGV[5 + buried]
+    local place = root and placeOf(int(field('off') + at + buried))
+    buried, bytes = buried + 1, bytes + #payload
+    redis.call('HSET', deadKeyOf(dead), 'p', payload, 'root', place and root or dead,
       'off', int(place or 0), 'reason', ARGV[4], 'att', int(field('past') + field('att')),
       'fails', int(field('fails')), 'crashes', int(field('crashes')), 'first', int(first), 'died', int(now))
     redis.call('ZADD', DEAD, int(now), dead)

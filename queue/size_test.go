@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -211,4 +212,64 @@ func TestRepliesThatAreLost(t *testing.T) {
 	if b := lease(t, q, o); len(b.Payloads) != n {
 		t.Errorf("got a batch of %d records, want %d again", len(b.Payloads), n)
 	}
+}
+
+// A lease copies little more than a batch, wherever the large records of the list are: samples of
+// it miss them.
+func TestLeaseCopiesNoLongList(t *testing.T) {
+	t.Parallel()
+	c, ctx := servertest.OwnRedis(t).Client(t), t.Context()
+	q := open(t, c, queue.Config{Logger: quiet})
+	memory := func(field string) int64 {
+		info, err := c.Do(ctx, c.B().Info().Section("memory").Build()).ToString()
+		must(t, err)
+		_, rest, _ := strings.Cut(info, "\n"+field+":")
+		n, err := strconv.ParseInt(strings.TrimSpace(rest[:strings.IndexByte(rest, '\n')]), 10, 64)
+		must(t, err)
+		return n
+	}
+	large := make([]byte, 1<<20)
+	payloads := records(0, 50) // the oldest
+	for range 100 {
+		payloads = append(payloads, large)
+	}
+	payloads = append(payloads, records(150, 2000)...)
+	must(t, q.Push(ctx, payloads...))
+	must(t, q.PushAt(ctx, time.Now(), payloads[:100]...)) // it is merged in small steps
+	for _, bytes := range []int{1 << 20, 16 << 20, 100 << 20, 100 << 20} {
+		used := memory("used_memory")
+		b := lease(t, q, queue.LeaseOptions{Records: 2000, Bytes: bytes, Duration: time.Hour})
+		if b.Bytes > bytes && len(b.Payloads) > 1 {
+			t.Errorf("got a batch of %d bytes, want at most %d", b.Bytes, bytes)
+		}
+		if more := memory("used_memory_peak") - used; more > 64<<20 {
+			t.Errorf("a lease of up to %d MiB copied %d MiB", bytes>>20, more>>20)
+		}
+	}
+}
+
+// Repair buries a batch of large records in several steps.
+func TestRepairOfLargeRecords(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		q, ctx := open(t, c, queue.Config{Logger: quiet}), t.Context()
+		for i := range 12 {
+			must(t, q.Push(ctx, append(make([]byte, 1<<20-1), byte(i))))
+		}
+		b := lease(t, q, queue.LeaseOptions{Records: 12, Bytes: 20 << 20, Duration: time.Hour})
+		must(t, c.Do(ctx, c.B().Rpop().Key("{"+q.Name()+"}:queue:b:"+b.ID).Build()).Error())
+		r, err := q.Repair(ctx, nil)
+		must(t, err)
+		must(t, r.After.Balanced())
+		if r.Buried != 11 || r.Lost != 1 {
+			t.Errorf("got %d buried and %d lost, want 11 and 1", r.Buried, r.Lost)
+		}
+		dead, _, err := q.DeadLetters(ctx, "", 100)
+		must(t, err)
+		for i, d := range dead {
+			if d.Root != b.ID || d.Offset < 0 || d.Offset > 11 || len(d.Payload) != 1<<20 {
+				t.Errorf("letter %d: root %s, offset %d, %d bytes", i, d.Root, d.Offset, len(d.Payload))
+			}
+		}
+	})
 }
