@@ -25,8 +25,9 @@ type AddResult struct {
 	Late int
 }
 
-// Add adds events of one key. It takes one round trip for every 500 events, 1 MiB or 100 windows.
-// After an error, some of the events may have been added. Adding all of them again is harmless.
+// Add adds events of one key. It takes one round trip for every 500 events, 1 MiB or 100 windows,
+// and for every 200 windows that it closes. After an error, some of the events may have been added.
+// Adding all of them again is harmless.
 func (s *Store) Add(ctx context.Context, key string, events ...Event) (AddResult, error) {
 	var sum AddResult
 	if err := s.checkKey(key); err != nil {
@@ -43,22 +44,32 @@ func (s *Store) Add(ctx context.Context, key string, events ...Event) (AddResult
 	// In the order of time, so that no part of one Add can make another part late.
 	events = slices.Clone(events)
 	slices.SortStableFunc(events, func(a, b Event) int { return a.At.Compare(b.At) })
-	for len(events) > 0 {
-		n, some, err := s.addSome(ctx, key, events)
+	for more := len(events) > 0; more; {
+		a, err := s.addSome(ctx, key, events)
 		for try := 0; errors.Is(err, errSeed) && try < 3; try++ {
-			n, some, err = s.addSome(ctx, key, events)
+			a, err = s.addSome(ctx, key, events)
 		}
 		if err != nil {
 			return sum, s.wrap("add", err)
 		}
-		sum.New, sum.Repeated, sum.Late = sum.New+some.New, sum.Repeated+some.Repeated, sum.Late+some.Late
-		events = events[n:]
+		sum.New, sum.Repeated, sum.Late = sum.New+a.New, sum.Repeated+a.Repeated, sum.Late+a.Late
+		events = events[a.events:]
+		more = len(events) > 0 || a.open
 	}
 	return sum, nil
 }
 
-// addSome adds as many of the events as one script may, and returns how many.
-func (s *Store) addSome(ctx context.Context, key string, events []Event) (int, AddResult, error) {
+// added is the reply of add.lua.
+type added struct {
+	AddResult
+
+	events int  // how many events it is about
+	open   bool // the watermark has passed more windows than the script closed
+}
+
+// addSome adds as many of the events as one script may. Without events it closes the windows that
+// the watermark has passed.
+func (s *Store) addSome(ctx context.Context, key string, events []Event) (added, error) {
 	n, size := 0, 0
 	for n < len(events) && n < maxScriptEvents && (n == 0 || size+len(events[n].Data) <= maxScriptBytes) {
 		size += len(events[n].Data)
@@ -72,11 +83,11 @@ func (s *Store) addSome(ctx context.Context, key string, events []Event) (int, A
 		args = append(args, strconv.FormatInt(e.At.UnixMilli(), 10), e.Data)
 	}
 	r, err := s.run(ctx, addScript, false, args...)
-	v, err := integers(r, err, 4)
+	v, err := integers(r, err, 5)
 	if err != nil {
-		return 0, AddResult{}, err
+		return added{}, err
 	}
-	return int(v[0]), AddResult{New: int(v[1]), Repeated: int(v[2]), Late: int(v[3])}, nil
+	return added{AddResult{New: int(v[1]), Repeated: int(v[2]), Late: int(v[3])}, int(v[0]), v[4] == 1}, nil
 }
 
 // buckets returns a byte for each event: its bucket in a large set. The seed is secret, so that

@@ -1,6 +1,8 @@
 -- Adds events of one key to their tumbling windows and to the key's sliding set.
 -- ARGV 7 key, 8 lateness, 9 keep, 10 ahead (ms), 11 a byte for each event (its bucket), then time
 --      and data of each, by time
+-- Reply {how many events it is about, then how many of them are new, repeated and late, 1 if the
+--      watermark has passed more windows than it closed: without events it closes the next ones}
 local FIRST, MAX_WINDOWS, MAX_CLOSED, MAX_CHANGES = 12, 100, 200, 16
 local key, lateness, keep, ahead, bytes = ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]), ARGV[11]
 local total = (#ARGV - FIRST + 1) / 2
@@ -204,20 +206,22 @@ if done == inTime then
   done = total
 end
 
-if entered then
-  mark = math.max(mark, newest - lateness)
+mark = math.max(mark, newest - lateness)
+local passed = {}
+if newest > -INFINITY then
   call('HSET', marksKey(key), 'newest', int(newest), 'mark', int(mark))
-  -- The watermark has moved: the windows that it has passed are closed from this moment on.
-  for _, name in ipairs(firstOf('open', key, mark, MAX_CLOSED)) do
+  -- The windows that the watermark has passed are closed from this moment on.
+  passed = firstOf('open', key, mark, MAX_CLOSED)
+  for _, name in ipairs(passed) do
     local start, length = openParts(name)
     if start then close(start, length, key, 'watermark') else removeName('open', key, name) end
   end
-  if isEmpty('open', key) then
-    removeName('idle', '', key)
-    if openSplit[key] then call('HDEL', marksKey(key), 'opensplit') end
-  else
-    putName('idle', '', int(clock), key)
-  end
+end
+if (entered or #passed > 0) and isEmpty('open', key) then
+  removeName('idle', '', key)
+  if openSplit[key] then call('HDEL', marksKey(key), 'opensplit') end
+elseif entered then
+  putName('idle', '', int(clock), key)
 end
 if late > 0 then
   if not lateSplit and call('ZCARD', setKey('late', '', 0)) > SPLIT_ABOVE then call('HSET', META, 'latesplit', '1') end
@@ -231,4 +235,4 @@ end
 call('PEXPIRE', marksKey(key), int(marksLife))
 call('PEXPIRE', openKey(key), int(2 * RETENTION))
 keepShared(keep > 0 and keep + ahead)
-return {done, added, repeated, late}
+return {done, added, repeated, late, #passed == MAX_CLOSED and 1 or 0}

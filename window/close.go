@@ -16,6 +16,10 @@ import (
 // MaxClose is the largest number of windows that one call of [Store.CloseDue] leases.
 const MaxClose = 1000
 
+// maxRounds is how many scripts one call of CloseDue runs at most: many idle keys may have windows
+// that still run.
+const maxRounds = 100
+
 // maxScriptWindows is how many windows one script leases at most.
 const maxScriptWindows = 100
 
@@ -81,13 +85,15 @@ type taken struct {
 	expired []string
 	leased  []ClosedWindow
 	events  []int64 // how many each of leased has
+	more    bool    // there may be more idle keys, whose windows are due after the next call
 }
 
 // CloseDue leases up to n complete windows, the longest due first, and reads their events. Call
 // [Store.Done] for each when its result is safe. CloseDue takes one round trip for every 100
-// windows, and one for every 1,000 events or 1 MiB of a window. After an error, the windows that
-// were leased are due again at once, except one whose events could not be read: that is its
-// failure, and it waits for the end of its lease. If Redis does not answer, all of them wait.
+// windows or 20 idle keys, at most 100 of them, and one for every 1,000 events or 1 MiB of a
+// window. After an error, the windows that were leased are due again at once, except one whose
+// events could not be read: that is its failure, and it waits for the end of its lease. If Redis
+// does not answer, all of them wait.
 func (s *Store) CloseDue(ctx context.Context, n int) ([]ClosedWindow, error) {
 	if err := s.tumbling(); err != nil {
 		return nil, err
@@ -96,7 +102,7 @@ func (s *Store) CloseDue(ctx context.Context, n int) ([]ClosedWindow, error) {
 		return nil, s.argument("n is %d, must be 1 to %d", n, MaxClose)
 	}
 	var closed []ClosedWindow
-	for n > 0 {
+	for round := 0; n > 0 && round < maxRounds; round++ {
 		some := min(n, maxScriptWindows)
 		t, err := s.take(ctx, some)
 		if err != nil {
@@ -117,7 +123,8 @@ func (s *Store) CloseDue(ctx context.Context, n int) ([]ClosedWindow, error) {
 				closed = append(closed, c)
 			}
 		}
-		if n -= some; len(t.leased) < some {
+		n -= len(t.leased)
+		if len(t.leased) < some && !t.more {
 			break
 		}
 	}
@@ -148,10 +155,15 @@ func (s *Store) take(caller context.Context, n int) (t taken, err error) {
 	deadline := time.Now().Add(s.cfg.LeaseDuration - time.Millisecond) // before the server starts its clock; that counts whole milliseconds
 	c := s.cfg
 	r, err := s.run(ctx, takeScript, true, strconv.Itoa(n), ms(c.LeaseDuration), ms(c.Idle), ms(c.Backoff), ms(c.MaxBackoff), strconv.Itoa(c.MaxFailures))
-	v, err := array(r, err, 2)
+	v, err := array(r, err, 3)
 	if err != nil {
 		return t, err
 	}
+	more, err := v[2].AsInt64()
+	if err != nil {
+		return t, err
+	}
+	t.more = more == 1
 	if t.expired, err = v[0].AsStrSlice(); err != nil {
 		return t, err
 	}

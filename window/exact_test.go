@@ -137,7 +137,7 @@ func TestLatenessGrows(t *testing.T) {
 		add(t, larger, "k", at(5*time.Minute, "later"))
 		want(t, "open for longer", add(t, larger, "k", at(2*time.Minute, "in time")), window.AddResult{New: 1})
 		want(t, "open for longer, to a program of the smaller lateness", add(t, w, "k", at(2*time.Minute, "late")), window.AddResult{Late: 1})
-		want(t, "closed", show(closeDue(t, w, 10)...), []string{})
+		want(t, "closed by that", show(closeDue(t, w, 10)...), []string{"k 12:02:00-12:03:00 watermark 1: in time z"})
 		balanced(t, w)
 	})
 }
@@ -154,4 +154,37 @@ func TestLargerSizeOutlivesASmallRetention(t *testing.T) {
 	want(t, "closed", len(closed), 1)
 	want(t, "size", closed[0].End.Sub(closed[0].Start), 3*time.Hour)
 	balanced(t, small)
+}
+
+// One event closes every window that the watermark passes with it, also more than one script does.
+func TestWatermarkPassesManyWindows(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		w := newStore(t, c, window.Config{Size: time.Second, Lateness: time.Hour, Idle: 24 * time.Hour})
+		var events []window.Event
+		for i := range 450 {
+			events = append(events, at(time.Duration(i)*time.Second, "x"))
+		}
+		add(t, w, "k", events...)
+		want(t, "added", add(t, w, "k", at(3*time.Hour, "x")), window.AddResult{New: 1})
+		want(t, "closed", len(closeDue(t, w, 1000)), 450)
+		if st := balanced(t, w); st.Events.Open != 1 {
+			t.Errorf("got %d events in open windows, want 1", st.Events.Open)
+		}
+	})
+}
+
+// CloseDue takes n windows of idle keys if there are as many.
+func TestManyIdleKeys(t *testing.T) {
+	t.Parallel()
+	k, c := newClock(t)
+	w := named(t, c, "w", window.Config{Size: time.Second, Idle: time.Minute})
+	for i := range 250 {
+		add(t, w, fmt.Sprint("k", i), window.Event{At: k.Now, Data: "x"})
+		add(t, w, fmt.Sprint("runs", i), window.Event{At: k.Now.Add(3 * time.Minute), Data: "x"})
+	}
+	k.Advance(2 * time.Minute)
+	want(t, "closed", len(closeDue(t, w, 230)), 230)
+	want(t, "the others", len(closeDue(t, w, 1000)), 20)
+	balanced(t, w)
 }

@@ -164,6 +164,8 @@ func TestModel(t *testing.T) {
 				}
 				if entered {
 					ks.any, ks.newest, ks.active = true, newest, steady
+				}
+				if ks.any {
 					ks.mark = max(mark, newest-lateness)
 					for _, w := range windows {
 						if w.key == key && w.state == "open" && w.start+w.size <= ks.mark {

@@ -3,7 +3,7 @@
 -- ARGV 7 how many at most, 8 lease, 9 idle, 10 backoff, 11 longest backoff (ms), 12 failures
 --      until a window is buried
 -- Reply {windows that expired before any closer came, {window, attempt, reason, events} for
---      each that is leased}
+--      each that is leased, 1 if there may be more idle keys}
 local STATES = {open = true, due = true, leased = true, dead = true}
 local MAX_EXPIRED, MAX_IDLE_KEYS, MAX_IDLE_WINDOWS = 50, 20, 100
 local most, lease, idle = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
@@ -77,7 +77,8 @@ local lost, leased = {}, {}
 for _, window in ipairs(firstOf('expiry', '', clock, MAX_EXPIRED)) do removeExpired(window, lost) end
 trim('late', '', lateSplit, clock - RETENTION)
 local room = MAX_IDLE_WINDOWS
-for _, key in ipairs(firstOf('idle', '', clock - idle, MAX_IDLE_KEYS)) do
+local idleKeys = firstOf('idle', '', clock - idle, MAX_IDLE_KEYS)
+for _, key in ipairs(idleKeys) do
   if room > 0 then room = room - closeIdle(key, room) end
 end
 for _, window in ipairs(firstOf('leased', '', clock, most)) do endLease(window, lost) end
@@ -105,4 +106,4 @@ if empty then
   namesSplit = false
 end
 keepShared()
-return {lost, leased}
+return {lost, leased, (#idleKeys == MAX_IDLE_KEYS or room <= 0) and 1 or 0}
