@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -30,13 +31,63 @@ type authority struct {
 	dir  string
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
+
+	mu       sync.Mutex
+	open     []net.Conn     // through a front
+	accepted map[string]int // handshakes since cut, by address of the front
 }
 
 func newAuthority(t *testing.T) *authority {
 	t.Helper()
-	a := &authority{t: t, dir: t.TempDir()}
-	a.cert, a.key = a.issue("ca", &x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign})
+	a := &authority{t: t, dir: t.TempDir(), accepted: map[string]int{}}
+	a.renew()
 	return a
+}
+
+// renew makes a new certificate of the authority, and one of a server and a client.
+func (a *authority) renew() {
+	a.t.Helper()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.cert = nil
+	a.cert, a.key = a.issue("ca", &x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign})
+	a.issue("server", &x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
+	a.issue("client", &x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+}
+
+// server is the configuration of a front, with the present certificates.
+func (a *authority) server() (*tls.Config, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	pair, err := tls.LoadX509KeyPair(a.file("server.pem"), a.file("server.key"))
+	pool := x509.NewCertPool()
+	pool.AddCert(a.cert)
+	return &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert}, err
+}
+
+// entered notes a handshake with the front at an address.
+func (a *authority) entered(address string, c net.Conn) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.open = append(a.open, c)
+	a.accepted[address]++
+}
+
+// cut closes the connections through all fronts.
+func (a *authority) cut() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, c := range a.open {
+		_ = c.Close()
+	}
+	a.open, a.accepted = nil, map[string]int{}
+}
+
+// handshakes returns how many clients have come to the front at an address since cut.
+func (a *authority) handshakes(address string) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.accepted[address]
 }
 
 // issue signs a certificate, and writes name.pem and name.key.
@@ -82,13 +133,6 @@ func (a *authority) front(raw string, hello func(net.Conn) error) string {
 	if err != nil {
 		a.t.Fatal("unreadable URL")
 	}
-	pair, err := tls.LoadX509KeyPair(a.file("server.pem"), a.file("server.key"))
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AddCert(a.cert)
-	cfg := &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		a.t.Fatal(err)
@@ -105,10 +149,15 @@ func (a *authority) front(raw string, hello func(net.Conn) error) string {
 				if hello != nil && hello(c) != nil {
 					return
 				}
+				cfg, err := a.server()
+				if err != nil {
+					return
+				}
 				client := tls.Server(c, cfg)
 				if client.Handshake() != nil {
 					return
 				}
+				a.entered(l.Addr().String(), c)
 				server, err := net.Dial("tcp", u.Host)
 				if err != nil {
 					return
@@ -128,8 +177,6 @@ func TestTLS(t *testing.T) {
 	t.Parallel()
 	s := own(t)
 	a := newAuthority(t)
-	a.issue("server", &x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
-	a.issue("client", &x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
 	stranger := newAuthority(t)
 	redisAt := a.front(s.redis.URL, nil)
 	pgAt := a.front(s.pg.URL, func(c net.Conn) error {
@@ -184,6 +231,27 @@ func TestTLS(t *testing.T) {
 			t.Errorf("%s: exit code %d, %q; want 1 and one line with %q", name, r.code, r.err, c.want)
 		}
 	}
+
+	// A running program takes renewed certificates, also of another authority.
+	worker := start(t, "worker", env(redis, pg))
+	client := s.redis.Client(t)
+	push := func(seed string) {
+		t.Helper()
+		if r := run(t, "producer", env(s.redis.URL, ""), "-orders", "10", "-seed", seed); r.code != 0 {
+			t.Errorf("producer: exit code %d\n%s", r.code, r.err)
+		}
+	}
+	push("2")
+	servertest.Eventually(t, "the worker has leased them", func() bool {
+		n, err := client.Do(t.Context(), client.B().Llen().Key("{orders}:ready").Build()).AsInt64()
+		return err == nil && n == 0
+	})
+	a.renew()
+	a.cut()
+	push("3")
+	servertest.Eventually(t, "the worker is back with the renewed certificates", func() bool { return a.handshakes(redisAt) > 0 && a.handshakes(pgAt) > 0 })
+	_ = worker.cmd.Process.Signal(syscall.SIGTERM) // wait reports what is wrong
+	worker.wait()
 }
 
 // libpq's variables name the database, and flags go before variables.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/rueidis"
 
@@ -76,6 +77,13 @@ func (p *Program) Postgres(ctx context.Context) (*pgxpool.Pool, error) {
 		return nil, fmt.Errorf("%s is not valid: see the pgxpool settings that it contains", env)
 	}
 	pipeline.TunePool(cfg)
+	cfg.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error {
+		// Certificates and passwords in files may be renewed while the program runs.
+		if fresh, err := pgx.ParseConfig(url); err == nil {
+			c.Password, c.TLSConfig, c.Fallbacks = fresh.Password, fresh.TLSConfig, fresh.Fallbacks
+		}
+		return nil
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return nil, err

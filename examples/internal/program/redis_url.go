@@ -1,10 +1,12 @@
 package program
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"strings"
@@ -47,35 +49,57 @@ func redisOptions(env, raw string) (reach.Server, rueidis.ClientOption, error) {
 	return at, opt, nil
 }
 
-// clientTLS adds the certificates of the parameters.
+// clientTLS adds the certificates of the parameters. They are read again for each connection: they
+// may be renewed while the program runs.
 func clientTLS(opt *rueidis.ClientOption, env string, q url.Values) error {
-	root, cert, key := q.Get("sslrootcert"), q.Get("sslcert"), q.Get("sslkey")
+	files := tlsFiles{root: q.Get("sslrootcert"), cert: q.Get("sslcert"), key: q.Get("sslkey")}
 	if opt.TLSConfig == nil {
-		if root+cert+key != "" {
+		if files != (tlsFiles{}) {
 			return fmt.Errorf("%s has certificates but does not ask for TLS: begin it with rediss://", env)
 		}
 		return nil
 	}
 	opt.TLSConfig.ServerName = "" // each address is verified by its own name
-	if root != "" {
-		pem, err := os.ReadFile(root)
-		if err != nil {
-			return fmt.Errorf("%s: cannot read sslrootcert: %w", env, fileError(err))
-		}
-		opt.TLSConfig.RootCAs = x509.NewCertPool()
-		if !opt.TLSConfig.RootCAs.AppendCertsFromPEM(pem) {
-			return fmt.Errorf("%s: sslrootcert: %s holds no certificate in PEM", env, root)
-		}
+	if files == (tlsFiles{}) {
+		return nil
 	}
-	if (cert == "") != (key == "") {
+	if (files.cert == "") != (files.key == "") {
 		return fmt.Errorf("%s: give both sslcert and sslkey", env)
 	}
-	if cert != "" {
-		pair, err := tls.LoadX509KeyPair(cert, key)
-		if err != nil {
-			return fmt.Errorf("%s: cannot use sslcert and sslkey: %s", env, strings.TrimPrefix(err.Error(), "tls: "))
+	if err := files.read(opt.TLSConfig); err != nil {
+		return fmt.Errorf("%s: %w", env, err)
+	}
+	opt.DialCtxFn = func(ctx context.Context, address string, d *net.Dialer, c *tls.Config) (net.Conn, error) {
+		fresh := c.Clone()
+		if files.read(fresh) != nil {
+			fresh = c // they are just being replaced: the connection shows whether the old ones are good
 		}
-		opt.TLSConfig.Certificates = []tls.Certificate{pair}
+		return (&tls.Dialer{NetDialer: d, Config: fresh}).DialContext(ctx, "tcp", address)
+	}
+	return nil
+}
+
+// tlsFiles are files of certificates. The zero value has none.
+type tlsFiles struct{ root, cert, key string }
+
+// read reads the files into c.
+func (f tlsFiles) read(c *tls.Config) error {
+	if f.root != "" {
+		pem, err := os.ReadFile(f.root)
+		if err != nil {
+			return fmt.Errorf("cannot read sslrootcert: %w", fileError(err))
+		}
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(pem) {
+			return fmt.Errorf("sslrootcert: %s holds no certificate in PEM", f.root)
+		}
+	}
+	if f.cert != "" {
+		pair, err := tls.LoadX509KeyPair(f.cert, f.key)
+		if err != nil {
+			return fmt.Errorf("cannot use sslcert and sslkey: %s", strings.TrimPrefix(err.Error(), "tls: "))
+		}
+		c.Certificates = []tls.Certificate{pair}
 	}
 	return nil
 }
