@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/lookup"
 )
@@ -191,5 +193,24 @@ func TestLoaderAndItsPut(t *testing.T) {
 	}
 	if s, err := table.Snapshot(); err != nil || s.Len() != 400 {
 		t.Errorf("the old version: got %v, want 400 entries", err)
+	}
+}
+
+// queries is a Querier that keeps the arguments of its last query, and fails.
+type queries struct{ args []any }
+
+func (q *queries) Query(_ context.Context, _ string, args ...any) (pgx.Rows, error) {
+	q.args = slices.Clone(args)
+	return nil, errors.New("no server")
+}
+
+// The arguments of FromQuery are those that it was called with.
+func TestFromQueryKeepsItsArguments(t *testing.T) {
+	t.Parallel()
+	q, args := &queries{}, []any{"EU"}
+	load := lookup.FromQuery[string, int](q, "SELECT zip, zone FROM zones WHERE region = $1", args...)
+	args[0] = "US"
+	if err := load(t.Context(), func(string, int) error { return nil }); err == nil || !slices.Contains(q.args, any("EU")) {
+		t.Errorf("got arguments %v, %v, want EU", q.args, err)
 	}
 }

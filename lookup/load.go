@@ -60,6 +60,7 @@ func FromMap[K comparable, V any](load func(ctx context.Context) (map[K]V, error
 //
 // A query survives ALTER TABLE on its tables, also through a pooler that keeps prepared statements.
 func FromQuery[K comparable, V any](db Querier, query string, args ...any) Loader[K, V] {
+	args = slices.Clone(args) // the slice is the caller's again
 	return func(ctx context.Context, put func(K, V) error) error {
 		if redisx.IsNil(db) {
 			return fmt.Errorf("%w: the Querier of FromQuery is nil, must be a pool, a connection or a transaction", ErrConfig)
