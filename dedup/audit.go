@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -56,7 +57,7 @@ type fault struct {
 }
 
 // The actions of mend.lua.
-const actAside, actState, actExpire, actLength = "aside", "state", "expire", "length"
+const actAside, actState, actExpire, actLength, actForget = "aside", "state", "expire", "length", "forget"
 
 // Audit reads every key of the window, and compares them with its state. It changes nothing. It
 // takes a round trip for every 100 keys, and one for every 1,000 keys of the server. Audit reads
@@ -85,24 +86,30 @@ func (d *Deduplicator) Audit(ctx context.Context) (AuditReport, error) {
 //   - The next claim abandons a table whose index is gone, with all claims in it.
 //   - A part of an index or of the log that is gone or too short is recreated, without its claims.
 //   - A key without a time to live gets one.
+//   - A key that belongs to no table, because the state was deleted, expires at once.
 //
 // Several processes may call it, and repeat it.
 func (d *Deduplicator) Repair(ctx context.Context) (r RepairReport, err error) {
-	before, err := d.Audit(ctx)
-	if err != nil {
-		return r, err
-	}
-	for _, f := range before.found {
-		if err := d.mend(ctx, f, &r); err != nil {
-			return r, fmt.Errorf("dedup: repair %s: %w", f.key, err)
+	for range repairRounds {
+		if r.After, err = d.Audit(ctx); err != nil || len(r.After.found) == 0 {
+			return r, err
 		}
-	}
-	if _, err := d.state(ctx, "mend"); err != nil { // gives up the tables that are lost
-		return r, err
+		for _, f := range r.After.found {
+			if err := d.mend(ctx, f, &r); err != nil {
+				return r, fmt.Errorf("dedup: repair %s: %w", f.key, err)
+			}
+		}
+		if _, err := d.state(ctx, "mend"); err != nil { // gives up the tables that are lost
+			return r, err
+		}
 	}
 	r.After, err = d.Audit(ctx)
 	return r, err
 }
+
+// repairRounds is how often Repair mends what Audit finds: a state or a table that the first round
+// gives up leaves keys behind.
+const repairRounds = 3
 
 // mend runs mend.lua for one fault.
 func (d *Deduplicator) mend(ctx context.Context, f fault, r *RepairReport) error {
@@ -119,6 +126,8 @@ func (d *Deduplicator) mend(ctx context.Context, f fault, r *RepairReport) error
 		moved, err = run(f.action, f.key, aside)
 	case actState:
 		moved, err = run(f.action, f.key, f.detail, aside)
+	case actForget:
+		_, err = run(f.action, f.key)
 	case actExpire:
 		_, err = run(f.action, f.key, strconv.FormatInt(f.lifeMS, 10))
 	}
@@ -142,18 +151,37 @@ func (d *Deduplicator) audit(ctx context.Context) (r AuditReport, err error) {
 			return r, fmt.Errorf("dedup: audit: %w", err)
 		}
 		r.add(f)
-		return r, d.auditOrphans(ctx, &r, nil)
+		return r, d.auditOrphans(ctx, &r, nil, math.MaxInt64)
 	}
 	if err != nil {
 		return r, fmt.Errorf("dedup: audit: %w", err)
 	}
 	r.Stats = s.stats()
+	ttl, err := d.server.Read(ctx, "PTTL", d.keys[0]).AsInt64()
+	if err != nil {
+		return r, fmt.Errorf("dedup: audit: %w", err)
+	}
+	if ttl == -1 {
+		r.add(fault{key: d.keys[0], action: actExpire, lifeMS: d.cfg.Window.Milliseconds() + 1000, text: "has no time to live"})
+	}
 	for _, t := range s.stored {
+		if t.tooLong() {
+			f, err := d.auditState(ctx)
+			if err != nil {
+				return r, fmt.Errorf("dedup: audit: %w", err)
+			}
+			r.add(f)
+			return r, nil
+		}
 		if err := d.auditTable(ctx, &r, t); err != nil {
 			return r, fmt.Errorf("dedup: audit: %w", err)
 		}
 	}
-	return r, d.auditOrphans(ctx, &r, s.stored)
+	if len(s.stored) > 0 {
+		return r, d.auditOrphans(ctx, &r, s.stored, math.MaxInt64)
+	}
+	// The state outlives its last id by a second, and the keys of the tables by an eighth of a window.
+	return r, d.auditOrphans(ctx, &r, nil, d.cfg.Window.Milliseconds()/8+2000)
 }
 
 func (r *AuditReport) add(f fault) {
@@ -168,6 +196,13 @@ func (d *Deduplicator) auditState(ctx context.Context) (fault, error) {
 		return fault{key: d.keys[0], action: actAside, text: "is of another type than string: all ids are forgotten"}, nil
 	}
 	return fault{key: d.keys[0], action: actState, detail: value, text: "is not the state of a window: all ids are forgotten"}, err
+}
+
+// tooLong reports whether the log of a table is longer than its claims can make it. Repair would
+// recreate all of it, up to 4 GB.
+func (t storedTable) tooLong() bool {
+	const perRun = 4 * runBytes // each has a new claim, and leaves up to as much unused as it has
+	return t.claims < math.MaxInt64/perRun/2 && t.tail > (t.claims+1)*perRun+2*t.chunkBytes
 }
 
 // wanted is a key that a table should have.
@@ -252,8 +287,9 @@ func (r *AuditReport) compare(w wanted, kind string, ttl, length int64) {
 	r.add(f)
 }
 
-// auditOrphans finds keys of tables that the state does not have, and that never expire.
-func (d *Deduplicator) auditOrphans(ctx context.Context, r *AuditReport, tables []storedTable) error {
+// auditOrphans finds keys of tables that the state does not have, and that never expire, or later
+// than in latestMS milliseconds.
+func (d *Deduplicator) auditOrphans(ctx context.Context, r *AuditReport, tables []storedTable, latestMS int64) error {
 	prefix := d.head[1]
 	for _, node := range d.server.Nodes() {
 		for cursor := uint64(0); ; {
@@ -270,8 +306,11 @@ func (d *Deduplicator) auditOrphans(ctx context.Context, r *AuditReport, tables 
 				if err != nil {
 					return fmt.Errorf("dedup: audit: %w", err)
 				}
-				if ttl == -1 {
-					r.add(fault{key: key, action: actExpire, lifeMS: 1, text: "belongs to no table and has no time to live"})
+				switch {
+				case ttl == -1:
+					r.add(fault{key: key, action: actForget, text: "belongs to no table and has no time to live"})
+				case ttl > latestMS:
+					r.add(fault{key: key, action: actForget, text: "belongs to a window whose state is gone: its ids are forgotten"})
 				}
 			}
 			if cursor = page.Cursor; cursor == 0 {

@@ -16,9 +16,12 @@ if what == 'length' then -- a part that is gone or too short gets ARGV[3] bytes,
   if redis.call('PTTL', key) == -1 then redis.call('PEXPIRE', key, ARGV[4]) end
   return 1
 end
-if kind ~= 'string' then return 0 end
+if what == 'forget' then -- a key that no claim can reach
+  redis.call('PEXPIRE', key, 1)
+  return 1
+end
 if what == 'state' then -- a state that cannot be read, ARGV[3], is renamed to ARGV[4]
-  if redis.call('GET', key) ~= detail then return 0 end
+  if kind ~= 'string' or redis.call('GET', key) ~= detail then return 0 end
   redis.call('RENAME', key, ARGV[4])
 else -- a key without a time to live gets ARGV[3] ms
   if redis.call('PTTL', key) ~= -1 then return 0 end

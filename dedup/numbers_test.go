@@ -29,6 +29,9 @@ func TestStateOverwrittenByHand(t *testing.T) {
 		{`"seed":"[^"]*"`, `"seed":"x"`}, {`"seed":"[^"]*"`, `"seed":17`}, {`"id":"[^"]*"`, `"id":"t"`}, {`"id":"[^"]*"`, `"id":["1"]`},
 		{`"marks":\[[^]]*\]`, `"marks":[]`}, {`"marks":\[[^]]*\]`, `"marks":[1,2]`}, {`"marks":\[[^]]*\]`, `"marks":"none"`},
 		{`"marks":\[[^]]*\]`, `"marks":[1,2,"x"]`}, {`"marks":\[[^]]*\]`, `"marks":[1e300,0,0]`}, {`"tables":\[.*\]`, `"tables":[7]`},
+		{`"tables":\[.*\]`, `"tables":5`}, {`"tables":\[.*\]`, `"tables":"x"`}, {`"tables":\[.*\]`, `"tables":true`},
+		{`"slots":\d+`, `"slots":100000000`},
+		{`"digest":"[^"]*"`, `"digest":7`}, {`"digest":"[^"]*"`, `"digest":"x"`}, {`"digest":"[^"]*"`, `"other":"false"`},
 	}
 	for _, edit := range edits {
 		name := servertest.Prefix(t)

@@ -3,8 +3,8 @@
 -- lost, the version of the server (0 if unknown), and for each table: its id, seed, slots,
 -- segments, the prefix of its keys, its segments that were built, its chunks, the bytes of a chunk,
 -- where the log ends, from where on its entries are surely in the window, the time to live of its
--- keys. Clearing leaves one empty table with an id of its own, so that a later one cannot take an
--- old name, and begins again with the server's clock.
+-- keys, and how many claims it has taken. Clearing leaves one empty table with an id of its own, so
+-- that a later one cannot take an old name, and begins again with the server's clock.
 local what = ARGV[6]
 
 -- alive returns the offset of the log from where on all entries are in the window.
@@ -21,7 +21,7 @@ local reply = { floor(live + 0.5), state.ahead, state.lost, versioned and versio
 for i = 1, #tables do
   local g = tables[i]
   local chunks = g.tail > 0 and floor(g.tail / g.chunk) + 1 or 0
-  for _, v in ipairs({ g.id, g.seed, g.slots, g.segments, g.log, g.built, chunks, g.chunk, g.tail, alive(g), tonumber(ttl(g)) }) do
+  for _, v in ipairs({ g.id, g.seed, g.slots, g.segments, g.log, g.built, chunks, g.chunk, g.tail, alive(g), tonumber(ttl(g)), g.count }) do
     reply[#reply + 1] = v
   end
 end

@@ -101,6 +101,7 @@ type storedTable struct {
 	tail       int64 // where its log ends
 	alive      int64 // from here on, all entries are in the window
 	lifeMS     int64 // the time to live of its keys
+	claims     int64 // that it was given
 }
 
 // keys returns the keys of the index and of the log.
@@ -118,7 +119,7 @@ func (t storedTable) keys() []string {
 // The number of elements of a reply of state.lua, before the tables and for each.
 const (
 	stateFields       = 4
-	storedTableFields = tableFields + 7
+	storedTableFields = tableFields + 8
 )
 
 // state runs state.lua: it counts, and with what = "clear" it also replaces the tables by an empty
@@ -153,7 +154,7 @@ func (d *Deduplicator) readState(ctx context.Context, what string) (s state, err
 		if t.prefix, err = f[tableFields].ToString(); err != nil {
 			return s, err
 		}
-		for i, n := range []*int64{&t.built, &t.chunks, &t.chunkBytes, &t.tail, &t.alive, &t.lifeMS} {
+		for i, n := range []*int64{&t.built, &t.chunks, &t.chunkBytes, &t.tail, &t.alive, &t.lifeMS, &t.claims} {
 			if *n, err = f[tableFields+1+i].AsInt64(); err != nil {
 				return s, err
 			}

@@ -56,7 +56,7 @@ local function isTable(g, wall)
   local latest = wall + MAX_AHEAD_MS
   if type(g) ~= 'table' or type(g.id) ~= 'string' or not number(g.id) or type(g.seed) ~= 'string' or not string.find(g.seed, '^%x+$') or #g.seed ~= 32 then return false end
   if not (within(g.start, 0, latest) and within(g.window, 1, MAX_AHEAD_MS) and within(g.last, 0, latest)
-      and within(g.segments, 1, MAX_SEGMENTS) and within(g.slots, g.segments, MAX_INDEX) and g.slots % g.segments == 0
+      and within(g.segments, 1, MAX_SEGMENTS) and within(g.slots, g.segments, g.segments * MAX_SEGMENT / 4) and g.slots % g.segments == 0
       and within(g.built, 0, g.segments) and within(g.chunk, HEAD + ENTRY, MAX_CHUNK) and within(g.tail, 0, MAX_LOG)
       and within(g.count, 0, MAX_NUMBER) and within(g.known, 0, 100)) then return false end
   local marks = g.marks
@@ -79,7 +79,8 @@ if stored then
     body = sub(stored, last + 1)
     parsed, found = pcall(cjson.decode, body)
   end
-  if not parsed or type(found) ~= 'table' or not found.tables or not found.tables[1] then
+  if not parsed or type(found) ~= 'table' or type(found.tables) ~= 'table' or not found.tables[1]
+      or found.digest ~= 'true' and found.digest ~= 'false' then
     return redis.error_reply('HEADRACE DAMAGED ' .. STATE .. ' is not the state of a window')
   end
   state.wall, state.ahead, state.lost = number(wall), number(ahead), number(lost)
