@@ -82,9 +82,10 @@ type RemoteConfig[K comparable, V any] struct {
 	// source becomes visible.
 	TTL, NegativeTTL time.Duration
 	// LocalTTL is how long this process may serve an entry from its own memory. With client-side
-	// caching, a change in Redis invalidates the entry at once, unless the ClientTrackingOptions of
-	// the client prevent it: with NOLOOP, or with BCAST and a prefix that is not the table's, the
-	// server sends no message, and an entry may be old until LocalTTL. Default 1 minute.
+	// caching, a change in Redis invalidates the entry when the server's message arrives, some tenths
+	// of a millisecond later. The ClientTrackingOptions of the client may prevent that: with NOLOOP,
+	// or with BCAST and a prefix that is not the table's, the server sends no message, and an entry
+	// may be old until LocalTTL. Default 1 minute.
 	LocalTTL time.Duration
 	// Chunk is the number of keys that one call of Fetch gets. Default 1,000.
 	Chunk int

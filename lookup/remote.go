@@ -374,7 +374,9 @@ func writeErr(err error) error {
 	return fmt.Errorf("write entries: %w", err)
 }
 
-// Put writes entries to Redis, and replaces existing ones.
+// Put writes entries to Redis, and replaces existing ones. A look-up right after it may still
+// return an old one from the client's cache, until the server's message about the change has
+// arrived.
 func (r *Remote[K, V]) Put(ctx context.Context, entries map[K]V) error {
 	pointers := make(map[K]*V, len(entries))
 	for k, v := range entries {
@@ -383,9 +385,9 @@ func (r *Remote[K, V]) Put(ctx context.Context, entries map[K]V) error {
 	return named(r.name, r.put(ctx, pointers, true))
 }
 
-// Forget removes entries, and forgets that keys are missing: the next look-up reads the source. A
-// fetch in progress may still write what it has already read. A key that Redis cannot hold needs no
-// removal.
+// Forget removes entries, and forgets that keys are missing: the next look-up reads the source, once
+// the client's cache knows, as after [Remote.Put]. A fetch in progress may still write what it has
+// already read. A key that Redis cannot hold needs no removal.
 func (r *Remote[K, V]) Forget(ctx context.Context, keys ...K) error {
 	names := make([]string, 0, len(keys))
 	for _, k := range keys {
