@@ -18,7 +18,10 @@ import (
 	"github.com/redis/rueidis"
 )
 
-func TestMain(m *testing.M) { servertest.Main(m) }
+func TestMain(m *testing.M) {
+	servertest.RapidChecks(100)
+	servertest.Main(m)
+}
 
 // stream is a list with a gate before it.
 type stream struct {

@@ -385,9 +385,9 @@ func (r *Remote[K, V]) Put(ctx context.Context, entries map[K]V) error {
 	return named(r.name, r.put(ctx, pointers, true))
 }
 
-// Forget removes entries, and forgets that keys are missing: the next look-up reads the source, once
-// the client's cache knows, as after [Remote.Put]. A fetch in progress may still write what it has
-// already read. A key that Redis cannot hold needs no removal.
+// Forget removes entries, and forgets that keys are missing: the next look-up reads the source,
+// once the client's cache knows, as after [Remote.Put]. A fetch in progress may still write what it
+// has already read. A key that Redis cannot hold needs no removal.
 func (r *Remote[K, V]) Forget(ctx context.Context, keys ...K) error {
 	names := make([]string, 0, len(keys))
 	for _, k := range keys {

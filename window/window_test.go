@@ -18,7 +18,10 @@ import (
 	"github.com/redis/rueidis"
 )
 
-func TestMain(m *testing.M) { servertest.Main(m) }
+func TestMain(m *testing.M) {
+	servertest.RapidChecks(100)
+	servertest.Main(m)
+}
 
 // noon is long ago: only events that are ahead of the clock are refused.
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
