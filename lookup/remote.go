@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/headrace/headrace/internal/errorlog"
@@ -24,6 +25,10 @@ type Remote[K comparable, V any] struct {
 	name   string
 	cfg    RemoteConfig[K, V]
 	log    *errorlog.Log
+
+	pace  redisx.Pace // of the writes
+	reads redisx.Pace
+	mean  atomic.Int64 // bytes of an entry, 0: not known
 
 	mu       sync.Mutex
 	fetching map[K]*fetch[K, V] // the keys that a running call of Fetch reads
@@ -146,14 +151,7 @@ func (r *Remote[K, V]) cached(ctx context.Context, keys []K) (f Result[V], unkno
 	if unique[0] == "" {
 		unique = unique[1:]
 	}
-	var values map[string]rueidis.RedisMessage
-	err = r.server.Retry(ctx, func() (err error) {
-		values, err = rueidis.MGetCache(r.server.Client(), ctx, r.cfg.LocalTTL, unique)
-		if isUntracked(err) {
-			values, err = rueidis.MGet(r.server.Client(), ctx, unique)
-		}
-		return err
-	})
+	values, err := r.read(ctx, unique)
 	if err != nil {
 		return Result[V]{}, nil, fmt.Errorf("read entries: %w", err)
 	}
@@ -183,14 +181,6 @@ func (r *Remote[K, V]) cached(ctx context.Context, keys []K) (f Result[V], unkno
 		}
 	}
 	return f, unknown, nil
-}
-
-// isUntracked reports whether a read for the client's cache failed where a plain one may succeed.
-// It needs MULTI, EXEC and PTTL, which a full Redis refuses, and a user may lack the right to them.
-// To the client a refused EXEC is an aborted one, and a refused MULTI a nil.
-func isUntracked(err error) bool {
-	e, ok := rueidis.IsRedisErr(err)
-	return ok && strings.HasPrefix(e.Error(), "OOM ") || rueidis.IsRedisNil(err) || errors.Is(err, rueidis.ErrDoCacheAborted)
 }
 
 // fetch reads keys from the source. Each key is read by one call of Fetch at a time, however many
@@ -329,7 +319,8 @@ func (r *Remote[K, V]) put(ctx context.Context, entries map[K]*V, replace bool) 
 		}
 		all = append(all, e)
 	}
-	err := r.send(ctx, len(all), replace, func(i int) rueidis.Completed {
+	size := func(i int) int { return len(all[i].key) + len(all[i].value) }
+	err := r.send(ctx, len(all), replace, size, func(i int) rueidis.Completed {
 		set := r.server.Client().B().Set().Key(all[i].key).Value(all[i].value)
 		if replace {
 			return set.Px(all[i].ttl).Build()
@@ -338,40 +329,6 @@ func (r *Remote[K, V]) put(ctx context.Context, entries map[K]*V, replace bool) 
 		return set.Nx().Px(all[i].ttl).Build()
 	})
 	return errors.Join(left, err)
-}
-
-// send runs n commands, pipelined. With patience it retries while the server refuses them for now;
-// without, only to leave a connection that leads to a replica.
-func (r *Remote[K, V]) send(ctx context.Context, n int, patient bool, cmd func(i int) rueidis.Completed) error {
-	once := func() error {
-		cmds := make(rueidis.Commands, n)
-		for i := range cmds {
-			cmds[i] = cmd(i)
-		}
-		for _, resp := range r.server.Client().DoMulti(ctx, cmds...) {
-			if err := resp.Error(); err != nil && !rueidis.IsRedisNil(err) {
-				return err
-			}
-		}
-		return nil
-	}
-	if !patient {
-		err := once()
-		if !redisx.IsReadOnly(err) {
-			return writeErr(err)
-		}
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Second)
-		defer cancel()
-	}
-	return writeErr(r.server.Retry(ctx, once))
-}
-
-func writeErr(err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("write entries: %w", err)
 }
 
 // Put writes entries to Redis, and replaces existing ones. A look-up right after it may still
@@ -400,7 +357,7 @@ func (r *Remote[K, V]) Forget(ctx context.Context, keys ...K) error {
 		}
 		names = append(names, name)
 	}
-	return named(r.name, r.send(ctx, len(names), true, func(i int) rueidis.Completed {
+	return named(r.name, r.send(ctx, len(names), true, func(i int) int { return len(names[i]) }, func(i int) rueidis.Completed {
 		return r.server.Client().B().Unlink().Key(names[i]).Build()
 	}))
 }

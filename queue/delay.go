@@ -75,7 +75,7 @@ func (q *Queue) tryDelayed(ctx context.Context, id string, due int64, reservatio
 	last rueidis.RedisResult, sent bool, notDurable, err error,
 ) {
 	for at := 0; at < len(chunks); {
-		size, bytes := q.pace.trip(chunks[at:])
+		size, bytes := q.trip(chunks[at:])
 		first := at == 0
 		trip := chunks[at : at+size]
 		at += size

@@ -9,37 +9,10 @@ import (
 
 	"github.com/redis/rueidis"
 
+	"github.com/headrace/headrace/internal/redisx/redisxtest"
 	"github.com/headrace/headrace/internal/servers/servertest"
 	"github.com/headrace/headrace/queue"
 )
-
-// narrow is a client on a network that is so slow that the client gives up on more than most bytes
-// at once, after the server has got some of them.
-type narrow struct {
-	rueidis.Client
-
-	most     int
-	greatest int // bytes of the greatest round trip
-}
-
-func (n *narrow) DoMulti(ctx context.Context, cmds ...rueidis.Completed) []rueidis.RedisResult {
-	bytes := 0
-	for _, c := range cmds {
-		for _, w := range c.Commands() {
-			bytes += len(w)
-		}
-	}
-	n.greatest = max(n.greatest, bytes)
-	if bytes <= n.most {
-		return n.Client.DoMulti(ctx, cmds...)
-	}
-	n.Do(ctx, cmds[0])
-	results := make([]rueidis.RedisResult, len(cmds))
-	for i := range results {
-		results[i] = rueidis.NewErrorResult(os.ErrDeadlineExceeded)
-	}
-	return results
-}
 
 // A push that is larger than what the network takes before the client gives up gets through. One
 // that was given up leaves few records unknown, and the next one succeeds.
@@ -53,7 +26,7 @@ func TestALargePushOverASlowNetwork(t *testing.T) {
 		payloads[i] = make([]byte, size)
 	}
 	for what, cfg := range map[string]queue.PushConfig{"push": {}, "bounded push": {MaxDepth: 10_000}, "delayed push": {}} {
-		net := &narrow{Client: c, most: 1500 << 10}
+		net := &redisxtest.Narrow{Client: c, Most: 1500 << 10}
 		q, err := queue.New(ctx, net, servertest.Prefix(t), queue.Config{Push: cfg})
 		must(t, err)
 		push := q.Push
@@ -81,16 +54,16 @@ func TestALargePushOverASlowNetwork(t *testing.T) {
 		if got < n || got > int64(n+unknown) || unknown > n/2 || s.Reserved > int64(failures*n) {
 			t.Errorf("%s: got %d records after %d unknown ones and %d reserved, want %d", what, got, unknown, s.Reserved, n)
 		}
-		net.most = 1 << 30
+		net.Most = 1 << 30
 		for range 40 {
 			must(t, q.Push(ctx, records(0, 70)...)) // more than a script pushes
 		}
 		for range 4 {
-			net.greatest = 0
+			net.Greatest = 0
 			must(t, q.Push(ctx, payloads...))
 		}
-		if net.greatest < n*size {
-			t.Errorf("%s: on a fast network a round trip has at most %d of %d bytes", what, net.greatest, n*size)
+		if net.Greatest < n*size {
+			t.Errorf("%s: on a fast network a round trip has at most %d of %d bytes", what, net.Greatest, n*size)
 		}
 	}
 }

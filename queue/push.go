@@ -71,7 +71,7 @@ func (q *Queue) checkPayloads(ctx context.Context, payloads [][]byte) error {
 // ends is sent later, so it must not refer to memory of the caller. One buffer holds the bytes of a
 // chunk.
 func (q *Queue) chunks(payloads [][]byte) (chunks [][]string, buffers [][]byte) {
-	most := min(q.cfg.Push.ChunkBytes, q.pace.limit())
+	most := min(q.cfg.Push.ChunkBytes, q.pace.Limit())
 	for len(payloads) > 0 {
 		n, bytes := 0, 0
 		for n < len(payloads) && n < q.cfg.Push.Chunk && (n == 0 || bytes+len(payloads[n]) <= most) {
@@ -128,7 +128,7 @@ func (q *Queue) pushChunks(ctx context.Context, chunks [][]string, buffers [][]b
 	var results []rueidis.RedisResult
 	var notDurable error
 	for len(results) < len(chunks) {
-		n, bytes := q.pace.trip(chunks[len(results):])
+		n, bytes := q.trip(chunks[len(results):])
 		trip := chunks[len(results) : len(results)+n]
 		var end *redisx.Call
 		if len(results)+n == len(chunks) {
@@ -152,6 +152,21 @@ func (q *Queue) pushChunks(ctx context.Context, chunks [][]string, buffers [][]b
 		return sent, err
 	}
 	return sent, q.durable(notDurable, records(chunks))
+}
+
+// trip returns how many of chunks the next round trip takes, at least one, and their bytes.
+func (q *Queue) trip(chunks [][]string) (n, bytes int) {
+	for limit := q.pace.Limit(); n < len(chunks); n++ {
+		size := 0
+		for _, v := range chunks[n] {
+			size += len(v)
+		}
+		if n > 0 && bytes+size > limit {
+			break
+		}
+		bytes += size
+	}
+	return n, bytes
 }
 
 // pushTrip sends the chunks of one round trip, and returns a result for each.
@@ -186,7 +201,7 @@ func (q *Queue) sendTrip(ctx context.Context, bytes int, build func() []rueidis.
 	results, notDurable := q.send(ctx, build)
 	lost := slices.ContainsFunc(results, func(r rueidis.RedisResult) bool { return !answered(r.Error()) })
 	if !lost || ctx.Err() == nil {
-		q.pace.learn(bytes, time.Since(begin), lost)
+		q.pace.Learn(bytes, time.Since(begin), lost)
 	}
 	return results, notDurable
 }

@@ -28,7 +28,7 @@ type Queue struct {
 	sealing chan struct{} // held by each lease of a large batch, as long as the server takes
 	met     atomic.Int64  // when this Queue has last seen records to lease, in Unix nanoseconds
 
-	pace pace // of the pushes
+	pace redisx.Pace // of the pushes
 
 	unanswered unanswered
 	replyLimit atomic.Int64 // the server's bound of a reply, once one was lost; 0: none
