@@ -207,7 +207,7 @@ func (d *Deduplicator) checkBatch(b Batch, pos []int32, ids []string) ([]int32, 
 	case int64(b.Offset) > maxPlace-int64(b.Records):
 		return nil, nil, nil, fmt.Errorf("%w: Batch.Offset is %d: a root has at most %d records", ErrBatch, b.Offset, int64(maxPlace))
 	case b.Guard != "" && hashTag(b.Guard) != d.name:
-		return nil, nil, nil, fmt.Errorf("%w: Batch.Guard %q lacks the hash tag {%s}: the batch and the window must share a slot", ErrBatch, b.Guard, d.name)
+		return nil, nil, nil, fmt.Errorf("%w: Batch.Guard %q lacks the hash tag {%s}: the batch and the window must share a slot", ErrBatch, b.Guard[:min(len(b.Guard), maxGuardText)], d.name)
 	case pos == nil && len(ids) != b.Records:
 		return nil, nil, nil, fmt.Errorf("%w: pos is nil, so ids must have Batch.Records elements: it has %d, Batch.Records is %d", ErrBatch, len(ids), b.Records)
 	case pos != nil && len(pos) != len(ids):
@@ -243,6 +243,9 @@ func (d *Deduplicator) checkBatch(b Batch, pos []int32, ids []string) ([]int32, 
 	}
 	return pos, ids, order, nil
 }
+
+// maxGuardText bounds how much of a key is in an error.
+const maxGuardText = 512
 
 // hashTag returns the part of a key that decides its slot in a cluster.
 func hashTag(key string) string {

@@ -136,7 +136,7 @@ func (d *Deduplicator) scriptErr(ctx context.Context, err error, guard string) e
 	kind, detail, _ := strings.Cut(text, " ")
 	switch kind {
 	case "LAYOUT":
-		return fmt.Errorf("%w: the window %q has layout %s, this program needs layout %d", ErrLayout, d.name, detail, layout)
+		return fmt.Errorf("%w: the window %q has layout %s, this program needs layout %d", ErrLayout, d.name, detail[:min(len(detail), 64)], layout)
 	case "DIGEST":
 		return fmt.Errorf("%w: the ids in it were stored with Config.Digest = %v; use that, Clear the window, or wait until it has expired",
 			configErr("Digest", d.cfg.Digest, "%v in window %q", !d.cfg.Digest, d.name), !d.cfg.Digest)

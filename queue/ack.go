@@ -114,13 +114,13 @@ func (q *Queue) checkUndo(undo []Undo) error {
 	for _, u := range undo {
 		switch {
 		case !strings.HasPrefix(u.Key, q.tag[:len(q.tag)-1]):
-			return fmt.Errorf("%w: key is %q, must begin with %s, or it may be on another node", ErrUndo, u.Key, q.tag[:len(q.tag)-1])
+			return fmt.Errorf("%w: key is %q, must begin with %s, or it may be on another node", ErrUndo, cut(u.Key, maxName), q.tag[:len(q.tag)-1])
 		case u.Offset < 0:
-			return fmt.Errorf("%w: key %q: offset is %d, must not be negative", ErrUndo, u.Key, u.Offset)
+			return fmt.Errorf("%w: key %q: offset is %d, must not be negative", ErrUndo, cut(u.Key, maxName), u.Offset)
 		case u.Old == "":
-			return fmt.Errorf("%w: key %q: Old is empty", ErrUndo, u.Key)
+			return fmt.Errorf("%w: key %q: Old is empty", ErrUndo, cut(u.Key, maxName))
 		case len(u.New) > len(u.Old):
-			return fmt.Errorf("%w: key %q: New has %d bytes, must have at most the %d of Old", ErrUndo, u.Key, len(u.New), len(u.Old))
+			return fmt.Errorf("%w: key %q: New has %d bytes, must have at most the %d of Old", ErrUndo, cut(u.Key, maxName), len(u.New), len(u.Old))
 		}
 	}
 	return nil

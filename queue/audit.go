@@ -101,7 +101,7 @@ const (
 func (a *auditRun) differ(f finding, format string, args ...any) {
 	for i, arg := range args {
 		if text, ok := arg.(string); ok {
-			args[i] = printable(cut(text, maxName))
+			args[i] = shown(text)
 		}
 	}
 	a.found = append(a.found, f)
@@ -209,7 +209,7 @@ func (b auditedBatch) fault() string {
 }
 
 func (q *Queue) auditBatches(ctx context.Context, a *auditRun, keys auditKeys) error {
-	pages := slices.Collect(slices.Chunk(sorted(keys.batches), page))
+	pages := slices.Collect(slices.Chunk(sorted(keys.batches), longPage))
 	if len(pages) == 0 {
 		pages = [][]string{nil} // for the sums
 	}
@@ -421,17 +421,17 @@ func isID(text string) bool {
 	return err == nil
 }
 
-// maxName bounds how much of a key or an id is in a difference.
+// maxName bounds how much of a key or an id is in a text.
 const maxName = 512
 
-// printable replaces what a log cannot print.
-func printable(text string) string {
+// shown bounds a key or an id, and replaces what a log cannot print.
+func shown(text string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return unicode.ReplacementChar
 		}
 		return r
-	}, text)
+	}, cut(text, maxName))
 }
 
 // maxText bounds how much of a text that should be a number is quoted in a message.

@@ -88,7 +88,7 @@ func parseDeadCursor(s string) (deadCursor, error) {
 	}
 	died, id, ok := strings.Cut(s, "/")
 	if f, err := strconv.ParseFloat(died, 64); !ok || err != nil || math.IsNaN(f) {
-		return deadCursor{}, fmt.Errorf("%w: DeadLetters: invalid cursor %q", ErrConfig, s)
+		return deadCursor{}, fmt.Errorf("%w: DeadLetters: invalid cursor %q", ErrConfig, cut(s, maxText))
 	}
 	return deadCursor{died, id}, nil
 }
@@ -147,7 +147,7 @@ func (q *Queue) Requeue(ctx context.Context, ids ...string) (int, error) {
 	total := 0
 	for len(ids) > 0 {
 		var args []string
-		for _, id := range ids[:min(len(ids), page)] {
+		for _, id := range ids[:min(len(ids), longPage)] {
 			args = append(args, id, q.newID())
 		}
 		v, err := q.run(ctx, requeueScript, drains, args...).AsIntSlice()

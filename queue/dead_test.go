@@ -256,3 +256,28 @@ func TestRequeueOfLargeRecords(t *testing.T) {
 		}
 	})
 }
+
+// No text of a caller, however long, makes an error long.
+func TestErrorsAreBounded(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		q, ctx, long := open(t, c, queue.Config{}), t.Context(), strings.Repeat("long\x00", 1<<18)
+		b := &queue.Batch{ID: long, Queue: long}
+		for what, call := range map[string]func() error{
+			"get":     func() error { _, err := q.Get(ctx, long); return err },
+			"letter":  func() error { _, err := q.DeadLetter(ctx, long); return err },
+			"cursor":  func() error { _, _, err := q.DeadLetters(ctx, long, 1); return err },
+			"extend":  func() error { return q.Extend(ctx, b, 0) },
+			"release": func() error { return q.Release(ctx, b, queue.ReleaseOptions{Failure: long}) },
+			"undo": func() error {
+				_, err := q.AckWith(ctx, queue.Ack{ID: long, Undo: []queue.Undo{{Key: long, Old: "a"}}})
+				return err
+			},
+			"source": func() error { return q.PushFrom(ctx, long, "", "1", []byte("a")) },
+		} {
+			if text := errText(call()); text == "" || len(text) > 4000 {
+				t.Errorf("%s: got an error of %d bytes, want one of at most 4000", what, len(text))
+			}
+		}
+	})
+}

@@ -111,7 +111,7 @@ func (e *WrongTypeError) Error() string {
 }
 
 func (e *WrongTypeError) text() string {
-	return fmt.Sprintf("%s is a %s, must be a %s", e.Key, e.Type, e.Want)
+	return fmt.Sprintf("%s is a %s, must be a %s", shown(e.Key), e.Type, e.Want)
 }
 
 // Is reports whether target is ErrWrongType.

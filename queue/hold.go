@@ -72,10 +72,10 @@ func (q *Queue) hold(ctx context.Context, op, state string, b *Batch, args ...st
 		return q.wrapScript(ctx, op, err, q.metaType(b.ID), q.listType(b.ID))
 	}
 	if v == replyBroken {
-		return fmt.Errorf("%w: %s of batch %s", ErrBroken, op, b.ID)
+		return fmt.Errorf("%w: %s of batch %s", ErrBroken, op, shown(b.ID))
 	}
 	if v < 0 {
-		return fmt.Errorf("%w: %s of batch %s, attempt %d", ErrLeaseLost, op, b.ID, b.Attempt)
+		return fmt.Errorf("%w: %s of batch %s, attempt %d", ErrLeaseLost, op, shown(b.ID), b.Attempt)
 	}
 	return nil
 }

@@ -424,7 +424,7 @@ func (q *Queue) DeadLetter(ctx context.Context, id string) (DeadLetter, error) {
 		return DeadLetter{}, err
 	}
 	if len(letters) == 0 {
-		return DeadLetter{}, fmt.Errorf("%w: %s", ErrGone, id)
+		return DeadLetter{}, fmt.Errorf("%w: %s", ErrGone, shown(id))
 	}
 	return letters[0], nil
 }

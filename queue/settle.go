@@ -17,26 +17,26 @@ func (q *Queue) Get(ctx context.Context, id string) (*Batch, error) {
 		return nil, wrapKeys(ctx, q.server, "get", err, q.metaType(id))
 	}
 	if len(meta) == 0 {
-		return nil, fmt.Errorf("%w: %s", ErrGone, id)
+		return nil, fmt.Errorf("%w: %s", ErrGone, shown(id))
 	}
 	n, err := strconv.Atoi(meta["n"])
 	if err != nil || n < 1 || n > MaxRecords {
-		return nil, fmt.Errorf("%w: batch %s: its number of records is %q", ErrBroken, id, cut(meta["n"], maxText))
+		return nil, fmt.Errorf("%w: batch %s: its number of records is %q", ErrBroken, shown(id), cut(meta["n"], maxText))
 	}
 	list, err := q.payloads(ctx, id, n, chunkOf(q.cfg.Lease.Bytes), nil)
 	switch {
 	case err != nil:
 		return nil, wrapKeys(ctx, q.server, "get", err, q.listType(id))
 	case len(list) == 0:
-		return nil, fmt.Errorf("%w: %s", ErrGone, id)
+		return nil, fmt.Errorf("%w: %s", ErrGone, shown(id))
 	case len(list) != n:
-		return nil, fmt.Errorf("%w: batch %s: got %d records, want %d", ErrBroken, id, len(list), n)
+		return nil, fmt.Errorf("%w: batch %s: got %d records, want %d", ErrBroken, shown(id), len(list), n)
 	}
 	b := &Batch{Queue: q.name, ID: id, Guard: q.metaKey(id)}
 	b.Attempt, _ = strconv.ParseInt(meta["att"], 10, 64)
 	b.describe(meta)
 	if !isID(b.Root) {
-		return nil, fmt.Errorf("%w: batch %s: its root is %q", ErrBroken, id, cut(b.Root, maxText))
+		return nil, fmt.Errorf("%w: batch %s: its root is %q", ErrBroken, shown(id), cut(b.Root, maxText))
 	}
 	return b, b.fill(list)
 }
@@ -76,7 +76,7 @@ func (q *Queue) settleFailed(ctx context.Context, b *Batch, settle SettleFunc) e
 		// The batch goes back as it was, with its counters, a little later. If the lease is lost, there
 		// is nothing to give back.
 		_ = q.release(context.WithoutCancel(ctx), stateSettling, b, ReleaseOptions{Delay: q.cfg.Lease.Backoff})
-		return fmt.Errorf("queue: settle batch %s: %w", b.ID, err)
+		return fmt.Errorf("queue: settle batch %s: %w", shown(b.ID), err)
 	}
 	return nil
 }
@@ -107,7 +107,7 @@ func (q *Queue) split(ctx context.Context, b *Batch, attempt string, undo []Undo
 	case err != nil:
 		return q.wrapScript(ctx, "split", err, append(undoKeys(lastUndos(undo)), q.metaType(b.ID), q.listType(b.ID))...)
 	case v == replyBroken:
-		return fmt.Errorf("%w: batch %s", ErrBroken, b.ID)
+		return fmt.Errorf("%w: batch %s", ErrBroken, shown(b.ID))
 	}
 	// A lost lease is no error: another process has settled the batch, or will.
 	return nil

@@ -38,7 +38,7 @@ func (s *Shards) on(b *Batch, f func(*Queue) error) error {
 	}
 	q := s.Of(b)
 	if q == nil {
-		return fmt.Errorf("%w: batch %s is of queue %q, which is not a shard", ErrGone, b.ID, b.Queue)
+		return fmt.Errorf("%w: batch %s is of queue %q, which is not a shard", ErrGone, shown(b.ID), shown(b.Queue))
 	}
 	return f(q)
 }
@@ -47,7 +47,7 @@ func (s *Shards) on(b *Batch, f func(*Queue) error) error {
 func (s *Shards) Get(ctx context.Context, id string) (*Batch, error) {
 	q := s.OfID(id)
 	if q == nil {
-		return nil, fmt.Errorf("%w: %s", ErrGone, id)
+		return nil, fmt.Errorf("%w: %s", ErrGone, shown(id))
 	}
 	return q.Get(ctx, id)
 }

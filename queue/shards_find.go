@@ -77,7 +77,7 @@ func (s *Shards) DeadLetters(ctx context.Context, cursor string, n int) (dead []
 	if cursor != "" {
 		shard, rest, _ := strings.Cut(cursor, ":")
 		if at, err = strconv.Atoi(shard); err != nil || at < 0 || at >= len(s.queues) {
-			return nil, "", fmt.Errorf("%w: DeadLetters: invalid cursor %q", ErrConfig, cursor)
+			return nil, "", fmt.Errorf("%w: DeadLetters: invalid cursor %q", ErrConfig, cut(cursor, maxText))
 		}
 		inner = rest
 	}
@@ -114,7 +114,7 @@ func (s *Shards) DeadLetters(ctx context.Context, cursor string, n int) (dead []
 func (s *Shards) DeadLetter(ctx context.Context, id string) (DeadLetter, error) {
 	q := s.OfID(id)
 	if q == nil {
-		return DeadLetter{}, fmt.Errorf("%w: %s", ErrGone, id)
+		return DeadLetter{}, fmt.Errorf("%w: %s", ErrGone, shown(id))
 	}
 	return q.DeadLetter(ctx, id)
 }
