@@ -18,7 +18,7 @@ import (
 // asUser returns a client of a user that may use the keys of table w and these commands.
 func asUser(t *testing.T, url string, admin rueidis.Client, name string, rights ...string) rueidis.Client {
 	t.Helper()
-	args := append([]string{"SETUSER", name, "reset", "on", ">pw", "~{w}:lookup:*", "~w:lookup*", "+hello", "+ping"}, rights...)
+	args := append([]string{"SETUSER", name, "reset", "on", ">pw", "~{w}:lookup:*", "~w:lookup", "~w:lookup:*", "+hello", "+ping"}, rights...)
 	if err := admin.Do(t.Context(), admin.B().Arbitrary("ACL").Args(args...).Build()).Error(); err != nil {
 		t.Fatal(err)
 	}

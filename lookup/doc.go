@@ -72,9 +72,10 @@
 //
 // A reader of a Table needs the keys ~{name}:lookup:* and the commands +eval +evalsha +get +time
 // +hgetall. A process that refreshes also needs +set +del +hset +hlen +pttl +pexpire +persist
-// +unlink, and +scan to find what is left of a version whose description was damaged or deleted;
-// a refresh that finds no current version looks through the keys of the server once. The signal
-// needs +subscribe or +publish, with &{name}:lookup:changed. A Remote needs the keys
-// ~<name>:lookup* and +eval +evalsha +get +mget +set +unlink. Its entries are in the client's cache
-// only with +client|caching +multi +exec +pttl as well; without them each look-up asks Redis.
+// +unlink, and +scan to find what is left of a version whose description was damaged or deleted; a
+// refresh that finds no current version looks through the keys of the server once. The signal needs
+// +subscribe or +publish, with &{name}:lookup:changed. A Remote needs the keys ~<name>:lookup and
+// ~<name>:lookup:*, and +eval +evalsha +get +mget +set +unlink. Its entries are in the client's
+// cache only with +client|caching +multi +exec +pttl as well; without them each look-up asks Redis.
+// In a pattern, put a backslash before each *, ?, [, ] and backslash of the name.
 package lookup
