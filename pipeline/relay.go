@@ -95,6 +95,7 @@ type Relay struct {
 	source string
 	cfg    RelayConfig
 	failed *outage
+	pace   redisx.Pace
 }
 
 // NewRelay returns a relay of that name. It performs no I/O. A name belongs to one query: under
@@ -124,44 +125,61 @@ func NewRelay(q RelayQueue, name string, cfg RelayConfig) (*Relay, error) {
 	return &Relay{queue: q, source: name, cfg: cfg, failed: newOutage(cfg.Logger, "relaying", "queue", q.Name(), "relay", name)}, nil
 }
 
-// Step copies one page and returns the number of its records, 0 when there are none. After an error
-// the same page is read again, unless it was pushed. A page that exceeds the room of a bounded
-// queue is [queue.ErrFull]; Run waits for room.
+// Step copies one page and returns the number of its records, 0 when there are none. Of a page with
+// many bytes it copies as much as the network takes at once. After an error the same page is read
+// again, unless it was pushed. A page that exceeds the room of a bounded queue is [queue.ErrFull];
+// Run waits for room.
 func (r *Relay) Step(ctx context.Context) (int, error) {
+	n, _, err := r.step(ctx)
+	return n, err
+}
+
+// step does what Step does, and reports whether there may be more records.
+func (r *Relay) step(ctx context.Context) (n int, more bool, err error) {
 	at, err := r.queue.Position(ctx, r.source)
 	if err != nil {
-		return 0, fmt.Errorf("pipeline: relay %s: could not read the position: %w", r.source, err)
+		return 0, false, fmt.Errorf("pipeline: relay %s: could not read the position: %w", r.source, err)
 	}
 	start := cmp.Or(at, r.cfg.Start)
-	to, payloads, err := r.page(ctx, start)
+	positions, payloads, err := r.page(ctx, start)
 	if err != nil {
-		return 0, fmt.Errorf("pipeline: relay %s: could not read the records after %q: %w", r.source, start, err)
+		return 0, false, fmt.Errorf("pipeline: relay %s: could not read the records after %q: %w", r.source, start, err)
 	}
 	if len(payloads) == 0 {
-		return 0, nil
+		return 0, false, nil
 	}
-	if err := r.queue.PushFrom(ctx, r.source, at, to, payloads...); err != nil {
-		return 0, fmt.Errorf("pipeline: relay %s: could not push %d records: %w", r.source, len(payloads), err)
+	n, bytes := 1, len(payloads[0])
+	for limit := r.pace.Limit(); n < len(payloads) && bytes+len(payloads[n]) <= limit; n++ {
+		bytes += len(payloads[n])
 	}
-	return len(payloads), nil
+	begin := time.Now()
+	err = r.queue.PushFrom(ctx, r.source, at, positions[n-1], payloads[:n]...)
+	if err != nil {
+		if isTransient(err) && !redisx.NotSent(err) && ctx.Err() == nil {
+			r.pace.Learn(bytes, time.Since(begin), true)
+		}
+		return 0, false, fmt.Errorf("pipeline: relay %s: could not push %d records: %w", r.source, n, err)
+	}
+	r.pace.Learn(bytes, time.Since(begin), false)
+	return n, n < len(payloads) || n >= r.cfg.Records, nil
 }
 
 // page reads the records after a position, and checks their order.
-func (r *Relay) page(ctx context.Context, at string) (to string, payloads [][]byte, err error) {
-	positions, payloads, err := r.read(ctx, at, r.cfg.Records)
+func (r *Relay) page(ctx context.Context, at string) (positions []string, payloads [][]byte, err error) {
+	positions, payloads, err = r.read(ctx, at, r.cfg.Records)
 	if err != nil || len(payloads) == 0 {
-		return "", nil, err
+		return nil, nil, err
 	}
 	if positions[0] == at {
-		return "", nil, fmt.Errorf("%w: RelayConfig.SQL returns the record at $1, must return only those after it", ErrConfig)
+		return nil, nil, fmt.Errorf("%w: RelayConfig.SQL returns the record at $1, must return only those after it", ErrConfig)
 	}
-	to = positions[len(positions)-1]
-	if len(positions) < DefaultRelayRecords && len(positions) >= r.cfg.Records && numberGrows(at, to) {
-		if positions, _, err = r.read(ctx, at, DefaultRelayRecords); err != nil {
-			return "", nil, err
+	longer := positions
+	if len(positions) < DefaultRelayRecords && len(positions) >= r.cfg.Records && numberGrows(at, positions[len(positions)-1]) {
+		if longer, _, err = r.read(ctx, at, DefaultRelayRecords); err != nil {
+			return nil, nil, err
 		}
 	}
-	return to, payloads, r.ordered(ctx, positions)
+	return positions, payloads, r.ordered(ctx, longer)
 }
 
 // numberGrows reports whether the first number that differs in two positions has another length in
@@ -277,7 +295,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	pause := backoff{}
 	var steps closings
 	for ctx.Err() == nil {
-		n, err := r.Step(ctx)
+		_, more, err := r.step(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -293,7 +311,7 @@ func (r *Relay) Run(ctx context.Context) error {
 		default:
 			r.failed.succeeded("")
 			pause, steps = backoff{}, closings{}
-			if n >= r.cfg.Records {
+			if more {
 				continue
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -189,6 +190,51 @@ func TestRelayStep(t *testing.T) {
 		if _, err := pipeline.NewRelay(next, "items", cfg); !errors.Is(err, pipeline.ErrConfig) || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
 		}
+	}
+}
+
+// slowRelay is a queue on a network that is too slow for pushes of more than some bytes.
+type slowRelay struct {
+	pipeline.RelayQueue
+
+	most, greatest int
+}
+
+func (q *slowRelay) PushFrom(ctx context.Context, source, from, to string, payloads ...[]byte) error {
+	bytes := 0
+	for _, p := range payloads {
+		bytes += len(p)
+	}
+	q.greatest = max(q.greatest, bytes)
+	if bytes > q.most {
+		return os.ErrDeadlineExceeded
+	}
+	return q.RelayQueue.PushFrom(ctx, source, from, to, payloads...)
+}
+
+// A page of more bytes than the network takes before the client gives up is pushed in parts.
+func TestRelayOverASlowNetwork(t *testing.T) {
+	t.Parallel()
+	r, next, _ := relayed(t, 1000)
+	slow := &slowRelay{RelayQueue: next, most: 1500 << 10}
+	cfg := relayConfig(r, 1000)
+	cfg.SQL, cfg.Start = "SELECT i.no::text, repeat('x', 65536)::bytea FROM generate_series($1::text::bigint + 1, 128) i(no) ORDER BY i.no LIMIT $2", "0"
+	relay, err := pipeline.NewRelay(slow, "items", cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	failures, steps := 0, 0
+	for sum := 0; sum < 128; steps++ {
+		n, err := relay.Step(t.Context())
+		if sum += n; err == nil && n > 0 {
+			continue
+		}
+		if failures++; !errors.Is(err, os.ErrDeadlineExceeded) || failures > 2 {
+			t.Fatalf("got %d of 128 records and %v", sum, err)
+		}
+	}
+	if s, err := next.Stats(t.Context()); err != nil || s.Ready != 128 || steps > 20 {
+		t.Errorf("got %d records after %d steps and %v, want 128 after a few", s.Ready, steps, err)
 	}
 }
 
