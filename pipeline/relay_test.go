@@ -218,7 +218,7 @@ func TestRelayOverASlowNetwork(t *testing.T) {
 	r, next, _ := relayed(t, 1000)
 	slow := &slowRelay{RelayQueue: next, most: 1500 << 10}
 	cfg := relayConfig(r, 1000)
-	cfg.SQL, cfg.Start = "SELECT i.no::text, repeat('x', 65536)::bytea FROM generate_series($1::text::bigint + 1, 128) i(no) ORDER BY i.no LIMIT $2", "0"
+	cfg.SQL, cfg.Start = "SELECT i.no::text, repeat('x', 65536) FROM generate_series($1::text::bigint + 1, 128) i(no) ORDER BY i.no LIMIT $2", "0"
 	relay, err := pipeline.NewRelay(slow, "items", cfg)
 	if err != nil {
 		t.Fatal(err)
