@@ -186,13 +186,18 @@ local function copy(source, length, batch, n)
   redis.call('SORT', source, 'BY', 'nosort', 'LIMIT', length - n, n, 'STORE', batch)
 end
 
--- probe copies a few of the oldest n records, and returns how many to copy if each of them takes as
--- much memory as those.
-local function probe(source, length, batch, n)
-  copy(source, length, batch, PROBE)
-  local each = memoryOf(batch, 0) / PROBE
+-- limit returns how many of n records to copy if each takes so much memory, and at least PROBE.
+local function limit(n, each)
   if each * n <= MAX_COPY then return n end
   return math.min(n, math.max(PROBE, math.floor(copyBytes * 1.1 / each)))
+end
+
+-- probe copies a few of the oldest n records, and returns how many to copy if the others are like
+-- them.
+local function probe(source, length, batch, n)
+  if n <= PROBE then return n end
+  copy(source, length, batch, PROBE)
+  return limit(n, memoryOf(batch, 0) / PROBE)
 end
 
 -- moveFast moves up to n of the oldest records of a list to another one, by native commands.
@@ -205,7 +210,8 @@ local function moveFast(source, length, batch, n, average)
   end
   if not all or all > copyBytes then
     n = guessRecords(source, n, average)
-    if n > PROBE then n = probe(source, length, batch, n) end
+    if all then n = limit(n, all / length) end
+    n = probe(source, length, batch, n)
   end
   copy(source, length, batch, n)
   local size
@@ -234,7 +240,8 @@ end
 
 -- seal makes a batch of the oldest records of a list, and returns the reply. The batch keeps the
 -- order of the list: the oldest record, position 0, is at its right end. The first write is the one
--- to the set that was not read before: a wrong type ends the script there.
+-- to the set that was not read before: a wrong type ends the script there. The average falls by
+-- half at most, or a few small records would hide that others are large.
 local function seal(source, length, stat)
   local batch, n, size = listOf(id), math.min(length, maxRecords, fast and MAX_FAST or MAX_SLOW), 0
   redis.call('ZADD', OPEN, int(now), id)
@@ -247,7 +254,7 @@ local function seal(source, length, stat)
     'first', int(now), 'worker', worker)
   redis.call('ZADD', LEASES, int(deadline), id)
   redis.call('HSET', STAT, 'taken', plus(stat.taken, n), 'inflight', plus(stat.inflight, n), 'clock', int(now),
-    'avg', math.ceil(size / n), 'layout', LAYOUT)
+    'avg', math.max(math.ceil(size / n), math.floor(stat.average / 2)), 'layout', LAYOUT)
   return {'fresh', id, 1, deadline, now, n}
 end
 
