@@ -82,10 +82,21 @@ func (q *Queue) pushSmall(ctx context.Context, values []string) error {
 	return q.durable(notDurable, len(values))
 }
 
-// reserve reserves room for n records and returns the id of the reservation.
+// reserve reserves room for n records and returns the id of the reservation. It waits for its reply
+// after ctx has ended: the room is given back if there is none, and that must not come before the
+// request.
 func (q *Queue) reserve(ctx context.Context, n int) (id string, err error) {
+	if err := ctx.Err(); err != nil {
+		return "", wrap("push", err)
+	}
 	id = uid.New()
-	return id, q.reserved(ctx, q.run(ctx, reserveScript, fills, q.reserveArgs(id, n)...), n, 0)
+	call, cancel := redisx.Outlive(ctx, replyGrace)
+	defer cancel()
+	r := q.run(call, reserveScript, fills, q.reserveArgs(id, n)...)
+	if !answered(r.Error()) {
+		q.unreserve(ctx, id, n)
+	}
+	return id, q.reserved(ctx, r, n, 0)
 }
 
 // reserveDuring reserves room while work runs: the copying of the payloads takes as long as the

@@ -20,10 +20,23 @@ type lossy struct {
 	lose bool
 	held []func() // commands that the server gets later
 	hold bool
+	once bool // lose the next reply to a single script
 }
 
 // errNoReply is the error of a lost reply.
 var errNoReply = context.Canceled
+
+func (c *lossy) Do(ctx context.Context, cmd rueidis.Completed) rueidis.RedisResult {
+	script := cmd.Commands()[0]
+	r := c.Client.Do(ctx, cmd)
+	if !c.once || script != "EVALSHA" && script != "EVAL" {
+		return r
+	}
+	c.once = false
+	canceled, cancel := context.WithCancel(ctx)
+	cancel()
+	return c.Client.Do(canceled, c.B().Ping().Build())
+}
 
 func (c *lossy) DoMulti(ctx context.Context, cmds ...rueidis.Completed) []rueidis.RedisResult {
 	script := cmds[0].Commands()[0]
@@ -140,4 +153,28 @@ func TestLeaseEndsAtTheDeadline(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", what, err, context.DeadlineExceeded)
 		}
 	}
+}
+
+// Room whose reservation was not answered is given back at once.
+func TestUnansweredReservation(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		client := &lossy{Client: c}
+		q := open(t, client, queue.Config{Push: queue.PushConfig{MaxDepth: 250}})
+		many := records(0, 100)
+		must(t, q.Push(t.Context(), many...)) // the server knows the scripts then
+		for what, push := range map[string]func() error{
+			"Push":   func() error { return q.Push(t.Context(), many...) },
+			"PushAt": func() error { return q.PushAt(t.Context(), time.Now().Add(time.Hour), many...) },
+		} {
+			client.once = true
+			if err := push(); !errors.Is(err, errNoReply) || client.once {
+				t.Errorf("%s: got %v, want a lost reply", what, err)
+			}
+			if st, err := q.Stats(t.Context()); err != nil || st.Reserved != 0 || st.Ready != 100 {
+				t.Errorf("%s: %d records reserved, %d ready, %v, want 0 and 100", what, st.Reserved, st.Ready, err)
+			}
+		}
+		must(t, q.Push(t.Context(), many...))
+	})
 }
