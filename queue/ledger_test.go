@@ -83,3 +83,12 @@ func (l *ledger) known(_ context.Context, ids []string) ([]queue.BatchFate, erro
 	}
 	return out, nil
 }
+
+// staged is a ledger that has every batch in a registry.
+func (l *ledger) staged(ctx context.Context, ids []string) ([]queue.BatchFate, error) {
+	fates, err := l.known(ctx, ids)
+	for i := range fates {
+		fates[i].Fate = queue.FateStaged
+	}
+	return fates, err
+}

@@ -113,11 +113,14 @@ var damages = map[string]func(d damaged) []string{
 	"a delayed push has a long name":           func(d damaged) []string { return []string{"ZADD", d.key("delayed"), "9e15", longText} },
 	"a foreign key has a long name":            func(d damaged) []string { return []string{"SET", d.key(longText), "x"} },
 	"a batch without an id is handed off":      func(d damaged) []string { return []string{"ZADD", d.key("handed"), "1", "ghost"} },
-	"a batch without a root":                   func(d damaged) []string { return []string{"HSET", d.key("m:" + d.released.ID), "root", ""} },
-	"the root of a batch is no id":             func(d damaged) []string { return []string{"HSET", d.key("m:" + d.handed.ID), "root", "x"} },
-	"a place that no ledger stores":            func(d damaged) []string { return []string{"HSET", d.key("m:" + d.released.ID), "off", "4000000000"} },
-	"a batch of too many records":              func(d damaged) []string { return []string{"HSET", d.key("m:" + d.leased.ID), "n", "9007199254740991"} },
-	"a batch of fewer than no records":         func(d damaged) []string { return []string{"HSET", d.key("m:" + d.leased.ID), "n", "-7"} },
+	"a foreign hash is handed off": func(d damaged) []string {
+		return []string{"EVAL", "redis.call('HSET', KEYS[1], 'att', 1) return redis.call('ZADD', KEYS[2], 1, 'ghost')", "2", d.key("m:ghost"), d.key("handed")}
+	},
+	"a batch without a root":           func(d damaged) []string { return []string{"HSET", d.key("m:" + d.released.ID), "root", ""} },
+	"the root of a batch is no id":     func(d damaged) []string { return []string{"HSET", d.key("m:" + d.handed.ID), "root", "x"} },
+	"a place that no ledger stores":    func(d damaged) []string { return []string{"HSET", d.key("m:" + d.released.ID), "off", "4000000000"} },
+	"a batch of too many records":      func(d damaged) []string { return []string{"HSET", d.key("m:" + d.leased.ID), "n", "9007199254740991"} },
+	"a batch of fewer than no records": func(d damaged) []string { return []string{"HSET", d.key("m:" + d.leased.ID), "n", "-7"} },
 	"a batch was sealed in thousands of years": func(d damaged) []string {
 		return []string{"HINCRBY", d.key("m:" + d.released.ID), "sealed", "1000000000000000"}
 	},
@@ -163,6 +166,9 @@ func TestDamageIsNamedAndMended(t *testing.T) {
 			_ = c.Do(ctx, c.B().Zadd().Key(d.key("leases")).Xx().ScoreMember().ScoreMember(1, d.leased.ID).Build()).Error()
 			drainDamaged(t, what, c, d)
 			l := newLedger()
+			if _, err := q.Reconcile(ctx, l.staged, l.settle); err != nil && !errors.Is(err, queue.ErrWrongType) {
+				t.Errorf("%s: reconcile before the repair: %v", what, err)
+			}
 			r, err := q.Repair(ctx, l.settle)
 			if err != nil {
 				t.Errorf("%s: repair: %v", what, err)
