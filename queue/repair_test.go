@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -412,5 +413,47 @@ func TestAuditWhileSomethingMoves(t *testing.T) {
 		a, err := q.Audit(ctx)
 		must(t, err)
 		must(t, a.Balanced())
+	})
+}
+
+// Repair keeps what another program has put in place of a batch, also the second time.
+func TestRepairKeepsForeignKeys(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		d, ctx := newDamaged(t, c), t.Context()
+		kept := map[string]bool{}
+		for i, key := range []string{"b:" + d.handed.ID, "m:" + d.leased.ID, "b:" + d.handed.ID, "d:" + d.dead, "l:" + d.delayed, "foreign"} {
+			must(t, c.Do(ctx, c.B().Set().Key(d.key(key)).Value(strconv.Itoa(i)).Build()).Error())
+			r, err := d.q.Repair(ctx, newLedger().settle)
+			must(t, err)
+			must(t, r.After.Balanced())
+			if len(r.Aside) != 1 || kept[r.Aside[0]] {
+				t.Fatalf("%s: got %q aside, want one new key", key, r.Aside)
+			}
+			kept[r.Aside[0]] = true
+			if v, err := c.Do(ctx, c.B().Get().Key(r.Aside[0]).Build()).ToString(); v != strconv.Itoa(i) {
+				t.Errorf("%s: got %q, %v, want %d", key, v, err, i)
+			}
+		}
+	})
+}
+
+// A number of records that no batch can have does not get into the books.
+func TestAckOfAnImpossibleNumber(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		for _, n := range []string{"9007199254740991", "-4", "0", "100001"} {
+			d, ctx := newDamaged(t, c), t.Context()
+			must(t, c.Do(ctx, c.B().Hset().Key(d.key("m:"+d.handed.ID)).FieldValue().FieldValue("n", n).Build()).Error())
+			_, err := d.q.Ack(ctx, d.handed.ID)
+			must(t, err)
+			l := newLedger()
+			l.promote(d.handed)
+			_, err = d.q.Repair(ctx, l.settle)
+			must(t, err)
+			if s := books(t, d.q); s.Acked != 4 || s.Lost != 0 || s.Balanced() != nil {
+				t.Errorf("n = %s: got %d acked and %d lost, %v, want 4 and 0", n, s.Acked, s.Lost, s.Balanced())
+			}
+		}
 	})
 }
