@@ -18,7 +18,7 @@ var (
 	ErrBatch = errors.New("dedup: invalid batch")
 	// ErrNoAOF reports that Config.Durable is set and the server cannot confirm writes on disk. It
 	// needs WAITAOF (Redis 7.2 or later), appendonly yes, and appendfsync everysec or always.
-	ErrNoAOF = errors.New("dedup: Durable needs WAITAOF (Redis 7.2 or later) and appendonly yes")
+	ErrNoAOF = errors.New("dedup: Redis cannot confirm that writes are on disk")
 	// ErrNotDurable reports that the claims were made, but the server did not confirm in time that
 	// they are on disk. The claims remain and the verdicts are stored; it is safe to call Claim again.
 	ErrNotDurable = errors.New("dedup: the claims are not confirmed on disk")

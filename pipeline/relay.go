@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"unicode"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/headrace/headrace/internal/redisx"
 	"github.com/headrace/headrace/queue"
@@ -211,7 +213,11 @@ func (r *Relay) read(ctx context.Context, at string, records int) (positions []s
 	for rows.Next() {
 		var position string
 		var payload []byte
-		if err := rows.Scan(&position, &payload); err != nil {
+		var scan any = &payload
+		if escaped, ok := escapedBytea(rows); ok {
+			payload, scan = escaped, nil
+		}
+		if err := rows.Scan(&position, scan); err != nil {
 			return nil, nil, err
 		}
 		if payload == nil {
@@ -220,6 +226,28 @@ func (r *Relay) read(ctx context.Context, at string, records int) (positions []s
 		positions, payloads = append(positions, position), append(payloads, payload)
 	}
 	return positions, payloads, rows.Err()
+}
+
+// escapedBytea returns the payload of a row if it is a bytea as bytea_output = escape prints it,
+// which pgx does not read. In that form a backslash is doubled, and other bytes are octal.
+func escapedBytea(rows pgx.Rows) (payload []byte, ok bool) {
+	fields, raw := rows.FieldDescriptions(), rows.RawValues()
+	if len(raw) < 2 || raw[1] == nil || fields[1].DataTypeOID != pgtype.ByteaOID || fields[1].Format != pgx.TextFormatCode ||
+		bytes.HasPrefix(raw[1], []byte(`\x`)) {
+		return nil, false
+	}
+	payload = []byte{}
+	for text := raw[1]; len(text) > 0; {
+		switch {
+		case text[0] != '\\':
+			payload, text = append(payload, text[0]), text[1:]
+		case len(text) >= 4 && text[1] != '\\':
+			payload, text = append(payload, (text[1]-'0')<<6|(text[2]-'0')<<3|(text[3]-'0')), text[4:]
+		default:
+			payload, text = append(payload, '\\'), text[min(2, len(text)):]
+		}
+	}
+	return payload, true
 }
 
 // ordered returns an error if the query's ORDER BY contradicts its condition on $1. Such a page is

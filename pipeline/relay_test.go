@@ -339,3 +339,47 @@ func TestRelayAfterARestore(t *testing.T) {
 	})
 	same(t, "relayed", []string{"old6 keep", "old7 keep", "old8 keep", "old9 keep", "new keep"}, got)
 }
+
+// Payloads of the type bytea arrive as they are, whatever form the database prints them in.
+func TestRelayOfBytea(t *testing.T) {
+	t.Parallel()
+	r, _, _ := relayed(t, 300)
+	for _, output := range []string{"hex", "escape"} {
+		next, err := queue.New(t.Context(), r.redis, servertest.Prefix(t), queue.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		pool := r.pool.Config()
+		pool.ConnConfig.RuntimeParams["bytea_output"] = output
+		db, err := pgxpool.NewWithConfig(t.Context(), pool)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		cfg := relayConfig(r, 300)
+		cfg.DB, cfg.Start = db, "0"
+		cfg.SQL = `SELECT i.no::text, CASE i.no WHEN 257 THEN decode('', 'hex') WHEN 258 THEN decode('5c7834315c313334', 'hex') ELSE decode(repeat(lpad(to_hex(i.no - 1), 2, '0') || '5c', 3), 'hex') END
+			FROM generate_series($1::text::bigint + 1, 258) i(no) ORDER BY i.no LIMIT $2`
+		relay, err := pipeline.NewRelay(next, "items", cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := relay.Step(t.Context()); n != 258 || err != nil {
+			t.Fatalf("%s: relayed %d, %v, want 258", output, n, err)
+		}
+		b, err := next.TryLease(t.Context(), queue.LeaseOptions{Records: 300})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want []string
+		for i := range 256 {
+			want = append(want, strings.Repeat(string([]byte{byte(i), '\\'}), 3))
+		}
+		want = append(want, "", `\x41\134`)
+		for i, p := range b.Payloads {
+			if string(p) != want[i] {
+				t.Fatalf("%s: payload %d is %q, want %q", output, i, p, want[i])
+			}
+		}
+	}
+}

@@ -42,8 +42,8 @@ var (
 	ErrLayout = errors.New("queue: layout of the data differs")
 	// ErrEviction reports a server that may evict the keys of the queue.
 	ErrEviction = errors.New("queue: Redis may evict keys")
-	// ErrNoAOF reports that PushConfig.Durable is set and the server has no append-only file.
-	ErrNoAOF = errors.New("queue: Redis has no append-only file to wait for")
+	// ErrNoAOF reports that PushConfig.Durable is set and the server cannot confirm writes on disk.
+	ErrNoAOF = errors.New("queue: Redis cannot confirm that writes are on disk")
 	// ErrNotDurable reports records that are in the queue but are not confirmed on disk.
 	ErrNotDurable = errors.New("queue: not confirmed on disk")
 	// ErrUndo reports an Undo that cannot be applied.

@@ -10,8 +10,23 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// ErrNoAOF reports that the server has no append-only file to wait for.
-var ErrNoAOF = errors.New("the server has no append-only file to wait for")
+// ErrNoAOF reports that the server cannot confirm that writes are on disk.
+var ErrNoAOF = errors.New("the server cannot confirm that writes are on disk")
+
+// noAOFError is an ErrNoAOF. Its text is the remedy, after the text of the caller's own ErrNoAOF.
+type noAOFError struct {
+	remedy string
+	err    error // the server's; nil: none
+}
+
+func (e *noAOFError) Error() string {
+	if e.err == nil {
+		return e.remedy
+	}
+	return e.remedy + ": " + e.err.Error()
+}
+
+func (e *noAOFError) Unwrap() []error { return []error{ErrNoAOF, e.err} }
 
 // errUnconfirmed reports that the disk did not confirm the writes in time.
 var errUnconfirmed = errors.New("WAITAOF: no confirmation")
@@ -68,7 +83,7 @@ func (s *Server) RunDurably(ctx context.Context, timeout time.Duration, c Call) 
 func (s *Server) checkFsync(ctx context.Context) error {
 	policy, err := s.Setting(ctx, "appendfsync")
 	if err == nil && policy == "no" {
-		err = fmt.Errorf("%w: appendfsync is no: set it to everysec or always", ErrNoAOF)
+		err = &noAOFError{"appendfsync is no: set it to everysec or always", nil}
 	}
 	return err
 }
@@ -115,9 +130,9 @@ func (s *Server) ProbeAOF(ctx context.Context) error {
 	case !isReply || Refused(err):
 		return err
 	case strings.Contains(err.Error(), "appendonly"):
-		return fmt.Errorf("%w: set appendonly yes: %w", ErrNoAOF, err)
+		return &noAOFError{"set appendonly yes", err}
 	case strings.HasPrefix(err.Error(), "NOPERM"):
-		return fmt.Errorf("%w: the user may not run WAITAOF: %w", ErrNoAOF, err)
+		return &noAOFError{"let the user run WAITAOF", err}
 	}
-	return fmt.Errorf("%w: WAITAOF needs Redis 7.2 or Valkey: %w", ErrNoAOF, err)
+	return &noAOFError{"it needs WAITAOF of Redis 7.2 or Valkey, under this name", err}
 }
