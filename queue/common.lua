@@ -110,9 +110,8 @@ end
 
 -- isID reports whether a text is an id that the queue makes: a UUID of version 7. A ledger refuses
 -- any other id or root, in every call that has it.
-local HEX = '[0-9a-f]'
-local ID = '^' .. HEX:rep(8) .. '%-' .. HEX:rep(4) .. '%-7' .. HEX:rep(3) .. '%-[89ab]' .. HEX:rep(3) .. '%-' .. HEX:rep(12) .. '$'
-local function isID(text) return text and string.find(text, ID) ~= nil end
+local ID = '^%x%x%x%x%x%x%x%x%-%x%x%x%x%-7%x%x%x%-[89ab]%x%x%x%-%x%x%x%x%x%x%x%x%x%x%x%x$'
+local function isID(text) return text and string.find(text, ID) ~= nil and not string.find(text, '%u') end
 
 -- No batch has more records than this.
 local MAX_BATCH = 100000

@@ -7,12 +7,10 @@ local hasCheck, rightsCheck = pcall(function() return redis.acl_check_cmd end)
 local function needs(...)
   if not hasCheck or not rightsCheck then return end
   for _, command in ipairs({...}) do
-    local exists, may
-    local space = string.find(command, ' ', 1, true)
-    if space then
-      exists, may = pcall(rightsCheck, string.sub(command, 1, space - 1), string.sub(command, space + 1))
-    else
-      exists, may = pcall(rightsCheck, command)
+    local exists, may = pcall(rightsCheck, command)
+    if not exists then -- also one with its subcommand
+      local first, second = string.match(command, '^(%S+) (%S+)$')
+      if first then exists, may = pcall(rightsCheck, first, second) end
     end
     if not exists then error({err = 'ERR unknown command \'' .. command .. '\': the script needs it'}) end
     if not may then error({err = 'NOPERM the user may not run \'' .. command .. '\': the script needs it'}) end
