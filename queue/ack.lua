@@ -32,6 +32,7 @@ local function acknowledge(batch)
 end
 
 needs('ZREM', 'UNLINK', 'HSET', 'HINCRBY')
+needsKeys('b:', 'm:')
 local books = redis.call('HMGET', STAT, 'acked', 'inflight', 'layout')
 checkLayout(books[3])
 local acked, records, handed = 0, 0, 0

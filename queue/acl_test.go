@@ -198,10 +198,13 @@ func TestNoCounterIsLeftOut(t *testing.T) {
 	must(t, err)
 	t.Cleanup(c.Close)
 	err = openAs(t, c, "orders", queue.Config{}).Settle(ctx, b, queue.Resolution{})
-	if !regexp.MustCompile(`NOPERM|ACL failure|The user executing the script can't`).MatchString(errText(err)) {
+	if !refusal.MatchString(errText(err)) {
 		t.Errorf("got %v, want the server's refusal", err)
 	}
 }
+
+// refusal is in the error of a right that the user lacks.
+var refusal = regexp.MustCompile(`NOPERM|ACL failure|The user executing the script can't`)
 
 // prepare makes a queue with batches in every state.
 func prepare(t *testing.T, q *queue.Queue) {
@@ -258,4 +261,65 @@ func TestUndoOfAKeyThatMayOnlyBeRead(t *testing.T) {
 	}
 	_, err = openAs(t, admin, "orders", queue.Config{}).AckWith(ctx, queue.Ack{ID: b.ID, Undo: undo})
 	must(t, err)
+}
+
+// A user may lack the right to the keys of batches, delayed pushes or dead letters, which no call
+// names. A call that fails because of that has changed nothing.
+func TestKeysThatNoCallNames(t *testing.T) {
+	t.Parallel()
+	server := servertest.OwnRedis(t)
+	admin, ctx := server.Client(t), t.Context()
+	for _, missing := range []string{"b", "m", "l", "d"} {
+		name := "orders-" + missing
+		key := "~{" + name + "}:"
+		rules := []string{"ACL", "SETUSER", missing, "on", ">secret", "+@all", key + "ready", key + "queue:[a-z][a-z]*"}
+		for _, kind := range []string{"b", "m", "l", "d"} {
+			if kind != missing {
+				rules = append(rules, key+"queue:"+kind+":*")
+			}
+		}
+		must(t, admin.Do(ctx, admin.B().Arbitrary(rules...).Build()).Error())
+		o := redisxtest.Options(t, server.URL)
+		o.Username, o.Password = missing, "secret"
+		c, err := rueidis.NewClient(o)
+		must(t, err)
+		t.Cleanup(c.Close)
+		mine, q := openAs(t, admin, name, queue.Config{}), openAs(t, c, name, queue.Config{})
+		must(t, mine.Push(ctx, records(0, 20)...))
+		dead, held, one, many := lease(t, mine, queue.LeaseOptions{Records: 1}), lease(t, mine, queue.LeaseOptions{Records: 1}),
+			lease(t, mine, queue.LeaseOptions{Records: 1}), lease(t, mine, queue.LeaseOptions{Records: 4})
+		must(t, mine.Settle(ctx, dead, queue.Resolution{}))
+		refused := 0
+		for what, call := range map[string]func() error{
+			"ack":     func() error { _, err := q.Ack(ctx, held.ID); return err },
+			"split":   func() error { return q.Settle(ctx, many, queue.Resolution{}) },
+			"bury":    func() error { return q.Settle(ctx, one, queue.Resolution{}) },
+			"requeue": func() error { _, err := q.Requeue(ctx, dead.ID); return err },
+			"discard": func() error { _, err := q.Discard(ctx, dead.ID); return err },
+			"delayed": func() error { return q.PushAt(ctx, time.Now(), records(20, 25)...) },
+			"lease": func() error {
+				_, err := q.TryLease(ctx, queue.LeaseOptions{Records: 3})
+				return except(err, queue.ErrEmpty)
+			},
+		} {
+			before := redisxtest.Dump(t, admin, name)
+			err := call()
+			if err == nil {
+				continue
+			}
+			refused++
+			if !refusal.MatchString(err.Error()) {
+				t.Errorf("without %s, %s: got %v, want the server's refusal", missing, what, err)
+			}
+			if redisxtest.Dump(t, admin, name) != before {
+				t.Errorf("without %s, %s: got %v, and keys that have changed", missing, what, err)
+			}
+		}
+		if refused == 0 {
+			t.Errorf("without %s no call was refused", missing)
+		}
+		if a, err := mine.Audit(ctx); err != nil || a.Balanced() != nil {
+			t.Errorf("without %s: the audit has %v, %v", missing, a.Differences, err)
+		}
+	}
 }

@@ -32,6 +32,13 @@ local function serverTime()
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
+-- needsKeys ends the script if the user may not remove keys of batches, delayed pushes or dead
+-- letters: 'b:', 'm:', 'l:' or 'd:'. KEYS does not name them, so the server would refuse the one
+-- command that needs them, in the middle of the script.
+local function needsKeys(...)
+  for _, kind in ipairs({...}) do needsKey(PREFIX .. kind .. '*', 'UNLINK', PREFIX .. kind .. '-') end
+end
+
 -- fieldsOf makes a table of the reply of HGETALL.
 local function fieldsOf(flat)
   local fields = {}

@@ -116,8 +116,9 @@ type LeaseConfig struct {
 	// MaxBackoff. Jitter shortens each delay by up to half.
 	Backoff, MaxBackoff time.Duration
 	// PollInterval is how often a waiting consumer polls for work that triggers no wake-up: a released
-	// batch, a resumed queue. Consumers wake exactly when a lease expires or a delayed record is due;
-	// those of Shards up to PollInterval later.
+	// batch, a resumed queue, a lease or a delayed push that began while the consumer waited.
+	// Consumers wake exactly when any other lease expires or delayed record is due; those of Shards up
+	// to PollInterval later.
 	// (Redis wakes a blocked client only for an element that stays in the list; in the ready list that
 	// would be a record.)
 	PollInterval time.Duration

@@ -1,6 +1,7 @@
 -- Discards dead records. Returns how many there were.
 -- ARGV: prefix, then the ids of dead records.
 needs('ZREM', 'UNLINK', 'HINCRBY')
+needsKeys('d:')
 checkTypes()
 checkLayout(redis.call('HGET', STAT, 'layout'))
 local done = 0

@@ -273,6 +273,7 @@ if stat.layout and stat.layout ~= LAYOUT then return {'layout', stat.layout} end
 if stat.paused then return {'paused'} end
 needs('HDEL', 'HGETALL', 'HINCRBY', 'HSET', 'LINDEX', 'LPUSH', 'LRANGE', 'LTRIM', 'RPOP', 'UNLINK', 'ZADD', 'ZCOUNT', 'ZRANGE', 'ZREM',
   fast and 'SORT' or 'LMOVE', fast and 'RENAME' or 'LMOVE', fast and 'MEMORY USAGE' or 'LMOVE')
+needsKeys('b:', 'm:')
 local length = redis.call('LLEN', READY)
 followClock(now, stat.clock)
 deadline = now + leaseMS
@@ -288,6 +289,7 @@ if stat.delayed and stat.delayed ~= '0' or length == 0 then
   if left and length < maxRecords then return {'more'} end
 end
 if large and (length < leastRecords or length == 0 or random < 0.5) then
+  needsKeys('l:')
   local reply = seal(delayedListOf(large), largeLength, stat)
   count('delayed', -reply[6])
   if reply[6] == largeLength then redis.call('ZREM', DELAYED, large) end

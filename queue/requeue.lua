@@ -5,6 +5,7 @@
 -- ARGV: prefix, then for each record: id of the dead record, id of the new batch.
 local MAX_BYTES = 4194304 -- of payloads that pass through Lua in one call
 needs('HINCRBY', 'HMGET', 'HSET', 'HSTRLEN', 'LPUSH', 'UNLINK', 'ZADD', 'ZREM')
+needsKeys('b:', 'm:', 'd:')
 local now = int(begin())
 local done, size, seen = 0, 0, 0
 for i = 2, #ARGV, 2 do

@@ -57,6 +57,7 @@ end
 
 if redis.call('EXISTS', metaOf(id)) == 0 then return 0 end
 needs('HGETALL', 'HINCRBY', 'HSET', 'UNLINK', 'ZADD', 'ZREM', 'ZSCORE', children == 0 and 'LINDEX' or fast and 'SORT' or 'LMOVE')
+needsKeys('b:', 'm:', children == 0 and 'd:' or nil)
 local meta = readMeta(id, serverTime())
 if not meta or not SET_OF[meta.st] then
   setAside(id, begin())
