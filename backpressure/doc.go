@@ -66,7 +66,9 @@
 //
 // Consumers that call Notify need the same without +subscribe. Everything works without rights to
 // the channel: waiting producers then poll four times a second. HighMemory needs +info. A reader of
-// [Gate.Stats] needs +eval +evalsha +time +hmget +hget +llen +exists +zcard +zrange +zrangebyscore.
+// [Gate.Stats] needs +eval +evalsha +time +hmget +hget +llen +exists +zcard +zrange +zrangebyscore,
+// and one of [Gate.Audit] also +zscore +type. [Gate.Repair] needs +type and all rights of a
+// producer.
 //
 // # Failure modes
 //
