@@ -3,8 +3,10 @@
 local hasCheck, check = pcall(function() return redis.acl_check_cmd end)
 if not hasCheck or not check then return 1 end
 local unknown, forbidden = {}, {}
+local key = KEYS[1] -- without its keys, a command makes Valkey crash: see rights.lua
+local arguments = {MEMORY = {'USAGE', key}, ZUNIONSTORE = {key, '1', key}, PUBLISH = {}}
 for _, command in ipairs(ARGV) do
-  local exists, may = pcall(check, unpack(command == 'MEMORY' and {'MEMORY', 'USAGE'} or {command}))
+  local exists, may = pcall(check, command, unpack(arguments[command] or {key, key}))
   if not exists then
     unknown[#unknown + 1] = '\'' .. command .. '\''
   elseif not may then
