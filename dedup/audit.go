@@ -181,7 +181,8 @@ func (d *Deduplicator) audit(ctx context.Context) (r AuditReport, err error) {
 		return r, d.auditOrphans(ctx, &r, s.stored, math.MaxInt64)
 	}
 	// The state outlives its last id by a second, and the keys of the tables by an eighth of a window.
-	return r, d.auditOrphans(ctx, &r, nil, d.cfg.Window.Milliseconds()/8+2000)
+	// After the server's clock was set back, both stay longer by that much.
+	return r, d.auditOrphans(ctx, &r, nil, (d.cfg.Window/8+r.Stats.ClockBehind).Milliseconds()+2000)
 }
 
 func (r *AuditReport) add(f fault) {
