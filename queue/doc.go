@@ -72,7 +72,8 @@
 // lost. While a server loads or fails over (LOADING, READONLY), calls retry for up to 30 seconds.
 // While it rejects writes (MISCONF, NOREPLICAS), they retry for up to 5 seconds. Later calls
 // recover without a restart. When the server's clock is set back, leases and delays keep their
-// length; delayed pushes follow the new clock.
+// length; delayed pushes follow the new clock. When it is set forward, leases and delays end early;
+// an expired lease counts as a crash.
 //
 // A batch whose keys were deleted or overwritten is set aside. Audit names it. It is never
 // delivered in part. A counter that holds no number stops nothing but bounded pushes (ErrCounter):
@@ -92,7 +93,9 @@
 // A user needs no channels, and only the commands of its role. The lines below are for a queue
 // named orders, on Redis 7 and later. PushConfig.Durable also needs +waitaof and +exists.
 // [NewShards] also needs +get, +set to record the number of shards, and the pattern ~{orders.*}:*
-// for the keys of the shards: ~{orders}:* matches none of them.
+// for the keys of the shards: ~{orders}:* matches none of them. In a cluster, each user also needs
+// +cluster|slots and +cluster|shards: the client finds the nodes with them, and without them New
+// fails with the MOVED error of a node.
 //
 //	ACL SETUSER producer on >secret ~{orders}:* +@connection -@dangerous
 //	  +eval +evalsha +time +type +hget +hmget +hset +hlen +hincrby +llen +lpush +lpushx +pexpire
