@@ -2,7 +2,8 @@
 local hasCheck, rightsCheck = pcall(function() return redis.acl_check_cmd end)
 
 -- mayRun asks the server whether the user may run a command on the first key of the script, which
--- it may write. A command without its keys makes the server read past the arguments: Valkey crashes.
+-- it may write. Given a command without its keys, a server reads past the arguments, and Valkey
+-- crashes.
 local function mayRun(command, subcommand)
   local key = KEYS[1]
   if subcommand then return pcall(rightsCheck, command, subcommand, key) end
