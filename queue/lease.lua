@@ -119,6 +119,16 @@ local function mergeDelayed()
   return large, largeLength, left or moved > 0 and redis.call('ZCOUNT', DELAYED, '-inf', int(now)) > 0
 end
 
+-- fillUp moves as many records of a push that fills a batch alone to the ready list as its batch
+-- lacks, and returns how many.
+local function fillUp(x, length, lacking)
+  needsKeys('l:')
+  local n = mergeList(delayedListOf(x), length, lacking, MAX_MERGE_BYTES)
+  if n == length then redis.call('ZREM', DELAYED, x) end
+  count('delayed', -n)
+  return n
+end
+
 -- dueIn returns how many milliseconds it is until a lease expires, a batch may be redelivered, or a
 -- delayed push is due. -1: none is.
 local function dueIn()
@@ -288,7 +298,9 @@ if stat.delayed and stat.delayed ~= '0' or length == 0 then
   length = redis.call('LLEN', READY)
   if left and length < maxRecords then return {'more'} end
 end
-if large and (length < leastRecords or length == 0 or random < 0.5) then
+if large and length > 0 and length < maxRecords and maxRecords - length <= MAX_MERGE_RECORDS then
+  length = length + fillUp(large, largeLength, maxRecords - length)
+elseif large and (length < leastRecords or length == 0 or random < 0.5) then
   needsKeys('l:')
   local reply = seal(delayedListOf(large), largeLength, stat)
   count('delayed', -reply[6])

@@ -353,6 +353,37 @@ func TestDelayedPushesComeInFullBatches(t *testing.T) {
 	})
 }
 
+// Delayed pushes of all sizes that are due at once come in full batches too: a large one fills up
+// what small ones begin.
+func TestDelayedPushesOfAllSizes(t *testing.T) {
+	t.Parallel()
+	servertest.EachRedis(t, func(t *testing.T, c rueidis.Client) {
+		q := open(t, c, queue.Config{})
+		due, n := time.Now().Add(-time.Minute), 0
+		for size := range 50 {
+			must(t, q.PushAt(t.Context(), due, records(n, n+size+1)...))
+			n += size + 1
+		}
+		must(t, q.Push(t.Context(), records(n, n+7)...))
+		n += 7
+		var seen []string
+		for len(seen) < n {
+			b := lease(t, q, queue.LeaseOptions{Records: 20})
+			if want := min(20, n-len(seen)); len(b.Payloads) != want {
+				t.Errorf("after %d records: got a batch of %d, want %d", len(seen), len(b.Payloads), want)
+			}
+			seen = append(seen, texts(b.Payloads)...)
+		}
+		slices.Sort(seen)
+		if got := len(slices.Compact(seen)); got != n {
+			t.Errorf("got %d different records, want %d", got, n)
+		}
+		if s := books(t, q); s.Delayed != 0 || s.Ready != 0 {
+			t.Errorf("left over: %+v", s)
+		}
+	})
+}
+
 // Numbers take less memory in Redis than they have digits.
 func TestBytesOfNumbers(t *testing.T) {
 	t.Parallel()
