@@ -39,7 +39,7 @@
 // # Cost
 //
 // A call takes one round trip for every 1,000 ids. On Redis 8 it has 0.8 to 0.9 of the rate of
-// pipelined HSETNX of the same ids, on Redis 7.0 about 0.7, and with 100 ids in a call 0.66. The
+// pipelined HSETNX of the same ids, on Redis 7.0 about 0.7, and with 100 ids in a call 0.64. The
 // server is busy for 1 to 2 µs for each new id of 16 characters, 2 to 5 µs for a known one (a
 // duplicate, or a batch that is redelivered without a guard), and 50 µs for each command. Ids of a
 // kilobyte take four times as much. So a command takes a few milliseconds, and 12 at most.
