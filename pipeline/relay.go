@@ -150,8 +150,9 @@ func (r *Relay) step(ctx context.Context) (n int, more bool, err error) {
 	if len(payloads) == 0 {
 		return 0, false, nil
 	}
+	// Records of one position go together: the next page begins after the last one.
 	n, bytes := 1, len(payloads[0])
-	for limit := r.pace.Limit(); n < len(payloads) && bytes+len(payloads[n]) <= limit; n++ {
+	for limit := r.pace.Limit(); n < len(payloads) && (bytes+len(payloads[n]) <= limit || positions[n] == positions[n-1]); n++ {
 		bytes += len(payloads[n])
 	}
 	begin := time.Now()

@@ -238,6 +238,30 @@ func TestRelayOverASlowNetwork(t *testing.T) {
 	}
 }
 
+// A page that is pushed in parts keeps the records of one position together: the next page would
+// pass over those that are left.
+func TestRelayOfLargeTies(t *testing.T) {
+	t.Parallel()
+	r, next, _ := relayed(t, 50)
+	cfg := relayConfig(r, 50)
+	cfg.SQL, cfg.Start = `SELECT (i.no / 7)::text, repeat('x', 100000) || i.no FROM generate_series(0, 139) i(no)
+		WHERE i.no / 7 > $1::text::bigint ORDER BY i.no / 7 FETCH FIRST $2 ROWS WITH TIES`, "-1"
+	relay, err := pipeline.NewRelay(next, "items", cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum, steps := 0, 0
+	for n := 1; n > 0; steps++ {
+		if n, err = relay.Step(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		sum += n
+	}
+	if s, err := next.Stats(t.Context()); err != nil || sum != 140 || s.Ready != 140 || steps < 5 {
+		t.Errorf("got %d records, %d in the queue after %d steps, %v, want 140 after some", sum, s.Ready, steps, err)
+	}
+}
+
 // A query whose ORDER BY contradicts its condition would pass over records. The usual cause is that
 // ORDER BY id means the output column id::text.
 func TestRelayNoticesAWrongOrder(t *testing.T) {
